@@ -1,0 +1,1 @@
+"""What every layer stands on: errors for people, progress, device choice, folders."""

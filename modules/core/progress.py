@@ -1,0 +1,45 @@
+"""What a long computation tells the outside after each step, and how the outside stops it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modules.core.errors import Cancelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvent:
+    """One finished sampling step: `step` counts from 1 to `steps`; `denoised` is the predicted clean latent [N, C, h, w]."""
+
+    step: int
+    steps: int
+    sigma: float
+    denoised: Tensor
+
+
+OnStep = Callable[[StepEvent], None]
+
+
+class CancelToken:
+    """A flag any thread may set; the computation checks it between steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raises Cancelled once `cancel()` was called."""
+        if self._event.is_set():
+            raise Cancelled("Cancelled. Pictures that were already finished are kept.")
