@@ -1,0 +1,117 @@
+"""The UNet that predicts noise (or velocity), assembled from a config."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modules.models.attention import SpatialTransformer
+from modules.models.configs import UNetConfig
+from modules.models.layers import Downsample, ResBlock, Upsample, timestep_embedding
+
+
+class Block(nn.ModuleList):
+    """Layers that run one after another, each given what it needs (numbered as in the checkpoint)."""
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, time)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, context)
+            elif isinstance(layer, Upsample):
+                x = layer(x, size)
+            else:
+                x = layer(x)
+        return x
+
+
+def time_mlp(config: UNetConfig) -> nn.Sequential:
+    width = config.channels[0]
+    return nn.Sequential(nn.Linear(width, config.time_dim), nn.SiLU(), nn.Linear(config.time_dim, config.time_dim))
+
+
+def encoder_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
+    """Input blocks of UNet and ControlNet, and the channels that each one hands to its skip connection."""
+    width = config.channels[0]
+    blocks = nn.ModuleList([Block([nn.Conv2d(config.in_channels, width, 3, padding=1)])])
+    skips = [width]
+    for level, channels in enumerate(config.channels):
+        for _ in range(config.res_blocks):
+            layers: list[nn.Module] = [ResBlock(width, channels, config.time_dim, config.groups)]
+            if config.attention_levels[level]:
+                layers.append(SpatialTransformer(channels, config))
+            blocks.append(Block(layers))
+            skips.append(channels)
+            width = channels
+        if level < len(config.channels) - 1:
+            blocks.append(Block([Downsample(width)]))
+            skips.append(width)
+    return blocks, skips
+
+
+def middle_block(config: UNetConfig) -> Block:
+    width = config.channels[-1]
+
+    def residual() -> ResBlock:
+        return ResBlock(width, width, config.time_dim, config.groups)
+
+    return Block([residual(), SpatialTransformer(width, config), residual()])
+
+
+def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
+    """Output blocks: each takes the running features concatenated with the last skip not yet used."""
+    skips = list(skips)
+    width = config.channels[-1]
+    blocks = nn.ModuleList()
+    for level in reversed(range(len(config.channels))):
+        channels = config.channels[level]
+        for index in range(config.res_blocks + 1):
+            layers: list[nn.Module] = [ResBlock(width + skips.pop(), channels, config.time_dim, config.groups)]
+            width = channels
+            if config.attention_levels[level]:
+                layers.append(SpatialTransformer(channels, config))
+            if level > 0 and index == config.res_blocks:
+                layers.append(Upsample(channels))
+            blocks.append(Block(layers))
+    return blocks
+
+
+class UNet(nn.Module):
+    """Latent-diffusion UNet (Rombach et al. 2022, arXiv 2112.10752)."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embed = time_mlp(config)
+        self.input_blocks, skips = encoder_blocks(config)
+        self.middle_block = middle_block(config)
+        self.output_blocks = decoder_blocks(config, skips)
+        width = config.channels[0]
+        self.out = nn.Sequential(
+            nn.GroupNorm(config.groups, width), nn.SiLU(), nn.Conv2d(width, config.out_channels, 3, padding=1)
+        )
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, control: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
+        """One evaluation of the network.
+
+        x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim] -> [B, out_channels, h, w].
+        `control`: one residual for each input block, then one for the middle block (a ControlNet's output, in its order).
+        """
+        embedding = timestep_embedding(timesteps, self.config.channels[0])
+        time = self.time_embed(embedding.to(x.dtype))
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            x = block(x, time, context)
+            skips.append(x)
+        x = self.middle_block(x, time, context)
+        if control is not None:
+            skips = [skip + residual for skip, residual in zip(skips, control[:-1], strict=True)]
+            x = x + control[-1]
+        for block in self.output_blocks:
+            skip = skips.pop()
+            size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
+            x = block(torch.cat([x, skip], dim=1), time, context, size)
+        return self.out(x)

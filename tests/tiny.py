@@ -1,0 +1,83 @@
+"""The real network classes at tiny size, with reproducible random weights, and whole checkpoints made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modules.models.clip import build_text_model
+from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+from modules.models.controlnet import ControlNet
+from modules.models.unet import UNet
+from modules.models.vae import AutoencoderKL
+
+SD1_UNET = UNetConfig(channels=(32, 64, 64, 64), context_dim=64, heads=2, groups=8)
+SD2_UNET = UNetConfig(
+    channels=(64, 128, 128, 128),
+    context_dim=1024,
+    heads=None,
+    head_dim=64,
+    groups=16,
+    linear_projection=True,
+    upcast_attention=True,
+)
+VAE = VAEConfig(channels=(16, 32, 32, 32), groups=4)
+SD1_TEXT = TextConfig(width=64, layers=3, heads=1, mlp_width=128)
+SD2_TEXT = TextConfig(
+    layout="openclip", width=1024, layers=2, heads=16, mlp_width=64, activation="gelu", skip=1, pad_token=0
+)
+
+
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Fresh weights of realistic size everywhere, zero-initialised layers included, so that no path is silently dead."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim >= 2:
+                fan_in = parameter[0].numel()
+                parameter.copy_(noise / fan_in**0.5)
+            else:
+                parameter.copy_(0.1 * noise + (1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0))
+    return module.eval().requires_grad_(False)
+
+
+def unet(config: UNetConfig = SD1_UNET, seed: int = 0) -> UNet:
+    return randomise(UNet(config), seed)  # type: ignore[return-value]
+
+
+def controlnet(config: UNetConfig = SD1_UNET, seed: int = 1) -> ControlNet:
+    return randomise(ControlNet(config), seed)  # type: ignore[return-value]
+
+
+def vae(config: VAEConfig = VAE, seed: int = 2) -> AutoencoderKL:
+    return randomise(AutoencoderKL(config), seed)  # type: ignore[return-value]
+
+
+def text_model(config: TextConfig = SD1_TEXT, seed: int = 3) -> nn.Module:
+    return randomise(build_text_model(config), seed)
+
+
+def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    return {prefix + name: tensor.to(dtype).contiguous() for name, tensor in module.state_dict().items()}
+
+
+def checkpoint_tensors(*, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, Tensor]:
+    """All tensors of a tiny SD1.x- or SD2.x-layout checkpoint."""
+    text_prefix = "cond_stage_model.model." if sd2 else "cond_stage_model.transformer."
+    return (
+        prefixed("model.diffusion_model.", unet(SD2_UNET if sd2 else SD1_UNET, seed), dtype)
+        | prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
+        | prefixed(text_prefix, text_model(SD2_TEXT if sd2 else SD1_TEXT, seed + 2), dtype)
+    )
+
+
+def save_checkpoint(
+    path: Path, *, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0, header: dict[str, str] | None = None
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)
+    return path
