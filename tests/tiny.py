@@ -14,7 +14,7 @@ from modules.models.controlnet import ControlNet
 from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 
-SD1_UNET = UNetConfig(channels=(32, 64, 64, 64), context_dim=64, heads=2, groups=8)
+SD1_UNET = UNetConfig(channels=(64, 64, 128, 128), context_dim=64, heads=2, groups=16)
 SD2_UNET = UNetConfig(
     channels=(64, 128, 128, 128),
     context_dim=1024,

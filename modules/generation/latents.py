@@ -1,0 +1,115 @@
+"""Pictures <-> latents through the autoencoder: never a black picture, never out of memory where tiles would do."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from modules.core.device import free_memory
+from modules.core.errors import LightDiffusionError
+from modules.models.vae import AutoencoderKL
+
+log = logging.getLogger(__name__)
+
+TILE = 64  # latent cells along one side of a tile
+OVERLAP = 16
+BYTES_PER_CELL = 2178 * 64  # of one latent cell per byte of the dtype, at 128 base channels (ComfyUI's measurement)
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 on the CPU, in -1..1.
+
+    Raises LightDiffusionError when even float32 gives no finite picture.
+    """
+    pictures = [_finite(vae, _decode_one, latent[None]) for latent in latents]
+    return torch.cat(pictures).clamp(-1, 1)
+
+
+def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] in -1..1 -> scaled latents [N, C, H/8, W/8] float32 on the CPU."""
+    return torch.cat([_finite(vae, _encode_one, image[None]) for image in images])
+
+
+def _finite(vae: AutoencoderKL, run: Callable[[AutoencoderKL, Tensor], Tensor], x: Tensor) -> Tensor:
+    """`run`, once more in float32 where half precision overflowed (SD VAEs do, in float16)."""
+    out = run(vae, x)
+    if torch.isfinite(out).all():
+        return out
+    if next(vae.parameters()).dtype != torch.float32:
+        log.warning("The VAE overflowed in half precision; this picture is computed again in float32.")
+        out = run(copy.deepcopy(vae).float(), x)
+        if torch.isfinite(out).all():
+            return out
+    raise LightDiffusionError(
+        "The result holds NaN values, so no picture was written: try --dtype float32, another --vae or a lower --cfg."
+    )
+
+
+def _decode_one(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+    parameter = next(vae.parameters())
+    z = (latent.float() / vae.config.scale_factor).to(parameter)
+    return _whole_or_tiled(vae, z, vae.decode, vae.config.downscale, 3).float().cpu()
+
+
+def _encode_one(vae: AutoencoderKL, image: Tensor) -> Tensor:
+    x = image.to(next(vae.parameters()))
+    out = _whole_or_tiled(vae, x, vae.encode, vae.config.downscale, vae.config.latent_channels, shrink=True)
+    return out.float().cpu() * vae.config.scale_factor
+
+
+def _whole_or_tiled(
+    vae: AutoencoderKL, x: Tensor, run: Callable[[Tensor], Tensor], factor: int, channels: int, *, shrink: bool = False
+) -> Tensor:
+    cells = x.shape[-1] * x.shape[-2] // (factor * factor if shrink else 1)
+    needed = BYTES_PER_CELL * cells * x.element_size() * vae.config.channels[0] / 128
+    scale, tile = (1 / factor, TILE * factor) if shrink else (factor, TILE)
+    overlap = OVERLAP * tile // TILE
+    if needed < 0.8 * free_memory(x.device):
+        try:
+            return run(x)
+        except torch.OutOfMemoryError:
+            if x.device.type == "cuda":
+                torch.cuda.empty_cache()
+    log.warning("Not enough memory for the whole picture at once; the VAE works in tiles.")
+    return tiled(run, x, channels=channels, scale=scale, tile=tile, overlap=overlap)
+
+
+def tiled(
+    run: Callable[[Tensor], Tensor], x: Tensor, *, channels: int, scale: float, tile: int, overlap: int
+) -> Tensor:
+    """`run` on overlapping square tiles of x [N, C, h, w], feathered together: [N, channels, h*scale, w*scale].
+
+    `tile` and `overlap` count cells of x; `run` must change the size by exactly `scale`.
+    """
+    batch, _, height, width = x.shape
+    out = torch.zeros(batch, channels, round(height * scale), round(width * scale), dtype=torch.float32)
+    weight = torch.zeros(1, 1, *out.shape[-2:])
+    for top in _starts(height, tile, overlap):
+        for left in _starts(width, tile, overlap):
+            piece = run(x[:, :, top : top + tile, left : left + tile]).float().cpu()
+            mask = _feather(piece.shape[-2], piece.shape[-1], max(1, round(overlap * scale)))
+            y, z = round(top * scale), round(left * scale)
+            out[:, :, y : y + piece.shape[-2], z : z + piece.shape[-1]] += piece * mask
+            weight[:, :, y : y + piece.shape[-2], z : z + piece.shape[-1]] += mask
+    return out / weight
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin along one side, the last one flush with the end."""
+    if length <= tile:
+        return [0]
+    return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def _feather(height: int, width: int, overlap: int) -> Tensor:
+    """Weights rising linearly from the tile's border over `overlap` cells."""
+
+    def ramp(length: int) -> Tensor:
+        position = torch.arange(length, dtype=torch.float32)
+        return torch.minimum(position + 1, length - position).clamp(max=overlap) / overlap
+
+    return ramp(height)[:, None] * ramp(width)[None, :]

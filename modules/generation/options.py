@@ -1,0 +1,204 @@
+"""The one request object that crosses the front door: everything that decides a picture, validated once (no torch here)."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import OptionsError
+
+SIZE_STEP = 8
+MIN_SIZE, MAX_SIZE = 64, 8192
+MAX_STEPS = 1000
+MAX_SEED = 2**63 - 1
+RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
+
+STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
+EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
+CONTROL_MODES = ("balanced", "prompt", "control")
+LATENT_METHODS = ("nearest-exact", "bilinear", "bicubic", "area", "bislerp", "bilinear-antialiased", "bicubic-antialiased")
+PIXEL_METHODS = ("lanczos",)
+RESIZE_MODES = ("stretch", "crop", "fill")
+MASK_CONTENTS = ("original", "fill", "noise", "empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraChoice:
+    """One LoRA by name or path; `text_strength` follows `strength` unless given."""
+
+    name: str
+    strength: float = 1.0
+    text_strength: float | None = None
+
+    @property
+    def clip_strength(self) -> float:
+        return self.strength if self.text_strength is None else self.text_strength
+
+    def __post_init__(self) -> None:
+        for value in (self.strength, self.clip_strength):
+            _in_range("LoRA strength", value, -20.0, 20.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlChoice:
+    """One ControlNet with its picture; `start` and `end` are shares of the sampling progress."""
+
+    name: str
+    image: Path
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: str = "balanced"
+    preprocessor: str = "none"  # or "canny"
+
+    def __post_init__(self) -> None:
+        _in_range("ControlNet strength", self.strength, 0.0, 10.0)
+        _in_range("ControlNet start", self.start, 0.0, 1.0)
+        _in_range("ControlNet end", self.end, 0.0, 1.0)
+        _one_of("ControlNet mode", self.mode, CONTROL_MODES)
+        _one_of("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiresOptions:
+    """The second pass: enlarge by `scale` (or to width x height), then sample again from `denoise`.
+
+    `steps` 0 and None elsewhere mean "as in the first pass".
+    """
+
+    scale: float = 2.0
+    width: int | None = None
+    height: int | None = None
+    method: str = "lanczos"
+    steps: int = 0
+    denoise: float = 0.5
+    cfg: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    keep_first_pass: bool = False
+
+    def __post_init__(self) -> None:
+        _in_range("HiresFix scale", self.scale, 1.0, 4.0)
+        _in_range("HiresFix denoise", self.denoise, 0.0, 1.0)
+        _in_range("HiresFix steps", self.steps, 0, MAX_STEPS)
+        if (self.width is None) != (self.height is None):
+            raise OptionsError("HiresFix needs both a width and a height, or neither; give the other one too.")
+        for name, value in (("HiresFix width", self.width), ("HiresFix height", self.height)):
+            _check_size(name, value)
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Size of the second pass for a first pass of width x height pixels."""
+        if self.width is not None and self.height is not None:
+            return self.width, self.height
+        return tuple(max(SIZE_STEP, round(side * self.scale / SIZE_STEP) * SIZE_STEP) for side in (width, height))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitImage:
+    """A picture to start from (image to image), with an optional mask for inpainting (white is repainted)."""
+
+    image: Path
+    denoise: float = 0.75
+    resize: str = "crop"
+    mask: Path | None = None
+    mask_blur: int = 4
+    mask_content: str = "original"
+
+    def __post_init__(self) -> None:
+        _in_range("denoise", self.denoise, 0.0, 1.0)
+        _one_of("resize mode", self.resize, RESIZE_MODES)
+        _one_of("masked content", self.mask_content, MASK_CONTENTS)
+        _in_range("mask blur", self.mask_blur, 0, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """A request for `number` x `batch` pictures; picture i of them uses seed + i.
+
+    Width and height left out mean the checkpoint's native size, the seed left out means a random one.
+    Raises OptionsError with a sentence for people when a value makes no sense.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    number: int = 1
+    batch: int = 1
+    seed: int | None = None
+    steps: int = 20
+    cfg: float = 7.0
+    sampler: str = "dpmpp_2m"
+    scheduler: str | None = None  # None: what the sampler's label implies, else karras
+    clip_skip: int = 1
+    emphasis: str = "comfy"
+    checkpoint: str | None = None
+    vae: str | None = None
+    prediction: str | None = None  # None: detect; "epsilon" or "v" to override
+    loras: tuple[LoraChoice, ...] = ()
+    controls: tuple[ControlChoice, ...] = ()
+    init: InitImage | None = None
+    hires: HiresOptions | None = None
+    stable_fast: str = "off"
+    only: int | None = field(default=None)  # keep just this picture of the batch (how a batch member is reproduced)
+
+    def __post_init__(self) -> None:
+        _check_size("width", self.width)
+        _check_size("height", self.height)
+        _in_range("number of images", self.number, 1, 10_000)
+        _in_range("batch size", self.batch, 1, 64)
+        _in_range("steps", self.steps, 1, MAX_STEPS)
+        _in_range("cfg", self.cfg, 0.0, 100.0)
+        _in_range("clip skip", self.clip_skip, -12, 12)
+        if self.seed is not None:
+            _in_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
+        if self.clip_skip == 0:
+            raise OptionsError("Clip skip 0 means nothing: 1 uses the last layer, 2 the one before it.")
+        _one_of("emphasis", self.emphasis, EMPHASIS_MODES)
+        _one_of("Stable-Fast level", self.stable_fast, STABLE_FAST_LEVELS)
+        if self.prediction is not None:
+            _one_of("prediction", self.prediction, ("epsilon", "v"))
+        if self.only is not None:
+            _in_range("picture of the batch", self.only, 0, self.number * self.batch - 1)
+
+    @property
+    def images(self) -> int:
+        return self.number * self.batch
+
+    def resolved(self, native_size: int) -> GenerationOptions:
+        """The same request with size and seed filled in."""
+        return replace(
+            self,
+            width=self.width or native_size,
+            height=self.height or native_size,
+            seed=random.SystemRandom().randrange(RANDOM_SEEDS) if self.seed is None else self.seed,
+        )
+
+
+def default_of(name: str) -> Any:
+    """The default of one option, so that no front end repeats it."""
+    return next(f.default for f in fields(GenerationOptions) if f.name == name)
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+        raise OptionsError(f"{name} {value} is out of range: choose a value from {low:g} to {high:g}.")
+
+
+def _check_size(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if not MIN_SIZE <= value <= MAX_SIZE or value % SIZE_STEP:
+        nearest = min(max(round(value / SIZE_STEP) * SIZE_STEP, MIN_SIZE), MAX_SIZE)
+        raise OptionsError(
+            f"{name} {value} cannot be used: it must be a multiple of {SIZE_STEP} "
+            f"from {MIN_SIZE} to {MAX_SIZE}, for example {nearest}."
+        )
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionsError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}.")

@@ -1,0 +1,25 @@
+"""What a generation tells the outside while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One finished step of batch `batch` (from 1) in `phase`; `denoised` is the predicted clean latent [N, C, h, w], for previews."""
+
+    phase: str  # "sampling", "hires" or "decoding"
+    batch: int
+    batches: int
+    step: int
+    steps: int
+    denoised: Tensor | None = None
+
+
+OnProgress = Callable[[Progress], None]
