@@ -1,0 +1,42 @@
+"""The activations an epilogue can end with, by name: in PyTorch, and as numbers for the Triton kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels._triton import jit, tl
+
+# The numbers are what the kernels' ACTIVATION constant means.
+ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3}
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    if activation == "none":
+        return x
+    if activation == "silu":
+        return F.silu(x)
+    if activation == "gelu":
+        return F.gelu(x)
+    if activation == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
+    raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+@jit
+def gelu(x):
+    """Exact (erf) GELU in fp32, as PyTorch's default."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@jit
+def activate_in_kernel(x, ACTIVATION: tl.constexpr):
+    """The activation numbered in ACTIVATIONS, on an fp32 value."""
+    if ACTIVATION == 1:
+        x = x * tl.sigmoid(x)
+    elif ACTIVATION == 2:
+        x = gelu(x)
+    elif ACTIVATION == 3:
+        x = x * tl.sigmoid(1.702 * x)
+    return x

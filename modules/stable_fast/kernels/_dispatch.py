@@ -1,0 +1,96 @@
+"""Registers an op under torch.ops.lightdiffusion and picks, per call, which of its implementations runs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Callable, Mapping, Protocol
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels._triton import HAS_TRITON
+
+NAMESPACE = "lightdiffusion"
+# Kept alive by this module: a Library unregisters its ops when collected.
+LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+Implementations = Mapping[str, Callable[..., Any]]
+Key = tuple[Any, ...]
+
+
+class Tuner(Protocol):
+    """Times the implementations on the arguments at hand and returns the name of the fastest."""
+
+    def __call__(
+        self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]
+    ) -> str: ...
+
+
+class Choices:
+    """Which implementation serves each (op, key): filled from disk or by a tuner, and a record of what was used."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[tuple[str, Key], str] = {}
+        self.used: dict[tuple[str, Key], str] = {}
+        self.tuner: Tuner | None = None
+
+    def pick(self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+        entry = (op, key)
+        name = self.chosen.get(entry)
+        if name not in implementations:  # not tuned, or a name from an older version
+            name = default
+            if self.tuner is not None and not torch.cuda.is_current_stream_capturing():
+                name = self.tuner(op, key, implementations, default, args)
+                self.chosen[entry] = name
+        self.used[entry] = name
+        return name
+
+
+# Ops are called through torch.ops without an object to carry the choice, and GPU and library versions are fixed for a
+# process: so there is one table per process. tuning.py fills it; nothing else writes to it.
+CHOICES = Choices()
+
+
+def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Define `lightdiffusion::<schema>`, run by `implementation` on every device, shaped by `fake` when traced."""
+    name = schema.partition("(")[0]
+    LIBRARY.define(schema)
+    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
+
+
+@lru_cache(maxsize=None)
+def _capability(device_index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device_index)
+
+
+def uses_kernels(x: Tensor) -> bool:
+    """True where the Triton, cuDNN and cuBLAS paths apply; elsewhere the plain PyTorch reference runs."""
+    if not (x.is_cuda and HAS_TRITON):
+        return False
+    capability = _capability(x.device.index)
+    if x.dtype == torch.float16:
+        return capability >= (7, 5)
+    return x.dtype == torch.bfloat16 and capability >= (8, 0)
+
+
+def is_hopper(x: Tensor) -> bool:
+    return _capability(x.device.index)[0] == 9
+
+
+def run(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> Any:
+    """Run the implementation chosen for this key."""
+    return implementations[CHOICES.pick(op, key, implementations, default, args)](*args)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """`x` itself when already NHWC in memory, else a copy that is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def empty_channels_last(shape: tuple[Any, ...], like: Tensor) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def dtype_key(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

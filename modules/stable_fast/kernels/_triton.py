@@ -1,0 +1,34 @@
+"""The one place that imports Triton: a flag says whether it is there, and stand-ins let kernel files import without it."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any, Callable
+
+try:
+    import triton
+    import triton.language as tl
+
+    HAS_TRITON = True
+    TRITON_VERSION: str | None = triton.__version__
+except ImportError:  # Windows without triton-windows, macOS, CPU-only installs: the reference path is used
+    triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
+    tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
+    HAS_TRITON = False
+    TRITON_VERSION = None
+
+# With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
+INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """`triton.jit` where Triton exists; otherwise the bare function, which is never launched."""
+    return triton.jit(function) if HAS_TRITON else function
+
+
+def next_power_of_2(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
+
+
+__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "jit", "next_power_of_2", "tl", "triton"]

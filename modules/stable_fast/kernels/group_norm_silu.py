@@ -1,0 +1,45 @@
+"""GroupNorm, optionally with SiLU, over one tensor or the virtual concatenation of two: y = [silu](gn(x) * w + b)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels._dispatch import channels_last, empty_channels_last, register
+
+
+def group_norm_silu_reference(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    y = F.group_norm(x, num_groups, weight, bias, eps)
+    return channels_last(F.silu(y) if silu else y)
+
+
+def group_norm_silu_cat_reference(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    return group_norm_silu_reference(torch.cat((a, b), dim=1), weight, bias, num_groups, eps, silu)
+
+
+def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    return group_norm_silu_reference(x, weight, bias, num_groups, eps, silu)
+
+
+def _group_norm_silu_cat(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    return empty_channels_last(tuple(x.shape), x)
+
+
+def _fake_cat(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    return empty_channels_last((a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:]), a)
+
+
+_NORM_ARGS = "Tensor weight, Tensor bias, int num_groups, float eps, bool silu) -> Tensor"
+register(f"group_norm_silu(Tensor x, {_NORM_ARGS}", _group_norm_silu, _fake)
+register(f"group_norm_silu_cat(Tensor a, Tensor b, {_NORM_ARGS}", _group_norm_silu_cat, _fake_cat)
