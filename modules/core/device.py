@@ -1,0 +1,161 @@
+"""Which device and number type a run uses, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from modules.core.errors import OptionsError
+
+DTYPE_NAMES: dict[str, torch.dtype] = {
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float32": torch.float32,
+    "fp32": torch.float32,
+}
+DEFAULT_DTYPES = {"cuda": torch.float16, "mps": torch.float16, "cpu": torch.float32}
+MIB = 1024 * 1024
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device called `name` ("cuda", "cuda:1", "mps", "cpu"); without a name, the fastest one there is."""
+    if name is None or name.strip().lower() in ("", "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_available() else "cpu")
+    kind, colon, index = name.strip().lower().partition(":")
+    if kind not in DEFAULT_DTYPES or (colon and not index.isdecimal()) or (colon and kind != "cuda"):
+        raise OptionsError(f'Unknown device "{name}"; choose cuda, cuda:<number>, mps or cpu.')
+    if kind == "cuda":
+        return _cuda_device(int(index or 0))
+    if kind == "mps" and not _mps_available():
+        raise OptionsError("Device mps is not available (it needs an Apple GPU); use --device cpu.")
+    return torch.device(kind)
+
+
+def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
+    """The number type called `name`; without one, float16 on GPUs and float32 on the CPU."""
+    if name is None or name.strip().lower() in ("", "auto"):
+        return DEFAULT_DTYPES.get(device.type, torch.float32)
+    dtype = DTYPE_NAMES.get(name.strip().lower())
+    if dtype is None:
+        raise OptionsError(f'Unknown number type "{name}"; choose float16, bfloat16 or float32.')
+    if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise OptionsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16.")
+    return dtype
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device, counting what torch holds in reserve but does not use."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return _free_ram()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory that torch keeps in reserve back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryReport:
+    """Bytes in use by this process; the device fields are None on the CPU, the peaks count from the process's start."""
+
+    resident: int
+    resident_peak: int
+    device_allocated: int | None = None
+    device_peak: int | None = None
+    device_free: int | None = None
+    device_total: int | None = None
+
+    def __str__(self) -> str:
+        text = f"RAM {self.resident // MIB} MiB (peak {self.resident_peak // MIB})"
+        if self.device_allocated is None or self.device_peak is None or self.device_total is None:
+            return text
+        used, peak, total = (value // MIB for value in (self.device_allocated, self.device_peak, self.device_total))
+        return f"{text}, GPU {used} MiB (peak {peak}) of {total}"
+
+
+def memory_report(device: torch.device | None = None) -> MemoryReport:
+    """What the process holds now, in RAM and, when given a CUDA device, on it."""
+    resident, peak = _resident_memory()
+    if device is None or device.type != "cuda":
+        return MemoryReport(resident=resident, resident_peak=peak)
+    return MemoryReport(
+        resident=resident,
+        resident_peak=peak,
+        device_allocated=torch.cuda.memory_allocated(device),
+        device_peak=torch.cuda.max_memory_allocated(device),
+        device_free=free_memory(device),
+        device_total=torch.cuda.mem_get_info(device)[1],
+    )
+
+
+def _mps_available() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def _cuda_device(index: int) -> torch.device:
+    if not torch.cuda.is_available():
+        reason = "this torch was built without CUDA" if torch.version.cuda is None else "no NVIDIA GPU or driver found"
+        raise OptionsError(f"Device cuda is not available ({reason}); use --device cpu.")
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise OptionsError(f"There is no device cuda:{index}; this machine has cuda:0 to cuda:{count - 1}.")
+    return torch.device("cuda", index)
+
+
+def _status_bytes(path: Path, key: str) -> int | None:
+    """The value of one `Key:  123 kB` line of a /proc file."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _free_ram() -> int:
+    available = _status_bytes(Path("/proc/meminfo"), "MemAvailable")
+    if available is not None:
+        return available
+    if sys.platform == "win32":
+        return _windows_free_ram()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS tells no better without tools
+
+
+def _resident_memory() -> tuple[int, int]:
+    """Resident bytes now and at most; where the system tells only the peak, that is given for both."""
+    status = Path("/proc/self/status")
+    now, peak = _status_bytes(status, "VmRSS"), _status_bytes(status, "VmHWM")
+    if now is not None:
+        return now, peak if peak is not None else now
+    if sys.platform == "win32":
+        return 0, 0
+    import resource  # POSIX only
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, peak
+
+
+def _windows_free_ram() -> int:
+    import ctypes
+
+    class MemoryStatus(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "available", "total_page", "free_page", "total_virtual", "free_virtual", "extended")
+        ]
+
+    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
+    return int(status.available)

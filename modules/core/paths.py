@@ -1,0 +1,174 @@
+"""Where model files live: one folder a kind under models/, and any others that model_folders.toml names."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import TypeAlias
+
+from modules.core.errors import ModelFileError, OptionsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUFFIXES: dict[str, tuple[str, ...]] = {
+    "checkpoints": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
+    "vae": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
+    "loras": (".safetensors", ".pt", ".ckpt", ".bin"),
+    "embeddings": (".safetensors", ".pt", ".bin"),
+    "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
+    "upscalers": (".safetensors", ".pth", ".pt"),
+}
+KINDS = tuple(SUFFIXES)
+ALL_SUFFIXES = tuple({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
+SINGULAR = {
+    "checkpoints": "checkpoint",
+    "vae": "VAE",
+    "loras": "LoRA",
+    "embeddings": "embedding",
+    "controlnet": "ControlNet",
+    "upscalers": "upscaler",
+}
+# A folder holding one of these is itself one model (diffusers' layout), so its files are not listed apart.
+FOLDER_MARKERS = {
+    "checkpoints": ("model_index.json",),
+    "vae": ("config.json",),
+    "controlnet": ("config.json",),
+}
+CONFIG_NAME = "model_folders.toml"
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+# `list` below is a method of the class, so annotations inside the class name these instead.
+_Paths: TypeAlias = list[Path]
+_Names: TypeAlias = list[str]
+
+
+class ModelFolders:
+    """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with further folders."""
+
+    def __init__(self, root: Path | None = None, config: Path | None = None) -> None:
+        self.root = Path(root) if root is not None else PROJECT_ROOT
+        self._extra = _read_config(
+            config if config is not None else self.root / CONFIG_NAME, required=config is not None
+        )
+
+    def folders(self, kind: str) -> _Paths:
+        """Folders searched for this kind, in order: our own first."""
+        _check_kind(kind)
+        return [self.root / "models" / kind, *self._extra.get(kind, [])]
+
+    def list(self, kind: str) -> _Names:
+        """Names of all models of this kind, relative to their folder, each name once."""
+        names = {name for folder in self.folders(kind) for name in _scan(folder, kind)}
+        return sorted(names, key=lambda name: (name.casefold(), name))
+
+    def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
+        """The file (or diffusers folder) meant by a listed name, the name without its ending, or a path."""
+        wanted = os.fspath(name_or_path).strip()
+        found = self._by_exact_name(kind, wanted) or self._by_path(wanted) or self._by_short_name(kind, wanted)
+        if found is None:
+            raise ModelFileError(self._not_found(kind, wanted))
+        return found
+
+    def _by_exact_name(self, kind: str, wanted: str) -> Path | None:
+        return next((folder / wanted for folder in self.folders(kind) if wanted in _scan(folder, kind)), None)
+
+    @staticmethod
+    def _by_path(wanted: str) -> Path | None:
+        path = Path(wanted).expanduser()
+        # A bare word is a name; only what looks like a path or a model file may be taken from the current folder.
+        looks_like_path = path.parent != Path(".") or path.suffix != "" or path.is_absolute()
+        return path.resolve() if wanted and looks_like_path and path.exists() else None
+
+    def _by_short_name(self, kind: str, wanted: str) -> Path | None:
+        """Match without regard to case, ending and sub-folder; more than one match is an error that lists them."""
+        for short in (_fold, _stem, _base):
+            matches = [name for name in self.list(kind) if short(name) == short(wanted)]
+            if len(matches) > 1:
+                listed = ", ".join(f'"{name}"' for name in matches)
+                raise ModelFileError(f'"{wanted}" fits several {SINGULAR[kind]} files ({listed}); give the full name.')
+            if matches:
+                return self._by_exact_name(kind, matches[0])
+        return None
+
+    def _not_found(self, kind: str, wanted: str) -> str:
+        names, noun, home = self.list(kind), SINGULAR[kind], self.folders(kind)[0]
+        if not names:
+            return f'{_article(noun)} named "{wanted}" was not found: there is none in {home}; put the file there.'
+        nearest = difflib.get_close_matches(_stem(wanted), [_stem(name) for name in names], n=3, cutoff=0.4)
+        shown = [name for name in names if _stem(name) in nearest][:3] or names[:5]
+        listed = ", ".join(f'"{name}"' for name in shown)
+        label = "nearest" if nearest else "available"
+        return f'No {noun} named "{wanted}" in {home}; {label}: {listed}.'
+
+
+def _article(noun: str) -> str:
+    return f"An {noun}" if noun[0] in "aeiou" else f"A {noun}"
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in SUFFIXES:
+        raise OptionsError(f'Unknown kind of model "{kind}"; choose one of {", ".join(KINDS)}.')
+
+
+def _fold(name: str) -> str:
+    return name.replace("\\", "/").casefold()
+
+
+def _stem(name: str) -> str:
+    folded = _fold(name)
+    return next((folded[: -len(end)] for end in ALL_SUFFIXES if folded.endswith(end)), folded)
+
+
+def _base(name: str) -> str:
+    return _stem(name).rsplit("/", 1)[-1]
+
+
+def _scan(folder: Path, kind: str) -> list[str]:
+    """Names under one folder; sub-folders are part of the name, hidden ones are left out."""
+    names: list[str] = []
+    markers = FOLDER_MARKERS.get(kind, ())
+    visited: set[str] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        here = Path(current)
+        if (real := os.path.realpath(current)) in visited:  # a link back to a parent would never end
+            folders.clear()
+            continue
+        visited.add(real)
+        if here != folder and any(marker in files for marker in markers):
+            names.append(here.relative_to(folder).as_posix())
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        kept = (name for name in files if name.lower().endswith(SUFFIXES[kind]) and not name.startswith("."))
+        names.extend((here / name).relative_to(folder).as_posix() for name in kept)
+    return names
+
+
+def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
+    """Extra folders a kind from TOML (`loras = ["~/sd/loras"]`); relative ones count from the file's own folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if required:
+            raise OptionsError(f"The folder list {path} does not exist; check its name.") from error
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"The folder list {path} cannot be read ({error}).") from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise OptionsError(f"The folder list {path} is not valid TOML: {error}.") from error
+    return {kind: _config_folders(path, kind, value) for kind, value in table.items()}
+
+
+def _config_folders(path: Path, kind: str, value: object) -> list[Path]:
+    if kind not in SUFFIXES:
+        raise OptionsError(f'{path} names the unknown kind "{kind}"; the kinds are {", ".join(KINDS)}.')
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise OptionsError(f'{path}: "{kind}" must be a folder or a list of folders, each in quotes.')
+    return [path.parent / Path(str(entry)).expanduser() for entry in entries]
