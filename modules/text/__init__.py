@@ -1,0 +1,1 @@
+"""From a prompt to conditioning: emphasis, tokens, textual inversion, text encoder chunks."""

@@ -1,0 +1,87 @@
+"""Textual inversion: finds embedding files by the names prompts use and reads their vectors, whoever wrote them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modules.core.errors import ModelFileError
+from modules.core.paths import ModelFolders
+from modules.loader.state_dict import read_state_dict
+
+_KIND = "embeddings"
+_FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
+# A file of one embedding holds one tensor per text encoder; more is a model that strayed into the folder.
+_MOST_TENSORS = 8
+
+
+class EmbeddingLibrary:
+    """The embedding files of the model folders; nothing outside these folders can be named from a prompt."""
+
+    def __init__(self, folders: ModelFolders) -> None:
+        self._folders = folders
+
+    def aliases(self) -> dict[str, str]:
+        """Every accepted spelling in lower case (with sub-folder or ending, or without) -> listed file name."""
+        # Of two files that differ in their ending only, safetensors is the safer and quicker one.
+        names = sorted(self._folders.list(_KIND), key=lambda name: not name.lower().endswith(".safetensors"))
+        exact = {name.lower(): name for name in names}
+        for name in names:
+            stem = name.lower().rpartition(".")[0]
+            exact.setdefault(stem, name)
+        for name in names:
+            exact.setdefault(Path(name).stem.lower(), name)
+        return exact
+
+    def get(self, name: str, width: int) -> Tensor:
+        """The vectors [n, width] of an embedding, in float32."""
+        aliases = self.aliases()
+        listed = aliases.get(name.lower())
+        if listed is None:
+            raise ModelFileError(self._not_found(name, aliases))
+        return read_embedding(self._folders.find(_KIND, listed), width)
+
+    def _not_found(self, name: str, aliases: dict[str, str]) -> str:
+        home = self._folders.folders(_KIND)[0]
+        if not aliases:
+            return f'There is no embedding named "{name}": {home} holds none; put the file there or change the prompt.'
+        near = difflib.get_close_matches(name.lower(), aliases, n=3, cutoff=0.4)
+        shown = list(dict.fromkeys(aliases[alias] for alias in near or aliases))[:5]
+        label = "nearest" if near else "available"
+        return f'There is no embedding named "{name}" in {home}; {label}: {", ".join(shown)}.'
+
+
+def read_embedding(path: Path, width: int) -> Tensor:
+    """Reads the vectors [n, width] of one file.
+
+    Written as `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
+    or one tensor under the name of its token (diffusers); the shape tells which tensor is meant.
+    """
+    tensors = [
+        tensor for tensor in read_state_dict(path).values() if tensor.is_floating_point() and tensor.ndim in (1, 2)
+    ]
+    if not 1 <= len(tensors) <= _MOST_TENSORS:
+        raise ModelFileError(f"{path.name} is not a textual inversion embedding; remove it from the embeddings folder.")
+    matching = [tensor for tensor in tensors if tensor.shape[-1] == width]
+    if not matching:
+        raise ModelFileError(_wrong_width(path, tensors, width))
+    if len(matching) > 1:
+        raise ModelFileError(f"{path.name} holds {len(matching)} embeddings; use a file with one.")
+    vectors = matching[0].reshape(-1, width).to(torch.float32, copy=True)
+    if len(vectors) == 0 or not bool(vectors.isfinite().all()):
+        raise ModelFileError(f"The vectors of {path.name} are empty or not finite numbers; download it again.")
+    return vectors
+
+
+def _wrong_width(path: Path, tensors: list[Tensor], width: int) -> str:
+    found = list(dict.fromkeys(tensor.shape[-1] for tensor in tensors))
+    families = "SDXL" if 1280 in found else " / ".join(_FAMILY_OF_WIDTH.get(n, "another model") for n in found)
+    needs = f"{width} ({_FAMILY_OF_WIDTH[width]})" if width in _FAMILY_OF_WIDTH else str(width)
+    widths = " and ".join(map(str, found))
+    return (
+        f"Embedding {path.name} has vectors of width {widths}, so it is for {families}; "
+        f"this checkpoint needs width {needs}: use an embedding made for it."
+    )

@@ -1,0 +1,144 @@
+"""Turns brackets into weights, by ComfyUI's rules and by A1111's (no torch)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+ROUND_FACTOR = 1.1
+SQUARE_FACTOR = 1 / 1.1
+# Thousands of nested brackets would overflow to infinity and end as a black picture.
+MAX_WEIGHT = 100.0
+
+_COMFY_TOKEN = re.compile(r"\\[()]|[()]|[^\\()]+|\\")
+_A1111_TOKEN = re.compile(r"\\[\\()\[\]]|\\|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+
+
+class Segment(NamedTuple):
+    """A piece of prompt and its weight."""
+
+    text: str
+    weight: float
+
+
+@dataclass
+class _Group:
+    """A bracket pair while it is read: its factor is only known when it closes, its weight once its parent's is."""
+
+    parent: _Group | None
+    factor: float
+    absolute: bool = False
+    empty: bool = True
+    weight: float = 1.0
+
+    def settle(self) -> None:
+        outer = self.parent.weight if self.parent and not self.absolute else 1.0
+        self.weight = _limit(outer * self.factor)
+
+
+def _limit(weight: float) -> float:
+    return max(-MAX_WEIGHT, min(MAX_WEIGHT, weight))
+
+
+def parse_comfy(text: str) -> list[Segment]:
+    """ComfyUI: `(x)` multiplies by 1.1, `(x:w)` sets w whatever is around it, `\\(` and `\\)` are plain characters."""
+    tokens = _COMFY_TOKEN.findall(text)
+    brackets = _comfy_brackets(tokens)
+    root = group = _Group(None, 1.0)
+    groups, pieces, pending = [root], list[tuple[str, _Group]](), list[str]()
+    for index, token in enumerate(tokens):
+        if index not in brackets:
+            pending.append(token[-1] if token in ("\\(", "\\)") else token)
+            continue
+        if token == "(":
+            pieces.append(("".join(pending), group))
+            group.empty = False
+            group = _Group(group, ROUND_FACTOR)
+            groups.append(group)
+        else:
+            pieces.append((_take_weight("".join(pending), group), group))
+            group = group.parent or root
+        pending.clear()
+    pieces.append(("".join(pending), group))
+    for each in groups:
+        each.settle()
+    return [Segment(piece, owner.weight) for piece, owner in pieces if piece] or [Segment("", 1.0)]
+
+
+def _take_weight(text: str, group: _Group) -> str:
+    """Moves a closing `:1.2` from the text into its group, unless the number is all there is."""
+    body, colon, number = text.rpartition(":")
+    if not colon or not _NUMBER.fullmatch(number) or (group.empty and not body):
+        return text
+    group.factor, group.absolute = float(number), True
+    return body
+
+
+def _comfy_brackets(tokens: list[str]) -> set[int]:
+    """Which round brackets mean something: those of closed groups.
+
+    A stray `)` cancels the next `(`. After a `(` that never closes all is literal, with one exception that ComfyUI
+    makes: brackets closing the very end of the prompt belong to the outermost open ones.
+    """
+    pairs, unclosed = _match_brackets(tokens, 0, len(tokens))
+    if not unclosed:
+        return pairs
+    end = len(tokens)
+    while tokens[end - 1] == ")":
+        end -= 1
+    inner, still_open = _match_brackets(tokens, unclosed[0], end)
+    closers = len(tokens) - end
+    literal_from = still_open[closers]
+    before = {index for index in pairs if index < unclosed[0]}
+    between = {index for index in inner if index < literal_from}
+    return before | between | set(still_open[:closers]) | set(range(end, len(tokens)))
+
+
+def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], list[int]]:
+    """The positions of matched brackets, and of the `(` that stay open."""
+    matched, opened, debt = set[int](), list[int](), 0
+    for index in range(start, end):
+        if tokens[index] == "(":
+            if debt:
+                debt -= 1
+            else:
+                opened.append(index)
+        elif tokens[index] == ")":
+            if opened:
+                matched |= {opened.pop(), index}
+            else:
+                debt += 1
+    return matched, opened
+
+
+def parse_a1111(text: str) -> list[Segment]:
+    """A1111: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket a plain character.
+
+    Brackets that never close reach to the end; round and square ones do not see each other.
+    """
+    heads = {"(": _Group(None, 1.0), "[": _Group(None, 1.0)}
+    groups, pieces = list[_Group](), list[tuple[str, _Group, _Group]]()
+    for match in _A1111_TOKEN.finditer(text):
+        token = match[0]
+        kind = {")": "(", "]": "["}.get(token[-1], token)
+        if token in ("(", "["):
+            heads[kind] = _Group(heads[kind], ROUND_FACTOR if kind == "(" else SQUARE_FACTOR)
+            groups.append(heads[kind])
+        elif kind in heads and token[0] != "\\" and (parent := heads[kind].parent) and _readable(match[1]):
+            heads[kind].factor = float(match[1]) if match[1] else heads[kind].factor
+            heads[kind] = parent
+        else:
+            pieces.append((token[1:] if token[0] == "\\" else token, heads["("], heads["["]))
+    for group in groups:
+        group.settle()
+    segments = [Segment(piece, _limit(round_.weight * square.weight)) for piece, round_, square in pieces]
+    runs = groupby(segments, key=lambda segment: segment.weight)
+    return [Segment("".join(part.text for part in run), weight) for weight, run in runs] or [Segment("", 1.0)]
+
+
+def _readable(number: str | None) -> bool:
+    """False for what looks like a weight but is no number (`1.2.3`); it stays text."""
+    return number is None or _NUMBER.fullmatch(number) is not None

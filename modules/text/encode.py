@@ -1,0 +1,185 @@
+"""Prompts to conditioning: tokens in chunks, textual inversion, the text encoder, and weights put into its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from modules.core.errors import OptionsError
+from modules.models.configs import TextConfig
+from modules.text.embeddings import EmbeddingLibrary
+from modules.text.prompt import Mention, MentionFinder, Unit, check_emphasis, pack_chunks, parse_prompt
+from modules.text.tokenizer import BOS, EOS, Tokenizer
+
+# ComfyUI moves a short phrase to the next chunk rather than cut it; A1111 does so with embeddings only.
+_COMFY_LONGEST_PHRASE = 7
+_ROWS_AT_ONCE = 16
+
+
+class TextEncoder(Protocol):
+    """What is asked of the network (ClipTextModel, OpenClipTextModel)."""
+
+    def embed_tokens(self, ids: Tensor) -> Tensor: ...
+
+    def __call__(self, embeddings: Tensor, skip: int = 0) -> Tensor: ...
+
+
+class Token(NamedTuple):
+    """One position of a chunk: a vocabulary id or, for textual inversion, a vector in its place."""
+
+    id: int
+    weight: float
+    vector: Tensor | None = None
+
+
+Chunk = list[Token]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """What the UNet attends to: [N, S, width] each, S the same multiple of the encoder's 77 positions."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+def encode_prompts(
+    text_model: TextEncoder,
+    config: TextConfig,
+    positives: Sequence[str],
+    negatives: Sequence[str],
+    *,
+    emphasis: str,
+    clip_skip: int = 1,
+    embeddings: EmbeddingLibrary | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Conditioning:
+    """Encodes prompts with their negatives; all are padded with empty chunks to the longest of them.
+
+    A prompt that occurs several times is encoded once. Building a tokenizer takes a moment: pass one to reuse it.
+    """
+    if not positives or len(positives) != len(negatives):
+        raise ValueError(f"{len(positives)} prompts with {len(negatives)} negative ones: give as many of both")
+    skip = layers_to_skip(clip_skip, config)
+    chunker = PromptChunker(tokenizer or Tokenizer(), config, emphasis, embeddings)
+    chunks = {text: chunker.chunks(text) for text in dict.fromkeys([*positives, *negatives])}
+    length = max(map(len, chunks.values()))
+    padded = [[*rows, *([[]] * (length - len(rows)))] for rows in chunks.values()]
+    encoded = _encode_chunks(text_model, config, [row for rows in padded for row in rows], emphasis, skip)
+    per_text = dict(zip(chunks, encoded.unflatten(0, (len(padded), length)).flatten(1, 2), strict=True))
+    return Conditioning(
+        positive=torch.stack([per_text[text] for text in positives]),
+        negative=torch.stack([per_text[text] for text in negatives]),
+    )
+
+
+def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
+    """How many last layers to leave out, beyond what is usual for the model; A1111 counts 1, 2, 3..., others -1, -2, -3..."""
+    most = config.layers - config.skip
+    if not 1 <= abs(clip_skip) <= most:
+        raise OptionsError(
+            f"Clip skip {clip_skip} is not possible: this text encoder takes 1 (nothing skipped) to {most}."
+        )
+    return abs(clip_skip) - 1 + config.skip
+
+
+class PromptChunker:
+    """Turns prompts into chunks of tokens for one text encoder."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, config: TextConfig, emphasis: str, embeddings: EmbeddingLibrary | None
+    ) -> None:
+        check_emphasis(emphasis)
+        self._tokenizer = tokenizer
+        self._config = config
+        self._emphasis = emphasis
+        self._embeddings = embeddings
+        self._finder = MentionFinder(embeddings.aliases() if embeddings else {})
+        self._size = config.positions - 2  # begin and end mark
+        self._vectors = cache(self._read_vectors)
+
+    def chunks(self, text: str) -> list[Chunk]:
+        """At least one chunk, each of at most `positions - 2` tokens."""
+        sections = [
+            [unit for segment in section for unit in self._units(segment.text, segment.weight)]
+            for section in parse_prompt(text, self._emphasis)
+        ]
+        return pack_chunks(sections, self._size)
+
+    def _units(self, text: str, weight: float) -> list[Unit[Token]]:
+        return [self._unit(piece, weight) for piece in self._finder.split(text)]
+
+    def _unit(self, piece: str | Mention, weight: float) -> Unit[Token]:
+        if isinstance(piece, Mention):
+            tokens = [Token(EOS, weight, vector) for vector in self._vectors(piece.name)]
+        else:
+            tokens = [Token(index, weight) for index in self._tokenizer.encode(piece)]
+        if self._emphasis == "comfy":
+            return Unit(tokens, together=len(tokens) <= _COMFY_LONGEST_PHRASE)
+        return Unit(tokens, together=isinstance(piece, Mention))
+
+    def _read_vectors(self, name: str) -> Tensor:
+        if self._embeddings is None:
+            raise OptionsError(f'The prompt names the embedding "{name}", but there is no embeddings folder.')
+        return self._embeddings.get(name, self._config.width)
+
+
+@torch.no_grad()
+def _encode_chunks(model: TextEncoder, config: TextConfig, chunks: list[Chunk], emphasis: str, skip: int) -> Tensor:
+    """Encoder output [len(chunks), positions, width] with the weights of the tokens in it."""
+    weights = torch.tensor([_row_weights(chunk, config) for chunk in chunks])
+    weighted = bool((weights != 1).any())
+    rows = [*chunks, []] if weighted and emphasis == "comfy" else chunks
+    batches = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
+    encoded = torch.cat([model(_embed(model, config, batch), skip=skip) for batch in batches])
+    if not weighted:
+        return encoded
+    exact, weights = encoded.float(), weights.to(encoded.device)
+    if emphasis == "comfy":
+        result = weigh_from_empty(exact[:-1], exact[-1], weights)
+    else:
+        result = weigh_by_product(exact, weights, keep_mean=emphasis == "a1111")
+    return result.to(encoded.dtype)
+
+
+def _embed(model: TextEncoder, config: TextConfig, chunks: list[Chunk]) -> Tensor:
+    """Token embeddings [B, positions, width]: begin mark, tokens, end mark, padding."""
+    ids = [[BOS, *(token.id for token in chunk), EOS] for chunk in chunks]
+    padded = [row + [config.pad_token] * (config.positions - len(row)) for row in ids]
+    embedded = model.embed_tokens(torch.tensor(padded, device=_device_of(model)))
+    for row, chunk in enumerate(chunks):
+        for column, token in enumerate(chunk, start=1):
+            if token.vector is not None:
+                embedded[row, column] = token.vector.to(embedded)
+    return embedded
+
+
+def _device_of(model: TextEncoder) -> torch.device | None:
+    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else None
+
+
+def _row_weights(chunk: Chunk, config: TextConfig) -> list[float]:
+    """Begin mark, end mark and padding weigh 1."""
+    inner = [token.weight for token in chunk]
+    return [1.0, *inner, *([1.0] * (config.positions - 1 - len(inner)))]
+
+
+def weigh_from_empty(encoded: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
+    """ComfyUI: every position moves away from the empty prompt's, by its weight. [B, L, W], [L, W], [B, L]."""
+    moved = torch.lerp(empty.expand_as(encoded), encoded, weights.unsqueeze(-1))
+    return torch.where(weights.unsqueeze(-1) == 1, encoded, moved)
+
+
+def weigh_by_product(encoded: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
+    """A1111: every position times its weight; `keep_mean` scales each chunk back to its mean. [B, L, W], [B, L]."""
+    product = encoded * weights.unsqueeze(-1)
+    if not keep_mean:
+        return product
+    scale = encoded.mean(dim=(1, 2), keepdim=True) / product.mean(dim=(1, 2), keepdim=True)
+    unweighted = (weights == 1).all(dim=1)[:, None, None]
+    return torch.where(unweighted | ~scale.isfinite(), product, product * scale)

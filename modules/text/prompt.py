@@ -1,0 +1,141 @@
+"""Reads the prompt language: emphasis, BREAK, LoRA tags, mentions of embeddings, and packing into chunks (no torch).
+
+Every function is linear in the length of the text, however hostile its brackets are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from modules.core.errors import OptionsError
+from modules.text.emphasis import Segment, parse_a1111, parse_comfy
+
+EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
+
+_BREAK = re.compile(r"\bBREAK\b")
+_LORA = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+_TRAILING_PUNCTUATION = ".;:!?"
+
+T = TypeVar("T")
+
+
+class LoraTag(NamedTuple):
+    """One `<lora:name:model_weight:text_weight>` of a prompt."""
+
+    name: str
+    model_weight: float
+    text_weight: float
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A place in the text where the vectors of the embedding `name` go."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Unit(Generic[T]):
+    """Tokens in a row; `together` asks for them to land in one chunk when they fit in one."""
+
+    tokens: Sequence[T]
+    together: bool = False
+
+
+def parse_emphasis(text: str, mode: str) -> list[Segment]:
+    """Splits a prompt into pieces with one weight each; "off" takes every character as it stands."""
+    check_emphasis(mode)
+    if mode == "off":
+        return [Segment(text, 1.0)]
+    return parse_comfy(text) if mode == "comfy" else parse_a1111(text)
+
+
+def check_emphasis(mode: str) -> None:
+    """Raises OptionsError for a mode that does not exist."""
+    if mode not in EMPHASIS_MODES:
+        near = difflib.get_close_matches(mode, EMPHASIS_MODES, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise OptionsError(f"Unknown emphasis '{mode}': choose one of {', '.join(EMPHASIS_MODES)}.{hint}")
+
+
+def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
+    """The weighted pieces of a prompt, cut into sections at each BREAK (a plain word in mode "off")."""
+    segments = parse_emphasis(text, mode)
+    if mode == "off":
+        return [segments]
+    sections: list[list[Segment]] = [[]]
+    for segment in segments:
+        first, *others = _BREAK.split(segment.text)
+        sections[-1].append(segment._replace(text=first))
+        sections.extend([segment._replace(text=part)] for part in others)
+    return sections
+
+
+def extract_loras(text: str) -> tuple[str, list[LoraTag]]:
+    """Takes the `<lora:...>` tags out of a prompt; one weight serves both networks, none means 1."""
+    tags = [_read_lora(match.group(1)) for match in _LORA.finditer(text)]
+    return _LORA.sub("", text), tags
+
+
+def _read_lora(body: str) -> LoraTag:
+    name, *weights = (part.strip() for part in body.split(":"))
+    try:
+        model_weight = float(weights[0]) if weights else 1.0
+        text_weight = float(weights[1]) if len(weights) > 1 else model_weight
+    except ValueError:
+        model_weight = text_weight = math.nan
+    if not name or len(weights) > 2 or not (math.isfinite(model_weight) and math.isfinite(text_weight)):
+        raise OptionsError(f"Cannot read '<lora:{body}>': write <lora:name:0.8> or <lora:name:0.8:0.6>.")
+    return LoraTag(name, model_weight, text_weight)
+
+
+class MentionFinder:
+    """Finds `embedding:name` and bare names in text; of several names that fit, the longest wins."""
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        """`aliases` maps every accepted spelling, in lower case, to the name the library knows."""
+        self._aliases = aliases
+        pattern = r"(?<!\w)embedding:(?P<missing>[^\s,]+)"
+        if aliases:
+            spellings = "|".join(re.escape(alias) for alias in sorted(aliases, key=len, reverse=True))
+            pattern = rf"(?<![\w/-])(?:embedding:)?(?P<known>{spellings})(?![\w/-]|\.\w)|{pattern}"
+        self._pattern = re.compile(pattern, re.IGNORECASE)
+
+    def split(self, text: str) -> list[str | Mention]:
+        """The text with each mention cut out; a name written after `embedding:` is kept even if nobody knows it."""
+        pieces: list[str | Mention] = []
+        position = 0
+        for match in self._pattern.finditer(text):
+            name = self._name(match)
+            if not name:
+                continue
+            pieces += [text[position : match.start()], Mention(name)]
+            position = match.end()
+        return [piece for piece in [*pieces, text[position:]] if piece]
+
+    def _name(self, match: re.Match[str]) -> str | None:
+        known = match.groupdict().get("known")
+        if known is None:
+            return match["missing"].rstrip(_TRAILING_PUNCTUATION)
+        # re folds a few letters that lower() keeps (a long s matches s): such a look-alike is text.
+        return self._aliases.get(known.lower())
+
+
+def pack_chunks(sections: Iterable[Iterable[Unit[T]]], size: int) -> list[list[T]]:
+    """Fills chunks of at most `size` tokens; every section starts a new chunk, an empty last one adds none."""
+    chunks: list[list[T]] = []
+    for section in sections:
+        chunks.append([])
+        for unit in section:
+            if unit.together and len(unit.tokens) <= size < len(chunks[-1]) + len(unit.tokens):
+                chunks.append([])
+            for token in unit.tokens:
+                if len(chunks[-1]) == size:
+                    chunks.append([])
+                chunks[-1].append(token)
+    return chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks or [[]]

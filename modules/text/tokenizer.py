@@ -1,0 +1,61 @@
+"""Text to CLIP token ids, the same ids as transformers' CLIPTokenizer."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as BackendTokenizer
+
+BOS = 49406
+EOS = 49407
+
+_MERGES_FILE = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
+_MERGES_COUNT = 49152 - 256 - 2  # the file holds more; CLIP was trained with these
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Tokenizer:
+    """CLIP's byte-pair encoder, built from the merges file beside this module."""
+
+    def __init__(self) -> None:
+        merges = _read_merges()
+        characters = _byte_characters()
+        words = [*characters, *(c + "</w>" for c in characters), *("".join(merge) for merge in merges), *_SPECIAL]
+        vocabulary = {word: index for index, word in enumerate(words)}
+        bpe = models.BPE(
+            vocabulary, merges, unk_token=_SPECIAL[1], end_of_word_suffix="</w>", continuing_subword_prefix=""
+        )
+        self._backend = BackendTokenizer(bpe)
+        self._backend.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        self._backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_WORD), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        self._backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in _SPECIAL])
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the text, without begin and end marks."""
+        # A terminal with another encoding hands over lone surrogates, which UTF-8 cannot hold.
+        printable = text.encode("utf-8", "replace").decode("utf-8")
+        return self._backend.encode(printable, add_special_tokens=False).ids
+
+
+def _read_merges() -> list[tuple[str, str]]:
+    with gzip.open(_MERGES_FILE, "rt", encoding="utf-8") as file:
+        next(file)  # version line
+        pairs = (next(file).split() for _ in range(_MERGES_COUNT))
+        return [(left, right) for left, right in pairs]
+
+
+def _byte_characters() -> list[str]:
+    """One printable character per byte, in the order of CLIP's vocabulary: printable bytes first, as themselves."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = len(set(range(256)) - set(printable))
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]
