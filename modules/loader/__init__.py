@@ -1,0 +1,1 @@
+"""Model files: read safely, recognised by keys and shapes, built into networks, patched in place."""

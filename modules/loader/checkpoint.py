@@ -1,0 +1,160 @@
+"""Builds UNet, text encoder and VAE from one checkpoint file or diffusers folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from modules.core.errors import ModelFileError, OptionsError
+from modules.loader.detect import ModelSpec, describe_parts, header_facts, refuse_foreign, vae_config
+from modules.loader.diffusers_layout import open_folder, weight_files
+from modules.loader.foreign import SUPPORTED, foreign_kind
+from modules.loader.key_maps import VAE_PREFIX
+from modules.loader.parts import split_parts, strip_prefix, vae_part
+from modules.loader.patcher import ModelPatcher
+from modules.loader.state_dict import Weights, open_weights
+from modules.models.clip import build_text_model
+from modules.models.configs import VAEConfig
+from modules.models.unet import UNet
+from modules.models.vae import AutoencoderKL
+
+_DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
+
+
+@dataclass
+class LoadedModel:
+    """The networks of one checkpoint, on their device."""
+
+    spec: ModelSpec
+    unet: ModelPatcher
+    text: ModelPatcher
+    vae: AutoencoderKL
+    name: str
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """The first ten digits of the file's SHA-256, as picture metadata names models; read when first asked for."""
+        file = weight_files(self.path / "unet")[0] if self.path.is_dir() else self.path
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while chunk := stream.read(2**20):
+                digest.update(chunk)
+        return digest.hexdigest()[:10]
+
+
+def load_checkpoint(
+    path: Path | str,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    vae_path: Path | str | None = None,
+    vae_dtype: torch.dtype | None = None,
+    prediction: str | None = None,
+) -> LoadedModel:
+    """Loads a checkpoint; `vae_path` replaces its autoencoder, `prediction` ("epsilon" or "v") what detection says."""
+    path = Path(path)
+    if prediction not in (None, "epsilon", "v"):
+        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
+    weights = open_folder(path) if path.is_dir() else open_weights(path)
+    with _naming(path):
+        refuse_foreign(weights.tensors)
+        parts = split_parts(weights.tensors)
+        vae_weights, vae_state, own_vae = weights, parts.vae, None
+        if vae_path is not None:
+            vae_weights, vae_state, own_vae = _open_vae(Path(vae_path))
+        spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae)
+        if prediction is not None:
+            spec = dataclasses.replace(spec, prediction=prediction)
+        with torch.device("meta"):
+            unet, text, vae = UNet(spec.unet), build_text_model(spec.text), AutoencoderKL(spec.vae)
+        device = torch.device(device)
+        _fill(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
+        _fill(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
+        _fill(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
+    return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, path.stem, path)
+
+
+def load_vae(path: Path | str, *, device: torch.device | str, dtype: torch.dtype) -> AutoencoderKL:
+    """An autoencoder by itself: a VAE file of either layout, a checkpoint's own, or a diffusers folder's."""
+    path = Path(path)
+    weights, state, config = _open_vae(path)
+    with _naming(path), torch.device("meta"):
+        vae = AutoencoderKL(config)
+    with _naming(path):
+        _fill(vae, state, torch.device(device), dtype, weights.drop_pages, "VAE")
+    return vae
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name in front of errors raised by code that knows only its contents."""
+    try:
+        yield
+    except ModelFileError as error:
+        message = str(error)
+        raise (error if path.name in message else ModelFileError(f"{path.name}: {message}")) from error.__cause__
+
+
+def _open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
+    if path.is_dir():
+        folder = path / "vae" if (path / "vae").is_dir() else path
+        path = weight_files(folder)[0]
+    weights = open_weights(path)
+    tensors = weights.tensors
+    state = vae_part(strip_prefix(tensors, VAE_PREFIX) or strip_prefix(tensors, "vae.") or tensors)
+    with _naming(path):
+        kind = foreign_kind(tensors)
+        if "post_quant_conv.weight" not in state:
+            raise ModelFileError(f"This file is {kind or 'no VAE we know'} and cannot be used as VAE of SD1 or SD2.")
+        config = vae_config(state, header_facts(weights.metadata))
+        if config.latent_channels != VAEConfig().latent_channels:
+            raise ModelFileError(
+                f"This VAE has {config.latent_channels} latent channels (as SD3 or Flux); SD1 and SD2 need 4."
+            )
+    return weights, state, config
+
+
+def _fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    drop_pages: Callable[[], None],
+    network: str,
+) -> None:
+    """Gives an empty (meta) module its weights: as they lie in the file where they fit, else converted one by one."""
+    _check_names(module.state_dict(), state, network)
+    converted: dict[str, Tensor] = {}
+    pending = 0
+    for name, tensor in state.items():
+        weight = tensor.to(device=device, dtype=dtype)
+        converted[name] = weight
+        pending += 0 if weight is tensor else tensor.nbytes
+        if pending > _DROP_EVERY:
+            drop_pages()
+            pending = 0
+    module.load_state_dict(converted, strict=True, assign=True)
+    module.requires_grad_(requires_grad=False).eval()
+
+
+def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> None:
+    for name in expected:
+        if name not in state:
+            raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
+    for name, tensor in state.items():
+        if name not in expected:
+            raise ModelFileError(f"The {network} has the unexpected weight {name}. {SUPPORTED}.")
+        if tensor.shape != expected[name].shape:
+            found, wanted = list(tensor.shape), list(expected[name].shape)
+            raise ModelFileError(
+                f"{name} of the {network} has shape {found} where {wanted} is needed; the file is damaged."
+            )

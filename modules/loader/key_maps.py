@@ -1,0 +1,122 @@
+"""Name tables: diffusers and LDM spellings, the pieces of EMA names, and the marks of files of other kinds."""
+
+from __future__ import annotations
+
+UNET_PREFIX = "model.diffusion_model."
+EMA_PREFIX = "model_ema.diffusion_model"
+VAE_PREFIX = "first_stage_model."
+CLIP_PREFIX = "cond_stage_model.transformer."
+OPENCLIP_PREFIX = "cond_stage_model.model."
+
+# Component folders of a diffusers model, which some single files use as prefixes.
+DIFFUSERS_PARTS = {"unet": "unet.", "vae": "vae.", "text": "text_encoder."}
+
+# diffusers name -> LDM name of the UNet's parts outside its blocks.
+UNET_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+# The same inside a residual block of the UNet.
+UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+# The same for what a ControlNet has beside the UNet's encoder half; its numbered parts are in diffusers_layout.
+CONTROLNET_ENDS = {
+    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+    "controlnet_cond_embedding.conv_out": "input_hint_block.14",
+    "controlnet_mid_block": "middle_block_out.0",
+}
+# diffusers name -> LDM name inside the autoencoder; old diffusers files spell the attention differently.
+VAE_PIECES = {
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "mid_block.attentions.0": "mid.attn_1",
+    "conv_norm_out": "norm_out",
+    "conv_shortcut": "nin_shortcut",
+}
+VAE_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "proj_attn": "proj_out",
+}
+# Hugging Face CLIP name -> OpenCLIP name, outside and inside a layer. Query, key and value are packed into in_proj.
+OPENCLIP_ENDS = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+OPENCLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+# EMA copies are stored with the dots taken out of their names; these are the pieces a UNet name is made of.
+EMA_PIECES = (
+    "input_blocks output_blocks middle_block time_embed transformer_blocks skip_connection in_layers emb_layers "
+    "out_layers proj_in proj_out to_out to_q to_k to_v attn1 attn2 norm1 norm2 norm3 norm proj ff net op conv out "
+    "weight bias"
+).split()
+
+# Names that may stand in a file without being part of a network.
+IGNORED_TEXT = ("position_ids", "text_projection", "logit_scale", "attn_mask", "visual.")
+IGNORED_VAE = ("loss.", "model_ema.")
+
+# What a file is, by a piece of any of its names; the first match counts. "^" marks a piece at the start of a name.
+FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "a LoRA",
+        (
+            "^lora_unet_",
+            "^lora_te",
+            ".lora_down.",
+            ".lora_up.",
+            ".lora_A.",
+            ".lora_B.",
+            "_lora.up.",
+            "lora_linear_layer.",
+            ".lora.up.",
+        ),
+    ),
+    ("a LoRA (LyCORIS)", (".hada_w1_a", ".lokr_w1", ".oft_blocks", ".oft_diag", "^lycoris_")),
+    ("a ControlNet", ("^control_model.", "controlnet_cond_embedding.", "^input_hint_block.", "^lora_controlnet")),
+    ("a T2I-Adapter", ("^adapter.body.", "^body.0.resnets.", "^body.0.block1.")),
+    ("an IP-Adapter", ("^ip_adapter.", "^image_proj.")),
+    ("an AnimateDiff motion module", (".motion_modules.", "^motion_modules.")),
+    ("a Stable Video Diffusion checkpoint", (".time_stack.",)),
+    ("an SD3 checkpoint", ("joint_blocks.", "^transformer_blocks.0.norm1_context.")),
+    ("a Flux checkpoint", ("double_blocks.", "^single_transformer_blocks.")),
+    ("a Stable Cascade checkpoint", ("clip_txt_mapper.",)),
+    ("an unCLIP checkpoint", ("^embedder.model.visual.", "^noise_augmentor.")),
+    ("a depth checkpoint", ("^depth_model.",)),
+    ("the x4 upscaler checkpoint", ("^low_scale_model.",)),
+    (
+        "an SDXL checkpoint",
+        ("^conditioner.embedders.", "add_embedding.linear_1.", "diffusion_model.label_emb.", "^label_emb."),
+    ),
+    ("a textual inversion embedding", ("^emb_params", "^string_to_param", "^clip_l", "^clip_g")),
+    (
+        "an upscaler",
+        (".rdb1.", ".RDB1.", "^conv_first.", "^params_ema.", "^params.", "^upsampler.", "^layers.0.residual_group."),
+    ),
+)

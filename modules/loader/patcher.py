@@ -1,0 +1,137 @@
+"""ModelPatcher: weight patches (LoRA and its kin) merged into a network in place, and taken out again bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+OnWeightsChanged = Callable[[set[str]], None]
+
+
+@runtime_checkable
+class WeightPatch(Protocol):
+    """One change to one weight. `slice` limits it to (dimension, start, length) of a packed weight."""
+
+    @property
+    def slice(self) -> tuple[int, int, int] | None: ...
+
+    def apply(self, weight: Tensor, strength: float) -> Tensor:
+        """The changed weight; given and returned in fp32, the argument must not be written to."""
+        ...
+
+
+class _Entry:
+    """A patch at a strength; equal only for the very same patch object, kept alive so that its id stays its own."""
+
+    __slots__ = ("patch", "strength")
+
+    def __init__(self, patch: WeightPatch, strength: float) -> None:
+        self.patch = patch
+        self.strength = strength
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Entry) and self.patch is other.patch and self.strength == other.strength
+
+    def __hash__(self) -> int:
+        return hash((id(self.patch), self.strength))
+
+
+PatchesKey = frozenset[tuple[str, tuple[_Entry, ...]]]
+
+
+@dataclass
+class _MergedState:
+    """What is merged into a module right now; one object for all clones, since they share the module."""
+
+    merged: dict[str, tuple[_Entry, ...]] = field(default_factory=dict)
+    pristine: dict[str, Tensor] = field(default_factory=dict)
+    listeners: list[OnWeightsChanged] = field(default_factory=list)
+
+
+class ModelPatcher:
+    """A network and the patches wanted on it. Clones share network and storage but each wants its own patches."""
+
+    def __init__(self, module: nn.Module, load_device: torch.device | str) -> None:
+        self.module = module
+        self.load_device = torch.device(load_device)
+        self.unet_function_wrapper: Callable[..., Any] | None = None
+        self._wanted: dict[str, tuple[_Entry, ...]] = {}
+        self._state = _MergedState()
+
+    @property
+    def on_weights_changed(self) -> list[OnWeightsChanged]:
+        """Called with the names of the weights just rewritten; shared among clones."""
+        return self._state.listeners
+
+    @property
+    def patches_key(self) -> PatchesKey:
+        """Identity of the patches this clone wants: equal exactly when applying it would change nothing."""
+        return frozenset(self._wanted.items())
+
+    def clone(self) -> ModelPatcher:
+        twin = ModelPatcher(self.module, self.load_device)
+        twin.unet_function_wrapper = self.unet_function_wrapper
+        twin._wanted = dict(self._wanted)
+        twin._state = self._state
+        return twin
+
+    def set_unet_function_wrapper(self, wrapper: Callable[..., Any] | None) -> None:
+        """What runs the network in place of a direct call, as Stable-Fast does; None takes it off."""
+        self.unet_function_wrapper = wrapper
+
+    def add_patches(self, patches: Mapping[str, Iterable[WeightPatch]], strength: float) -> None:
+        """Adds patches by weight name after those already wanted; nothing is written before `apply()`."""
+        known = dict(self.module.named_parameters())
+        for name in patches:
+            if name not in known:
+                raise KeyError(f"{type(self.module).__name__} has no weight {name} to patch")
+        if strength == 0:
+            return
+        for name, additions in patches.items():
+            entries = tuple(_Entry(patch, strength) for patch in additions)
+            if entries:
+                self._wanted[name] = self._wanted.get(name, ()) + entries
+
+    def apply(self) -> None:
+        """Makes the module hold exactly this clone's patches, whichever clone was applied before."""
+        self._merge(self._wanted)
+
+    def restore(self) -> None:
+        """Puts every patched weight back to the bits it was loaded with."""
+        self._merge({})
+
+    @torch.no_grad()
+    def _merge(self, wanted: dict[str, tuple[_Entry, ...]]) -> None:
+        state = self._state
+        changed = {name for name in wanted.keys() | state.merged.keys() if wanted.get(name) != state.merged.get(name)}
+        if not changed:
+            return
+        weights = dict(self.module.named_parameters())
+        for name in changed:
+            weight = weights[name]
+            if name not in state.pristine:
+                state.pristine[name] = weight.detach().to("cpu", copy=True)
+            pristine = state.pristine[name]
+            entries = wanted.get(name, ())
+            # Recorded before writing: should a patch fail, the next call still knows this weight is not pristine.
+            state.merged[name] = ()
+            weight.copy_(_patched(pristine, entries, weight.device) if entries else pristine)
+            if entries:
+                state.merged[name] = entries
+            else:
+                del state.merged[name], state.pristine[name]
+        for listener in state.listeners:
+            listener(changed)
+
+
+def _patched(pristine: Tensor, entries: tuple[_Entry, ...], device: torch.device) -> Tensor:
+    """The merged weight in fp32: rounded once, however many patches there are."""
+    weight = pristine.to(device=device, dtype=torch.float32, copy=True)
+    for entry in entries:
+        area = weight if entry.patch.slice is None else weight.narrow(*entry.patch.slice)
+        area.copy_(entry.patch.apply(area, entry.strength))
+    return weight
