@@ -1,0 +1,131 @@
+"""LoRA file -> patches on a model's UNet and text encoder; refuses files of another model family and reports what matched nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from modules.core.errors import ModelFileError
+from modules.loader.detect import ModelSpec
+from modules.loader.foreign import foreign_kind
+from modules.loader.patcher import ModelPatcher
+from modules.loader.state_dict import read_state_dict
+from modules.lora.family import file_family, marked_family, model_family
+from modules.lora.names import Target, canonical, name_table
+from modules.lora.parse import LoraWeight, parse_lora
+from modules.lora.peft_config import read_scales
+from modules.lora.weights import Patch
+
+logger = logging.getLogger(__name__)
+
+Shapes = dict[str, tuple[int, ...]]
+# An inpainting UNet has five more input channels than the model that a LoRA was made on; only this layer differs.
+_INPUT_LAYER = "input_blocks.0.0.weight"
+_NAMED_KEYS = 3
+
+
+@dataclass(frozen=True)
+class LoraPatches:
+    """What a file changes, by parameter name, and the keys that found no place in the model."""
+
+    unet: Mapping[str, list[Patch]]
+    text: Mapping[str, list[Patch]]
+    unmatched: list[str]
+
+
+def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec: ModelSpec) -> LoraPatches:
+    """Reads a LoRA file for this model; logs one line when some of its keys match nothing."""
+    path = Path(path)
+    state_dict = read_state_dict(path)
+    weights = parse_lora(state_dict, read_scales(path, state_dict))
+    if not weights:
+        kind = foreign_kind(state_dict)
+        raise ModelFileError(
+            f"{path.name} is not a LoRA that we read{f' but {kind}' if kind and 'LoRA' not in kind else ''}; "
+            "supported are LoRA, LoCon, LoHa, LoKr, DoRA and whole differences."
+        )
+    patches = _match(path.name, weights, set(state_dict), _shapes(unet.module), _shapes(text.module), spec)
+    if patches.unmatched:
+        logger.warning(unmatched_line(path.name, patches.unmatched, len(state_dict)))
+    return patches
+
+
+def add_lora(
+    patches: LoraPatches, unet: ModelPatcher, text: ModelPatcher, *, strength: float, text_strength: float
+) -> None:
+    """Adds the patches to both patchers, each at its own strength; a strength of 0 adds nothing."""
+    if strength:
+        unet.add_patches(dict(patches.unet), strength)
+    if text_strength:
+        text.add_patches(dict(patches.text), text_strength)
+
+
+def unmatched_line(name: str, unmatched: list[str], total: int) -> str:
+    """One line for people about the keys of a file that were left out."""
+    shown = ", ".join(unmatched[:_NAMED_KEYS])
+    more = f" and {len(unmatched) - _NAMED_KEYS} more" if len(unmatched) > _NAMED_KEYS else ""
+    return f"{name}: {len(unmatched)} of {total} keys match nothing in this model and were left out: {shown}{more}."
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def _match(
+    name: str, weights: list[LoraWeight], keys: set[str], unet: Shapes, text: Shapes, spec: ModelSpec
+) -> LoraPatches:
+    table = name_table(spec.unet, spec.text, unet)
+    shapes = {"unet": unet, "text": text}
+    found: dict[str, dict[str, list[Patch]]] = {"unet": defaultdict(list), "text": defaultdict(list)}
+    used: set[str] = set()
+    misfits: list[LoraWeight] = []
+    for weight in weights:
+        target = table.get(canonical(weight.module))
+        parameter = target.prefix + weight.parameter if target else ""
+        shape = shapes[target.part].get(parameter) if target else None
+        if target is None or shape is None:
+            continue
+        if _fits(weight.patch, target, shape):
+            found[target.part][parameter].append(replace(weight.patch, slice=target.slice))
+            used.update(weight.keys)
+        elif parameter != _INPUT_LAYER:
+            misfits.append(weight)
+    _refuse_other_families(name, weights, misfits, spec, matched=bool(used))
+    return LoraPatches(dict(found["unet"]), dict(found["text"]), sorted(keys - used))
+
+
+def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
+    rows = target.slice[2] if target.slice else shape[0]
+    columns = 1
+    for size in shape[1:]:
+        columns *= size
+    if patch.magnitude is not None and patch.magnitude.numel() not in (rows, *shape[1:2]):
+        return False
+    return patch.size == (rows, columns)
+
+
+def _refuse_other_families(
+    name: str, weights: list[LoraWeight], misfits: Iterable[LoraWeight], spec: ModelSpec, *, matched: bool
+) -> None:
+    """Raises when the file was made for another family, by its marks or because a layer has another shape."""
+    marked, misfit = marked_family(weights), next(iter(misfits), None)
+    if matched and misfit is None and marked is None:
+        return
+    theirs, ours = file_family(weights, spec), model_family(spec)
+    if theirs is not None and theirs != ours:
+        raise ModelFileError(f"{name} was made for {theirs}, this checkpoint is {ours}; choose a LoRA made for {ours}.")
+    if misfit is not None:
+        rows, columns = misfit.patch.size
+        raise ModelFileError(
+            f"{name} does not fit this checkpoint ({ours}): {misfit.module} is made for a layer of {rows} x {columns} "
+            "weights; choose a LoRA made for this model."
+        )
+    raise ModelFileError(
+        f"No layer that {name} changes exists in this checkpoint ({ours}), for example {weights[0].module}; "
+        "choose a LoRA made for this model."
+    )

@@ -1,0 +1,181 @@
+"""LoRA file -> list of LoraWeight: sorts the keys by the layer they change and builds the maths for each."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from modules.core.errors import ModelFileError
+from modules.lora.weights import Difference, Hadamard, Kronecker, LowRank, Patch
+
+Slots = Mapping[str, Tensor]
+
+# How a key ends -> what its tensor is for.
+SUFFIXES = {
+    ".lora_up.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_mid.weight": "mid",
+    ".lora_B": "up",
+    ".lora_A": "down",
+    ".lora.up.weight": "up",
+    ".lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    "_lora.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".alpha": "alpha",
+    ".dora_scale": "magnitude",
+    ".lora_magnitude_vector": "magnitude_vector",
+    ".diff": "diff",
+    ".diff_b": "diff_b",
+    ".w_norm": "diff",
+    ".b_norm": "diff_b",
+} | {
+    f".{name}": name
+    for name in (
+        *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+        *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    )
+}
+# PEFT puts the adapter's name and ".weight" after its own suffixes, or leaves them out; biases are not handled.
+_PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
+
+
+@dataclass(frozen=True, eq=False)
+class LoraWeight:
+    """One changed parameter: `module` as the file names the layer, `parameter` "weight" or "bias", and the keys it came from."""
+
+    module: str
+    parameter: str
+    patch: Patch
+    keys: tuple[str, ...]
+
+
+@dataclass
+class _Layer:
+    """The tensors of one layer by purpose, and their keys."""
+
+    slots: dict[str, Tensor] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+
+def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | None = None) -> list[LoraWeight]:
+    """Every layer of the file that is complete; keys of no known kind are left for the caller to report.
+
+    `scales` gives alpha / rank for layers without an alpha in the file (from PEFT's configuration).
+    """
+    weights: list[LoraWeight] = []
+    for module, layer in _group(state_dict).items():
+        weights += _layer_weights(module, layer, (scales or {}).get(module, 1.0))
+    for weight in weights:
+        _check(weight)
+    return weights
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """(layer, purpose) of a key, or None for a key of no known kind."""
+    key = _PEFT_ENDING.sub(r".\1", key)
+    for suffix, slot in SUFFIXES.items():
+        if key.endswith(suffix):
+            return key.removesuffix(suffix), slot
+    return None
+
+
+def _group(state_dict: Mapping[str, Tensor]) -> dict[str, _Layer]:
+    layers: dict[str, _Layer] = defaultdict(_Layer)
+    for key, tensor in state_dict.items():
+        found = split_key(key)
+        if found is not None:
+            module, slot = found
+            layers[module].slots[slot] = tensor
+            layers[module].keys[slot] = key
+    return layers
+
+
+def _layer_weights(module: str, layer: _Layer, default_scale: float) -> list[LoraWeight]:
+    found: list[LoraWeight] = []
+    patch = _weight_patch(layer.slots, default_scale)
+    if patch is not None:
+        keys = tuple(key for slot, key in layer.keys.items() if slot != "diff_b")
+        found.append(LoraWeight(module, "weight", patch, keys))
+    if "diff_b" in layer.slots:
+        bias = Difference(difference=layer.slots["diff_b"].flatten())
+        found.append(LoraWeight(module, "bias", bias, (layer.keys["diff_b"],)))
+    return found
+
+
+def _weight_patch(slots: Slots, default_scale: float) -> Patch | None:
+    """The patch that the present tensors make together, or None when one is missing."""
+    magnitude = _magnitude(slots)
+    if "up" in slots and "down" in slots:
+        up, down, mid = slots["up"], slots["down"], slots.get("mid")
+        scale = _scale(slots, down.shape[0], default_scale)
+        return LowRank(up=up, down=down, mid=mid, scale=scale, magnitude=magnitude)
+    if {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"} <= slots.keys():
+        return _hadamard(slots, magnitude, default_scale)
+    left = _factors(slots, ("lokr_w1",), ("lokr_w1_a", "lokr_w1_b"))
+    right = _factors(slots, ("lokr_w2",), ("lokr_t2", "lokr_w2_a", "lokr_w2_b"), ("lokr_w2_a", "lokr_w2_b"))
+    if left and right:
+        scale = _scale(slots, _kronecker_rank(slots), default_scale)
+        return Kronecker(left=left, right=right, scale=scale, magnitude=magnitude)
+    return Difference(difference=slots["diff"]) if "diff" in slots else None
+
+
+def _hadamard(slots: Slots, magnitude: Tensor | None, default_scale: float) -> Hadamard:
+    return Hadamard(
+        a1=slots["hada_w1_a"],
+        b1=slots["hada_w1_b"],
+        a2=slots["hada_w2_a"],
+        b2=slots["hada_w2_b"],
+        core1=slots.get("hada_t1"),
+        core2=slots.get("hada_t2"),
+        scale=_scale(slots, slots["hada_w1_b"].shape[0], default_scale),
+        magnitude=magnitude,
+    )
+
+
+def _factors(slots: Slots, *choices: tuple[str, ...]) -> tuple[Tensor, ...]:
+    """The tensors of the first complete choice of names."""
+    for names in choices:
+        if all(name in slots for name in names):
+            return tuple(slots[name] for name in names)
+    return ()
+
+
+def _kronecker_rank(slots: Slots) -> int | None:
+    """Rank by which alpha is divided; None when both sides are whole, where LyCORIS ignores alpha."""
+    for name in ("lokr_w2_b", "lokr_w1_b"):
+        if name in slots:
+            return slots[name].shape[0]
+    return None
+
+
+def _scale(slots: Slots, rank: int | None, default: float) -> float:
+    if rank is None:
+        return default
+    # An alpha of 0 means "not set" to the trainers that write it.
+    alpha = float(slots["alpha"]) if "alpha" in slots and slots["alpha"].numel() == 1 else 0.0
+    return alpha / rank if alpha else default
+
+
+def _magnitude(slots: Slots) -> Tensor | None:
+    # PEFT keeps one number an output channel, for convolutions as [1, out, 1, 1], which would read as one an input.
+    return slots["magnitude_vector"].flatten() if "magnitude_vector" in slots else slots.get("magnitude")
+
+
+def _check(weight: LoraWeight) -> None:
+    """Refuses factors that do not multiply, by computing the change without data, and values that are not numbers."""
+    try:
+        delta = weight.patch.delta(torch.empty((), device="meta"))
+    except (RuntimeError, IndexError) as error:
+        raise ModelFileError(
+            f"The LoRA is damaged: the tensors of {weight.module} do not fit each other; download it again."
+        ) from error
+    rows, columns = weight.patch.size
+    if delta.numel() != rows * columns:
+        raise ModelFileError(f"The LoRA is damaged: {weight.module} has an unexpected shape; download it again.")

@@ -1,0 +1,149 @@
+"""The maths of each LoRA kind: how it changes one weight, in the type of the weight it is given (the patcher gives fp32)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Slice = tuple[int, int, int]  # dimension, start, length
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Patch(ABC):
+    """A change of one weight, W -> W + strength * delta, or DoRA's when `magnitude` is given.
+
+    `scale` is alpha / rank. `slice` confines the change to a part of a packed weight; whoever applies the patch narrows.
+    """
+
+    scale: float = 1.0
+    magnitude: Tensor | None = None
+    slice: Slice | None = None
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the weight this was made for, all dimensions after the first flattened."""
+
+    @abstractmethod
+    def delta(self, like: Tensor) -> Tensor:
+        """The change at strength 1, on `like`'s device and in its type, any shape with the same number of elements."""
+
+    def apply(self, weight: Tensor, strength: float) -> Tensor:
+        delta = self.delta(weight).reshape(weight.shape)
+        if self.magnitude is None:
+            return torch.add(weight, delta, alpha=strength)
+        return torch.lerp(weight, decompose(weight + delta, self.magnitude.to(weight)), strength)
+
+
+def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """DoRA's direction and magnitude, m * V / ||V|| (Liu et al. 2024, arXiv 2402.09353, eq. 5).
+
+    The norm runs over each output's weights, or, as early LyCORIS files have it, over each input's: the shape of the
+    magnitude tells which, [out, 1, ...] or [1, in, ...].
+    """
+    per_output = magnitude.ndim == 1 or (magnitude.shape[0] == weight.shape[0] and magnitude.numel() == weight.shape[0])
+    kept = 0 if per_output else 1
+    others = [dim for dim in range(weight.ndim) if dim != kept]
+    norm = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
+    return weight * (magnitude.reshape(norm.shape) / norm.clamp_min(torch.finfo(weight.dtype).tiny))
+
+
+def _rebuild_tucker(core: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Tucker form of a convolution: core [p, q, k, k], outputs [p, out], inputs [q, in] -> [out, in, k, k]."""
+    return torch.einsum("pq...,po,qi->oi...", core, outputs, inputs)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LowRank(Patch):
+    """LoRA, delta = scale * up @ down (Hu et al. 2021, arXiv 2106.09685); with `mid`, LoCon's Tucker form of a convolution."""
+
+    up: Tensor
+    down: Tensor
+    mid: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        area = self.mid[0, 0].numel() if self.mid is not None else 1
+        return self.up.shape[0], self.down[0].numel() * area
+
+    def delta(self, like: Tensor) -> Tensor:
+        up, down = self.up.to(like).flatten(1), self.down.to(like).flatten(1)
+        if self.mid is not None:
+            return _rebuild_tucker(self.mid.to(like), up.T, down) * self.scale
+        return up @ down * self.scale
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Hadamard(Patch):
+    """LoHa, delta = scale * (a1 @ b1) * (a2 @ b2) (Hyeon-Woo et al. 2021, arXiv 2108.06098); cores are its Tucker form."""
+
+    a1: Tensor
+    b1: Tensor
+    a2: Tensor
+    b2: Tensor
+    core1: Tensor | None = None
+    core2: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        if self.core1 is None:
+            return self.a1.shape[0], self.b1.shape[1]
+        return self.a1.shape[1], self.b1.shape[1] * self.core1[0, 0].numel()
+
+    def delta(self, like: Tensor) -> Tensor:
+        a1, b1, a2, b2 = (factor.to(like) for factor in (self.a1, self.b1, self.a2, self.b2))
+        if self.core1 is None or self.core2 is None:
+            return (a1 @ b1) * (a2 @ b2) * self.scale
+        return _rebuild_tucker(self.core1.to(like), a1, b1) * _rebuild_tucker(self.core2.to(like), a2, b2) * self.scale
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kronecker(Patch):
+    """LoKr, delta = scale * kron(left, right) (Yeh et al. 2023, arXiv 2309.14859).
+
+    Each side is one tensor, two low-rank factors, or (right only) a Tucker core followed by its two factors.
+    """
+
+    left: tuple[Tensor, ...]
+    right: tuple[Tensor, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        left, right = _factor_size(self.left), _factor_size(self.right)
+        return left[0] * right[0], left[1] * right[1]
+
+    def delta(self, like: Tensor) -> Tensor:
+        left = _whole(tuple(factor.to(like) for factor in self.left))
+        right = _whole(tuple(factor.to(like) for factor in self.right))
+        left = left.reshape(left.shape + (1,) * (right.ndim - left.ndim))
+        return torch.kron(left, right.contiguous()) * self.scale
+
+
+def _whole(factors: tuple[Tensor, ...]) -> Tensor:
+    if len(factors) == 3:
+        return _rebuild_tucker(*factors)
+    return factors[0] if len(factors) == 1 else factors[0] @ factors[1]
+
+
+def _factor_size(factors: tuple[Tensor, ...]) -> tuple[int, int]:
+    if len(factors) == 3:
+        core, outputs, inputs = factors
+        return outputs.shape[1], inputs.shape[1] * core[0, 0].numel()
+    return factors[0].shape[0], factors[-1][0].numel()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Difference(Patch):
+    """The change itself, stored whole (keys diff, diff_b, w_norm, b_norm)."""
+
+    difference: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.difference.shape[0], self.difference[0].numel()
+
+    def delta(self, like: Tensor) -> Tensor:
+        return self.difference.to(like) * self.scale
