@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detect import ModelSpec, describe_parts, header_facts, refuse_foreign, vae_config
 from modules.loader.diffusers_layout import open_folder, weight_files
-from modules.loader.foreign import SUPPORTED, foreign_kind
+from modules.loader.fill import empty_weights, fill_network
+from modules.loader.foreign import foreign_kind
 from modules.loader.key_maps import VAE_PREFIX
 from modules.loader.parts import split_parts, strip_prefix, vae_part
 from modules.loader.patcher import ModelPatcher
@@ -25,8 +26,6 @@ from modules.models.clip import build_text_model
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
-
-_DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
 
 
 @dataclass
@@ -74,12 +73,12 @@ def load_checkpoint(
         spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
-        with torch.device("meta"):
+        with empty_weights():
             unet, text, vae = UNet(spec.unet), build_text_model(spec.text), AutoencoderKL(spec.vae)
         device = torch.device(device)
-        _fill(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
-        _fill(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
-        _fill(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
+        fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
+        fill_network(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
+        fill_network(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
     return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, path.stem, path)
 
 
@@ -87,15 +86,15 @@ def load_vae(path: Path | str, *, device: torch.device | str, dtype: torch.dtype
     """An autoencoder by itself: a VAE file of either layout, a checkpoint's own, or a diffusers folder's."""
     path = Path(path)
     weights, state, config = _open_vae(path)
-    with _naming(path), torch.device("meta"):
+    with _naming(path), empty_weights():
         vae = AutoencoderKL(config)
     with _naming(path):
-        _fill(vae, state, torch.device(device), dtype, weights.drop_pages, "VAE")
+        fill_network(vae, state, torch.device(device), dtype, weights.drop_pages, "VAE")
     return vae
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Generator[None]:
     """Puts the file's name in front of errors raised by code that knows only its contents."""
     try:
         yield
@@ -121,40 +120,3 @@ def _open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
                 f"This VAE has {config.latent_channels} latent channels (as SD3 or Flux); SD1 and SD2 need 4."
             )
     return weights, state, config
-
-
-def _fill(
-    module: nn.Module,
-    state: Mapping[str, Tensor],
-    device: torch.device,
-    dtype: torch.dtype,
-    drop_pages: Callable[[], None],
-    network: str,
-) -> None:
-    """Gives an empty (meta) module its weights: as they lie in the file where they fit, else converted one by one."""
-    _check_names(module.state_dict(), state, network)
-    converted: dict[str, Tensor] = {}
-    pending = 0
-    for name, tensor in state.items():
-        weight = tensor.to(device=device, dtype=dtype)
-        converted[name] = weight
-        pending += 0 if weight is tensor else tensor.nbytes
-        if pending > _DROP_EVERY:
-            drop_pages()
-            pending = 0
-    module.load_state_dict(converted, strict=True, assign=True)
-    module.requires_grad_(requires_grad=False).eval()
-
-
-def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> None:
-    for name in expected:
-        if name not in state:
-            raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
-    for name, tensor in state.items():
-        if name not in expected:
-            raise ModelFileError(f"The {network} has the unexpected weight {name}. {SUPPORTED}.")
-        if tensor.shape != expected[name].shape:
-            found, wanted = list(tensor.shape), list(expected[name].shape)
-            raise ModelFileError(
-                f"{name} of the {network} has shape {found} where {wanted} is needed; the file is damaged."
-            )

@@ -216,7 +216,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _load_weights_only(path: Path) -> object:
     # Files older than torch 1.6 are not zip archives and cannot be mapped.
     is_archive = _starts_with(path, b"PK")
-    inert = [(_Inert, name) for name in _HARMLESS_GLOBALS]
+    inert: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+        (_Inert, name) for name in _HARMLESS_GLOBALS
+    ]
     try:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
