@@ -120,7 +120,6 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object]) -> UNet
     channels, attention, res_blocks = _levels(shapes)
     linear = has_linear_projection(unet)
     context = _shape(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", "UNet")[1]
-    wide = stem[0] >= 256
     return UNetConfig(
         channels=channels,
         attention_levels=attention,
@@ -129,7 +128,7 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object]) -> UNet
         out_channels=_shape(shapes, "out.2.weight", "UNet")[0],
         context_dim=context,
         heads=None if linear else _number(facts, "unet_heads", default_heads(stem[0])),
-        head_dim=_number(facts, "unet_head_dim", 64 if wide else min(32, stem[0])) if linear else None,
+        head_dim=_number(facts, "unet_head_dim", min(64, stem[0])) if linear else None,
         groups=_number(facts, "unet_groups", default_groups(stem[0])),
         linear_projection=linear,
         upcast_attention=linear,

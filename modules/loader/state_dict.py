@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -216,9 +217,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _load_weights_only(path: Path) -> object:
     # Files older than torch 1.6 are not zip archives and cannot be mapped.
     is_archive = _starts_with(path, b"PK")
-    inert: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
-        (_Inert, name) for name in _HARMLESS_GLOBALS
-    ]
+    inert: list[Any] = [(_Inert, name) for name in _HARMLESS_GLOBALS]
     try:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
