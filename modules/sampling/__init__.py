@@ -1,0 +1,1 @@
+"""From noise to a clean latent: schedules, per-image noise, guidance, samplers; networks are seen only as callables."""

@@ -1,0 +1,44 @@
+"""Turns a network's raw output (noise or velocity, at its own scale) into the predicted clean latent."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from modules.sampling.schedules import NoiseSchedule
+
+Prediction = Literal["epsilon", "v"]
+
+
+class Runner(Protocol):
+    """Executes the network, eagerly or compiled. How many rows it makes of one latent is settled by `prepare`."""
+
+    def prepare(self, conditioning: Any, timesteps: list[float]) -> None:
+        """Everything that does not depend on the latent, once per batch; other timesteps than these may still come."""
+        ...
+
+    def step(self, x: Tensor, timestep: float) -> Tensor:
+        """Raw output for x [N, ...] at the network's scale: [2N, ...] (conditional rows first) or [N, ...]."""
+        ...
+
+
+class Denoiser:
+    """Predicted clean latents of all the rows a runner returns, for x = clean + sigma * noise."""
+
+    def __init__(self, runner: Runner, schedule: NoiseSchedule, prediction: Prediction) -> None:
+        self._runner = runner
+        self._schedule = schedule
+        self._prediction: Prediction = prediction
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        if sigma == 0.0:
+            raise ValueError("There is nothing to denoise at sigma 0.")
+        norm = math.sqrt(sigma**2 + 1.0)
+        output = self._runner.step(x / norm, self._schedule.sigma_to_t(sigma)).to(x.dtype)
+        rows = output.shape[0] // x.shape[0]
+        x = x if rows == 1 else x.repeat(rows, *[1] * (x.ndim - 1))
+        if self._prediction == "v":
+            return x / norm**2 - output * (sigma / norm)
+        return x - output * sigma

@@ -1,0 +1,137 @@
+"""Every name a sampler or a scheduler may be called by (ours, A1111's labels, upstream's spellings), resolved."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from modules.core.errors import OptionsError
+
+SAMPLER_LABELS: dict[str, str] = {
+    "euler": "Euler",
+    "euler_cfg_pp": "Euler CFG++",
+    "euler_ancestral": "Euler a",
+    "euler_ancestral_cfg_pp": "Euler a CFG++",
+    "heun": "Heun",
+    "heunpp2": "HeunPP2",
+    "dpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
+    "lms": "LMS",
+    "dpm_fast": "DPM fast",
+    "dpm_adaptive": "DPM adaptive",
+    "dpmpp_2s_ancestral": "DPM++ 2S a",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_sde_cfg_pp": "DPM++ SDE CFG++",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_cfg_pp": "DPM++ 2M CFG++",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "lcm": "LCM",
+    "uni_pc": "UniPC",
+    "uni_pc_bh2": "UniPC BH2",
+}
+SCHEDULER_LABELS: dict[str, str] = {
+    "normal": "Normal",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "sgm_uniform": "SGM Uniform",
+    "simple": "Simple",
+    "ddim_uniform": "DDIM",
+    "beta": "Beta",
+    "kl_optimal": "KL Optimal",
+}
+SAMPLERS: tuple[str, ...] = tuple(SAMPLER_LABELS)
+SCHEDULERS: tuple[str, ...] = tuple(SCHEDULER_LABELS)
+
+# Names that neither an id nor a label covers; ids and labels need no row, whatever their case and punctuation.
+_SAMPLER_ALIASES = {"heunpp": "heunpp2"} | {
+    f"k_{name}": name for name in ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms")
+}
+# "Uniform" is A1111's name for evenly spaced timesteps, and its "Polyexponential" has an exponent of one.
+_SCHEDULER_ALIASES = {"uniform": "normal", "polyexponential": "exponential", "ddim": "ddim_uniform"}
+_AUTOMATIC_SCHEDULERS = {
+    "dpmpp_2m": "karras",
+    "dpmpp_2m_cfg_pp": "karras",
+    "dpmpp_sde": "karras",
+    "dpmpp_sde_cfg_pp": "karras",
+    "dpmpp_2s_ancestral": "karras",
+    "dpm_2": "karras",
+    "dpm_2_ancestral": "karras",
+    "dpmpp_2m_sde": "exponential",
+    "dpmpp_3m_sde": "exponential",
+    "lcm": "sgm_uniform",
+    "ddim": "ddim_uniform",
+}
+
+
+class SamplerChoice(NamedTuple):
+    """A sampler id, and the scheduler id when the name carried one ("DPM++ 2M Karras")."""
+
+    sampler: str
+    scheduler: str | None
+
+
+class Labels(NamedTuple):
+    """How A1111's metadata names a choice: `Sampler:` and `Schedule type:`."""
+
+    sampler: str
+    schedule: str
+
+
+def _key(name: str) -> str:
+    """Letters and digits of a name; "++" counts as "pp", so "Euler CFG++", "euler_cfg_pp" and "euler_cfgpp" meet."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
+
+
+def _table(labels: dict[str, str], aliases: dict[str, str]) -> dict[str, str]:
+    names = {**aliases, **{label: name for name, label in labels.items()}, **{name: name for name in labels}}
+    return {_key(name): target for name, target in names.items()}
+
+
+_SAMPLER_TABLE = _table(SAMPLER_LABELS, _SAMPLER_ALIASES)
+_SCHEDULER_TABLE = _table(SCHEDULER_LABELS, _SCHEDULER_ALIASES)
+
+
+def resolve_sampler(name: str) -> SamplerChoice:
+    """The sampler (and the scheduler, if the name carries one) meant by `name`; the OptionsError lists the nearest."""
+    key = _key(name)
+    # Our noise is drawn on the CPU for every sampler, so the "_gpu" variants elsewhere are the plain ones here.
+    key = key.removesuffix("gpu")
+    if key in _SAMPLER_TABLE:
+        return SamplerChoice(_SAMPLER_TABLE[key], None)
+    for scheduler in ("karras", "exponential"):
+        base = key.removesuffix(scheduler)
+        if base != key and base in _SAMPLER_TABLE:
+            return SamplerChoice(_SAMPLER_TABLE[base], scheduler)
+    raise OptionsError(_unknown("sampler", name, key, _SAMPLER_TABLE, SAMPLERS))
+
+
+def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
+    """The scheduler id a user means by `name`; "Automatic" is the usual one of the sampler id `sampler`."""
+    key = _key(name)
+    if key == "automatic":
+        return _AUTOMATIC_SCHEDULERS.get(sampler, "normal")
+    if key in _SCHEDULER_TABLE:
+        return _SCHEDULER_TABLE[key]
+    raise OptionsError(_unknown("scheduler", name, key, _SCHEDULER_TABLE, SCHEDULERS))
+
+
+def label_of(sampler: str, scheduler: str) -> Labels:
+    """The A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` read them back."""
+    return Labels(SAMPLER_LABELS[sampler], SCHEDULER_LABELS[scheduler])
+
+
+def uses_unconditional(sampler: str) -> bool:
+    """Whether a sampler id is a CFG++ one: needs the unconditional half even at cfg = 1, and wants a cfg of about 1."""
+    return sampler.endswith("_cfg_pp")
+
+
+def _unknown(kind: str, name: str, key: str, table: dict[str, str], ids: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, table, n=5, cutoff=0.4)
+    suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
+    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Choose one of {', '.join(ids)}."
+    return f'There is no {kind} called "{name}". {hint}'

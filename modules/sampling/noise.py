@@ -1,0 +1,42 @@
+"""All randomness: one CPU stream and one Brownian path per image, so no picture depends on its batch or device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from modules.sampling.brownian import BrownianPath
+
+BrownianNoise = Callable[[float, float], Tensor]
+
+
+class ImageNoise:
+    """Unit Gaussian noise of a batch: row i depends on `seeds[i]` and on nothing else. Always CPU, fp32."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
+        self._seeds = list(seeds)
+        self._shape = shape
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # Drawn first whether it is used or not: a picture's later noise must not depend on that.
+        self._start = self.step()
+
+    def start(self) -> Tensor:
+        """The noise a picture starts from, the same at each call: [N, *shape]."""
+        return self._start
+
+    def step(self) -> Tensor:
+        """Fresh noise at each call: [N, *shape]."""
+        return torch.stack([torch.randn(self._shape, generator=generator) for generator in self._generators])
+
+    def brownian(self, sigma_min: float, sigma_max: float) -> BrownianNoise:
+        """Noise of one Brownian path per image: f(a, b) is its increment from level a to b, scaled to unit variance."""
+        paths = [BrownianPath(seed, self._shape, sigma_min, sigma_max) for seed in self._seeds]
+
+        def increment(sigma_from: float, sigma_to: float) -> Tensor:
+            scale = 1.0 / math.sqrt(abs(sigma_to - sigma_from))
+            return torch.stack([path(sigma_to) - path(sigma_from) for path in paths]) * scale
+
+        return increment

@@ -1,0 +1,162 @@
+"""Noise levels: the table a network was trained on, and the schedulers that choose the levels a sampler visits. Host floats only."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from operator import mul
+
+from torch import Tensor
+
+from modules.core.errors import OptionsError
+from modules.sampling.beta_distribution import beta_quantile
+
+# The samplers that lose accuracy on the last small step before zero; they skip it, as in ComfyUI.
+_SKIP_LAST_LEVEL = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
+# What is left of the signal at the last timestep of a zero-terminal-SNR model: exactly zero has no finite sigma.
+_TERMINAL_ALPHA = 4.8973451890853435e-08
+
+
+def _stable_diffusion_alphas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> list[float]:
+    """Cumulative signal power of SD1.x and SD2.x: betas are squares of evenly spaced roots."""
+    low, high = math.sqrt(start), math.sqrt(end)
+    betas = ((low + (high - low) * index / (steps - 1)) ** 2 for index in range(steps))
+    return list(accumulate((1.0 - beta for beta in betas), mul))
+
+
+def _rescale_to_zero_snr(alphas: Sequence[float]) -> list[float]:
+    """Shifts and scales the signal so that the last timestep is pure noise (Lin et al. 2023, algorithm 1)."""
+    roots = [math.sqrt(alpha) for alpha in alphas]
+    scale = roots[0] / (roots[0] - roots[-1])
+    return [((root - roots[-1]) * scale) ** 2 for root in roots[:-1]] + [_TERMINAL_ALPHA]
+
+
+class NoiseSchedule:
+    """The noise level (noise over signal) of every training timestep, rising; what the network predicts plays no part."""
+
+    def __init__(self, alphas_cumprod: Sequence[float] | None = None, *, zero_terminal_snr: bool = False) -> None:
+        alphas = _stable_diffusion_alphas() if alphas_cumprod is None else list(alphas_cumprod)
+        if zero_terminal_snr:
+            alphas = _rescale_to_zero_snr(alphas)
+        self.sigmas: tuple[float, ...] = tuple(math.sqrt((1.0 - alpha) / alpha) for alpha in alphas)
+        self._log_sigmas = [math.log(sigma) for sigma in self.sigmas]
+
+    @property
+    def sigma_min(self) -> float:
+        return self.sigmas[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return self.sigmas[-1]
+
+    def sigma_to_t(self, sigma: float) -> float:
+        """The training timestep nearest in log noise: a whole number, as the network was trained (ComfyUI's rule)."""
+        target = math.log(sigma)
+        above = min(max(bisect_left(self._log_sigmas, target), 1), len(self.sigmas) - 1)
+        below = above - 1
+        nearer_below = target - self._log_sigmas[below] <= self._log_sigmas[above] - target
+        return float(below if nearer_below else above)
+
+    def t_to_sigma(self, timestep: float) -> float:
+        """The noise level at a timestep, log-linear between the trained ones."""
+        position = min(max(timestep, 0.0), len(self.sigmas) - 1.0)
+        low = math.floor(position)
+        high = math.ceil(position)
+        weight = position - low
+        return math.exp((1.0 - weight) * self._log_sigmas[low] + weight * self._log_sigmas[high])
+
+
+def _ramp(start: float, end: float, count: int) -> list[float]:
+    """`count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one)."""
+    return [start + (end - start) * index / max(count - 1, 1) for index in range(count)]
+
+
+def _normal(schedule: NoiseSchedule, steps: int) -> list[float]:
+    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps)]
+
+
+def _sgm_uniform(schedule: NoiseSchedule, steps: int) -> list[float]:
+    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps + 1)[:-1]]
+
+
+def _karras(schedule: NoiseSchedule, steps: int, rho: float = 7.0) -> list[float]:
+    """Karras et al. 2022, equation 5."""
+    return [root**rho for root in _ramp(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps)]
+
+
+def _exponential(schedule: NoiseSchedule, steps: int) -> list[float]:
+    return [math.exp(log) for log in _ramp(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps)]
+
+
+def _kl_optimal(schedule: NoiseSchedule, steps: int) -> list[float]:
+    """Sabour et al. 2024 ("Align Your Steps"), the closed form of its theorem 3.1."""
+    return [math.tan(angle) for angle in _ramp(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), steps)]
+
+
+def _simple(schedule: NoiseSchedule, steps: int) -> list[float]:
+    stride = len(schedule.sigmas) / steps
+    return [schedule.sigmas[-1 - int(index * stride)] for index in range(steps)]
+
+
+def _ddim_uniform(schedule: NoiseSchedule, steps: int) -> list[float]:
+    """Every k-th timestep from 1 upwards: when `steps` does not divide the table, a few more levels than asked for."""
+    stride = max(len(schedule.sigmas) // steps, 1)
+    return list(reversed(schedule.sigmas[1::stride]))
+
+
+def _beta(schedule: NoiseSchedule, steps: int, shape: float = 0.6) -> list[float]:
+    """Timesteps at even quantiles of a beta distribution, dense at both ends (Lee et al. 2024)."""
+    last = len(schedule.sigmas) - 1
+    quantiles = (beta_quantile(1.0 - index / steps, shape, shape) for index in range(steps))
+    return [schedule.sigmas[round(quantile * last)] for quantile in quantiles]
+
+
+_SCHEDULERS: dict[str, Callable[[NoiseSchedule, int], list[float]]] = {
+    "normal": _normal,
+    "karras": _karras,
+    "exponential": _exponential,
+    "sgm_uniform": _sgm_uniform,
+    "simple": _simple,
+    "ddim_uniform": _ddim_uniform,
+    "beta": _beta,
+    "kl_optimal": _kl_optimal,
+}
+
+
+def _full_sigmas(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: str) -> list[float]:
+    skip = sampler in _SKIP_LAST_LEVEL
+    levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps)
+    # A level visited twice would be a step of no length, which multistep samplers cannot divide by.
+    levels = list(dict.fromkeys(levels))
+    return [*(levels[:-1] if skip else levels), 0.0]
+
+
+def make_sigmas(
+    schedule: NoiseSchedule, scheduler: str, steps: int, *, sampler: str, denoise: float = 1.0
+) -> list[float]:
+    """Strictly falling noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
+
+    `denoise` below one starts that far down a schedule of `steps / denoise` steps; zero leaves no step at all.
+    """
+    if steps < 1 or not 0.0 <= denoise <= 1.0:
+        raise OptionsError(f"Steps ({steps}) must be at least 1 and denoise ({denoise}) between 0 and 1.")
+    if denoise == 0.0:
+        return [0.0]
+    if denoise > 0.9999:
+        return _full_sigmas(schedule, scheduler, steps, sampler)
+    return _full_sigmas(schedule, scheduler, int(steps / denoise), sampler)[-(steps + 1) :]
+
+
+def start_latent(
+    noise: Tensor, sigmas: Sequence[float], schedule: NoiseSchedule, latent: Tensor | None = None
+) -> Tensor:
+    """The noisy latent a sampler starts from: unit `noise` scaled to the first level, on `latent` where there is one.
+
+    From the very top the noise also fills the variance of the signal that is not there (ComfyUI's rule).
+    """
+    sigma = sigmas[0]
+    from_the_top = sigma > schedule.sigma_max * (1 - 1e-5)
+    scaled = noise * (math.sqrt(1.0 + sigma**2) if from_the_top else sigma)
+    return scaled if latent is None else latent + scaled
