@@ -59,7 +59,7 @@ def sample_heun(
 def sample_heunpp2(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Heun++: looks up to two levels ahead, weighs each slope by its level, as ComfyUI does. First order, small error."""
+    """Heun++: looks up to two levels ahead and weighs slopes by their levels, as ComfyUI does. First order."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         ahead = [level for level in sigmas[index + 1 : index + 3] if level > 0]

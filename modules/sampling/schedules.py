@@ -1,4 +1,4 @@
-"""Noise levels: the table a network was trained on, and the schedulers that choose the levels a sampler visits. Host floats only."""
+"""The noise levels a network was trained on, and the schedulers that choose those a sampler visits. Host floats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _rescale_to_zero_snr(alphas: Sequence[float]) -> list[float]:
 
 
 class NoiseSchedule:
-    """The noise level (noise over signal) of every training timestep, rising; what the network predicts plays no part."""
+    """The noise level (noise over signal) of every training timestep, rising; what is predicted plays no part."""
 
     def __init__(self, alphas_cumprod: Sequence[float] | None = None, *, zero_terminal_snr: bool = False) -> None:
         alphas = _stable_diffusion_alphas() if alphas_cumprod is None else list(alphas_cumprod)

@@ -15,13 +15,13 @@ from modules.core.progress import OnStep, StepEvent
 class Denoise(Protocol):
     """The predicted clean latent of x = clean + sigma * noise."""
 
-    def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: float, /) -> Tensor: ...
 
 
 class PairDenoise(Denoise, Protocol):
     """A denoiser that can also show its unconditional half, as CFG++ needs."""
 
-    def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def with_unconditional(self, x: Tensor, sigma: float, /) -> tuple[Tensor, Tensor]:
         """(guided, unconditional)"""
         ...
 
@@ -52,7 +52,7 @@ def move(noise: Tensor, x: Tensor) -> Tensor:
 
 
 def brownian_noise(noise: NoiseSource, sigmas: list[float], x: Tensor) -> Callable[[float, float], Tensor]:
-    """Brownian noise over the levels of a schedule, at the device and type of x; no path is made before it is needed."""
+    """Brownian noise over the levels of a schedule, at the device and type of x; paths are made when first needed."""
 
     @cache
     def paths() -> Callable[[float, float], Tensor]:
