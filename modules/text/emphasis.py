@@ -86,15 +86,25 @@ def _comfy_brackets(tokens: list[str]) -> set[int]:
     pairs, unclosed = _match_brackets(tokens, 0, len(tokens))
     if not unclosed:
         return pairs
-    end = len(tokens)
-    while tokens[end - 1] == ")":
-        end -= 1
+    closers = _closers_at_end(tokens)
+    end = closers[-1] if closers else len(tokens)
     inner, still_open = _match_brackets(tokens, unclosed[0], end)
-    closers = len(tokens) - end
-    literal_from = still_open[closers]
+    literal_from = still_open[len(closers)]
     before = {index for index in pairs if index < unclosed[0]}
     between = {index for index in inner if index < literal_from}
-    return before | between | set(still_open[:closers]) | set(range(end, len(tokens)))
+    return before | between | set(still_open[: len(closers)]) | set(closers)
+
+
+def _closers_at_end(tokens: list[str]) -> list[int]:
+    """The positions of the `)` that the prompt ends with, last first, weights between them allowed: `):1.2)`."""
+    closers, index = list[int](), len(tokens) - 1
+    while tokens[index] == ")":
+        closers.append(index)
+        index -= 1
+        text = tokens[index]
+        if text[0] == ":" and _NUMBER.fullmatch(text, 1) and tokens[index - 1] == ")":
+            index -= 1
+    return closers
 
 
 def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], list[int]]:

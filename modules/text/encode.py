@@ -79,7 +79,7 @@ def encode_prompts(
 
 
 def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
-    """How many last layers to leave out, beyond what is usual for the model; A1111 counts 1, 2, 3..., others -1, -2, -3..."""
+    """How many last layers to leave out, beyond what is usual for the model; A1111 counts 1, 2, others -1, -2."""
     most = config.layers - config.skip
     if not 1 <= abs(clip_skip) <= most:
         raise OptionsError(

@@ -1,0 +1,276 @@
+"""Conditioning against transformers' encoder and the weighting formulas of ComfyUI and A1111, worked out in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modules.core.errors import ModelFileError, OptionsError
+from modules.core.paths import ModelFolders
+from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
+from modules.text.embeddings import EmbeddingLibrary
+from modules.text.encode import Conditioning, encode_prompts, layers_to_skip
+from modules.text.tokenizer import BOS, EOS, Tokenizer
+from tests import tiny
+
+CONFIG = tiny.SD1_TEXT
+TOKENIZER = Tokenizer()
+MODEL = tiny.text_model(CONFIG)
+
+
+def encode(positive: str, negative: str = "", *, emphasis: str = "comfy", **options: object) -> Conditioning:
+    return encode_prompts(MODEL, CONFIG, [positive], [negative], emphasis=emphasis, tokenizer=TOKENIZER, **options)  # type: ignore[arg-type]
+
+
+def row(ids: list[int], pad: int = EOS) -> list[int]:
+    return ([BOS, *ids, EOS] + [pad] * 77)[:77]
+
+
+def raw(*rows: list[int], skip: int = 0) -> Tensor:
+    """The model's own output for rows of 77 ids, in float64: [len(rows), 77, width]."""
+    return MODEL(MODEL.embed_tokens(torch.tensor(rows)), skip=skip).double()
+
+
+def words(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def row_weights(pieces: list[tuple[str, float]]) -> Tensor:
+    weights = [w for text, w in pieces for _ in words(text)]
+    return torch.tensor([1.0, *weights, *[1.0] * (76 - len(weights))], dtype=torch.float64)[:, None]
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+PIECES = [("a photo of a", 1.0), ("cat", 1.4), ("on a", 1.0), ("red sofa", 0.5)]
+PROMPT = "a photo of a (cat:1.4) on a (red sofa:0.5)"
+PLAIN = row(words("a photo of a cat on a red sofa"))
+
+
+def test_plain_prompt_is_the_encoders_output() -> None:
+    found = encode("a photo of a cat on a red sofa", "blurry")
+    close(found.positive, raw(PLAIN))
+    close(found.negative, raw(row(words("blurry"))))
+
+
+def test_empty_prompts() -> None:
+    found = encode("", " \n")
+    close(found.positive, raw(row([])))
+    assert torch.equal(found.positive, found.negative)
+
+
+def test_comfy_moves_away_from_the_empty_prompt() -> None:
+    z, empty = raw(PLAIN)[0], raw(row([]))[0]
+    close(encode(PROMPT).positive[0], (z - empty) * row_weights(PIECES) + empty)
+
+
+def test_a1111_multiplies_and_restores_the_mean() -> None:
+    z = raw(PLAIN)[0]
+    product = z * row_weights(PIECES)
+    close(encode(PROMPT, emphasis="no_norm").positive[0], product)
+    close(encode(PROMPT, emphasis="a1111").positive[0], product * (z.mean() / product.mean()))
+
+
+def test_a1111_restores_each_chunk_by_itself() -> None:
+    first, second = raw(row(words("cat")), row(words("dog")))
+    weighted = first * row_weights([("cat", 1.5)])
+    expected = torch.cat([weighted * (first.mean() / weighted.mean()), second])
+    close(encode("(cat:1.5) BREAK dog", emphasis="a1111").positive[0], expected)
+
+
+def test_off_reads_brackets_as_text() -> None:
+    close(encode("(cat:1.5) BREAK", emphasis="off").positive, raw(row(words("(cat:1.5) BREAK"))))
+
+
+@pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
+def test_weight_one_changes_nothing(emphasis: str) -> None:
+    assert torch.equal(encode("a (cat:1.0)", emphasis=emphasis).positive, encode("a cat", emphasis=emphasis).positive)
+
+
+@pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
+def test_absurd_weights_stay_finite_in_half_precision(emphasis: str) -> None:
+    model = tiny.text_model(CONFIG).half()
+    prompt = "(" * 10_000 + "cat" + ")" * 10_000
+    found = encode_prompts(model, CONFIG, [prompt], [""], emphasis=emphasis, tokenizer=TOKENIZER)
+    assert found.positive.dtype == torch.float16
+    assert found.positive.isfinite().all()
+
+
+def test_long_prompts_fill_chunks_of_75() -> None:
+    text = " ".join(f"word{n}" for n in range(60))
+    ids = words(text)
+    assert 75 < len(ids) <= 225
+    rows = [row(ids[start : start + 75]) for start in range(0, len(ids), 75)]
+    for emphasis in ("comfy", "a1111", "off"):
+        close(encode(text, emphasis=emphasis).positive[0], raw(*rows).flatten(0, 1))
+
+
+def test_both_sides_and_all_prompts_have_one_length() -> None:
+    long = "cat " * 100
+    found = encode_prompts(MODEL, CONFIG, ["cat", long], ["", "dog"], emphasis="comfy", tokenizer=TOKENIZER)
+    assert found.positive.shape == found.negative.shape == (2, 154, CONFIG.width)
+    close(found.positive[0], raw(row(words("cat")), row([])).flatten(0, 1))
+    close(found.negative[1], raw(row(words("dog")), row([])).flatten(0, 1))
+    alone = encode("cat", long)
+    close(alone.positive[0], found.positive[0].double())
+
+
+@pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
+def test_break_fills_the_chunk(emphasis: str) -> None:
+    rows = [row(words("cat")), row([]), row(words("dog"))]
+    close(encode("cat BREAK BREAK dog BREAK", emphasis=emphasis).positive[0], raw(*rows).flatten(0, 1))
+
+
+def test_comfy_keeps_a_short_phrase_together_and_a1111_cuts_it() -> None:
+    start, phrase = "cat " * 73, "(red hair ribbon:1.0)"
+    ids = words("red hair ribbon")
+    kept = raw(row(words("cat " * 73)), row(ids)).flatten(0, 1)
+    cut = raw(row(words("cat " * 73) + ids[:2]), row(ids[2:])).flatten(0, 1)
+    close(encode(start + phrase, emphasis="comfy").positive[0], kept)
+    close(encode(start + phrase, emphasis="a1111").positive[0], cut)
+
+
+def test_many_prompts_equal_single_ones() -> None:
+    prompts = [f"(cat:{1 + n / 10}) number {n}" for n in range(20)]
+    together = encode_prompts(MODEL, CONFIG, prompts, ["bad"] * 20, emphasis="comfy", tokenizer=TOKENIZER)
+    for n in (0, 7, 19):
+        close(together.positive[n], encode(prompts[n], "bad").positive[0].double())
+    assert torch.equal(together.negative[0], together.negative[19])
+
+
+def test_a_prompt_met_again_is_encoded_once() -> None:
+    rows: list[int] = []
+
+    class Counting(torch.nn.Module):
+        def embed_tokens(self, ids: Tensor) -> Tensor:
+            return MODEL.embed_tokens(ids)
+
+        def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:
+            rows.append(len(embeddings))
+            return MODEL(embeddings, skip=skip)
+
+    model = Counting()
+    model.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
+    encode_prompts(model, CONFIG, ["cat"] * 8, ["bad"] * 8, emphasis="comfy", tokenizer=TOKENIZER)
+    assert rows == [2]
+
+
+def test_sd2_pads_with_zero_and_skips_a_layer() -> None:
+    model, config = tiny.text_model(tiny.SD2_TEXT), tiny.SD2_TEXT
+    found = encode_prompts(model, config, ["cat"], [""], emphasis="comfy", tokenizer=TOKENIZER)
+    ids = torch.tensor([row(words("cat"), pad=0)])
+    assert ids[0, -1] == 0
+    close(found.positive, model(model.embed_tokens(ids), skip=1).double())
+
+
+@pytest.mark.parametrize(("clip_skip", "skip"), [(1, 0), (2, 1), (3, 2), (-1, 0), (-2, 1)])
+def test_clip_skip(clip_skip: int, skip: int) -> None:
+    close(encode("cat", clip_skip=clip_skip).positive, raw(row(words("cat")), skip=skip))
+    assert layers_to_skip(clip_skip, OPENCLIP_H) == skip + 1
+
+
+@pytest.mark.parametrize(("clip_skip", "config"), [(0, CLIP_L), (13, CLIP_L), (-13, CLIP_L), (24, OPENCLIP_H)])
+def test_impossible_clip_skip(clip_skip: int, config: TextConfig) -> None:
+    most = config.layers - config.skip
+    assert layers_to_skip(most, config) == config.layers - 1
+    with pytest.raises(OptionsError, match=rf"Clip skip {clip_skip} .* to {most}\."):
+        layers_to_skip(clip_skip, config)
+
+
+def test_transformers_agrees() -> None:
+    """A second witness for ids, padding and layers left out: Hugging Face's CLIPTextModel on the same weights."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=CONFIG.vocab_size,
+            hidden_size=CONFIG.width,
+            intermediate_size=CONFIG.mlp_width,
+            num_hidden_layers=CONFIG.layers,
+            num_attention_heads=CONFIG.heads,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+        )
+    ).eval()
+    names = theirs.state_dict()
+    ours = {k if k in names else k.removeprefix("text_model."): v for k, v in MODEL.state_dict().items()}
+    assert not theirs.load_state_dict(ours, strict=False).missing_keys
+    with torch.no_grad():
+        hidden = theirs(torch.tensor([PLAIN]), output_hidden_states=True).hidden_states[-2]
+    norm = MODEL.text_model.final_layer_norm
+    close(encode("a photo of a cat on a red sofa", clip_skip=2).positive, norm(hidden).double())
+
+
+def test_unknown_emphasis_and_uneven_lists() -> None:
+    with pytest.raises(OptionsError, match="Unknown emphasis"):
+        encode("cat", emphasis="forge")
+    with pytest.raises(ValueError, match="2 prompts with 1"):
+        encode_prompts(MODEL, CONFIG, ["a", "b"], [""], emphasis="comfy")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> EmbeddingLibrary:
+    folder = tmp_path / "models" / "embeddings"
+    folder.mkdir(parents=True)
+    for name, count in (("neg", 3), ("neg-long", 8), ("huge", 100)):
+        save_file({"emb_params": vectors(name, count)}, folder / f"{name}.safetensors")
+    save_file({"emb_params": torch.zeros(2, 768)}, folder / "sd1.safetensors")
+    return EmbeddingLibrary(ModelFolders(tmp_path))
+
+
+def vectors(name: str, count: int) -> Tensor:
+    return torch.randn(count, CONFIG.width, generator=torch.Generator().manual_seed(len(name)))
+
+
+def with_vectors(before: str, inserted: Tensor, after: str) -> Tensor:
+    """The encoder's output for words, then vectors, then words, in one chunk."""
+    left, right = words(before), words(after)
+    embedded = MODEL.embed_tokens(torch.tensor([row(left + [0] * len(inserted) + right)]))
+    embedded[0, 1 + len(left) : 1 + len(left) + len(inserted)] = inserted
+    return MODEL(embedded).double()
+
+
+@pytest.mark.parametrize("emphasis", ["comfy", "a1111", "off"])
+@pytest.mark.parametrize("mention", ["neg", "NEG", "embedding:neg", "embedding:neg.safetensors"])
+def test_textual_inversion(library: EmbeddingLibrary, emphasis: str, mention: str) -> None:
+    found = encode(f"a {mention}, cat", emphasis=emphasis, embeddings=library)
+    close(found.positive, with_vectors("a", vectors("neg", 3), ", cat"))
+
+
+def test_the_longest_name_wins(library: EmbeddingLibrary) -> None:
+    close(encode("neg-long", embeddings=library).positive, with_vectors("", vectors("neg-long", 8), ""))
+
+
+def test_a_name_inside_a_word_is_text(library: EmbeddingLibrary) -> None:
+    close(encode("negative", embeddings=library).positive, raw(row(words("negative"))))
+
+
+def test_weighted_embedding(library: EmbeddingLibrary) -> None:
+    z, empty = with_vectors("a", vectors("neg", 3), "cat")[0], raw(row([]))[0]
+    weights = torch.ones(77, 1, dtype=torch.float64)
+    weights[2:5] = 1.2
+    close(encode("a (embedding:neg:1.2) cat", embeddings=library).positive[0], (z - empty) * weights + empty)
+    close(encode("a (neg:1.2) cat", emphasis="no_norm", embeddings=library).positive[0], z * weights)
+
+
+def test_embedding_moves_to_the_next_chunk_or_is_cut_if_too_long(library: EmbeddingLibrary) -> None:
+    found = encode("cat " * 74 + "neg", emphasis="a1111", embeddings=library).positive[0]
+    close(found[77:], with_vectors("", vectors("neg", 3), "")[0])
+    huge = encode("cat huge", emphasis="a1111", embeddings=library).positive[0]
+    assert len(huge) == 154
+    close(huge[:77], with_vectors("cat", vectors("huge", 100)[:74], "")[0])
+    close(huge[77:], with_vectors("", vectors("huge", 100)[74:], "")[0])
+
+
+def test_missing_and_misfit_embeddings(library: EmbeddingLibrary) -> None:
+    with pytest.raises(ModelFileError, match=r'"negg".*nearest: neg\.safetensors'):
+        encode("embedding:negg", embeddings=library)
+    with pytest.raises(ModelFileError, match=r"SD1\.x; this checkpoint needs width 64"):
+        encode("sd1", embeddings=library)
+    with pytest.raises(OptionsError, match="no embeddings folder"):
+        encode("embedding:neg")
