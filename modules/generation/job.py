@@ -1,0 +1,99 @@
+"""Everything one request needs before the first step: model, LoRAs, encoded prompts, names resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modules.generation.metadata import sampler_and_scheduler
+from modules.generation.options import GenerationOptions, LoraChoice
+from modules.generation.sampling_pass import PassSettings
+from modules.generation.session import Session
+from modules.loader.checkpoint import LoadedModel
+from modules.loader.patcher import ModelPatcher
+from modules.text.encode import Conditioning, encode_prompts
+from modules.text.prompt import extract_loras
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A resolved request with its models ready; the networks hold the request's LoRAs."""
+
+    options: GenerationOptions
+    model: LoadedModel
+    unet: ModelPatcher
+    conditioning: Conditioning
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def first_pass(self) -> PassSettings:
+        options = self.options
+        sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
+        return PassSettings(
+            phase="sampling",
+            sampler=sampler,
+            scheduler=scheduler,
+            steps=options.steps,
+            cfg=options.cfg,
+            denoise=options.init.denoise if options.init else 1.0,
+        )
+
+    @property
+    def seed(self) -> int:
+        if self.options.seed is None:
+            raise ValueError("a job holds resolved options")
+        return self.options.seed
+
+    def batches(self) -> list[range]:
+        """Picture numbers of each batch."""
+        size = self.options.batch
+        return [range(start, start + size) for start in range(0, self.options.images, size)]
+
+    def concat_for(self, latent: Tensor) -> Tensor | None:
+        """Extra input channels of inpainting checkpoints: nothing is masked in, so all may be painted."""
+        extra = self.model.spec.unet.in_channels - latent.shape[1]
+        if extra <= 0:
+            return None
+        return torch.cat([torch.ones_like(latent[:, :1]), torch.zeros_like(latent)], dim=1)
+
+    def control_for(self, latent: Tensor) -> None:
+        return None
+
+
+@torch.inference_mode()
+def prepare_job(options: GenerationOptions, session: Session) -> Job:
+    """Loads what the request names; raises a LightDiffusionError for a person when something is missing or does not fit."""
+    sampler_and_scheduler(options.sampler, options.scheduler)  # a wrong name is told before minutes of loading
+    model = session.model(options)
+    options = options.resolved(model.spec.native_size)
+    prompt, choices = split_loras(options.prompt)
+    unet, text = session.patched(model, options.loras + choices)
+    conditioning = encode_prompts(
+        text.module,
+        model.spec.text,
+        [prompt],
+        [extract_loras(options.negative_prompt)[0]],
+        emphasis=options.emphasis,
+        clip_skip=options.clip_skip,
+        embeddings=session.embeddings,
+        tokenizer=session.tokenizer,
+    )
+    return Job(
+        options=replace(options, checkpoint=options.checkpoint or model.name),
+        model=model,
+        unet=unet,
+        conditioning=conditioning,
+        device=session.device,
+        dtype=session.dtype,
+    )
+
+
+def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+    """The prompt without its `<lora:name:weight>` tags, and the choices they make."""
+    text, tags = extract_loras(prompt)
+    return text, tuple(
+        LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
+    )

@@ -1,0 +1,49 @@
+"""The output folder: saves finished pictures and remembers the last seed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modules.core.errors import OptionsError, OutputError
+from modules.core.paths import PROJECT_ROOT
+from modules.images.save import save_png
+
+if TYPE_CHECKING:
+    from modules.generation.text_to_image import Picture
+
+LAST_SEED = "last_seed.json"
+
+
+class OutputFolder:
+    """One folder of pictures, `output/` of the project unless another is named."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else PROJECT_ROOT / "output"
+
+    def check_writable(self) -> None:
+        """Raises OutputError now rather than after minutes of work."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise OutputError(
+                f"Pictures cannot be written to {self.folder} ({error.strerror or error}); choose another with --output-dir."
+            ) from error
+
+    def save(self, picture: Picture) -> Path:
+        path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
+        (self.folder / LAST_SEED).write_text(json.dumps({"seed": picture.request_seed}), encoding="utf-8")
+        return path
+
+    def last_seed(self) -> int:
+        """The seed of the last request, for --reuse-seed."""
+        try:
+            return int(json.loads((self.folder / LAST_SEED).read_text(encoding="utf-8"))["seed"])
+        except FileNotFoundError as error:
+            raise OptionsError(f"There is no earlier picture in {self.folder}, so no seed to reuse; give one with --seed.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OptionsError(f"The last seed in {self.folder / LAST_SEED} is unreadable; give one with --seed.") from error

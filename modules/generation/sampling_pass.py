@@ -1,0 +1,141 @@
+"""One run of the sampler over a batch: from noise (and a latent to start from) to clean latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from modules.core.progress import CancelToken, StepEvent
+from modules.generation.progress import OnProgress, Progress
+from modules.generation.runner import EagerRunner, UNetInputs
+from modules.sampling.denoiser import Denoiser, Runner
+from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
+from modules.sampling.noise import ImageNoise
+from modules.sampling.samplers import SAMPLERS
+from modules.sampling.schedules import NoiseSchedule, make_sigmas
+
+if TYPE_CHECKING:
+    from modules.generation.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSettings:
+    """How one pass samples; `denoise` 1 starts from pure noise."""
+
+    phase: str
+    sampler: str
+    scheduler: str
+    steps: int
+    cfg: float
+    denoise: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint:
+    """What stays: `latent` [N, C, h, w] outside of `mask` [1 or N, 1, h, w], which is 1 where the picture is repainted."""
+
+    latent: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """The way out during a pass: where progress goes and what may stop it, and which batch this is."""
+
+    on_progress: OnProgress | None
+    cancel: CancelToken | None
+    batch: int
+    batches: int
+
+    def tell(self, phase: str, event: StepEvent) -> None:
+        if self.cancel is not None:
+            self.cancel.check()
+        if self.on_progress is not None:
+            self.on_progress(
+                Progress(
+                    phase=phase,
+                    batch=self.batch,
+                    batches=self.batches,
+                    step=event.step,
+                    steps=event.steps,
+                    denoised=event.denoised,
+                )
+            )
+
+
+@torch.inference_mode()
+def run_pass(
+    job: Job,
+    settings: PassSettings,
+    seeds: Sequence[int],
+    latent: Tensor,
+    outside: Outside,
+    inpaint: Inpaint | None = None,
+) -> Tensor:
+    """Clean scaled latents [N, C, h, w] float32, sampled from `latent` [N, C, h, w] (zeros for text to image)."""
+    schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
+    sigmas = make_sigmas(schedule, settings.scheduler, settings.steps, sampler=settings.sampler, denoise=settings.denoise)
+    latent = latent.to(job.device, torch.float32)
+    if len(sigmas) < 2:
+        return latent
+    noise = ImageNoise(seeds, tuple(latent.shape[1:]))
+    start = noise.start().to(latent)
+    runner = prepare_runner(job, settings, latent, [schedule.sigma_to_t(sigma) for sigma in sigmas[:-1]])
+    denoise = GuidedDenoiser(Denoiser(runner, schedule, job.model.spec.prediction), settings.cfg)
+    if inpaint is not None:
+        denoise = MaskedDenoiser(denoise, inpaint, start)
+    x = noise_latent(latent, start, sigmas[0], schedule.sigma_max)
+    result = SAMPLERS[settings.sampler](
+        denoise, x, sigmas, noise=noise, on_step=lambda event: outside.tell(settings.phase, event)
+    )
+    return result if inpaint is None else torch.lerp(inpaint.latent.to(result), result, inpaint.mask.to(result))
+
+
+def prepare_runner(job: Job, settings: PassSettings, latent: Tensor, timesteps: list[float]) -> Runner:
+    """The runner for this pass's shape, holding conditioning for N or 2N rows."""
+    rows = latent.shape[0]
+    halves = [job.conditioning.positive]
+    if needs_unconditional(settings.cfg, settings.sampler):
+        halves.append(job.conditioning.negative)
+    context = torch.cat([half.expand(rows, -1, -1) for half in halves]).to(job.device, job.dtype)
+    inputs = UNetInputs(context=context, concat=job.concat_for(latent), control=job.control_for(latent))
+    wrapper = job.unet.unet_function_wrapper
+    runner: Runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
+    runner.prepare(inputs, timesteps)
+    return runner
+
+
+def noise_latent(latent: Tensor, noise: Tensor, sigma: float, sigma_max: float) -> Tensor:
+    """Where sampling starts. At the schedule's end the latent no longer shows, and ComfyUI scales the noise to the
+    variance the network saw in training, sqrt(1 + sigma^2)."""
+    full = sigma > sigma_max or math.isclose(sigma, sigma_max, rel_tol=1e-5)
+    return latent + noise * (math.sqrt(1.0 + sigma**2) if full else sigma)
+
+
+class MaskedDenoiser:
+    """Keeps what lies outside the mask at the original, at each noise level (ComfyUI's and A1111's inpainting with
+    ordinary checkpoints; RePaint without resampling, arXiv 2201.09865)."""
+
+    def __init__(self, denoise: GuidedDenoiser, inpaint: Inpaint, noise: Tensor) -> None:
+        self._denoise = denoise
+        self._latent = inpaint.latent.to(noise)
+        self._mask = inpaint.mask.to(noise)
+        self._noise = noise
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self._keep(self._denoise(self._noised(x, sigma), sigma))
+
+    def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        guided, unconditional = self._denoise.with_unconditional(self._noised(x, sigma), sigma)
+        return self._keep(guided), self._keep(unconditional)
+
+    def _noised(self, x: Tensor, sigma: float) -> Tensor:
+        return torch.lerp(self._latent + self._noise * sigma, x, self._mask)
+
+    def _keep(self, denoised: Tensor) -> Tensor:
+        return torch.lerp(self._latent, denoised, self._mask)

@@ -1,0 +1,94 @@
+"""What is kept between requests: the loaded checkpoint, its patches and accelerators, as an object and never as a global."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from modules.core.device import choose_device, choose_dtype
+from modules.core.errors import ModelFileError
+from modules.core.paths import ModelFolders
+from modules.generation.options import GenerationOptions, LoraChoice
+from modules.loader.checkpoint import LoadedModel, load_checkpoint
+from modules.loader.patcher import ModelPatcher
+from modules.lora.apply import LoraPatches, add_lora, lora_patches
+from modules.text.embeddings import EmbeddingLibrary
+from modules.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+DEMO = "demo.safetensors"
+
+
+class Session:
+    """Models on one device. Loading is lazy; asking again for what is loaded costs nothing."""
+
+    def __init__(
+        self, folders: ModelFolders | None = None, *, device: str | None = None, dtype: str | None = None
+    ) -> None:
+        self.folders = folders or ModelFolders()
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(self.device, dtype)
+        self.embeddings = EmbeddingLibrary(self.folders)
+        self.tokenizer = Tokenizer()
+        self._model: LoadedModel | None = None
+        self._loras: dict[tuple[Path, int], LoraPatches] = {}
+        self._key: tuple[Path, Path | None, str | None] | None = None
+
+    def model(self, options: GenerationOptions) -> LoadedModel:
+        """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
+        path = self.checkpoint_path(options.checkpoint)
+        vae = self.folders.find("vae", options.vae) if options.vae else None
+        key = (path, vae, options.prediction)
+        if self._model is None or key != self._key:
+            self.free()
+            log.info("Loading %s", path.name)
+            self._model = load_checkpoint(
+                path, device=self.device, dtype=self.dtype, vae_path=vae, prediction=options.prediction
+            )
+            self._key = key
+        return self._model
+
+    def checkpoint_path(self, name: str | None) -> Path:
+        """The named checkpoint; without a name the user's first own one, else the demo."""
+        if name:
+            return self.folders.find("checkpoints", name)
+        names = self.folders.list("checkpoints")
+        if not names:
+            raise ModelFileError(
+                f"There is no checkpoint in {self.folders.folders('checkpoints')[0]}: "
+                "put an SD1.x or SD2.x .safetensors file there, or name one with --checkpoint."
+            )
+        own = [n for n in names if n != DEMO]
+        return self.folders.find("checkpoints", (own or names)[0])
+
+    def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
+        """UNet and text encoder holding exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
+        unet, text = model.unet.clone(), model.text.clone()
+        for choice in loras:
+            patches = self._lora(model, choice.name)
+            add_lora(patches, unet, text, strength=choice.strength, text_strength=choice.clip_strength)
+        unet.apply()
+        text.apply()
+        return unet, text
+
+    def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
+        """Parsed once per file: the same patch objects again mean that nothing needs merging again."""
+        path = self.folders.find("loras", name)
+        key = (path, path.stat().st_mtime_ns)
+        if key not in self._loras:
+            self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
+        return self._loras[key]
+
+    def free(self) -> None:
+        """Lets go of the loaded models and gives their memory back."""
+        self._model = None
+        self._key = None
+        self._loras.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
