@@ -53,7 +53,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
         grey = (np.asarray(image, dtype=np.int64).clip(0, 65535) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if image.has_transparency_data:
         picture = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
     return image.convert("RGB")

@@ -46,8 +46,8 @@ def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
     return prompt, negative, fields
 
 
-def read_parameters(image: Image.Image) -> str | None:
-    """The `parameters` text of an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
+def parameters_of(image: Image.Image) -> str | None:
+    """The text inside an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
     text = image.info.get(PNG_KEY)
     if isinstance(text, str) and text.strip():
         return text

@@ -1,4 +1,4 @@
-"""Write finished pictures: names that never collide, files that are whole or not there at all."""
+"""Picture files with their generation text: names that never collide, files that are whole or not there at all."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from modules.core.errors import OutputError
-from modules.images.metadata import PNG_KEY
+from modules.core.errors import OptionsError, OutputError
+from modules.images.convert import open_image
+from modules.images.metadata import PNG_KEY, parameters_of
 
 COMPRESSION = 4  # half the time of Pillow's default for a few percent more bytes
 _NUMBERED = re.compile(r"(\d+)-")
@@ -32,6 +33,16 @@ def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") 
         return _write(data, day, seed)
     except OSError as error:
         raise OutputError(_explain(error, day)) from error
+
+
+def read_parameters(path: str | Path) -> str:
+    """The generation text inside a picture file, ours or A1111's."""
+    text = parameters_of(open_image(path))
+    if text is None:
+        raise OptionsError(
+            f"{path} holds no generation text; it was made or rewritten by a program that leaves it out."
+        )
+    return text
 
 
 def _encode(image: Image.Image, text: str) -> bytes:

@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests: thread count, GPU skipping, model folders, the demo checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: workers of pytest-xdist share the cores, and one thread keeps sums in one order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # an oracle that wants to download is a mistake, not a wait
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped, with the reason shown, where there is no NVIDIA GPU."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+@pytest.fixture
+def project_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def model_root(tmp_path: Path) -> Path:
+    """An empty project folder with models/<kind> in it, for ModelFolders(model_root)."""
+    from modules.core.paths import KINDS
+
+    for kind in KINDS:
+        (tmp_path / "models" / kind).mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Path:
+    """The small checkpoint that comes with the project."""
+    path = ROOT / "models" / "checkpoints" / "demo.safetensors"
+    if not path.exists():
+        pytest.skip(f"{path} is not in this checkout")
+    return path

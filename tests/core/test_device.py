@@ -1,0 +1,102 @@
+"""Device and number type by name, and memory figures that are true."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modules.core.device import choose_device, choose_dtype, free_memory, memory_report, release_memory
+from modules.core.errors import OptionsError
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize("name", [None, "", "auto", "cpu", " CPU "])
+def test_without_a_gpu_the_cpu_is_taken(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    without_gpu(monkeypatch)
+    assert choose_device(name) == CPU
+
+
+def test_the_fastest_device_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_gpu(monkeypatch)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device() == choose_device("mps") == torch.device("mps")
+    with_gpus(monkeypatch, 2)
+    assert choose_device() == CUDA
+    assert choose_device("cuda") == torch.device("cuda:0")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:1", "tpu", "meta"])
+def test_unknown_devices_are_explained(name: str) -> None:
+    with pytest.raises(OptionsError, match="Unknown device .*choose cuda"):
+        choose_device(name)
+
+
+def test_devices_that_are_not_there_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_gpu(monkeypatch)
+    for name in ("cuda", "cuda:3", "mps"):
+        with pytest.raises(OptionsError, match="is not available .*use --device cpu"):
+            choose_device(name)
+    with_gpus(monkeypatch, 2)
+    with pytest.raises(OptionsError, match="no device cuda:2; this machine has cuda:0 to cuda:1"):
+        choose_device("cuda:2")
+
+
+def test_default_number_types() -> None:
+    assert choose_dtype(CPU) == torch.float32
+    assert choose_dtype(CUDA, "auto") == torch.float16
+    assert choose_dtype(torch.device("mps")) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), ("FLOAT32", torch.float32)]
+)
+def test_number_types_by_name(name: str, dtype: torch.dtype) -> None:
+    assert choose_dtype(CPU, name) == dtype
+
+
+def test_number_types_that_do_not_fit_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionsError, match='"int8"; choose float16'):
+        choose_dtype(CPU, "int8")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    with pytest.raises(OptionsError, match="Old GPU has no bfloat16"):
+        choose_dtype(CUDA, "bf16")
+
+
+def test_memory_figures_follow_an_allocation() -> None:
+    before = memory_report()
+    block = torch.ones(64, 1024, 1024 // 4)  # 64 MiB
+    after = memory_report(CPU)
+    assert after.resident - before.resident > 48 * 2**20
+    assert after.resident_peak >= after.resident
+    assert after.device_allocated is None and "GPU" not in str(after)
+    assert free_memory(CPU) > 2**20
+    del block
+
+
+@pytest.mark.gpu
+def test_gpu_memory_figures_follow_an_allocation() -> None:
+    device = choose_device("cuda")
+    free, before = free_memory(device), memory_report(device)
+    block = torch.ones(64, 1024, 1024 // 4, device=device)
+    after = memory_report(device)
+    assert after.device_allocated is not None and before.device_allocated is not None
+    assert after.device_allocated - before.device_allocated == 64 * 2**20
+    assert 48 * 2**20 < free - free_memory(device) < 256 * 2**20
+    del block
+    assert free - free_memory(device) < 16 * 2**20  # what torch holds in reserve counts as free
+    release_memory(device)
+    assert "GPU" in str(after)
