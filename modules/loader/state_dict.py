@@ -150,7 +150,8 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if prefix.startswith((b"PK", b"\x80")):
+        # A good header's length may begin with the same byte; a pickle read as a length is far over the limit.
+        if length > _HEADER_LIMIT and prefix.startswith((b"PK", b"\x80")):
             raise ModelFileError(f"{path.name} is a PyTorch pickle, not safetensors; rename it to end in .ckpt.")
         if not 2 <= length <= _HEADER_LIMIT:
             raise ModelFileError(f"{path.name} is not a safetensors file (its header is damaged); download it again.")

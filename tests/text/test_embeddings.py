@@ -59,6 +59,13 @@ def test_one_vector_without_a_row_dimension(folder: Path) -> None:
     assert read_embedding(folder / "one.bin", 768).shape == (1, 768)
 
 
+@pytest.mark.parametrize("padding", range(0, 256, 8))
+def test_no_header_length_is_taken_for_a_pickle(folder: Path, padding: int) -> None:
+    """The first byte of a safetensors file is the low byte of its header's length; 0x80 also starts a pickle."""
+    save_file({"emb_params": vectors(1)}, folder / "x.safetensors", metadata={"note": "x" * padding})
+    assert read_embedding(folder / "x.safetensors", 768).shape == (1, 768)
+
+
 @pytest.mark.parametrize(
     ("found", "needed", "message"),
     [
@@ -98,18 +105,17 @@ class Evil:
 
 def test_code_in_a_pickle_is_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (folder / "evil.pt").open("wb") as file:
-        pickle.dump({"string_to_param": Evil()}, file)
+        pickle.dump({"string_to_param": Evil()}, file, protocol=2)
     with pytest.raises(ModelFileError, match=r"evil\.pt"):
         read_embedding(folder / "evil.pt", 768)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["sub/neg", "neg", "NEG", "sub/neg.safetensors", "neg.safetensors"])
+@pytest.mark.parametrize("name", ["sub/neg", "neg", "NEG", "sub/neg.safetensors", "Sub/Neg"])
 def test_names(folder: Path, library: EmbeddingLibrary, name: str) -> None:
     (folder / "sub").mkdir()
     save_file({"emb_params": vectors()}, folder / "sub" / "neg.safetensors")
-    assert name.lower() in library.aliases() or name == "neg.safetensors"
-    assert library.get("sub/neg", 768).shape == (2, 768)
+    assert library.get(name, 768).shape == (2, 768)
 
 
 def test_safetensors_wins_over_a_pickle_of_the_same_name(folder: Path, library: EmbeddingLibrary) -> None:
