@@ -1,0 +1,1 @@
+"""Stable-Fast: partial evaluation, fusion and capture of diffusion networks."""

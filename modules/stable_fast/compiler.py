@@ -1,0 +1,89 @@
+"""The readable sequence: trace a module, label what each operation needs, fuse, split into stages, prepare weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from modules.stable_fast.passes import FusionPass, cleanup
+from modules.stable_fast.passes.base import Editor, run_pass
+from modules.stable_fast.program import Program
+from modules.stable_fast.report import CompileReport
+from modules.stable_fast.sizes import Sizes
+from modules.stable_fast.staging import WEIGHTS, label, result_names, split
+from modules.stable_fast.trace import Traced, trace
+from modules.stable_fast.verify import check
+from modules.stable_fast.weights import WeightStore
+
+
+def compile_program(
+    store: WeightStore,
+    example: Mapping[str, Any],
+    *,
+    bindings: Mapping[str, str],
+    dims: Mapping[str, Any],
+    passes: Sequence[FusionPass],
+) -> tuple[Program, CompileReport]:
+    """One program for `module(**example)` and every other value of the sizes that `dims` names.
+
+    `bindings` says when each input becomes known (see staging.py); inputs it leaves out are known at each step.
+    """
+    started = time.perf_counter()
+    traced = trace(store.module, example, dims)
+    traced_at = time.perf_counter()
+    nodes_before = count_calls(traced.graph)
+    label(traced.graph, {name: bind(name, bindings) for name in traced.inputs}, traced.sizes)
+    matches = fuse(traced.graph, traced.sizes, passes)
+    check(traced.graph)
+    stages = split(traced.graph)
+    program = assemble(traced, stages, store)
+    report = CompileReport(
+        nodes_before=nodes_before,
+        nodes_after=count_calls(traced.graph),
+        matches=matches,
+        stage_nodes={name: len(stage) for name, stage in stages.items()},
+        trace_seconds=traced_at - started,
+        compile_seconds=time.perf_counter() - started,
+    )
+    return program, report
+
+
+def bind(name: str, bindings: Mapping[str, str]) -> str:
+    """The moment of a flattened input: `control_3` is bound as `control` is."""
+    head, _, tail = name.rpartition("_")
+    if name in bindings or not tail.isdecimal():
+        return bindings.get(name, "step")
+    return bind(head, bindings)
+
+
+def fuse(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
+    """Runs the passes in order on a labelled graph; matches by pass and rule."""
+    cleanup.erase_checks(graph)
+    editor = Editor(graph, sizes)
+    matches = {fusion.name: dict(run_pass(fusion, editor)) for fusion in passes}
+    cleanup.share_equal_calls(graph)
+    return matches
+
+
+def assemble(traced: Traced, stages: Mapping[str, Any], store: WeightStore) -> Program:
+    constants = store.keep_constants(traced.constants)
+    weights = {**traced.weights, **constants}
+    prepared = store.add(stages[WEIGHTS], weights)
+    return Program(
+        stages,
+        traced.inputs,
+        traced.dims,
+        traced.sizes,
+        result_names(traced.graph),
+        traced.out_spec,
+        store,
+        prepared,
+        weights,
+    )
+
+
+def count_calls(graph: fx.Graph) -> int:
+    return sum(node.op == "call_function" for node in graph.nodes)

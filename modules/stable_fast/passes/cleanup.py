@@ -1,0 +1,146 @@
+"""Removes what does nothing at inference, and writes views in one way, so that later passes meet one form.
+
+dropout, same-type conversions, x * 1, x / 1, contiguous and clone disappear; view, flatten, unsqueeze and their like
+become aten.reshape, transpose becomes aten.permute; neighbouring ones merge, identities disappear, and equal calls on
+equal arguments are made once. Not touched: conversions to another type, and reshapes of anything but neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, dtype_of, shape
+
+aten = torch.ops.aten
+
+RESHAPES = (
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+)
+COPIES = (
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+)
+CONVERSIONS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default, aten.type_as.default)
+
+
+def drop_dropout(editor: Editor, node: fx.Node) -> bool:
+    if argument(node, 2, "train"):
+        return False
+    editor.replace(node, node.args[0])
+    return True
+
+
+def drop_copy(editor: Editor, node: fx.Node) -> bool:
+    if node.kwargs.get("memory_format") not in (None, torch.contiguous_format, torch.preserve_format):
+        return False
+    editor.replace(node, node.args[0])
+    return True
+
+
+def drop_conversion(editor: Editor, node: fx.Node) -> bool:
+    source = node.args[0]
+    if dtype_of(source) != dtype_of(node):
+        return False
+    editor.replace(node, source)
+    return True
+
+
+def drop_times_one(editor: Editor, node: fx.Node) -> bool:
+    if isinstance(node.args[1], fx.Node) or node.args[1] != 1 or dtype_of(node) != dtype_of(node.args[0]):
+        return False
+    editor.replace(node, node.args[0])
+    return True
+
+
+def drop_identity(editor: Editor, node: fx.Node) -> bool:
+    source = node.args[0]
+    if shape(node) != shape(source):
+        return False
+    if node.target == aten.permute.default and list(node.args[1]) != list(range(len(shape(node)))):
+        return False
+    editor.replace(node, source)
+    return True
+
+
+def write_as_reshape(editor: Editor, node: fx.Node) -> bool:
+    editor.replace(node, editor.call(node, aten.reshape.default, node.args[0], list(shape(node))))
+    return True
+
+
+def write_as_permute(editor: Editor, node: fx.Node) -> bool:
+    order = list(range(len(shape(node))))
+    first, second = (dim % len(order) for dim in node.args[1:3]) if node.target == aten.transpose.int else (0, 1)
+    order[first], order[second] = order[second], order[first]
+    editor.replace(node, editor.call(node, aten.permute.default, node.args[0], order))
+    return True
+
+
+def spell_out_reshape(editor: Editor, node: fx.Node) -> bool:
+    """Sizes without -1, and one reshape instead of two in a row."""
+    source: Any = node.args[0]
+    merged = source.args[0] if source.op == "call_function" and source.target == aten.reshape.default else source
+    if merged is source and list(node.args[1]) == list(shape(node)):
+        return False
+    editor.replace(node, editor.call(node, aten.reshape.default, merged, list(shape(node))))
+    return True
+
+
+def merge_permutes(editor: Editor, node: fx.Node) -> bool:
+    source: Any = node.args[0]
+    if source.op != "call_function" or source.target != aten.permute.default:
+        return False
+    order = [source.args[1][dim] for dim in node.args[1]]
+    editor.replace(node, editor.call(node, aten.permute.default, source.args[0], order))
+    return True
+
+
+def erase_checks(graph: fx.Graph) -> None:
+    """Removes the assertions that the tracer leaves behind (they have no users, so no rule meets them)."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target == aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+
+
+def share_equal_calls(graph: fx.Graph) -> int:
+    """Replaces calls with the same target and arguments by the first of them; the number removed."""
+    seen: dict[Any, fx.Node] = {}
+    removed = 0
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        key = (node.target, repr(node.args), repr(node.kwargs))
+        first = seen.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+            removed += 1
+    return removed
+
+
+PASS = FusionPass(
+    "cleanup",
+    (
+        Rule("dropout", (aten.dropout.default,), drop_dropout),
+        Rule("copy", COPIES, drop_copy),
+        Rule("conversion", CONVERSIONS, drop_conversion),
+        Rule("times_one", (aten.mul.Tensor, aten.div.Tensor), drop_times_one),
+        Rule("identity", (aten.reshape.default, aten.permute.default, aten.expand.default), drop_identity),
+        Rule("reshape", RESHAPES, write_as_reshape),
+        Rule("permute", (aten.transpose.int, aten.t.default), write_as_permute),
+        Rule("spelled_out", (aten.reshape.default,), spell_out_reshape),
+        Rule("permutes", (aten.permute.default,), merge_permutes),
+    ),
+)

@@ -1,0 +1,89 @@
+"""A compiled module: five staged graphs that serve any value of the named sizes, and the functions made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
+from modules.stable_fast.staging import Stage
+from modules.stable_fast.verify import propagate
+from modules.stable_fast.weights import WeightStore
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StageFunction:
+    """One stage at actual sizes: reads named values, returns the named values it computes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    module: fx.GraphModule
+
+    def __call__(self, values: Mapping[str, Tensor]) -> Values:
+        results = self.module(*[values[name] for name in self.inputs])
+        return dict(zip(self.outputs, results, strict=True))
+
+
+@dataclass(frozen=True)
+class Program:
+    """What compiling one module for one form of call gives."""
+
+    stages: Mapping[str, Stage]
+    inputs: tuple[str, ...]
+    dims: Mapping[str, Dims]
+    sizes: Sizes
+    results: tuple[str, ...]  # values that make up the result
+    out_spec: pytree.TreeSpec
+    store: WeightStore
+    prepared: Mapping[str, str]  # value of the weights stage -> key in the store
+    weights: Mapping[str, str]  # placeholder -> parameter or constant
+    _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
+
+    def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        """The named sizes of these inputs (SizeError when this program cannot serve them)."""
+        return measure(self.dims, tensors)
+
+    def constants(self, stage: str) -> Values:
+        """The parameters and prepared weights that a stage reads."""
+        values: Values = {}
+        for name in self.stages[stage].inputs:
+            if name in self.prepared:
+                values[name] = self.store.values[self.prepared[name]]
+            elif name in self.weights:
+                values[name] = self.store.source(self.weights[name])
+        return values
+
+    def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:
+        """A stage at these sizes; built once, verified before its first use."""
+        key = (stage, *sorted(actual.items()))
+        if key not in self._functions:
+            part = self.stages[stage]
+            self._functions[key] = StageFunction(part.inputs, part.outputs, specialise(part, self.sizes, actual))
+        return self._functions[key]
+
+    def result(self, values: Mapping[str, Tensor]) -> Any:
+        return pytree.tree_unflatten([values[name] for name in self.results], self.out_spec)
+
+
+def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:
+    """The stage's graph with actual sizes in place of the traced ones."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    result = graph.graph_copy(part.graph, copies)
+    graph.output(result)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args = _replaced(node.args, sizes, actual)
+            node.kwargs = _replaced(node.kwargs, sizes, actual)
+    propagate(graph, sizes, actual)
+    return fx.GraphModule(nn.Module(), graph, part.name)
+
+
+def _replaced(value: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
+    return fx.node.map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))

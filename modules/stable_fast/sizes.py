@@ -1,0 +1,88 @@
+"""Named sizes: one traced graph serves every batch and resolution, because each size in it can be recognised by a prime.
+
+A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on meta
+tensors whose named sizes are large primes that divide nothing else in the module, so a literal of the graph that
+contains such a prime can only come from that size (`8*height*8*width` shows as 8*101*8*103), and replacing the prime
+gives the literal for any other size. `verify.propagate` proves each replacement before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Dims = tuple["str | None", ...]  # one entry a dimension: None (fixed), "name" or "k*name"
+
+# Primes above any small literal; none divides 2**63 - 1, which ATen writes for "to the end".
+_PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 197, 199, 211, 223)
+
+
+class SizeError(ValueError):
+    """Sizes that a graph with named sizes cannot serve (not a multiple, or two values for one name)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The primes that stand for the named sizes of one traced graph."""
+
+    primes: Mapping[str, int]
+
+    def replace(self, literal: int, actual: Mapping[str, int]) -> int:
+        """`literal` with each prime replaced by the actual value of its name."""
+        if literal <= 0 or literal >= 2**62:
+            return literal
+        for name, prime in self.primes.items():
+            while literal % prime == 0:
+                literal = literal // prime * actual[name]
+        return literal
+
+    def names_in(self, shape: Iterable[int]) -> set[str]:
+        """The named sizes that occur in a traced shape."""
+        return {name for name, prime in self.primes.items() if any(size and size % prime == 0 for size in shape)}
+
+
+def parse_dim(dim: str) -> tuple[int, str]:
+    """`"8*height"` -> (8, "height")."""
+    factor, _, name = dim.rpartition("*")
+    return (int(factor) if factor else 1), name
+
+
+def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The value of each named size in these inputs; SizeError when they disagree or are no multiple."""
+    values: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        for dim, size in zip(dims.get(name, ()), tensor.shape, strict=False):
+            if dim is None:
+                continue
+            factor, symbol = parse_dim(dim)
+            if size % factor:
+                raise SizeError(f"input {name} has a dimension of {size}, which is no multiple of {factor}")
+            if values.setdefault(symbol, size // factor) != size // factor:
+                raise SizeError(f"input {name} gives {symbol} = {size // factor}, another input {values[symbol]}")
+    return values
+
+
+def choose_primes(names: Iterable[str], fixed: Iterable[int]) -> Sizes:
+    """A prime for each name that divides none of the fixed sizes."""
+    fixed = set(fixed)
+    free = (prime for prime in _PRIMES if not any(size % prime == 0 for size in fixed if size))
+    return Sizes({name: next(free) for name in sorted(names)})
+
+
+def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:
+    """The shape to trace with: named dimensions at their primes, the others as they are."""
+    shape = list(tensor.shape)
+    for axis, dim in enumerate(dims):
+        if dim is not None:
+            factor, name = parse_dim(dim)
+            shape[axis] = factor * sizes.primes[name]
+    return tuple(shape)
+
+
+def replace_literal(leaf: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
+    """A leaf of a node's arguments for actual sizes."""
+    is_size = isinstance(leaf, int) and not isinstance(leaf, bool)
+    return sizes.replace(leaf, actual) if is_size else leaf

@@ -1,0 +1,180 @@
+"""Turns an nn.Module into one flat graph of ATen operations, with weights lifted to inputs.
+
+The form that passes may rely on (torch.export's training IR, non-strict, inference mode; torch 2.11 to 2.13):
+- Nodes call ATen overloads before decomposition: aten.conv2d.default, aten.linear.default, aten.group_norm.default,
+  aten.layer_norm.default, aten.scaled_dot_product_attention.default, aten.silu.default, aten.gelu.default,
+  aten.upsample_nearest2d.vec and so on; nothing is in place; the only other target is operator.getitem.
+- Placeholders come first: parameters and buffers (`Traced.weights`), constants, then the user's inputs, flattened in
+  the order of the example; a tuple `control` becomes `control_0`, `control_1`, ...
+- Each node carries a meta tensor under `meta["val"]` (dtype, shape, strides); named sizes appear there as primes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, measure, parse_dim
+
+
+class TraceError(RuntimeError):
+    """A module that cannot be turned into one graph."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph, what its placeholders stand for, and how its result is put together."""
+
+    graph: fx.Graph
+    weights: Mapping[str, str]  # placeholder -> parameter or buffer of the module
+    constants: Mapping[str, Tensor]  # placeholder -> tensor that the module made while it was traced
+    inputs: tuple[str, ...]  # placeholders of the user's tensors
+    dims: Mapping[str, Dims]
+    sizes: Sizes
+    out_spec: pytree.TreeSpec
+
+
+def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a (possibly nested) call by keyword, named like the graph's placeholders."""
+    flat: dict[str, Tensor] = {}
+    for name, value in example.items():
+        if isinstance(value, Tensor):
+            flat[name] = value
+        elif isinstance(value, (tuple, list)):
+            flat |= flatten_inputs({f"{name}_{index}": item for index, item in enumerate(value)})
+    return flat
+
+
+def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
+    """Dimension names for each flattened input; a tuple of tuples describes a tuple of tensors."""
+    flat: dict[str, Dims] = {}
+    for name, value in dims.items():
+        if any(isinstance(item, tuple) for item in value):
+            flat |= flatten_dims({f"{name}_{index}": item for index, item in enumerate(value)})
+        else:
+            flat[name] = tuple(value)
+    return flat
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """The same module in evaluation mode with weights that have a shape but no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in [*module.parameters(), *module.buffers()]:
+        twin = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+    return copy.deepcopy(module, memo).eval()
+
+
+def _meta_call(example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes) -> dict[str, Any]:
+    """The example call with meta tensors, named sizes at their primes."""
+
+    def convert(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            shape = example_shape(value, dims.get(name, ()), sizes)
+            return torch.empty(shape, dtype=value.dtype, device="meta")
+        if isinstance(value, (tuple, list)):
+            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
+        return value
+
+    return {name: convert(name, value) for name, value in example.items()}
+
+
+def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[str, Dims]) -> set[int]:
+    fixed = {size for tensor in [*module.parameters(), *module.buffers()] for size in tensor.shape}
+    for name, tensor in flat.items():
+        named = dims.get(name, ())
+        fixed |= {size for axis, size in enumerate(tensor.shape) if axis >= len(named) or named[axis] is None}
+    return fixed
+
+
+def _writes_in_place(graph: fx.Graph) -> bool:
+    overloads = (node.target for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+    return any(overload._schema.is_mutable for overload in overloads)
+
+
+def _keep_shapes_only(graph: fx.Graph) -> None:
+    """Replaces export's fake tensors by plain meta tensors, so that the graph outlives the tracer."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        node.meta = {"val": pytree.tree_map(_plain_meta, value)} if value is not None else {}
+
+
+def _plain_meta(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
+    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see sizes.py)."""
+    flat, flat_dims = flatten_inputs(example), flatten_dims(dims or {})
+    measure(flat_dims, flat)
+    names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
+    sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
+    call = _meta_call(example, flat_dims, sizes)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(meta_twin(module), (), call, strict=False)
+            if _writes_in_place(program.graph_module.graph):
+                program = program.run_decompositions({})  # functional form; keeps the operations named above
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TraceError(f"{type(module).__name__} cannot be traced: {first_line}") from error
+    return _lift(program, tuple(flat), flat_dims, sizes, next(iter(flat.values())).device)
+
+
+def _lift(
+    program: torch.export.ExportedProgram,
+    inputs: Sequence[str],
+    dims: Mapping[str, Dims],
+    sizes: Sizes,
+    device: torch.device,
+) -> Traced:
+    graph = copy.deepcopy(program.graph_module.graph)
+    placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    weights: dict[str, str] = {}
+    constants: dict[str, Tensor] = {}
+    users: list[str] = []
+    for spec in program.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            weights[name] = str(spec.target)
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            constants[name] = program.constants[str(spec.target)]
+        elif isinstance(placeholders[name].meta.get("val"), Tensor):
+            users.append(name)
+        else:
+            graph.erase_node(placeholders[name])  # a constant of the call (return_dict=False)
+    if len(users) != len(inputs):
+        raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
+    _rename(placeholders, dict(zip(users, inputs, strict=True)))
+    _keep_shapes_only(graph)
+    _set_device(graph, device)
+    return Traced(graph, weights, constants, tuple(inputs), dims, sizes, program.call_spec.out_spec)
+
+
+def _set_device(graph: fx.Graph, device: torch.device) -> None:
+    """Writes the actual device where the trace, which ran on meta, recorded its own."""
+
+    def on_device(leaf: Any) -> Any:
+        return device if isinstance(leaf, torch.device) and leaf.type == "meta" else leaf
+
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args = fx.node.map_aggregate(node.args, on_device)
+            node.kwargs = fx.node.map_aggregate(node.kwargs, on_device)
+
+
+def _rename(placeholders: Mapping[str, fx.Node], names: Mapping[str, str]) -> None:
+    for old, new in names.items():
+        node = placeholders[old]
+        if old != new:
+            node._rename(new)
+        node.target = new

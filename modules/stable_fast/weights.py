@@ -1,0 +1,139 @@
+"""The weights stage: values computed from parameters alone, kept at fixed addresses and refreshed in place.
+
+A captured graph reads weights by address, so a refreshed value is copied into the storage of the old one. Values that
+are views of a parameter (an already channels-last weight) need no copy: they follow the parameter by themselves. The
+store is shared by all programs of a module: equal expressions are computed and kept once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from modules.stable_fast.staging import Stage
+
+
+class StaleWeightsError(RuntimeError):
+    """A parameter was rebound to other memory, which captured graphs cannot notice."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One value of the weights stage, how to compute it, and the parameters it depends on."""
+
+    node: fx.Node
+    sources: Mapping[str, str]  # placeholder -> parameter
+    parameters: frozenset[str]
+
+
+class WeightStore:
+    """Parameters of a module and everything computed from them alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._prepared: dict[str, Prepared] = {}
+        self._constants: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+        self._addresses: dict[str, int] = {}
+
+    def parameter(self, name: str) -> Tensor:
+        """A parameter or buffer; its address is remembered and must stay."""
+        owner, _, leaf = name.rpartition(".")
+        tensor = getattr(self.module.get_submodule(owner), leaf)
+        if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
+            raise StaleWeightsError(f"parameter {name} was rebound to other memory")
+        return tensor.detach()
+
+    def check_addresses(self) -> None:
+        """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
+        for name in self._addresses:
+            self.parameter(name)
+
+    def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
+        """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""
+        output = next(iter(reversed(stage.graph.nodes)))
+        keys: dict[fx.Node, str] = {}
+        for node in stage.graph.nodes:
+            if node.op != "output":
+                keys[node] = _expression(node, keys, sources)
+        wanted = dict(zip(stage.outputs, output.args[0], strict=True))
+        fresh = {keys[node]: node for node in wanted.values() if keys[node] not in self._prepared}
+        for key, node in fresh.items():
+            self._prepared[key] = Prepared(node, sources, frozenset(_parameters(node, sources)))
+        self.values |= self._compute(fresh)
+        return {name: keys[node] for name, node in wanted.items()}
+
+    def source(self, name: str) -> Tensor:
+        """A parameter, buffer or constant by the name that programs know it by."""
+        return self._constants[name] if name in self._constants else self.parameter(name)
+
+    def keep_constants(self, constants: Mapping[str, Tensor]) -> dict[str, str]:
+        """Takes over tensors that a module made while it was traced; placeholder -> name in this store."""
+        names = {placeholder: f"constant:{_digest(tensor)}" for placeholder, tensor in constants.items()}
+        self._constants |= {names[placeholder]: tensor for placeholder, tensor in constants.items()}
+        return names
+
+    @torch.no_grad()
+    def _compute(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        memo: dict[fx.Node, Any] = {}
+        return {key: self._evaluate(self._prepared[key].node, self._prepared[key].sources, memo) for key in keys}
+
+    def _evaluate(self, node: fx.Node, sources: Mapping[str, str], memo: dict[fx.Node, Any]) -> Any:
+        if node in memo:
+            return memo[node]
+        if node.op == "placeholder":
+            value = self.source(sources[node.name])
+        else:
+            lookup = fx.node.map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
+            value = node.target(*lookup[0], **lookup[1])
+        memo[node] = value
+        return value
+
+    @torch.no_grad()
+    def refresh(self, changed: set[str] | None = None) -> int:
+        """Recomputes, in place, what depends on the changed parameters (None: on any); the number of values written."""
+        self.check_addresses()
+        stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
+        written = 0
+        for key in stale:
+            value = self._compute([key])[key]
+            if value.data_ptr() != self.values[key].data_ptr():
+                self.values[key].copy_(value)
+                written += 1
+        return written
+
+    def owned_bytes(self) -> int:
+        """Memory of prepared values, beyond the parameters themselves."""
+        own = set(self._addresses.values())
+        kept = [value for value in self.values.values() if value.data_ptr() not in own]
+        return sum(value.numel() * value.element_size() for value in kept)
+
+
+def _digest(tensor: Tensor) -> str:
+    data = bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).tolist())
+    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(data).hexdigest()}"
+
+
+def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str, str]) -> str:
+    """A text that two nodes share exactly when they compute the same from the same parameters."""
+    if node.op == "placeholder":
+        return sources[node.name]
+    args = fx.node.map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))
+    return f"{node.target}{args!r}"
+
+
+class _Key(str):
+    """A key inside the text of another."""
+
+    __slots__ = ()
+
+
+def _parameters(node: fx.Node, sources: Mapping[str, str]) -> set[str]:
+    if node.op == "placeholder":
+        return {sources[node.name]}
+    return set().union(*(_parameters(source, sources) for source in node.all_input_nodes))
