@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, Protocol
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels._triton import HAS_TRITON
+from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED
 
 NAMESPACE = "lightdiffusion"
 # Kept alive by this module: a Library unregisters its ops when collected.
@@ -64,6 +64,11 @@ def _capability(device_index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device_index)
 
 
+@lru_cache(maxsize=None)
+def _multiprocessors(device_index: int) -> int:
+    return torch.cuda.get_device_properties(device_index).multi_processor_count
+
+
 def uses_kernels(x: Tensor) -> bool:
     """True where the Triton, cuDNN and cuBLAS paths apply; elsewhere the plain PyTorch reference runs."""
     if not (x.is_cuda and HAS_TRITON):
@@ -74,8 +79,18 @@ def uses_kernels(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and capability >= (8, 0)
 
 
+def runs_kernels(x: Tensor) -> bool:
+    """True for tensors a Triton kernel can be launched on: CUDA, or any under the interpreter."""
+    return x.is_cuda or INTERPRETED
+
+
 def is_hopper(x: Tensor) -> bool:
     return _capability(x.device.index)[0] == 9
+
+
+def multiprocessors(x: Tensor) -> int:
+    """How many multiprocessors share the work; 8 stands in under the interpreter."""
+    return _multiprocessors(x.device.index) if x.is_cuda else 8
 
 
 def run(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> Any:

@@ -6,7 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import channels_last, empty_channels_last, register
+from modules.stable_fast.kernels._dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    register,
+    run,
+    uses_kernels,
+)
+from modules.stable_fast.kernels._group_norm_kernels import (
+    launch_one_kernel,
+    launch_two_kernels,
+    one_kernel_is_single_tile,
+)
 
 
 def group_norm_silu_reference(
@@ -22,14 +34,31 @@ def group_norm_silu_cat_reference(
     return group_norm_silu_reference(torch.cat((a, b), dim=1), weight, bias, num_groups, eps, silu)
 
 
+_IMPLEMENTATIONS = {"one_kernel": launch_one_kernel, "two_kernels": launch_two_kernels}
+
+
+def _dispatch(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    a, b = channels_last(a), None if b is None else channels_last(b)
+    hw, channels = a.shape[2] * a.shape[3], weight.numel()
+    default = "one_kernel" if one_kernel_is_single_tile(hw, channels // num_groups) else "two_kernels"
+    key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
+    return run("group_norm_silu", key, _IMPLEMENTATIONS, default, (a, b, weight, bias, num_groups, eps, silu))
+
+
 def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
-    return group_norm_silu_reference(x, weight, bias, num_groups, eps, silu)
+    if not uses_kernels(x):
+        return group_norm_silu_reference(x, weight, bias, num_groups, eps, silu)
+    return _dispatch(x, None, weight, bias, num_groups, eps, silu)
 
 
 def _group_norm_silu_cat(
     a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
-    return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+    if not uses_kernels(a):
+        return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+    return _dispatch(a, b, weight, bias, num_groups, eps, silu)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:

@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import register
+from modules.stable_fast.kernels._dispatch import multiprocessors, register, runs_kernels, uses_kernels
+from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+
+# One program holds whole rows in registers.
+MAX_CHANNELS = 8192
 
 
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -20,12 +24,66 @@ def add_layer_norm_reference(
     return total, layer_norm_reference(total, weight, bias, eps)
 
 
+@jit
+def _layer_norm_kernel(
+    x_ptr, residual_ptr, w_ptr, bias_ptr, sum_ptr, y_ptr, rows, C, eps,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK_C)
+    inside = column < C
+    mask = (row < rows)[:, None] & inside[None, :]
+    offset = row[:, None] * C + column[None, :]
+    x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    if ADD:
+        x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        rounded = x.to(sum_ptr.dtype.element_ty)
+        tl.store(sum_ptr + offset, rounded, mask=mask)
+        x = rounded.to(tl.float32)  # the norm sees the stored sum, as it does unfused
+    mean = tl.sum(x, axis=1) / C
+    centred = tl.where(mask, x - mean[:, None], 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    weight = tl.load(w_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    y = centred * rstd[:, None] * weight[None, :] + bias[None, :]
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def launch_layer_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """(x + residual, its norm); (x, its norm) without a residual."""
+    channels = x.shape[-1]
+    assert runs_kernels(x) and x.is_contiguous() and weight.is_contiguous() and bias.is_contiguous()
+    assert weight.numel() == bias.numel() == channels <= MAX_CHANNELS
+    assert residual is None or (residual.is_contiguous() and residual.shape == x.shape and residual.dtype == x.dtype)
+    rows = x.numel() // channels
+    block = next_power_of_2(channels)
+    per_program = max(1, min(4096 // block, triton.cdiv(rows, 2 * multiprocessors(x))))
+    per_program = next_power_of_2(per_program)
+    total = x if residual is None else torch.empty_like(x)
+    y = torch.empty_like(x)
+    _layer_norm_kernel[(triton.cdiv(rows, per_program),)](
+        x, x if residual is None else residual, weight, bias, total, y, rows, channels, eps,
+        ROWS=per_program, BLOCK_C=block, ADD=residual is not None, num_warps=4 if per_program * block <= 4096 else 8,
+    )  # fmt: skip
+    return total, y
+
+
+def _fits(x: Tensor) -> bool:
+    return uses_kernels(x) and x.shape[-1] <= MAX_CHANNELS
+
+
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return layer_norm_reference(x, weight, bias, eps)
+    if not _fits(x):
+        return layer_norm_reference(x, weight, bias, eps)
+    return launch_layer_norm(x.contiguous(), None, weight, bias, eps)[1]
 
 
 def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return add_layer_norm_reference(x, residual, weight, bias, eps)
+    if not _fits(x):
+        return add_layer_norm_reference(x, residual, weight, bias, eps)
+    return launch_layer_norm(x.contiguous(), residual.contiguous(), weight, bias, eps)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
