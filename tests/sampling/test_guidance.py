@@ -1,0 +1,80 @@
+"""Guidance: the usual formula, the half that is saved at cfg = 1, and what CFG++ needs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.sampling.denoiser import Denoiser
+from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
+from modules.sampling.names import SAMPLERS
+from modules.sampling.noise import ImageNoise
+from modules.sampling.samplers import SAMPLERS as FUNCTIONS
+from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+
+SCHEDULE = NoiseSchedule()
+
+
+class TwoPrompts:
+    """A runner with a different output for each half, which counts the rows it computes."""
+
+    def __init__(self) -> None:
+        self.halves = 0
+        self.rows = 0
+
+    def prepare(self, conditioning: tuple[str, str | None], timesteps: list[float]) -> None:
+        self.halves = 1 if conditioning[1] is None else 2
+
+    def step(self, x: Tensor, timestep: float) -> Tensor:
+        self.rows += x.shape[0] * self.halves
+        outputs = [torch.tanh(x * 0.7) + 0.1, torch.tanh(x * 0.4) - 0.2][: self.halves]
+        return torch.cat(outputs)
+
+
+def _guided(cfg: float, negative: str | None) -> tuple[TwoPrompts, GuidedDenoiser]:
+    runner = TwoPrompts()
+    runner.prepare(("a cat", negative), [])
+    return runner, GuidedDenoiser(Denoiser(runner, SCHEDULE, "epsilon"), cfg)
+
+
+def test_guidance_extrapolates_from_the_unconditional_prediction() -> None:
+    x, sigma = torch.randn(2, 4, 3, 3), 3.0
+    scaled = x / (1 + sigma**2) ** 0.5
+    conditional = x - sigma * (torch.tanh(scaled * 0.7) + 0.1)
+    unconditional = x - sigma * (torch.tanh(scaled * 0.4) - 0.2)
+    expected = unconditional + 7.5 * (conditional - unconditional)
+    _, guided = _guided(7.5, "ugly")
+    torch.testing.assert_close(guided(x, sigma), expected, rtol=1e-5, atol=1e-5)
+    pair = guided.with_unconditional(x, sigma)
+    torch.testing.assert_close(pair[0], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(pair[1], unconditional)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_cfg_one_computes_one_row_per_image(sampler: str) -> None:
+    images, noise = 2, ImageNoise([1, 2], (4, 3, 3))
+    sigmas = make_sigmas(SCHEDULE, "karras", 5, sampler=sampler)
+    negative = "ugly" if needs_unconditional(1.0, sampler) else None
+    runner, guided = _guided(1.0, negative)
+    calls = []
+    inner = runner.step
+    runner.step = lambda x, timestep: (calls.append(timestep), inner(x, timestep))[1]  # type: ignore[method-assign]
+    FUNCTIONS[sampler](guided, start_latent(noise.start(), sigmas, SCHEDULE), sigmas, noise=noise)
+    halves = 2 if sampler.endswith("cfg_pp") else 1
+    assert runner.rows == len(calls) * images * halves
+
+
+def test_cfg_one_is_the_conditional_prediction_with_or_without_the_other_half() -> None:
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(_guided(1.0, None)[1](x, 2.0), _guided(1.0, "ugly")[1](x, 2.0))
+
+
+def test_the_unconditional_half_is_asked_for_where_it_is_needed() -> None:
+    assert needs_unconditional(7.0, "euler")
+    assert not needs_unconditional(1.0, "euler")
+    assert needs_unconditional(1.0, "euler_cfg_pp")
+    with pytest.raises(ValueError, match="unconditional"):
+        _guided(7.0, None)[1](torch.zeros(1, 4, 3, 3), 1.0)
+    with pytest.raises(ValueError, match="unconditional"):
+        _guided(1.0, None)[1].with_unconditional(torch.zeros(1, 4, 3, 3), 1.0)
