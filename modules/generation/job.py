@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
@@ -22,11 +23,19 @@ class Job:
     """A resolved request with its models ready; the networks hold the request's LoRAs."""
 
     options: GenerationOptions
+    session: Session
     model: LoadedModel
     unet: ModelPatcher
     conditioning: Conditioning
-    device: torch.device
-    dtype: torch.dtype
+    source: Source | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.session.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.session.dtype
 
     @property
     def first_pass(self) -> PassSettings:
@@ -52,12 +61,16 @@ class Job:
         size = self.options.batch
         return [range(start, start + size) for start in range(0, self.options.images, size)]
 
-    def concat_for(self, latent: Tensor) -> Tensor | None:
-        """Extra input channels of inpainting checkpoints: nothing is masked in, so all may be painted."""
-        extra = self.model.spec.unet.in_channels - latent.shape[1]
-        if extra <= 0:
+    def start_at(self, width: int, height: int) -> Start | None:
+        """The picture to start from, fitted to this size; None for text to image."""
+        return fit(self.source, self.model.vae, width, height) if self.source else None
+
+    def concat_for(self, latent: Tensor, start: Start | None) -> Tensor | None:
+        """The extra input channels that inpainting checkpoints have, [1, 5, h, w]."""
+        if not self.model.spec.inpaint:
             return None
-        return torch.cat([torch.ones_like(latent[:, :1]), torch.zeros_like(latent)], dim=1)
+        height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
+        return inpaint_channels(self.model.vae, start, width, height)
 
     def control_for(self, latent: Tensor) -> None:
         return None
@@ -67,6 +80,7 @@ class Job:
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
     """Loads what the request names; raises a LightDiffusionError for a person when something is missing or does not fit."""
     sampler_and_scheduler(options.sampler, options.scheduler)  # a wrong name is told before minutes of loading
+    source = open_source(options.init) if options.init else None
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
@@ -83,11 +97,11 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     )
     return Job(
         options=replace(options, checkpoint=options.checkpoint or model.name),
+        session=session,
         model=model,
         unet=unet,
         conditioning=conditioning,
-        device=session.device,
-        dtype=session.dtype,
+        source=source,
     )
 
 

@@ -20,6 +20,7 @@ from modules.sampling.samplers import SAMPLERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
 
 if TYPE_CHECKING:
+    from modules.generation.image_to_image import Inpaint, Start
     from modules.generation.job import Job
 
 
@@ -36,14 +37,6 @@ class PassSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpaint:
-    """What stays: `latent` [N, C, h, w] outside of `mask` [1 or N, 1, h, w], which is 1 where the picture is repainted."""
-
-    latent: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outside:
     """The way out during a pass: where progress goes and what may stop it, and which batch this is."""
 
@@ -52,18 +45,20 @@ class Outside:
     batch: int
     batches: int
 
-    def tell(self, phase: str, event: StepEvent) -> None:
+    def sampled(self, phase: str, event: StepEvent) -> None:
+        """One sampling step is done; raises Cancelled when that was asked for."""
         if self.cancel is not None:
             self.cancel.check()
+        self._tell(phase, event.step, event.steps, event.denoised)
+
+    def decoded(self, done: int, pictures: int) -> None:
+        self._tell("decoding", done, pictures, None)
+
+    def _tell(self, phase: str, step: int, steps: int, denoised: Tensor | None) -> None:
         if self.on_progress is not None:
             self.on_progress(
                 Progress(
-                    phase=phase,
-                    batch=self.batch,
-                    batches=self.batches,
-                    step=event.step,
-                    steps=event.steps,
-                    denoised=event.denoised,
+                    phase=phase, batch=self.batch, batches=self.batches, step=step, steps=steps, denoised=denoised
                 )
             )
 
@@ -75,35 +70,41 @@ def run_pass(
     seeds: Sequence[int],
     latent: Tensor,
     outside: Outside,
-    inpaint: Inpaint | None = None,
+    start: Start | None = None,
 ) -> Tensor:
-    """Clean scaled latents [N, C, h, w] float32, sampled from `latent` [N, C, h, w] (zeros for text to image)."""
+    """Clean scaled latents [N, C, h, w] float32, sampled from `latent` [N, C, h, w] (zeros for text to image).
+
+    `start` is the picture this pass repaints, if any: outside its mask the result is the picture's own latent.
+    """
     schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
     sigmas = make_sigmas(schedule, settings.scheduler, settings.steps, sampler=settings.sampler, denoise=settings.denoise)
     latent = latent.to(job.device, torch.float32)
     if len(sigmas) < 2:
         return latent
     noise = ImageNoise(seeds, tuple(latent.shape[1:]))
-    start = noise.start().to(latent)
-    runner = prepare_runner(job, settings, latent, [schedule.sigma_to_t(sigma) for sigma in sigmas[:-1]])
+    first_noise = noise.start().to(latent)
+    runner = prepare_runner(job, settings, latent, start, [schedule.sigma_to_t(sigma) for sigma in sigmas[:-1]])
     denoise = GuidedDenoiser(Denoiser(runner, schedule, job.model.spec.prediction), settings.cfg)
+    inpaint = start.inpaint if start else None
     if inpaint is not None:
-        denoise = MaskedDenoiser(denoise, inpaint, start)
-    x = noise_latent(latent, start, sigmas[0], schedule.sigma_max)
+        denoise = MaskedDenoiser(denoise, inpaint, first_noise)
+    x = noise_latent(latent, first_noise, sigmas[0], schedule.sigma_max)
     result = SAMPLERS[settings.sampler](
-        denoise, x, sigmas, noise=noise, on_step=lambda event: outside.tell(settings.phase, event)
+        denoise, x, sigmas, noise=noise, on_step=lambda event: outside.sampled(settings.phase, event)
     )
     return result if inpaint is None else torch.lerp(inpaint.latent.to(result), result, inpaint.mask.to(result))
 
 
-def prepare_runner(job: Job, settings: PassSettings, latent: Tensor, timesteps: list[float]) -> Runner:
+def prepare_runner(
+    job: Job, settings: PassSettings, latent: Tensor, start: Start | None, timesteps: list[float]
+) -> Runner:
     """The runner for this pass's shape, holding conditioning for N or 2N rows."""
     rows = latent.shape[0]
     halves = [job.conditioning.positive]
     if needs_unconditional(settings.cfg, settings.sampler):
         halves.append(job.conditioning.negative)
     context = torch.cat([half.expand(rows, -1, -1) for half in halves]).to(job.device, job.dtype)
-    inputs = UNetInputs(context=context, concat=job.concat_for(latent), control=job.control_for(latent))
+    inputs = UNetInputs(context=context, concat=job.concat_for(latent, start), control=job.control_for(latent))
     wrapper = job.unet.unet_function_wrapper
     runner: Runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(inputs, timesteps)

@@ -14,6 +14,7 @@ from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
+from modules.images.upscale import Upscaler, load_upscaler
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.text.embeddings import EmbeddingLibrary
@@ -83,6 +84,10 @@ class Session:
         if key not in self._loras:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
         return self._loras[key]
+
+    def upscaler(self, name: str) -> Upscaler:
+        """A pixel upscaler (ESRGAN and its kin) by file name or path."""
+        return load_upscaler(self.folders.find("upscalers", name), self.device)
 
     def free(self) -> None:
         """Lets go of the loaded models and gives their memory back."""

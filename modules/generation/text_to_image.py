@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -13,11 +13,12 @@ from torch import Tensor
 from modules.core.device import release_memory
 from modules.core.errors import OutOfMemoryError
 from modules.core.progress import CancelToken
+from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
 from modules.generation.latents import decode
 from modules.generation.metadata import to_parameters
 from modules.generation.options import GenerationOptions
-from modules.generation.progress import OnProgress, Progress
+from modules.generation.progress import OnProgress
 from modules.generation.sampling_pass import Outside, run_pass
 from modules.generation.session import Session
 from modules.images.convert import to_pil
@@ -50,38 +51,52 @@ def generate(
         batches = job.batches()
         for number, indices in enumerate(batches, start=1):
             outside = Outside(on_progress=on_progress, cancel=cancel, batch=number, batches=len(batches))
-            yield from finish(job, indices, sample(job, indices, outside), outside)
+            yield from make_batch(job, indices, outside)
 
 
-def sample(job: Job, indices: range, outside: Outside) -> Tensor:
+def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
+    """First pass, second pass if asked for, pictures."""
+    options, hires = job.options, job.options.hires
+    if options.width is None or options.height is None:
+        raise ValueError("a job holds resolved options")
+    latents = first_pass(job, indices, options.width, options.height, outside)
+    if hires is None:
+        yield from finish(job, options, indices, latents, outside)
+        return
+    if hires.keep_first_pass:
+        yield from finish(job, replace(options, hires=None), indices, latents, outside)
+    yield from finish(job, options, indices, second_pass(job, hires, indices, latents, outside), outside)
+
+
+def first_pass(job: Job, indices: range, width: int, height: int, outside: Outside) -> Tensor:
     """Clean latents [N, C, h, w] of one batch."""
-    options, vae = job.options, job.model.spec.vae
-    assert options.width and options.height
-    shape = (vae.latent_channels, options.height // vae.downscale, options.width // vae.downscale)
-    seeds = [job.seed + index for index in indices]
-    return run_pass(job, job.first_pass, seeds, torch.zeros(len(seeds), *shape), outside)
+    vae, seeds = job.model.spec.vae, [job.seed + index for index in indices]
+    start = job.start_at(width, height)
+    if start is not None:
+        return run_pass(job, job.first_pass, seeds, start.latents(seeds), outside, start)
+    empty = torch.zeros(len(seeds), vae.latent_channels, height // vae.downscale, width // vae.downscale)
+    return run_pass(job, job.first_pass, seeds, empty, outside)
 
 
-def finish(job: Job, indices: range, latents: Tensor, outside: Outside) -> Iterator[Picture]:
-    """Decodes one by one, so that the first picture is there before the last one is decoded."""
+def finish(
+    job: Job, options: GenerationOptions, indices: range, latents: Tensor, outside: Outside
+) -> Iterator[Picture]:
+    """Decodes one by one, so that the first picture is there before the last one is decoded; `options` goes into the metadata."""
+    height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
+    start = job.start_at(width, height)
     for done, (index, latent) in enumerate(zip(indices, latents, strict=True), start=1):
-        if job.options.only not in (None, index):
+        if options.only not in (None, index):
             continue
         if outside.cancel is not None:
             outside.cancel.check()
         with torch.inference_mode():
             image = to_pil(decode(job.model.vae, latent[None]))[0]
-        if outside.on_progress is not None:
-            outside.on_progress(
-                Progress(
-                    phase="decoding", batch=outside.batch, batches=outside.batches, step=done, steps=len(indices)
-                )
-            )
+        outside.decoded(done, len(indices))
         yield Picture(
-            image=image,
+            image=start.put_back(image) if start else image,
             seed=job.seed + index,
             request_seed=job.seed,
-            parameters=to_parameters(job.options, index, facts(job)),
+            parameters=to_parameters(options, index, facts(job)),
         )
 
 

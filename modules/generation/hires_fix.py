@@ -1,0 +1,62 @@
+"""HiresFix: enlarge the first pass and sample again at the larger size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modules.core.errors import LightDiffusionError
+from modules.generation.job import Job
+from modules.generation.latents import decode, encode
+from modules.generation.metadata import sampler_and_scheduler
+from modules.generation.options import LATENT_METHODS, HiresOptions
+from modules.generation.sampling_pass import Outside, PassSettings, run_pass
+from modules.images.convert import to_pil, to_tensor
+from modules.images.resize import resize_image, resize_latent
+
+
+def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:
+    """Clean latents of the first pass -> clean latents at the target size; the noise comes from the pictures' own seeds."""
+    width, height = hires_size(job, hires)
+    enlarged = enlarge(job, hires, latents, width, height)
+    seeds = [job.seed + index for index in indices]
+    return run_pass(job, hires_settings(job, hires), seeds, enlarged, outside, job.start_at(width, height))
+
+
+def hires_size(job: Job, hires: HiresOptions) -> tuple[int, int]:
+    options = job.options
+    if options.width is None or options.height is None:
+        raise ValueError("a job holds resolved options")
+    return hires.target(options.width, options.height)
+
+
+def hires_settings(job: Job, hires: HiresOptions) -> PassSettings:
+    """The second pass's settings; what is not set is as in the first pass."""
+    first = job.first_pass
+    sampler, scheduler = first.sampler, hires.scheduler or first.scheduler
+    if hires.sampler is not None:
+        sampler, scheduler = sampler_and_scheduler(hires.sampler, hires.scheduler or first.scheduler)
+    return PassSettings(
+        phase="hires",
+        sampler=sampler,
+        scheduler=scheduler,
+        steps=hires.steps or first.steps,
+        cfg=first.cfg if hires.cfg is None else hires.cfg,
+        denoise=hires.denoise,
+    )
+
+
+@torch.inference_mode()
+def enlarge(job: Job, hires: HiresOptions, latents: Tensor, width: int, height: int) -> Tensor:
+    """Latents at width x height pixels, resized as latents or as pictures."""
+    factor = job.model.spec.vae.downscale
+    if hires.method in LATENT_METHODS:
+        return resize_latent(latents, height // factor, width // factor, hires.method)
+    pictures = to_pil(decode(job.model.vae, latents))
+    if hires.method != "lanczos":
+        upscaler = job.session.upscaler(hires.method)
+        pictures = [upscaler(picture) for picture in pictures]
+    resized = [to_tensor(resize_image(picture, width, height)) for picture in pictures]
+    if any(not torch.isfinite(tensor).all() for tensor in resized):
+        raise LightDiffusionError(f"The upscaler {hires.method} returned NaN values; choose another --hires-method.")
+    return encode(job.model.vae, torch.cat(resized))
