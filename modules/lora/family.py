@@ -10,7 +10,7 @@ from modules.lora.parse import LoraWeight
 CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
 # Pieces of layer names that only one family has; "^" marks a piece at the start.
 FAMILY_MARKS = (
-    ("SDXL", ("^lora_te1_", "^lora_te2_", "^text_encoder_2.", "label_emb", "add_embedding")),
+    ("SDXL", ("^lora_te2_", "^text_encoder_2.", "label_emb", "add_embedding")),
     ("Flux", ("double_blocks", "single_blocks", "single_transformer_blocks")),
     ("SD3", ("joint_blocks", "attn_add_k_proj", "attn.add_k_proj")),
 )

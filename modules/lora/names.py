@@ -16,7 +16,7 @@ Part = Literal["unet", "text"]
 # What writers put before a layer's name, in the order it is taken off (dots already turned into underscores).
 PREFIXES = (
     *("base_model_model_", "lora_", "lycoris_", "model_diffusion_model_", "diffusion_model_"),
-    *("unet_", "text_encoder_", "te_"),
+    *("unet_", "text_encoder_", "te_", "te1_"),
 )
 _PACKED = ("q", "k", "v")
 
