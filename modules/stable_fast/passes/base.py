@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
+import modules.stable_fast.kernels  # noqa: F401  registers torch.ops.lightdiffusion, which the passes name
 from modules.stable_fast.sizes import Sizes
 from modules.stable_fast.staging import needs_of, stage_of
 from modules.stable_fast.verify import evaluate_on_meta
+
+aten = torch.ops.aten
 
 Rewrite = Callable[["Editor", fx.Node], bool]
 
@@ -121,3 +126,17 @@ def _sweep(by_anchor: dict[Any, list[Rule]], editor: Editor, matches: Counter[st
                 matches[rule.name] += 1
                 break
     return matches.total() > before
+
+
+def part_of(node: Any, parts: int) -> tuple[fx.Node, int] | None:
+    """(x, i) when the node is the i-th of `parts` equal pieces of x along its last dimension."""
+    if not is_call(node, operator.getitem):
+        return None
+    pieces = node.args[0]
+    if not is_call(pieces, aten.chunk.default, aten.split.Tensor):
+        return None
+    whole = pieces.args[0]
+    rank = len(shape(whole))
+    along_last = argument(pieces, 2, "dim", 0) % rank == rank - 1
+    equal = len(pieces.meta["val"]) == parts and shape(node)[-1] * parts == shape(whole)[-1]
+    return (whole, node.args[1]) if along_last and equal else None

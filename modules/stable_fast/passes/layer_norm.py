@@ -1,0 +1,50 @@
+"""LayerNorm over the last dimension becomes lightdiffusion.layer_norm, with an addition before it add_layer_norm.
+
+The addition joins only if no linear layer has taken it in already (linear_epilogue runs first: there the residual
+costs one read and no write). Not matched: norms without weight and bias, over several dimensions, or additions that
+broadcast or happen at another stage.
+"""
+
+from __future__ import annotations
+
+from operator import getitem
+
+import torch
+from torch import fx
+
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, is_call, is_tensor, same_stage, shape
+
+aten = torch.ops.aten
+LAYER_NORM = torch.ops.lightdiffusion.layer_norm.default
+ADD_LAYER_NORM = torch.ops.lightdiffusion.add_layer_norm.default
+
+
+def fuse_layer_norm(editor: Editor, norm: fx.Node) -> bool:
+    x, dims = norm.args[:2]
+    weight, bias = argument(norm, 2, "weight"), argument(norm, 3, "bias")
+    if len(dims) != 1 or weight is None or bias is None:
+        return False
+    eps = argument(norm, 4, "eps", 1e-5)
+    editor.replace(norm, editor.call(norm, LAYER_NORM, x, weight, bias, eps))
+    return True
+
+
+def fuse_add(editor: Editor, norm: fx.Node) -> bool:
+    add = norm.args[0]
+    if not is_call(add, aten.add.Tensor) or add.kwargs or not same_stage(add, norm):
+        return False
+    x, residual = add.args
+    if not (is_tensor(x) and is_tensor(residual) and shape(x) == shape(residual) == shape(add)):
+        return False
+    both = editor.call(add, ADD_LAYER_NORM, x, residual, *norm.args[1:])
+    total, normed = editor.call(add, getitem, both, 0), editor.call(add, getitem, both, 1)
+    editor.replace(norm, normed)
+    add.replace_all_uses_with(total)
+    editor.erase_unused(add)
+    return True
+
+
+PASS = FusionPass(
+    "layer_norm",
+    (Rule("layer_norm", (aten.layer_norm.default,), fuse_layer_norm), Rule("add_layer_norm", (LAYER_NORM,), fuse_add)),
+)
