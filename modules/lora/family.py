@@ -40,7 +40,9 @@ def file_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
 def model_family(spec: ModelSpec) -> str:
     """The loaded model in words; small models of a family are told by their context width."""
     width = spec.unet.context_dim
-    return spec.family if CONTEXT_FAMILIES.get(width) == spec.family else f"a small {spec.family} of context width {width}"
+    return (
+        spec.family if CONTEXT_FAMILIES.get(width) == spec.family else f"a small {spec.family} of context width {width}"
+    )
 
 
 def _has_mark(name: str, mark: str) -> bool:

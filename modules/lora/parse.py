@@ -172,10 +172,14 @@ def _check(weight: LoraWeight) -> None:
     """Refuses factors that do not multiply, by computing the change without data, and values that are not numbers."""
     try:
         delta = weight.patch.delta(torch.empty((), device="meta"))
+        rows, columns = weight.patch.size
     except (RuntimeError, IndexError) as error:
         raise ModelFileError(
             f"The LoRA is damaged: the tensors of {weight.module} do not fit each other; download it again."
         ) from error
-    rows, columns = weight.patch.size
     if delta.numel() != rows * columns:
         raise ModelFileError(f"The LoRA is damaged: {weight.module} has an unexpected shape; download it again.")
+    if not all(factor.float().isfinite().all() for factor in weight.patch.factors()):
+        raise ModelFileError(
+            f"The LoRA is damaged: {weight.module} holds a value that is not a number; use another copy of it."
+        )

@@ -33,7 +33,9 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise ModelFileError(f"The LoRA configuration in {path.name} is damaged ({error}); download it again.") from error
+        raise ModelFileError(
+            f"The LoRA configuration in {path.name} is damaged ({error}); download it again."
+        ) from error
     if not isinstance(config, dict):
         raise ModelFileError(f"The LoRA configuration in {path.name} is not a table; download it again.")
     return config

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ class Patch(ABC):
     @abstractmethod
     def delta(self, like: Tensor) -> Tensor:
         """The change at strength 1, on `like`'s device and in its type, any shape with the same number of elements."""
+
+    def factors(self) -> Iterator[Tensor]:
+        """Every tensor of the file that this patch is made of."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            members = value if isinstance(value, tuple) else (value,)
+            yield from (member for member in members if isinstance(member, Tensor))
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
         delta = self.delta(weight).reshape(weight.shape)

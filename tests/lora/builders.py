@@ -39,7 +39,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.3
 
 
-def lora(name: str, rows: int, columns: int, *, rank: int = 4, alpha: float | None = 2.0, seed: int = 0) -> dict[str, Tensor]:
+def lora(
+    name: str, rows: int, columns: int, *, rank: int = 4, alpha: float | None = 2.0, seed: int = 0
+) -> dict[str, Tensor]:
     """A kohya layer for a linear weight [rows, columns]."""
     tensors = {
         f"{name}.lora_up.weight": random(rows, rank, seed=seed),

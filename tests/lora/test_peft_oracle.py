@@ -24,7 +24,15 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
-CONVOLUTIONS = ["conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj", "conv_in"]
+CONVOLUTIONS = [
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+    "conv_in",
+]
 # As in tests/tiny.py, but with so few tokens and so narrow a text that twelve merges stay quick.
 UNETS = {False: tiny.SD1_UNET, True: replace(tiny.SD2_UNET, context_dim=64)}
 TEXTS = {False: replace(tiny.SD1_TEXT, vocab_size=100), True: replace(tiny.SD2_TEXT, width=64, heads=1, vocab_size=100)}
@@ -77,7 +85,9 @@ def our_models(unet: nn.Module, text: nn.Module, *, sd2: bool) -> tuple[ModelPat
     return ModelPatcher(ours, "cpu"), ModelPatcher(ours_text, "cpu")
 
 
-def with_adapter(model: nn.Module, targets: list[str], *, dora: bool, rslora: bool = False) -> tuple[nn.Module, dict[str, Tensor]]:
+def with_adapter(
+    model: nn.Module, targets: list[str], *, dora: bool, rslora: bool = False
+) -> tuple[nn.Module, dict[str, Tensor]]:
     config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=targets, use_dora=dora, use_rslora=rslora)
     wrapped = peft.get_peft_model(model, config)
     with torch.no_grad():
@@ -89,7 +99,9 @@ def with_adapter(model: nn.Module, targets: list[str], *, dora: bool, rslora: bo
     return wrapped, peft.get_peft_model_state_dict(wrapped)
 
 
-def merged_states(wrapped_unet: nn.Module, wrapped_text: nn.Module, *, sd2: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def merged_states(
+    wrapped_unet: nn.Module, wrapped_text: nn.Module, *, sd2: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     unet = wrapped_unet.merge_and_unload().state_dict()
     return unet_to_ldm(unet), clip_names(wrapped_text.merge_and_unload().state_dict(), sd2=sd2)
 
