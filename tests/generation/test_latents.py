@@ -1,0 +1,82 @@
+"""Decoding never gives a black picture, and tiles give nearly the whole picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.core.errors import LightDiffusionError
+from modules.generation import latents
+from tests import tiny
+
+
+def overflowing_vae() -> torch.nn.Module:
+    """A VAE whose decoder leaves float16's range, as SD1.x's own can."""
+    vae = tiny.vae()
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.mul_(1e5)
+        vae.decoder.conv_in.bias.mul_(1e5)
+    return vae
+
+
+def test_half_precision_overflow_is_decoded_again_in_float32(caplog: pytest.LogCaptureFixture) -> None:
+    vae, z = overflowing_vae(), torch.randn(1, 4, 4, 4)
+    expected = latents.decode(vae, z)
+    picture = latents.decode(vae.half(), z)
+    assert torch.isfinite(picture).all()
+    assert (picture - expected).abs().max() < 0.05
+    assert "float32" in caplog.text
+    assert next(vae.parameters()).dtype == torch.float16
+
+
+def test_a_picture_of_nans_is_an_error_and_not_a_black_file() -> None:
+    vae = tiny.vae()
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.fill_(float("nan"))
+    with pytest.raises(LightDiffusionError, match="NaN"):
+        latents.decode(vae, torch.randn(1, 4, 4, 4))
+
+
+def test_tiles_agree_with_the_whole_for_a_local_function() -> None:
+    """For a function that looks at no neighbours, tiling and feathering must change nothing."""
+
+    def local(x: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(x[:, :3].tanh(), scale_factor=8.0, mode="nearest")
+
+    x = torch.randn(2, 4, 83, 70)
+    out = latents.tiled(local, x, channels=3, scale=8, tile=32, overlap=8)
+    assert torch.allclose(out, local(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["decode", "encode"])
+def test_short_of_memory_the_vae_works_in_tiles(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = tiny.vae()
+    x = torch.rand(1, 4, 80, 72) if direction == "decode" else torch.rand(1, 3, 640, 576)
+    run = latents.decode if direction == "decode" else latents.encode
+    whole = run(vae, x)
+    calls: list[tuple[int, ...]] = []
+    monkeypatch.setattr(latents, "free_memory", lambda device: 0)
+    tiled = latents.tiled
+
+    def spy(run: object, x: Tensor, **options: object) -> Tensor:
+        calls.append(tuple(x.shape))
+        return tiled(run, x, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(latents, "tiled", spy)
+    pieces = run(vae, x)
+    assert calls and pieces.shape == whole.shape and torch.isfinite(pieces).all()
+    assert torch.corrcoef(torch.stack([pieces.flatten(), whole.flatten()]))[0, 1] > 0.8
+
+
+def test_out_of_memory_on_the_device_falls_back_to_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = tiny.vae()
+    decode = vae.decode
+
+    def small_only(z: Tensor) -> Tensor:
+        if z.shape[-1] > latents.TILE:
+            raise torch.OutOfMemoryError("pretended")
+        return decode(z)
+
+    monkeypatch.setattr(vae, "decode", small_only)
+    assert latents.decode(vae, torch.randn(1, 4, 8, 100)).shape == (1, 3, 64, 800)

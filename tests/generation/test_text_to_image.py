@@ -1,0 +1,157 @@
+"""Whole generations on a tiny checkpoint: seeds, batches, guidance, cancelling, reproduction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modules.core.errors import Cancelled, ModelFileError, OptionsError, OutOfMemoryError
+from modules.core.paths import ModelFolders
+from modules.core.progress import CancelToken
+from modules.generation.metadata import from_parameters
+from modules.generation.options import GenerationOptions
+from modules.generation.progress import Progress
+from modules.generation.session import Session
+from modules.generation.text_to_image import Picture, generate
+
+
+def options(**changes: Any) -> GenerationOptions:
+    values: dict[str, Any] = {"prompt": "a cat", "width": 64, "height": 72, "steps": 3, "seed": 5, "cfg": 3.0}
+    return GenerationOptions(**values | changes)
+
+
+def make(session: Session, **changes: Any) -> list[Picture]:
+    return list(generate(options(**changes), session))
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    return np.asarray(picture.image, dtype=np.float64)
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m", "dpmpp_sde", "dpmpp_2m_cfg_pp"])
+def test_batches_equal_single_pictures(session: Session, sampler: str) -> None:
+    together = make(session, number=2, batch=2, sampler=sampler)
+    assert [picture.seed for picture in together] == [5, 6, 7, 8]
+    for picture in together:
+        alone = make(session, seed=picture.seed, sampler=sampler)[0]
+        assert np.abs(pixels(alone) - pixels(picture)).max() <= 1
+
+
+def test_pictures_of_one_request_differ(session: Session) -> None:
+    first, second = make(session, number=2)
+    assert np.abs(pixels(first) - pixels(second)).mean() > 1
+
+
+def test_the_same_request_gives_the_same_bits(session: Session) -> None:
+    assert (pixels(make(session)[0]) == pixels(make(session)[0])).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"number": 2, "batch": 2}, {"sampler": "dpmpp_2m_sde", "clip_skip": 2}])
+def test_a_picture_is_reproduced_from_its_text_bit_for_bit(session: Session, changes: dict[str, Any]) -> None:
+    picture = make(session, **changes)[-1]
+    again = list(generate(from_parameters(picture.parameters), session))
+    assert len(again) == 1 and (pixels(again[0]) == pixels(picture)).all()
+    assert again[0].parameters == picture.parameters
+
+
+def test_size_is_as_asked_and_native_by_default(session: Session) -> None:
+    assert make(session)[0].image.size == (64, 72)
+    native = make(session, width=None, height=None, steps=1)[0]
+    assert native.image.size == (512, 512)
+
+
+class CountingUNet(torch.nn.Module):
+    """Stands in front of the UNet and notes the number of rows of each evaluation."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module, self.rows = module, []
+
+    def forward(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.rows.append(x.shape[0])
+        return self.module(x, *rest)
+
+
+@pytest.mark.parametrize(("cfg", "sampler", "rows"), [(1.0, "euler", 2), (3.0, "euler", 4), (1.0, "euler_cfg_pp", 4)])
+def test_without_guidance_the_second_half_is_not_computed(
+    session: Session, monkeypatch: pytest.MonkeyPatch, cfg: float, sampler: str, rows: int
+) -> None:
+    model = session.model(options())
+    counter = CountingUNet(model.unet.module)
+    clone = model.unet.clone
+
+    def counted() -> Any:
+        twin = clone()
+        twin.module = counter
+        twin.apply = lambda: None
+        return twin
+
+    monkeypatch.setattr(model.unet, "clone", counted)
+    make(session, cfg=cfg, sampler=sampler, batch=2)
+    assert counter.rows == [rows] * 3
+
+
+def test_the_negative_prompt_matters(session: Session) -> None:
+    assert (pixels(make(session)[0]) != pixels(make(session, negative_prompt="dog")[0])).any()
+
+
+def test_progress_reports_each_step_and_each_picture(session: Session) -> None:
+    events: list[Progress] = []
+    list(generate(options(number=2), session, on_progress=events.append))
+    assert [(e.phase, e.batch, e.step) for e in events] == [
+        (phase, batch, step)
+        for batch in (1, 2)
+        for phase, step in (("sampling", 1), ("sampling", 2), ("sampling", 3), ("decoding", 1))
+    ]
+    assert all(e.denoised is not None and e.denoised.shape == (1, 4, 9, 8) for e in events if e.phase == "sampling")
+
+
+def test_cancelling_stops_after_the_step_and_keeps_what_is_finished(session: Session) -> None:
+    cancel, events, finished = CancelToken(), [], []
+
+    def on_progress(event: Progress) -> None:
+        events.append(event)
+        if event.batch == 2 and event.step == 1:
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        for picture in generate(options(number=3), session, on_progress=on_progress, cancel=cancel):
+            finished.append(picture)
+    assert len(finished) == 1
+    assert (events[-1].batch, events[-1].step) == (2, 1)
+
+
+def test_out_of_memory_is_a_sentence(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modules.generation import text_to_image
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate...")
+
+    monkeypatch.setattr(text_to_image, "run_pass", full)
+    with pytest.raises(OutOfMemoryError, match="smaller size"):
+        make(session)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"sampler": "eulr"}, OptionsError, "euler"),
+        ({"scheduler": "karas"}, OptionsError, "karras"),
+        ({"checkpoint": "none-such"}, ModelFileError, "tiny"),
+        ({"prompt": "embedding:none-such"}, (ModelFileError, OptionsError), "none-such"),
+        ({"prompt": "<lora:none-such:1>"}, ModelFileError, "none-such"),
+        ({"vae": "none-such"}, ModelFileError, "none-such"),
+        ({"clip_skip": 9}, OptionsError, "9"),
+    ],
+)
+def test_wrong_names_are_sentences(session: Session, changes: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        make(session, **changes)
+
+
+def test_no_checkpoint_at_all_is_a_sentence(model_root: Any) -> None:
+    with pytest.raises(ModelFileError, match="no checkpoint"):
+        make(Session(ModelFolders(model_root), device="cpu"))
