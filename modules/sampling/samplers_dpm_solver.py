@@ -64,7 +64,7 @@ def sample_dpm_fast(
 ) -> Tensor:
     """As many evaluations as `sigmas` has steps, over its range only: the levels in between are its own."""
     evaluations = len(sigmas) - 1
-    orders = _fast_orders(evaluations - 1)
+    orders = _fast_orders(max(evaluations - 1, 0))
     for index, (order, used) in enumerate(zip(orders, accumulate(orders), strict=True)):
         sigma, target = (
             sigmas[0] * (sigmas[-2] / sigmas[0]) ** (position / len(orders)) for position in (index, index + 1)

@@ -80,6 +80,7 @@ def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
     older_trend = (history[1] - history[2]) * (steps[0] / steps[2])
     r_0, r_1 = steps[1] / steps[0], steps[2] / steps[0]
     curvature = (trend - older_trend) / (r_0 + r_1)
+    # The curvature enters with half the weight of its integral, in every implementation in use; pictures depend on it.
     return (trend + curvature * r_0) * phi_2 - curvature * (phi_2 / length - 0.5)
 
 

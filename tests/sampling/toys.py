@@ -73,7 +73,7 @@ class Scripted:
 
 
 class Axes:
-    """Noise whose n-th draw is the n-th unit vector: with a linear denoiser, the result lists how much of each draw is left.
+    """Noise whose n-th draw is the n-th unit vector: with a linear denoiser, the result is how much of each is left.
 
     The first axis is the starting noise; the sum of squares of the result is then the exact variance of the samples.
     Brownian increments are exact too: one axis for each interval between the `times` a sampler may look at.
