@@ -79,7 +79,11 @@ def load_checkpoint(
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
         fill_network(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
         fill_network(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
-    return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, path.stem, path)
+    return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
+
+
+def _model_name(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem  # a folder's "v1.5" has no suffix to take off
 
 
 def load_vae(path: Path | str, *, device: torch.device | str, dtype: torch.dtype) -> AutoencoderKL:

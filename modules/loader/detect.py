@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.loader.foreign import SUPPORTED, embedding_by_shape, foreign_kind
+from modules.loader.key_maps import KIND_FOLDERS
 from modules.loader.parts import Parts, has_linear_projection, split_parts
 from modules.models.configs import OPENCLIP_H, TextConfig, UNetConfig, VAEConfig, default_groups, default_heads
 
@@ -82,7 +83,8 @@ def refuse_foreign(state: Mapping[str, Tensor]) -> None:
     if kind is None and embedding_by_shape(shapes_of(state)):
         kind = "a textual inversion embedding"
     if kind is not None:
-        raise ModelFileError(f"This file is {kind}, not a checkpoint we can run. {SUPPORTED}.")
+        place = f"; it belongs in {KIND_FOLDERS[kind]}" if kind in KIND_FOLDERS else ""
+        raise ModelFileError(f"This file is {kind}, not a checkpoint we can run{place}. {SUPPORTED}.")
 
 
 def _require_parts(parts: Parts, names: Iterable[str], *, has_vae: bool) -> None:

@@ -160,6 +160,9 @@ def open_folder(path: Path) -> Weights:
     """A diffusers folder as one dict with `unet.`, `vae.`, `text_encoder.` prefixes, its configs as our header text."""
     if not is_diffusers_folder(path):
         raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is no diffusers model.")
+    if not (path / "unet").is_dir():
+        pipeline = _read_config(path, "model_index.json").get("_class_name", "an unknown pipeline")
+        raise ModelFileError(f"{path.name} is a diffusers folder of {pipeline}; only SD1.x and SD2.x are supported.")
     tensors: dict[str, Tensor] = {}
     opened: list[Weights] = []
     for part, folder in _FOLDERS.items():
@@ -177,7 +180,14 @@ def open_folder(path: Path) -> Weights:
 
 def weight_files(folder: Path) -> list[Path]:
     """The weight file of one component (all its shards); full precision safetensors before fp16 before pickles."""
-    for pattern in ("*model.safetensors", "*model-?????-of-?????.safetensors", "*model.fp16.safetensors", "*model.bin"):
+    patterns = (
+        "*model.safetensors",
+        "*model-?????-of-?????.safetensors",
+        "*model.fp16.safetensors",
+        "*model.bin",
+        "*model.fp16.bin",
+    )
+    for pattern in patterns:
         if files := sorted(folder.glob(pattern)):
             return files
     raise ModelFileError(f"The diffusers folder has no weights in {folder}; download that part again.")

@@ -82,6 +82,16 @@ EMA_PIECES = (
 IGNORED_TEXT = ("position_ids", "text_projection", "logit_scale", "attn_mask", "visual.")
 IGNORED_VAE = ("loss.", "model_ema.")
 
+# Where files of other kinds belong.
+KIND_FOLDERS = {
+    "a LoRA": "models/loras",
+    "a LoRA (LyCORIS)": "models/loras",
+    "a ControlNet": "models/controlnet",
+    "a VAE": "models/vae",
+    "a textual inversion embedding": "models/embeddings",
+    "an upscaler": "models/upscalers",
+}
+
 # What a file is, by a piece of any of its names; the first match counts. "^" marks a piece at the start of a name.
 FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (

@@ -1,4 +1,4 @@
-"""The text encoders against transformers' CLIPTextModel with the same random weights, clip skip and SD2's cut included."""
+"""The text encoders against transformers' CLIPTextModel with the same random weights, clip skip and SD2's cut too."""
 
 from __future__ import annotations
 
