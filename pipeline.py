@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.progress import CancelToken
@@ -45,9 +45,16 @@ EXAMPLES = """examples:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, not after a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionsError(f"{message}; see --help.")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Options not given stay absent, so that `--from-image` keeps the picture's own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pipeline.sh",
         description="Make pictures from text with Stable Diffusion 1.x and 2.x checkpoints.",
         epilog=EXAMPLES,
@@ -55,11 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("prompt", nargs="?", help="what the picture shows")
-    parser.add_argument("width", nargs="?", type=int, help="pixels, a multiple of 8 (default: the model's native size)")
-    parser.add_argument("height", nargs="?", type=int, help="pixels, a multiple of 8 (default: the model's native size)")
-    parser.add_argument("number", nargs="?", type=int, help="how many batches (default 1)")
-    parser.add_argument("batch", nargs="?", type=int, help="pictures made together in a batch (default 1)")
+    parser.add_argument("prompt", nargs="?", default=None, help="what the picture shows")
+    parser.add_argument("width", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)")
+    parser.add_argument("height", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)")
+    parser.add_argument("number", nargs="?", default=None, type=int, help="how many batches (default 1)")
+    parser.add_argument("batch", nargs="?", default=None, type=int, help="pictures made together in a batch (default 1)")
     add_picture_options(parser.add_argument_group("picture"))
     add_model_options(parser.add_argument_group("models"))
     add_extra_passes(parser.add_argument_group("HiresFix, image to image, ControlNet"))
@@ -134,13 +141,14 @@ def add_program_options(group: argparse._ArgumentGroup) -> None:
 def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """What was given, and nothing else. A bare --stable-fast means full (its level is joined with '=')."""
     joined = ["--stable-fast=full" if argument == "--stable-fast" else argument for argument in argv]
-    return vars(build_parser().parse_args(joined))
+    given = vars(build_parser().parse_intermixed_args(joined))
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def build_options(given: dict[str, Any]) -> GenerationOptions:
     """Raises OptionsError for arguments that do not go together."""
     plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
-    plain = {name: value for name, value in given.items() if name in plain_names and value is not None}
+    plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
         from modules.generation.metadata import from_picture
 
@@ -322,8 +330,9 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    given = parse_arguments(sys.argv[1:] if argv is None else argv)
+    given: dict[str, Any] = {}
     try:
+        given = parse_arguments(sys.argv[1:] if argv is None else argv)
         if "list" in given:
             print("\n".join(list_names(given["list"])))
             return 0

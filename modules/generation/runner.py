@@ -21,7 +21,7 @@ class UNetInputs:
     """What stays the same over all steps of a batch of N pictures.
 
     context [R * N, S, D]: N conditional rows, then (R = 2) N unconditional ones.
-    concat [N, 5, h, w]: mask and masked latent of inpainting checkpoints. control: see Control.
+    concat [1 or N, 5, h, w]: mask and masked latent of inpainting checkpoints. control: see Control.
     """
 
     context: Tensor
@@ -53,4 +53,5 @@ class EagerRunner:
 
 
 def with_concat(x: Tensor, concat: Tensor | None) -> Tensor:
-    return x if concat is None else torch.cat([x, concat.to(x)], dim=1)
+    """x [N, C, h, w] with the extra channels [1 or N, K, h, w] behind its own."""
+    return x if concat is None else torch.cat([x, concat.to(x).expand(x.shape[0], -1, -1, -1)], dim=1)

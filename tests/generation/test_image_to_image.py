@@ -1,0 +1,170 @@
+"""Image to image, inpainting and HiresFix: the picture is used, the mask is kept, bad files are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from modules.core.errors import OptionsError
+from modules.core.paths import KINDS, ModelFolders
+from modules.generation.image_to_image import fill_masked, fit, inpaint_channels, open_source
+from modules.generation.latents import encode
+from modules.generation.metadata import from_parameters
+from modules.generation.options import GenerationOptions, HiresOptions, InitImage
+from modules.generation.session import Session
+from modules.generation.text_to_image import Picture, generate
+from modules.images.convert import to_tensor
+from tests import tiny
+from tests.generation.test_text_to_image import make, pixels
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 255, (9, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((64, 72), Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    picture = Image.new("L", (64, 72))
+    ImageDraw.Draw(picture).rectangle((32, 0, 63, 71), fill=255)
+    picture.save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def test_denoise_zero_returns_the_picture_through_the_autoencoder(session: Session, photo: Path) -> None:
+    picture = make(session, init=InitImage(image=photo, denoise=0.0))[0]
+    vae = session.model(GenerationOptions(prompt="x")).vae
+    expected = vae.decode(vae.encode(to_tensor(Image.open(photo)))).clamp(-1, 1)
+    assert np.abs(pixels(picture) - (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 1
+
+
+def test_the_more_denoise_the_further_from_the_picture(session: Session, photo: Path) -> None:
+    kept = pixels(make(session, init=InitImage(image=photo, denoise=0.0))[0])
+    far = [np.abs(pixels(make(session, init=InitImage(image=photo, denoise=d))[0]) - kept).mean() for d in (0.2, 0.9)]
+    assert 0 < far[0] < far[1]
+
+
+@pytest.mark.parametrize("content", ["original", "fill", "noise", "empty"])
+def test_outside_the_mask_nothing_changes(session: Session, photo: Path, mask: Path, content: str) -> None:
+    init = InitImage(image=photo, mask=mask, mask_blur=0, denoise=0.9, mask_content=content)
+    picture = pixels(make(session, init=init)[0])
+    original = np.asarray(Image.open(photo), dtype=np.float64)
+    assert (picture[:, :32] == original[:, :32]).all()
+    assert np.abs(picture[:, 32:] - original[:, 32:]).mean() > 5
+
+
+def test_batch_members_equal_single_pictures_with_noise_under_the_mask(session: Session, photo: Path, mask: Path) -> None:
+    init = InitImage(image=photo, mask=mask, mask_content="noise")
+    together = make(session, init=init, batch=2)
+    alone = make(session, init=init, seed=together[1].seed)[0]
+    assert np.abs(pixels(together[1]) - pixels(alone)).max() <= 1
+
+
+def test_filling_takes_colours_from_around_the_mask() -> None:
+    picture = Image.new("RGB", (64, 64), (200, 40, 40))
+    ImageDraw.Draw(picture).rectangle((20, 20, 40, 40), fill=(0, 0, 255))
+    mask = Image.new("L", (64, 64))
+    ImageDraw.Draw(mask).rectangle((18, 18, 42, 42), fill=255)
+    filled = np.asarray(fill_masked(picture, mask), dtype=int)
+    assert np.abs(filled - [200, 40, 40]).max() < 12
+
+
+def test_a_sideways_photo_is_turned_upright(session: Session, tmp_path: Path, photo: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to see it upright
+    upright = Image.open(photo)
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    source = open_source(InitImage(image=tmp_path / "turned.png"))
+    assert source.image.size == (64, 72)
+    assert np.abs(np.asarray(source.image, dtype=int) - np.asarray(upright, dtype=int)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda p: p.write_text("no picture"), "picture"),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40), "picture"),
+        (lambda p: None, "does not exist"),
+    ],
+)
+def test_unreadable_pictures_are_sentences(session: Session, tmp_path: Path, write: Any, words: str) -> None:
+    path = tmp_path / "broken.png"
+    write(path)
+    with pytest.raises(OptionsError, match=words):
+        make(session, init=InitImage(image=path))
+
+
+def test_a_mask_of_another_size_is_a_sentence(session: Session, photo: Path, tmp_path: Path) -> None:
+    Image.new("L", (32, 32)).save(tmp_path / "small.png")
+    with pytest.raises(OptionsError, match="32x32.*64x72"):
+        make(session, init=InitImage(image=photo, mask=tmp_path / "small.png"))
+
+
+def test_inpainting_checkpoints_get_mask_and_masked_picture(tmp_path: Path, photo: Path, mask: Path) -> None:
+    for kind in KINDS:
+        (tmp_path / "models" / kind).mkdir(parents=True)
+    tensors = tiny.checkpoint_tensors()
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    tensors[name] = torch.cat([tensors[name], torch.randn(64, 5, 3, 3).half() / 7], dim=1)
+    from safetensors.torch import save_file
+
+    save_file(tensors, tmp_path / "models" / "checkpoints" / "inpaint.safetensors")
+    session = Session(ModelFolders(tmp_path), device="cpu")
+    model = session.model(GenerationOptions(prompt="x"))
+    assert model.spec.inpaint
+    start = fit(open_source(InitImage(image=photo, mask=mask, mask_blur=0)), model.vae, 64, 72)
+    channels = inpaint_channels(model.vae, start, 64, 72)
+    picture = to_tensor(Image.open(photo))
+    picture[..., 32:] = 0.0
+    assert channels.shape == (1, 5, 9, 8)
+    assert torch.equal(channels[:, 0, :, :4], torch.zeros(1, 9, 4)) and bool((channels[:, 0, :, 4:] == 1).all())
+    assert torch.allclose(channels[:, 1:], encode(model.vae, picture), atol=1e-5)
+    for changes in ({}, {"init": InitImage(image=photo, mask=mask)}, {"init": InitImage(image=photo)}):
+        assert make(session, batch=2, **changes)[1].image.size == (64, 72)
+
+
+class TestHiresFix:
+    @pytest.mark.parametrize("method", ["lanczos", "bislerp", "nearest-exact", "bicubic-antialiased"])
+    def test_size_and_reproduction(self, session: Session, method: str) -> None:
+        picture = make(session, hires=HiresOptions(method=method, steps=2))[0]
+        assert picture.image.size == (128, 144)
+        again = list(generate(from_parameters(picture.parameters), session))[0]
+        assert (pixels(again) == pixels(picture)).all()
+
+    def test_denoise_zero_only_enlarges(self, session: Session) -> None:
+        first, second = make(session, hires=HiresOptions(denoise=0.0, keep_first_pass=True))
+        plain = first.image.resize((128, 144), Image.Resampling.LANCZOS)
+        model = session.model(GenerationOptions(prompt="x"))
+        expected = model.vae.decode(model.vae.encode(to_tensor(plain))).clamp(-1, 1)
+        assert np.abs(pixels(second) - (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 1
+
+    def test_the_kept_first_pass_is_the_picture_without_hires(self, session: Session) -> None:
+        first, _ = make(session, hires=HiresOptions(steps=1, keep_first_pass=True))
+        plain = make(session)[0]
+        assert (pixels(first) == pixels(plain)).all() and first.parameters == plain.parameters
+
+    def test_own_settings_are_used(self, session: Session) -> None:
+        phases: list[tuple[str, int]] = []
+        list(
+            generate(
+                GenerationOptions(
+                    prompt="a", width=64, height=64, seed=1, steps=2, hires=HiresOptions(steps=5, sampler="heun", cfg=1.0)
+                ),
+                session,
+                on_progress=lambda e: phases.append((e.phase, e.steps)),
+            )
+        )
+        assert ("sampling", 2) in phases and ("hires", 5) in phases
+
+    def test_the_mask_holds_in_the_second_pass(self, session: Session, photo: Path, mask: Path) -> None:
+        init = InitImage(image=photo, mask=mask, mask_blur=0)
+        picture: Picture = make(session, init=init, hires=HiresOptions(steps=2))[0]
+        enlarged = np.asarray(Image.open(photo).resize((128, 144), Image.Resampling.LANCZOS), dtype=np.float64)
+        assert np.abs(pixels(picture)[:, :54] - enlarged[:, :54]).max() <= 1

@@ -1,0 +1,250 @@
+"""The command line: what it prints, how it ends, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import pipeline
+from modules.core import paths
+from modules.generation import output
+from modules.generation.options import HiresOptions, LoraChoice
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root(model_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with one tiny checkpoint, used in place of the real one."""
+    tiny.save_checkpoint(model_root / "models" / "checkpoints" / "tiny.safetensors")
+    monkeypatch.setattr(paths, "PROJECT_ROOT", model_root)
+    monkeypatch.setattr(output, "PROJECT_ROOT", model_root)
+    return model_root
+
+
+SMALL = ["a cat", "64", "64", "1", "1", "--steps", "2", "--device", "cpu", "--quiet"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    try:
+        code = pipeline.main(list(arguments))
+    except SystemExit as stop:  # argparse
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_prints_the_path_of_each_picture_and_nothing_else(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "a cat", "64", "72", "2", "2", *SMALL[5:], "--seed", "7")
+    pictures = [Path(line) for line in out.splitlines()]
+    assert code == 0 and len(pictures) == 4 and len(set(pictures)) == 4
+    assert all(path.parent.parent == root / "output" for path in pictures)
+    assert Image.open(pictures[0]).size == (64, 72)
+    assert [path.stem.split("-")[1] for path in pictures] == ["7", "8", "9", "10"]
+
+
+def test_json_for_scripts(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *SMALL, "--json", "--seed", "3")
+    answer = json.loads(out)
+    assert code == 0 and answer["images"][0]["seed"] == 3 and Path(answer["images"][0]["path"]).exists()
+    assert answer["seconds"] > 0
+    code, out, err = run(capsys, *SMALL, "--json", "--sampler", "eulr")
+    assert code == 2 and json.loads(out)["exit_code"] == 2 and "eulr" in err
+
+
+def test_a_picture_is_made_again_from_its_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, *SMALL, "--seed", "11", "--negative", "dog", "--sampler", "DPM++ 2M SDE Karras")
+    first = out.strip()
+    code, out, _ = run(capsys, "--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0 and Path(out.strip()) != Path(first)
+    assert Image.open(out.strip()).tobytes() == Image.open(first).tobytes()
+    assert Image.open(out.strip()).info["parameters"] == Image.open(first).info["parameters"]
+    code, out, _ = run(capsys, "--from-image", first, "--seed", "12", "--device", "cpu", "--quiet")
+    assert Image.open(out.strip()).tobytes() != Image.open(first).tobytes()
+
+
+def test_reuse_seed_repeats_the_last_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, *SMALL, "--reuse-seed")
+    assert code == 2 and "no seed to reuse" in err
+    _, first, _ = run(capsys, *SMALL)
+    _, second, _ = run(capsys, *SMALL, "--reuse-seed")
+    assert Image.open(first.strip()).tobytes() == Image.open(second.strip()).tobytes()
+
+
+def test_lists(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--list", "checkpoints")[1].splitlines() == ["tiny.safetensors"]
+    assert "dpmpp_2m" in run(capsys, "--list", "samplers")[1].splitlines()
+    assert "karras" in run(capsys, "--list", "schedulers")[1].splitlines()
+    assert run(capsys, "--list", "loras") == (0, "\n", "")
+
+
+def truncated(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch /tmp/lightdiffusion-evil",)
+
+
+def lora(path: Path) -> None:
+    save_file({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 320, 1, 1)}, path)
+
+
+def sdxl(path: Path) -> None:
+    save_file(
+        {
+            "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3),
+            "conditioner.embedders.1.model.ln_final.weight": torch.zeros(1280),
+        },
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("cut.safetensors", truncated, ["cut.safetensors"]),
+        ("evil.ckpt", lambda p: torch.save({"state_dict": Evil()}, p), ["evil.ckpt", "code"]),
+        ("page.safetensors", lambda p: p.write_text("<html>404</html>"), ["page.safetensors"]),
+        ("style.safetensors", lora, ["LoRA"]),
+        ("big.safetensors", sdxl, ["SDXL"]),
+        ("empty.safetensors", lambda p: p.write_bytes(b""), ["empty.safetensors"]),
+    ],
+)
+def test_bad_checkpoints_are_one_sentence(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Any, words: list[str]
+) -> None:
+    path = root / "models" / "checkpoints" / name
+    tiny.save_checkpoint(path)
+    damage(path)
+    code, out, err = run(capsys, *SMALL, "--checkpoint", name)
+    assert code == 3 and out == "" and err.count("\n") == 1 and err.startswith("error: ")
+    assert all(word in err for word in words), err
+    assert not Path("/tmp/lightdiffusion-evil").exists()
+    assert not list((root / "output").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["a", "0", "64"], 2, ["width 0"]),
+        (["a", "7", "64"], 2, ["width 7", "multiple of 8"]),
+        (["a", "100000", "64"], 2, ["width 100000"]),
+        (["a", "--steps", "-4"], 2, ["steps -4"]),
+        (["a", "--sampler", "eulr"], 2, ["eulr", "euler"]),
+        (["a", "--scheduler", "karas"], 2, ["karas", "karras"]),
+        (["embedding:gone"], 3, ["gone"]),
+        (["a", "--lora", "gone:0.5"], 3, ["gone"]),
+        (["a", "--lora", "x:strong"], 2, ["strong"]),
+        (["a", "--denoise", "0.5"], 2, ["--img2img"]),
+        (["a", "--img2img", "gone.png"], 2, ["gone.png"]),
+        (["a", "--img2img", "gone.png", "--denoise", "2"], 2, ["denoise 2"]),
+        (["a", "--control-net", "x"], 2, ["--control-image"]),
+        (["a", "--hires-size", "big"], 2, ["big"]),
+        (["a", "--device", "tpu"], 2, ["tpu"]),
+        (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
+        ([], 2, ["prompt"]),
+        (["a", "64", "64", "1", "1", "--stepz", "3"], 2, ["--stepz"]),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: list[str]
+) -> None:
+    got, out, err = run(capsys, *arguments)
+    assert (got, out) == (code, "")
+    assert "Traceback" not in err and all(word in err for word in words), err
+
+
+def test_without_any_checkpoint_it_says_where_to_put_one(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "models" / "checkpoints" / "tiny.safetensors").unlink()
+    code, _, err = run(capsys, *SMALL, "--stable-fast")
+    assert code == 3 and "no checkpoint" in err and str(root / "models" / "checkpoints") in err
+
+
+def test_an_unwritable_output_folder_is_told_before_the_work(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "file").write_text("in the way")
+    code, _, err = run(capsys, *SMALL, "--output-dir", str(root / "file" / "out"))
+    assert code == 4 and "--output-dir" in err
+
+
+def test_a_full_disk_leaves_no_half_picture(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, out, err = run(capsys, *SMALL)
+    assert code == 4 and "disk is full" in err and out == ""
+    assert [p for p in (root / "output").rglob("*") if p.is_file()] == []
+
+
+def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from modules.core import paths; from modules.generation import output; from pathlib import Path\n"
+        f"paths.PROJECT_ROOT = output.PROJECT_ROOT = Path({str(root)!r})\n"
+        "import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
+    )
+    arguments = ["a cat", "64", "64", "500", "1", "--steps", "20", "--device", "cpu", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()  # one picture is done, the next one is under way
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "Cancelled" in err
+    assert time.monotonic() - asked < 30
+    files = [p for p in (root / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
+    assert {str(p) for p in files} == {first, *out.split()}
+    for path in files:
+        Image.open(path).load()
+
+
+def test_help_is_quick_because_it_imports_no_torch() -> None:
+    code = "import sys, pipeline\ntry: pipeline.main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--stable-fast" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("style", LoraChoice(name="style")),
+        ("style:0.8", LoraChoice(name="style", strength=0.8)),
+        ("style:0.8:0.6", LoraChoice(name="style", strength=0.8, text_strength=0.6)),
+        ("C:\\loras\\a.safetensors:0.5", LoraChoice(name="C:\\loras\\a.safetensors", strength=0.5)),
+    ],
+)
+def test_lora_arguments(text: str, expected: LoraChoice) -> None:
+    assert pipeline.parse_lora(text) == expected
+
+
+def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> None:
+    given = pipeline.parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
+    assert given["stable_fast"] == "full" and given["prompt"] == "a cat"
+    assert pipeline.parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
+
+
+def test_upstream_positionals_and_flags_become_options() -> None:
+    given = pipeline.parse_arguments(["a sunset", "1024", "768", "2", "3", "--stable-fast", "--hires-fix", "--cfg", "5"])
+    options = pipeline.build_options(given)
+    assert (options.prompt, options.width, options.height, options.number, options.batch) == ("a sunset", 1024, 768, 2, 3)
+    assert options.stable_fast == "full" and options.hires == HiresOptions() and options.cfg == 5.0
