@@ -1,0 +1,22 @@
+# The same commands as pre-commit and .ci/run; each sets up .venv first when that is needed.
+PYTHON := .venv/bin/python
+
+.PHONY: check test test-gpu test-slow bench format setup
+setup:
+	@tools/setup.sh requirements.txt requirements-dev.txt
+check: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pyright
+	$(PYTHON) -m pytest -q tests/test_import_layers.py
+format: setup
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+test:
+	./test.sh
+test-gpu:
+	./test.sh -m gpu
+test-slow:
+	./test.sh -m slow
+bench: setup
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PYTHON) -m benchmarks.$$(basename $$file .py) || exit 1; done
