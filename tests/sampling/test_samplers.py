@@ -17,7 +17,7 @@ from modules.sampling.names import SAMPLERS as IDS
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers import SAMPLERS, planned_levels
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
-from tests.sampling.toys import Curved, Recorded, Scripted, geometric, relative_error
+from tests.sampling.toys import Curved, Gaussian, Recorded, Scripted, geometric, relative_error
 
 SHAPE = (4, 6, 5)
 SCHEDULE = NoiseSchedule()
@@ -117,6 +117,18 @@ def test_a_seed_is_enough(sampler: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert torch.equal(_sample(sampler, [3]), first)
+
+
+@pytest.mark.parametrize("sampler", IDS)
+def test_zero_terminal_snr_levels_are_sampled_to_the_datas_spread(sampler: str) -> None:
+    schedule, shape = NoiseSchedule(zero_terminal_snr=True), (4, 30, 30)
+    sigmas = make_sigmas(schedule, "sgm_uniform", 30, sampler=sampler)
+    noise = ImageNoise([2], shape)
+    start = start_latent(noise.start(), sigmas, schedule)
+    result = SAMPLERS[sampler](Gaussian(spread=1.0), start, sigmas, noise=noise)
+    # From 4,500 times the data's size: dpm_adaptive tolerates 5 % at every step, LCM takes a mean at the end.
+    low, high = {"dpm_adaptive": (1.0, 2.0), "lcm": (0.4, 1.0)}.get(sampler, (0.7, 1.4))
+    assert low < float(result.std()) < high
 
 
 def test_dpm_adaptive_lets_no_image_change_another() -> None:

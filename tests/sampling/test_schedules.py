@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_euler_discrete import rescale_zero_terminal
 from scipy import stats
 
 from modules.core.errors import OptionsError
-from modules.sampling.names import SAMPLERS, SCHEDULERS
+from modules.sampling.names import SCHEDULERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 
 SCHEDULE = NoiseSchedule()
@@ -109,7 +109,7 @@ def test_the_levels_of_ddim_uniform_are_diffusers_ddim_ones() -> None:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_levels_fall_strictly_to_zero(scheduler: str, zero_terminal_snr: bool) -> None:
     schedule = NoiseSchedule(zero_terminal_snr=zero_terminal_snr)
-    for sampler in SAMPLERS:
+    for sampler in ("euler", "uni_pc"):
         for steps in (1, 2, 3, 20, 999, 1500):
             sigmas = make_sigmas(schedule, scheduler, steps, sampler=sampler)
             assert sigmas[-1] == 0.0
