@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Callable, Mapping, Protocol
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 Implementations = Mapping[str, Callable[..., Any]]
 Key = tuple[Any, ...]
+
+
+class Unsupported(Exception):
+    """An implementation cannot serve this shape on this machine; the tuner passes over it."""
 
 
 class Tuner(Protocol):
@@ -59,12 +64,12 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _capability(device_index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device_index)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _multiprocessors(device_index: int) -> int:
     return torch.cuda.get_device_properties(device_index).multi_processor_count
 
@@ -84,8 +89,9 @@ def runs_kernels(x: Tensor) -> bool:
     return x.is_cuda or INTERPRETED
 
 
-def is_hopper(x: Tensor) -> bool:
-    return _capability(x.device.index)[0] == 9
+def has_flash(x: Tensor) -> bool:
+    """PyTorch's flash attention needs Ampere or newer."""
+    return _capability(x.device.index) >= (8, 0)
 
 
 def multiprocessors(x: Tensor) -> int:
@@ -101,6 +107,16 @@ def run(op: str, key: Key, implementations: Implementations, default: str, args:
 def channels_last(x: Tensor) -> Tensor:
     """`x` itself when already NHWC in memory, else a copy that is."""
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def pixels(x: Tensor) -> Tensor:
+    """The [N * H * W, C] view of an NHWC image."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def image(rows: Tensor, like: Tensor) -> Tensor:
+    """The NHWC image [N, C, H, W] over rows [N * H * W, C], with the batch and size of `like`."""
+    return rows.view(like.shape[0], *like.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def empty_channels_last(shape: tuple[Any, ...], like: Tensor) -> Tensor:

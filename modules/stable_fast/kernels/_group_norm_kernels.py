@@ -177,7 +177,13 @@ def one_kernel_is_single_tile(hw: int, channels_per_group: int) -> bool:
 
 
 def launch_one_kernel(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool  # noqa: FBT001
+    a: Tensor,
+    b: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    eps: float,
+    silu: bool,
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     per_group = channels // num_groups
@@ -194,7 +200,13 @@ def launch_one_kernel(
 
 
 def launch_two_kernels(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool  # noqa: FBT001
+    a: Tensor,
+    b: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    eps: float,
+    silu: bool,
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     per_group = channels // num_groups

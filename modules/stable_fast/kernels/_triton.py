@@ -1,10 +1,11 @@
-"""The one place that imports Triton: a flag says whether it is there, and stand-ins let kernel files import without it."""
+"""The one place that imports Triton: a flag says if it is there, and stand-ins let kernel files import without it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Callable
+from typing import Any
 
 try:
     import triton

@@ -6,11 +6,15 @@ exponentiate in fp32, so it only changes the reference path.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import register
+from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
+from modules.stable_fast.kernels._dispatch import dtype_key, has_flash, register, run, uses_kernels
 
 
 def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
@@ -31,12 +35,61 @@ def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: boo
     return _attend_reference(q.unflatten(-1, (heads, -1)), k, v, upcast)
 
 
+def _merge_heads(y: Tensor) -> Tensor:
+    """[B, H, L, D] as the libraries return it -> [B, L, H * D]; a view when they kept the layout of q."""
+    return y.transpose(1, 2).flatten(2)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return _merge_heads(torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0])
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return _merge_heads(torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0])
+
+
+def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return _merge_heads(torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0])
+
+
+def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores in memory, softmax in fp32: for one large head (the VAE's), which the fused kernels do not fit."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    return _merge_heads(torch.matmul(scores.softmax(-1), v))
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "flash": _flash,
+    "cudnn": _cudnn,
+    "efficient": _efficient,
+} | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q [B, L, H, D], k and v [B, S, H, D], views into packed projections."""
+    key = (*q.shape, k.shape[1], dtype_key(q))
+    if q.shape[-1] > 256:
+        return run("attention_packed", key, LARGE_HEAD, "efficient", (q, k, v))
+    default = "flash" if has_flash(q) and q.shape[-1] % 8 == 0 else "efficient"
+    return run("attention_packed", key, IMPLEMENTATIONS, default, (q, k, v))
+
+
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
-    return attention_packed_qkv_reference(qkv, heads, upcast)
+    if not uses_kernels(qkv):
+        return attention_packed_qkv_reference(qkv, heads, upcast)
+    return _attend(*qkv.unflatten(-1, (3, heads, -1)).unbind(2))
 
 
 def _attention_packed_kv(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
-    return attention_packed_kv_reference(q, kv, heads, upcast)
+    if not uses_kernels(q):
+        return attention_packed_kv_reference(q, kv, heads, upcast)
+    k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
+    return _attend(q.unflatten(-1, (heads, -1)), k, v)
 
 
 def _fake_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:

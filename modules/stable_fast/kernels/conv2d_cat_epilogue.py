@@ -1,14 +1,27 @@
-"""1x1 convolution over the virtual concatenation [a | b] along channels: y = W [a; b] + bias + residual, NHWC in memory.
+"""1x1 convolution over the virtual concatenation [a | b] of channels: y = W [a; b] + bias + residual, NHWC in memory.
 
 The concatenation is never made: it is two GEMMs, the second accumulating onto the first.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import channels_last, empty_channels_last, register
+from modules.stable_fast.kernels._dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    image,
+    pixels,
+    register,
+    run,
+    uses_kernels,
+)
+from modules.stable_fast.kernels._epilogue import launch_epilogue
+from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
 
 
 def conv2d_cat_epilogue_reference(
@@ -19,8 +32,30 @@ def conv2d_cat_epilogue_reference(
     return channels_last(y if residual is None else y + residual)
 
 
+def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    """The second product accumulates in place (beta = 1) onto the first, which starts from the bias."""
+    split = a.shape[1]
+    matrix = weight.flatten(1)
+    y = F.linear(pixels(a), matrix[:, :split], bias).addmm_(pixels(b), matrix[:, split:].t())
+    return launch_epilogue(image(y, a), None, None, residual, "none")
+
+
+def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: Tile) -> Tensor:
+    flat = None if residual is None else pixels(residual)
+    return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+
+
+IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+
+
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
-    return conv2d_cat_epilogue_reference(a, b, weight, bias, residual)
+    if not uses_kernels(a):
+        return conv2d_cat_epilogue_reference(a, b, weight, bias, residual)
+    a, b = channels_last(a), channels_last(b)
+    residual = None if residual is None else channels_last(residual)
+    rows = a.numel() // a.shape[1]
+    key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
+    return run("conv2d_cat_epilogue", key, IMPLEMENTATIONS, "cublas", (a, b, weight, bias, residual))
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
-from modules.stable_fast.kernels._dispatch import channels_last, empty_channels_last, register
+from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
+from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
+from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
+from modules.stable_fast.kernels._dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    register,
+    run,
+    uses_kernels,
+)
 
 
 def conv2d_epilogue_reference(
@@ -31,6 +44,39 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel) // stride + 1
 
 
+_Conv = Callable[[Tensor, Tensor, Epilogue, int, int], Tensor]
+
+
+def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int) -> Tensor:
+    return pointwise_conv(x, weight, epilogue)
+
+
+_TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
+_CUDNN: dict[str, _Conv] = {
+    "cudnn": partial(cudnn_conv, benchmark=False),
+    "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
+}
+if HAS_CUDNN_FRONTEND:
+    _CUDNN |= {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
+
+# What may serve a convolution, by its kind: 1x1; few output pixels, where gathered patches stay small; any other.
+POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
+FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON
+SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON
+MAX_PATCH_ROWS = 2048
+
+
+def implementations_for(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[dict[str, _Conv], str]:
+    """The candidates and the default for a convolution."""
+    kernel = weight.shape[2]
+    if kernel == 1 and stride == 1 and padding == 0:
+        return POINTWISE, "cublas"
+    rows = x.shape[0] * x.shape[2] * x.shape[3] // stride**2
+    if rows <= MAX_PATCH_ROWS and weight.shape[2] == weight.shape[3]:
+        return FEW_PIXELS, "cudnn"
+    return SPATIAL, "cudnn"
+
+
 def _conv2d_epilogue(
     x: Tensor,
     weight: Tensor,
@@ -41,7 +87,15 @@ def _conv2d_epilogue(
     padding: int,
     activation: str,
 ) -> Tensor:
-    return conv2d_epilogue_reference(x, weight, bias, vector, residual, stride, padding, activation)
+    if not uses_kernels(x):
+        return conv2d_epilogue_reference(x, weight, bias, vector, residual, stride, padding, activation)
+    x, weight = channels_last(x), channels_last(weight)
+    residual = None if residual is None else channels_last(residual)
+    epilogue = Epilogue(bias, vector, residual, activation)
+    present = (bias is not None, vector is not None, residual is not None)
+    key = (*x.shape, *weight.shape[::2], stride, padding, *present, activation, dtype_key(x))
+    candidates, default = implementations_for(x, weight, stride, padding)
+    return run("conv2d_epilogue", key, candidates, default, (x, weight, epilogue, stride, padding))
 
 
 def _fake(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
-from modules.stable_fast.kernels._dispatch import register
+from modules.stable_fast.kernels._dispatch import dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels._epilogue import launch_epilogue
+from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
 
 
 def linear_epilogue_reference(
@@ -16,10 +20,33 @@ def linear_epilogue_reference(
     return y if residual is None else y + residual
 
 
+def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    """cuBLAS adds a bias by itself; anything more is one in-place pass over its result."""
+    if residual is None and activation == "none":
+        return F.linear(x, weight, bias)
+    return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
+
+
+def _triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: Tile
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    flat = None if residual is None else residual.reshape(-1, weight.shape[0])
+    return launch_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
+
+
+IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+
+
 def _linear_epilogue(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
 ) -> Tensor:
-    return linear_epilogue_reference(x, weight, bias, residual, activation)
+    if not uses_kernels(x):
+        return linear_epilogue_reference(x, weight, bias, residual, activation)
+    x = x.contiguous()
+    residual = None if residual is None else residual.contiguous()
+    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
+    return run("linear_epilogue", key, IMPLEMENTATIONS, "cublas", (x, weight, bias, residual, activation))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:

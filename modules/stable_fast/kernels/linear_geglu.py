@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import register
+from modules.stable_fast.kernels._dispatch import dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels._epilogue import launch_geglu
+from modules.stable_fast.kernels._matmul import GEGLU_TILES, Tile, launch_geglu_matmul
 
 
 def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -13,8 +17,24 @@ def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     return value * F.gelu(gate)
 
 
+def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return launch_geglu(F.linear(x, weight, bias))
+
+
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tensor:
+    y = launch_geglu_matmul(x.reshape(-1, x.shape[-1]), weight, bias, tile)
+    return y.view(*x.shape[:-1], weight.shape[0] // 2)
+
+
+IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+
+
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return linear_geglu_reference(x, weight, bias)
+    if not uses_kernels(x):
+        return linear_geglu_reference(x, weight, bias)
+    x = x.contiguous()
+    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, dtype_key(x))
+    return run("linear_geglu", key, IMPLEMENTATIONS, GEGLU_TILES[0].name, (x, weight, bias))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,11 +7,24 @@ the rounding of the summed weights.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import channels_last, empty_channels_last, register
+from modules.stable_fast.kernels._conv_libraries import bare_conv
+from modules.stable_fast.kernels._conv_matmul import CONV_TILES, launch_subpixel_conv
+from modules.stable_fast.kernels._dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    register,
+    run,
+    runs_kernels,
+    uses_kernels,
+)
+from modules.stable_fast.kernels._triton import jit, tl, triton
 
 # Rows: the two taps left for a parity; columns: which of the three original taps each one sums.
 _TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
@@ -33,8 +46,51 @@ def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     return channels_last(y if bias is None else y + bias[:, None, None])
 
 
+@jit
+def _unfold_parities_kernel(w_ptr, bias_ptr, y_ptr, elements, H, W, C, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
+    """y[n, 2i+p, 2j+q, c] = windows[n, i+p, j+q, 2p+q, c] + bias[c]."""
+    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offset < elements
+    c = offset % C
+    x = offset // C % (2 * W)
+    y = offset // (C * 2 * W) % (2 * H)
+    n = offset // (C * 4 * H * W)
+    p = y % 2
+    q = x % 2
+    window = (n * (H + 1) + y // 2 + p) * (W + 1) + x // 2 + q
+    value = tl.load(w_ptr + (window * 4 + 2 * p + q) * C + c, mask=mask)
+    if HAS_BIAS:
+        value = value.to(tl.float32) + tl.load(bias_ptr + c, mask=mask).to(tl.float32)
+    tl.store(y_ptr + offset, value.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def launch_unfold_parities(windows: Tensor, bias: Tensor | None) -> Tensor:
+    """windows [N, 4 C, H + 1, W + 1] -> [N, C, 2 H, 2 W], both NHWC in memory, bias added."""
+    batch, channels, height, width = windows.shape[0], windows.shape[1] // 4, *(s - 1 for s in windows.shape[2:])
+    assert runs_kernels(windows) and windows.is_contiguous(memory_format=torch.channels_last)
+    y = empty_channels_last((batch, channels, 2 * height, 2 * width), windows)
+    _unfold_parities_kernel[(triton.cdiv(y.numel(), 2048),)](
+        windows, y if bias is None else bias, y, y.numel(), height, width, channels,
+        HAS_BIAS=bias is not None, BLOCK=2048, num_warps=8,
+    )  # fmt: skip
+    return y
+
+
+def _cudnn(x: Tensor, weight: Tensor, bias: Tensor | None, *, benchmark: bool) -> Tensor:
+    return launch_unfold_parities(bare_conv(x, weight, 1, 1, benchmark=benchmark), bias)
+
+
+IMPLEMENTATIONS = {
+    "cudnn": partial(_cudnn, benchmark=False),
+    "cudnn_benchmark": partial(_cudnn, benchmark=True),
+} | {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
+
+
 def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return upsample_conv2d_reference(x, weight, bias)
+    if not uses_kernels(x):
+        return upsample_conv2d_reference(x, weight, bias)
+    key = (*x.shape, weight.shape[0], bias is not None, dtype_key(x))
+    return run("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", (channels_last(x), channels_last(weight), bias))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

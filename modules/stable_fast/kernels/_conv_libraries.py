@@ -1,0 +1,88 @@
+"""Convolutions by NVIDIA's libraries with our epilogue: cuDNN through PyTorch, or cuBLAS over gathered patches.
+
+cuDNN, through PyTorch, runs the bare convolution (PyTorch keeps the bias outside it); `launch_epilogue` then does bias,
+vector, residual and activation in one in-place pass.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels._conv_matmul import Epilogue
+from modules.stable_fast.kernels._dispatch import channels_last, image, pixels, runs_kernels
+from modules.stable_fast.kernels._epilogue import launch_epilogue
+from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+
+
+def bare_conv(x: Tensor, weight: Tensor, stride: int, padding: int, *, benchmark: bool) -> Tensor:
+    """cuDNN's convolution; with `benchmark` cuDNN times its own algorithms at the first call for a shape."""
+    y = torch.ops.aten.cudnn_convolution(
+        x,
+        weight,
+        [padding, padding],
+        [stride, stride],
+        [1, 1],
+        1,
+        benchmark,
+        False,
+        True,
+    )
+    return channels_last(y)
+
+
+def cudnn_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, benchmark: bool) -> Tensor:
+    y = bare_conv(x, weight, stride, padding, benchmark=benchmark)
+    return launch_epilogue(y, epilogue.bias, epilogue.vector, epilogue.residual, epilogue.activation)
+
+
+@jit
+def _patches_kernel(
+    x_ptr, y_ptr, M, H, W, C, OH, OW, STRIDE, PAD,
+    KH: tl.constexpr, KW: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    tap = tl.program_id(1)
+    sample = row // (OH * OW)
+    y = row // OW % OH * STRIDE - PAD + tap // KW
+    x = row % OW * STRIDE - PAD + tap % KW
+    inside = (row < M) & (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    c = tl.arange(0, BLOCK_C)
+    source = (((sample * H + y) * W + x) * C)[:, None] + c[None, :]
+    value = tl.load(x_ptr + source, mask=inside[:, None] & (c < C)[None, :], other=0.0)
+    target = (row.to(tl.int64) * (KH * KW) + tap) * C
+    tl.store(y_ptr + target[:, None] + c[None, :], value, mask=(row < M)[:, None] & (c < C)[None, :])
+
+
+def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
+    """[N * OH * OW, kernel^2 * C]: every output pixel's inputs side by side, in the order of a channels_last weight."""
+    assert runs_kernels(x) and x.is_contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = x.shape
+    rows = batch * size[0] * size[1]
+    y = x.new_empty((rows, kernel * kernel * channels))
+    _patches_kernel[(triton.cdiv(rows, 2), kernel * kernel)](
+        x, y, rows, height, width, channels, *size, stride, padding, KH=kernel, KW=kernel, ROWS=2,
+        BLOCK_C=next_power_of_2(channels), num_warps=4,
+    )  # fmt: skip
+    return y
+
+
+def patches_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int) -> Tensor:
+    """For few output pixels and deep weights, where cuBLAS's split of the depth beats a convolution's tiling."""
+    kernel = weight.shape[2]
+    size = tuple((extent + 2 * padding - kernel) // stride + 1 for extent in x.shape[2:])
+    patches = gather_patches(x, kernel, stride, padding, (size[0], size[1]))
+    matrix = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+    y = F.linear(patches, matrix, epilogue.bias).view(x.shape[0], *size, -1).permute(0, 3, 1, 2)
+    return launch_epilogue(y, None, epilogue.vector, epilogue.residual, epilogue.activation)
+
+
+def pointwise_conv(x: Tensor, weight: Tensor, epilogue: Epilogue) -> Tensor:
+    """A 1x1 convolution is a matrix product over the pixels."""
+    rows = pixels(x)
+    matrix = weight.flatten(1)
+    if epilogue.vector is None and epilogue.residual is None and epilogue.activation == "none":
+        return image(F.linear(rows, matrix, epilogue.bias), x)
+    y = image(F.linear(rows, matrix), x)
+    return launch_epilogue(y, epilogue.bias, epilogue.vector, epilogue.residual, epilogue.activation)
