@@ -100,6 +100,11 @@ class ModelPatcher:
         """Makes the module hold exactly this clone's patches, whichever clone was applied before."""
         self._merge(self._wanted)
 
+    def pristine(self) -> dict[str, Tensor]:
+        """Every weight as it was loaded, whatever is merged now; not to be written to."""
+        weights = self.module.named_parameters()
+        return {name: self._state.pristine.get(name, weight.detach()) for name, weight in weights}
+
     def restore(self) -> None:
         """Puts every patched weight back to the bits it was loaded with."""
         self._merge({})

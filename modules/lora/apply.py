@@ -1,4 +1,4 @@
-"""LoRA file -> patches on a model's UNet and text encoder; refuses files of another model family and reports what matched nothing."""
+"""LoRA file -> patches on UNet and text encoder; refuses files of other families, reports keys without a place."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import nn
 
 from modules.core.errors import ModelFileError
 from modules.loader.detect import ModelSpec
+from modules.loader.family import model_family
 from modules.loader.foreign import foreign_kind
 from modules.loader.patcher import ModelPatcher
 from modules.loader.state_dict import read_state_dict
-from modules.lora.family import file_family, marked_family, model_family
+from modules.lora.family import file_family, marked_family
 from modules.lora.names import Target, canonical, name_table
 from modules.lora.parse import LoraWeight, parse_lora
 from modules.lora.peft_config import read_scales

@@ -1,13 +1,12 @@
-"""Which model family a LoRA was made for, by its key names and shapes, and the name of the loaded model's own."""
+"""Which model family a LoRA was made for, by its key names and shapes."""
 
 from __future__ import annotations
 
 from modules.loader.detect import ModelSpec
+from modules.loader.family import context_family
 from modules.lora.names import canonical
 from modules.lora.parse import LoraWeight
 
-# Width of the text that cross-attention reads -> family.
-CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
 # Pieces of layer names that only one family has; "^" marks a piece at the start.
 FAMILY_MARKS = (
     ("SDXL", ("^lora_te2_", "^text_encoder_2.", "label_emb", "add_embedding")),
@@ -30,19 +29,7 @@ def file_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
     """The family in words, in the loaded model's own words when it is the same; None when nothing in the file tells."""
     # The text encoder's width is what cross-attention reads in SD1.x and SD2.x, so either one tells.
     width = _columns(weights, _CONTEXT_READERS) or _columns(weights, _TEXT_READERS)
-    if width is None:
-        return marked_family(weights)
-    if width == spec.unet.context_dim:
-        return marked_family(weights) or model_family(spec)
-    return marked_family(weights) or CONTEXT_FAMILIES.get(width, f"a model of context width {width}")
-
-
-def model_family(spec: ModelSpec) -> str:
-    """The loaded model in words; small models of a family are told by their context width."""
-    width = spec.unet.context_dim
-    return (
-        spec.family if CONTEXT_FAMILIES.get(width) == spec.family else f"a small {spec.family} of context width {width}"
-    )
+    return marked_family(weights) or (context_family(width, spec) if width is not None else None)
 
 
 def _has_mark(name: str, mark: str) -> bool:

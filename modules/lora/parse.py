@@ -48,7 +48,7 @@ _PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$
 
 @dataclass(frozen=True, eq=False)
 class LoraWeight:
-    """One changed parameter: `module` as the file names the layer, `parameter` "weight" or "bias", and the keys it came from."""
+    """One changed parameter: the layer as the file names it, "weight" or "bias", and the keys it came from."""
 
     module: str
     parameter: str

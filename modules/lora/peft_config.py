@@ -1,4 +1,4 @@
-"""Strength of PEFT layers: PEFT keeps alpha beside the weights, in adapter_config.json or, as diffusers does, in the file's header."""
+"""Scales of PEFT layers, whose alpha lies beside the weights: in adapter_config.json or in the header."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def _components(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """diffusers joins several configurations as "unet.r", "text_encoder.r", ...; here one each, by "unet." and so on."""
+    """diffusers joins configurations as "unet.r", "text_encoder.r", ...; here one each, by "unet." and so on."""
     parts: dict[str, dict[str, Any]] = {}
     for key, value in header.items():
         part, _, name = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""The maths of each LoRA kind: how it changes one weight, in the type of the weight it is given (the patcher gives fp32)."""
+"""The maths of each LoRA kind: how it changes one weight, in the type of that weight (the patcher gives fp32)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Slice = tuple[int, int, int]  # dimension, start, length
 class Patch(ABC):
     """A change of one weight, W -> W + strength * delta, or DoRA's when `magnitude` is given.
 
-    `scale` is alpha / rank. `slice` confines the change to a part of a packed weight; whoever applies the patch narrows.
+    `scale` is alpha / rank. `slice` is the part of a packed weight to change; whoever applies the patch narrows.
     """
 
     scale: float = 1.0
@@ -66,7 +66,7 @@ def _rebuild_tucker(core: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LowRank(Patch):
-    """LoRA, delta = scale * up @ down (Hu et al. 2021, arXiv 2106.09685); with `mid`, LoCon's Tucker form of a convolution."""
+    """LoRA, delta = scale * up @ down (Hu et al. 2021, arXiv 2106.09685); `mid`: LoCon's Tucker form."""
 
     up: Tensor
     down: Tensor
@@ -86,7 +86,7 @@ class LowRank(Patch):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Hadamard(Patch):
-    """LoHa, delta = scale * (a1 @ b1) * (a2 @ b2) (Hyeon-Woo et al. 2021, arXiv 2108.06098); cores are its Tucker form."""
+    """LoHa, delta = scale * (a1 @ b1) * (a2 @ b2) (Hyeon-Woo et al. 2021, arXiv 2108.06098); cores: Tucker form."""
 
     a1: Tensor
     b1: Tensor

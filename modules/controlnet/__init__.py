@@ -1,0 +1,1 @@
+"""ControlNet: loading of every layout, hints, and the residuals that steer the UNet."""

@@ -1,0 +1,110 @@
+"""Runs ControlNets beside the UNet and sums their residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+Residuals = tuple[Tensor, ...]
+
+# How much each earlier (larger, less abstract) residual is weakened in the modes that give way to the prompt.
+LAYER_DECAY = 0.825
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AppliedControl:
+    """One ControlNet with its hint [N or 1, C, H, W] in 0..1 and how strongly, when and in which mode it acts.
+
+    Modes are those of A1111's ControlNet extension: "balanced" acts on both halves of guidance alike, "prompt" weakens
+    residual i of 0..12 by 0.825 ** (12 - i), "control" does the same and leaves the unconditional half alone, so that
+    guidance multiplies the control.
+    """
+
+    network: Network
+    hint: Tensor
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: str = "balanced"
+    in_channels: int = 4
+
+    def active(self, progress: float) -> bool:
+        return self.strength != 0 and self.end > 0 and self.start <= progress <= self.end
+
+    def residuals(
+        self, x: Tensor, timestep: float, context: Tensor, progress: float, *, conditional: int | None = None
+    ) -> Residuals | None:
+        """One residual for each input block, then the middle block's; None outside start..end.
+
+        x [R * N, C, h, w] with `conditional` conditional rows first (all, when not given); an inpainting UNet's extra
+        channels are left out. The network must be of x's type.
+        """
+        if not self.active(progress):
+            return None
+        rows = x.shape[0]
+        used = min(rows, conditional) if self.mode == "control" and conditional is not None else rows
+        x, context = x[:used, : self.in_channels], context[:used]
+        timesteps = torch.full((used,), timestep, dtype=torch.float32, device=x.device)
+        outputs = self.network(x, self._hint_for(x), timesteps, context)
+        last = len(outputs) - 1
+        return tuple(_padded(out * self._weight(last - index), rows) for index, out in enumerate(outputs))
+
+    def _weight(self, layers_before_last: int) -> float:
+        return self.strength * (1.0 if self.mode == "balanced" else LAYER_DECAY**layers_before_last)
+
+    def _hint_for(self, x: Tensor) -> Tensor:
+        hint = self.hint.to(x)
+        if (hint.shape[-2], hint.shape[-1]) != (x.shape[-2] * 8, x.shape[-1] * 8):
+            raise ValueError(f"a hint of {tuple(hint.shape[-2:])} pixels for a latent of {tuple(x.shape[-2:])} cells")
+        if hint.shape[0] == 1:
+            return hint.expand(x.shape[0], -1, -1, -1)
+        return hint.repeat(x.shape[0] // hint.shape[0], 1, 1, 1)
+
+
+def _padded(residual: Tensor, rows: int) -> Tensor:
+    """Zeros for the rows that the network did not run on."""
+    missing = rows - residual.shape[0]
+    return torch.cat([residual, residual.new_zeros(missing, *residual.shape[1:])]) if missing else residual
+
+
+def sampling_progress(timestep: float, train_steps: int = 1000) -> float:
+    """0 at the noisiest training timestep, 1 at the cleanest.
+
+    This is how ComfyUI reads start and end percent: by noise level, so that they mean the same for every scheduler and
+    number of steps.
+    """
+    return min(1.0, max(0.0, 1.0 - timestep / (train_steps - 1)))
+
+
+def sum_residuals(
+    controls: Sequence[AppliedControl],
+    x: Tensor,
+    timestep: float,
+    context: Tensor,
+    progress: float,
+    *,
+    conditional: int | None = None,
+) -> Residuals | None:
+    """The sum over all ControlNets active now; None when none is."""
+    total: Residuals | None = None
+    for control in controls:
+        residuals = control.residuals(x, timestep, context, progress, conditional=conditional)
+        if residuals is not None:
+            total = residuals if total is None else tuple(a + b for a, b in zip(total, residuals, strict=True))
+    return total
+
+
+class ControlStack:
+    """All ControlNets of a batch of `pictures`, as the UNet's runner calls them."""
+
+    def __init__(self, controls: Sequence[AppliedControl], pictures: int) -> None:
+        self._controls = tuple(controls)
+        self._pictures = pictures
+
+    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> Residuals | None:
+        progress = sampling_progress(timestep)
+        return sum_residuals(self._controls, x, timestep, context, progress, conditional=self._pictures)

@@ -1,0 +1,91 @@
+"""Every ControlNet file layout -> whole weights under cldm names without a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from modules.core.errors import ModelFileError
+from modules.loader.diffusers_layout import controlnet_to_ldm
+from modules.loader.foreign import foreign_kind
+from modules.loader.parts import strip_prefix
+
+Weights = dict[str, Tensor]
+
+_PREFIX = "control_model."
+_HINT = "input_hint_block.0.weight"
+_STEM = "input_blocks.0.0"
+# Marker keys: a control-LoRA, and a net stored as its difference from the UNet it was trained on.
+_CONTROL_LORA, _DIFFERENCE = "lora_controlnet", "difference"
+_UNION_MARKS = ("task_embedding", "control_add_embedding.", "control_type_embedding")
+
+
+def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Weights:
+    """`base`: the UNet's own weights, for files that hold only what differs from them."""
+    is_difference = _DIFFERENCE in state or f"{_PREFIX}{_DIFFERENCE}" in state
+    weights = strip_prefix(state, _PREFIX) or dict(state)
+    if any(name.startswith("controlnet_cond_embedding.") for name in weights):
+        weights = controlnet_to_ldm(weights)
+    if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
+        raise ModelFileError(f"It is {_kind(weights)}; supported are ControlNets of SD1.x and SD2.x.")
+    if _CONTROL_LORA in weights:
+        return _merge_control_lora(weights, _required(base))
+    if is_difference:
+        weights.pop(_DIFFERENCE, None)
+        return _add_base(weights, _required(base))
+    return weights
+
+
+def _kind(weights: Weights) -> str:
+    if any(name.startswith(_UNION_MARKS) for name in weights):
+        return "a union ControlNet, which is not supported"
+    return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet that we read"
+
+
+def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+    if base is None:
+        raise ModelFileError("It holds only differences from a UNet; load it together with a checkpoint.")
+    return base
+
+
+def _merge_control_lora(file: Weights, base: Mapping[str, Tensor]) -> Weights:
+    """Stability's control-LoRA: the base's encoder half, plus up @ down where given, except what the file has whole."""
+    # Copies, so that a LoRA merged into the UNet in place does not reach the ControlNet.
+    encoder = {
+        name: base[name].to("cpu", copy=True) for name in base if not name.startswith(("output_blocks.", "out."))
+    }
+    merged = encoder | {name: tensor for name, tensor in file.items() if name.endswith((".weight", ".bias"))}
+    for name, down in file.items():
+        layer, _, end = name.rpartition(".")
+        if end != "down":
+            continue
+        weight = f"{layer}.weight"
+        if weight not in base or f"{layer}.up" not in file:
+            raise ModelFileError(f"Its {name} belongs to no layer of this checkpoint.")
+        merged[weight] = _plus_low_rank(base[weight], file[f"{layer}.up"], down, is_stem=layer == _STEM)
+    return merged
+
+
+def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -> Tensor:
+    up, down = up.float().flatten(1), down.float().flatten(1)
+    if is_stem:
+        weight = weight[:, : down.shape[1] // weight[0, 0].numel()]
+    if up.shape[1] != down.shape[0] or weight.numel() != up.shape[0] * down.shape[1]:
+        rows, columns = up.shape[0], down.shape[1]
+        raise ModelFileError(
+            f"It changes a layer of {rows} x {columns} weights where this checkpoint's is {list(weight.shape)}."
+        )
+    return weight.float().cpu() + (up @ down).reshape(weight.shape)
+
+
+def _add_base(weights: Weights, base: Mapping[str, Tensor]) -> Weights:
+    """The base's weight is added wherever the net has one of the same name and shape (zero convolutions have none)."""
+    added = dict(weights)
+    for name, difference in weights.items():
+        if name in base:
+            # An inpainting UNet has more input channels than the net.
+            own = base[name][:, : difference.shape[1]] if name == f"{_STEM}.weight" else base[name]
+            if own.numel() == difference.numel():
+                added[name] = own.float().cpu().reshape(difference.shape) + difference.float()
+    return added

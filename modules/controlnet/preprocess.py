@@ -1,0 +1,55 @@
+"""Picture -> hint: fitted to the size of the result, optionally reduced to its edges."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from modules.core.errors import OptionsError
+
+PREPROCESSORS = ("none", "canny")
+CANNY_LOW, CANNY_HIGH = 100.0, 200.0
+
+
+def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "none") -> Tensor:
+    """[1, 3, height, width] in 0..1; a picture of another shape loses its borders, not its proportions.
+
+    Edges are looked for at the final size, so that they are as thin there as the ControlNets were trained with.
+    """
+    if preprocessor not in PREPROCESSORS:
+        raise OptionsError(f'Unknown preprocessor "{preprocessor}"; choose one of {", ".join(PREPROCESSORS)}.')
+    fitted = ImageOps.fit(_on_black(image), (width, height), Image.Resampling.LANCZOS)
+    if preprocessor == "canny":
+        fitted = canny(fitted)
+    pixels = np.asarray(fitted, dtype=np.float32) / 255.0
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+
+
+def canny(image: Image.Image, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> Image.Image:
+    """White edges on black (Canny 1986); `low` and `high` are the hysteresis thresholds on 0..255 gradients."""
+    edges = _opencv().Canny(np.asarray(_on_black(image)), low, high)
+    return Image.fromarray(edges).convert("RGB")
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """RGB, turned as its EXIF says; transparent parts become black, which is "nothing" in every kind of hint."""
+    image = ImageOps.exif_transpose(image)
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise OptionsError(
+            "The canny preprocessor needs the package opencv-python-headless; install it with "
+            "pip install opencv-python-headless, or give a finished edge picture and no preprocessor."
+        ) from error
+    return cv2
