@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from modules.generation.options import (
 if TYPE_CHECKING:
     from modules.generation.progress import Progress
 
+ArgumentGroup = Any  # argparse does not name the type of its groups in public
 LISTS = ("checkpoints", "vae", "loras", "embeddings", "controlnet", "upscalers", "samplers", "schedulers")
 
 EXAMPLES = """examples:
@@ -63,10 +64,16 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("prompt", nargs="?", default=None, help="what the picture shows")
-    parser.add_argument("width", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)")
-    parser.add_argument("height", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)")
+    parser.add_argument(
+        "width", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)"
+    )
+    parser.add_argument(
+        "height", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)"
+    )
     parser.add_argument("number", nargs="?", default=None, type=int, help="how many batches (default 1)")
-    parser.add_argument("batch", nargs="?", default=None, type=int, help="pictures made together in a batch (default 1)")
+    parser.add_argument(
+        "batch", nargs="?", default=None, type=int, help="pictures made together in a batch (default 1)"
+    )
     add_picture_options(parser.add_argument_group("picture"))
     add_model_options(parser.add_argument_group("models"))
     add_extra_passes(parser.add_argument_group("HiresFix, image to image, ControlNet"))
@@ -75,33 +82,39 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_picture_options(group: argparse._ArgumentGroup) -> None:
+def add_picture_options(group: ArgumentGroup) -> None:
     group.add_argument("--negative", dest="negative_prompt", metavar="TEXT", help="what the picture must not show")
     group.add_argument("--seed", type=int, help="the first picture's seed; picture i uses seed + i (default: random)")
     group.add_argument("--reuse-seed", action="store_true", help="use the seed of the last run in this output folder")
     group.add_argument("--steps", type=int, help=f"sampling steps (default {default_of('steps')})")
-    group.add_argument("--cfg", type=float, help=f"guidance scale (default {default_of('cfg'):g}); 1 switches guidance off")
+    group.add_argument(
+        "--cfg", type=float, help=f"guidance scale (default {default_of('cfg'):g}); 1 switches guidance off"
+    )
     group.add_argument("--sampler", help=f"see --list samplers (default {default_of('sampler')})")
     group.add_argument("--scheduler", help="see --list schedulers (default karras)")
     group.add_argument("--clip-skip", type=int, help="1 = last text layer, 2 = the one before, ...")
     group.add_argument("--emphasis", choices=EMPHASIS_MODES, help="how (word:1.2) is read (default comfy)")
-    group.add_argument("--from-image", type=Path, metavar="PNG", help="make this picture again; other options change it")
-
-
-def add_model_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--checkpoint", "--model", metavar="NAME", help="name or path (default: your first one, else the demo)")
-    group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
-    group.add_argument("--prediction", choices=("epsilon", "v"), help="override what is detected")
     group.add_argument(
-        "--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once"
+        "--from-image", type=Path, metavar="PNG", help="make this picture again; other options change it"
     )
 
 
-def add_extra_passes(group: argparse._ArgumentGroup) -> None:
+def add_model_options(group: ArgumentGroup) -> None:
+    group.add_argument(
+        "--checkpoint", "--model", metavar="NAME", help="name or path (default: your first one, else the demo)"
+    )
+    group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
+    group.add_argument("--prediction", choices=("epsilon", "v"), help="override what is detected")
+    group.add_argument("--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once")
+
+
+def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--hires-fix", action="store_true", help="a second pass at a larger size")
     group.add_argument("--hires-scale", type=float, metavar="X", help="1 to 4 (default 2)")
     group.add_argument("--hires-size", metavar="WxH", help="target size instead of a scale")
-    group.add_argument("--hires-method", metavar="NAME", help=f"{', '.join(PIXEL_METHODS + LATENT_METHODS)}, or an upscaler file")
+    group.add_argument(
+        "--hires-method", metavar="NAME", help=f"{', '.join(PIXEL_METHODS + LATENT_METHODS)}, or an upscaler file"
+    )
     group.add_argument("--hires-steps", type=int, help="0 = as in the first pass")
     group.add_argument("--hires-denoise", type=float, help="how much the second pass may change (default 0.5)")
     group.add_argument("--hires-cfg", type=float)
@@ -117,21 +130,29 @@ def add_extra_passes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--control-net", action="append", metavar="NAME", help="may be given more than once")
     group.add_argument("--control-image", action="append", type=Path, metavar="FILE", help="one for each --control-net")
     group.add_argument("--control-strength", action="append", type=float, metavar="X")
-    group.add_argument("--control-range", action="append", metavar="START:END", help="shares of the sampling, for example 0:0.6")
+    group.add_argument(
+        "--control-range", action="append", metavar="START:END", help="shares of the sampling, for example 0:0.6"
+    )
     group.add_argument("--control-mode", choices=CONTROL_MODES)
     group.add_argument("--control-preprocessor", choices=("none", "canny"))
 
 
-def add_speed_options(group: argparse._ArgumentGroup) -> None:
+def add_speed_options(group: ArgumentGroup) -> None:
     group.add_argument(
-        "--stable-fast", choices=STABLE_FAST_LEVELS, help="accelerate; =LEVEL picks one of %(choices)s (plain flag: full)"
+        "--stable-fast",
+        choices=STABLE_FAST_LEVELS,
+        help="accelerate; =LEVEL picks one of %(choices)s (plain flag: full)",
     )
-    group.add_argument("--prio-speed", action="store_true", help="the fastest settings: Stable-Fast and a one-evaluation sampler")
+    group.add_argument(
+        "--prio-speed", action="store_true", help="the fastest settings: Stable-Fast and a one-evaluation sampler"
+    )
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    group.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: float16 on a GPU, float32 on a CPU")
+    group.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), help="default: float16 on a GPU, float32 on a CPU"
+    )
 
 
-def add_program_options(group: argparse._ArgumentGroup) -> None:
+def add_program_options(group: ArgumentGroup) -> None:
     group.add_argument("--output-dir", type=Path, metavar="DIR", help="default: output/")
     group.add_argument("--json", action="store_true", help="one JSON object on standard output instead of paths")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -220,7 +241,9 @@ def parse_init(given: dict[str, Any], base: InitImage | None) -> InitImage:
 def parse_controls(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
     nets, images = given.get("control_net", []), given.get("control_image", [])
     if len(nets) != len(images):
-        raise OptionsError(f"{len(nets)} --control-net but {len(images)} --control-image: give one picture for each net.")
+        raise OptionsError(
+            f"{len(nets)} --control-net but {len(images)} --control-image: give one picture for each net."
+        )
     strengths = given.get("control_strength", [])
     ranges = [parse_range(text) for text in given.get("control_range", [])]
     controls = []
@@ -258,7 +281,7 @@ def list_names(kind: str) -> list[str]:
 
 
 @contextmanager
-def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
+def stop_on_interrupt(cancel: CancelToken) -> Generator[None, None, None]:
     """The first Ctrl-C asks the sampler to stop after its step; the second one stops at once."""
 
     def handler(_signal: int, _frame: object) -> None:

@@ -244,7 +244,15 @@ def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> No
 
 
 def test_upstream_positionals_and_flags_become_options() -> None:
-    given = pipeline.parse_arguments(["a sunset", "1024", "768", "2", "3", "--stable-fast", "--hires-fix", "--cfg", "5"])
+    given = pipeline.parse_arguments(
+        ["a sunset", "1024", "768", "2", "3", "--stable-fast", "--hires-fix", "--cfg", "5"]
+    )
     options = pipeline.build_options(given)
-    assert (options.prompt, options.width, options.height, options.number, options.batch) == ("a sunset", 1024, 768, 2, 3)
+    assert (options.prompt, options.width, options.height, options.number, options.batch) == (
+        "a sunset",
+        1024,
+        768,
+        2,
+        3,
+    )
     assert options.stable_fast == "full" and options.hires == HiresOptions() and options.cfg == 5.0

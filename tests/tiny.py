@@ -32,7 +32,7 @@ SD2_TEXT = TextConfig(
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fresh weights of realistic size everywhere, zero-initialised layers included, so that no path is silently dead."""
+    """Fresh weights of realistic size everywhere, zero-initialised layers included: no path is silently dead."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -76,7 +76,12 @@ def checkpoint_tensors(*, sd2: bool = False, dtype: torch.dtype = torch.float16,
 
 
 def save_checkpoint(
-    path: Path, *, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0, header: dict[str, str] | None = None
+    path: Path,
+    *,
+    sd2: bool = False,
+    dtype: torch.dtype = torch.float16,
+    seed: int = 0,
+    header: dict[str, str] | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
-    """One finished sampling step: `step` counts from 1 to `steps`; `denoised` is the predicted clean latent [N, C, h, w]."""
+    """One finished sampling step, counted from 1; `denoised` is the predicted clean latent [N, C, h, w]."""
 
     step: int
     steps: int

@@ -16,7 +16,7 @@ from modules.images.resize import resize_image, resize_latent
 
 
 def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:
-    """Clean latents of the first pass -> clean latents at the target size; the noise comes from the pictures' own seeds."""
+    """Clean latents of the first pass -> of the target size; the noise comes from the pictures' own seeds."""
     width, height = hires_size(job, hires)
     enlarged = enlarge(job, hires, latents, width, height)
     seeds = [job.seed + index for index in indices]

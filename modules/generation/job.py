@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from modules.controlnet.apply import AppliedControl, ControlStack
+from modules.controlnet.preprocess import make_hint
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.metadata import sampler_and_scheduler
-from modules.generation.options import GenerationOptions, LoraChoice
+from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
+from modules.images.convert import open_image
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
+from modules.models.clip import TextModel
+from modules.models.controlnet import ControlNet
+from modules.sampling.names import uses_unconditional
 from modules.text.encode import Conditioning, encode_prompts
 from modules.text.prompt import extract_loras
+
+log = logging.getLogger(__name__)
+
+HIGHEST_CFG_PP = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedControl:
+    """One ControlNet of the request with its picture opened."""
+
+    choice: ControlChoice
+    network: ControlNet
+    image: Image.Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +50,7 @@ class Job:
     unet: ModelPatcher
     conditioning: Conditioning
     source: Source | None
+    controls: tuple[LoadedControl, ...]
 
     @property
     def device(self) -> torch.device:
@@ -72,21 +95,27 @@ class Job:
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         return inpaint_channels(self.model.vae, start, width, height)
 
-    def control_for(self, latent: Tensor) -> None:
-        return None
+    def control_for(self, latent: Tensor) -> ControlStack | None:
+        """The ControlNets with their pictures fitted to this latent's size."""
+        if not self.controls:
+            return None
+        height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
+        applied = [applied_control(control, width, height, self) for control in self.controls]
+        return ControlStack(applied, pictures=latent.shape[0])
 
 
 @torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
-    """Loads what the request names; raises a LightDiffusionError for a person when something is missing or does not fit."""
-    sampler_and_scheduler(options.sampler, options.scheduler)  # a wrong name is told before minutes of loading
+    """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
+    check_sampling(options)  # a wrong name is told before minutes of loading
     source = open_source(options.init) if options.init else None
+    control_images = [open_image(choice.image) for choice in options.controls]
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
     unet, text = session.patched(model, options.loras + choices)
     conditioning = encode_prompts(
-        text.module,
+        cast(TextModel, text.module),
         model.spec.text,
         [prompt],
         [extract_loras(options.negative_prompt)[0]],
@@ -102,7 +131,34 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         unet=unet,
         conditioning=conditioning,
         source=source,
+        controls=tuple(
+            LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
+            for choice, image in zip(options.controls, control_images, strict=True)
+        ),
     )
+
+
+def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:
+    choice = control.choice
+    hint = make_hint(control.image, width, height, choice.preprocessor)
+    return AppliedControl(
+        network=control.network,
+        hint=hint.to(job.device, job.dtype),
+        strength=choice.strength,
+        start=choice.start,
+        end=choice.end,
+        mode=choice.mode,
+        in_channels=control.network.config.in_channels,
+    )
+
+
+def check_sampling(options: GenerationOptions) -> None:
+    """Raises OptionsError for unknown names; warns where a setting almost surely is not what was meant."""
+    sampler, _ = sampler_and_scheduler(options.sampler, options.scheduler)
+    if options.hires is not None and options.hires.sampler is not None:
+        sampler_and_scheduler(options.hires.sampler, options.hires.scheduler)
+    if uses_unconditional(sampler) and options.cfg > HIGHEST_CFG_PP:
+        log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)
 
 
 def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:

@@ -74,7 +74,7 @@ def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str])
 
 
 def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
-    """Ids of the sampler and the scheduler meant: the scheduler asked for, else the one in the sampler's label, else karras."""
+    """Ids of sampler and scheduler: the scheduler asked for, else the one in the sampler's label, else karras."""
     choice = resolve_sampler(sampler)
     if scheduler is None or scheduler.lower() == "automatic":
         scheduler = choice.scheduler or (scheduler or "karras")
@@ -87,7 +87,7 @@ def from_picture(path: Path) -> GenerationOptions:
 
 
 def from_parameters(text: str) -> GenerationOptions:
-    """The request that makes the picture again, from our own or A1111's text; what the text does not name is at its default.
+    """The request that makes the picture again, from our own or A1111's text; what is not named is at its default.
 
     Raises OptionsError when the text holds no settings.
     """
@@ -154,11 +154,12 @@ def _pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage) -> str:
 
 
 def _unpack(kind: type[Choice], text: str) -> Choice:
-    values = json.loads(text)
-    known = {f.name for f in fields(kind)}
-    if not isinstance(values, dict) or not set(values) <= known:
+    values: dict[str, Any] = json.loads(text)
+    if not set(values) <= {f.name for f in fields(kind)}:
         raise ValueError(f"unreadable {kind.__name__}")
-    return kind(**{k: Path(v) if k in ("image", "mask") else v for k, v in values.items()})
+    for name in {"image", "mask"} & set(values):
+        values[name] = Path(values[name])
+    return kind(**values)
 
 
 def _numbered(kind: type[Choice], info: dict[str, str], key: str) -> tuple[Choice, ...]:

@@ -1,4 +1,4 @@
-"""The one request object that crosses the front door: everything that decides a picture, validated once (no torch here)."""
+"""The request that crosses the front door: everything that decides a picture, validated once (no torch here)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accep
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
 EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
 CONTROL_MODES = ("balanced", "prompt", "control")
-LATENT_METHODS = ("nearest-exact", "bilinear", "bicubic", "area", "bislerp", "bilinear-antialiased", "bicubic-antialiased")
+LATENT_METHODS = (
+    "nearest-exact",
+    "bilinear",
+    "bicubic",
+    "area",
+    "bislerp",
+    "bilinear-antialiased",
+    "bicubic-antialiased",
+)
 PIXEL_METHODS = ("lanczos",)
 RESIZE_MODES = ("stretch", "crop", "fill")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
@@ -184,7 +192,7 @@ def default_of(name: str) -> Any:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+    if not math.isfinite(value) or not low <= value <= high:
         raise OptionsError(f"{name} {value} is out of range: choose a value from {low:g} to {high:g}.")
 
 

@@ -31,7 +31,8 @@ class OutputFolder:
                 pass
         except OSError as error:
             raise OutputError(
-                f"Pictures cannot be written to {self.folder} ({error.strerror or error}); choose another with --output-dir."
+                f"Pictures cannot be written to {self.folder} ({error.strerror or error}); "
+                "choose another folder with --output-dir."
             ) from error
 
     def save(self, picture: Picture) -> Path:
@@ -44,6 +45,10 @@ class OutputFolder:
         try:
             return int(json.loads((self.folder / LAST_SEED).read_text(encoding="utf-8"))["seed"])
         except FileNotFoundError as error:
-            raise OptionsError(f"There is no earlier picture in {self.folder}, so no seed to reuse; give one with --seed.") from error
+            raise OptionsError(
+                f"There is no earlier picture in {self.folder}, so no seed to reuse; give one with --seed."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OptionsError(f"The last seed in {self.folder / LAST_SEED} is unreadable; give one with --seed.") from error
+            raise OptionsError(
+                f"The last seed in {self.folder / LAST_SEED} is unreadable; give one with --seed."
+            ) from error

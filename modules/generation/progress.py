@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished step of batch `batch` (from 1) in `phase`; `denoised` is the predicted clean latent [N, C, h, w], for previews."""
+    """One finished step of batch `batch` (from 1); `denoised` is the predicted clean latent [N, C, h, w]."""
 
     phase: str  # "sampling", "hires" or "decoding"
     batch: int

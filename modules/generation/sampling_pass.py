@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from torch import Tensor
 from modules.core.progress import CancelToken, StepEvent
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.runner import EagerRunner, UNetInputs
-from modules.sampling.denoiser import Denoiser, Runner
+from modules.sampling.denoiser import Denoiser, Prediction, Runner
 from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.samplers import SAMPLERS, planned_levels
+from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 
 if TYPE_CHECKING:
     from modules.generation.image_to_image import Inpaint, Start
@@ -57,9 +56,7 @@ class Outside:
     def _tell(self, phase: str, step: int, steps: int, denoised: Tensor | None) -> None:
         if self.on_progress is not None:
             self.on_progress(
-                Progress(
-                    phase=phase, batch=self.batch, batches=self.batches, step=step, steps=steps, denoised=denoised
-                )
+                Progress(phase=phase, batch=self.batch, batches=self.batches, step=step, steps=steps, denoised=denoised)
             )
 
 
@@ -77,18 +74,22 @@ def run_pass(
     `start` is the picture this pass repaints, if any: outside its mask the result is the picture's own latent.
     """
     schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
-    sigmas = make_sigmas(schedule, settings.scheduler, settings.steps, sampler=settings.sampler, denoise=settings.denoise)
+    sigmas = make_sigmas(
+        schedule, settings.scheduler, settings.steps, sampler=settings.sampler, denoise=settings.denoise
+    )
     latent = latent.to(job.device, torch.float32)
     if len(sigmas) < 2:
         return latent
     noise = ImageNoise(seeds, tuple(latent.shape[1:]))
     first_noise = noise.start().to(latent)
-    runner = prepare_runner(job, settings, latent, start, [schedule.sigma_to_t(sigma) for sigma in sigmas[:-1]])
-    denoise = GuidedDenoiser(Denoiser(runner, schedule, job.model.spec.prediction), settings.cfg)
+    timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, sigmas)]
+    runner = prepare_runner(job, settings, latent, start, timesteps)
+    prediction: Prediction = "v" if job.model.spec.prediction == "v" else "epsilon"
+    denoise = GuidedDenoiser(Denoiser(runner, schedule, prediction), settings.cfg)
     inpaint = start.inpaint if start else None
     if inpaint is not None:
         denoise = MaskedDenoiser(denoise, inpaint, first_noise)
-    x = noise_latent(latent, first_noise, sigmas[0], schedule.sigma_max)
+    x = start_latent(first_noise, sigmas, schedule, latent)
     result = SAMPLERS[settings.sampler](
         denoise, x, sigmas, noise=noise, on_step=lambda event: outside.sampled(settings.phase, event)
     )
@@ -109,13 +110,6 @@ def prepare_runner(
     runner: Runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(inputs, timesteps)
     return runner
-
-
-def noise_latent(latent: Tensor, noise: Tensor, sigma: float, sigma_max: float) -> Tensor:
-    """Where sampling starts. At the schedule's end the latent no longer shows, and ComfyUI scales the noise to the
-    variance the network saw in training, sqrt(1 + sigma^2)."""
-    full = sigma > sigma_max or math.isclose(sigma, sigma_max, rel_tol=1e-5)
-    return latent + noise * (math.sqrt(1.0 + sigma**2) if full else sigma)
 
 
 class MaskedDenoiser:

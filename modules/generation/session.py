@@ -1,4 +1,4 @@
-"""What is kept between requests: the loaded checkpoint, its patches and accelerators, as an object and never as a global."""
+"""What is kept between requests: the loaded checkpoint, its patches and accelerators, in an object."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 import torch
 
+from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.images.upscale import Upscaler, load_upscaler
+from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
+from modules.models.controlnet import ControlNet
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
@@ -38,6 +40,7 @@ class Session:
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
         self._loras: dict[tuple[Path, int], LoraPatches] = {}
+        self._controlnets: dict[Path, ControlNet] = {}
         self._key: tuple[Path, Path | None, str | None] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
@@ -68,7 +71,7 @@ class Session:
         return self.folders.find("checkpoints", (own or names)[0])
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
-        """UNet and text encoder holding exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
+        """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
         unet, text = model.unet.clone(), model.text.clone()
         for choice in loras:
             patches = self._lora(model, choice.name)
@@ -85,6 +88,15 @@ class Session:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
         return self._loras[key]
 
+    def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
+        """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
+        path = self.folders.find("controlnet", name)
+        if path not in self._controlnets:
+            self._controlnets[path] = load_controlnet(
+                path, model.spec, self.device, self.dtype, base=model.unet.pristine()
+            )
+        return self._controlnets[path]
+
     def upscaler(self, name: str) -> Upscaler:
         """A pixel upscaler (ESRGAN and its kin) by file name or path."""
         return load_upscaler(self.folders.find("upscalers", name), self.device)
@@ -94,6 +106,7 @@ class Session:
         self._model = None
         self._key = None
         self._loras.clear()
+        self._controlnets.clear()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -81,7 +81,7 @@ def first_pass(job: Job, indices: range, width: int, height: int, outside: Outsi
 def finish(
     job: Job, options: GenerationOptions, indices: range, latents: Tensor, outside: Outside
 ) -> Iterator[Picture]:
-    """Decodes one by one, so that the first picture is there before the last one is decoded; `options` goes into the metadata."""
+    """Decodes one by one, so that the first picture is there early; `options` goes into the metadata."""
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
     for done, (index, latent) in enumerate(zip(indices, latents, strict=True), start=1):
@@ -113,7 +113,7 @@ def facts(job: Job) -> dict[str, str]:
 
 
 @contextmanager
-def memory_errors_for_people(session: Session) -> Iterator[None]:
+def memory_errors_for_people(session: Session) -> Generator[None, None, None]:
     """Turns torch's out-of-memory errors into one sentence, after giving the memory back."""
     try:
         yield

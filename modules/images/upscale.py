@@ -15,7 +15,7 @@ Upscaler = Callable[[Image.Image], Image.Image]
 
 
 def load_upscaler(path: Path, device: torch.device) -> Upscaler:
-    """A function from a picture to a larger one; raises ModelFileError without spandrel or for a file it does not know."""
+    """A function from a picture to a larger one; ModelFileError without spandrel or for a file it does not know."""
     try:
         import spandrel
     except ImportError as error:

@@ -85,7 +85,10 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the cells of a feature map [B, C, h, w]; SD2.x projects with linear layers, SD1.x with 1x1 convolutions."""
+    """A transformer block over the cells of a feature map [B, C, h, w].
+
+    SD2.x projects into it with linear layers, SD1.x with 1x1 convolutions.
+    """
 
     def __init__(self, width: int, config: UNetConfig) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ class ClipTextModel(nn.Module):
         self.text_model = ClipTextTransformer(config)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids [B, L] -> embeddings [B, L, width], positions not yet added (textual inversion replaces rows here)."""
+        """Token ids [B, L] -> embeddings [B, L, width] without positions (textual inversion replaces rows here)."""
         return self.text_model.embeddings.token_embedding(ids)
 
     def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:

@@ -1,4 +1,7 @@
-"""SD1.x / SD2.x network variants as frozen data; what shapes cannot tell (heads, groups) is derived by rules that give SD1.x's constants at SD1.x's widths."""
+"""SD1.x / SD2.x network variants as frozen data.
+
+What shapes cannot tell (heads, groups) follows rules that give SD1.x's constants at SD1.x's widths.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 class UNetConfig:
     """Shape of a latent-diffusion UNet: two (`res_blocks`) residual blocks at each of `len(channels)` levels.
 
-    `heads` fixes the number of attention heads at every level (SD1.x); `head_dim` fixes the width of a head instead (SD2.x).
+    `heads` fixes the number of attention heads at every level (SD1.x), `head_dim` the width of a head instead (SD2.x).
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -34,7 +37,7 @@ class UNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """Shape of the KL autoencoder: one factor-two step between levels, so `2 ** (len(channels) - 1)` pixels a latent cell."""
+    """Shape of the KL autoencoder: a factor of two between levels."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
     res_blocks: int = 2
@@ -49,7 +52,10 @@ class VAEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Shape of a CLIP text encoder; `layout` names the checkpoint's key style, `skip` the layers the model family leaves out by itself."""
+    """Shape of a CLIP text encoder.
+
+    `layout` names the checkpoint's key style, `skip` the last layers that the model family leaves out by itself.
+    """
 
     layout: str = "clip"  # "clip" (SD1.x, Hugging Face names) or "openclip" (SD2.x, resblocks names)
     width: int = 768

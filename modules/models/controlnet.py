@@ -39,7 +39,8 @@ class ControlNet(nn.Module):
     def forward(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         """Residuals for each input block of the UNet, then for its middle block.
 
-        x [B, in_channels, h, w], hint [B, hint_channels, 8h, 8w] in 0..1, timesteps [B] float32, context [B, S, context_dim].
+        x [B, in_channels, h, w], hint [B, hint_channels, 8h, 8w] in 0..1, timesteps [B] float32,
+        context [B, S, context_dim].
         """
         time = self.time_embed(timestep_embedding(timesteps, self.config.channels[0]).to(x.dtype))
         guidance = self.input_hint_block(hint)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding, cosines first: timesteps [B] float32 -> [B, width] float32 (Ho et al. 2020, arXiv 2006.11239)."""
+    """Sinusoids, cosines first: timesteps [B] float32 -> [B, width] float32 (Ho et al. 2020, arXiv 2006.11239)."""
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
     angles = timesteps.float()[:, None] * exponents.exp()[None]

@@ -97,8 +97,9 @@ class UNet(nn.Module):
     ) -> Tensor:
         """One evaluation of the network.
 
-        x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim] -> [B, out_channels, h, w].
-        `control`: one residual for each input block, then one for the middle block (a ControlNet's output, in its order).
+        x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
+        -> [B, out_channels, h, w]. `control`: one residual for each input block, then one for the middle block
+        (a ControlNet's output, in its order).
         """
         embedding = timestep_embedding(timesteps, self.config.channels[0])
         time = self.time_embed(embedding.to(x.dtype))

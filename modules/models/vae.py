@@ -127,7 +127,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent [B, latent_channels, h, w] -> picture [B, 3, 8h, 8w]; `up` is numbered from the finest level, as in the checkpoint."""
+    """Latent [B, latent_channels, h, w] -> picture [B, 3, 8h, 8w].
+
+    `up` is numbered from the finest level, as in the checkpoint.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -154,7 +157,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """KL autoencoder of latent diffusion (arXiv 2112.10752). Latents here are raw: callers apply `config.scale_factor`."""
+    """KL autoencoder of latent diffusion (arXiv 2112.10752); latents are raw, callers apply `config.scale_factor`."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

@@ -60,7 +60,9 @@ def test_outside_the_mask_nothing_changes(session: Session, photo: Path, mask: P
     assert np.abs(picture[:, 32:] - original[:, 32:]).mean() > 5
 
 
-def test_batch_members_equal_single_pictures_with_noise_under_the_mask(session: Session, photo: Path, mask: Path) -> None:
+def test_batch_members_equal_single_pictures_with_noise_under_the_mask(
+    session: Session, photo: Path, mask: Path
+) -> None:
     init = InitImage(image=photo, mask=mask, mask_content="noise")
     together = make(session, init=init, batch=2)
     alone = make(session, init=init, seed=together[1].seed)[0]
@@ -155,7 +157,12 @@ class TestHiresFix:
         list(
             generate(
                 GenerationOptions(
-                    prompt="a", width=64, height=64, seed=1, steps=2, hires=HiresOptions(steps=5, sampler="heun", cfg=1.0)
+                    prompt="a",
+                    width=64,
+                    height=64,
+                    seed=1,
+                    steps=2,
+                    hires=HiresOptions(steps=5, sampler="heun", cfg=1.0),
                 ),
                 session,
                 on_progress=lambda e: phases.append((e.phase, e.steps)),
