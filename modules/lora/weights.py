@@ -29,8 +29,8 @@ class Patch(ABC):
         """Rows and columns of the weight this was made for, all dimensions after the first flattened."""
 
     @abstractmethod
-    def delta(self, like: Tensor) -> Tensor:
-        """The change at strength 1, on `like`'s device and in its type, any shape with the same number of elements."""
+    def product(self, like: Tensor) -> Tensor:
+        """delta / scale on `like`'s device and in its type; any shape with the weight's number of elements."""
 
     def factors(self) -> Iterator[Tensor]:
         """Every tensor of the file that this patch is made of."""
@@ -40,10 +40,11 @@ class Patch(ABC):
             yield from (member for member in members if isinstance(member, Tensor))
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
-        delta = self.delta(weight).reshape(weight.shape)
+        product = self.product(weight).reshape(weight.shape)
         if self.magnitude is None:
-            return torch.add(weight, delta, alpha=strength)
-        return torch.lerp(weight, decompose(weight + delta, self.magnitude.to(weight)), strength)
+            return torch.add(weight, product, alpha=self.scale * strength)
+        changed = torch.add(weight, product, alpha=self.scale)
+        return torch.lerp(weight, decompose(changed, self.magnitude.to(weight)), strength)
 
 
 def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -77,11 +78,11 @@ class LowRank(Patch):
         area = self.mid[0, 0].numel() if self.mid is not None else 1
         return self.up.shape[0], self.down[0].numel() * area
 
-    def delta(self, like: Tensor) -> Tensor:
+    def product(self, like: Tensor) -> Tensor:
         up, down = self.up.to(like).flatten(1), self.down.to(like).flatten(1)
         if self.mid is not None:
-            return _rebuild_tucker(self.mid.to(like), up.T, down) * self.scale
-        return up @ down * self.scale
+            return _rebuild_tucker(self.mid.to(like), up.T, down)
+        return up @ down
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,11 +102,11 @@ class Hadamard(Patch):
             return self.a1.shape[0], self.b1.shape[1]
         return self.a1.shape[1], self.b1.shape[1] * self.core1[0, 0].numel()
 
-    def delta(self, like: Tensor) -> Tensor:
+    def product(self, like: Tensor) -> Tensor:
         a1, b1, a2, b2 = (factor.to(like) for factor in (self.a1, self.b1, self.a2, self.b2))
         if self.core1 is None or self.core2 is None:
-            return (a1 @ b1) * (a2 @ b2) * self.scale
-        return _rebuild_tucker(self.core1.to(like), a1, b1) * _rebuild_tucker(self.core2.to(like), a2, b2) * self.scale
+            return (a1 @ b1) * (a2 @ b2)
+        return _rebuild_tucker(self.core1.to(like), a1, b1) * _rebuild_tucker(self.core2.to(like), a2, b2)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,11 +124,11 @@ class Kronecker(Patch):
         left, right = _factor_size(self.left), _factor_size(self.right)
         return left[0] * right[0], left[1] * right[1]
 
-    def delta(self, like: Tensor) -> Tensor:
+    def product(self, like: Tensor) -> Tensor:
         left = _whole(tuple(factor.to(like) for factor in self.left))
         right = _whole(tuple(factor.to(like) for factor in self.right))
         left = left.reshape(left.shape + (1,) * (right.ndim - left.ndim))
-        return torch.kron(left, right.contiguous()) * self.scale
+        return torch.kron(left, right.contiguous())
 
 
 def _whole(factors: tuple[Tensor, ...]) -> Tensor:
@@ -153,5 +154,5 @@ class Difference(Patch):
     def size(self) -> tuple[int, int]:
         return self.difference.shape[0], self.difference[0].numel()
 
-    def delta(self, like: Tensor) -> Tensor:
-        return self.difference.to(like) * self.scale
+    def product(self, like: Tensor) -> Tensor:
+        return self.difference.to(like)

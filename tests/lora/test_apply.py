@@ -1,4 +1,4 @@
-"""Patches on a whole model: on, off and on again, several at once, other families, damaged files, keys without a place."""
+"""Patches on a whole model: on, off, on again, several at once, other families, damaged files, unmatched keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks against PEFT: the same adapter merged by PEFT in diffusers' and transformers' models and by us, in every layout they write."""
+"""Whole networks against PEFT: one adapter, merged by PEFT and by us, in every layout that is in use."""
 
 from __future__ import annotations
 
