@@ -11,7 +11,8 @@ def context_family(width: int, spec: ModelSpec) -> str:
     """The family of an add-on made for this width, in the loaded model's own words when it is the same."""
     if width == spec.unet.context_dim:
         return model_family(spec)
-    return CONTEXT_FAMILIES.get(width, f"a model of context width {width}")
+    family = CONTEXT_FAMILIES.get(width, f"a model of context width {width}")
+    return f"full-size {family}" if family == spec.family else family
 
 
 def model_family(spec: ModelSpec) -> str:
