@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import pipeline
+from cli.arguments import parse_arguments
+from cli.requests import build_options, parse_lora
 from modules.core import paths
 from modules.generation import output
 from modules.generation.options import HiresOptions, LoraChoice
@@ -234,20 +236,18 @@ def test_help_is_quick_because_it_imports_no_torch() -> None:
     ],
 )
 def test_lora_arguments(text: str, expected: LoraChoice) -> None:
-    assert pipeline.parse_lora(text) == expected
+    assert parse_lora(text) == expected
 
 
 def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> None:
-    given = pipeline.parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
+    given = parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
     assert given["stable_fast"] == "full" and given["prompt"] == "a cat"
-    assert pipeline.parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
+    assert parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
 
 
 def test_upstream_positionals_and_flags_become_options() -> None:
-    given = pipeline.parse_arguments(
-        ["a sunset", "1024", "768", "2", "3", "--stable-fast", "--hires-fix", "--cfg", "5"]
-    )
-    options = pipeline.build_options(given)
+    given = parse_arguments(["a sunset", "1024", "768", "2", "3", "--stable-fast", "--hires-fix", "--cfg", "5"])
+    options = build_options(given)
     assert (options.prompt, options.width, options.height, options.number, options.batch) == (
         "a sunset",
         1024,

@@ -114,6 +114,8 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
     unet, text = session.patched(model, options.loras + choices)
+    if options.stable_fast != "off":
+        unet = session.accelerated(unet, options.stable_fast)
     conditioning = encode_prompts(
         cast(TextModel, text.module),
         model.spec.text,

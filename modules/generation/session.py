@@ -19,6 +19,7 @@ from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
+from modules.stable_fast import Report, StableFastConfig, StableFastPatcher
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
@@ -40,6 +41,7 @@ class Session:
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
         self._loras: dict[tuple[Path, int], LoraPatches] = {}
+        self._stable_fast: StableFastPatcher | None = None
         self._controlnets: dict[Path, ControlNet] = {}
         self._key: tuple[Path, Path | None, str | None] | None = None
 
@@ -88,6 +90,24 @@ class Session:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
         return self._loras[key]
 
+    def accelerated(self, unet: ModelPatcher, level: str) -> ModelPatcher:
+        """The UNet behind Stable-Fast at this level; what was compiled is kept as long as level and checkpoint stay."""
+        if self._stable_fast is None or self._stable_fast.config.level != level:
+            self._release_stable_fast()
+            self._stable_fast = StableFastPatcher(StableFastConfig(level=level))
+        return self._stable_fast.apply(unet)
+
+    @property
+    def stable_fast_report(self) -> Report | None:
+        """What Stable-Fast did so far; None while it is off."""
+        runner = self._stable_fast.runner if self._stable_fast else None
+        return runner.report if runner else None
+
+    def _release_stable_fast(self) -> None:
+        if self._stable_fast is not None:
+            self._stable_fast.release()
+            self._stable_fast = None
+
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
         """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
         path = self.folders.find("controlnet", name)
@@ -103,6 +123,7 @@ class Session:
 
     def free(self) -> None:
         """Lets go of the loaded models and gives their memory back."""
+        self._release_stable_fast()
         self._model = None
         self._key = None
         self._loras.clear()

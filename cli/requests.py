@@ -1,0 +1,120 @@
+"""Arguments that were given -> one GenerationOptions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from modules.core.errors import OptionsError
+from modules.generation.options import (
+    ControlChoice,
+    GenerationOptions,
+    HiresOptions,
+    InitImage,
+    LoraChoice,
+)
+
+
+def build_options(given: dict[str, Any]) -> GenerationOptions:
+    """Raises OptionsError for arguments that do not go together."""
+    plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
+    plain = {name: value for name, value in given.items() if name in plain_names}
+    if "from_image" in given:
+        from modules.generation.metadata import from_picture
+
+        options = replace(from_picture(given["from_image"]), **plain)
+    elif plain.get("prompt") is None:
+        raise OptionsError('A prompt is needed, for example: pipeline.sh "a red circle on a blue background"')
+    else:
+        options = GenerationOptions(**plain)
+    if given.get("prio_speed"):
+        options = replace(options, **{"stable_fast": "full", "sampler": "dpmpp_2m"} | plain)
+    return replace(options, **extra_passes(given, options))
+
+
+def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str, Any]:
+    """LoRA, HiresFix, image to image and ControlNet as far as they are given."""
+    extra: dict[str, Any] = {}
+    if "lora" in given:
+        extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
+    if given.get("hires_fix") or any(name.startswith("hires_") for name in given):
+        extra["hires"] = parse_hires(given, options.hires or HiresOptions())
+    if "img2img" in given or options.init is not None:
+        extra["init"] = parse_init(given, options.init)
+    elif "denoise" in given or "mask" in given:
+        raise OptionsError("--denoise and --mask need a picture to start from: give it with --img2img FILE.")
+    if "control_net" in given or "control_image" in given:
+        extra["controls"] = parse_controls(given)
+    return extra
+
+
+def parse_lora(text: str) -> LoraChoice:
+    """NAME[:STRENGTH[:TEXT]]; a Windows path's drive colon is no separator."""
+    name, numbers = text, []
+    while len(numbers) < 2 and ":" in name:
+        head, _, tail = name.rpartition(":")
+        try:
+            numbers.insert(0, float(tail))
+        except ValueError:
+            if tail.startswith(("\\", "/")):
+                break
+            raise OptionsError(f"--lora {text}: {tail!r} is no number; write NAME:0.8 or NAME:0.8:0.6.") from None
+        name = head
+    return LoraChoice(name=name, **dict(zip(("strength", "text_strength"), numbers, strict=False)))
+
+
+def parse_hires(given: dict[str, Any], base: HiresOptions) -> HiresOptions:
+    renamed = {name.removeprefix("hires_"): value for name, value in given.items() if name.startswith("hires_")}
+    renamed.pop("fix", None)
+    if "size" in renamed:
+        renamed |= zip(("width", "height"), parse_size(renamed.pop("size")), strict=True)
+    if given.get("keep_first_pass"):
+        renamed["keep_first_pass"] = True
+    return replace(base, **renamed)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    width, separator, height = text.lower().partition("x")
+    if not (separator and width.isdecimal() and height.isdecimal()):
+        raise OptionsError(f"--hires-size {text}: write it as WIDTHxHEIGHT, for example 1024x768.")
+    return int(width), int(height)
+
+
+def parse_init(given: dict[str, Any], base: InitImage | None) -> InitImage:
+    names = {"img2img": "image", "resize_mode": "resize", "denoise": "denoise", "mask": "mask"}
+    names |= {"mask_blur": "mask_blur", "mask_content": "mask_content"}
+    values = {field: given[name] for name, field in names.items() if name in given}
+    return replace(base, **values) if base else InitImage(**values)
+
+
+def parse_controls(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
+    nets, images = given.get("control_net", []), given.get("control_image", [])
+    if len(nets) != len(images):
+        raise OptionsError(
+            f"{len(nets)} --control-net but {len(images)} --control-image: give one picture for each net."
+        )
+    strengths = given.get("control_strength", [])
+    ranges = [parse_range(text) for text in given.get("control_range", [])]
+    controls = []
+    for index, (net, image) in enumerate(zip(nets, images, strict=True)):
+        start, end = ranges[index] if index < len(ranges) else (0.0, 1.0)
+        controls.append(
+            ControlChoice(
+                name=net,
+                image=image,
+                strength=strengths[index] if index < len(strengths) else 1.0,
+                start=start,
+                end=end,
+                mode=given.get("control_mode", "balanced"),
+                preprocessor=given.get("control_preprocessor", "none"),
+            )
+        )
+    return tuple(controls)
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    start, _, end = text.partition(":")
+    try:
+        return float(start), float(end)
+    except ValueError:
+        raise OptionsError(f"--control-range {text}: write it as START:END, for example 0:0.6.") from None

@@ -1,0 +1,117 @@
+"""The same request with and without Stable-Fast: times, memory, difference, and both pictures side by side."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from modules.core.device import memory_report
+from modules.core.progress import CancelToken
+from modules.generation.options import GenerationOptions
+from modules.generation.progress import OnProgress
+from modules.generation.session import Session
+from modules.generation.text_to_image import Picture, generate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One side: seconds for the first picture (warm-up included) and for the next one, peak bytes while it ran."""
+
+    level: str
+    first_seconds: float
+    steady_seconds: float
+    peak_bytes: int
+    picture: Picture
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in ("level", "first_seconds", "steady_seconds", "peak_bytes")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Both sides, and how far apart their pictures are: PSNR in dB (infinite when equal), largest difference of 255."""
+
+    eager: Run
+    accelerated: Run
+    psnr: float
+    max_difference: int
+
+    @property
+    def image(self) -> Image.Image:
+        """Eager on the left, Stable-Fast on the right."""
+        left, right = self.eager.picture.image, self.accelerated.picture.image
+        both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)))
+        both.paste(left, (0, 0))
+        both.paste(right, (left.width, 0))
+        return both
+
+    def to_dict(self) -> dict[str, object]:
+        sides = {"eager": self.eager.to_dict(), "stable_fast": self.accelerated.to_dict()}
+        psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
+        return {**sides, "psnr_db": psnr, "max_difference": self.max_difference}
+
+    def to_text(self) -> str:
+        rows = [
+            f"{run.level:>6}: first picture {run.first_seconds:.2f} s, next {run.steady_seconds:.2f} s, "
+            f"peak memory {run.peak_bytes / 2**20:.0f} MiB"
+            for run in (self.eager, self.accelerated)
+        ]
+        ratio = self.eager.steady_seconds / self.accelerated.steady_seconds
+        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB"
+        return "\n".join(
+            [
+                *rows,
+                f"{ratio:.2f} times as fast once warm",
+                f"pictures: {likeness}, largest difference {self.max_difference} of 255",
+            ]
+        )
+
+
+def compare(
+    options: GenerationOptions,
+    session: Session,
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: CancelToken | None = None,
+) -> Comparison:
+    """Makes the request's first picture twice on each side; the checkpoint is loaded before the clock starts."""
+    model = session.model(options)
+    options = replace(options.resolved(model.spec.native_size), number=1, batch=1, only=None)
+    level = options.stable_fast if options.stable_fast != "off" else "full"
+    sides = [run_side(replace(options, stable_fast=side), session, on_progress, cancel) for side in ("off", level)]
+    psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
+    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
+
+
+def run_side(
+    options: GenerationOptions, session: Session, on_progress: OnProgress | None, cancel: CancelToken | None
+) -> Run:
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
+    seconds: list[float] = []
+    pictures: list[Picture] = []
+    for _ in range(2):
+        began = time.perf_counter()
+        pictures = list(generate(options, session, on_progress=on_progress, cancel=cancel))
+        seconds.append(time.perf_counter() - began)
+    memory = memory_report(session.device)
+    return Run(
+        level=options.stable_fast,
+        first_seconds=seconds[0],
+        steady_seconds=seconds[1],
+        peak_bytes=memory.resident_peak if memory.device_peak is None else memory.device_peak,
+        picture=pictures[-1],
+    )
+
+
+def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
+    """PSNR in dB and the largest difference between two pictures of one size."""
+    error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    mean_square = float(np.mean(error**2))
+    psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+    return psnr, int(np.abs(error).max())
