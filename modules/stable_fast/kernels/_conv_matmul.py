@@ -1,4 +1,4 @@
-"""Triton convolution as an implicit matrix product: rows are output pixels, columns output channels, depth is taps x Cin.
+"""Triton convolution as an implicit matrix product: rows are output pixels, columns output channels, depth taps x Cin.
 
 NHWC input, weight [Cout, kh, kw, Cin] in memory (channels_last), fp32 accumulation, the epilogue in registers.
 With few output tiles the depth is split over programs (`splits` > 1): fp32 partial sums, then one reducing epilogue.

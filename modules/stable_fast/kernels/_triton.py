@@ -10,6 +10,7 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
+    from triton.runtime.errors import OutOfResources
 
     HAS_TRITON = True
     TRITON_VERSION: str | None = triton.__version__
@@ -17,6 +18,10 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
     HAS_TRITON = False
+
+    class OutOfResources(Exception):  # type: ignore[no-redef]
+        """Never raised without Triton."""
+
     TRITON_VERSION = None
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
@@ -32,4 +37,4 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "jit", "next_power_of_2", "tl", "triton"]
+__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "OutOfResources", "jit", "next_power_of_2", "tl", "triton"]

@@ -1,0 +1,186 @@
+"""Chooses the fastest implementation of each fused op and shape, within a budget of seconds, and remembers on disk.
+
+Without tuning, choices come from a file shipped for the GPU if there is one, else from each op's default. With a
+budget, a shape met for the first time has its implementations timed on the arguments at hand. Results are kept per
+GPU, torch, Triton and cuDNN version, so a second process neither times nor (by Triton's own cache) compiles anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modules.stable_fast.kernels._dispatch import CHOICES, Choices, Implementations, Key, Unsupported
+from modules.stable_fast.kernels._timing import time_on_gpu
+from modules.stable_fast.kernels._triton import TRITON_VERSION, OutOfResources
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "tuned"
+CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
+FORMAT = 1
+
+Call = Callable[[], Any]
+# Milliseconds of a call; the tensor is read beforehand, as activations are in cache when an op meets them.
+Timer = Callable[[Call, Any], float]
+
+
+@dataclass
+class Measured:
+    """What was learned about one op and key: the winner, and milliseconds of all that ran."""
+
+    op: str
+    key: Key
+    name: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+class BudgetTuner:
+    """Times implementations until the budget is spent; afterwards every new key gets its default."""
+
+    def __init__(self, budget_seconds: float, timer: Timer, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.measured: list[Measured] = []
+        self.spent_seconds = 0.0
+        self.skipped = 0
+        self._budget = budget_seconds
+        self._timer = timer
+        self._clock = clock
+
+    def __call__(self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+        if self.spent_seconds >= self._budget:
+            self.skipped += 1
+            return default
+        started = self._clock()
+        times: dict[str, float] = {}
+        # The default first: if the budget ends here, it has at least been compared with those before the end.
+        for name in sorted(implementations, key=lambda name: name != default):
+            if times and self.spent_seconds + self._clock() - started >= self._budget:
+                break
+            milliseconds = self._time(implementations[name], args)
+            if milliseconds is not None:
+                times[name] = milliseconds
+        self.spent_seconds += self._clock() - started
+        winner = min(times, key=lambda name: times[name]) if times else default
+        self.measured.append(Measured(op, key, winner, times))
+        return winner
+
+    def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
+        """None when the implementation does not serve this shape here."""
+        try:
+            return self._timer(lambda: implementation(*args), args[0])
+        except (Unsupported, OutOfResources, torch.OutOfMemoryError) as error:
+            log.debug("implementation passed over: %s", error)
+            return None
+
+
+def cache_folder() -> Path:
+    """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightdiffusion"
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """All that can make one implementation faster than another."""
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "torch": torch.__version__,
+        "triton": str(TRITON_VERSION),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
+def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
+    return folder / f"tuned-{slug('-'.join(described.values()))}.json"
+
+
+def read_choices(path: Path) -> list[Measured]:
+    """Nothing for a missing file; a damaged one is reported and counts as missing, since it is only a cache."""
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            return []
+        return [Measured(op, tuple(key), name, times) for op, key, name, times in content["choices"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
+        return []
+
+
+def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:
+    """Adds to what the file holds; replaced in one step, so that a reader never meets half a file."""
+    merged = {(m.op, m.key): m for m in (*read_choices(path), *measured)}
+    rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in merged.values()]
+    content = json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)
+
+
+def load_choices(device: torch.device, folder: Path | None = None, choices: Choices = CHOICES) -> int:
+    """Put shipped and remembered choices in force; returns how many there are."""
+    described = environment(device)
+    shipped = read_choices(SHIPPED / f"{slug(described['gpu'])}.json")
+    own = read_choices(choices_path(folder or cache_folder(), described))
+    for measured in (*shipped, *own):
+        choices.chosen[measured.op, measured.key] = measured.name
+    return len(choices.chosen)
+
+
+@contextmanager
+def tuning(
+    device: torch.device,
+    budget_seconds: float,
+    *,
+    folder: Path | None = None,
+    timer: Timer = time_on_gpu,
+    choices: Choices = CHOICES,
+) -> Iterator[BudgetTuner | None]:
+    """Within: ops run with remembered choices, and new shapes are tuned while the budget lasts. Results are kept.
+
+    Enter it around a program's first (uncaptured) run. Off the GPU it does nothing.
+    """
+    if device.type != "cuda":
+        yield None
+        return
+    load_choices(device, folder, choices)
+    if budget_seconds <= 0:
+        yield None
+        return
+    tuner = BudgetTuner(budget_seconds, timer)
+    choices.tuner = tuner
+    try:
+        yield tuner
+    finally:
+        choices.tuner = None
+        torch.cuda.empty_cache()  # the private pools of the timing graphs
+        _keep(tuner.measured, device, folder or cache_folder())
+
+
+def _keep(measured: list[Measured], device: torch.device, folder: Path) -> None:
+    if not measured:
+        return
+    described = environment(device)
+    path = choices_path(folder, described)
+    try:
+        write_choices(path, described, measured)
+    except OSError as error:
+        log.warning("tuning results could not be kept in %s: %s", path, error)
