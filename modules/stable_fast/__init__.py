@@ -1,1 +1,19 @@
-"""Stable-Fast: partial evaluation, fusion and capture of diffusion networks."""
+"""Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
+
+from modules.stable_fast.config import LEVELS, StableFastConfig
+from modules.stable_fast.module import CompiledModule, compile_module
+from modules.stable_fast.patcher import StableFastPatcher
+from modules.stable_fast.report import Report
+from modules.stable_fast.runner import StableFastRunner
+from modules.stable_fast.trace import TraceError
+
+__all__ = [
+    "LEVELS",
+    "CompiledModule",
+    "Report",
+    "StableFastConfig",
+    "StableFastPatcher",
+    "StableFastRunner",
+    "TraceError",
+    "compile_module",
+]

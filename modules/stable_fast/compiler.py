@@ -13,7 +13,7 @@ from modules.stable_fast.passes.base import Editor, run_pass
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.sizes import Sizes
-from modules.stable_fast.staging import WEIGHTS, label, result_names, split
+from modules.stable_fast.staging import WEIGHTS, Stage, label, result_names, split
 from modules.stable_fast.trace import Traced, trace
 from modules.stable_fast.verify import check
 from modules.stable_fast.weights import WeightStore
@@ -35,11 +35,12 @@ def compile_program(
     traced = trace(store.module, example, dims)
     traced_at = time.perf_counter()
     nodes_before = count_calls(traced.graph)
-    label(traced.graph, {name: bind(name, bindings) for name in traced.inputs}, traced.sizes)
+    moments = {name: bind(name, bindings) for name in traced.inputs}
+    label(traced.graph, moments, traced.sizes)
     matches = fuse(traced.graph, traced.sizes, passes)
     check(traced.graph)
     stages = split(traced.graph)
-    program = assemble(traced, stages, store)
+    program = assemble(traced, moments, stages, store)
     report = CompileReport(
         nodes_before=nodes_before,
         nodes_after=count_calls(traced.graph),
@@ -68,20 +69,20 @@ def fuse(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[st
     return matches
 
 
-def assemble(traced: Traced, stages: Mapping[str, Any], store: WeightStore) -> Program:
-    constants = store.keep_constants(traced.constants)
-    weights = {**traced.weights, **constants}
-    prepared = store.add(stages[WEIGHTS], weights)
+def assemble(traced: Traced, moments: Mapping[str, str], stages: Mapping[str, Stage], store: WeightStore) -> Program:
+    """The program of staged graphs, its weights stage evaluated into the store."""
+    weights = {**traced.weights, **store.keep_constants(traced.constants)}
     return Program(
-        stages,
-        traced.inputs,
-        traced.dims,
-        traced.sizes,
-        result_names(traced.graph),
-        traced.out_spec,
-        store,
-        prepared,
-        weights,
+        stages=stages,
+        inputs=traced.inputs,
+        moments=moments,
+        dims=traced.dims,
+        sizes=traced.sizes,
+        results=result_names(traced.graph),
+        out_spec=traced.out_spec,
+        store=store,
+        prepared=store.add(stages[WEIGHTS], weights),
+        weights=weights,
     )
 
 

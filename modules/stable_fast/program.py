@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
-from modules.stable_fast.staging import Stage
+from modules.stable_fast.staging import Stage, has_rows
 from modules.stable_fast.verify import propagate
 from modules.stable_fast.weights import WeightStore
 
@@ -36,6 +36,7 @@ class Program:
 
     stages: Mapping[str, Stage]
     inputs: tuple[str, ...]
+    moments: Mapping[str, str]  # input -> moment at which it is known
     dims: Mapping[str, Dims]
     sizes: Sizes
     results: tuple[str, ...]  # values that make up the result
@@ -44,6 +45,14 @@ class Program:
     prepared: Mapping[str, str]  # value of the weights stage -> key in the store
     weights: Mapping[str, str]  # placeholder -> parameter or constant
     _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
+
+    def inputs_at(self, moment: str) -> tuple[str, ...]:
+        return tuple(name for name in self.inputs if self.moments[name] == moment)
+
+    def has_rows(self, stage: str, name: str) -> bool:
+        """Whether an input of a stage has one entry a row of the batch."""
+        node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
+        return has_rows(node, self.sizes)
 
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """The named sizes of these inputs (SizeError when this program cannot serve them)."""

@@ -30,7 +30,7 @@ def flatten_to_tokens(editor: Editor, node: fx.Node) -> bool:
     else:
         inner = _permuted(node, [0, 2, 1])
         x = inner.args[0] if is_call(inner, aten.reshape.default) else None
-    if x is None or len(shape(x)) != 4:
+    if x is None or len(shape(x)) != 4 or is_call(x, aten.permute.default):
         return False
     batch, channels, height, width = shape(x)
     if shape(node) != (batch, height * width, channels):

@@ -1,0 +1,39 @@
+"""What can be switched; anything that could change the picture beyond rounding is off by default (today: nothing can)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+LEVELS = ("off", "graph", "fused", "full")
+DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # "off" (or another level) overrides what was asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableFastConfig:
+    """`level`: off, graph (eager kernels, captured), fused (staged and fused), full (both).
+
+    `max_shapes` programs at actual sizes are kept at once, the least recently used is dropped first; captured graphs
+    may hold `graph_memory_mib`. `tuning_seconds` may be spent on timing implementations of fused operations.
+    `timed_against_eager` runs two eager steps after warm-up, to tell when Stable-Fast pays (CUDA only).
+    """
+
+    level: str = "full"
+    max_shapes: int = 8
+    graph_memory_mib: int = 4096
+    tuning_seconds: float = 0.0
+    timed_against_eager: bool = True
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level {self.level!r} is not one of {', '.join(LEVELS)}")
+        if self.max_shapes < 1:
+            raise ValueError("max_shapes must be at least 1")
+
+
+def level_in_force(asked: str) -> tuple[str, str]:
+    """The level after the environment variable had its say, and the reason if it lowers what was asked."""
+    override = os.environ.get(DISABLE_VARIABLE, "").strip().lower()
+    if override not in LEVELS or LEVELS.index(override) >= LEVELS.index(asked):
+        return asked, ""
+    return override, f"{DISABLE_VARIABLE}={override}"

@@ -1,0 +1,123 @@
+"""A program at actual sizes: holds what does not change from step to step, runs the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.program import Program, Values
+from modules.stable_fast.staging import PROMPT, ROWS, SHARED, STEP, TIME
+
+ALIGNMENT = 64  # elements: every vector of a packed row starts where vectorised loads may
+
+
+class TimeTable:
+    """The time stage's results for many timesteps, packed so that one copy hands a whole row to a captured graph."""
+
+    def __init__(self, program: Program, actual: Mapping[str, int]) -> None:
+        self._program = program
+        self._actual = dict(actual)
+        self._rows: dict[float, dict[torch.dtype, Tensor]] = {}
+        self._places: dict[str, tuple[torch.dtype, int, tuple[int, ...]]] = {}
+
+    def extend(self, timesteps: Sequence[float], like: Tensor) -> None:
+        """Evaluates the time stage for all new timesteps at once; `like` gives the type and device of the input."""
+        new = [timestep for timestep in dict.fromkeys(timesteps) if timestep not in self._rows]
+        names = self._program.inputs_at("time")
+        if not new or not names:
+            return
+        stage = self._program.function(TIME, {**self._actual, ROWS: len(new)})
+        inputs = {name: torch.tensor(new, dtype=like.dtype, device=like.device) for name in names}
+        results = {**self._direct(inputs), **stage({**self._program.constants(TIME), **inputs})}
+        packed = self._pack(results, len(new))
+        for index, timestep in enumerate(new):
+            self._rows[timestep] = {dtype: table[index] for dtype, table in packed.items()}
+
+    def _direct(self, inputs: Values) -> Values:
+        """Timesteps that later stages read as they are."""
+        later = (*self._program.stages[SHARED].inputs, *self._program.stages[STEP].inputs)
+        return {name: value for name, value in inputs.items() if name in later}
+
+    def _pack(self, results: Values, count: int) -> dict[torch.dtype, Tensor]:
+        pieces: dict[torch.dtype, list[Tensor]] = {}
+        used: dict[torch.dtype, int] = {}
+        for name, value in results.items():
+            flat = value.reshape(count, -1)
+            self._places[name] = (value.dtype, used.get(value.dtype, 0), tuple(value.shape[1:]))
+            padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % ALIGNMENT))
+            pieces.setdefault(value.dtype, []).append(padded)
+            used[value.dtype] = used.get(value.dtype, 0) + padded.shape[1]
+        return {dtype: torch.cat(parts, dim=1) for dtype, parts in pieces.items()}
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+    def trim(self, kept: int) -> None:
+        """Starts over when more timesteps than `kept` have piled up."""
+        if len(self._rows) > kept:
+            self.clear()
+
+    def row(self, timestep: float) -> dict[torch.dtype, Tensor]:
+        return self._rows.get(timestep, {})
+
+    def values(self, row: Mapping[torch.dtype, Tensor]) -> Values:
+        """The named values [1, ...] inside a packed row, without copies."""
+        found: Values = {}
+        for name, (dtype, start, shape) in self._places.items():
+            count = torch.Size(shape).numel()
+            found[name] = row[dtype][start : start + count].view(1, *shape)
+        return found
+
+
+class Execution:
+    """One program at one set of sizes, for `halves` rows of the batch to each row of the latent."""
+
+    def __init__(self, program: Program, actual: Mapping[str, int], halves: int = 1) -> None:
+        self.program = program
+        self.times = TimeTable(program, actual)
+        self._halves = halves
+        self._prompt = program.function(PROMPT, actual)
+        self._shared = program.function(SHARED, {**actual, ROWS: actual[ROWS] // halves} if ROWS in actual else actual)
+        self._step = program.function(STEP, actual)
+        self._weights = program.constants(SHARED) | program.constants(STEP)
+        known_to_half = {*self._shared.outputs, *program.inputs_at("latent")}
+        self._repeated = tuple(
+            name for name in self._step.inputs if name in known_to_half and program.has_rows(STEP, name)
+        )
+        self.moving_inputs = tuple(name for name in program.inputs if program.moments[name] in ("latent", "step"))
+        self._prompt_values: Values = {}
+
+    def set_prompt(self, inputs: Mapping[str, Tensor]) -> None:
+        """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs."""
+        results = self._prompt({**self.program.constants(PROMPT), **inputs})
+        later = (*self._shared.inputs, *self._step.inputs)
+        results |= {name: value for name, value in inputs.items() if name in later}
+        for name, value in results.items():
+            if name in self._prompt_values:
+                self._prompt_values[name].copy_(value)
+            else:
+                self._prompt_values[name] = new_buffer(value)
+
+    def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
+        """Shared and step stage for the inputs that change each step, in the order of `moving_inputs`."""
+        values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **time_values}
+        values |= zip(self.moving_inputs, moving, strict=True)
+        values |= self._shared(values)
+        if self._halves > 1:
+            values |= {name: torch.cat([values[name]] * self._halves) for name in self._repeated}
+        values |= self._step(values)
+        return self.program.result(values)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The layout that the fused program works in; feature maps only."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
+def new_buffer(value: Tensor) -> Tensor:
+    """A copy that may be written to later whatever inference mode is in force then."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return torch.empty_like(value).copy_(value)
