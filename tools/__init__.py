@@ -1,0 +1,1 @@
+"""Developer programs: nothing here is imported by the app."""

@@ -1,0 +1,1 @@
+"""The demo checkpoint: a small captioned world, its training, export and judged evaluation."""

@@ -1,0 +1,175 @@
+"""The demo model's sizes, its networks built from the app's own modules, and starting weights that train fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modules.models.attention import SpatialTransformer
+from modules.models.clip import ClipTextModel
+from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+from modules.models.layers import ResBlock
+from modules.models.unet import UNet
+from modules.models.vae import AttnBlock, AutoencoderKL, Downsample, ResnetBlock, Upsample
+from modules.text.tokenizer import Tokenizer
+from tools.demo_model.captions import Captions
+
+NATIVE_SIZE = 128
+UNET = UNetConfig(channels=(64, 96, 128, 96), context_dim=128, heads=2, groups=16)
+VAE = VAEConfig(channels=(32, 64, 96, 96), groups=8)
+TEXT = TextConfig(width=128, layers=4, heads=2, mlp_width=512)
+SCALE = VAE.scale_factor
+
+
+@dataclass
+class Networks:
+    """What training makes; `text` has the compact vocabulary of `captions`, export widens it to the real one."""
+
+    vae: AutoencoderKL
+    text: ClipTextModel
+    unet: UNet
+    captions: Captions
+    device: torch.device
+
+
+def build_networks(device: torch.device, seed: int) -> Networks:
+    torch.manual_seed(seed)
+    captions = Captions(device, Tokenizer().encode)
+    text = ClipTextModel(dataclasses.replace(TEXT, vocab_size=captions.size))
+    networks = Networks(AutoencoderKL(VAE), text, UNet(UNET), captions, device)
+    initialise_text(text)
+    initialise_unet(networks.unet)
+    for network in (networks.vae, text, networks.unet):
+        network.to(device)
+    return networks
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def batch_size(device: torch.device, on_gpu: int) -> int:
+    return on_gpu if device.type == "cuda" else max(on_gpu // 16, 8)
+
+
+def alphas_cumprod(device: torch.device) -> Tensor:
+    """SD's scaled-linear schedule, 1000 steps."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float().to(device)
+
+
+@torch.no_grad()
+def initialise_text(text: ClipTextModel) -> None:
+    embeddings = text.text_model.embeddings
+    embeddings.token_embedding.weight.normal_(0, 0.5)
+    embeddings.position_embedding.weight.normal_(0, 0.1)
+
+
+@torch.no_grad()
+def initialise_unet(unet: UNet) -> None:
+    """Residual branches start at zero, so the first steps already see a plain path from input to output."""
+    last = [unet.out[2]]
+    for module in unet.modules():
+        if isinstance(module, ResBlock):
+            last.append(module.out_layers[3])
+        if isinstance(module, SpatialTransformer):
+            module.proj_out.weight.mul_(0.1)
+            nn.init.zeros_(module.proj_out.bias)
+    for convolution in last:
+        nn.init.zeros_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+
+
+def _identity(convolution: nn.Conv2d, spread: float = 0.1) -> None:
+    """Copies channels through the centre of the kernel; the rest stays small noise."""
+    outputs, inputs, height, width = convolution.weight.shape
+    convolution.weight.mul_(spread)
+    convolution.bias.zero_()
+    for index in range(outputs if outputs >= inputs else inputs):
+        convolution.weight[index % outputs, index % inputs, height // 2, width // 2] += 1
+
+
+def _average(convolution: nn.Conv2d) -> None:
+    convolution.weight.normal_(0, 0.02)
+    convolution.bias.zero_()
+    for index in range(convolution.weight.shape[0]):
+        convolution.weight[index, index] += 1 / 9
+
+
+def _entry(convolution: nn.Conv2d) -> None:
+    """First convolution: half of the channels are random mixes, the others the constants +1 and -1.
+
+    Against those constants GroupNorm stays about linear in the colours, which a fresh narrow network needs to learn fast.
+    """
+    inputs = convolution.weight.shape[1]
+    convolution.weight.normal_(0, (0.05 / inputs) ** 0.5)
+    convolution.weight[:, :, 1, 1] += torch.randn_like(convolution.weight[:, :, 1, 1]) * (1.5 / inputs) ** 0.5
+    convolution.bias.zero_()
+    for first, value in ((0, 1.0), (1, -1.0)):
+        convolution.weight[first::4] = 0
+        convolution.bias[first::4] = value
+
+
+def _features(layer: nn.Conv2d, run: object, image: Tensor) -> Tensor:
+    """What `layer` reads while `run(image)` runs, as rows [cells, channels]."""
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    run(image)  # type: ignore[operator]
+    hook.remove()
+    return seen[0].permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@torch.no_grad()
+def initialise_vae(vae: AutoencoderKL, images: Tensor) -> None:
+    """Near-identity main path, empty residual branches, PCA latents and a least-squares output layer.
+
+    The usual random start stalls for minutes at this width; this one begins at a blurred copy of the picture.
+    """
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+            if isinstance(module.nin_shortcut, nn.Conv2d):
+                _identity(module.nin_shortcut)
+        elif isinstance(module, AttnBlock):
+            nn.init.zeros_(module.proj_out.weight)
+            nn.init.zeros_(module.proj_out.bias)
+        elif isinstance(module, Upsample):
+            _identity(module.conv)
+        elif isinstance(module, Downsample):
+            _average(module.conv)
+    for entry in (vae.encoder.conv_in, vae.decoder.conv_in):
+        _entry(entry)
+    for quant in (vae.quant_conv, vae.post_quant_conv):
+        nn.init.zeros_(quant.bias)
+        quant.weight.copy_(torch.eye(quant.weight.shape[0], device=quant.weight.device)[:, :, None, None])
+    _whiten_encoder(vae, images)
+    _fit_output(vae, images)
+
+
+def _whiten_encoder(vae: AutoencoderKL, images: Tensor) -> None:
+    features = _features(vae.encoder.conv_out, vae.encoder, images)
+    mean = features.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov(features.T))
+    latents = VAE.latent_channels
+    basis = (vectors[:, -latents:] / values[-latents:].clamp(min=1e-8).sqrt()).T
+    out = vae.encoder.conv_out
+    out.weight.mul_(0.05)
+    out.bias.zero_()
+    out.weight[:latents, :, 1, 1] += basis
+    out.bias[:latents] = -basis @ mean
+
+
+def _fit_output(vae: AutoencoderKL, images: Tensor) -> None:
+    features = _features(vae.decoder.conv_out, lambda x: vae.decode(vae.encode(x)), images)
+    rows = torch.cat([features, torch.ones(len(features), 1, device=features.device)], 1).double()
+    target = images.permute(0, 2, 3, 1).flatten(0, 2).double()
+    ridge = 1e-4 * len(rows) * torch.eye(rows.shape[1], device=rows.device, dtype=torch.float64)
+    solution = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ target).float()
+    out = vae.decoder.conv_out
+    out.weight.mul_(0.05)
+    out.weight[:, :, 1, 1] += solution[:-1].T
+    out.bias.copy_(solution[-1])

@@ -1,0 +1,72 @@
+"""Stage 2: the text encoder learns what captions mean for pictures, before any denoising."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.models.attention import attention
+from tools.demo_model.captions import CONTEXT, EOS
+from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.networks import TEXT, Networks, batch_size, working_dtype
+from tools.demo_model.pools import Pool
+
+CELLS, CHANNELS = 256, 4
+
+
+class LatentHeads(nn.Module):
+    """Two guesses of the 16x16 latent: one from the first EOS state, one by attention to all token states, as the UNet reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = TEXT.width
+        self.whole = nn.Sequential(nn.Linear(width, 768), nn.GELU(), nn.Linear(768, CELLS * CHANNELS))
+        self.queries = nn.Parameter(torch.randn(1, CELLS, width))
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.cell = nn.Sequential(nn.Linear(2 * width, 512), nn.GELU(), nn.Linear(512, CHANNELS))
+
+    def forward(self, states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        end = (ids == EOS).int().argmax(1)
+        summary = states[torch.arange(len(ids), device=ids.device), end]
+        queries = self.queries.expand(len(ids), -1, -1).contiguous()
+        read = attention(queries, self.key(states), self.value(states), heads=4)
+        cells = self.cell(torch.cat([read, queries], dim=2))
+        return self.whole(summary), cells.transpose(1, 2).flatten(1)
+
+
+def text_states(networks: Networks, ids: Tensor, early: float = 0.15) -> Tensor:
+    """Token states [B, 77, W]; the first `early` share of rows without the last layer, as clip skip 2 reads them."""
+    embeddings = networks.text.embed_tokens(ids)
+    split = int(len(ids) * early)
+    if split == 0:
+        return networks.text(embeddings)
+    return torch.cat([networks.text(embeddings[:split], skip=1), networks.text(embeddings[split:])])
+
+
+def pretrain_text(networks: Networks, pool: Pool, budget: Budget, state: StateFile) -> None:
+    device = networks.device
+    saved = state.load(device)
+    heads = LatentHeads().to(device)
+    trainer = Trainer(
+        [*networks.text.parameters(), *heads.parameters()], rate=1.5e-3, dtype=working_dtype(device), average=0.99
+    )
+
+    def step(latents: Tensor, ids: Tensor) -> Tensor:
+        whole, cells = heads(text_states(networks, ids), ids)
+        target = latents.flatten(1)
+        loss = F.mse_loss(whole.float(), target)
+        (loss + F.mse_loss(cells.float(), target)).backward()
+        trainer.update()
+        return loss.detach()
+
+    graphed = GraphedStep(step, trainer.clear)
+    size = batch_size(device, 1024)
+
+    def batch(_fraction: float, _step: int) -> Tensor:
+        latents, facts = pool.draw(size)
+        ids = networks.captions.tokens(facts)
+        assert ids.shape[1] == CONTEXT
+        return graphed(latents, ids)
+
+    run_stage("text", trainer, budget, state, saved, batch)
