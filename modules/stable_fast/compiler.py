@@ -64,8 +64,10 @@ def fuse(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[st
     """Runs the passes in order on a labelled graph; matches by pass and rule."""
     cleanup.erase_checks(graph)
     editor = Editor(graph, sizes)
-    matches = {fusion.name: dict(run_pass(fusion, editor)) for fusion in passes}
-    cleanup.share_equal_calls(graph)
+    matches: dict[str, dict[str, int]] = {}
+    for fusion in passes:
+        matches[fusion.name] = dict(run_pass(fusion, editor))
+        cleanup.share_equal_calls(graph)
     return matches
 
 

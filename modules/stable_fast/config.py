@@ -1,4 +1,4 @@
-"""What can be switched; anything that could change the picture beyond rounding is off by default (today: nothing can)."""
+"""What can be switched; nothing here changes the picture beyond rounding."""
 
 from __future__ import annotations
 

@@ -80,6 +80,7 @@ class Execution:
         self.times = TimeTable(program, actual)
         self._halves = halves
         self._prompt = program.function(PROMPT, actual)
+        self._time = program.function(TIME, actual)
         self._shared = program.function(SHARED, {**actual, ROWS: actual[ROWS] // halves} if ROWS in actual else actual)
         self._step = program.function(STEP, actual)
         self._weights = program.constants(SHARED) | program.constants(STEP)
@@ -87,8 +88,9 @@ class Execution:
         self._repeated = tuple(
             name for name in self._step.inputs if name in known_to_half and program.has_rows(STEP, name)
         )
-        self.moving_inputs = tuple(name for name in program.inputs if program.moments[name] in ("latent", "step"))
+        self.moving_inputs = (*program.inputs_at("latent"), *program.inputs_at("step"))
         self._prompt_values: Values = {}
+        self._held: dict[torch.dtype, Tensor] = {}
 
     def set_prompt(self, inputs: Mapping[str, Tensor]) -> None:
         """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs."""
@@ -100,6 +102,22 @@ class Execution:
                 self._prompt_values[name].copy_(value)
             else:
                 self._prompt_values[name] = new_buffer(value)
+
+    def evaluate_time(self, inputs: Mapping[str, Tensor]) -> Values:
+        """The time stage for inputs as they are, without a table."""
+        results = self._time({**self.program.constants(TIME), **inputs})
+        return {**inputs, **results}
+
+    def hold_row(self, timestep: float) -> None:
+        """Copies a timestep's row to where `run_held`, and a graph captured from it, reads it."""
+        for dtype, row in self.times.row(timestep).items():
+            if dtype in self._held:
+                self._held[dtype].copy_(row)
+            else:
+                self._held[dtype] = new_buffer(row)
+
+    def run_held(self, *moving: Tensor) -> Any:
+        return self.run(moving, self.times.values(self._held))
 
     def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
         """Shared and step stage for the inputs that change each step, in the order of `moving_inputs`."""

@@ -10,23 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.execution import channels_last
+from modules.stable_fast.config import level_in_force
+from modules.stable_fast.execution import Execution, channels_last
+from modules.stable_fast.graphs.table import GraphTable, cuda_capture
 from modules.stable_fast.passes import PASSES
-from modules.stable_fast.passes.base import FusionPass
-from modules.stable_fast.program import Program, Values
+from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
-from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME
 from modules.stable_fast.trace import flatten_dims, flatten_inputs
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 Call = dict[str, Any]
+Key = tuple[Any, ...]
 
 
 class CompiledModule:
-    """Called like the module it was made from. `prepare(...)` fixes the inputs bound to "prompt" for later calls.
+    """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is no multiple) is traced when it comes.
+    At level "full", on CUDA, what follows the prompt stage is captured, one graph for each set of sizes.
     """
 
     def __init__(
@@ -34,63 +36,85 @@ class CompiledModule:
         module: nn.Module,
         bindings: Mapping[str, str] | None = None,
         dims: Mapping[str, Any] | None = None,
-        passes: Sequence[FusionPass] = PASSES,
+        *,
+        level: str = "full",
     ) -> None:
-        self.report = Report(asked="fused", level="fused")
+        in_force, reason = level_in_force(level)
+        self.report = Report(asked=level, level=in_force, reason=reason)
         self._module = module
-        self._parameters = inspect.signature(module.forward)
+        self._signature = inspect.signature(module.forward)
         self._bindings = dict(bindings or {})
         self._dims = dict(dims or {})
-        self._passes = tuple(passes)
         self._prepared: Call = {}
-        self._prompt_values: dict[int, Values] = {}  # by program
+        self._graphs: GraphTable | None = None
         self.release()
 
     def release(self) -> None:
-        """Frees programs and prepared weights; the next call starts over."""
+        """Frees programs, prepared weights and graphs; the next call starts over."""
+        if self._graphs is not None:
+            self._graphs.release()
+        self._graphs = None
         self._store = WeightStore(self._module)
-        self._programs: dict[Any, Program] = {}
-        self._prompt_values.clear()
+        self._programs: dict[Key, Program] = {}
+        self._executions: dict[Key, Execution] = {}
+        self._current: set[Key] = set()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
         """Follows weights that were changed in place (all of them, if not told which)."""
         self._store.refresh(changed)
-        self._prompt_values.clear()
+        self._current.clear()
         self.report.counters.weights_refreshed += 1
 
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
         self._prepared = inputs
-        self._prompt_values.clear()
+        self._current.clear()
 
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
-        return self._program(self._call(args, kwargs))
+        call = self._call(args, kwargs)
+        dims = self._dims if _fits(self._dims, call) else {}
+        return self._program(_form(call, dims), call, dims)
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._follow_moved_weights()
         call = self._call(args, kwargs)
-        program = self._program(call)
-        values = {name: channels_last(tensor) for name, tensor in flatten_inputs(call).items()}
-        sizes = program.measure(values)
-        if not kwargs.keys() & self._prepared.keys() and self._prepared:
-            values |= self._prompt(program, values)
-        else:
-            values |= _run(program, PROMPT, sizes, values)
-        for stage in (TIME, SHARED, STEP):
-            values |= _run(program, stage, sizes, values)
-        self.report.counters.fused_steps += 1
-        return program.result(values)
+        dims = self._dims if _fits(self._dims, call) else {}
+        form = _form(call, dims)
+        program = self._program(form, call, dims)
+        tensors = {name: channels_last(tensor) for name, tensor in flatten_inputs(call).items()}
+        sizes = program.measure(tensors)
+        key = (*form, *sorted(sizes.items()))
+        if key not in self._executions:
+            self._executions[key] = Execution(program, sizes)
+        execution = self._executions[key]
+        if key not in self._current or kwargs.keys() & self._prepared.keys() or not self._prepared:
+            execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
+            self._current.add(key)
+        return self._run(key, execution, tensors)
 
-    def _prompt(self, program: Program, values: Values) -> Values:
-        if id(program) not in self._prompt_values:
-            self._prompt_values[id(program)] = _run(program, PROMPT, program.measure(values), values)
-        return self._prompt_values[id(program)]
+    def _run(self, key: Key, execution: Execution, tensors: Mapping[str, Tensor]) -> Any:
+        times = execution.program.inputs_at("time")
+        inputs = [tensors[name] for name in (*times, *execution.moving_inputs)]
+
+        def function(*values: Tensor) -> Any:
+            known = execution.evaluate_time(dict(zip(times, values, strict=False)))
+            return execution.run(values[len(times) :], known)
+
+        self.report.counters.fused_steps += 1
+        if self.report.level != "full" or not inputs[0].is_cuda:
+            return function(*inputs)
+        if self._graphs is None:
+            self._graphs = GraphTable(cuda_capture(inputs[0].device))
+        with torch.inference_mode(mode=False):
+            result = self._graphs.run(key, function, inputs)
+        self.report.counters.captures = self._graphs.captures
+        return result
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        bound = self._parameters.bind_partial(*args, **{**self._prepared, **kwargs})
-        return dict(bound.arguments)
+        given = self._signature.bind_partial(*args, **kwargs).arguments
+        return {**self._prepared, **given}
 
     def _follow_moved_weights(self) -> None:
         try:
@@ -98,13 +122,11 @@ class CompiledModule:
         except StaleWeightsError:
             self.release()
 
-    def _program(self, call: Call) -> Program:
-        dims = self._dims if _fits(self._dims, call) else {}
-        form = _form(call, dims)
+    def _program(self, form: Key, call: Call, dims: Mapping[str, Any]) -> Program:
         if form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
-                    self._store, call, bindings=self._bindings, dims=dims, passes=self._passes
+                    self._store, call, bindings=self._bindings, dims=dims, passes=PASSES
                 )
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
@@ -116,22 +138,20 @@ def compile_module(
     example_inputs: Mapping[str, Any] | Sequence[Any],
     bindings: Mapping[str, str] | None = None,
     dims: Mapping[str, Any] | None = None,
+    *,
+    level: str = "full",
 ) -> CompiledModule:
     """Traces, stages and fuses any module; raises TraceError when it cannot be made one graph.
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     """
-    compiled = CompiledModule(module, bindings, dims)
+    compiled = CompiledModule(module, bindings, dims, level=level)
     if isinstance(example_inputs, Mapping):
         compiled.compile(**example_inputs)
     else:
         compiled.compile(*example_inputs)
     return compiled
-
-
-def _run(program: Program, stage: str, sizes: Mapping[str, int], values: Mapping[str, Tensor]) -> Values:
-    return program.function(stage, sizes)({**program.constants(stage), **values})
 
 
 def _fits(dims: Mapping[str, Any], call: Call) -> bool:
@@ -142,12 +162,11 @@ def _fits(dims: Mapping[str, Any], call: Call) -> bool:
     return True
 
 
-def _form(call: Call, dims: Mapping[str, Any]) -> tuple[Any, ...]:
+def _form(call: Call, dims: Mapping[str, Any]) -> Key:
     """What two calls must share to be served by one program."""
     named = flatten_dims(dims)
-    tensors = flatten_inputs(call)
-    shapes = []
-    for name, tensor in tensors.items():
+    shapes: list[Key] = []
+    for name, tensor in flatten_inputs(call).items():
         symbols = named.get(name, ())
         fixed = (size for axis, size in enumerate(tensor.shape) if axis >= len(symbols) or symbols[axis] is None)
         shapes.append((name, tensor.dtype, tensor.device, tensor.dim(), *fixed))

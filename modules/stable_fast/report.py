@@ -72,6 +72,22 @@ def _span_ms(start: Any, end: Any) -> float:
 
 
 @dataclass(kw_only=True)
+class ShapeReport:
+    """How one set of sizes runs."""
+
+    warm_up_seconds: float = 0.0
+    eager_ms: float | None = None
+    steps: StepTimer = field(default_factory=StepTimer)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "warm_up_seconds": self.warm_up_seconds,
+            "ms_per_step": self.steps.median_ms(),
+            "eager_ms_per_step": self.eager_ms,
+        }
+
+
+@dataclass(kw_only=True)
 class Report:
     """Everything `--stable-fast-report` writes."""
 
@@ -80,45 +96,64 @@ class Report:
     reason: str = ""
     programs: list[CompileReport] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
-    shapes: list[str] = field(default_factory=list)
+    shapes: dict[str, ShapeReport] = field(default_factory=dict)  # the latest last
     choices: Mapping[str, str] = field(default_factory=dict)
-    warm_up_seconds: float = 0.0
     weights_mib: float = 0.0
     graph_mib: float = 0.0
-    eager_ms: float | None = None
     steps_per_image: int = 0
-    steps: StepTimer = field(default_factory=StepTimer)
 
     def lower(self, level: str, reason: str) -> None:
         """Notes that a lower level than asked for is in force, and why."""
         self.level, self.reason = level, reason
 
+    def shape(self, name: str) -> ShapeReport:
+        """The report of a shape, which becomes the latest."""
+        self.shapes[name] = self.shapes.pop(name, None) or ShapeReport()
+        return self.shapes[name]
+
+    @property
+    def warm_up_seconds(self) -> float:
+        return sum(shape.warm_up_seconds for shape in self.shapes.values())
+
+    @property
+    def latest(self) -> ShapeReport:
+        return next(reversed(self.shapes.values()), ShapeReport())
+
     def break_even_images(self) -> int | None:
-        """After how many pictures the warm-up has paid; None when unknown or never."""
-        step_ms = self.steps.median_ms()
-        if step_ms is None or self.eager_ms is None or not self.steps_per_image or self.eager_ms <= step_ms:
+        """After how many pictures of the latest shape the warm-up has paid; None when unknown or never."""
+        step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
+        if step_ms is None or eager_ms is None or not self.steps_per_image or eager_ms <= step_ms:
             return None
-        return math.ceil(self.warm_up_seconds * 1000 / ((self.eager_ms - step_ms) * self.steps_per_image))
+        return math.ceil(self.warm_up_seconds * 1000 / ((eager_ms - step_ms) * self.steps_per_image))
 
     def status_line(self) -> str:
         lowered = f" instead of {self.asked} ({self.reason})" if self.level != self.asked and self.reason else ""
         parts = [f"Stable-Fast: {self.level}{lowered}"]
-        step_ms = self.steps.median_ms()
+        step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is not None:
-            against = f" (eager {self.eager_ms:.1f})" if self.eager_ms is not None else ""
-            parts.append(f"{step_ms:.1f} ms/step{against}")
+            parts.append(f"{step_ms:.1f} ms/step" + (f" (eager {eager_ms:.1f})" if eager_ms is not None else ""))
         if self.warm_up_seconds:
             parts.append(f"warm-up {self.warm_up_seconds:.1f} s")
         images = self.break_even_images()
         if images is not None:
-            parts.append(f"pays from image {images}")
+            parts.append(f"pays from image {max(1, images)}")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "steps"}
-        data["programs"] = [asdict(program) for program in self.programs]
-        data["counters"] = asdict(self.counters)
-        return data | {"ms_per_step": self.steps.median_ms(), "break_even_images": self.break_even_images()}
+        return {
+            "status": self.status_line(),
+            "asked": self.asked,
+            "level": self.level,
+            "reason": self.reason,
+            "warm_up_seconds": self.warm_up_seconds,
+            "break_even_images": self.break_even_images(),
+            "counters": asdict(self.counters),
+            "weights_mib": self.weights_mib,
+            "graph_mib": self.graph_mib,
+            "shapes": {name: shape.to_dict() for name, shape in self.shapes.items()},
+            "programs": [asdict(program) for program in self.programs],
+            "choices": dict(self.choices),
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -132,7 +167,7 @@ class Report:
     def _details(self) -> Iterator[str]:
         yield ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in asdict(self.counters).items())
         yield f"prepared weights {self.weights_mib:.0f} MiB, captured graphs {self.graph_mib:.0f} MiB"
-        yield from (f"shape {shape}" for shape in self.shapes)
+        yield from (f"shape {name}: warm-up {shape.warm_up_seconds:.1f} s" for name, shape in self.shapes.items())
         yield from (f"{operation}: {choice}" for operation, choice in self.choices.items())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +14,23 @@ from torch import Tensor, nn
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import Execution, channels_last
+from modules.stable_fast.graphs.table import GraphTable, cuda_capture
+from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError
-from modules.stable_fast.trace import TraceError
+from modules.stable_fast.trace import TraceError, flatten_inputs
+from modules.stable_fast.tuning import tuning
+from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
 from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
 
-BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
-COARSEST = 8  # the UNet halves the latent three times: other sizes get a program of their own
 MAX_KEPT_TIMESTEPS = 512
-CANNOT_COMPILE = (TraceError, VerifyError, SizeError)
-
-Key = tuple[Any, ...]
+CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
+NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
 
 
 class Control(Protocol):
@@ -52,7 +53,7 @@ class Conditioning(Protocol):
 
 
 class StableFastRunner:
-    """Compiles the network lazily, once per form of call; what it learned is kept from prompt to prompt."""
+    """Compiles the network when it is first called in a new form; what it learned is kept from prompt to prompt."""
 
     def __init__(self, network: nn.Module, config: StableFastConfig | None = None) -> None:
         self.config = config or StableFastConfig()
@@ -62,13 +63,18 @@ class StableFastRunner:
         self._inputs: Conditioning | None = None
         self._timesteps: list[float] = []
         self._stamp = 0  # grows whenever prompt and time stage have to be evaluated again
+        self._graphs: GraphTable | None = None
         self._forget()
 
     def _forget(self) -> None:
+        if self._graphs is not None:
+            self._graphs.release()
+        self._graphs = None
         self._store = WeightStore(self._network)
         self._programs: dict[Key, Program] = {}
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: dict[Key, int] = {}
+        self._warm: set[Key] = set()
 
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next step starts over."""
@@ -90,120 +96,159 @@ class StableFastRunner:
     def refresh_weights(self, changed: set[str] | None = None) -> None:
         """Follows weights that were changed in place (all of them, if not told which); nothing is traced again."""
         self._store.refresh(changed)
-        self._stamp += 1
-        self._executions_forget_times()
-        self.report.counters.weights_refreshed += 1
-
-    def _executions_forget_times(self) -> None:
         for execution in self._executions.values():
             execution.times.clear()
+        self._stamp += 1
+        self.report.counters.weights_refreshed += 1
 
     def step(self, x: Tensor, timestep: float) -> Tensor:
         """x [N, C, h, w] -> the network's raw output [R * N, C, h, w], conditional rows first."""
+        call = self._call(x, timestep)
+        if call.x.device.type != "cuda" and self.report.level in ("full", "graph"):
+            self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
+        try:
+            if self.report.level in ("fused", "full"):
+                return self._at_level(call, self._fused_step)
+            if self.report.level == "graph":
+                return self._at_level(call, self._captured_eager_step)
+        except torch.OutOfMemoryError:
+            self._lower("off", "not enough memory")
+        except CANNOT_COMPILE as error:
+            self._lower("off", str(error))
+        return self._at_level(call, self._eager_step)
+
+    def _call(self, x: Tensor, timestep: float) -> UNetCall:
         inputs = self._inputs
         if inputs is None:
             raise RuntimeError("prepare() comes before step()")
-        context = inputs.context
         if inputs.concat is not None:
             x = torch.cat([x, inputs.concat.to(x)], dim=1)
-        x = x.to(context.dtype)
-        halves = context.shape[0] // x.shape[0]
-        control = inputs.control(torch.cat([x] * halves), timestep, context) if inputs.control else None
-        if self.report.level in ("fused", "full"):
-            try:
-                return self._fused_step(x, timestep, context, control)
-            except torch.OutOfMemoryError as error:
-                self._lower("off", f"not enough memory: {error}")
-        return self._eager_step(x, timestep, context, control)
+        x = x.to(inputs.context.dtype)
+        control = None
+        if inputs.control is not None:
+            rows = torch.cat([x] * (inputs.context.shape[0] // x.shape[0]))
+            control = inputs.control(rows, timestep, inputs.context)
+        return UNetCall(x, timestep, inputs.context, control)
 
-    def _fused_step(self, x: Tensor, timestep: float, context: Tensor, control: tuple[Tensor, ...] | None) -> Tensor:
-        key: Key = (tuple(x.shape), tuple(context.shape), x.dtype, x.device, control is not None)
-        if key in self._executions:
-            self._executions.move_to_end(key)
-            with self.report.steps.span(x.device):
-                return self._execute(key, x, timestep, context, control)
+    def _at_level(self, call: UNetCall, step: Callable[[UNetCall], Tensor]) -> Tensor:
+        """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
+        if call.key in self._warm:
+            with self.report.shape(str(call)).steps.span(call.x.device):
+                return step(call)
         started = time.perf_counter()
-        try:
-            self._executions[key] = self._specialise(x, context, control)
-            result = self._execute(key, x, timestep, context, control)
-        except (*CANNOT_COMPILE, NotImplementedError) as error:
-            self._lower("off", str(error))
-            return self._eager_step(x, timestep, context, control)
-        _finish(x.device)
-        self.report.warm_up_seconds += time.perf_counter() - started
-        self._note_shape(x, context, control)
+        result = step(call)
+        _finish(call.x.device)
+        self._warm.add(call.key)
+        shape = self.report.shape(str(call))
+        shape.warm_up_seconds += time.perf_counter() - started
+        if call.x.is_cuda and self.config.timed_against_eager:
+            shape.eager_ms = self._time_eager(call)
+        self._note_memory()
         return result
 
-    def _execute(
-        self, key: Key, x: Tensor, timestep: float, context: Tensor, control: tuple[Tensor, ...] | None
-    ) -> Tensor:
-        execution = self._executions[key]
-        like = torch.empty((), dtype=torch.float32, device=x.device)
+    def _fused_step(self, call: UNetCall) -> Tensor:
+        key = call.key
+        is_new = key not in self._executions
+        execution = self._specialise(call) if is_new else self._executions[key]
+        self._executions[key] = execution
+        self._executions.move_to_end(key)
+        self._make_current(key, execution, call)
+        moving = [channels_last(tensor) for tensor in (call.x, *(call.control or ()))]
+        self.report.counters.fused_steps += 1
+        if self.report.level == "fused":
+            with tuning(call.x.device, self.config.tuning_seconds if is_new else 0.0):
+                return execution.run(moving, execution.times.values(execution.times.row(call.timestep)))
+        execution.hold_row(call.timestep)
+        if is_new:
+            with tuning(call.x.device, self.config.tuning_seconds):
+                execution.run_held(*moving)
+        return self._captured(key, execution.run_held, moving)
+
+    def _captured(self, key: Key, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        if self._graphs is None:
+            self._graphs = GraphTable(
+                cuda_capture(inputs[0].device),
+                max_graphs=self.config.max_shapes,
+                max_bytes=self.config.graph_memory_mib << 20,
+            )
+        # Buffers that outlive this call must not be inference tensors: those cannot be written to outside that mode.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            result = self._graphs.run(key, function, inputs)
+        self.report.counters.captures = self._graphs.captures
+        if key in self._graphs.reasons:
+            self._lower("fused" if self.report.level == "full" else "off", self._graphs.reasons[key])
+        else:
+            self.report.counters.replays += 1
+        return result
+
+    def _make_current(self, key: Key, execution: Execution, call: UNetCall) -> None:
+        """Evaluates prompt and time stage if the conditioning, the schedule or weights changed since last time."""
+        like = torch.empty((), dtype=torch.float32, device=call.x.device)
         if self._current.get(key) != self._stamp:
             execution.times.trim(MAX_KEPT_TIMESTEPS)
             execution.times.extend(self._timesteps, like)
-            execution.set_prompt({"context": context})
+            execution.set_prompt({"context": call.context})
             self._current[key] = self._stamp
-        execution.times.extend([timestep], like)
-        moving = [channels_last(tensor) for tensor in (x, *(control or ()))]
-        self.report.counters.fused_steps += 1
-        return execution.run(moving, execution.times.values(execution.times.row(timestep)))
+        execution.times.extend([call.timestep], like)
 
-    def _specialise(self, x: Tensor, context: Tensor, control: tuple[Tensor, ...] | None) -> Execution:
-        """The program for this form of call, at these sizes."""
+    def _specialise(self, call: UNetCall) -> Execution:
+        """The program for this form of call, traced if there is none yet, at these sizes."""
         while len(self._executions) >= self.config.max_shapes:
             oldest, _ = self._executions.popitem(last=False)
             self._current.pop(oldest, None)
-        halves = context.shape[0] // x.shape[0]
-        call = self._example(torch.cat([x] * halves), context, control)
-        dims = call_dims(x, control)
-        exact = tuple(x.shape[2:]) if dims["x"][2] is None else ()
-        form: Key = (x.shape[1], context.shape[2], x.dtype, x.device, control is not None, exact)
-        if form not in self._programs:
+            self._warm.discard(oldest)
+            if self._graphs is not None:
+                self._graphs.drop(oldest)
+        inputs = call.network_inputs()
+        if call.form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
-                program, compiled = compile_program(self._store, call, bindings=BINDINGS, dims=dims, passes=PASSES)
-            self._programs[form] = program
+                program, compiled = compile_program(
+                    self._store, inputs, bindings=BINDINGS, dims=call.dims(), passes=PASSES
+                )
+            self._programs[call.form] = program
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
-        program = self._programs[form]
-        sizes = program.measure({name: value for name, value in call.items() if isinstance(value, Tensor)})
-        return Execution(program, sizes, halves)
+        program = self._programs[call.form]
+        return Execution(program, program.measure(flatten_inputs(inputs)), call.halves)
 
-    def _example(self, x: Tensor, context: Tensor, control: tuple[Tensor, ...] | None) -> dict[str, Any]:
-        times = torch.zeros(x.shape[0], dtype=torch.float32, device=x.device)
-        call: dict[str, Any] = {"x": x, "timesteps": times, "context": context}
-        return call if control is None else {**call, "control": control}
+    def _captured_eager_step(self, call: UNetCall) -> Tensor:
+        """Level "graph": the network's own kernels, replayed; the same bits as eager."""
+        inputs = call.network_inputs()
+        self._store.watch_all()
+        tensors = [inputs["x"], inputs["timesteps"], inputs["context"], *(call.control or ())]
 
-    def _eager_step(self, x: Tensor, timestep: float, context: Tensor, control: tuple[Tensor, ...] | None) -> Tensor:
-        x = torch.cat([x] * (context.shape[0] // x.shape[0]))
-        times = torch.full((x.shape[0],), timestep, dtype=torch.float32, device=x.device)
+        def network(x: Tensor, times: Tensor, context: Tensor, *control: Tensor) -> Tensor:
+            return self._network(x, times, context, control or None)
+
+        return self._captured(call.key, network, tensors)
+
+    def _eager_step(self, call: UNetCall) -> Tensor:
         self.report.counters.eager_steps += 1
-        with self.report.steps.span(x.device):
-            return self._network(x, times, context, control)
+        return self._network(**call.network_inputs())
+
+    def _time_eager(self, call: UNetCall) -> float | None:
+        """Milliseconds of an eager step, to compare with; None when memory is too short for it."""
+        inputs = call.network_inputs()
+        try:
+            self._network(**inputs)
+            _finish(call.x.device)
+            started = time.perf_counter()
+            self._network(**inputs)
+        except torch.OutOfMemoryError:
+            return None
+        _finish(call.x.device)
+        return (time.perf_counter() - started) * 1000
 
     def _lower(self, level: str, reason: str) -> None:
         log.warning("Stable-Fast continues at level %s: %s", level, reason)
         self.report.lower(level, reason)
-        self._forget()
+        if level == "off":
+            self._forget()
 
-    def _note_shape(self, x: Tensor, context: Tensor, control: tuple[Tensor, ...] | None) -> None:
-        with_control = ", ControlNet" if control is not None else ""
-        self.report.shapes.append(f"{'x'.join(map(str, x.shape))}, {context.shape[0]} rows{with_control}")
+    def _note_memory(self) -> None:
         self.report.weights_mib = self._store.owned_bytes() / 2**20
-
-
-def call_dims(x: Tensor, control: tuple[Tensor, ...] | None) -> dict[str, Any]:
-    """Which dimensions of a UNet call may change without a new trace."""
-    named = all(size % COARSEST == 0 for size in x.shape[2:])
-
-    def feature_map(tensor: Tensor) -> tuple[str | None, ...]:
-        if not named:
-            return ("batch", None, None, None)
-        scale = COARSEST * tensor.shape[2] // x.shape[2]
-        return ("batch", None, f"{scale}*height", f"{scale}*width")
-
-    dims: dict[str, Any] = {"x": feature_map(x), "timesteps": ("batch",), "context": ("batch", "tokens", None)}
-    return dims if control is None else {**dims, "control": tuple(feature_map(tensor) for tensor in control)}
+        self.report.graph_mib = self._graphs.bytes / 2**20 if self._graphs is not None else 0.0
+        self.report.choices = {f"{name} {key}": choice for (name, key), choice in CHOICES.chosen.items()}
 
 
 def _finish(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Named sizes: one traced graph serves every batch and resolution, because each size in it can be recognised by a prime.
+"""Named sizes: one traced graph serves every batch and resolution, since each size in it is recognised by a prime.
 
 A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on meta
 tensors whose named sizes are large primes that divide nothing else in the module, so a literal of the graph that

@@ -18,7 +18,10 @@ class VerifyError(RuntimeError):
 
 def check(graph: fx.Graph) -> None:
     """Lints the graph and recomputes every node's metadata from its arguments'."""
-    graph.lint()
+    try:
+        graph.lint()
+    except RuntimeError as error:
+        raise VerifyError(f"the graph is malformed: {error}") from error
     for node in graph.nodes:
         if node.op == "call_function":
             _compare(node, _evaluate(node, lambda source: source.meta["val"]), node.meta["val"])

@@ -49,6 +49,11 @@ class WeightStore:
             raise StaleWeightsError(f"parameter {name} was rebound to other memory")
         return tensor.detach()
 
+    def watch_all(self) -> None:
+        """Remembers the address of every parameter and buffer."""
+        for name, _ in (*self.module.named_parameters(), *self.module.named_buffers()):
+            self.parameter(name)
+
     def check_addresses(self) -> None:
         """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
         for name in self._addresses:

@@ -39,7 +39,7 @@ class FusionPass:
 
 
 class Editor:
-    """Edits a labelled graph: new nodes get metadata and needs, replaced ones disappear with all that only they used."""
+    """Edits a labelled graph: new nodes get metadata and needs, replaced ones go with all that only they used."""
 
     def __init__(self, graph: fx.Graph, sizes: Sizes) -> None:
         self.graph = graph
@@ -52,6 +52,13 @@ class Editor:
         node.meta["val"] = evaluate_on_meta(node, lambda source: source.meta["val"])
         node.meta["needs"] = needs_of(node, self.sizes)
         return node
+
+    def hoist(self, node: fx.Node, before: fx.Node) -> None:
+        """Moves a call, with the arguments it needs, up to a node that it has to precede."""
+        if node.op == "call_function" and before < node:
+            for source in node.all_input_nodes:
+                self.hoist(source, before)
+            before.prepend(node)
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
         old.replace_all_uses_with(new)

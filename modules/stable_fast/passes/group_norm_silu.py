@@ -13,6 +13,7 @@ from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, 
 
 aten = torch.ops.aten
 GROUP_NORM_SILU = torch.ops.lightdiffusion.group_norm_silu.default
+NO_SILU, WITH_SILU = False, True
 
 
 def fuse_group_norm(editor: Editor, norm: fx.Node) -> bool:
@@ -21,7 +22,7 @@ def fuse_group_norm(editor: Editor, norm: fx.Node) -> bool:
     if weight is None or bias is None or len(shape(x)) != 4:
         return False
     eps = argument(norm, 4, "eps", 1e-5)
-    editor.replace(norm, editor.call(norm, GROUP_NORM_SILU, x, weight, bias, groups, eps, False))
+    editor.replace(norm, editor.call(norm, GROUP_NORM_SILU, x, weight, bias, groups, eps, NO_SILU))
     return True
 
 
@@ -29,7 +30,7 @@ def fuse_silu(editor: Editor, silu: fx.Node) -> bool:
     norm = silu.args[0]
     if not is_call(norm, GROUP_NORM_SILU) or norm.args[5] or only_user(norm) is not silu or not same_stage(norm, silu):
         return False
-    editor.replace(silu, editor.call(silu, GROUP_NORM_SILU, *norm.args[:5], True))
+    editor.replace(silu, editor.call(silu, GROUP_NORM_SILU, *norm.args[:5], WITH_SILU))
     return True
 
 

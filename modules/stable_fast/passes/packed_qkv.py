@@ -1,7 +1,7 @@
 """Projections of one input that meet in one attention become one linear layer with stacked weights.
 
-q, k, v from the same x -> three parts of one projection (self-attention); k, v from the same context -> two parts of one
-(cross-attention: it needs the prompt only, so it runs in the prompt stage). The weights are stacked in the weights
+q, k, v from the same x -> three parts of one projection (self-attention); k, v from the same context -> two parts of
+one (cross-attention: it needs the prompt only, so it runs in the prompt stage). The weights are stacked in the weights
 stage. Not matched: projections with and without bias mixed, of different types, or that something else reads too.
 """
 
@@ -31,7 +31,10 @@ def _can_stack(linears: list[fx.Node]) -> bool:
 
 def _stack(editor: Editor, linears: list[fx.Node]) -> None:
     """Replaces the linear layers by parts of one, computed where the first of them was."""
-    place = min(linears, key=list(editor.graph.nodes).index)
+    place = min(linears)
+    for linear in linears:
+        for weight in linear.all_input_nodes[1:]:
+            editor.hoist(weight, place)
     weight = editor.call(place, aten.cat.default, [linear.args[1] for linear in linears], 0)
     biases = [argument(linear, 2, "bias") for linear in linears]
     bias = None if biases[0] is None else editor.call(place, aten.cat.default, biases, 0)

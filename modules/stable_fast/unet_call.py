@@ -1,0 +1,70 @@
+"""One evaluation of a UNet as Stable-Fast sees it: its tensors, what they have in common with other calls, sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
+COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """x [N, C, h, w], one timestep, context [R * N, S, D], residuals of ControlNets [R * N, ...]."""
+
+    x: Tensor
+    timestep: float
+    context: Tensor
+    control: tuple[Tensor, ...] | None
+
+    @property
+    def halves(self) -> int:
+        """How many rows of the batch each latent gets: 2 with guidance."""
+        return self.context.shape[0] // self.x.shape[0]
+
+    @property
+    def key(self) -> Key:
+        """What a captured graph depends on, besides values."""
+        x = self.x
+        return (tuple(x.shape), tuple(self.context.shape), x.dtype, x.device, self.control is not None)
+
+    @property
+    def form(self) -> Key:
+        """What a program depends on: the sizes it can adapt to are left out."""
+        exact = () if self._adapts() else tuple(self.x.shape[2:])
+        return (self.x.shape[1], self.context.shape[2], self.x.dtype, self.x.device, self.control is not None, exact)
+
+    def _adapts(self) -> bool:
+        return all(size % COARSEST == 0 for size in self.x.shape[2:])
+
+    def dims(self) -> dict[str, Any]:
+        """Which dimensions may change without a new trace (see sizes.py)."""
+        dims: dict[str, Any] = {"x": self._feature_map(self.x), "timesteps": ("batch",)}
+        dims["context"] = ("batch", "tokens", None)
+        if self.control is not None:
+            dims["control"] = tuple(self._feature_map(residual) for residual in self.control)
+        return dims
+
+    def _feature_map(self, tensor: Tensor) -> tuple[str | None, ...]:
+        if not self._adapts():
+            return ("batch", None, None, None)
+        scale = COARSEST * tensor.shape[2] // self.x.shape[2]
+        return ("batch", None, f"{scale}*height", f"{scale}*width")
+
+    def network_inputs(self) -> dict[str, Any]:
+        """The call as the network itself takes it, x repeated for both halves of guidance."""
+        x = torch.cat([self.x] * self.halves)
+        times = torch.full((x.shape[0],), self.timestep, dtype=torch.float32, device=x.device)
+        inputs: dict[str, Any] = {"x": x, "timesteps": times, "context": self.context}
+        return inputs if self.control is None else {**inputs, "control": self.control}
+
+    def __str__(self) -> str:
+        with_control = ", ControlNet" if self.control is not None else ""
+        kind = str(self.x.dtype).removeprefix("torch.")
+        return f"{'x'.join(map(str, self.x.shape))} {kind}, {self.context.shape[0]} rows{with_control}"
