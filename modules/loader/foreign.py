@@ -19,14 +19,11 @@ SUPPORTED = "Supported are SD1.x and SD2.x checkpoints, among them 768-v and inp
 def foreign_kind(names: Iterable[str]) -> str | None:
     """The kind of file in words ("a LoRA", "an SDXL checkpoint"), or None when nothing foreign is recognised."""
     names = list(names)
+    text = "\n" + "\n".join(names)  # one search a mark, not one a mark and name: this runs at every start
     for kind, marks in FOREIGN_KINDS:
-        if any(_has_mark(name, mark) for name in names for mark in marks):
+        if any(mark.replace("^", "\n") in text for mark in marks):
             return kind
     return _lone_part(names)
-
-
-def _has_mark(name: str, mark: str) -> bool:
-    return name.startswith(mark[1:]) if mark.startswith("^") else mark in name
 
 
 def _lone_part(names: list[str]) -> str | None:

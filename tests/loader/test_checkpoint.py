@@ -41,9 +41,14 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_checkpoint(tmp_path_factory.mktemp("sd1") / "tiny one.safetensors")
 
 
-@pytest.mark.parametrize("sd2", [False, True], ids=["sd1", "sd2"])
-@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("wanted", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+TYPES = (torch.float16, torch.bfloat16, torch.float32)
+TYPE_CASES = [(stored, wanted, False) for stored in TYPES for wanted in TYPES] + [
+    (torch.float16, torch.float16, True),
+    (torch.float16, torch.float32, True),
+]
+
+
+@pytest.mark.parametrize(("stored", "wanted", "sd2"), TYPE_CASES)
 def test_types(tmp_path: Path, stored: torch.dtype, wanted: torch.dtype, sd2: bool) -> None:
     path = tiny.save_checkpoint(tmp_path / "m.safetensors", sd2=sd2, dtype=stored)
     model = load(path, wanted, prediction="epsilon")
