@@ -1,6 +1,6 @@
 """Named sizes: one traced graph serves every batch and resolution, since each size in it is recognised by a prime.
 
-A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on meta
+A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on fake
 tensors whose named sizes are large primes that divide nothing else in the module, so a literal of the graph that
 contains such a prime can only come from that size (`8*height*8*width` shows as 8*101*8*103), and replacing the prime
 gives the literal for any other size. `verify.propagate` proves each replacement before it runs.

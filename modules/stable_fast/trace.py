@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses import FakeTensorMode
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
@@ -63,22 +64,25 @@ def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
     return flat
 
 
-def meta_twin(module: nn.Module) -> nn.Module:
-    """The same module in evaluation mode with weights that have a shape but no memory."""
+def shape_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The same module in evaluation mode with weights that have device, type and shape, but no memory."""
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
-        twin = torch.empty_like(tensor, device="meta")
+        twin = mode.from_tensor(tensor.detach())
         memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(module, memo).eval()
 
 
-def _meta_call(example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes) -> dict[str, Any]:
-    """The example call with meta tensors, named sizes at their primes."""
+def _shape_call(
+    example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes, mode: FakeTensorMode
+) -> dict[str, Any]:
+    """The example call without memory, named sizes at their primes."""
 
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
             shape = example_shape(value, dims.get(name, ()), sizes)
-            return torch.empty(shape, dtype=value.dtype, device="meta")
+            with mode:
+                return torch.empty(shape, dtype=value.dtype, device=value.device)
         if isinstance(value, (tuple, list)):
             return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
         return value
@@ -118,16 +122,17 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
     sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
-    call = _meta_call(example, flat_dims, sizes)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    call = _shape_call(example, flat_dims, sizes, mode)
     try:
         with torch.no_grad():
-            program = torch.export.export(meta_twin(module), (), call, strict=False)
+            program = torch.export.export(shape_twin(module, mode), (), call, strict=False)
             if _writes_in_place(program.graph_module.graph):
                 program = program.run_decompositions({})  # functional form; keeps the operations named above
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line}") from error
-    return _lift(program, tuple(flat), flat_dims, sizes, next(iter(flat.values())).device)
+    return _lift(program, tuple(flat), flat_dims, sizes)
 
 
 def _lift(
@@ -135,7 +140,6 @@ def _lift(
     inputs: Sequence[str],
     dims: Mapping[str, Dims],
     sizes: Sizes,
-    device: torch.device,
 ) -> Traced:
     graph = copy.deepcopy(program.graph_module.graph)
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
@@ -156,20 +160,7 @@ def _lift(
         raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
     _rename(placeholders, dict(zip(users, inputs, strict=True)))
     _keep_shapes_only(graph)
-    _set_device(graph, device)
     return Traced(graph, weights, constants, tuple(inputs), dims, sizes, program.call_spec.out_spec)
-
-
-def _set_device(graph: fx.Graph, device: torch.device) -> None:
-    """Writes the actual device where the trace, which ran on meta, recorded its own."""
-
-    def on_device(leaf: Any) -> Any:
-        return device if isinstance(leaf, torch.device) and leaf.type == "meta" else leaf
-
-    for node in graph.nodes:
-        if node.op == "call_function":
-            node.args = fx.node.map_aggregate(node.args, on_device)
-            node.kwargs = fx.node.map_aggregate(node.kwargs, on_device)
 
 
 def _rename(placeholders: Mapping[str, fx.Node], names: Mapping[str, str]) -> None:

@@ -1,0 +1,90 @@
+"""Tracing: the promised form, in-place modules, constants, and networks that cannot be one graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modules.stable_fast import compile_module
+from modules.stable_fast.trace import TraceError, trace
+from tests import tiny
+from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error, unet_call
+
+
+def test_the_form_that_passes_rely_on() -> None:
+    traced = trace(tiny.unet(), unet_call(), UNET_DIMS)
+    counts = operations(traced.graph)
+    assert counts["group_norm"] == 61 and counts["layer_norm"] == 48
+    assert counts["scaled_dot_product_attention"] == 32 and counts["gelu"] == 16
+    assert counts["upsample_nearest2d.vec"] == 3
+    assert traced.inputs == ("x", "timesteps", "context")
+    assert set(traced.weights.values()) == set(dict(tiny.unet().named_parameters()))
+    x = next(node for node in traced.graph.nodes if node.name == "x")
+    height, width = traced.sizes.primes["height"], traced.sizes.primes["width"]
+    assert tuple(x.meta["val"].shape) == (traced.sizes.primes["batch"], 4, 8 * height, 8 * width)
+
+
+def test_weights_of_the_module_are_left_alone() -> None:
+    network = tiny.unet().train()
+    before = network.out[2].weight
+    trace(network, unet_call(), UNET_DIMS)
+    assert network.out[2].weight is before and before.device.type == "cpu" and network.training
+
+
+class InPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y += 1
+        return torch.relu_(y)
+
+
+def test_in_place_operations_become_functional() -> None:
+    compiled = compile_module(InPlace(), (random(2, 3),))
+    x = random(2, 3, seed=5)
+    assert torch.equal(compiled(x), torch.relu(x * 2 + 1))
+
+
+class WithConstant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.tensor([1.0, 2.0, 3.0]) + torch.arange(3, device=x.device)
+
+
+def test_tensors_made_while_tracing_are_kept() -> None:
+    compiled = compile_module(WithConstant(), (random(2, 3),))
+    x = random(2, 3, seed=5)
+    assert torch.equal(compiled(x), WithConstant()(x))
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_branch_on_data_is_a_trace_error_with_one_line() -> None:
+    with pytest.raises(TraceError, match="Branches cannot be traced") as caught:
+        compile_module(Branches(), (random(2, 3),))
+    assert "\n" not in str(caught.value)
+
+
+class GrowsByOne(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : x.shape[1] - 1]
+
+
+def test_a_size_that_primes_cannot_express_is_refused_not_wrong() -> None:
+    from modules.stable_fast.verify import VerifyError
+
+    compiled = compile_module(GrowsByOne(), (random(2, 8),), dims={"x": (None, "length")})
+    with pytest.raises(VerifyError, match="expected"):
+        compiled(random(2, 8))
+    assert torch.equal(compile_module(GrowsByOne(), (random(2, 8),))(random(2, 8)), random(2, 8)[:, :7])
+
+
+def test_outputs_keep_their_structure() -> None:
+    network = tiny.controlnet()
+    call = {**unet_call(batch=1, height=8, width=8), "hint": random(1, 3, 64, 64)}
+    found = compile_module(network, call)(**call)
+    expected = network(**call)
+    assert isinstance(found, tuple) and len(found) == 13
+    assert max(rel_error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
