@@ -67,8 +67,13 @@ def run_program(program: Program, call: Mapping[str, Any]) -> Any:
 
 def operations(graph: fx.Graph) -> Counter[str]:
     """How often each operation is called, by its short name."""
-    calls = (node.target for node in graph.nodes if node.op == "call_function")
-    return Counter(getattr(target, "__name__", str(target)).removesuffix(".default") for target in calls)
+    return Counter(_name(node.target) for node in graph.nodes if node.op == "call_function")
+
+
+def _name(target: Any) -> str:
+    """aten.relu.default -> relu, aten.add.Tensor -> add.Tensor; other namespaces keep theirs."""
+    text = str(target) if isinstance(target, torch._ops.OpOverload) else target.__name__
+    return text.removeprefix("aten.").removesuffix(".default")
 
 
 @dataclass
