@@ -1,0 +1,86 @@
+"""Project folders with a tiny checkpoint, LoRAs and a ControlNet that fit it, and pictures to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from modules.core.paths import KINDS, ModelFolders
+from modules.generation.session import Session
+from tests import tiny
+
+# Modules in kohya's names, so chosen that every kind of place is hit: attention, feed-forward, convolution, text.
+UNET_LAYERS = (
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v",
+    "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj",
+    "lora_unet_up_blocks_3_resnets_1_conv1",
+    "lora_unet_up_blocks_3_resnets_1_time_emb_proj",
+)
+TEXT_LAYERS = ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", "lora_te_text_model_encoder_layers_1_mlp_fc1")
+RANK = 4
+
+
+def project(root: Path, *, sd2: bool = False) -> Path:
+    """Checkpoint `tiny`, LoRAs `ink` and `clay`, ControlNet `edges`, and a picture `photo.png`, all of one family."""
+    for kind in KINDS:
+        (root / "models" / kind).mkdir(parents=True)
+    models = root / "models"
+    tiny.save_checkpoint(models / "checkpoints" / "tiny.safetensors", sd2=sd2)
+    save_lora(models / "loras" / "ink.safetensors", sd2=sd2, seed=11)
+    save_lora(models / "loras" / "clay.safetensors", sd2=sd2, seed=12)
+    save_controlnet(models / "controlnet" / "edges.safetensors", sd2=sd2)
+    save_photo(root / "photo.png")
+    return root
+
+
+def session_at(root: Path) -> Session:
+    return Session(ModelFolders(root), device="cpu")
+
+
+def save_lora(path: Path, *, sd2: bool = False, seed: int = 0) -> Path:
+    """A kohya file with a change large enough to see in the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = _layer_shapes(sd2=sd2)
+    tensors: dict[str, Tensor] = {}
+    for name in (*UNET_LAYERS, *TEXT_LAYERS):
+        rows, columns, *kernel = shapes[name]
+        scale = (columns * RANK) ** -0.5
+        tensors[f"{name}.lora_up.weight"] = torch.randn(rows, RANK, *([1] * len(kernel)), generator=generator)
+        tensors[f"{name}.lora_down.weight"] = torch.randn(RANK, columns, *kernel, generator=generator) * scale
+        tensors[f"{name}.alpha"] = torch.tensor(float(RANK))
+    save_file(tensors, path)
+    return path
+
+
+def _layer_shapes(*, sd2: bool) -> dict[str, tuple[int, ...]]:
+    unet, text = (tiny.SD2_UNET, tiny.SD2_TEXT) if sd2 else (tiny.SD1_UNET, tiny.SD1_TEXT)
+    first, last = unet.channels[0], unet.channels[-1]
+    up_input = unet.channels[0] * 2  # the block's own channels and the skip connection's
+    shapes = [
+        (first, first),
+        (first, unet.context_dim),
+        (last * 8, last),
+        (first, up_input, 3, 3),
+        (first, first * 4),
+        (text.width, text.width),
+        (text.mlp_width, text.width),
+    ]
+    return dict(zip((*UNET_LAYERS, *TEXT_LAYERS), shapes, strict=True))
+
+
+def save_controlnet(path: Path, *, sd2: bool = False) -> Path:
+    network = tiny.controlnet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
+    save_file(tiny.prefixed("control_model.", network), path)
+    return path
+
+
+def save_photo(path: Path, width: int = 64, height: int = 64) -> Path:
+    noise = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
