@@ -31,6 +31,11 @@ class Tuner(Protocol):
     ) -> str: ...
 
 
+def _capturing() -> bool:
+    """Nothing can be timed while a graph records."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 class Choices:
     """Which implementation serves each (op, key): filled from disk or by a tuner, and a record of what was used."""
 
@@ -44,7 +49,7 @@ class Choices:
         name = self.chosen.get(entry)
         if name not in implementations:  # not tuned, or a name from an older version
             name = default
-            if self.tuner is not None and not torch.cuda.is_current_stream_capturing():
+            if self.tuner is not None and not _capturing():
                 name = self.tuner(op, key, implementations, default, args)
                 self.chosen[entry] = name
         self.used[entry] = name

@@ -1,0 +1,200 @@
+"""Each trap of CUDA graph capture as a test; the table's rules with made-up graphs, the traps themselves on a GPU."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from modules.stable_fast.graphs.capture import CapturedGraph, CaptureError, GraphPool
+from modules.stable_fast.graphs.table import GraphTable, cuda_capture
+
+
+class FakeGraph:
+    """Stands in for a captured graph: counts replays and remembers its release."""
+
+    def __init__(self, function, size):
+        self._function, self.bytes = function, size
+        self.replays, self.released = 0, False
+
+    def __call__(self, *inputs):
+        assert not self.released
+        self.replays += 1
+        return self._function(*inputs)
+
+    def release(self):
+        self.released = True
+
+
+class FakeCapture:
+    def __init__(self, size=10, error=None):
+        self.size, self.error, self.graphs = size, error, []
+
+    def __call__(self, function, inputs):
+        if self.error is not None:
+            raise self.error
+        self.graphs.append(FakeGraph(function, self.size))
+        return self.graphs[-1]
+
+
+def double(x):
+    return 2 * x
+
+
+ONE = (torch.ones(1),)
+
+
+def test_a_key_is_captured_once_and_replayed_after():
+    capture = FakeCapture()
+    table = GraphTable(capture)
+    for _ in range(3):
+        assert table.run("key", double, ONE).item() == 2
+    assert table.captures == 1 and capture.graphs[0].replays == 3
+
+
+def test_the_least_recently_used_graph_goes_first():
+    capture = FakeCapture()
+    table = GraphTable(capture, max_graphs=2)
+    for key in ("a", "b", "a", "c"):  # a was used after b
+        table.run(key, double, ONE)
+    assert [graph.released for graph in capture.graphs] == [False, True, False]
+    table.run("a", double, ONE)
+    assert table.captures == 3
+    table.run("b", double, ONE)
+    assert table.captures == 4 and len(table) == 2
+
+
+def test_the_memory_budget_holds():
+    capture = FakeCapture(size=40)
+    table = GraphTable(capture, max_bytes=100)
+    for key in "abc":
+        table.run(key, double, ONE)
+    assert table.bytes == 80 and [graph.released for graph in capture.graphs] == [True, False, False]
+
+
+def test_a_graph_larger_than_the_budget_is_not_kept(caplog):
+    capture = FakeCapture(size=200)
+    table = GraphTable(capture, max_bytes=100)
+    assert table.run("key", double, ONE).item() == 2
+    assert capture.graphs[0].released and len(table) == 0
+    assert "MiB" in table.reasons["key"]
+
+
+def test_what_cannot_be_captured_runs_eagerly_and_says_so_once(caplog):
+    table = GraphTable(FakeCapture(error=CaptureError("operation not permitted when stream is capturing")))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert table.run("key", double, ONE).item() == 2
+    assert caplog.text.count("not permitted") == 1 and table.captures == 0
+    assert table.reasons == {"key": "operation not permitted when stream is capturing"}
+
+
+def test_without_memory_every_graph_is_given_up():
+    capture = FakeCapture()
+    table = GraphTable(capture)
+    table.run("a", double, ONE)
+    capture.error = torch.OutOfMemoryError("CUDA out of memory")
+    assert table.run("b", double, ONE).item() == 2
+    assert capture.graphs[0].released and len(table) == 0 and "memory" in table.reasons["b"]
+
+
+def test_other_errors_pass_through():
+    table = GraphTable(FakeCapture(error=ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        table.run("key", double, ONE)
+
+
+def test_drop_and_release_forget_reasons_too():
+    capture = FakeCapture(error=CaptureError("no"))
+    table = GraphTable(capture)
+    table.run("a", double, ONE)
+    capture.error = None
+    table.drop("a")
+    table.run("a", double, ONE)
+    assert table.captures == 1
+    table.release()
+    assert capture.graphs[0].released and not table.reasons and table.bytes == 0
+
+
+# On a GPU: what goes wrong when a graph is used carelessly.
+
+
+@pytest.fixture
+def pool():
+    return GraphPool(torch.device("cuda"))
+
+
+@pytest.mark.gpu
+def test_outputs_are_not_overwritten_by_the_next_replay(pool):
+    graph = CapturedGraph(lambda x: x + 1, [torch.zeros(4, device="cuda")], pool)
+    first = graph(torch.zeros(4, device="cuda"))
+    second = graph(torch.full((4,), 5.0, device="cuda"))
+    assert first.tolist() == [1.0] * 4 and second.tolist() == [6.0] * 4
+
+
+@pytest.mark.gpu
+def test_weights_changed_in_place_are_seen(pool):
+    weight = torch.ones(4, device="cuda")
+    graph = CapturedGraph(lambda x: x * weight, [torch.ones(4, device="cuda")], pool)
+    weight.copy_(torch.full((4,), 3.0, device="cuda"))
+    assert graph(torch.ones(4, device="cuda")).tolist() == [3.0] * 4
+
+
+@pytest.mark.gpu
+def test_a_moved_weight_is_noticed_when_asked(pool):
+    holder = torch.nn.Parameter(torch.ones(4, device="cuda"), requires_grad=False)
+    x = torch.ones(4, device="cuda")
+    graph = CapturedGraph(lambda x: x * holder, [x], pool, watched=[holder], check_addresses=True)
+    holder.data = torch.full((4,), 3.0, device="cuda")
+    with pytest.raises(AssertionError, match="moved"):
+        graph(x)
+
+
+@pytest.mark.gpu
+def test_another_shape_is_refused(pool):
+    graph = CapturedGraph(lambda x: x + 1, [torch.zeros(4, device="cuda")], pool)
+    with pytest.raises(AssertionError, match="one shape"):
+        graph(torch.zeros(5, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_graphs_sharing_a_pool_do_not_disturb_each_other(pool):
+    def work(x):
+        return (x @ x).relu() @ x
+
+    inputs = [torch.randn(n, n, device="cuda") for n in (64, 128, 64)]
+    graphs = [CapturedGraph(work, [x], pool) for x in inputs]
+    for _ in range(3):
+        for graph, x in zip(graphs, inputs, strict=True):
+            torch.testing.assert_close(graph(x), work(x))
+    for graph in graphs:
+        graph.release()
+    again = CapturedGraph(work, [inputs[0]], pool)  # the emptied pool can be used once more
+    torch.testing.assert_close(again(inputs[0]), work(inputs[0]))
+
+
+@pytest.mark.gpu
+def test_a_synchronising_function_is_declined_and_still_runs():
+    table = GraphTable(cuda_capture(torch.device("cuda")))
+
+    def reads_back(x):
+        return x * float(x.sum().item())
+
+    x = torch.ones(4, device="cuda")
+    assert table.run("key", reads_back, [x]).tolist() == [4.0] * 4
+    assert "key" in table.reasons
+    assert table.run("other", lambda x: x + 1, [x]).tolist() == [2.0] * 4  # the device is still usable
+    assert table.captures == 1
+
+
+@pytest.mark.gpu
+def test_every_op_can_be_captured(pool):
+    from modules.stable_fast.kernels import self_test
+
+    with torch.inference_mode():
+        for case in self_test.cases(torch.device("cuda"), torch.float16):
+            operator = getattr(torch.ops.lightdiffusion, case.op)
+            graph = CapturedGraph(lambda *_, case=case, operator=operator: operator(*case.args), [case.args[0]], pool)
+            torch.testing.assert_close(graph(case.args[0]), operator(*case.args))
+            graph.release()

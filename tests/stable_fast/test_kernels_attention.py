@@ -1,0 +1,52 @@
+"""The Triton attention kernel against float64, on strided views of packed projections."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modules.stable_fast.kernels._attention_kernel import AttentionTile, launch_attention, split_head
+from modules.stable_fast.kernels._dispatch import Unsupported
+from modules.stable_fast.kernels.attention_packed import attention_packed_kv_reference, attention_packed_qkv_reference
+from tests.stable_fast.kernel_device import Maker, assert_near, in_product_dtypes, on_devices
+
+TILE = AttentionTile(32, 32, 4, 2)
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("heads,size,length", [(2, 40, 64), (1, 80, 33), (1, 160, 16), (2, 64, 40), (3, 8, 50)])
+def test_self_attention(heads, size, length, dtype, device):
+    qkv = Maker(device, dtype).rows(2, length, 3 * heads * size)
+    y = launch_attention(*qkv.unflatten(-1, (3, heads, size)).unbind(2), TILE)
+    assert_near(y, attention_packed_qkv_reference(qkv.double(), heads, False), slack=2)
+
+
+@on_devices
+@in_product_dtypes
+def test_cross_attention_to_77_tokens(dtype, device):
+    make = Maker(device, dtype)
+    q, kv = make.rows(2, 20, 80), make.rows(2, 77, 160)
+    y = launch_attention(q.unflatten(-1, (2, 40)), *kv.unflatten(-1, (2, 2, 40)).unbind(2), TILE)
+    assert_near(y, attention_packed_kv_reference(q.double(), kv.double(), 2, False), slack=2)
+
+
+@on_devices
+def test_large_scores_do_not_overflow(device):
+    qkv = Maker(device, torch.float16).rows(1, 32, 3 * 40, scale=30.0)  # scores in the tens of thousands
+    y = launch_attention(*qkv.unflatten(-1, (3, 1, 40)).unbind(2), TILE)
+    assert torch.isfinite(y).all()
+    assert_near(y, attention_packed_qkv_reference(qkv.double(), 1, False), slack=4)
+
+
+def test_heads_are_cut_where_it_saves_padding():
+    assert [split_head(size) for size in (40, 80, 160, 64, 8, 48)] == [
+        (32, 16), (64, 16), (128, 32), (64, 0), (16, 0), (32, 16)
+    ]  # fmt: skip
+
+
+@on_devices
+def test_a_head_that_does_not_fit_is_refused(device):
+    q = torch.zeros(1, 4, 1, 512, device=device)
+    with pytest.raises(Unsupported, match="512"):
+        launch_attention(q, q, q, TILE)

@@ -1,0 +1,33 @@
+"""The Triton kernels' own tests, in a process that chooses the interpreter before Triton is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modules.stable_fast.kernels._triton import HAS_TRITON
+
+FILES = ("norms", "matmul", "conv", "attention")
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.parametrize("name", FILES)
+def test_kernels_agree_with_float64_in_the_interpreter(name: str, project_root: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"tests/stable_fast/test_kernels_{name}.py",
+    ]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTEST_ADDOPTS", None)
+    done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout  # not all deselected

@@ -1,0 +1,142 @@
+"""Tuning: budget, winners, refused implementations, and what is remembered on disk; timers and clocks are made up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from modules.stable_fast import tuning
+from modules.stable_fast.kernels._dispatch import Choices, Unsupported
+
+
+class Clock:
+    """Seconds that pass only when a measurement says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make_tuner(milliseconds, *, budget=100.0, cost=1.0):
+    """A tuner whose implementations return their own name, timed by a table; each timing costs `cost` seconds."""
+    clock, timed = Clock(), []
+
+    def timer(call, warm):
+        name = call()
+        timed.append(name)
+        clock.now += cost
+        return milliseconds[name]
+
+    return tuning.BudgetTuner(budget, timer, clock), timed
+
+
+def table(*names):
+    return {name: (lambda *args, name=name: name) for name in names}
+
+
+def test_the_fastest_wins():
+    tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0})
+    assert tuner("op", (1, 2), table("a", "b", "c"), "c", (None,)) == "b"
+    assert timed == ["c", "a", "b"]  # the default is timed first
+    assert tuner.measured == [tuning.Measured("op", (1, 2), "b", {"c": 2.0, "a": 3.0, "b": 1.0})]
+
+
+def test_the_budget_ends_timing_within_and_between_ops():
+    tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0}, budget=2.0)
+    assert tuner("op", (1,), table("a", "b", "c"), "c", (None,)) == "c"  # b would have won, but time was up
+    assert tuner("op", (2,), table("a", "b", "c"), "c", (None,)) == "c"
+    assert timed == ["c", "a"] and tuner.skipped == 1
+
+
+def test_an_implementation_that_does_not_serve_the_shape_is_passed_over():
+    def refuses(*args):
+        raise Unsupported("no engine")
+
+    tuner, _ = make_tuner({"a": 3.0})
+    assert tuner("op", (1,), table("a") | {"b": refuses}, "a", (None,)) == "a"
+    assert tuner.measured[0].milliseconds == {"a": 3.0}
+    assert tuner("op", (2,), {"b": refuses}, "b", (None,)) == "b"  # nothing ran: the default, whatever it is
+
+
+def test_a_broken_implementation_is_not_hidden():
+    def broken(*args):
+        raise ValueError("a bug")
+
+    tuner, _ = make_tuner({})
+    with pytest.raises(ValueError, match="a bug"):
+        tuner("op", (1,), {"b": broken}, "b", (None,))
+
+
+def test_results_come_back_from_disk(tmp_path):
+    path = tuning.choices_path(tmp_path, {"gpu": "NVIDIA H200", "torch": "2.11.0+cu130"})
+    assert path.name == "tuned-NVIDIA_H200_2.11.0_cu130.json"
+    first = tuning.Measured("conv", (2, 320, True, "none", "float16"), "cudnn", {"cudnn": 0.1})
+    second = tuning.Measured("linear", (1,), "cublas", {})
+    tuning.write_choices(path, {}, [first])
+    tuning.write_choices(path, {}, [second])
+    assert tuning.read_choices(path) == [first, second]
+    again = tuning.Measured(first.op, first.key, "triton", {})
+    tuning.write_choices(path, {}, [again])
+    assert tuning.read_choices(path) == [again, second]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary files
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "choices": [[1]]}'])
+def test_a_damaged_file_is_reported_and_ignored(content, tmp_path, caplog):
+    path = tmp_path / "tuned.json"
+    path.write_text(content)
+    assert tuning.read_choices(path) == []
+    assert "will be made again" in caplog.text
+
+
+def test_a_file_of_another_format_is_ignored(tmp_path):
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps({"format": 0, "choices": [["op", [1], "a", {}]]}))
+    assert tuning.read_choices(path) == []
+
+
+def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
+    described = {"gpu": "NVIDIA H200", "torch": "2.11"}
+    monkeypatch.setattr(tuning, "environment", lambda device: described)
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
+    tuning.write_choices(tmp_path / "shipped" / "NVIDIA_H200.json", {}, [
+        tuning.Measured("op", (1,), "shipped", {}), tuning.Measured("op", (2,), "shipped", {}),
+    ])  # fmt: skip
+    tuning.write_choices(tuning.choices_path(tmp_path, described), {}, [tuning.Measured("op", (1,), "own", {})])
+    choices = Choices()
+    assert tuning.load_choices(torch.device("cuda"), tmp_path, choices) == 2
+    assert choices.chosen == {("op", (1,)): "own", ("op", (2,)): "shipped"}
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv(tuning.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuning.cache_folder() == tmp_path / "lightdiffusion"
+    monkeypatch.setenv(tuning.CACHE_VARIABLE, str(tmp_path / "here"))
+    assert tuning.cache_folder() == tmp_path / "here"
+
+
+def test_on_a_cpu_tuning_does_nothing(tmp_path):
+    choices = Choices()
+    with tuning.tuning(torch.device("cpu"), 10.0, folder=tmp_path, choices=choices) as tuner:
+        assert tuner is None and choices.tuner is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+def test_tuning_a_real_op(tmp_path):
+    choices_before = dict(tuning.CHOICES.chosen)
+    x, weight = torch.randn(2, 64, 64, device="cuda").half(), torch.randn(128, 64, device="cuda").half()
+    tuning.CHOICES.chosen.clear()
+    with tuning.tuning(torch.device("cuda"), 60.0, folder=tmp_path) as tuner:
+        y = torch.ops.lightdiffusion.linear_geglu(x, weight, None)
+    assert (
+        tuner is not None and len(tuner.measured) == 1 and all(ms > 0 for ms in tuner.measured[0].milliseconds.values())
+    )
+    assert torch.isfinite(y).all() and len(list(tmp_path.iterdir())) == 1
+    tuning.CHOICES.chosen.clear()
+    tuning.CHOICES.chosen.update(choices_before)
