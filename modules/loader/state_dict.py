@@ -74,6 +74,21 @@ class _Inert:
         self.state = state
 
 
+# What torch's readers raise on damaged or foreign bytes, as found by changing good files at random.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
 # Training frameworks leave these beside the weights; replaced by `_Inert` they cannot run anything.
 _HARMLESS_GLOBALS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
@@ -162,7 +177,7 @@ def read_header(path: Path) -> Header:
         table = json.loads(text)
         metadata = {str(key): str(value) for key, value in (table.pop("__metadata__", None) or {}).items()}
         entries = {name: _parse_entry(name, raw, 8 + length) for name, raw in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFileError(f"The header of {path.name} is damaged ({error}); download it again.") from error
     end = max((entry.end for entry in entries.values()), default=8 + length)
     if end > size:
@@ -222,15 +237,7 @@ def _load_weights_only(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _DAMAGE as error:
         code = re.search(r"GLOBAL ([\w.]+)|[Gg]lobal ([\w.]+) (?:was|is)", str(error))
         if code:
             raise ModelFileError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
 import sys
 import types
@@ -221,3 +222,27 @@ def test_damaged_and_empty_pickles(tmp_path: Path) -> None:
     assert "damaged" in message(path)
     torch.save({"step": 5}, path)
     assert "no weights" in message(path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "ckpt", "old ckpt"])
+def test_random_damage_is_a_model_file_error_or_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("m.safetensors" if kind == "safetensors" else "m.ckpt")
+    tensors = {"a.weight": torch.randn(30, 7), "b": torch.randn(4).half()}
+    if kind == "safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=kind == "ckpt")
+    whole, chance, refused = path.read_bytes(), random.Random(1), 0
+    for _ in range(150):
+        content = bytearray(whole)
+        if chance.random() < 0.3:
+            del content[chance.randrange(len(content)) :]
+        else:
+            for _ in range(chance.choice([1, 2, 8])):
+                content[chance.randrange(min(len(content), 400))] = chance.randrange(256)
+        path.write_bytes(content)
+        try:
+            read_state_dict(path)
+        except ModelFileError:
+            refused += 1
+    assert refused > 30
