@@ -6,6 +6,7 @@ exponentiate in fp32, so it only changes the reference path.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 
@@ -55,6 +56,12 @@ def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _merge_heads(torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0])
 
 
+def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from xformers.ops import memory_efficient_attention_forward
+
+    return memory_efficient_attention_forward(q, k, v).flatten(2)
+
+
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores in memory, softmax in fp32: for one large head (the VAE's), which the fused kernels do not fit."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -67,6 +74,8 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cudnn": _cudnn,
     "efficient": _efficient,
 } | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+if importlib.util.find_spec("xformers") is not None:
+    IMPLEMENTATIONS["xformers"] = _xformers
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
 
 
