@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
+from cli.prompt_batch import Run, read_requests, run_prompts
 from cli.requests import build_options
 from modules.core.errors import LightDiffusionError, OutputError
 from modules.core.progress import CancelToken
@@ -78,21 +79,26 @@ class ProgressBar:
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
-    options = build_options(given)
+    lines = read_requests(given) if "prompts" in given else []
+    options = None if lines else build_options(given)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     with stop_on_interrupt(cancel):
         from modules.generation.output import OutputFolder
         from modules.generation.session import Session
 
         output = OutputFolder(given.get("output_dir"))
-        if given.get("reuse_seed"):
+        if options is not None and given.get("reuse_seed"):
             options = replace(options, seed=output.last_seed())
         output.check_writable()
         session = Session(device=given.get("device"), dtype=given.get("dtype"))
         began = time.perf_counter()
         work = run_compare if given.get("compare") else run_generate
         try:
-            result = work(options, session, output, bar, cancel, as_json=given.get("json", False))
+            if options is None:
+                shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
+                result = run_prompts(lines, shared)
+            else:
+                result = work(options, session, output, bar, cancel, as_json=given.get("json", False))
         finally:
             bar.close()
     return {**result, "seconds": round(time.perf_counter() - began, 3), **tell_stable_fast(given, session)}
@@ -181,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if given.get("json"):
         print(json.dumps(result))
-    return 0
+    return result.get("exit_code", 0)
 
 
 if __name__ == "__main__":

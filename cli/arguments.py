@@ -37,8 +37,8 @@ class Parser(argparse.ArgumentParser):
         raise OptionsError(f"{message}; see --help.")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Options not given stay absent, so that `--from-image` keeps the picture's own."""
+def build_parser(*, prompt: bool = True) -> argparse.ArgumentParser:
+    """Options not given stay absent, so that `--from-image` keeps the picture's own; no `prompt` with --prompts."""
     parser = Parser(
         prog="pipeline.sh",
         description="Make pictures from text with Stable Diffusion 1.x and 2.x checkpoints.",
@@ -47,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    parser.add_argument("prompt", nargs="?", default=None, help="what the picture shows")
+    if prompt:
+        parser.add_argument("prompt", nargs="?", default=None, help="what the picture shows")
     parser.add_argument(
         "width", nargs="?", default=None, type=int, help="pixels, a multiple of 8 (default: the model's native size)"
     )
@@ -67,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_picture_options(group: ArgumentGroup) -> None:
+    group.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="in place of the prompt: one on each line, plain or as JSON"
+    )
     group.add_argument("--negative", dest="negative_prompt", metavar="TEXT", help="what the picture must not show")
     group.add_argument("--seed", type=int, help="the first picture's seed; picture i uses seed + i (default: random)")
     group.add_argument("--reuse-seed", action="store_true", help="use the seed of the last run in this output folder")
@@ -155,5 +159,6 @@ def add_program_options(group: ArgumentGroup) -> None:
 def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
     """What was given, and nothing else. A bare --stable-fast means full (its level is joined with '=')."""
     joined = ["--stable-fast=full" if argument == "--stable-fast" else argument for argument in argv]
-    given = vars(build_parser().parse_intermixed_args(joined))
+    from_file = any(argument == "--prompts" or argument.startswith("--prompts=") for argument in joined)
+    given = vars(build_parser(prompt=not from_file).parse_intermixed_args(joined))
     return {name: value for name, value in given.items() if value is not None}

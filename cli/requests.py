@@ -37,8 +37,10 @@ def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str,
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
-    if given.get("hires_fix") or any(name.startswith("hires_") for name in given):
+    if given.get("hires_fix", any(name.startswith("hires_") for name in given)):
         extra["hires"] = parse_hires(given, options.hires or HiresOptions())
+    elif "hires_fix" in given:  # a line of --prompts says no
+        extra["hires"] = None
     if "img2img" in given or options.init is not None:
         extra["init"] = parse_init(given, options.init)
     elif "denoise" in given or "mask" in given:

@@ -182,8 +182,12 @@ class GenerationOptions:
             self,
             width=self.width or native_size,
             height=self.height or native_size,
-            seed=random.SystemRandom().randrange(RANDOM_SEEDS) if self.seed is None else self.seed,
+            seed=random_seed() if self.seed is None else self.seed,
         )
+
+
+def random_seed() -> int:
+    return random.SystemRandom().randrange(RANDOM_SEEDS)
 
 
 def default_of(name: str) -> Any:

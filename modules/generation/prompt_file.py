@@ -1,0 +1,61 @@
+"""A file of requests, one a line: plain prompts or JSON objects; a bad line says so and spoils no other (no torch)."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import OptionsError
+
+COMMENT = "#"
+EXAMPLE = '{"prompt": "a cat", "seed": 7}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLine:
+    """Line `number` (from 1) as values by option name, or the sentence that says what is wrong with it."""
+
+    number: int
+    values: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+def read_prompt_file(path: Path) -> list[PromptLine]:
+    """All lines but empty ones and comments (#); raises OptionsError when there is nothing to read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OptionsError(f"The prompts in {path} cannot be read ({reason}); check the name.") from error
+    texts = _decoded(data).split("\n")
+    lines = [(number, text.strip()) for number, text in enumerate(texts, start=1)]
+    found = [_read_line(number, text) for number, text in lines if text and not text.startswith(COMMENT)]
+    if not found:
+        raise OptionsError(f"There is no prompt in {path}: write one on each line.")
+    return found
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8, or UTF-16 with its mark (as Windows' shell writes); bytes that are neither become lone surrogates."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def _read_line(number: int, text: str) -> PromptLine:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return PromptLine(number=number, error="This line is not UTF-8 text; save the file as UTF-8.")
+    if "\0" in text:
+        return PromptLine(number=number, error="This line holds a zero byte; save the file as plain UTF-8 text.")
+    if not text.startswith("{"):
+        return PromptLine(number=number, values={"prompt": text})
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return PromptLine(
+            number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE} ({error})."
+        )
+    return PromptLine(number=number, values=values)
