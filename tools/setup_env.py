@@ -148,13 +148,14 @@ def pip(arguments: list[str], log: IO[str], held: IO[str]) -> None:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **inherited
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         lines = list(follow(process.stdout, log))
-    finally:
-        if process.poll() is None:
-            process.terminate()
         code = process.wait()
+    except BaseException:  # interrupted or killed: take pip along (it may be just ending by itself otherwise)
+        process.terminate()
+        process.wait()
+        raise
     if code:
         say("\n".join(lines[-15:]))
         raise SetupError(f"pip could not install what is needed (above its last lines, all of them in {LOG}); retry.")

@@ -135,7 +135,7 @@ def test_two_at_once_install_once(checkout: Path) -> None:
     command = [sys.executable, str(checkout / "tools/setup_env.py"), "requirements.txt"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [process.communicate(timeout=30)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    assert [process.returncode for process in both] == [0, 0], texts
     assert len(installs(checkout)) == 1
     assert sum("waiting for it" in text for text in texts) == 1
 
