@@ -94,8 +94,8 @@ def runs_kernels(x: Tensor) -> bool:
     return x.is_cuda or INTERPRETED
 
 
-def has_flash(x: Tensor) -> bool:
-    """PyTorch's flash attention needs Ampere or newer."""
+def is_ampere_or_newer(x: Tensor) -> bool:
+    """What flash attention and Triton's matrix products need."""
     return _capability(x.device.index) >= (8, 0)
 
 

@@ -52,12 +52,10 @@ def launch_epilogue(
 ) -> Tensor:
     """`y`, changed in place. y and residual share their (dense) memory layout, with channels innermost."""
     channels = y.shape[1] if y.dim() == 4 else y.shape[-1]
-    if y.dim() == 4:
-        assert y.is_contiguous(memory_format=torch.channels_last), f"y must be channels_last, has {y.stride()}"
-    else:
-        assert y.is_contiguous() and vector is None
-    assert runs_kernels(y) and y.numel() < 2**31
-    assert residual is None or (residual.stride() == y.stride() and residual.shape == y.shape)
+    layout = torch.channels_last if y.dim() == 4 else torch.contiguous_format
+    assert runs_kernels(y) and y.numel() < 2**31 and (vector is None or y.dim() == 4)
+    assert y.is_contiguous(memory_format=layout), f"y must have its channels innermost, has strides {y.stride()}"
+    assert residual is None or (residual.is_contiguous(memory_format=layout) and residual.shape == y.shape)
     assert bias is None or (bias.is_contiguous() and bias.numel() == channels)
     assert vector is None or (vector.stride(1) == 1 and vector.shape[0] in (1, y.shape[0]))
     if bias is None and vector is None and residual is None and activation == "none":

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
-from modules.stable_fast.kernels._dispatch import dtype_key, has_flash, register, run, uses_kernels
+from modules.stable_fast.kernels._dispatch import (
+    Unsupported,
+    dtype_key,
+    is_ampere_or_newer,
+    register,
+    run,
+    uses_kernels,
+)
 
 
 def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
@@ -48,7 +55,13 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return _merge_heads(torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0])
+    try:
+        y = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # which head sizes it takes varies with cuDNN's version
+        raise Unsupported(f"cuDNN attention refuses {tuple(q.shape)}: {error}") from error
+    return _merge_heads(y)
 
 
 def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -59,7 +72,10 @@ def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     from xformers.ops import memory_efficient_attention_forward
 
-    return memory_efficient_attention_forward(q, k, v).flatten(2)
+    try:
+        return memory_efficient_attention_forward(q, k, v).flatten(2)
+    except (NotImplementedError, ValueError) as error:
+        raise Unsupported(f"xformers refuses {tuple(q.shape)}: {error}") from error
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -84,7 +100,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     key = (*q.shape, k.shape[1], dtype_key(q))
     if q.shape[-1] > 256:
         return run("attention_packed", key, LARGE_HEAD, "efficient", (q, k, v))
-    default = "flash" if has_flash(q) and q.shape[-1] % 8 == 0 else "efficient"
+    default = "flash" if is_ampere_or_newer(q) and q.shape[-1] % 8 == 0 else "efficient"
     return run("attention_packed", key, IMPLEMENTATIONS, default, (q, k, v))
 
 

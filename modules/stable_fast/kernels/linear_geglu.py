@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels._dispatch import dtype_key, is_ampere_or_newer, register, run, uses_kernels
 from modules.stable_fast.kernels._epilogue import launch_geglu
 from modules.stable_fast.kernels._matmul import GEGLU_TILES, Tile, launch_geglu_matmul
 
@@ -34,7 +34,9 @@ def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return linear_geglu_reference(x, weight, bias)
     x = x.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, dtype_key(x))
-    return run("linear_geglu", key, IMPLEMENTATIONS, GEGLU_TILES[0].name, (x, weight, bias))
+    # Before Ampere, Triton compiles products to plain multiply-adds.
+    default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
+    return run("linear_geglu", key, IMPLEMENTATIONS, default, (x, weight, bias))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
