@@ -77,11 +77,15 @@ class ShapeReport:
 
     warm_up_seconds: float = 0.0
     eager_ms: float | None = None
+    level: str = ""  # when lower than the rest, with the reason
+    reason: str = ""
     steps: StepTimer = field(default_factory=StepTimer)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "warm_up_seconds": self.warm_up_seconds,
+            "level": self.level,
+            "reason": self.reason,
             "ms_per_step": self.steps.median_ms(),
             "eager_ms_per_step": self.eager_ms,
         }
@@ -127,8 +131,8 @@ class Report:
         return math.ceil(self.warm_up_seconds * 1000 / ((eager_ms - step_ms) * self.steps_per_image))
 
     def status_line(self) -> str:
-        lowered = f" instead of {self.asked} ({self.reason})" if self.level != self.asked and self.reason else ""
-        parts = [f"Stable-Fast: {self.level}{lowered}"]
+        level, reason = self.latest.level or self.level, self.latest.reason or self.reason
+        parts = [f"Stable-Fast: {level}" + (f" instead of {self.asked} ({reason})" if level != self.asked else "")]
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is not None:
             parts.append(f"{step_ms:.1f} ms/step" + (f" (eager {eager_ms:.1f})" if eager_ms is not None else ""))

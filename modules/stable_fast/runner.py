@@ -64,6 +64,7 @@ class StableFastRunner:
         self._timesteps: list[float] = []
         self._stamp = 0  # grows whenever prompt and time stage have to be evaluated again
         self._graphs: GraphTable | None = None
+        self._refused: set[Key] = set()  # shapes that memory does not suffice for
         self._forget()
 
     def _forget(self) -> None:
@@ -79,6 +80,7 @@ class StableFastRunner:
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next step starts over."""
         self._inputs = None
+        self._refused.clear()
         self._forget()
 
     def prepare(self, conditioning: Conditioning, timesteps: Sequence[float]) -> None:
@@ -106,16 +108,21 @@ class StableFastRunner:
         call = self._call(x, timestep)
         if call.x.device.type != "cuda" and self.report.level in ("full", "graph"):
             self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
+        steps = {"full": self._fused_step, "fused": self._fused_step, "graph": self._captured_eager_step}
+        step = self._eager_step if call.key in self._refused else steps.get(self.report.level, self._eager_step)
         try:
-            if self.report.level in ("fused", "full"):
-                return self._at_level(call, self._fused_step)
-            if self.report.level == "graph":
-                return self._at_level(call, self._captured_eager_step)
+            return self._timed(call, step)
         except torch.OutOfMemoryError:
-            self._lower("off", "not enough memory")
+            if step == self._eager_step:
+                raise
+            self._forget()
+            self._refused.add(call.key)
+            self._note_uncaptured(call, "off", "not enough memory")
         except CANNOT_COMPILE as error:
-            self._lower("off", str(error))
-        return self._at_level(call, self._eager_step)
+            log.warning("Stable-Fast is off: %s", error)
+            self.report.lower("off", str(error))
+            self._forget()
+        return self._timed(call, self._eager_step)
 
     def _call(self, x: Tensor, timestep: float) -> UNetCall:
         inputs = self._inputs
@@ -130,7 +137,7 @@ class StableFastRunner:
             control = inputs.control(rows, timestep, inputs.context)
         return UNetCall(x, timestep, inputs.context, control)
 
-    def _at_level(self, call: UNetCall, step: Callable[[UNetCall], Tensor]) -> Tensor:
+    def _timed(self, call: UNetCall, step: Callable[[UNetCall], Tensor]) -> Tensor:
         """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
         if call.key in self._warm:
             with self.report.shape(str(call)).steps.span(call.x.device):
@@ -162,9 +169,9 @@ class StableFastRunner:
         if is_new:
             with tuning(call.x.device, self.config.tuning_seconds):
                 execution.run_held(*moving)
-        return self._captured(key, execution.run_held, moving)
+        return self._captured(call, execution.run_held, moving)
 
-    def _captured(self, key: Key, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:
             self._graphs = GraphTable(
                 cuda_capture(inputs[0].device),
@@ -173,13 +180,22 @@ class StableFastRunner:
             )
         # Buffers that outlive this call must not be inference tensors: those cannot be written to outside that mode.
         with torch.inference_mode(mode=False), torch.no_grad():
-            result = self._graphs.run(key, function, inputs)
+            result = self._graphs.run(call.key, function, inputs)
         self.report.counters.captures = self._graphs.captures
-        if key in self._graphs.reasons:
-            self._lower("fused" if self.report.level == "full" else "off", self._graphs.reasons[key])
+        if call.key in self._graphs.reasons:
+            self._note_uncaptured(
+                call, "fused" if self.report.level == "full" else "off", self._graphs.reasons[call.key]
+            )
         else:
             self.report.counters.replays += 1
         return result
+
+    def _note_uncaptured(self, call: UNetCall, level: str, reason: str) -> None:
+        """This shape alone runs at a lower level."""
+        shape = self.report.shape(str(call))
+        if not shape.reason:
+            log.warning("Stable-Fast runs %s at level %s: %s", call, level, reason)
+        shape.level, shape.reason = level, reason
 
     def _make_current(self, key: Key, execution: Execution, call: UNetCall) -> None:
         """Evaluates prompt and time stage if the conditioning, the schedule or weights changed since last time."""
@@ -220,7 +236,7 @@ class StableFastRunner:
         def network(x: Tensor, times: Tensor, context: Tensor, *control: Tensor) -> Tensor:
             return self._network(x, times, context, control or None)
 
-        return self._captured(call.key, network, tensors)
+        return self._captured(call, network, tensors)
 
     def _eager_step(self, call: UNetCall) -> Tensor:
         self.report.counters.eager_steps += 1
@@ -238,12 +254,6 @@ class StableFastRunner:
             return None
         _finish(call.x.device)
         return (time.perf_counter() - started) * 1000
-
-    def _lower(self, level: str, reason: str) -> None:
-        log.warning("Stable-Fast continues at level %s: %s", level, reason)
-        self.report.lower(level, reason)
-        if level == "off":
-            self._forget()
 
     def _note_memory(self) -> None:
         self.report.weights_mib = self._store.owned_bytes() / 2**20

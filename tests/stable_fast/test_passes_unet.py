@@ -107,6 +107,21 @@ def test_close_to_eager_at_every_size(compiled: Compiled, batch: int, height: in
     assert rel_error(run_program(program, call), network(**call)) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_is_as_exact_as_eager(compiled: Compiled, dtype: torch.dtype) -> None:
+    """Both against fp32: fusion may change the rounding, not its size."""
+    config = compiled[0].config
+    call = unet_call(config)
+    expected = compiled[0](**call)
+    network = tiny.unet(config).to(dtype)
+    call |= {name: call[name].to(dtype) for name in ("x", "context")}
+    program, report = compiled_unet(network, call, PASSES)
+    assert report.matches["attention"] == {"attention": 32}  # with SD2's conversions to fp32 around it
+    fused, eager = run_program(program, call), network(**call)
+    assert rel_error(fused, expected) < 1.25 * rel_error(eager, expected)
+
+
 @pytest.mark.parametrize("linear", [False, True])
 @torch.no_grad()
 def test_diffusers_unet_unchanged(linear: bool) -> None:

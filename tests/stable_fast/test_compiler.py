@@ -1,0 +1,175 @@
+"""compile_module on all kinds of networks, and the passes at the full SD1.5 and SD2.1 shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL as DiffusersVAE
+from torch import Tensor, nn
+
+from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
+from modules.models.unet import UNet
+from modules.stable_fast import compile_module
+from modules.stable_fast.compiler import bind, compile_program
+from modules.stable_fast.passes import PASSES
+from modules.stable_fast.staging import PROMPT, STEP
+from modules.stable_fast.unet_call import BINDINGS
+from modules.stable_fast.weights import WeightStore
+from tests import tiny
+from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error
+
+LAYOUT_WORK = {"permute", "transpose.int", "reshape", "contiguous", "clone", "cat", "group_norm", "conv2d", "linear"}
+
+
+class Encode(nn.Module):
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.vae.encode_moments(image)
+
+
+class Decode(Encode):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.vae.decode(image)
+
+
+@torch.no_grad()
+def largest_error(compiled: Any, module: nn.Module, call: Mapping[str, Any]) -> float:
+    found, expected = compiled(**call), module(**call)
+    pairs = zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
+    return max(rel_error(one, other) for one, other in pairs)
+
+
+def test_vae_decoder() -> None:
+    module = Decode(tiny.vae())
+    compiled = compile_module(module, (random(1, 4, 8, 8),), dims={"image": ("batch", None, "height", "width")})
+    for shape in ((1, 4, 8, 8), (2, 4, 7, 5), (1, 4, 16, 8)):
+        assert largest_error(compiled, module, {"image": random(*shape)}) < 1e-5
+    assert compiled.report.counters.traces == 1
+    step = operations(compiled.compile(random(1, 4, 8, 8)).stages[STEP].graph)
+    assert not LAYOUT_WORK & step.keys() and step["lightdiffusion.upsample_conv2d"] == 3
+    assert step["lightdiffusion.attention_packed_qkv"] == 1
+
+
+def test_vae_encoder_and_a_size_that_does_not_fit_the_names() -> None:
+    module = Encode(tiny.vae())
+    compiled = compile_module(module, (random(1, 3, 32, 32),), dims={"image": ("batch", None, "8*height", "8*width")})
+    for shape in ((1, 3, 32, 32), (2, 3, 64, 32)):
+        assert largest_error(compiled, module, {"image": random(*shape)}) < 1e-5
+    assert compiled.report.counters.traces == 1
+    assert largest_error(compiled, module, {"image": random(1, 3, 36, 32)}) < 1e-5
+    assert compiled.report.counters.traces == 2
+
+
+@pytest.mark.parametrize("config", [tiny.SD1_TEXT, tiny.SD2_TEXT], ids=["clip", "openclip"])
+def test_text_encoders(config: TextConfig) -> None:
+    module = tiny.text_model(config)
+    example = {"embeddings": random(1, 77, config.width), "skip": 0}
+    compiled = compile_module(module, example, dims={"embeddings": ("batch", None, None)})
+    for batch, skip in ((1, 0), (3, 0), (2, 1)):
+        call = {"embeddings": random(batch, 77, config.width), "skip": skip}
+        assert largest_error(compiled, module, call) < 1e-5
+    assert compiled.report.counters.traces == 2  # one for each clip skip
+
+
+def test_controlnet_hint_runs_with_the_prompt() -> None:
+    module = tiny.controlnet()
+
+    def call(batch: int, height: int) -> dict[str, Tensor]:
+        x, hint = random(batch, 4, height, 8), random(batch, 3, 8 * height, 64)
+        return {"x": x, "hint": hint, "timesteps": torch.full((batch,), 7.0), "context": random(batch, 77, 64)}
+
+    compiled = compile_module(
+        module,
+        call(2, 8),
+        bindings={"x": "latent", "hint": "prompt", "timesteps": "time", "context": "prompt"},
+        dims={**UNET_DIMS, "hint": ("batch", None, "64*height", "64*width")},
+    )
+    for size in ((2, 8), (1, 16)):
+        assert largest_error(compiled, module, call(*size)) < 1e-5
+    program = compiled.compile(**call(2, 8))
+    assert operations(program.stages[PROMPT].graph)["lightdiffusion.conv2d_epilogue"] == 8
+
+
+@torch.no_grad()
+def test_prepared_inputs_run_once() -> None:
+    module = tiny.controlnet()
+    x, hint, context = random(1, 4, 8, 8), random(1, 3, 64, 64), random(1, 77, 64)
+    bindings = {"x": "latent", "hint": "prompt", "timesteps": "time", "context": "prompt"}
+    compiled = compile_module(module, {"x": x, "hint": hint, "timesteps": torch.zeros(1), "context": context}, bindings)
+    compiled.prepare(hint=hint, context=context)
+    for timestep in (7.0, 3.0):
+        times = torch.full((1,), timestep)
+        found, expected = compiled(x, timesteps=times), module(x, hint, times, context)
+        assert max(rel_error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
+    compiled.prepare(hint=hint.flip(-1), context=context)
+    found, expected = compiled(x, timesteps=times), module(x, hint.flip(-1), times, context)
+    assert max(rel_error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
+
+
+def test_diffusers_vae_decoder_unchanged() -> None:
+    module = tiny.randomise(
+        DiffusersVAE(
+            block_out_channels=(16, 32, 32, 32),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            norm_num_groups=4,
+        )
+    ).decoder
+    compiled = compile_module(module, (random(1, 4, 8, 8),), dims={"sample": ("batch", None, "height", "width")})
+    for shape in ((1, 4, 8, 8), (2, 4, 7, 5)):
+        assert largest_error(compiled, module, {"sample": random(*shape)}) < 1e-5
+    matches = compiled.report.programs[0].matches
+    assert matches["subpixel_upsample"] == {"upsample_conv2d": 3} and matches["packed_qkv"] == {"qkv": 1}
+
+
+@torch.no_grad()
+def test_changed_weights_of_a_compiled_module() -> None:
+    module = Decode(tiny.vae())
+    compiled = compile_module(module, (random(1, 4, 8, 8),))
+    x = random(1, 4, 8, 8, seed=3)
+    before = compiled(x)
+    for parameter in module.parameters():
+        parameter.mul_(1.01)
+    compiled.refresh_weights()
+    assert rel_error(compiled(x), module(x)) < 1e-5 < rel_error(compiled(x), before)
+
+
+def test_a_second_form_of_call_shares_prepared_weights() -> None:
+    network = tiny.unet()
+    store = WeightStore(network)
+    call = {"x": random(2, 4, 8, 8), "timesteps": torch.zeros(2), "context": random(2, 77, 64)}
+    compile_program(store, call, bindings=BINDINGS, dims=UNET_DIMS, passes=PASSES)
+    size = store.owned_bytes()
+    compile_program(store, call, bindings=BINDINGS, dims={}, passes=PASSES)
+    assert store.owned_bytes() == size > 0
+
+
+def test_binding_of_flattened_inputs() -> None:
+    bindings = {"control": "step", "x_0": "time", "x": "prompt"}
+    assert bind("control_3", bindings) == "step"
+    assert bind("x_0", bindings) == "time" and bind("x_1", bindings) == "prompt"
+    assert bind("other", bindings) == "step" and bind("time_embedding", bindings) == "step"
+
+
+@pytest.mark.parametrize("config", [SD15_UNET, SD21_UNET], ids=["SD1.5", "SD2.1"])
+def test_full_size_networks_match_as_the_tiny_ones(config: UNetConfig) -> None:
+    """The real shapes in fp16, on meta tensors: nothing is computed, all is traced and fused."""
+    with torch.device("meta"):
+        network = UNet(config).half().eval()
+        call = {
+            "x": torch.empty(2, 4, 64, 64, dtype=torch.float16),
+            "timesteps": torch.zeros(2),
+            "context": torch.empty(2, 77, config.context_dim, dtype=torch.float16),
+        }
+    _, report = compile_program(WeightStore(network), call, bindings=BINDINGS, dims=UNET_DIMS, passes=PASSES)
+    assert report.matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
+    assert report.matches["layer_norm"] == {"layer_norm": 48} and report.matches["geglu"] == {"geglu": 16}
+    assert report.matches["packed_qkv"] == {"qkv": 16, "kv": 16} and report.matches["attention"] == {"attention": 32}
+    assert report.nodes_after < 0.5 * report.nodes_before
