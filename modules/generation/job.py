@@ -120,7 +120,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         cast(TextModel, text.module),
         model.spec.text,
         [prompt],
-        [extract_loras(options.negative_prompt)[0]],
+        [without_loras(options.negative_prompt)],
         emphasis=options.emphasis,
         clip_skip=options.clip_skip,
         embeddings=session.embeddings,
@@ -169,3 +169,12 @@ def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
     return text, tuple(
         LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
     )
+
+
+def without_loras(negative: str) -> str:
+    """The negative prompt without tags: a LoRA acts on both halves of guidance, so it belongs into the prompt."""
+    text, tags = extract_loras(negative)
+    if tags:
+        names = ", ".join(tag.name for tag in tags)
+        log.warning("A LoRA in the negative prompt has no effect (%s): name it in the prompt.", names)
+    return text

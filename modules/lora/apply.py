@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError
 from modules.loader.detect import ModelSpec
@@ -43,7 +43,7 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
     """Reads a LoRA file for this model; logs one line when some of its keys match nothing."""
     path = Path(path)
     state_dict = read_state_dict(path)
-    weights = parse_lora(state_dict, read_scales(path, state_dict))
+    weights = _parsed(path, state_dict)
     if not weights:
         kind = foreign_kind(state_dict)
         raise ModelFileError(
@@ -54,6 +54,14 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
     if patches.unmatched:
         logger.warning(unmatched_line(path.name, patches.unmatched, len(state_dict)))
     return patches
+
+
+def _parsed(path: Path, state_dict: dict[str, Tensor]) -> list[LoraWeight]:
+    scales = read_scales(path, state_dict)
+    try:
+        return parse_lora(state_dict, scales)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path.name} cannot be used. {error}") from error
 
 
 def add_lora(
