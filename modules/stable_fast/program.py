@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
@@ -95,4 +96,4 @@ def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.Graph
 
 
 def _replaced(value: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
-    return fx.node.map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))
+    return map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -48,7 +49,7 @@ _ROW_WISE = frozenset(
 )  # fmt: skip
 
 # Position of the dimension argument of operations that may touch the rows, and its default.
-_DIM_ARGUMENT = {
+_DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
     aten.unsqueeze.default: (1, 0),
     aten.squeeze.dim: (1, 0),
     aten.chunk.default: (2, 0),
@@ -77,9 +78,9 @@ def stage_of(needs: Needs) -> str:
     """The earliest stage at which everything needed is known."""
     if not needs:
         return WEIGHTS
-    if needs == {"prompt"}:
+    if needs == frozenset({"prompt"}):
         return PROMPT
-    if needs == {"time"}:
+    if needs == frozenset({"time"}):
         return TIME
     return SHARED if needs <= {"latent", "time"} else STEP
 
@@ -102,9 +103,10 @@ def is_row_wise(node: fx.Node) -> bool:
 
 def _keeps_first_dim(node: fx.Node) -> bool:
     rank = node.all_input_nodes[0].meta["val"].dim()
+    dims: Any = node.args[1:]
     if node.target == aten.permute.default:
-        return node.args[1][0] % rank == 0
-    return all(dim % rank != 0 for dim in node.args[1:3])
+        return dims[0][0] % rank == 0
+    return all(dim % rank != 0 for dim in dims[:2])
 
 
 def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:

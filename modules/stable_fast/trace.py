@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.export.graph_signature import InputKind
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, measure, parse_dim
@@ -99,21 +100,9 @@ def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[st
 
 
 def _writes_in_place(graph: fx.Graph) -> bool:
-    overloads = (node.target for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload))
-    return any(overload._schema.is_mutable for overload in overloads)
-
-
-def _keep_shapes_only(graph: fx.Graph) -> None:
-    """Replaces export's fake tensors by plain meta tensors, so that the graph outlives the tracer."""
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        node.meta = {"val": pytree.tree_map(_plain_meta, value)} if value is not None else {}
-
-
-def _plain_meta(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    """ATen names of in-place operations end with an underscore: aten.add_.Tensor."""
+    names = (str(node.target).split(".") for node in graph.nodes if node.op == "call_function")
+    return any(len(name) == 3 and name[1].endswith("_") for name in names)
 
 
 def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
@@ -141,31 +130,57 @@ def _lift(
     dims: Mapping[str, Dims],
     sizes: Sizes,
 ) -> Traced:
-    graph = copy.deepcopy(program.graph_module.graph)
-    placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     weights: dict[str, str] = {}
     constants: dict[str, Tensor] = {}
     users: list[str] = []
+    tensors = {node.name for node in program.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
     for spec in program.graph_signature.input_specs:
         name = spec.arg.name
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             weights[name] = str(spec.target)
         elif spec.kind == InputKind.CONSTANT_TENSOR:
-            constants[name] = program.constants[str(spec.target)]
-        elif isinstance(placeholders[name].meta.get("val"), Tensor):
+            constants[name] = _constant(program, str(spec.target))
+        elif name in tensors:
             users.append(name)
-        else:
-            graph.erase_node(placeholders[name])  # a constant of the call (return_dict=False)
-    if len(users) != len(inputs):
+    if len(users) != len(inputs) or program.call_spec.out_spec is None:
         raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
-    _rename(placeholders, dict(zip(users, inputs, strict=True)))
-    _keep_shapes_only(graph)
+    names = dict(zip(users, inputs, strict=True)) | {name: name for name in (*weights, *constants)}
+    graph = _copied(program.graph, names)
     return Traced(graph, weights, constants, tuple(inputs), dims, sizes, program.call_spec.out_spec)
 
 
-def _rename(placeholders: Mapping[str, fx.Node], names: Mapping[str, str]) -> None:
-    for old, new in names.items():
-        node = placeholders[old]
-        if old != new:
-            node._rename(new)
-        node.target = new
+def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
+    value = program.constants[name]
+    if not isinstance(value, Tensor):
+        raise TraceError(f"the module holds {name}, which is no tensor")
+    return value
+
+
+def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
+    """The graph with placeholders renamed; those without a name (constants of the call, return_dict=False) left out."""
+    result = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            copies[node] = result.placeholder(names[node.name])
+        elif node.op == "output":
+            result.output(map_arg(node.args[0], copies.__getitem__))
+        elif node.op != "placeholder":
+            copies[node] = result.node_copy(node, copies.__getitem__)
+        else:
+            continue
+        if node in copies:
+            copies[node].meta = _shapes_only(node.meta)
+    return result
+
+
+def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain meta tensors in place of export's fake ones, so that the graph outlives the tracer."""
+    value = meta.get("val")
+    return {} if value is None else {"val": pytree.tree_map(_plain_meta, value)}
+
+
+def _plain_meta(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")

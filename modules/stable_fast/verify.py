@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.sizes import Sizes
@@ -60,8 +61,9 @@ def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, i
 
 def evaluate_on_meta(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
     """The meta tensor(s) that a node's call gives for the meta tensors of its arguments."""
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lookup)
-    return node.target(*_on_meta(args), **_on_meta(kwargs))
+    args, kwargs = map_arg((node.args, node.kwargs), lookup)
+    function: Any = node.target
+    return function(*_on_meta(args), **_on_meta(kwargs))
 
 
 def _evaluate(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from modules.stable_fast.staging import Stage
 
@@ -94,8 +95,9 @@ class WeightStore:
         if node.op == "placeholder":
             value = self.source(sources[node.name])
         else:
-            lookup = fx.node.map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
-            value = node.target(*lookup[0], **lookup[1])
+            args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
+            function: Any = node.target
+            value = function(*args, **kwargs)
         memo[node] = value
         return value
 
@@ -128,7 +130,7 @@ def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str
     """A text that two nodes share exactly when they compute the same from the same parameters."""
     if node.op == "placeholder":
         return sources[node.name]
-    args = fx.node.map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))
+    args = map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))
     return f"{node.target}{args!r}"
 
 
