@@ -1,0 +1,28 @@
+"""Exit codes scripts rely on, and the flag that stops a run."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from modules.core import errors
+from modules.core.progress import CancelToken
+
+
+def test_exit_codes_are_told_apart_and_never_success() -> None:
+    codes = [kind.exit_code for kind in errors.LightDiffusionError.__subclasses__()]
+    assert len(set(codes)) == len(codes) >= 5
+    assert 0 not in codes and errors.Cancelled.exit_code == 130  # what a shell gives for Ctrl-C
+
+
+def test_a_run_is_stopped_from_another_thread_and_stays_stopped() -> None:
+    token = CancelToken()
+    token.check()
+    thread = threading.Thread(target=token.cancel)
+    thread.start()
+    thread.join()
+    assert token.cancelled
+    for _ in range(2):
+        with pytest.raises(errors.Cancelled, match="kept"):
+            token.check()
