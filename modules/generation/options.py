@@ -66,6 +66,8 @@ class ControlChoice:
         _in_range("ControlNet strength", self.strength, 0.0, 10.0)
         _in_range("ControlNet start", self.start, 0.0, 1.0)
         _in_range("ControlNet end", self.end, 0.0, 1.0)
+        if self.start > self.end:
+            raise OptionsError(f"ControlNet start {self.start:g} lies behind its end {self.end:g}: swap the two.")
         _one_of("ControlNet mode", self.mode, CONTROL_MODES)
         _one_of("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
 
