@@ -1,0 +1,83 @@
+"""The comparison with and without Stable-Fast says true things."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modules.generation import compare as module
+from modules.generation.compare import Comparison, compare, difference
+from modules.generation.options import GenerationOptions
+from modules.generation.session import Session
+from tests import tiny_project
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return tiny_project.session_at(tiny_project.project(tmp_path_factory.mktemp("compare")))
+
+
+@pytest.fixture(scope="module")
+def comparison(session: Session) -> Comparison:
+    options = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, number=3, batch=2, cfg=3.0)
+    return compare(options, session)
+
+
+def test_the_pictures_are_nearly_equal_in_float32(comparison: Comparison) -> None:
+    assert comparison.psnr >= 50 and comparison.max_difference <= 1
+    assert comparison.eager.picture.seed == comparison.accelerated.picture.seed
+
+
+def test_both_sides_are_named_timed_and_measured(comparison: Comparison) -> None:
+    eager, fast = comparison.eager, comparison.accelerated
+    assert (eager.level, fast.level) == ("off", "full")
+    assert min(eager.first_seconds, eager.steady_seconds, fast.first_seconds, fast.steady_seconds) > 0
+    assert eager.peak_bytes > 0 and fast.peak_bytes > 0
+    assert "Stable-Fast" not in eager.picture.parameters and "Stable-Fast: full" in fast.picture.parameters
+
+
+def test_the_picture_shows_both_sides(comparison: Comparison) -> None:
+    both = np.asarray(comparison.image)
+    assert both.shape == (64, 128, 3)
+    assert (both[:, :64] == np.asarray(comparison.eager.picture.image)).all()
+    assert (both[:, 64:] == np.asarray(comparison.accelerated.picture.image)).all()
+
+
+def test_numbers_are_json_and_text(comparison: Comparison) -> None:
+    answer = json.loads(json.dumps(comparison.to_dict()))
+    assert answer["eager"]["level"] == "off" and answer["stable_fast"]["level"] == "full"
+    assert answer["max_difference"] == comparison.max_difference
+    assert len(comparison.to_text().splitlines()) == 4
+
+
+def test_difference_is_the_psnr_by_its_definition() -> None:
+    grey, lighter = Image.new("RGB", (8, 8), (100, 100, 100)), Image.new("RGB", (8, 8), (110, 100, 100))
+    psnr, largest = difference(grey, lighter)
+    assert psnr == pytest.approx(10 * math.log10(255**2 * 3 / 100)) and largest == 10
+    assert difference(grey, grey) == (math.inf, 0)
+
+
+def test_a_difference_would_be_seen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = module.run_side
+
+    def spoiled(options: GenerationOptions, *rest: object) -> module.Run:
+        from dataclasses import replace
+
+        return original(replace(options, seed=options.stable_fast == "off"), *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "run_side", spoiled)
+    result = compare(GenerationOptions(prompt="a", width=64, height=64, steps=1), session)
+    assert result.psnr < 30 and result.max_difference > 20
+
+
+def test_it_leaves_the_session_as_it_was(session: Session, comparison: Comparison) -> None:
+    from modules.generation.text_to_image import generate
+
+    options = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, seed=1)
+    before = list(generate(options, session))[0].image.tobytes()
+    compare(options, session)
+    assert list(generate(options, session))[0].image.tobytes() == before
