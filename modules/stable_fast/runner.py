@@ -40,7 +40,7 @@ class Control(Protocol):
 
 
 class Conditioning(Protocol):
-    """What stays the same over all steps: context [R * N, S, D], extra input channels [N, C, h, w], ControlNets."""
+    """What stays the same over all steps: context [R * N, S, D], extra input channels [1 or N, K, h, w], controls."""
 
     @property
     def context(self) -> Tensor: ...
@@ -129,7 +129,7 @@ class StableFastRunner:
         if inputs is None:
             raise RuntimeError("prepare() comes before step()")
         if inputs.concat is not None:
-            x = torch.cat([x, inputs.concat.to(x)], dim=1)
+            x = torch.cat([x, inputs.concat.to(x).expand(x.shape[0], -1, -1, -1)], dim=1)
         x = x.to(inputs.context.dtype)
         control = None
         if inputs.control is not None:
