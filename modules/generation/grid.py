@@ -1,0 +1,163 @@
+"""X/Y grids: one request varied along one or two options, and the labelled picture of the results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from modules.core.errors import OptionsError
+from modules.generation.options import GenerationOptions
+
+MOST_CELLS = 100
+MOST_PIXELS = 100_000_000
+MARGIN = 8
+TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """An option that a grid can vary, and how one value of it is read."""
+
+    label: str
+    read: Callable[[str], Any]
+    option: str
+
+
+def _number(text: str) -> float:
+    return float(text)
+
+
+VARIABLES: dict[str, Variable] = {
+    variable.option: variable
+    for variable in (
+        Variable(label="Steps", read=int, option="steps"),
+        Variable(label="CFG", read=_number, option="cfg"),
+        Variable(label="Seed", read=int, option="seed"),
+        Variable(label="Sampler", read=str, option="sampler"),
+        Variable(label="Scheduler", read=str, option="scheduler"),
+        Variable(label="Checkpoint", read=str, option="checkpoint"),
+        Variable(label="VAE", read=str, option="vae"),
+        Variable(label="Clip skip", read=int, option="clip_skip"),
+        Variable(label="Emphasis", read=str, option="emphasis"),
+        Variable(label="Width", read=int, option="width"),
+        Variable(label="Height", read=int, option="height"),
+        Variable(label="Stable-Fast", read=str, option="stable_fast"),
+        Variable(label="Negative prompt", read=str, option="negative_prompt"),
+        Variable(label="Denoise", read=_number, option="denoise"),
+        Variable(label="Prompt: replace the first by each", read=str, option="replace"),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """The values of one option, in the order in which they are shown."""
+
+    variable: Variable
+    values: tuple[Any, ...]
+
+    def labels(self) -> list[str]:
+        name = "" if self.variable.option == "replace" else f"{self.variable.label} "
+        return [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for value in self.values]
+
+    def apply(self, options: GenerationOptions, value: Any) -> GenerationOptions:
+        """The request with this option at this value."""
+        option = self.variable.option
+        if option == "denoise":
+            return with_denoise(options, value)
+        if option == "replace":
+            return replace(options, prompt=options.prompt.replace(self.values[0], value))
+        return replace(options, **{option: value})
+
+
+def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
+    """The picture's denoise if there is one, else the second pass's."""
+    if options.init is not None:
+        return replace(options, init=replace(options.init, denoise=value))
+    if options.hires is not None:
+        return replace(options, hires=replace(options.hires, denoise=value))
+    raise OptionsError("Denoise can only vary with a picture to start from or with HiresFix; switch one of them on.")
+
+
+def read_axis(option: str, text: str) -> Axis:
+    """`10, 20, 30` (or `1-5` for whole numbers) -> an axis; values are separated by commas, or by | when they hold
+    commas themselves."""
+    if option not in VARIABLES:
+        raise OptionsError(f"A grid cannot vary {option!r}; choose one of {', '.join(VARIABLES)}.")
+    variable = VARIABLES[option]
+    parts = [part.strip() for part in text.split("|" if "|" in text else ",")]
+    parts = [part for part in parts if part]
+    if variable.read is int:
+        parts = [number for part in parts for number in expand_range(part)]
+    if not parts:
+        raise OptionsError(f"{variable.label} has no values; write them with commas between, for example 10, 20, 30.")
+    try:
+        return Axis(variable=variable, values=tuple(variable.read(part) for part in parts))
+    except ValueError:
+        raise OptionsError(f"{variable.label}: {text!r} holds something that is no number.") from None
+
+
+def expand_range(part: str) -> list[str]:
+    """`3-6` -> 3 4 5 6; anything else as it is."""
+    first, dash, last = part.partition("-")
+    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
+        return [part]
+    if int(last) - int(first) >= MOST_CELLS:
+        raise OptionsError(f"{part} are too many values; a grid holds at most {MOST_CELLS} pictures.")
+    return [str(number) for number in range(int(first), int(last) + 1)]
+
+
+def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> list[GenerationOptions]:
+    """The requests, row by row. Raises OptionsError for a value that cannot be, before anything is generated."""
+    rows = [options] if down is None else [down.apply(options, value) for value in down.values]
+    if len(rows) * len(across.values) > MOST_CELLS:
+        raise OptionsError(
+            f"That are {len(rows) * len(across.values)} pictures; a grid holds at most {MOST_CELLS}, leave some out."
+        )
+    if down is not None and down.variable == across.variable:
+        raise OptionsError("Both directions of the grid vary the same option; choose another one for the rows.")
+    for axis in (across, down):
+        if axis is not None and axis.variable.option == "replace" and axis.values[0] not in options.prompt:
+            raise OptionsError(f"The prompt does not hold {axis.values[0]!r}, the text that the others replace.")
+    return [across.apply(row, value) for row in rows for value in across.values]
+
+
+def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None) -> Image.Image:
+    """One sheet: a heading over each column, a label before each row, pictures centred in their cells."""
+    columns = len(across.values)
+    rows = math.ceil(len(pictures) / columns)
+    cell_width, cell_height = max(p.width for p in pictures), max(p.height for p in pictures)
+    font = ImageFont.load_default(size=max(11, min(28, cell_width // 14)))
+    row_labels = down.labels() if down else []
+    left = max((int(font.getlength(label)) for label in row_labels), default=0)
+    left = min(left, 3 * cell_width) + (2 * MARGIN if row_labels else MARGIN)
+    top = int(font.size) + 2 * MARGIN
+    size = left + columns * (cell_width + MARGIN), top + rows * (cell_height + MARGIN)
+    if size[0] * size[1] > MOST_PIXELS:
+        raise OptionsError(f"The grid would be {size[0]}x{size[1]} pixels; take fewer values or a smaller size.")
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(across.labels()):
+        middle = left + column * (cell_width + MARGIN) + cell_width // 2
+        draw.text((middle, top // 2), shorten(label, font, cell_width), TEXT_COLOUR, font, anchor="mm")
+    for row, label in enumerate(row_labels):
+        middle = top + row * (cell_height + MARGIN) + cell_height // 2
+        draw.text((left - MARGIN, middle), label, TEXT_COLOUR, font, anchor="rm")
+    for index, picture in enumerate(pictures):
+        x = left + index % columns * (cell_width + MARGIN) + (cell_width - picture.width) // 2
+        y = top + index // columns * (cell_height + MARGIN) + (cell_height - picture.height) // 2
+        sheet.paste(picture, (x, y))
+    return sheet
+
+
+def shorten(label: str, font: Any, width: int) -> str:
+    """As much of a label as fits, its end, which tells values apart."""
+    if font.getlength(label) <= width:
+        return label
+    while len(label) > 1 and font.getlength("…" + label) > width:
+        label = label[1:]
+    return "…" + label

@@ -1,0 +1,79 @@
+"""The pictures of an output folder: newest first, searched by their text, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from modules.core.errors import OptionsError, OutputError
+from modules.images.metadata import parameters_of
+
+INPUTS = "inputs"  # pictures to start from are kept here; they are no results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One picture file and the generation text inside it (empty when it has none)."""
+
+    path: Path
+    text: str
+
+
+class History:
+    """Texts are read once per file and kept as long as the file does not change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._texts: dict[tuple[Path, int], str] = {}
+
+    def search(self, words: str = "", *, limit: int = 60, skip: int = 0) -> tuple[list[Entry], int]:
+        """Pictures whose text holds all the words, newest first: at most `limit` of them, and how many there are."""
+        wanted = words.casefold().split()
+        found = [path for path in self.paths() if not wanted or self._matches(path, wanted)]
+        return [Entry(path=path, text=self.text(path)) for path in found[skip : skip + limit]], len(found)
+
+    def paths(self) -> list[Path]:
+        """All pictures, newest first."""
+        return sorted(self._files(), key=lambda path: (path.parent.name, path.name), reverse=True)
+
+    def text(self, path: Path) -> str:
+        try:
+            key = (path, path.stat().st_mtime_ns)
+            if key not in self._texts:
+                self._texts[key] = read_text(path)
+            return self._texts[key]
+        except FileNotFoundError:  # deleted meanwhile, by us or by anyone
+            return ""
+
+    def delete(self, path: Path) -> None:
+        """Removes one picture of this folder for good. Raises for anything that is not one."""
+        path = Path(path)
+        if path.resolve() not in {known.resolve() for known in self.paths()}:
+            raise OptionsError(f"{path.name} is no picture in the output folder, so it is not deleted.")
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path} could not be deleted ({error.strerror or error}).") from error
+
+    def _matches(self, path: Path, wanted: list[str]) -> bool:
+        text = self.text(path).casefold()
+        return all(word in text for word in wanted)
+
+    def _files(self) -> Iterator[Path]:
+        """Only <folder>/<date>/*.png, as the output folder writes them."""
+        if self.folder.is_dir():
+            for day in self.folder.iterdir():
+                if day.is_dir() and day.name != INPUTS:
+                    yield from day.glob("[!.]*.png")
+
+
+def read_text(path: Path) -> str:
+    """The text from a file's header; the picture itself is not decoded."""
+    try:
+        with Image.open(path) as image:
+            return parameters_of(image) or ""
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # damaged or foreign: listed without text
+        return ""

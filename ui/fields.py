@@ -1,0 +1,79 @@
+"""The names of the form's fields and what a fresh form holds; every other file speaks of fields by these names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modules.core.paths import ModelFolders
+from modules.generation.catalog import checkpoint_facts, default_checkpoint
+from modules.generation.options import ControlChoice, HiresOptions, InitImage, default_of
+
+LORA_SLOTS = 4
+CONTROL_SLOTS = 2
+TEXT_MODE, IMAGE_MODE = "text", "image"
+AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
+
+# Fields that hold pictures; they are not remembered between starts.
+IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
+
+
+def defaults(folders: ModelFolders) -> dict[str, Any]:
+    """Every field of a fresh form, in the order in which handlers receive them."""
+    checkpoint = default_checkpoint(folders)
+    size = checkpoint_facts(folders, checkpoint).native_size
+    return {
+        "checkpoint": checkpoint,
+        "prompt": "",
+        "negative_prompt": "",
+        "stable_fast": False,
+        "level": "full",
+        "mode": TEXT_MODE,
+        "width": size,
+        "height": size,
+        **image_defaults(),
+        **{name: default_of(name) for name in ("steps", "cfg", "sampler", "number", "batch", "clip_skip", "emphasis")},
+        "scheduler": "karras",
+        "seed": "",
+        "vae": AUTOMATIC,
+        "prediction": AUTOMATIC,
+        **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
+        **hires_defaults(),
+        **{key: value for slot in range(1, CONTROL_SLOTS + 1) for key, value in control_defaults(slot).items()},
+    }
+
+
+def image_defaults() -> dict[str, Any]:
+    init = InitImage.__dataclass_fields__
+    return {
+        "editor": None,
+        "keep_size": True,
+        **{name: init[name].default for name in ("denoise", "resize", "mask_blur", "mask_content")},
+    }
+
+
+def lora_defaults(slot: int) -> dict[str, Any]:
+    return {f"lora_{slot}": AUTOMATIC, f"lora_{slot}_strength": 1.0}
+
+
+def hires_defaults() -> dict[str, Any]:
+    hires = HiresOptions()
+    return {
+        "hires": False,
+        "hires_scale": hires.scale,
+        "hires_method": hires.method,
+        "hires_steps": hires.steps,
+        "hires_denoise": hires.denoise,
+        "hires_cfg": hires.cfg,
+        "hires_sampler": AUTOMATIC,
+        "hires_keep": hires.keep_first_pass,
+    }
+
+
+def control_defaults(slot: int) -> dict[str, Any]:
+    control = ControlChoice.__dataclass_fields__
+    plain = {name: control[name].default for name in ("strength", "start", "end", "mode", "preprocessor")}
+    return {
+        f"control_{slot}": AUTOMATIC,
+        f"control_{slot}_image": None,
+        **{f"control_{slot}_{name}": value for name, value in plain.items()},
+    }

@@ -1,0 +1,200 @@
+"""What happens on each event: form values in, {component name: new value} out; the work itself is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from modules.core.errors import LightDiffusionError
+from modules.core.paths import ModelFolders
+from modules.generation.catalog import checkpoint_facts, size_presets
+from modules.generation.history import History
+from modules.generation.output import OutputFolder
+from modules.generation.queue import GenerationQueue, Work
+from modules.generation.ticket import Ticket
+from modules.generation.work import free_memory, make_pictures
+from ui import render
+from ui.fields import LORA_SLOTS, defaults
+from ui.form import Choices
+from ui.panels import PICTURES
+from ui.requests import build_options
+from ui.settings import SettingsFile
+
+Update = dict[str, Any]
+REFRESH_SECONDS = 0.25
+PLACEHOLDER = "What the picture shows"
+
+
+class Handlers:
+    """Everything that answers the page's events; one object for all browser tabs."""
+
+    def __init__(
+        self, queue: GenerationQueue, folders: ModelFolders, output: OutputFolder, settings: SettingsFile
+    ) -> None:
+        self.queue = queue
+        self.folders = folders
+        self.output = output
+        self.settings = settings
+        self.history = History(output.folder)
+
+    def fresh(self) -> dict[str, Any]:
+        return defaults(self.folders)
+
+    def remembered(self) -> dict[str, Any]:
+        return self.settings.load(self.fresh())
+
+    # Running
+
+    def generate(self, values: Mapping[str, Any]) -> Iterator[Update]:
+        """One request: a message beside the form when it cannot be, else progress and pictures as they come."""
+        try:
+            options = build_options(values, self.output.folder)
+            self.settings.save(values)
+            ticket = self.queue.submit("", make_pictures(options, self.output))
+        except LightDiffusionError as error:
+            yield {"message": render.error_box(str(error))}
+            return
+        yield {"message": "", "ticket": ticket.id, "panels": gr.Tabs(selected=PICTURES), "picture_details": hide()}
+        yield from self.watch(ticket, self.show_pictures, accelerated=options.stable_fast != "off")
+
+    def run(self, label: str, work: Work, show: Any, message: str) -> Iterator[Update]:
+        """The same for comparison and grid, which show their results and messages elsewhere."""
+        ticket = self.queue.submit(label, work)
+        yield {message: "", "ticket": ticket.id}
+        yield from self.watch(ticket, show, message=message)
+
+    def watch(
+        self, ticket: Ticket, show: Any, *, message: str = "message", accelerated: bool = False
+    ) -> Iterator[Update]:
+        """Follows a request to its end. Leaving early (a closed page) leaves the request running."""
+        seen, shown = -1, -1
+        while not ticket.finished:
+            update: Update = {
+                "stage": render.stage(ticket, self.queue.ahead_of(ticket), accelerated=accelerated),
+                "cancel": gr.Button(interactive=not ticket.cancel.cancelled),
+            }
+            if len(ticket.pictures) != shown:
+                shown = len(ticket.pictures)
+                update |= show(ticket)
+            yield update
+            seen = ticket.wait(seen, REFRESH_SECONDS)
+        yield {
+            **show(ticket),
+            "stage": render.stage(ticket, 0),
+            "cancel": gr.Button(interactive=False),
+            message: render.error_box(ticket.error if ticket.state == "failed" else ""),
+            "stable_fast_status": render.status_line(ticket.note),
+        }
+
+    def show_pictures(self, ticket: Ticket) -> Update:
+        paths = [str(path) for path in ticket.pictures if path.exists()]
+        update: Update = {
+            "gallery": gr.Gallery(value=paths, visible=bool(paths), columns=1 if len(paths) == 1 else 2),
+            "empty": gr.HTML(visible=not paths and ticket.finished),
+            "paths": paths,
+        }
+        return update | (self.choose("picture", paths[0]) if paths and ticket.finished else {})
+
+    def cancel(self, ticket_id: str) -> Update:
+        """Stops the request of this browser tab within one step."""
+        ticket = self.queue.find(ticket_id)
+        if ticket is not None:
+            ticket.cancel.cancel()
+            ticket.tell()
+        return {"cancel": gr.Button(interactive=False)}
+
+    # Opening the page
+
+    def open_page(self) -> Update:
+        """The form as it was last used, and the model files there are now."""
+        values = self.remembered()
+        update = self.refresh()
+        for name, value in values.items():
+            if name not in ("editor", "mode"):
+                update[name] = {**update[name], "value": value} if name in update else value
+        return update | self.checkpoint_chosen(values["checkpoint"]) | self.lora_rows(values)
+
+    def follow(self, ticket_id: str) -> Iterator[Update]:
+        """After a reload: what this tab asked for last, running or finished."""
+        ticket = self.queue.find(ticket_id)
+        if ticket is not None:
+            yield {"ticket": ticket.id}
+            yield from self.watch(ticket, self.show_pictures)
+
+    def refresh(self) -> Update:
+        lists = Choices(folders=self.folders).lists()
+        return {name: gr.update(choices=choices) for name, choices in lists.items()}
+
+    def checkpoint_chosen(self, name: str | None) -> Update:
+        """Shapes that fit this checkpoint, and what it knows."""
+        facts = checkpoint_facts(self.folders, name)
+        shapes = [
+            (f"{shape} {width} × {height}", f"{width}x{height}")
+            for shape, width, height in size_presets(facts.native_size)
+        ]
+        hint = facts.description or PLACEHOLDER
+        return {"preset": gr.Dropdown(choices=shapes, value=None), "prompt": gr.update(placeholder=hint)}
+
+    def native_size(self, name: str | None) -> Update:
+        """A checkpoint chosen by hand brings its own size along."""
+        size = checkpoint_facts(self.folders, name).native_size
+        return {"width": size, "height": size}
+
+    # Small conveniences of the form
+
+    def lora_rows(self, values: Mapping[str, Any]) -> Update:
+        """One empty slot more than there are LoRAs."""
+        return {
+            f"lora_{slot}_row": gr.Row(visible=bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"]))
+            for slot in range(2, LORA_SLOTS + 1)
+        }
+
+    def last_seed(self) -> Update:
+        try:
+            return {"seed": str(self.output.last_seed()), "message": ""}
+        except LightDiffusionError as error:
+            return {"message": render.error_box(str(error))}
+
+    # Memory
+
+    def memory(self) -> Update:
+        session = self.queue.session
+        if session is None:
+            return {}
+        from modules.core.device import memory_report
+
+        waiting = len(self.queue.unfinished())
+        line = f" · {waiting} in the queue" if waiting else ""
+        return {"memory": render.memory_line(f"{session.device} · {memory_report(session.device)}{line}")}
+
+    def free(self) -> Update:
+        """Waits for its turn: what runs keeps its models."""
+        if self.queue.session is None:
+            return {"memory": render.memory_line("No model is loaded yet.")}
+        ticket = self.queue.submit("freeing memory", free_memory)
+        while not ticket.finished:
+            ticket.wait(-1, REFRESH_SECONDS)
+        return self.memory()
+
+    # The chosen picture
+
+    def choose(self, panel: str, path: str) -> Update:
+        text = self.history.text(Path(path)) or "This file holds no settings."
+        return {
+            f"{panel}_chosen": path,
+            f"{panel}_text": text,
+            f"{panel}_details": gr.Column(visible=True),
+            f"{panel}_confirm": hide_row(),
+            f"{panel}_message": "",
+        }
+
+
+def hide() -> Any:
+    return gr.Column(visible=False)
+
+
+def hide_row() -> Any:
+    return gr.Row(visible=False)

@@ -1,0 +1,115 @@
+"""What can be done with a picture that is there: use its settings, start from it, delete it; and the history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from modules.core.errors import LightDiffusionError
+from modules.generation.options import GenerationOptions
+from ui import render
+from ui.fields import IMAGE_MODE
+from ui.handlers import Handlers, Update, hide, hide_row
+from ui.requests import editor_value, for_number, to_form
+
+PAGE = 48
+
+
+class Recall:
+    """Answers the buttons under a picture; `panel` is "picture" or "history", whose parts bear that name."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
+
+    # Settings
+
+    def use(self, panel: str, path: str) -> Update:
+        """Every field as it was for this picture; what it did not use is emptied."""
+        return self._restore(Path(path), f"{panel}_message")
+
+    def restore(self, file: str | None) -> Update:
+        """The same for a dropped file, ours or A1111's."""
+        return self._restore(Path(file), "message") if file else {}
+
+    def to_hires(self, panel: str, path: str) -> Update:
+        update = self._restore(Path(path), f"{panel}_message", hires=True)
+        return update | {"hires_panel": gr.Accordion(open=True)}
+
+    def _restore(self, path: Path, message: str, *, hires: bool = False) -> Update:
+        try:
+            options = for_number(read_options(path))
+        except LightDiffusionError as error:
+            return {message: render.error_box(str(error))}
+        form = to_form(options, self.handlers.fresh())
+        if hires:
+            form["hires"] = True
+        words = f"Settings taken from {path.name}." + (" HiresFix is on: press Generate." if hires else "")
+        modes = {"modes": gr.Tabs(selected=form["mode"])}
+        return {**form, **modes, **self.handlers.lora_rows(form), message: render.note_box(words)}
+
+    # Starting from a picture
+
+    def to_init(self, panel: str, path: str) -> Update:
+        return {
+            "editor": editor_value(Path(path)),
+            "mode": IMAGE_MODE,
+            "modes": gr.Tabs(selected=IMAGE_MODE),
+            f"{panel}_message": render.note_box("The picture is under Image to image now: paint a mask if you like."),
+        }
+
+    def to_control(self, panel: str, path: str) -> Update:
+        return {
+            "control_1_image": path,
+            "control_panel": gr.Accordion(open=True),
+            f"{panel}_message": render.note_box("The picture is the control picture of ControlNet 1 now."),
+        }
+
+    # Deleting
+
+    def ask(self, panel: str) -> Update:
+        return {f"{panel}_confirm": gr.Row(visible=True)}
+
+    def keep(self, panel: str) -> Update:
+        return {f"{panel}_confirm": hide_row()}
+
+    def delete(self, panel: str, path: str, paths: list[str], words: str, page: int) -> Update:
+        try:
+            self.handlers.history.delete(Path(path))
+        except LightDiffusionError as error:
+            return {f"{panel}_message": render.error_box(str(error)), f"{panel}_confirm": hide_row()}
+        if panel == "history":
+            return self.look(words, page)
+        left = [other for other in paths if other != path]
+        update: Update = {"paths": left, "gallery": gr.Gallery(value=left, visible=bool(left), selected_index=None)}
+        update |= {"picture_details": hide(), "picture_confirm": hide_row(), "empty": gr.HTML(visible=not left)}
+        return update | (self.handlers.choose("picture", left[0]) if left else {})
+
+    # History
+
+    def look(self, words: str, page: int) -> Update:
+        """One page of what is found, newest first."""
+        entries, total = self.handlers.history.search(words or "", limit=PAGE, skip=page * PAGE)
+        paths = [str(entry.path) for entry in entries]
+        first = page * PAGE + 1
+        found = (
+            f"{first}-{first + len(paths) - 1} of {total}" if paths else "Nothing found." if words else "Nothing yet."
+        )
+        return {
+            "history_gallery": gr.Gallery(value=paths, selected_index=None),
+            "history_paths": paths,
+            "history_words": render.status_line(found),
+            "page": page,
+            "older": gr.Button(interactive=first + len(paths) <= total),
+            "newer": gr.Button(interactive=page > 0),
+            "history_details": hide(),
+            "history_confirm": hide_row(),
+        }
+
+
+def read_options(path: Path) -> GenerationOptions:
+    from modules.generation.inputs import check_header
+    from modules.generation.metadata import from_picture
+
+    check_header(path)
+    return from_picture(path)

@@ -1,0 +1,214 @@
+"""Form -> GenerationOptions, and back: recalling a picture sets every field, so nothing of the last one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import OptionsError
+from modules.generation.inputs import keep_drawing, keep_file
+from modules.generation.options import (
+    ControlChoice,
+    GenerationOptions,
+    HiresOptions,
+    InitImage,
+    LoraChoice,
+)
+from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+
+Values = Mapping[str, Any]
+PLAIN = ("prompt", "negative_prompt", "sampler", "scheduler", "emphasis")
+WHOLE = {"steps": "Steps", "number": "Number", "batch": "Batch size", "clip_skip": "Clip skip"}
+FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; what lies outside is written into the prompt
+
+
+def build_options(values: Values, inputs: Path) -> GenerationOptions:
+    """Raises OptionsError with a sentence for people. Pictures of the form are kept under `inputs`."""
+    if not (values["prompt"] or "").strip() and values["mode"] == TEXT_MODE:
+        raise OptionsError("The prompt is empty: write what the picture shall show.")
+    init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
+    width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
+    return GenerationOptions(
+        **{name: values[name] or "" for name in PLAIN},
+        **{name: whole(values, name, label) for name, label in WHOLE.items()},
+        width=width,
+        height=height,
+        cfg=number(values, "cfg", "CFG"),
+        seed=read_seed(values["seed"]),
+        checkpoint=values["checkpoint"] or None,
+        vae=values["vae"] or None,
+        prediction=values["prediction"] or None,
+        loras=read_loras(values),
+        hires=read_hires(values),
+        controls=read_controls(values, inputs),
+        init=init,
+        stable_fast=values["level"] if values["stable_fast"] else "off",
+    )
+
+
+def number(values: Values, name: str, label: str) -> float:
+    if values[name] is None:
+        raise OptionsError(f"{label} is empty: enter a number.")
+    return float(values[name])
+
+
+def whole(values: Values, name: str, label: str) -> int:
+    value = number(values, name, label)
+    if not value.is_integer():
+        raise OptionsError(f"{label} {value:g} must be a whole number.")
+    return int(value)
+
+
+def read_seed(text: str | None) -> int | None:
+    """Nothing (or -1, as elsewhere) means a random seed; text, since a browser's numbers end at 2^53."""
+    text = (text or "").strip()
+    if text in ("", "-1"):
+        return None
+    if not text.isdecimal():
+        raise OptionsError(f"The seed {text!r} is no whole number: leave it empty for a random one.")
+    return int(text)
+
+
+def read_loras(values: Values) -> tuple[LoraChoice, ...]:
+    slots = range(1, LORA_SLOTS + 1)
+    return tuple(
+        LoraChoice(name=values[f"lora_{slot}"], strength=number(values, f"lora_{slot}_strength", "LoRA strength"))
+        for slot in slots
+        if values[f"lora_{slot}"]
+    )
+
+
+def read_hires(values: Values) -> HiresOptions | None:
+    if not values["hires"]:
+        return None
+    return HiresOptions(
+        scale=number(values, "hires_scale", "HiresFix scale"),
+        method=values["hires_method"],
+        steps=whole(values, "hires_steps", "HiresFix steps"),
+        denoise=number(values, "hires_denoise", "HiresFix denoise"),
+        cfg=values["hires_cfg"],
+        sampler=values["hires_sampler"] or None,
+        keep_first_pass=bool(values["hires_keep"]),
+    )
+
+
+def read_controls(values: Values, inputs: Path) -> tuple[ControlChoice, ...]:
+    return tuple(
+        read_control(values, slot, inputs) for slot in range(1, CONTROL_SLOTS + 1) if values[f"control_{slot}"]
+    )
+
+
+def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
+    name, image = values[f"control_{slot}"], values[f"control_{slot}_image"]
+    if not image:
+        raise OptionsError(f"ControlNet {slot} ({name}) has no picture: drop one, or choose no ControlNet.")
+    start, end = (number(values, f"control_{slot}_{edge}", f"ControlNet {edge}") for edge in ("start", "end"))
+    if start > end:
+        raise OptionsError(f"ControlNet {slot} would end ({end:g}) before it starts ({start:g}): swap the two.")
+    return ControlChoice(
+        name=name,
+        image=keep_file(Path(image), inputs),
+        strength=number(values, f"control_{slot}_strength", "ControlNet strength"),
+        start=start,
+        end=end,
+        mode=values[f"control_{slot}_mode"],
+        preprocessor=values[f"control_{slot}_preprocessor"],
+    )
+
+
+def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] | None]:
+    """The picture and what is painted over it; the size is the picture's own unless the form's is wanted."""
+    drawing = values["editor"] or {}
+    if drawing.get("background") is None:
+        raise OptionsError("Image to image needs a picture: drop one into the field, or switch to Text to image.")
+    kept = keep_drawing(drawing["background"], drawing.get("layers") or [], inputs)
+    init = InitImage(
+        image=kept.image,
+        mask=kept.mask,
+        denoise=number(values, "denoise", "Denoise"),
+        resize=values["resize"],
+        mask_blur=whole(values, "mask_blur", "Mask blur"),
+        mask_content=values["mask_content"],
+    )
+    return init, kept.size if values["keep_size"] else None
+
+
+def to_form(options: GenerationOptions, fresh: Values) -> dict[str, Any]:
+    """All fields for a recalled request; what it does not name is as in `fresh`."""
+    loras, extra = split_loras(options.loras)
+    form = {
+        **fresh,
+        **{name: getattr(options, name) for name in (*PLAIN, *WHOLE, "cfg")},
+        "prompt": " ".join([options.prompt, *extra]).strip(),
+        "scheduler": options.scheduler or fresh["scheduler"],
+        "seed": "" if options.seed is None else str(options.seed),
+        "checkpoint": options.checkpoint or fresh["checkpoint"],
+        "vae": options.vae or AUTOMATIC,
+        "prediction": options.prediction or AUTOMATIC,
+        "width": options.width or fresh["width"],
+        "height": options.height or fresh["height"],
+        "stable_fast": options.stable_fast != "off",
+    }
+    if options.stable_fast != "off":
+        form["level"] = options.stable_fast
+    for slot, lora in enumerate(loras, start=1):
+        form |= {f"lora_{slot}": lora.name, f"lora_{slot}_strength": lora.strength}
+    for slot, control in enumerate(options.controls[:CONTROL_SLOTS], start=1):
+        form |= control_form(control, slot)
+    return form | hires_form(options.hires) | init_form(options.init)
+
+
+def split_loras(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
+    """Those that fit the form's slots, and the others as the prompt's own notation."""
+    plain = [lora for lora in loras if lora.clip_strength == lora.strength and abs(lora.strength) <= FIELD_STRENGTH]
+    plain = plain[:LORA_SLOTS]
+    others = [lora for lora in loras if lora not in plain]
+    return plain, [f"<lora:{lora.name}:{lora.strength:g}:{lora.clip_strength:g}>" for lora in others]
+
+
+def control_form(control: ControlChoice, slot: int) -> dict[str, Any]:
+    image = str(control.image) if control.image.exists() else None
+    names = ("strength", "start", "end", "mode", "preprocessor")
+    return {
+        f"control_{slot}": control.name,
+        f"control_{slot}_image": image,
+        **{f"control_{slot}_{name}": getattr(control, name) for name in names},
+    }
+
+
+def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
+    if hires is None:
+        return {"hires": False}
+    return {
+        "hires": True,
+        **{f"hires_{name}": getattr(hires, name) for name in ("scale", "method", "steps", "denoise", "cfg")},
+        "hires_sampler": hires.sampler or AUTOMATIC,
+        "hires_keep": hires.keep_first_pass,
+    }
+
+
+def init_form(init: InitImage | None) -> dict[str, Any]:
+    """The mask comes back as a layer over the picture, as if it had just been drawn."""
+    if init is None:
+        return {"mode": TEXT_MODE}
+    form = {name: getattr(init, name) for name in ("denoise", "resize", "mask_blur", "mask_content")}
+    return {**form, "mode": IMAGE_MODE, "keep_size": False, "editor": editor_value(init.image, init.mask)}
+
+
+def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any] | None:
+    """What the mask editor takes; None when the picture is gone."""
+    if not image.exists():
+        return None
+    from modules.generation.inputs import mask_layer
+
+    layers = [mask_layer(mask)] if mask is not None and mask.exists() else []
+    return {"background": str(image), "layers": layers, "composite": None}
+
+
+def for_number(options: GenerationOptions) -> GenerationOptions:
+    """A recalled picture alone: the form cannot say 'the third of that batch', so its own seed is asked for."""
+    if options.only is None or options.seed is None:
+        return options
+    return replace(options, seed=options.seed + options.only, number=1, batch=1, only=None)

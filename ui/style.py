@@ -1,0 +1,104 @@
+"""Colours, spacing and the few lines of script; nothing is fetched from anywhere."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "Menlo", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue="indigo",
+        secondary_hue="indigo",
+        neutral_hue="slate",
+        radius_size="md",
+        spacing_size="sm",
+        font=FONTS,
+        font_mono=MONO,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="1px",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_title_text_weight="500",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        input_background_fill="white",
+        input_background_fill_dark="*neutral_800",
+        input_border_color="*neutral_300",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        checkbox_label_text_color="*neutral_800",
+        checkbox_label_text_color_dark="*neutral_100",
+    )
+
+
+CSS = """
+.gradio-container { max-width: 1560px !important; margin: 0 auto !important; padding: 0 14px !important; }
+.gradio-container main { padding-top: 8px !important; }
+footer { display: none !important; }
+#ld-header { align-items: center; gap: 12px; flex-wrap: wrap; }
+#ld-header h1 { font-size: 1.15rem; margin: 0; font-weight: 650; letter-spacing: -.01em; }
+#ld-header h1 span { color: var(--primary-600); }
+.dark #ld-header h1 span { color: var(--primary-300); }
+#ld-memory { text-align: right; }
+.ld-memory { font-size: .8rem; color: var(--body-text-color-subdued); margin: 0; }
+.ld-message { padding: 9px 12px; border-radius: 8px; font-size: .92rem; line-height: 1.4; overflow-wrap: anywhere; }
+.ld-error { background: #fef2f2; color: #991b1b; border: 1px solid #fca5a5; }
+.dark .ld-error { background: #450a0a; color: #fecaca; border-color: #991b1b; }
+.ld-note { background: #eef2ff; color: #3730a3; border: 1px solid #c7d2fe; }
+.dark .ld-note { background: #1e1b4b; color: #e0e7ff; border-color: #4338ca; }
+.ld-status { font-size: .8rem; color: var(--body-text-color-subdued); margin: 0; line-height: 1.35; }
+.ld-stage { display: flex; flex-direction: column; gap: 8px; align-items: stretch; }
+.ld-preview { width: 100%; max-height: min(56vh, 512px); object-fit: contain; border-radius: 8px;
+  background: var(--background-fill-secondary); image-rendering: auto; }
+.ld-track { height: 8px; border-radius: 4px; background: var(--neutral-200); overflow: hidden; }
+.dark .ld-track { background: var(--neutral-700); }
+.ld-fill { height: 100%; border-radius: 4px; background: var(--primary-500); transition: width .2s linear; }
+.ld-unknown { opacity: .55; animation: ld-pulse 1.4s ease-in-out infinite; }
+@keyframes ld-pulse { 50% { opacity: .15; } }
+@media (prefers-reduced-motion: reduce) { .ld-unknown { animation: none; } .ld-fill { transition: none; } }
+.ld-words { margin: 0; font-size: .88rem; font-variant-numeric: tabular-nums; }
+.ld-empty { border: 1px dashed var(--border-color-primary); border-radius: 10px; padding: 84px 24px;
+  text-align: center; color: var(--body-text-color-subdued); background: var(--block-background-fill); }
+.ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
+.ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important; align-self: flex-end; height: 38px;
+  margin-bottom: 8px; padding: 0 10px !important; }
+.ld-generate { min-height: 44px; font-weight: 600; }
+.ld-cancel { min-height: 44px; }
+.ld-card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px !important;
+  background: var(--block-background-fill); }
+.ld-card > .form, .ld-card .block { border: none; box-shadow: none; }
+.ld-text textarea { font-size: .8rem !important; font-family: var(--font-mono) !important; }
+:focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 1px; }
+@media (max-width: 640px) { .gradio-container { padding: 0 8px !important; } .ld-empty { padding: 40px 16px; } }
+"""
+
+HEAD = """
+<script>
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+    const button = document.querySelector('button#ld-generate');
+    if (button) { event.preventDefault(); button.click(); }
+  }
+});
+</script>
+"""
+# Which request this browser tab made last survives a reload; another tab has its own.
+REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
+RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
+SHOW_STAGE = """() => {
+  if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
+}"""

@@ -1,0 +1,184 @@
+"""Connects the page's events with what answers them; handlers speak of components by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from ui.comparing import Comparing
+from ui.fields import IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.form import Components
+from ui.handlers import Handlers, Update
+from ui.recall import Recall
+from ui.style import RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+
+RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
+LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
+
+
+def details_of(panel: str) -> tuple[str, ...]:
+    return tuple(f"{panel}_{part}" for part in ("chosen", "text", "details", "confirm", "message"))
+
+
+class Wiring:
+    """One page's components; `on` registers one event."""
+
+    def __init__(self, parts: Components, fields: Sequence[str]) -> None:
+        self.parts = parts
+        self.fields = tuple(fields)
+
+    def on(
+        self,
+        event: Callable[..., Any],
+        answer: Callable[..., Any],
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+        **settings: Any,
+    ) -> Any:
+        """`answer` gets the named components' values by position and returns (or yields) an Update. Not part of the
+        API, which has its own functions; the progress that Gradio itself would draw over the outputs stays away."""
+        return event(
+            self.by_component(answer),
+            inputs=[self.parts[name] for name in inputs],
+            outputs=[self.parts[name] for name in dict.fromkeys(outputs)],
+            **{"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **settings},
+        )
+
+    def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        """For answers that want the form as one mapping, before any further values."""
+        count = len(self.fields)
+        if inspect.isgeneratorfunction(answer):
+
+            def stream(*values: Any) -> Iterator[Update]:
+                yield from answer(dict(zip(self.fields, values[:count], strict=True)), *values[count:])
+
+            return stream
+        return lambda *values: answer(dict(zip(self.fields, values[:count], strict=True)), *values[count:])
+
+    def by_component(self, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def translate(update: Update) -> dict[Any, Any]:
+            return {self.parts[name]: value for name, value in update.items()}
+
+        if inspect.isgeneratorfunction(answer):
+
+            def stream(*values: Any) -> Iterator[dict[Any, Any]]:
+                for update in answer(*values):
+                    yield translate(update)
+
+            return stream
+        return lambda *values: translate(answer(*values))
+
+
+def connect(parts: Components, handlers: Handlers, page: Any) -> None:
+    """All events of the page; `page` is the Blocks itself."""
+    wiring = Wiring(parts, list(handlers.fresh()))
+    connect_page(wiring, handlers, page)
+    connect_runs(wiring, handlers)
+    connect_form(wiring, handlers)
+    recall = Recall(handlers)
+    connect_details(wiring, handlers, recall, "picture")
+    connect_details(wiring, handlers, recall, "history")
+    connect_history(wiring, handlers, recall)
+
+
+def connect_page(wiring: Wiring, handlers: Handlers, page: Any) -> None:
+    filled = [name for name in wiring.fields if name not in ("editor", "mode")]
+    follow = (*RUN, *details_of("picture"))
+    wiring.on(page.load, handlers.open_page, (), (*filled, "preset", *LORA_ROWS), queue=False)
+    wiring.on(page.load, handlers.follow, ("ticket",), follow, js=RECALL_TICKET)
+    wiring.parts["ticket"].change(None, inputs=[wiring.parts["ticket"]], js=REMEMBER_TICKET, api_visibility="private")
+    wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
+    wiring.on(wiring.parts["free"].click, handlers.free, (), ("memory",))
+
+
+def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
+    parts, comparing = wiring.parts, Comparing(handlers)
+    outputs = (*RUN, *details_of("picture"))
+    wiring.on(parts["generate"].click, wiring.with_form(handlers.generate), wiring.fields, outputs, trigger_mode="once")
+    parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
+    wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
+    compared = ("stage", "ticket", "cancel", "stable_fast_status", "compare_message", "slider", "compare_result")
+    wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
+    axes = ("across", "across_values", "down", "down_values")
+    sheet = ("stage", "ticket", "cancel", "stable_fast_status", "compare_message", "sheet")
+    inputs = (*wiring.fields, *axes)
+    wiring.on(parts["grid"].click, wiring.with_form(comparing.grid), inputs, sheet, trigger_mode="once")
+
+
+def connect_form(wiring: Wiring, handlers: Handlers) -> None:
+    parts, on = wiring.parts, wiring.on
+    lists = ("checkpoint", "vae", "hires_method", *(n for n in wiring.fields if n.removeprefix("lora_").isdecimal()))
+    lists += tuple(name for name in wiring.fields if name.removeprefix("control_").isdecimal())
+    on(parts["refresh"].click, handlers.refresh, (), lists, queue=False)
+    on(parts["checkpoint"].change, handlers.checkpoint_chosen, ("checkpoint",), ("preset", "prompt"), queue=False)
+    on(parts["checkpoint"].input, handlers.native_size, ("checkpoint",), ("width", "height"), queue=False)
+    on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
+    on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
+    on(parts["dice"].click, lambda: {"seed": ""}, (), ("seed",), queue=False)
+    on(parts["reuse"].click, handlers.last_seed, (), ("seed", "message"), queue=False)
+    on(parts["text_tab"].select, lambda: {"mode": TEXT_MODE}, (), ("mode",), queue=False)
+    on(parts["image_tab"].select, lambda: {"mode": IMAGE_MODE}, (), ("mode",), queue=False)
+    for slot in range(1, LORA_SLOTS + 1):
+        rows = wiring.with_form(handlers.lora_rows)
+        on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
+
+
+def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:
+    parts, on = wiring.parts, wiring.on
+    chosen, message = f"{panel}_chosen", f"{panel}_message"
+    paths, gallery = ("paths", "gallery") if panel == "picture" else ("history_paths", "history_gallery")
+    parts[gallery].select(
+        choose_in(wiring, handlers, panel),
+        inputs=[parts[paths]],
+        outputs=[parts[name] for name in details_of(panel)],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    form = (*wiring.fields, "modes", *LORA_ROWS, message)
+    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form)
+    on(parts[f"{panel}_hires"].click, partial(recall.to_hires, panel), (chosen,), (*form, "hires_panel"))
+    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), ("editor", "mode", "modes", message))
+    to_control = ("control_1_image", "control_panel", message)
+    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen,), to_control)
+    on(parts[f"{panel}_delete"].click, partial(recall.ask, panel), (), (f"{panel}_confirm",), queue=False)
+    on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
+    after = (*details_of(panel), gallery, paths, "empty", *HISTORY)
+    on(parts[f"{panel}_confirmed"].click, partial(recall.delete, panel), (chosen, paths, "search", "page"), after)
+
+
+HISTORY = ("history_gallery", "history_paths", "history_words", "page", "older", "newer")
+HISTORY += ("history_details", "history_confirm")
+
+
+def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
+    parts, on = wiring.parts, wiring.on
+    on(parts["history_tab"].select, recall.look, ("search", "page"), HISTORY)
+    on(parts["search"].change, lambda words: recall.look(words, 0), ("search",), HISTORY, trigger_mode="always_last")
+    on(parts["older"].click, lambda words, page: recall.look(words, page + 1), ("search", "page"), HISTORY)
+    on(parts["newer"].click, lambda words, page: recall.look(words, max(0, page - 1)), ("search", "page"), HISTORY)
+    fields = (*wiring.fields, "modes", *LORA_ROWS, "message")
+    on(parts["restore"].upload, recall.restore, ("restore",), fields)
+
+
+def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
+    """Gradio tells which picture was clicked through a parameter of this type."""
+
+    def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
+        return wiring.by_component(handlers.choose)(panel, paths[event.index])
+
+    return choose
+
+
+def set_shape(shape: str | None) -> Update:
+    if not shape:
+        return {}
+    width, _, height = shape.partition("x")
+    return {"width": int(width), "height": int(height)}
+
+
+def swap_sides(width: int | None, height: int | None) -> Update:
+    return {"width": height, "height": width}
