@@ -43,10 +43,14 @@ def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str,
         extra["hires"] = None
     if "img2img" in given or options.init is not None:
         extra["init"] = parse_init(given, options.init)
-    elif "denoise" in given or "mask" in given:
-        raise OptionsError("--denoise and --mask need a picture to start from: give it with --img2img FILE.")
+    elif {"denoise", "mask", "mask_blur", "mask_content", "resize_mode"} & given.keys():
+        raise OptionsError(
+            "--denoise, --mask... and --resize-mode need a picture to start from: give it with --img2img FILE."
+        )
     if "control_net" in given or "control_image" in given:
         extra["controls"] = parse_controls(given)
+    elif any(name.startswith("control_") for name in given):
+        raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
     return extra
 
 
@@ -95,6 +99,9 @@ def parse_controls(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
         raise OptionsError(
             f"{len(nets)} --control-net but {len(images)} --control-image: give one picture for each net."
         )
+    for name in ("control_strength", "control_range"):
+        if len(given.get(name, [])) > len(nets):
+            raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; leave the others out.")
     strengths = given.get("control_strength", [])
     ranges = [parse_range(text) for text in given.get("control_range", [])]
     controls = []

@@ -33,9 +33,7 @@ def hires_size(job: Job, hires: HiresOptions) -> tuple[int, int]:
 def hires_settings(job: Job, hires: HiresOptions) -> PassSettings:
     """The second pass's settings; what is not set is as in the first pass."""
     first = job.first_pass
-    sampler, scheduler = first.sampler, hires.scheduler or first.scheduler
-    if hires.sampler is not None:
-        sampler, scheduler = sampler_and_scheduler(hires.sampler, hires.scheduler or first.scheduler)
+    sampler, scheduler = sampler_and_scheduler(hires.sampler or first.sampler, hires.scheduler or first.scheduler)
     return PassSettings(
         phase="hires",
         sampler=sampler,

@@ -156,9 +156,10 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
 
 def check_sampling(options: GenerationOptions) -> None:
     """Raises OptionsError for unknown names; warns where a setting almost surely is not what was meant."""
-    sampler, _ = sampler_and_scheduler(options.sampler, options.scheduler)
-    if options.hires is not None and options.hires.sampler is not None:
-        sampler_and_scheduler(options.hires.sampler, options.hires.scheduler)
+    sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
+    hires = options.hires
+    if hires is not None:
+        sampler_and_scheduler(hires.sampler or sampler, hires.scheduler or scheduler)
     if uses_unconditional(sampler) and options.cfg > HIGHEST_CFG_PP:
         log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)
 

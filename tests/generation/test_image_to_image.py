@@ -170,6 +170,13 @@ class TestHiresFix:
         )
         assert ("sampling", 2) in phases and ("hires", 5) in phases
 
+    def test_a_scheduler_of_its_own_may_be_given_by_its_label(self, session: Session) -> None:
+        pictures = [
+            make(session, hires=HiresOptions(steps=3, scheduler=name))[0] for name in ("Simple", "simple", None)
+        ]
+        assert (pixels(pictures[0]) == pixels(pictures[1])).all()
+        assert (pixels(pictures[0]) != pixels(pictures[2])).any()
+
     def test_the_mask_holds_in_the_second_pass(self, session: Session, photo: Path, mask: Path) -> None:
         init = InitImage(image=photo, mask=mask, mask_blur=0)
         picture: Picture = make(session, init=init, hires=HiresOptions(steps=2))[0]
