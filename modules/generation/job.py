@@ -14,7 +14,13 @@ from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.metadata import sampler_and_scheduler
-from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
+from modules.generation.options import (
+    LATENT_METHODS,
+    PIXEL_METHODS,
+    ControlChoice,
+    GenerationOptions,
+    LoraChoice,
+)
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
 from modules.images.convert import open_image
@@ -110,6 +116,8 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     check_sampling(options)  # a wrong name is told before minutes of loading
     source = open_source(options.init) if options.init else None
     control_images = [open_image(choice.image) for choice in options.controls]
+    if options.hires is not None and options.hires.method not in LATENT_METHODS + PIXEL_METHODS:
+        session.folders.find("upscalers", options.hires.method)  # told now rather than after the first pass
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)

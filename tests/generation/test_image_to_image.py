@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from modules.core.errors import OptionsError
+from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.image_to_image import fill_masked, fit, inpaint_channels, open_source
 from modules.generation.latents import encode
@@ -169,6 +169,13 @@ class TestHiresFix:
             )
         )
         assert ("sampling", 2) in phases and ("hires", 5) in phases
+
+    def test_an_unknown_upscaler_is_told_before_any_step(self, session: Session) -> None:
+        phases: list[str] = []
+        request = GenerationOptions(prompt="a", width=64, height=64, steps=1, hires=HiresOptions(method="none-such"))
+        with pytest.raises(ModelFileError, match="none-such"):
+            list(generate(request, session, on_progress=lambda event: phases.append(event.phase)))
+        assert phases == []
 
     def test_a_scheduler_of_its_own_may_be_given_by_its_label(self, session: Session) -> None:
         pictures = [
