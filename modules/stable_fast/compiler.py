@@ -6,13 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import fx
-
-from modules.stable_fast.passes import FusionPass, cleanup
-from modules.stable_fast.passes.base import Editor, run_pass
+from modules.stable_fast.passes import FusionPass, run_passes
+from modules.stable_fast.passes.base import count_calls
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
-from modules.stable_fast.sizes import Sizes
 from modules.stable_fast.staging import WEIGHTS, Stage, label, result_names, split
 from modules.stable_fast.trace import Traced, trace
 from modules.stable_fast.verify import check
@@ -37,7 +34,7 @@ def compile_program(
     nodes_before = count_calls(traced.graph)
     moments = {name: bind(name, bindings) for name in traced.inputs}
     label(traced.graph, moments, traced.sizes)
-    matches = fuse(traced.graph, traced.sizes, passes)
+    matches = run_passes(traced.graph, traced.sizes, passes)
     check(traced.graph)
     stages = split(traced.graph)
     program = assemble(traced, moments, stages, store)
@@ -60,17 +57,6 @@ def bind(name: str, bindings: Mapping[str, str]) -> str:
     return bind(head, bindings)
 
 
-def fuse(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
-    """Runs the passes in order on a labelled graph; matches by pass and rule."""
-    cleanup.erase_checks(graph)
-    editor = Editor(graph, sizes)
-    matches: dict[str, dict[str, int]] = {}
-    for fusion in passes:
-        matches[fusion.name] = dict(run_pass(fusion, editor))
-        cleanup.share_equal_calls(graph)
-    return matches
-
-
 def assemble(traced: Traced, moments: Mapping[str, str], stages: Mapping[str, Stage], store: WeightStore) -> Program:
     """The program of staged graphs, its weights stage evaluated into the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
@@ -86,7 +72,3 @@ def assemble(traced: Traced, moments: Mapping[str, str], stages: Mapping[str, St
         prepared=store.add(stages[WEIGHTS], weights),
         weights=weights,
     )
-
-
-def count_calls(graph: fx.Graph) -> int:
-    return sum(node.op == "call_function" for node in graph.nodes)

@@ -23,14 +23,14 @@ class TimeTable:
         self._rows: dict[float, dict[torch.dtype, Tensor]] = {}
         self._places: dict[str, tuple[torch.dtype, int, tuple[int, ...]]] = {}
 
-    def extend(self, timesteps: Sequence[float], like: Tensor) -> None:
-        """Evaluates the time stage for all new timesteps at once; `like` gives the type and device of the input."""
+    def extend(self, timesteps: Sequence[float], device: torch.device) -> None:
+        """Evaluates the time stage for all new timesteps (fp32) at once."""
         new = [timestep for timestep in dict.fromkeys(timesteps) if timestep not in self._rows]
         names = self._program.inputs_at("time")
         if not new or not names:
             return
         stage = self._program.function(TIME, {**self._actual, ROWS: len(new)})
-        inputs = {name: torch.tensor(new, dtype=like.dtype, device=like.device) for name in names}
+        inputs = {name: torch.tensor(new, dtype=torch.float32, device=device) for name in names}
         results = {**self._direct(inputs), **stage({**self._program.constants(TIME), **inputs})}
         packed = self._pack(results, len(new))
         for index, timestep in enumerate(new):
@@ -128,6 +128,11 @@ class Execution:
             values |= {name: torch.cat([values[name]] * self._halves) for name in self._repeated}
         values |= self._step(values)
         return self.program.result(values)
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether there are CUDA graphs on this device."""
+    return device.type == "cuda"
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import level_in_force
-from modules.stable_fast.execution import Execution, channels_last
+from modules.stable_fast.execution import Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import GraphTable, cuda_capture
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
@@ -103,7 +103,7 @@ class CompiledModule:
             return execution.run(values[len(times) :], known)
 
         self.report.counters.fused_steps += 1
-        if self.report.level != "full" or not inputs[0].is_cuda:
+        if self.report.level != "full" or not can_capture(inputs[0].device):
             return function(*inputs)
         if self._graphs is None:
             self._graphs = GraphTable(cuda_capture(inputs[0].device))

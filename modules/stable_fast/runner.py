@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
-from modules.stable_fast.execution import Execution, channels_last
+from modules.stable_fast.execution import Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import PASSES
@@ -106,7 +106,7 @@ class StableFastRunner:
     def step(self, x: Tensor, timestep: float) -> Tensor:
         """x [N, C, h, w] -> the network's raw output [R * N, C, h, w], conditional rows first."""
         call = self._call(x, timestep)
-        if call.x.device.type != "cuda" and self.report.level in ("full", "graph"):
+        if not can_capture(call.x.device) and self.report.level in ("full", "graph"):
             self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
         steps = {"full": self._fused_step, "fused": self._fused_step, "graph": self._captured_eager_step}
         step = self._eager_step if call.key in self._refused else steps.get(self.report.level, self._eager_step)
@@ -199,13 +199,12 @@ class StableFastRunner:
 
     def _make_current(self, key: Key, execution: Execution, call: UNetCall) -> None:
         """Evaluates prompt and time stage if the conditioning, the schedule or weights changed since last time."""
-        like = torch.empty((), dtype=torch.float32, device=call.x.device)
         if self._current.get(key) != self._stamp:
             execution.times.trim(MAX_KEPT_TIMESTEPS)
-            execution.times.extend(self._timesteps, like)
+            execution.times.extend(self._timesteps, call.x.device)
             execution.set_prompt({"context": call.context})
             self._current[key] = self._stamp
-        execution.times.extend([call.timestep], like)
+        execution.times.extend([call.timestep], call.x.device)
 
     def _specialise(self, call: UNetCall) -> Execution:
         """The program for this form of call, traced if there is none yet, at these sizes."""

@@ -1,5 +1,9 @@
 """The fusion passes, in the order in which they run: each may rely on the form that those before it leave behind."""
 
+from collections.abc import Sequence
+
+from torch import fx
+
 from modules.stable_fast.passes import (
     attention,
     cleanup,
@@ -13,7 +17,8 @@ from modules.stable_fast.passes import (
     subpixel_upsample,
     tokens,
 )
-from modules.stable_fast.passes.base import FusionPass
+from modules.stable_fast.passes.base import Editor, FusionPass, run_pass
+from modules.stable_fast.sizes import Sizes
 
 PASSES: tuple[FusionPass, ...] = (
     cleanup.PASS,
@@ -28,3 +33,14 @@ PASSES: tuple[FusionPass, ...] = (
     linear_epilogue.PASS,
     layer_norm.PASS,
 )
+
+
+def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
+    """Runs passes in order on a labelled graph; matches by pass and rule."""
+    cleanup.erase_checks(graph)
+    editor = Editor(graph, sizes)
+    matches: dict[str, dict[str, int]] = {}
+    for fusion in passes:
+        matches[fusion.name] = dict(run_pass(fusion, editor))
+        cleanup.share_equal_calls(graph)
+    return matches

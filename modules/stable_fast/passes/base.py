@@ -102,6 +102,10 @@ def dtype_of(node: fx.Node) -> Any:
     return node.meta["val"].dtype
 
 
+def count_calls(graph: fx.Graph) -> int:
+    return sum(node.op == "call_function" for node in graph.nodes)
+
+
 def same_stage(first: fx.Node, second: fx.Node) -> bool:
     """Whether fusing the two delays neither: an early result must not be pulled into every step."""
     return stage_of(first.meta["needs"]) == stage_of(second.meta["needs"])
