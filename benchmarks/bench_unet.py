@@ -1,0 +1,249 @@
+"""One UNet step, side by side in one process: ours eager and at each Stable-Fast level, diffusers eager and compiled.
+
+    python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
+    python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
+    python -m benchmarks.bench_unet --list
+
+Random weights at the real shapes, the same in every subject; fresh random inputs. Subjects are timed in turn, round
+after round, and the median counts: GPU time by CUDA events, host time without waiting for the GPU. Each subject's
+output is compared with fp32 eager. A subject that fails leaves its error in the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common import synchronise, write_result
+from modules.generation.runner import EagerRunner, UNetInputs
+from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
+from modules.models.unet import UNet
+from modules.stable_fast import StableFastConfig, StableFastRunner
+
+MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET}
+TIMESTEP = 500.0
+Step = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Subject:
+    """One way to run the step, its warm-up, its times and how exact it is."""
+
+    name: str
+    make: Callable[[], Step]
+    step: Step | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+    device_ms: list[float] = field(default_factory=list)
+    host_ms: list[float] = field(default_factory=list)
+
+
+class Bench:
+    """The shared weights and inputs of all subjects."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.config = MODELS[arguments.model]
+        self.device = torch.device(arguments.device)
+        self.dtype = getattr(torch, arguments.dtype or ("float16" if self.device.type == "cuda" else "float32"))
+        torch.manual_seed(0)
+        with torch.device(self.device):
+            self.unet = UNet(self.config).to(self.dtype).eval().requires_grad_(False)
+        pictures, rows = max(1, arguments.batch // 2), arguments.batch
+        side = arguments.size // 8
+        self.x = torch.randn(pictures, 4, side, side, device=self.device)
+        self.context = torch.randn(rows, 77, self.config.context_dim, device=self.device, dtype=self.dtype)
+        self.rows = rows
+
+    def ours(self, level: str, *, tuning: float = 0.0) -> Callable[[], Step]:
+        def make() -> Step:
+            config = StableFastConfig(level=level, tuning_seconds=tuning, timed_against_eager=False)
+            runner = EagerRunner(self.unet) if level == "off" else StableFastRunner(self.unet, config)
+            runner.prepare(UNetInputs(context=self.context), [TIMESTEP])
+            return lambda x: runner.step(x, TIMESTEP)
+
+        return make
+
+    def eager_channels_last(self) -> Step:
+        unet = copy.deepcopy(self.unet).to(memory_format=torch.channels_last)
+        runner = EagerRunner(unet)
+        runner.prepare(UNetInputs(context=self.context), [TIMESTEP])
+        return lambda x: runner.step(x.contiguous(memory_format=torch.channels_last), TIMESTEP)
+
+    def diffusers(self, *, channels_last: bool, mode: str | None = None, regional: bool = False) -> Callable[[], Step]:
+        def make() -> Step:
+            unet = self.diffusers_unet()
+            if channels_last:
+                unet = unet.to(memory_format=torch.channels_last)
+            if regional:
+                unet.fuse_qkv_projections()
+                unet.compile_repeated_blocks(fullgraph=True)
+            call: Any = torch.compile(unet, mode=mode, fullgraph=True) if mode else unet
+            times = torch.full((self.rows,), TIMESTEP, device=self.device)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+
+            def step(x: Tensor) -> Tensor:
+                doubled = x.to(self.dtype).repeat(self.rows // x.shape[0], 1, 1, 1).contiguous(memory_format=layout)
+                return call(doubled, times, self.context, return_dict=False)[0].clone()
+
+            return step
+
+        return make
+
+    def diffusers_unet(self) -> nn.Module:
+        """diffusers' network of the same shape with the same weights, renamed by diffusers' own converter."""
+        from diffusers import UNet2DConditionModel
+        from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+        config = self.config
+        with torch.device(self.device):
+            unet = UNet2DConditionModel(
+                cross_attention_dim=config.context_dim,
+                attention_head_dim=[config.heads_at(width) for width in config.channels],
+                use_linear_projection=config.linear_projection,
+            ).to(self.dtype)
+        state = {f"model.diffusion_model.{name}": tensor for name, tensor in self.unet.state_dict().items()}
+        unet.load_state_dict(convert_ldm_unet_checkpoint(state, unet.config))
+        return unet.eval().requires_grad_(False)
+
+    def subjects(self) -> dict[str, Subject]:
+        tuning = self.arguments.tuning_seconds
+        makers: dict[str, Callable[[], Step]] = {
+            "eager": self.ours("off"),
+            "eager-channels-last": self.eager_channels_last,
+            "graph": self.ours("graph"),
+            "fused": self.ours("fused"),
+            "full": self.ours("full"),
+            "full-tuned": self.ours("full", tuning=tuning),
+            "diffusers": self.diffusers(channels_last=False),
+            "diffusers-channels-last": self.diffusers(channels_last=True),
+            "diffusers-regional": self.diffusers(channels_last=False, regional=True),
+            "diffusers-compile": self.diffusers(channels_last=True, mode="default"),
+            "diffusers-reduce-overhead": self.diffusers(channels_last=True, mode="reduce-overhead"),
+            "diffusers-max-autotune": self.diffusers(channels_last=True, mode="max-autotune"),
+        }
+        return {name: Subject(name, make) for name, make in makers.items()}
+
+    def reference(self) -> Tensor:
+        runner = EagerRunner(copy.deepcopy(self.unet).float())
+        runner.prepare(UNetInputs(context=self.context.float()), [TIMESTEP])
+        return runner.step(self.x, TIMESTEP).float()
+
+    def warm_up(self, subject: Subject, reference: Tensor) -> None:
+        """First call (compilation included), memory and exactness."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        try:
+            step = subject.make()
+            out = step(self.x)
+            synchronise()
+            subject.row["first_call_seconds"] = time.perf_counter() - began
+            for _ in range(3):
+                out = step(self.x)
+            synchronise()
+        except Exception as error:  # noqa: BLE001 - a baseline that fails is a result, not the end of the others
+            subject.row["error"] = f"{type(error).__name__}: {error}"[:500]
+            print(f"{subject.name}: {subject.row['error']}", flush=True)
+            return
+        subject.step = step
+        subject.row["relative_error"] = ((out.float() - reference).norm() / reference.norm()).item()
+        if self.device.type == "cuda":
+            subject.row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        print(f"{subject.name}: first call {subject.row['first_call_seconds']:.2f} s", flush=True)
+
+    def time_once(self, subject: Subject) -> None:
+        """One round: `steps` evaluations on one fresh latent."""
+        step = subject.step
+        if step is None:
+            return
+        x, steps = torch.randn_like(self.x), self.arguments.steps
+        synchronise()
+        if self.device.type != "cuda":
+            began = time.perf_counter()
+            for _ in range(steps):
+                step(x)
+            subject.device_ms.append((time.perf_counter() - began) * 1000 / steps)
+            return
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(x)
+        subject.host_ms.append((time.perf_counter() - began) * 1000 / steps)
+        end.record()
+        end.synchronize()
+        subject.device_ms.append(start.elapsed_time(end) / steps)
+
+
+@torch.inference_mode()
+def run(arguments: argparse.Namespace) -> None:
+    bench = Bench(arguments)
+    every = bench.subjects()
+    names = arguments.subjects.split(",") if arguments.subjects else list(every)
+    chosen = [every[name] for name in names]
+    reference = bench.reference()
+    deadline = time.monotonic() + arguments.budget
+    for subject in chosen:
+        if time.monotonic() > deadline:
+            subject.row["error"] = "not run: the time budget was spent"
+            continue
+        bench.warm_up(subject, reference)
+    for _ in range(arguments.rounds):
+        for subject in chosen:
+            bench.time_once(subject)
+    report(arguments, bench, chosen)
+
+
+def report(arguments: argparse.Namespace, bench: Bench, subjects: list[Subject]) -> None:
+    rows: list[dict[str, object]] = []
+    for subject in subjects:
+        row: dict[str, object] = {"label": subject.name, **subject.row}
+        if subject.device_ms:
+            times = subject.device_ms
+            row |= {"ms": statistics.median(times), "fastest_ms": min(times), "slowest_ms": max(times)}
+        if subject.host_ms:
+            row["host_ms"] = statistics.median(subject.host_ms)
+        rows.append(row)
+        print(f"{subject.name:28} {row.get('ms', float('nan')):9.3f} ms   {row.get('error', '')}")
+    name = f"unet-{arguments.model}-{arguments.size}-b{arguments.batch}-{str(bench.dtype).removeprefix('torch.')}"
+    command = {key: value for key, value in vars(arguments).items() if key != "list"}
+    write_result(name, rows, arguments=command)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: float16 on a GPU")
+    parser.add_argument("--model", choices=tuple(MODELS), default="sd15")
+    parser.add_argument("--size", type=int, default=512, help="pixels along one side")
+    parser.add_argument(
+        "--batch", type=int, default=2, help="rows of the network: twice the pictures, 1 without guidance"
+    )
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=5, help="evaluations a round")
+    parser.add_argument("--tuning-seconds", type=float, default=30.0, help="for full-tuned")
+    parser.add_argument("--subjects", help="comma-separated; default: all")
+    parser.add_argument(
+        "--budget", type=float, default=3600.0, help="seconds after which no further subject is prepared"
+    )
+    parser.add_argument("--list", action="store_true", help="print the subjects")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(
+            "\n".join(Bench(argparse.Namespace(**vars(arguments) | {"device": "meta", "dtype": "float32"})).subjects())
+        )
+        return
+    run(arguments)
+
+
+if __name__ == "__main__":
+    main()
