@@ -96,7 +96,14 @@ def template_iou(shape: str, mask: Mask) -> float:
     """Overlap of a cut-out mask with the ideal shape stretched to the same box."""
     resized = Image.fromarray(_template(shape)).resize(mask.shape[::-1], Image.Resampling.NEAREST)
     ideal = np.array(resized)
-    return float((ideal & mask).sum() / max(1, (ideal | mask).sum()))
+    return overlap(ideal, mask)
+
+
+def overlap(first: Mask | None, second: Mask | None) -> float:
+    """Intersection over union; 0 where one is missing."""
+    if first is None or second is None:
+        return 0.0
+    return float((first & second).sum() / max(1, (first | second).sum()))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""Judges LoRAs, ControlNet, HiresFix and speed of the demo models through the app: `python -m tools.demo_model.evaluate_extras`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from modules.core.paths import ModelFolders
+from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, LoraChoice
+from modules.generation.session import Session
+from modules.generation.text_to_image import generate
+from modules.images.convert import to_pil, to_tensor
+from modules.text.tokenizer import Tokenizer
+from tools.demo_model.captions import Captions
+from tools.demo_model.cases import Cases, build_cases, judge
+from tools.demo_model.measure import Mask, Pixels, background_of, overlap, read_picture
+from tools.demo_model.scenes import SHAPES, Fact, Scenes
+from tools.demo_model.styles import STYLES, edges
+from tools.demo_model.world import render
+
+CHECKPOINT, SEED = "demo.safetensors", 456_789
+STRENGTHS = (0.0, 0.5, 1.0)
+ALIKE = 0.8  # IoU from which a shape follows its edges
+FLOORS = {
+    "LoRA demo_ink: 0, 0.5, 1 in order": 0.95,
+    "LoRA demo_neon: 0, 0.5, 1 in order": 0.95,
+    "LoRA off again: bit-equal": 1.0,
+    "ControlNet: edge map, shape as given": 0.95,
+    "ControlNet: canny of a picture, shape as given": 0.95,
+    "HiresFix 2x: colours and count kept": 0.90,
+}
+SECONDS_LIMIT = 2.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table: the share that holds of `number`, and the mean of what was measured."""
+
+    share: float
+    number: int
+    mean: float
+
+
+def collect(outcomes: list[tuple[bool, float]]) -> Result:
+    holds, values = zip(*outcomes, strict=True)
+    return Result(sum(holds) / len(holds), len(holds), statistics.fmean(values))
+
+
+class App:
+    """Pictures by the app's own front door: eager fp32 on the CPU unless told otherwise."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def image(self, prompt: str, seed: int, **changes: Any) -> Image.Image:
+        values: dict[str, Any] = {"checkpoint": CHECKPOINT, "cfg": 4.0, "steps": 20, "sampler": "dpmpp_2m"} | changes
+        return list(generate(GenerationOptions(prompt=prompt, seed=seed, **values), self.session))[-1].image
+
+    def pixels(self, prompt: str, seed: int, **changes: Any) -> Pixels:
+        return np.asarray(self.image(prompt, seed, **changes).convert("RGB"))
+
+    @torch.no_grad()
+    def rebuild(self, images: Tensor) -> Tensor:
+        """Through the autoencoder and back: no model can draw more than its decoder."""
+        vae = self.session.model(GenerationOptions(prompt="", checkpoint=CHECKPOINT)).vae
+        return vae.decode(vae.encode(images)).clamp(-1, 1)
+
+
+def style_distance(style: str, plain: Image.Image, picture: Image.Image) -> float:
+    """Mean grey levels between a picture and the plain one redrawn by the style's own rule."""
+    ideal = STYLES[style](to_tensor(plain))
+    return float((ideal - to_tensor(picture)).abs().mean()) * 127.5
+
+
+def judge_loras(app: App, prompts: list[tuple[str, int]]) -> dict[str, Result]:
+    out: dict[str, Result] = {}
+    off: list[tuple[bool, float]] = []
+    for style in STYLES:
+        outcomes = []
+        for prompt, seed in prompts:
+            plain = app.image(prompt, seed)
+            choices = [LoraChoice(name=f"demo_{style}", strength=strength) for strength in STRENGTHS]
+            styled = [app.image(prompt, seed, loras=(choice,)) for choice in choices]
+            far, middle, near = (style_distance(style, plain, picture) for picture in styled)
+            outcomes.append((far > middle > near, near / far))
+            again = app.image(prompt, seed)
+            off.append((again.tobytes() == plain.tobytes() == styled[0].tobytes(), 0.0))
+        out[f"LoRA demo_{style}: 0, 0.5, 1 in order"] = collect(outcomes)
+    out["LoRA off again: bit-equal"] = collect(off)
+    return out
+
+
+def control_scenes(cases: Cases, captions: Captions) -> Cases:
+    """The position group with captions that tell neither place nor size: only the edges know."""
+    silent = cases.scenes.facts.clone()
+    silent[:, Fact.POSITION], silent[:, Fact.SIZE] = 0, 0
+    unsaid = Scenes(silent, cases.scenes.jitter, cases.scenes.objects)
+    prompts = captions.texts(unsaid, torch.Generator().manual_seed(SEED))
+    return Cases(cases.scenes, prompts, cases.seeds)
+
+
+def object_mask(picture: Pixels) -> Mask | None:
+    """Where the largest object is, cut half-way between its colour and the background's.
+
+    A fixed contrast would shrink soft edges, the more the closer the two colours are.
+    """
+    found = read_picture(picture).objects
+    if not found:
+        return None
+    values, background = picture.astype(np.float64), background_of(picture)
+    colour = np.median(values[found[0].mask], axis=0)
+    axis = (colour - background) / ((colour - background) ** 2).sum()
+    near = ndimage.binary_dilation(found[0].mask, iterations=max(2, picture.shape[0] // 32))
+    return ((values - background) @ axis > 0.5) & near
+
+
+def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
+    """Edges drawn by the training rule, and the app's own canny of a picture of the scene."""
+    names = {"none": "ControlNet: edge map, shape as given", "canny": "ControlNet: canny of a picture, shape as given"}
+    outcomes: dict[str, list[tuple[bool, float]]] = {name: [] for name in names.values()}
+    outcomes["ControlNet: the autoencoder alone (no floor)"] = ceiling = []
+    images = render(cases.scenes, (128, 128))
+    rebuilt = to_pil(app.rebuild(images))
+    maps = edges(images) * 2 - 1
+    for index, (prompt, seed) in enumerate(zip(cases.prompts, cases.seeds, strict=True)):
+        wanted = object_mask(np.asarray(to_pil(images[index : index + 1])[0]))
+        best = overlap(wanted, object_mask(np.asarray(rebuilt[index])))
+        ceiling.append((best >= ALIKE, best))
+        for preprocessor, given in (("none", maps), ("canny", images)):
+            path = folder / f"{index}-{preprocessor}.png"
+            to_pil(given[index : index + 1])[0].save(path)
+            control = ControlChoice(name="demo_canny", image=path, preprocessor=preprocessor)
+            score = overlap(wanted, object_mask(app.pixels(prompt, seed, controls=(control,))))
+            outcomes[names[preprocessor]].append((score >= ALIKE, score))
+    return {name: collect(values) for name, values in outcomes.items()}
+
+
+def sharpness(picture: Pixels) -> float:
+    """The steepest steps between neighbouring pixels (99.5th percentile)."""
+    values = picture.astype(np.float64).mean(-1)
+    return float(np.percentile(np.abs(np.diff(values, axis=1)), 99.5))
+
+
+def judge_hires(app: App, groups: dict[str, Cases], hires: HiresOptions) -> dict[str, Result]:
+    kept, shapes = [], []
+    for name in ("object", "count"):
+        cases = groups[name]
+        for facts, prompt, seed in zip(cases.scenes.facts, cases.prompts, cases.seeds, strict=True):
+            small, large = app.image(prompt, seed), app.pixels(prompt, seed, hires=hires)
+            plain = np.asarray(small.resize((256, 256), Image.Resampling.LANCZOS))
+            verdict = judge(name, facts, large)
+            gain = sharpness(large) / sharpness(plain)
+            shapes.append((verdict.pop("shape"), gain))
+            kept.append((all(verdict.values()), gain))
+    return {"HiresFix 2x: colours and count kept": collect(kept), "HiresFix 2x: shape (no floor)": collect(shapes)}
+
+
+def seconds_per_image(app: App, number: int) -> dict[str, float]:
+    """Warm, at the native size with everything at its default but the seed."""
+    defaults = {"cfg": 7.0}
+    app.image("a red circle", 0, **defaults)
+    times = []
+    for seed in range(number):
+        start = time.perf_counter()
+        app.image("a beautiful sunset over the ocean", seed, **defaults)
+        times.append(time.perf_counter() - start)
+    return {"median": round(statistics.median(times), 3), "worst": round(max(times), 3), "number": number}
+
+
+def smaller(groups: dict[str, Cases], sizes: dict[str, int]) -> dict[str, Cases]:
+    """The first cases of each group."""
+    return {
+        name: Cases(
+            Scenes(
+                groups[name].scenes.facts[:count],
+                groups[name].scenes.jitter[:count],
+                min(groups[name].scenes.objects, count),
+            ),
+            groups[name].prompts[:count],
+            groups[name].seeds[:count],
+        )
+        for name, count in sizes.items()
+    }
+
+
+def style_prompts(groups: dict[str, Cases]) -> Iterator[tuple[str, int]]:
+    for name in ("object", "sunset"):
+        yield from zip(groups[name].prompts, groups[name].seeds, strict=True)
+
+
+def table(results: dict[str, Result]) -> str:
+    lines = ["| | floor | n | holds | mean |", "|---|---|---|---|---|"]
+    for name, result in results.items():
+        floor = FLOORS.get(name)
+        mark = " (below)" if floor is not None and result.share < floor else ""
+        lines.append(f"| {name} | {floor or ''} | {result.number} | {result.share:.3f}{mark} | {result.mean:.3f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, help="folder whose models/ is used (default: this project)")
+    parser.add_argument("--number", type=int, default=40, help="prompts for each judgement")
+    parser.add_argument("--only", nargs="*", choices=("lora", "control", "hires", "speed"), default=None)
+    parser.add_argument("--hires-method", default=HiresOptions().method)
+    parser.add_argument("--hires-denoise", type=float, default=HiresOptions().denoise)
+    parser.add_argument("--json", type=Path, help="write the scores here")
+    arguments = parser.parse_args()
+    app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"))
+    captions, count = Captions(torch.device("cpu"), Tokenizer().encode), arguments.number
+    sizes = {"object": count * 3 // 4, "sunset": count - count * 3 // 4, "position": count, "count": count // 4}
+    groups = smaller(build_cases(captions, seed=SEED), sizes)
+    chosen = arguments.only or ("lora", "control", "hires", "speed")
+    results: dict[str, Result] = {}
+    if "lora" in chosen:
+        results |= judge_loras(app, list(style_prompts(groups)))
+    if "control" in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            results |= judge_control(app, control_scenes(groups["position"], captions), Path(folder))
+    if "hires" in chosen:
+        hires = HiresOptions(method=arguments.hires_method, denoise=arguments.hires_denoise)
+        results |= judge_hires(app, groups, hires)
+    report: dict[str, object] = {name: vars(result) for name, result in results.items()}
+    sys.stdout.write(table(results) + "\n")
+    if "speed" in chosen:
+        report["seconds per image"] = seconds = seconds_per_image(app, 8)
+        sys.stdout.write(f"seconds per image at the native size: {seconds} (limit {SECONDS_LIMIT})\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
