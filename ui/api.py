@@ -14,8 +14,6 @@ from modules.generation.work import make_pictures
 from ui.handlers import Handlers
 from ui.requests import build_options
 
-POLL_SECONDS = 1.0
-
 
 class Api:
     """Each public method is one endpoint of the same name."""
@@ -82,9 +80,7 @@ class Api:
 
 def finish(ticket: Ticket) -> Ticket:
     """Waits for the end; an error becomes the caller's error."""
-    seen = -1
-    while not ticket.finished:
-        seen = ticket.wait(seen, POLL_SECONDS)
+    ticket.wait()
     if ticket.state != "done":
         raise gr.Error(ticket.error, print_exception=False)
     return ticket

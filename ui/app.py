@@ -156,8 +156,8 @@ def serve(page: Blocks, handlers: Handlers, arguments: argparse.Namespace) -> in
     """Until Ctrl-C; then what runs stops after its step."""
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    except OSError as error:
-        print(f"error: port {arguments.port} cannot be used ({error}); choose another with --port.", file=sys.stderr)
+    except OSError:  # Gradio's words for a port that is taken name its own options
+        print(f"error: port {arguments.port} cannot be used; choose another with --port.", file=sys.stderr)
         return 1
     print(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).", flush=True)
     try:

@@ -81,8 +81,8 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
     parts["prompt"] = gr.Textbox(
         values["prompt"],
         label="Prompt",
-        lines=3,
-        max_lines=8,
+        lines=4,
+        max_lines=10,
         elem_id="ld-prompt",
         placeholder="What the picture shows",
     )
@@ -95,7 +95,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         )
         parts["cancel"] = gr.Button("Cancel", elem_id="ld-cancel", elem_classes="ld-cancel", interactive=False, scale=1)
     parts["message"] = gr.HTML("", elem_id="ld-message")
-    with gr.Group(), gr.Row():
+    with gr.Row(elem_id="ld-speed"):
         parts["stable_fast"] = gr.Checkbox(
             values["stable_fast"], label="Stable-Fast", container=True, elem_id="ld-stable-fast", scale=1
         )
@@ -111,9 +111,9 @@ def build_modes(values: Mapping[str, Any]) -> Components:
     with gr.Tabs(selected=TEXT_MODE, elem_id="ld-modes") as parts["modes"]:
         with gr.Tab("Text to image", id=TEXT_MODE) as parts["text_tab"], gr.Row():
             parts["width"] = gr.Number(values["width"], label="Width", precision=0, step=8, min_width=80)
-            parts["swap"] = small_button("Swap", "ld-swap")
             parts["height"] = gr.Number(values["height"], label="Height", precision=0, step=8, min_width=80)
-            parts["preset"] = gr.Dropdown([], value=None, label="Shape", min_width=150, elem_id="ld-preset")
+            parts["preset"] = gr.Dropdown([], value=None, label="Shape", min_width=150, elem_id="ld-preset", scale=2)
+            parts["swap"] = small_button("Swap", "ld-swap")
         with gr.Tab("Image to image", id=IMAGE_MODE) as parts["image_tab"]:
             parts |= build_image_mode(values)
     parts["mode"] = gr.State(TEXT_MODE)

@@ -70,7 +70,7 @@ class Handlers:
         self, ticket: Ticket, show: Any, *, message: str = "message", accelerated: bool = False
     ) -> Iterator[Update]:
         """Follows a request to its end. Leaving early (a closed page) leaves the request running."""
-        seen, shown = -1, -1
+        shown = -1
         while not ticket.finished:
             update: Update = {
                 "stage": render.stage(ticket, self.queue.ahead_of(ticket), accelerated=accelerated),
@@ -80,7 +80,7 @@ class Handlers:
                 shown = len(ticket.pictures)
                 update |= show(ticket)
             yield update
-            seen = ticket.wait(seen, REFRESH_SECONDS)
+            ticket.wait(REFRESH_SECONDS)
         yield {
             **show(ticket),
             "stage": render.stage(ticket, 0),
@@ -92,7 +92,7 @@ class Handlers:
     def show_pictures(self, ticket: Ticket) -> Update:
         paths = [str(path) for path in ticket.pictures if path.exists()]
         update: Update = {
-            "gallery": gr.Gallery(value=paths, visible=bool(paths), columns=1 if len(paths) == 1 else 2),
+            "gallery": gr.Gallery(value=paths, visible=bool(paths)),
             "empty": gr.HTML(visible=not paths and ticket.finished),
             "paths": paths,
         }
@@ -103,7 +103,6 @@ class Handlers:
         ticket = self.queue.find(ticket_id)
         if ticket is not None:
             ticket.cancel.cancel()
-            ticket.tell()
         return {"cancel": gr.Button(interactive=False)}
 
     # Opening the page
@@ -115,13 +114,15 @@ class Handlers:
         for name, value in values.items():
             if name not in ("editor", "mode"):
                 update[name] = {**update[name], "value": value} if name in update else value
-        return update | self.checkpoint_chosen(values["checkpoint"]) | self.lora_rows(values)
+        chosen = self.checkpoint_chosen(values["checkpoint"])
+        chosen["prompt"] = {**chosen["prompt"], "value": values["prompt"]}
+        return update | chosen | self.lora_rows(values)
 
     def follow(self, ticket_id: str) -> Iterator[Update]:
         """After a reload: what this tab asked for last, running or finished."""
         ticket = self.queue.find(ticket_id)
+        yield {} if ticket is None else {"ticket": ticket.id}
         if ticket is not None:
-            yield {"ticket": ticket.id}
             yield from self.watch(ticket, self.show_pictures)
 
     def refresh(self) -> Update:
@@ -175,8 +176,7 @@ class Handlers:
         if self.queue.session is None:
             return {"memory": render.memory_line("No model is loaded yet.")}
         ticket = self.queue.submit("freeing memory", free_memory)
-        while not ticket.finished:
-            ticket.wait(-1, REFRESH_SECONDS)
+        ticket.wait()
         return self.memory()
 
     # The chosen picture

@@ -28,11 +28,11 @@ GUIDE = """### In four steps
 4. Press **Generate** or Ctrl+Enter. Pictures are saved in `{output}`.
 
 ### Good to know
-- **Seed**: empty means a new random one each time. *Last* takes the seed of the last picture, *Random* empties the field.
+- **Seed**: empty means a new random one each time. *Last* takes the last picture's seed, *Random* empties the field.
 - **LoRA**: choose up to four, or write `<lora:name:0.8>` into the prompt. Embeddings work by name.
 - **Cancel** stops after the current step and keeps the pictures that are finished.
-- **Stable-Fast level**: *graph* gives the same picture as without, bit for bit; *fused* and *full* are faster and differ
-  by rounding only. The line below the box says what is in force and why.
+- **Stable-Fast level**: *graph* gives the same picture as without, bit for bit; *fused* and *full* are faster and
+  differ by rounding only. The line below the box says what is in force and why.
 - **History** searches everything in the output folder; a picture's settings can be used again from there.
 - Other folders with models: see `model_folders.example.toml`.
 """

@@ -20,9 +20,14 @@ def theme() -> gr.themes.Base:
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
-        block_background_fill="white",
-        block_background_fill_dark="*neutral_900",
-        block_border_width="1px",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_padding="4px 2px",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_border_color_dark="*neutral_700",
+        checkbox_border_color="*neutral_400",
         block_label_text_color="*neutral_700",
         block_label_text_color_dark="*neutral_200",
         block_info_text_color="*neutral_600",
@@ -72,12 +77,23 @@ footer { display: none !important; }
 @media (prefers-reduced-motion: reduce) { .ld-unknown { animation: none; } .ld-fill { transition: none; } }
 .ld-words { margin: 0; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .ld-empty { border: 1px dashed var(--border-color-primary); border-radius: 10px; padding: 84px 24px;
-  text-align: center; color: var(--body-text-color-subdued); background: var(--block-background-fill); }
+  text-align: center; color: var(--body-text-color-subdued); background: var(--ld-card); }
 .ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
-.ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important; align-self: flex-end; height: 38px;
-  margin-bottom: 8px; padding: 0 10px !important; }
+.ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important;
+  align-self: flex-end; height: 40px; margin-bottom: 4px; padding: 0 10px !important; }
 .ld-generate { min-height: 44px; font-weight: 600; }
 .ld-cancel { min-height: 44px; }
+.gradio-container .form { border: none !important; background: transparent !important; box-shadow: none !important; }
+#ld-message:not(:has(.ld-message)), #ld-compare-message:not(:has(.ld-message)), #ld-stage:not(:has(.ld-stage)),
+#ld-stable-fast-status:not(:has(p)) { display: none; }
+#ld-speed { align-items: center; gap: 8px; }
+#ld-stable-fast label { font-weight: 600; }
+.gradio-container .wrap-inner, .gradio-container .wrap-inner .secondary-wrap { min-height: 36px; }
+#ld-prompt textarea::placeholder { font-size: .86em; }
+#ld-form { background: var(--ld-card); border: 1px solid var(--border-color-primary); border-radius: 12px;
+  padding: 12px 14px !important; }
+.gradio-container { --ld-card: white; }
+.dark .gradio-container, .gradio-container.dark { --ld-card: var(--neutral-900); }
 .ld-card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 10px !important;
   background: var(--block-background-fill); }
 .ld-card > .form, .ld-card .block { border: none; box-shadow: none; }

@@ -61,7 +61,8 @@ class Wiring:
 
     def by_component(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         def translate(update: Update) -> dict[Any, Any]:
-            return {self.parts[name]: value for name, value in update.items()}
+            # Gradio takes an empty answer for "empty everything"
+            return {self.parts[name]: value for name, value in update.items()} or gr.skip()
 
         if inspect.isgeneratorfunction(answer):
 

@@ -55,14 +55,13 @@ class Ticket:
     made: float = field(default_factory=time.monotonic)
     started: float | None = None
     ended: float | None = None
-    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
-    _version: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event, repr=False)
     _phase_began: tuple[str, int, int, float] | None = None
     _next_preview: float = 0.0
 
     @property
     def finished(self) -> bool:
-        return self.state in ("done", "cancelled", "failed")
+        return self._ended.is_set()
 
     @property
     def seconds(self) -> float:
@@ -75,28 +74,18 @@ class Ticket:
         """One more picture is on disk."""
         self.pictures.append(path)
         self.seed = seed if self.seed is None else self.seed
-        self.tell()
 
     def begin(self) -> None:
         self.state, self.started = "running", time.monotonic()
-        self.tell()
 
     def end(self, state: str, error: str = "") -> None:
         self.error, self.ended, self.state = error, time.monotonic(), state
         self.preview = b""
-        self.tell()
+        self._ended.set()
 
-    def tell(self) -> None:
-        """Wakes up who waits for news."""
-        with self._changed:
-            self._version += 1
-            self._changed.notify_all()
-
-    def wait(self, seen: int, seconds: float) -> int:
-        """Returns once there is news since version `seen`, or after `seconds`; the version now."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._version != seen, timeout=seconds)
-            return self._version
+    def wait(self, seconds: float | None = None) -> bool:
+        """Until it is finished or this time has passed; whether it is finished."""
+        return self._ended.wait(seconds)
 
     def on_progress(self, event: Progress) -> None:
         """What the generation calls after each step."""
@@ -106,7 +95,6 @@ class Ticket:
             self.preview = encode_preview(event.denoised)
             cost = time.monotonic() - began
             self._next_preview = time.monotonic() + max(PREVIEW_SECONDS, cost / PREVIEW_SHARE)
-        self.tell()
 
     def _measure(self, event: Progress) -> Pace:
         """The rate counts from the first step of each phase, which carries loading and warm-up."""

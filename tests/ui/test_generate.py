@@ -1,0 +1,147 @@
+"""The main flow in a real browser: launch, tick the box, set parameters, generate, see the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from modules.images.save import read_parameters
+from tests.ui.conftest import PROMPT, TINY, Form, Served
+
+
+def shown_picture(page: Any) -> Any:
+    picture = page.locator("#ld-gallery .preview img, #ld-gallery .media-button img, #ld-gallery img").first
+    picture.wait_for()
+    return picture
+
+
+def test_the_gallery_shows_the_file_on_disk_with_its_metadata(page: Any, form: Form, served: Served) -> None:
+    form.prompt()
+    form.fill("Seed", 11)
+    form.generate()
+    assert "1 picture" in form.wait_for("Done")
+    newest = served.pictures()[0]
+    source = shown_picture(page).get_attribute("src")
+    assert page.request.get(source).body() == newest.read_bytes()
+    assert unquote(urlparse(source).path).endswith(newest.name)
+    assert read_parameters(newest).startswith(PROMPT)
+    assert "Seed: 11" in read_parameters(newest)
+
+
+def test_ctrl_enter_generates_as_many_as_asked(page: Any, form: Form, served: Served) -> None:
+    form.prompt()
+    form.fill("Number", 2)
+    page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    assert "2 pictures" in form.wait_for("Done")
+    assert len({path.read_bytes() for path in served.pictures()[:2]}) == 2
+
+
+def test_stable_fast_checkbox(page: Any, form: Form, served: Served) -> None:
+    page.locator("#ld-refresh").click()
+    page.get_by_label("Checkpoint", exact=True).click()
+    page.get_by_role("option", name=TINY).click()
+    form.prompt(steps=2)
+    form.fill("Width", 64)
+    form.fill("Height", 64)
+    page.get_by_label("Stable-Fast", exact=True).check()
+    form.generate()
+    form.wait_for("Done")
+    assert page.locator("#ld-stable-fast-status").inner_text().startswith("Stable-Fast:")
+    assert "Stable-Fast: full" in read_parameters(served.pictures()[0])
+
+
+def test_progress_and_preview_then_cancel_leaves_a_usable_app(page: Any, form: Form, served: Served) -> None:
+    before = len(served.pictures())
+    form.prompt(steps=900)
+    form.generate()
+    assert "of 900" in form.wait_for("left")
+    page.locator("img.ld-preview").wait_for()
+    assert int(page.get_by_role("progressbar", name="Progress").get_attribute("aria-valuenow")) < 100
+    page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+    assert len(served.pictures()) == before
+    form.fill("Steps", 2)
+    form.generate()
+    form.wait_for("Done")
+    assert len(served.pictures()) == before + 1
+
+
+def test_cancel_keeps_finished_pictures(page: Any, form: Form) -> None:
+    form.prompt(steps=40)
+    form.fill("Number", 50)
+    form.generate()
+    form.wait_for("batch 3 of 50")
+    page.locator("#ld-cancel").click()
+    assert "kept" in form.wait_for("Cancelled")
+    assert page.locator("#ld-gallery img").count() > 0
+
+
+def test_reload_during_generation_finds_the_request_again(page: Any, form: Form) -> None:
+    form.prompt(steps=900)
+    form.generate()
+    form.wait_for("of 900")
+    page.reload()
+    form.wait_for("of 900")
+    assert page.get_by_label("Prompt", exact=True).input_value() == PROMPT
+    page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+
+
+def test_two_tabs_queue(open_page: Any, form: Form) -> None:
+    form.prompt(steps=900)
+    form.generate()
+    form.wait_for("of 900")
+    second = Form(open_page())
+    second.prompt(steps=2)
+    second.generate()
+    assert "1 request is before yours" in second.wait_for("Waiting in the queue")
+    form.page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+    second.wait_for("Done")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "words"),
+    [
+        ("Prompt", "", "prompt is empty"),
+        ("Width", "100", "multiple of 8"),
+        ("Steps", "0", "steps 0 is out of range"),
+        ("Steps", "", "Steps is empty"),
+        ("Seed", "abc", "no whole number"),
+        ("CFG", "1000", "cfg 1000.0 is out of range"),
+        ("Clip skip", "0", "Clip skip 0"),
+        ("Checkpoint", "nothing-here", "nothing-here"),
+    ],
+)
+def test_wrong_input_says_so_and_keeps_the_form(page: Any, form: Form, label: str, value: str, words: str) -> None:
+    form.prompt("a green star", steps=2)
+    if label == "Clip skip":
+        page.get_by_role("button", name="More").click()
+    form.fill(label, value)
+    page.keyboard.press("Tab")
+    form.generate()
+    assert words in form.message()
+    assert page.get_by_label(label, exact=True).first.input_value() == value
+    if label != "Prompt":
+        assert page.get_by_label("Prompt", exact=True).input_value() == "a green star"
+
+
+def test_settings_are_remembered(open_page: Any, form: Form) -> None:
+    form.prompt("a blue square", steps=2)
+    form.fill("CFG", 5)
+    form.generate()
+    form.wait_for("Done")
+    again = open_page()
+    assert again.get_by_label("Prompt", exact=True).input_value() == "a blue square"
+    assert again.get_by_label("CFG", exact=True).input_value() == "5"
+
+
+def test_shapes_and_swap(page: Any, form: Form) -> None:
+    page.get_by_label("Shape", exact=True).click()
+    page.get_by_role("option", name="Portrait 128 × 192").click()
+    page.wait_for_function("document.querySelector('[aria-label=\"Height\"]').value == '192'")
+    page.locator("#ld-swap").click()
+    page.wait_for_function("document.querySelector('[aria-label=\"Width\"]').value == '192'")
+    assert page.get_by_label("Height", exact=True).input_value() == "128"

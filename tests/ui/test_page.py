@@ -1,0 +1,125 @@
+"""The page itself: sizes, accessibility, start without torch, who may ask for what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client
+
+from modules.core.errors import OptionsError
+from tests.ui.conftest import PROMPT, Form, Served
+from ui.app import main, read_auth
+
+TABS = ("Pictures", "Compare", "History", "Help")
+
+
+def overflow(page: Any) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_nothing_is_off_screen(page: Any, form: Form, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    form.prompt(steps=2)
+    for name in TABS:
+        page.get_by_role("tab", name=name).click()
+        assert overflow(page) <= 0, name
+    page.get_by_role("tab", name="Image to image").click()
+    assert overflow(page) <= 0
+    page.get_by_role("tab", name="Text to image").click()
+    form.generate()
+    form.wait_for("Done")
+    page.locator("#ld-gallery img").first.wait_for()
+    assert overflow(page) <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(context: Any, served: Served, open_page: Any, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = open_page()
+    if scheme == "dark":
+        page.goto(f"{served.url}?__theme=dark")
+        page.locator("#ld-generate").wait_for()
+        page.wait_for_timeout(1000)
+    form = Form(page)
+    form.prompt(steps=2)
+    form.generate()
+    form.wait_for("Done")
+    page.locator("#ld-picture-text").wait_for()
+    for label in ("LoRA and VAE", "HiresFix", "More"):
+        page.get_by_role("button", name=label, exact=True).first.click()
+    page.wait_for_timeout(500)
+    results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    found = [(rule["id"], [node["html"][:160] for node in rule["nodes"]]) for rule in results.response["violations"]]
+    assert found == []
+
+
+def test_keyboard_alone_can_generate(page: Any, form: Form) -> None:
+    page.get_by_label("Prompt", exact=True).focus()
+    page.keyboard.type(PROMPT)
+    form.fill("Steps", 2)
+    page.get_by_label("Prompt", exact=True).focus()
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('aria-label')"))
+        if reached[-1] == "ld-generate":
+            break
+    assert reached[-1] == "ld-generate"
+    page.keyboard.press("Enter")
+    form.wait_for("Done")
+
+
+def test_building_the_page_imports_no_torch(project_root: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from ui.app import *; stay_offline();"
+        f"a = build_parser().parse_args(['--output-dir', {str(tmp_path)!r}]);"
+        "build_app(make_handlers(a)); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=project_root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_client_example_works(served: Served) -> None:
+    client = Client(served.url, verbose=False)
+    answer = client.predict(prompt=PROMPT, steps=2, seed="3", checkpoint="demo.safetensors", api_name="/text_to_image")
+    assert Path(answer["images"][0]) in served.pictures()
+    assert answer["seed"] == 3
+    assert "demo.safetensors" in client.predict(kind="checkpoints", api_name="/models")
+    assert client.predict(api_name="/queue") == []
+    with pytest.raises(Exception, match="multiple of 8"):
+        client.predict(prompt=PROMPT, width=100, api_name="/text_to_image")
+    public = set(client.view_api(return_format="dict")["named_endpoints"])
+    assert public == {"/text_to_image", "/queue", "/cancel", "/models", "/defaults"}
+
+
+def test_only_the_output_folder_can_be_read(served: Served, project_root: Path) -> None:
+    for path in ("/etc/hostname", project_root / "README.md", served.settings, served.output / "last_seed.json"):
+        assert httpx.get(f"{served.url}gradio_api/file={path}").status_code in (403, 404), path
+
+
+def test_other_sites_cannot_use_the_app(served: Served) -> None:
+    answer = httpx.get(f"{served.url}config", headers={"Origin": "https://example.com"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_listening_without_a_login_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.delenv("LIGHTDIFFUSION_AUTH", raising=False)
+    assert main(["--listen"]) == 2
+    assert "--auth NAME:PASSWORD" in capsys.readouterr().err
+    assert main(["--auth", "onlyname"]) == 2
+    with pytest.raises(OptionsError):
+        read_auth(None, "192.168.1.5")
+    assert read_auth("me:se:cret", "0.0.0.0") == ("me", "se:cret")
+    assert read_auth(None, "127.0.0.1") is None
+
+
+def test_unknown_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--nonsense"]) == 2
+    assert "see --help" in capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""What can be done with pictures: image to image with a drawn mask, recall, history, comparison, grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from modules.images.save import read_parameters
+from tests.ui.conftest import PROMPT, Form, Served
+
+A1111_TEXT = (
+    "a yellow star, (bright:1.2)\nNegative prompt: dark\n"
+    "Steps: 7, Sampler: Euler a, Schedule type: Karras, CFG scale: 5.5, Seed: 4242, Size: 192x128, Clip skip: 2"
+)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture to start from: left half green, right half white."""
+    pixels = np.full((128, 192, 3), 255, dtype=np.uint8)
+    pixels[:, :96] = (20, 160, 60)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def make_one(form: Form, *, seed: int = 5, steps: int = 2) -> None:
+    form.prompt(steps=steps)
+    form.fill("Seed", seed)
+    form.generate()
+    form.wait_for("Done")
+
+
+def value(page: Any, label: str) -> str:
+    return page.get_by_label(label, exact=True).first.input_value()
+
+
+def wait_value(page: Any, label: str, wanted: str) -> None:
+    page.wait_for_function(
+        "([label, wanted]) => [...document.querySelectorAll('input, textarea')].some("
+        "e => (e.getAttribute('aria-label') || e.closest('label')?.innerText || '').trim() == label"
+        " && e.value == wanted)",
+        arg=[label, wanted],
+    )
+
+
+def test_image_to_image_with_a_drawn_mask(page: Any, form: Form, served: Served, photo: Path) -> None:
+    form.prompt(steps=3)
+    page.get_by_role("tab", name="Image to image").click()
+    page.locator("#ld-editor input[type=file]").first.set_input_files(photo)
+    canvas = page.locator("#ld-editor canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.70, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.80, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    form.generate()
+    form.wait_for("Done")
+    newest = served.pictures()[0]
+    assert '"mask"' in read_parameters(newest).replace("\\", "")
+    made = np.asarray(Image.open(newest).convert("RGB"), dtype=int)
+    assert made.shape == (128, 192, 3)
+    start = np.asarray(Image.open(photo), dtype=int)
+    assert np.abs(made[:, :64] - start[:, :64]).max() == 0, "the unmasked part is the picture's own"
+    assert np.abs(made[48:80, 130:160] - start[48:80, 130:160]).max() > 0, "the masked part is repainted"
+
+
+def test_image_to_image_without_a_picture_says_so(page: Any, form: Form) -> None:
+    form.prompt()
+    page.get_by_role("tab", name="Image to image").click()
+    form.generate()
+    assert "needs a picture" in form.message()
+
+
+def test_use_these_settings_brings_everything_back(page: Any, form: Form, served: Served) -> None:
+    make_one(form, seed=77)
+    form.prompt("something else", steps=9)
+    page.locator("#ld-picture-use").click()
+    wait_value(page, "Seed", "77")
+    assert value(page, "Prompt") == PROMPT
+    assert value(page, "Steps") == "2"
+    first = served.pictures()[0]
+    form.generate()
+    page.wait_for_timeout(500)
+    form.wait_for("Done")
+    page.wait_for_timeout(500)
+    assert served.pictures()[0] != first
+    assert served.pictures()[0].read_bytes() == first.read_bytes(), "the same settings make the same file"
+
+
+def test_restore_from_an_a1111_picture(page: Any, photo: Path, tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("parameters", A1111_TEXT)
+    Image.open(photo).save(tmp_path / "theirs.png", pnginfo=info)
+    page.get_by_role("button", name="Restore settings from a picture").click()
+    page.locator("input[type=file]").last.set_input_files(tmp_path / "theirs.png")
+    wait_value(page, "Seed", "4242")
+    assert value(page, "Prompt") == "a yellow star, (bright:1.2)"
+    assert value(page, "Negative prompt") == "dark"
+    assert [value(page, label) for label in ("Steps", "CFG", "Width", "Height")] == ["7", "5.5", "192", "128"]
+    assert value(page, "Sampler") == "Euler a"
+
+
+def test_a_picture_without_settings_says_so(page: Any, form: Form, photo: Path) -> None:
+    page.get_by_role("button", name="Restore settings from a picture").click()
+    page.locator("input[type=file]").last.set_input_files(photo)
+    assert "no generation text" in form.message()
+
+
+def test_send_to_image_to_image(page: Any, form: Form, served: Served) -> None:
+    make_one(form)
+    page.locator("#ld-picture-init").click()
+    page.locator("#ld-editor canvas").first.wait_for()
+    page.wait_for_timeout(1000)
+    form.generate()
+    page.wait_for_timeout(500)
+    form.wait_for("Done")
+    assert "Init image" in read_parameters(served.pictures()[0])
+
+
+def test_hires_fix_from_the_gallery(page: Any, form: Form, served: Served) -> None:
+    make_one(form)
+    page.locator("#ld-picture-hires").click()
+    page.locator("#ld-picture-details .ld-note").wait_for()
+    form.generate()
+    page.wait_for_timeout(500)
+    form.wait_for("Done")
+    assert Image.open(served.pictures()[0]).size == (256, 256)
+
+
+def test_history_search_and_delete(page: Any, form: Form, served: Served) -> None:
+    make_one(form, seed=987654)
+    page.get_by_role("tab", name="History").click()
+    page.locator("#ld-search textarea, #ld-search input").first.fill("987654 circle")
+    page.locator("#ld-history-words", has_text="of 1").wait_for()
+    page.locator("#ld-history img").first.click()
+    assert "987654" in page.locator("#ld-history-text textarea").input_value()
+    page.locator("#ld-history-delete").click()
+    wanted = [path for path in served.pictures() if "987654" in path.name]
+    assert len(wanted) == 1, "asked before deleting"
+    page.locator("#ld-history-confirmed").click()
+    page.locator("#ld-history-words", has_text="Nothing found").wait_for()
+    assert not wanted[0].exists()
+
+
+def test_compare_shows_a_slider_and_what_was_measured(page: Any, form: Form) -> None:
+    form.prompt(steps=2)
+    page.get_by_label("Stable-Fast level", exact=True).click()
+    page.get_by_role("option", name="graph").click()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#ld-compare").click()
+    page.locator("#ld-slider img").first.wait_for()
+    measured = page.locator("#ld-compare-result textarea").input_value()
+    assert "first picture" in measured and "times as fast" in measured
+
+
+def test_grid_is_one_labelled_picture(page: Any, form: Form, served: Served) -> None:
+    form.prompt()
+    page.get_by_role("tab", name="Compare").click()
+    form.fill("Values of the columns", "1, 2, 3")
+    form.fill("Values of the rows", "2, 6")
+    page.locator("#ld-grid").click()
+    form.wait_for("Done")
+    page.locator("#ld-sheet img").first.wait_for()
+    width, height = Image.open(served.pictures()[0]).size
+    assert width > 3 * 128 and height > 2 * 128
+
+
+def test_a_grid_that_cannot_be_says_so_in_its_tab(page: Any, form: Form) -> None:
+    form.prompt()
+    page.get_by_role("tab", name="Compare").click()
+    form.fill("Values of the columns", "10, many")
+    page.locator("#ld-grid").click()
+    page.locator("#ld-compare-message", has_text="no number").wait_for()
