@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modules.core.errors import OptionsError
-from modules.generation.options import (
-    CONTROL_MODES,
-    EMPHASIS_MODES,
-    LATENT_METHODS,
-    MASK_CONTENTS,
-    PIXEL_METHODS,
-    RESIZE_MODES,
-    STABLE_FAST_LEVELS,
-    default_of,
-)
+from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS, default_of
+from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 
 ArgumentGroup = Any  # argparse does not name the type of its groups in public
 LISTS = ("checkpoints", "vae", "loras", "embeddings", "controlnet", "upscalers", "samplers", "schedulers")
@@ -111,7 +103,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--keep-first-pass", action="store_true", help="save the first pass too")
     group.add_argument("--img2img", type=Path, metavar="FILE", help="start from this picture")
     group.add_argument("--denoise", type=float, help="0 keeps the picture, 1 ignores it (default 0.75)")
-    group.add_argument("--resize-mode", choices=RESIZE_MODES)
+    group.add_argument("--resize-mode", choices=IMAGE_MODES)
     group.add_argument("--mask", type=Path, metavar="FILE", help="repaint only where this picture is white")
     group.add_argument("--mask-blur", type=int, metavar="PIXELS")
     group.add_argument("--mask-content", choices=MASK_CONTENTS, help="what the masked part starts from")

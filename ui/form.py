@@ -9,15 +9,8 @@ from typing import Any
 import gradio as gr
 
 from modules.core.paths import ModelFolders
-from modules.generation.options import (
-    CONTROL_MODES,
-    EMPHASIS_MODES,
-    LATENT_METHODS,
-    MASK_CONTENTS,
-    PIXEL_METHODS,
-    RESIZE_MODES,
-    STABLE_FAST_LEVELS,
-)
+from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
+from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
 
@@ -141,7 +134,7 @@ def build_image_mode(values: Mapping[str, Any]) -> Components:
             values["keep_size"], label="Size of the picture", info="else width and height", min_width=140
         )
     with gr.Accordion("Resizing and mask", open=False), gr.Row():
-        parts["resize"] = choice(RESIZE_MODES, values["resize"], "Resize")
+        parts["resize"] = choice(IMAGE_MODES, values["resize"], "Resize")
         parts["mask_content"] = choice(MASK_CONTENTS, values["mask_content"], "Masked part starts from")
         parts["mask_blur"] = gr.Number(values["mask_blur"], label="Mask blur", precision=0, min_width=90)
     return parts

@@ -9,9 +9,10 @@ from modules.core.errors import LightDiffusionError
 from modules.generation.job import Job
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
-from modules.generation.options import LATENT_METHODS, HiresOptions
+from modules.generation.options import HiresOptions
 from modules.generation.sampling_pass import Outside, PassSettings, run_pass
 from modules.images.convert import to_pil, to_tensor
+from modules.images.methods import LATENT_METHODS
 from modules.images.resize import resize_image, resize_latent
 
 

@@ -14,16 +14,11 @@ from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.metadata import sampler_and_scheduler
-from modules.generation.options import (
-    LATENT_METHODS,
-    PIXEL_METHODS,
-    ControlChoice,
-    GenerationOptions,
-    LoraChoice,
-)
+from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
 from modules.images.convert import open_image
+from modules.images.methods import LATENT_METHODS, PIXEL_METHODS
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.clip import TextModel

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OptionsError
+from modules.images.methods import IMAGE_MODES
+from modules.text.prompt import EMPHASIS_MODES
 
 SIZE_STEP = 8
 MIN_SIZE, MAX_SIZE = 64, 8192
@@ -17,19 +19,7 @@ MAX_SEED = 2**63 - 1
 RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
 
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
-EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
 CONTROL_MODES = ("balanced", "prompt", "control")
-LATENT_METHODS = (
-    "nearest-exact",
-    "bilinear",
-    "bicubic",
-    "area",
-    "bislerp",
-    "bilinear-antialiased",
-    "bicubic-antialiased",
-)
-PIXEL_METHODS = ("lanczos",)
-RESIZE_MODES = ("stretch", "crop", "fill")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
 
 
@@ -119,7 +109,7 @@ class InitImage:
 
     def __post_init__(self) -> None:
         _in_range("denoise", self.denoise, 0.0, 1.0)
-        _one_of("resize mode", self.resize, RESIZE_MODES)
+        _one_of("resize mode", self.resize, IMAGE_MODES)
         _one_of("masked content", self.mask_content, MASK_CONTENTS)
         _in_range("mask blur", self.mask_blur, 0, 64)
 

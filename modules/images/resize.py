@@ -9,17 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from modules.core.errors import OptionsError
+from modules.images.methods import IMAGE_MODES, LATENT_METHODS
 
-LATENT_METHODS = (
-    "nearest-exact",
-    "bilinear",
-    "bicubic",
-    "area",
-    "bislerp",
-    "bilinear-antialiased",
-    "bicubic-antialiased",
-)
-IMAGE_MODES = ("stretch", "crop", "fill")
 _NEARLY_PARALLEL = (
     1 - 1e-5
 )  # beyond this cosine the arc between two vectors is numerically a point, or has no direction

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from modules.core.errors import OptionsError
-from modules.images.resize import LATENT_METHODS, resize_image, resize_latent
+from modules.images.methods import LATENT_METHODS
+from modules.images.resize import resize_image, resize_latent
 
 SIZES = [((5, 7), (10, 14)), ((6, 4), (9, 5)), ((8, 9), (3, 4)), ((1, 5), (3, 7)), ((4, 4), (4, 4))]
 
