@@ -92,7 +92,7 @@ class Handlers:
     def show_pictures(self, ticket: Ticket) -> Update:
         paths = [str(path) for path in ticket.pictures if path.exists()]
         update: Update = {
-            "gallery": gr.Gallery(value=paths, visible=bool(paths)),
+            "gallery": gr.Gallery(value=paths, visible=bool(paths), columns=min(len(paths), 3) or 1),
             "empty": gr.HTML(visible=not paths and ticket.finished),
             "paths": paths,
         }

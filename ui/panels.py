@@ -18,7 +18,7 @@ def build_panels(help_text: str) -> Components:
     with gr.Tabs(selected=PICTURES, elem_id="ld-panels") as parts["panels"]:
         with gr.Tab("Pictures", id=PICTURES) as parts["pictures_tab"]:
             parts["empty"] = gr.HTML(EMPTY)
-            parts["gallery"] = build_gallery("Pictures", "ld-gallery", visible=False, preview=True)
+            parts["gallery"] = build_gallery("Pictures", "ld-gallery", visible=False)
             parts |= build_details("picture")
         with gr.Tab("Compare", id=COMPARE):
             parts |= build_comparison()
@@ -31,16 +31,13 @@ def build_panels(help_text: str) -> Components:
     return parts
 
 
-def build_gallery(
-    label: str, elem_id: str, *, visible: bool = True, columns: int = 4, preview: bool = False
-) -> gr.Gallery:
+def build_gallery(label: str, elem_id: str, *, visible: bool = True, columns: int = 4) -> gr.Gallery:
     """Shows files as they are: the PNG that is looked at or downloaded is the one on disk, its text included."""
     return gr.Gallery(
         label=label,
         show_label=False,
         columns=columns,
-        height=500 if preview else "auto",
-        preview=preview,
+        height="auto",
         object_fit="contain",
         format="png",
         interactive=False,
@@ -56,7 +53,7 @@ def build_details(name: str) -> Components:
     with gr.Column(visible=False, elem_id=f"ld-{name}-details") as parts[f"{name}_details"]:
         with gr.Row():
             for action, label in (
-                ("use", "Use these settings"),
+                ("use", "Use settings"),
                 ("init", "Image to image"),
                 ("control", "ControlNet"),
                 ("hires", "HiresFix"),

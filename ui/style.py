@@ -27,6 +27,7 @@ def theme() -> gr.themes.Base:
         input_border_width="1px",
         input_border_width_dark="1px",
         input_border_color_dark="*neutral_700",
+        color_accent="*primary_700",
         checkbox_border_color="*neutral_400",
         block_label_text_color="*neutral_700",
         block_label_text_color_dark="*neutral_200",
@@ -51,8 +52,9 @@ def theme() -> gr.themes.Base:
 
 
 CSS = """
-.gradio-container { max-width: 1560px !important; margin: 0 auto !important; padding: 0 14px !important; }
-.gradio-container main { padding-top: 8px !important; }
+.dark { --color-accent: var(--primary-300); }
+.gradio-container { max-width: 1560px !important; margin: 0 auto !important; padding: 0 !important; }
+.gradio-container .main.app { padding: 8px 22px 24px !important; min-width: 0; box-sizing: border-box; }
 footer { display: none !important; }
 #ld-header { align-items: center; gap: 12px; flex-wrap: wrap; }
 #ld-header h1 { font-size: 1.15rem; margin: 0; font-weight: 650; letter-spacing: -.01em; }
@@ -87,8 +89,13 @@ footer { display: none !important; }
 #ld-message:not(:has(.ld-message)), #ld-compare-message:not(:has(.ld-message)), #ld-stage:not(:has(.ld-stage)),
 #ld-stable-fast-status:not(:has(p)) { display: none; }
 #ld-speed { align-items: center; gap: 8px; }
+#ld-stable-fast { padding-top: 12px; }
 #ld-stable-fast label { font-weight: 600; }
-.gradio-container .wrap-inner, .gradio-container .wrap-inner .secondary-wrap { min-height: 36px; }
+.gradio-container .wrap-inner, .gradio-container .wrap-inner .secondary-wrap { min-height: 28px; }
+#ld-gallery .grid-wrap, #ld-sheet .grid-wrap { max-height: none; height: auto; }
+#ld-gallery .grid-container:not(:has(button:nth-of-type(2))) .thumbnail-item { aspect-ratio: auto; }
+#ld-gallery .thumbnail-item, #ld-sheet .thumbnail-item { max-height: 62vh; background: transparent; }
+#ld-gallery .thumbnail-item img, #ld-sheet .thumbnail-item img { max-height: 62vh; object-fit: contain; }
 #ld-prompt textarea::placeholder { font-size: .86em; }
 #ld-form { background: var(--ld-card); border: 1px solid var(--border-color-primary); border-radius: 12px;
   padding: 12px 14px !important; }
@@ -99,7 +106,9 @@ footer { display: none !important; }
 .ld-card > .form, .ld-card .block { border: none; box-shadow: none; }
 .ld-text textarea { font-size: .8rem !important; font-family: var(--font-mono) !important; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 1px; }
-@media (max-width: 640px) { .gradio-container { padding: 0 8px !important; } .ld-empty { padding: 40px 16px; } }
+@media (max-width: 640px) { .gradio-container .main.app { padding: 6px 8px 24px !important; }
+  #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
+  .ld-empty { padding: 40px 16px; } }
 """
 
 HEAD = """

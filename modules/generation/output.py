@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from modules.core.errors import OptionsError, OutputError
 from modules.core.paths import PROJECT_ROOT
-from modules.images.save import save_png
 
 if TYPE_CHECKING:
     from modules.generation.text_to_image import Picture
@@ -36,6 +35,8 @@ class OutputFolder:
             ) from error
 
     def save(self, picture: Picture) -> Path:
+        from modules.images.save import save_png  # brings torch, which a front end starts without
+
         path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
         (self.folder / LAST_SEED).write_text(json.dumps({"seed": picture.request_seed}), encoding="utf-8")
         return path

@@ -146,6 +146,17 @@ class Form:
     def generate(self) -> None:
         self.page.locator("#ld-generate").click()
 
+    def make(self, served: Served) -> Path:
+        """Generates, and returns the newest picture once there is one more than before."""
+        before = len(served.pictures())
+        self.generate()
+        for _ in range(600):
+            self.page.wait_for_timeout(100)
+            if len(served.pictures()) > before and not served.handlers.queue.unfinished():
+                self.wait_for("Done")
+                return served.pictures()[0]
+        raise AssertionError(f"no picture after a minute; {self.page.locator('#ld-message').inner_text()}")
+
     def wait_for(self, words: str) -> str:
         """Until the line under the progress bar says so."""
         line = self.page.locator("#ld-stage .ld-words", has_text=words)
