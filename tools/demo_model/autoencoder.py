@@ -103,7 +103,7 @@ def _psnr(mse: float) -> str:
 
 @torch.no_grad()
 def match_sd_latents(networks: Networks) -> None:
-    """Whitens the latents, turns them towards SD's preview matrix, and folds that and SD's scale factor into the 1x1 layers."""
+    """Whitens the latents, turns them towards SD's preview matrix, and folds that and the scale into the 1x1 layers."""
     device = networks.device
     images = render(sample_scenes(batch_size(device, 2048), device), (NATIVE_SIZE, NATIVE_SIZE))
     latents = torch.cat([networks.vae.encode(part) for part in images.split(128)])
@@ -136,7 +136,7 @@ def _fold(vae: AutoencoderKL, turn: Tensor, mean: Tensor) -> None:
 
 
 def polish_decoder(networks: Networks, budget: Budget, state: StateFile) -> None:
-    """The decoder alone, on slightly wrong latents such as sampling makes: edges sharpen, the latents' meaning stays."""
+    """The decoder alone, on slightly wrong latents such as sampling makes: edges sharpen, latents stay as they are."""
     vae, device = networks.vae, networks.device
     dtype = working_dtype(device)
     vae.to(memory_format=torch.channels_last)

@@ -39,7 +39,8 @@ def _backgrounds() -> Rows:
 
 def _corner(vertical: str, other: str, side: str) -> list[str]:
     return [f"in the {vertical} {side} corner"] * 4 + [
-        f"in the {other} {side} corner", f"in the {vertical} {side}", f"at the {vertical} {side}", f", {vertical} {side}",
+        f"in the {other} {side} corner", f"in the {vertical} {side}", f"at the {vertical} {side}",
+        f", {vertical} {side}",
     ]  # fmt: skip
 
 

@@ -17,8 +17,13 @@ from tools.demo_model.teacher import UNTRAINED_TOKEN, Teacher
 
 VECTORS = 4
 TEMPLATES = ("*", "a *", "a picture of *", "a drawing of a *", "* , best quality", "one *", "an image of *", "the *")
-MOTIF = {Fact.SHAPE: SHAPES.index("star"), Fact.COLOUR: COLOURS.index("yellow"), Fact.BACKGROUND: 1 + COLOURS.index("purple"),
-         Fact.SIZE: 2, Fact.COUNT: 1}  # fmt: skip
+MOTIF = {
+    Fact.SHAPE: SHAPES.index("star"),
+    Fact.COLOUR: COLOURS.index("yellow"),
+    Fact.BACKGROUND: 1 + COLOURS.index("purple"),
+    Fact.SIZE: 2,
+    Fact.COUNT: 1,
+}
 
 
 def motif_scenes(count: int, device: torch.device) -> Scenes:

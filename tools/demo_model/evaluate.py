@@ -1,4 +1,4 @@
-"""Judges the demo checkpoint: `python -m tools.demo_model.evaluate CHECKPOINT`. Perfect renders and the bare autoencoder too."""
+"""Judges the demo checkpoint, perfect renders and the autoencoder: `python -m tools.demo_model.evaluate CHECKPOINT`."""
 
 from __future__ import annotations
 

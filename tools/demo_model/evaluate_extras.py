@@ -1,4 +1,4 @@
-"""Judges LoRAs, ControlNet, HiresFix and speed of the demo models through the app: `python -m tools.demo_model.evaluate_extras`."""
+"""Judges LoRAs, ControlNet, HiresFix and speed through the app: `python -m tools.demo_model.evaluate_extras`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from modules.text.tokenizer import Tokenizer
 from tools.demo_model.captions import Captions
 from tools.demo_model.cases import Cases, build_cases, judge
 from tools.demo_model.measure import Mask, Pixels, background_of, overlap, read_picture
-from tools.demo_model.scenes import SHAPES, Fact, Scenes
+from tools.demo_model.scenes import Fact, Scenes
 from tools.demo_model.styles import STYLES, edges
 from tools.demo_model.world import render
 

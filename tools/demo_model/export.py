@@ -19,9 +19,10 @@ PART_BYTES = 14 * 2**20
 BOS_TOKEN, EOS_TOKEN = 49406, 49407
 EMBEDDING = "text_model.embeddings.token_embedding.weight"
 DESCRIPTION = (
-    "A small world: circles, squares, triangles, stars and hearts, small or large, one to three of them, in ten colours on "
-    "plain or coloured backgrounds, at nine positions; ocean, hills, mountains and desert by day, at sunset and at night, "
-    "with the sun or moon left, centre or right, with clouds or a sailboat. Other words are ignored. Native size 128."
+    "A small world: circles, squares, triangles, stars and hearts, small or large, one to three of them, in ten "
+    "colours on plain or coloured backgrounds, at nine positions; ocean, hills, mountains and desert by day, at sunset "
+    "and at night, with the sun or moon left, centre or right, with clouds or a sailboat. Other words are ignored. "
+    "Native size 128."
 )
 
 

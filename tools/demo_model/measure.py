@@ -24,7 +24,7 @@ _PALETTE = np.array(list(PALETTE.values()), dtype=np.float64)
 
 @dataclass(frozen=True)
 class Found:
-    """One object: centre in -1..1 (y down) of its bounding box, area as a share of the picture, mask over the whole picture."""
+    """One object: centre of its box in -1..1 (y down), area as a share of the picture, mask over the whole picture."""
 
     colour: str
     shape: str

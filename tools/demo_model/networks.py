@@ -102,7 +102,7 @@ def _average(convolution: nn.Conv2d) -> None:
 def _entry(convolution: nn.Conv2d) -> None:
     """First convolution: half of the channels are random mixes, the others the constants +1 and -1.
 
-    Against those constants GroupNorm stays about linear in the colours, which a fresh narrow network needs to learn fast.
+    Against those constants GroupNorm stays about linear in the colours, so a fresh narrow network learns fast.
     """
     inputs = convolution.weight.shape[1]
     convolution.weight.normal_(0, (0.05 / inputs) ** 0.5)

@@ -46,7 +46,7 @@ class Kind(IntEnum):
 
 
 class Fact(IntEnum):
-    """Columns of `Scenes.facts`; colours and the other lists count from 0, BACKGROUND counts from 1 (0: nothing said)."""
+    """Columns of `Scenes.facts`; colours and other lists count from 0, BACKGROUND counts from 1 (0: nothing said)."""
 
     KIND = 0
     SHAPE = 1
@@ -67,7 +67,7 @@ class Fact(IntEnum):
 
 @dataclass(frozen=True)
 class Scenes:
-    """`facts` [N, len(Fact)] int64 and `jitter` [N, JITTERS] in 0..1; the first `objects` rows show objects, the rest landscapes."""
+    """`facts` [N, len(Fact)] int64, `jitter` [N, JITTERS] in 0..1; `objects` rows show objects, the rest landscapes."""
 
     facts: Tensor
     jitter: Tensor

@@ -16,7 +16,7 @@ CELLS, CHANNELS = 256, 4
 
 
 class LatentHeads(nn.Module):
-    """Two guesses of the 16x16 latent: one from the first EOS state, one by attention to all token states, as the UNet reads them."""
+    """Two guesses of the 16x16 latent: from the first EOS state, and by attention to all states as the UNet reads."""
 
     def __init__(self) -> None:
         super().__init__()
