@@ -176,6 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "list" in given:
             print("\n".join(list_names(given["list"])))
             return 0
+        if given.get("doctor"):
+            from modules.generation.doctor import run_doctor
+
+            return run_doctor()
         result = run(given)
     except LightDiffusionError as error:
         if given.get("json"):

@@ -145,6 +145,9 @@ def add_program_options(group: ArgumentGroup) -> None:
     group.add_argument("--output-dir", type=Path, metavar="DIR", help="default: output/")
     group.add_argument("--json", action="store_true", help="one JSON object on standard output instead of paths")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
+    group.add_argument(
+        "--doctor", action="store_true", help="say what Stable-Fast can do on this machine, test its kernels, and end"
+    )
     group.add_argument("--list", choices=LISTS, help="print the names that can be used, one a line")
 
 

@@ -23,7 +23,7 @@ POSITIONAL = {"width": int, "height": int, "number": int, "batch": int, "prompt"
 # These belong to the run, not to a picture.
 WHOLE_RUN = (
     "prompts", "reuse_seed", "compare", "stable_fast_report", "device", "dtype",
-    "output_dir", "json", "quiet", "list", "help",
+    "output_dir", "json", "quiet", "doctor", "list", "help",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare")
 STOPS_ALL = (Cancelled, OutputError)

@@ -80,8 +80,9 @@ def test_a_wrong_kernel_is_shown_and_fails(monkeypatch):
     assert "WRONG: linear_geglu by triton_64x64x64" in said[0]
 
 
-def test_it_runs_here_as_a_program(project_root):
-    command = [sys.executable, "-m", "modules.stable_fast.doctor"]
+@pytest.mark.parametrize("way", [["-m", "modules.stable_fast.doctor"], ["pipeline.py", "--doctor"]])
+def test_it_runs_here_as_a_program(project_root, way):
+    command = [sys.executable, *way]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Levels of Stable-Fast" in done.stdout and "WRONG" not in done.stdout

@@ -1,0 +1,12 @@
+"""The front ends' way to Stable-Fast's doctor: what can be accelerated on this machine, and why not more."""
+
+from __future__ import annotations
+
+import sys
+
+
+def run_doctor() -> int:
+    """Prints the diagnosis; 0, or 1 when a kernel gives wrong results."""
+    from modules.stable_fast.doctor import main  # brings torch, which a front end starts without
+
+    return main(sys.stdout.write)
