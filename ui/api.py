@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api as add_endpoint
 
 from modules.core.errors import LightDiffusionError
 from modules.generation.options import default_of
@@ -94,4 +95,4 @@ def add_endpoints(handlers: Handlers) -> None:
     """Inside the Blocks that is open."""
     api = Api(handlers)
     for endpoint in (api.text_to_image, api.queue, api.cancel, api.models, api.defaults):
-        gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=None)
+        add_endpoint(endpoint, api_name=endpoint.__name__, concurrency_limit=None)

@@ -63,7 +63,7 @@ class Handlers:
     def run(self, label: str, work: Work, show: Any, message: str) -> Iterator[Update]:
         """The same for comparison and grid, which show their results and messages elsewhere."""
         ticket = self.queue.submit(label, work)
-        yield {message: "", "ticket": ticket.id}
+        yield {message: "", "message": "", "ticket": ticket.id}
         yield from self.watch(ticket, show, message=message)
 
     def watch(

@@ -31,8 +31,7 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(
-        **{name: values[name] or "" for name in PLAIN},
-        **{name: whole(values, name, label) for name, label in WHOLE.items()},
+        **read_plain(values),
         width=width,
         height=height,
         cfg=number(values, "cfg", "CFG"),
@@ -46,6 +45,11 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
         init=init,
         stable_fast=values["level"] if values["stable_fast"] else "off",
     )
+
+
+def read_plain(values: Values) -> dict[str, Any]:
+    texts = {name: values[name] or "" for name in PLAIN}
+    return {**texts, **{name: whole(values, name, label) for name, label in WHOLE.items()}}
 
 
 def number(values: Values, name: str, label: str) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gradio as gr
+from gradio import themes
 
 FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "Menlo", "monospace")
 
 
-def theme() -> gr.themes.Base:
-    return gr.themes.Base(
+def theme() -> themes.Base:
+    return themes.Base(
         primary_hue="indigo",
         secondary_hue="indigo",
         neutral_hue="slate",

@@ -102,10 +102,19 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     wiring.on(parts["generate"].click, wiring.with_form(handlers.generate), wiring.fields, outputs, trigger_mode="once")
     parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
     wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
-    compared = ("stage", "ticket", "cancel", "stable_fast_status", "compare_message", "slider", "compare_result")
+    compared = (
+        "message",
+        "stage",
+        "ticket",
+        "cancel",
+        "stable_fast_status",
+        "compare_message",
+        "slider",
+        "compare_result",
+    )
     wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
     axes = ("across", "across_values", "down", "down_values")
-    sheet = ("stage", "ticket", "cancel", "stable_fast_status", "compare_message", "sheet")
+    sheet = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message", "sheet")
     inputs = (*wiring.fields, *axes)
     wiring.on(parts["grid"].click, wiring.with_form(comparing.grid), inputs, sheet, trigger_mode="once")
 

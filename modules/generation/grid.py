@@ -131,11 +131,12 @@ def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None)
     columns = len(across.values)
     rows = math.ceil(len(pictures) / columns)
     cell_width, cell_height = max(p.width for p in pictures), max(p.height for p in pictures)
-    font = ImageFont.load_default(size=max(11, min(28, cell_width // 14)))
+    text_size = max(11, min(28, cell_width // 14))
+    font = ImageFont.load_default(size=text_size)
     row_labels = down.labels() if down else []
     left = max((int(font.getlength(label)) for label in row_labels), default=0)
     left = min(left, 3 * cell_width) + (2 * MARGIN if row_labels else MARGIN)
-    top = int(font.size) + 2 * MARGIN
+    top = text_size + 2 * MARGIN
     size = left + columns * (cell_width + MARGIN), top + rows * (cell_height + MARGIN)
     if size[0] * size[1] > MOST_PIXELS:
         raise OptionsError(f"The grid would be {size[0]}x{size[1]} pixels; take fewer values or a smaller size.")

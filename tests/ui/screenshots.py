@@ -19,6 +19,14 @@ def shoot(page: Any, name: str) -> None:
     page.screenshot(path=FOLDER / f"{name}.png")
 
 
+def open_form(page: Any) -> None:
+    """The form as it was last used, without messages."""
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    page.locator("#ld-generate").wait_for()
+    page.wait_for_timeout(2000)
+
+
 def generate_states(page: Any, form: Form) -> None:
     form.prompt(steps=20)
     form.fill("CFG", 5)
@@ -38,6 +46,8 @@ def generate_states(page: Any, form: Form) -> None:
     form.generate()
     form.message()
     shoot(page, "message")
+    form.fill("Width", 128)
+    open_form(page)
 
 
 def other_states(page: Any, form: Form, photo: str) -> None:
@@ -50,7 +60,10 @@ def other_states(page: Any, form: Form, photo: str) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, y, steps=9)
     page.mouse.up()
+    page.locator("#ld-modes").scroll_into_view_if_needed()
+    page.evaluate("window.scrollTo(0, 420)")
     shoot(page, "inpaint")
+    page.evaluate("window.scrollTo(0, 0)")
     page.get_by_role("tab", name="Text to image").click()
     form.prompt(steps=12)
     form.fill("Width", 128)
@@ -69,8 +82,7 @@ def main(url: str, photo: str) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(120_000)
         page.goto(url)
-        page.locator("#ld-generate").wait_for()
-        page.wait_for_timeout(2000)
+        open_form(page)
         form = Form(page)
         generate_states(page, form)
         other_states(page, form, photo)

@@ -1,0 +1,76 @@
+"""Form -> request -> form, and what is remembered, without a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from modules.core.errors import OptionsError
+from modules.core.paths import ModelFolders
+from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, LoraChoice
+from ui.fields import defaults
+from ui.requests import build_options, for_number, to_form
+from ui.settings import SettingsFile
+
+
+@pytest.fixture
+def fresh(model_root: Path) -> dict[str, Any]:
+    return defaults(ModelFolders(model_root))
+
+
+def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_path: Path) -> None:
+    image = tmp_path / "inputs" / "x.png"
+    image.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(image)
+    options = GenerationOptions(
+        prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, sampler="euler",
+        scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v", number=3, batch=2,
+        loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0)), stable_fast="graph",
+        hires=HiresOptions(scale=1.5, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun"),
+        controls=(ControlChoice(name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny"),),
+    )  # fmt: skip
+    assert build_options(to_form(options, fresh), tmp_path) == options
+
+
+def test_recalling_a_plain_picture_switches_everything_off(fresh: dict[str, Any]) -> None:
+    assert to_form(GenerationOptions(prompt="x", scheduler="karras"), fresh) == {**fresh, "prompt": "x"}
+
+
+def test_loras_beyond_the_form_go_into_the_prompt(fresh: dict[str, Any]) -> None:
+    loras = (LoraChoice(name="strong", strength=5.0), LoraChoice(name="split", strength=1.0, text_strength=0.5))
+    form = to_form(GenerationOptions(prompt="x", loras=loras), fresh)
+    assert form["prompt"] == "x <lora:strong:5:5> <lora:split:1:0.5>" and form["lora_1"] == ""
+
+
+def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:
+    alone = for_number(GenerationOptions(prompt="x", seed=10, batch=4, only=2))
+    assert (alone.seed, alone.batch, alone.only) == (12, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": "1.5"}, "no whole number"),
+        ({"width": 99.5}, "whole number"),
+        ({"control_1": "net"}, "has no picture"),
+        ({"mode": "image"}, "needs a picture"),
+        ({"prompt": "   "}, "prompt is empty"),
+    ],
+)
+def test_refusals(fresh: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionsError, match=words):
+        build_options({**fresh, "prompt": "x", **change}, tmp_path)
+
+
+def test_settings_survive_and_damage_is_ignored_field_by_field(fresh: dict[str, Any], tmp_path: Path) -> None:
+    file = SettingsFile(tmp_path / "settings.json")
+    file.save({**fresh, "prompt": "a cat", "mode": "image", "cfg": 4, "control_1_image": "/tmp/x.png"})
+    assert file.load(fresh) == {**fresh, "prompt": "a cat", "cfg": 4}
+    file.path.write_text(json.dumps({"prompt": 7, "steps": "many", "cfg": 5, "stable_fast": 1, "unknown": 2}))
+    assert file.load(fresh) == {**fresh, "cfg": 5}
+    file.path.write_text("{")
+    assert file.load(fresh) == fresh
