@@ -52,7 +52,7 @@ def test_wrong_drawings_fail_every_judgement(captions: Captions) -> None:
     for name, cases in groups.items():
         facts = cases.scenes.facts.clone()
         if name == "sunset":
-            facts[:, Fact.TIME], facts[:, Fact.SUN] = 0, torch.tensor((0, 3, 1, 2))[facts[:, Fact.SUN]]
+            facts[:, Fact.SUN] = torch.tensor((0, 3, 1, 1))[facts[:, Fact.SUN]]
         else:
             facts[:, Fact.COLOUR] = (facts[:, Fact.COLOUR] + 5) % len(COLOURS)
             facts[:, Fact.SHAPE] = (facts[:, Fact.SHAPE] + 2) % len(SHAPES)
