@@ -102,19 +102,11 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     wiring.on(parts["generate"].click, wiring.with_form(handlers.generate), wiring.fields, outputs, trigger_mode="once")
     parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
     wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
-    compared = (
-        "message",
-        "stage",
-        "ticket",
-        "cancel",
-        "stable_fast_status",
-        "compare_message",
-        "slider",
-        "compare_result",
-    )
+    running = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message")
+    compared = (*running, "slider", "compare_result")
     wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
     axes = ("across", "across_values", "down", "down_values")
-    sheet = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message", "sheet")
+    sheet = (*running, "sheet")
     inputs = (*wiring.fields, *axes)
     wiring.on(parts["grid"].click, wiring.with_form(comparing.grid), inputs, sheet, trigger_mode="once")
 
@@ -160,8 +152,10 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     on(parts[f"{panel}_confirmed"].click, partial(recall.delete, panel), (chosen, paths, "search", "page"), after)
 
 
-HISTORY = ("history_gallery", "history_paths", "history_words", "page", "older", "newer")
-HISTORY += ("history_details", "history_confirm")
+HISTORY = (
+    *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
+    *("history_details", "history_confirm"),
+)
 
 
 def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
