@@ -7,7 +7,6 @@ from torch import Tensor
 
 from modules.core.errors import LightDiffusionError
 from modules.generation.job import Job
-from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import HiresOptions
 from modules.generation.sampling_pass import Outside, PassSettings, run_pass
@@ -51,11 +50,11 @@ def enlarge(job: Job, hires: HiresOptions, latents: Tensor, width: int, height: 
     factor = job.model.spec.vae.downscale
     if hires.method in LATENT_METHODS:
         return resize_latent(latents, height // factor, width // factor, hires.method)
-    pictures = to_pil(decode(job.model.vae, latents))
+    pictures = to_pil(job.decode(latents))
     if hires.method != "lanczos":
         upscaler = job.session.upscaler(hires.method)
         pictures = [upscaler(picture) for picture in pictures]
     resized = [to_tensor(resize_image(picture, width, height)) for picture in pictures]
     if any(not torch.isfinite(tensor).all() for tensor in resized):
         raise LightDiffusionError(f"The upscaler {hires.method} returned NaN values; choose another --hires-method.")
-    return encode(job.model.vae, torch.cat(resized))
+    return job.encode(torch.cat(resized))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,12 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from modules.core.errors import OptionsError
-from modules.generation.latents import encode
 from modules.generation.options import InitImage
 from modules.images.convert import open_image, to_rgb, to_tensor
 from modules.images.resize import resize_image
-from modules.models.vae import AutoencoderKL
 from modules.sampling.noise import ImageNoise
+
+Encode = Callable[[Tensor], Tensor]  # pictures in -1..1 -> scaled latents
 
 FILL_RADII = (128, 64, 32, 16, 8, 4, 2)
 
@@ -84,17 +84,17 @@ def open_source(init: InitImage) -> Source:
     return Source(init=init, image=image, mask=mask)
 
 
-def fit(source: Source, vae: AutoencoderKL, width: int, height: int) -> Start:
+def fit(source: Source, encode: Encode, width: int, height: int) -> Start:
     """The source at width x height pixels, encoded."""
     init = source.init
     picture = resize_image(source.image, width, height, init.resize)
     if source.mask is None:
-        return Start(init=init, picture=picture, latent=encode(vae, to_tensor(picture)))
+        return Start(init=init, picture=picture, latent=encode(to_tensor(picture)))
     mask_picture = resize_image(source.mask, width, height, init.resize)
     if init.mask_blur:
         mask_picture = mask_picture.filter(ImageFilter.GaussianBlur(init.mask_blur))
     filled = fill_masked(picture, mask_picture) if init.mask_content == "fill" else picture
-    latent = encode(vae, to_tensor(filled))
+    latent = encode(to_tensor(filled))
     return Start(
         init=init, picture=picture, latent=latent, mask_picture=mask_picture, mask=latent_mask(mask_picture, latent)
     )
@@ -106,16 +106,16 @@ def latent_mask(mask: Image.Image, latent: Tensor) -> Tensor:
     return F.interpolate(pixels, size=latent.shape[-2:], mode="area")
 
 
-def inpaint_channels(vae: AutoencoderKL, start: Start | None, width: int, height: int) -> Tensor:
+def inpaint_channels(encode: Encode, start: Start | None, width: int, height: int) -> Tensor:
     """The five extra input channels of inpainting checkpoints, [1, 5, h, w]: the mask and the encoded picture with the
     masked part grey. Without a picture everything is to be painted."""
     if start is None:
-        latent = encode(vae, torch.zeros(1, 3, height, width))
+        latent = encode(torch.zeros(1, 3, height, width))
         return torch.cat([torch.ones_like(latent[:, :1]), latent], dim=1)
     if start.mask_picture is None or start.mask is None:
-        return torch.cat([torch.ones_like(start.latent[:, :1]), encode(vae, torch.zeros(1, 3, height, width))], dim=1)
+        return torch.cat([torch.ones_like(start.latent[:, :1]), encode(torch.zeros(1, 3, height, width))], dim=1)
     hard = torch.from_numpy(np.array(start.mask_picture, dtype=np.float32) / 255.0).round()
-    masked = encode(vae, to_tensor(start.picture) * (1.0 - hard))
+    masked = encode(to_tensor(start.picture) * (1.0 - hard))
     return torch.cat([start.mask.round(), masked], dim=1)
 
 

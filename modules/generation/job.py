@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from PIL import Image
@@ -13,7 +12,9 @@ from torch import Tensor
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
+from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
+from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
@@ -21,7 +22,6 @@ from modules.images.convert import open_image
 from modules.images.methods import LATENT_METHODS, PIXEL_METHODS
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
-from modules.models.clip import TextModel
 from modules.models.controlnet import ControlNet
 from modules.sampling.names import uses_unconditional
 from modules.text.encode import Conditioning, encode_prompts
@@ -48,6 +48,7 @@ class Job:
     options: GenerationOptions
     session: Session
     model: LoadedModel
+    networks: Networks
     unet: ModelPatcher
     conditioning: Conditioning
     source: Source | None
@@ -85,16 +86,24 @@ class Job:
         size = self.options.batch
         return [range(start, start + size) for start in range(0, self.options.images, size)]
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents -> pictures [N, 3, H, W] in -1..1 on the CPU."""
+        return decode(self.model.vae, latents, self.networks.decode)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures in -1..1 -> scaled latents on the CPU."""
+        return encode(self.model.vae, images, self.networks.encode)
+
     def start_at(self, width: int, height: int) -> Start | None:
         """The picture to start from, fitted to this size; None for text to image."""
-        return fit(self.source, self.model.vae, width, height) if self.source else None
+        return fit(self.source, self.encode, width, height) if self.source else None
 
     def concat_for(self, latent: Tensor, start: Start | None) -> Tensor | None:
         """The extra input channels that inpainting checkpoints have, [1, 5, h, w]."""
         if not self.model.spec.inpaint:
             return None
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
-        return inpaint_channels(self.model.vae, start, width, height)
+        return inpaint_channels(self.encode, start, width, height)
 
     def control_for(self, latent: Tensor) -> ControlStack | None:
         """The ControlNets with their pictures fitted to this latent's size."""
@@ -116,11 +125,10 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
-    unet, text = session.patched(model, options.loras + choices)
-    if options.stable_fast != "off":
-        unet = session.accelerated(unet, options.stable_fast)
+    networks = session.networks(model, options.stable_fast)
+    unet, _ = session.patched(model, options.loras + choices)
     conditioning = encode_prompts(
-        cast(TextModel, text.module),
+        networks.text,
         model.spec.text,
         [prompt],
         [without_loras(options.negative_prompt)],
@@ -133,7 +141,8 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         options=replace(options, checkpoint=options.checkpoint or model.name),
         session=session,
         model=model,
-        unet=unet,
+        networks=networks,
+        unet=networks.unet(unet),
         conditioning=conditioning,
         source=source,
         controls=tuple(
@@ -147,7 +156,7 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
     choice = control.choice
     hint = make_hint(control.image, width, height, choice.preprocessor)
     return AppliedControl(
-        network=control.network,
+        network=job.networks.controlnet(control.network),
         hint=hint.to(job.device, job.dtype),
         strength=choice.strength,
         start=choice.start,

@@ -20,28 +20,32 @@ OVERLAP = 16
 BYTES_PER_CELL = 2178 * 64  # of one latent cell per byte of the dtype, at 128 base channels (ComfyUI's measurement)
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+Half = Callable[[Tensor], Tensor]  # the network's decode or encode, or what runs it faster
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
     """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 on the CPU, in -1..1.
 
-    Raises LightDiffusionError when even float32 gives no finite picture.
+    `run` decodes in place of `vae.decode`. Raises LightDiffusionError when even float32 gives no finite picture.
     """
-    pictures = [_finite(vae, _decode_one, latent[None]) for latent in latents]
+    pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
     return torch.cat(pictures).clamp(-1, 1)
 
 
-def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
+def encode(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
     """Pictures [N, 3, H, W] in -1..1 -> scaled latents [N, C, H/8, W/8] float32 on the CPU."""
-    return torch.cat([_finite(vae, _encode_one, image[None]) for image in images])
+    return torch.cat([_finite(vae, _encode_one, image[None], run or vae.encode) for image in images])
 
 
-def _finite(vae: AutoencoderKL, run: Callable[[AutoencoderKL, Tensor], Tensor], x: Tensor) -> Tensor:
-    """`run`, once more in float32 where half precision overflowed (SD VAEs do, in float16)."""
-    out = run(vae, x)
+def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Tensor], x: Tensor, run: Half) -> Tensor:
+    """The work, once more by the network itself in float32 where half precision overflowed (SD VAEs do, in float16)."""
+    out = work(vae, x, run)
     if torch.isfinite(out).all():
         return out
     if next(vae.parameters()).dtype != torch.float32:
         log.warning("The VAE overflowed in half precision; this picture is computed again in float32.")
-        out = run(copy.deepcopy(vae).float(), x)
+        exact = copy.deepcopy(vae).float()
+        out = work(exact, x, exact.decode if work is _decode_one else exact.encode)
         if torch.isfinite(out).all():
             return out
     raise LightDiffusionError(
@@ -49,20 +53,20 @@ def _finite(vae: AutoencoderKL, run: Callable[[AutoencoderKL, Tensor], Tensor], 
     )
 
 
-def _decode_one(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:
     parameter = next(vae.parameters())
     z = (latent.float() / vae.config.scale_factor).to(parameter)
-    return _whole_or_tiled(vae, z, vae.decode, vae.config.downscale, 3).float().cpu()
+    return _whole_or_tiled(vae, z, run, vae.config.downscale, 3).float().cpu()
 
 
-def _encode_one(vae: AutoencoderKL, image: Tensor) -> Tensor:
+def _encode_one(vae: AutoencoderKL, image: Tensor, run: Half) -> Tensor:
     x = image.to(next(vae.parameters()))
-    out = _whole_or_tiled(vae, x, vae.encode, vae.config.downscale, vae.config.latent_channels, shrink=True)
+    out = _whole_or_tiled(vae, x, run, vae.config.downscale, vae.config.latent_channels, shrink=True)
     return out.float().cpu() * vae.config.scale_factor
 
 
 def _whole_or_tiled(
-    vae: AutoencoderKL, x: Tensor, run: Callable[[Tensor], Tensor], factor: int, channels: int, *, shrink: bool = False
+    vae: AutoencoderKL, x: Tensor, run: Half, factor: int, channels: int, *, shrink: bool = False
 ) -> Tensor:
     cells = x.shape[-1] * x.shape[-2] // (factor * factor if shrink else 1)
     needed = BYTES_PER_CELL * cells * x.element_size() * vae.config.channels[0] / 128

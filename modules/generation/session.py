@@ -13,13 +13,14 @@ from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
+from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_upscaler
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
-from modules.stable_fast import Report, StableFastConfig, StableFastPatcher
+from modules.stable_fast import Report
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ class Session:
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
         self._loras: dict[tuple[Path, int], LoraPatches] = {}
-        self._stable_fast: StableFastPatcher | None = None
+        self._fast: Networks | None = None  # the latest that were accelerated
         self._controlnets: dict[Path, ControlNet] = {}
         self._key: tuple[Path, Path | None, str | None] | None = None
 
@@ -90,23 +91,25 @@ class Session:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
         return self._loras[key]
 
-    def accelerated(self, unet: ModelPatcher, level: str) -> ModelPatcher:
-        """The UNet behind Stable-Fast at this level; what was compiled is kept as long as level and checkpoint stay."""
-        if self._stable_fast is None or self._stable_fast.config.level != level:
-            self._release_stable_fast()
-            self._stable_fast = StableFastPatcher(StableFastConfig(level=level))
-        return self._stable_fast.apply(unet)
+    def networks(self, model: LoadedModel, level: str) -> Networks:
+        """How to run the checkpoint's networks at this Stable-Fast level; what was compiled is kept as long as level
+        and checkpoint stay, also over requests without Stable-Fast."""
+        if level == "off":
+            return Networks(model, level)
+        if self._fast is None or self._fast.level != level or self._fast.model is not model:
+            self._release_fast()
+            self._fast = Networks(model, level)
+        return self._fast
 
     @property
     def stable_fast_report(self) -> Report | None:
         """What Stable-Fast did so far; None while it is off."""
-        runner = self._stable_fast.runner if self._stable_fast else None
-        return runner.report if runner else None
+        return self._fast.report if self._fast else None
 
-    def _release_stable_fast(self) -> None:
-        if self._stable_fast is not None:
-            self._stable_fast.release()
-            self._stable_fast = None
+    def _release_fast(self) -> None:
+        if self._fast is not None:
+            self._fast.release()
+            self._fast = None
 
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
         """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
@@ -123,7 +126,7 @@ class Session:
 
     def free(self) -> None:
         """Lets go of the loaded models and gives their memory back."""
-        self._release_stable_fast()
+        self._release_fast()
         self._model = None
         self._key = None
         self._loras.clear()

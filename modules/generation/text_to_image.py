@@ -15,7 +15,6 @@ from modules.core.errors import OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
-from modules.generation.latents import decode
 from modules.generation.metadata import to_parameters
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress
@@ -90,7 +89,7 @@ def finish(
         if outside.cancel is not None:
             outside.cancel.check()
         with torch.inference_mode():
-            image = to_pil(decode(job.model.vae, latent[None]))[0]
+            image = to_pil(job.decode(latent[None]))[0]
         outside.decoded(done, len(indices))
         yield Picture(
             image=start.put_back(image) if start else image,

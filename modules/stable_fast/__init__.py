@@ -1,6 +1,7 @@
 """Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
 
 from modules.stable_fast.config import LEVELS, StableFastConfig
+from modules.stable_fast.graphs.table import SharedCapture
 from modules.stable_fast.module import CompiledModule, compile_module
 from modules.stable_fast.patcher import StableFastPatcher
 from modules.stable_fast.report import Report
@@ -11,6 +12,7 @@ __all__ = [
     "LEVELS",
     "CompiledModule",
     "Report",
+    "SharedCapture",
     "StableFastConfig",
     "StableFastPatcher",
     "StableFastRunner",

@@ -10,10 +10,14 @@ from modules.stable_fast.passes import FusionPass, run_passes
 from modules.stable_fast.passes.base import count_calls
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
+from modules.stable_fast.sizes import SizeError
 from modules.stable_fast.staging import WEIGHTS, Stage, label, result_names, split
-from modules.stable_fast.trace import Traced, trace
-from modules.stable_fast.verify import check
+from modules.stable_fast.trace import Traced, TraceError, trace
+from modules.stable_fast.verify import VerifyError, check
 from modules.stable_fast.weights import WeightStore
+
+# What compiling raises for a network that has to run eagerly.
+CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
 
 
 def compile_program(

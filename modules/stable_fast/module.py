@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
 from modules.stable_fast.execution import Execution, can_capture, channels_last
-from modules.stable_fast.graphs.table import GraphTable, cuda_capture
+from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
 from modules.stable_fast.trace import flatten_dims, flatten_inputs
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
+
+log = logging.getLogger(__name__)
 
 Call = dict[str, Any]
 Key = tuple[Any, ...]
@@ -28,7 +33,9 @@ class CompiledModule:
     """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is no multiple) is traced when it comes.
-    At level "full", on CUDA, what follows the prompt stage is captured, one graph for each set of sizes.
+    At level "full", on CUDA, what follows the prompt stage is captured, one graph for each set of sizes; at level
+    "graph" the module's own kernels are. A call that cannot be compiled runs eagerly from then on, with the reason in
+    the report. Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class CompiledModule:
         dims: Mapping[str, Any] | None = None,
         *,
         level: str = "full",
+        capture_on: CaptureOn | None = None,
     ) -> None:
         in_force, reason = level_in_force(level)
         self.report = Report(asked=level, level=in_force, reason=reason)
@@ -45,6 +53,7 @@ class CompiledModule:
         self._signature = inspect.signature(module.forward)
         self._bindings = dict(bindings or {})
         self._dims = dict(dims or {})
+        self._capture_on = capture_on
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()
@@ -67,6 +76,7 @@ class CompiledModule:
 
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
+        self._follow_moved_weights()
         self._prepared = inputs
         self._current.clear()
 
@@ -78,8 +88,21 @@ class CompiledModule:
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._follow_moved_weights()
+        if not self._prepared:
+            self._follow_moved_weights()
         call = self._call(args, kwargs)
+        with self._warm_up_noted(call):
+            if self.report.level in ("full", "fused"):
+                try:
+                    return self._fused(call, again=bool(kwargs.keys() & self._prepared.keys()))
+                except CANNOT_COMPILE as error:
+                    log.warning("Stable-Fast is off: %s", error)
+                    self.report.lower("off", str(error))
+                    self.release()
+            return self._eager(call)
+
+    def _fused(self, call: Call, *, again: bool) -> Any:
+        """`again`: what was prepared is overruled by this call, so the prompt stage has to run for it."""
         dims = self._dims if _fits(self._dims, call) else {}
         form = _form(call, dims)
         program = self._program(form, call, dims)
@@ -89,13 +112,10 @@ class CompiledModule:
         if key not in self._executions:
             self._executions[key] = Execution(program, sizes)
         execution = self._executions[key]
-        if key not in self._current or kwargs.keys() & self._prepared.keys() or not self._prepared:
+        if key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
             self._current.add(key)
-        return self._run(key, execution, tensors)
-
-    def _run(self, key: Key, execution: Execution, tensors: Mapping[str, Tensor]) -> Any:
-        times = execution.program.inputs_at("time")
+        times = program.inputs_at("time")
         inputs = [tensors[name] for name in (*times, *execution.moving_inputs)]
 
         def function(*values: Tensor) -> Any:
@@ -103,14 +123,45 @@ class CompiledModule:
             return execution.run(values[len(times) :], known)
 
         self.report.counters.fused_steps += 1
-        if self.report.level != "full" or not can_capture(inputs[0].device):
+        return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
+
+    def _eager(self, call: Call) -> Any:
+        """The module's own kernels, captured at level "graph"."""
+        self.report.counters.eager_steps += 1
+        if self.report.level != "graph":
+            return self._module(**call)
+        names, tensors = zip(*flatten_inputs(call).items(), strict=True)
+        self._store.watch_all()
+
+        def function(*values: Tensor) -> Any:
+            return self._module(**_with_tensors(call, dict(zip(names, values, strict=True))))
+
+        return self._captured(_form(call, {}), function, tensors)
+
+    def _captured(self, key: Key, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        if not inputs or not can_capture(inputs[0].device):
             return function(*inputs)
         if self._graphs is None:
-            self._graphs = GraphTable(cuda_capture(inputs[0].device))
-        with torch.inference_mode(mode=False):
+            self._graphs = GraphTable((self._capture_on or cuda_capture)(inputs[0].device))
+        # Buffers that outlive this call must not be inference tensors: those cannot be written to outside that mode.
+        with torch.inference_mode(mode=False), torch.no_grad():
             result = self._graphs.run(key, function, inputs)
-        self.report.counters.captures = self._graphs.captures
+        counters = self.report.counters
+        counters.captures, counters.replays = self._graphs.captures, counters.replays + 1
+        self.report.graph_mib = self._graphs.bytes / 2**20
         return result
+
+    @contextmanager
+    def _warm_up_noted(self, call: Call) -> Iterator[None]:
+        """Books a call that traced or captured as warm-up of its shape."""
+        counters = self.report.counters
+        before, started = (counters.traces, counters.captures), time.perf_counter()
+        yield
+        if (counters.traces, counters.captures) != before:
+            tensors = flatten_inputs(call).values()
+            name = " ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
+            self.report.shape(name).warm_up_seconds += time.perf_counter() - started
+            self.report.weights_mib = self._store.owned_bytes() / 2**20
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         given = self._signature.bind_partial(*args, **kwargs).arguments
@@ -152,6 +203,17 @@ def compile_module(
     else:
         compiled.compile(*example_inputs)
     return compiled
+
+
+def _with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
+    """The call with other tensors in its places, which are named as by `flatten_inputs`."""
+
+    def convert(name: str, value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
+        return tensors.get(name, value)
+
+    return {name: convert(name, value) for name, value in call.items()}
 
 
 def _fits(dims: Mapping[str, Any], call: Call) -> bool:

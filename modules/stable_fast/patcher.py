@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from torch import nn
 
 from modules.stable_fast.config import StableFastConfig
+from modules.stable_fast.graphs.table import CaptureOn
 from modules.stable_fast.runner import StableFastRunner
 
 
@@ -30,8 +31,9 @@ Model = TypeVar("Model", bound=Patchable)
 class StableFastPatcher:
     """Keeps one compiled runner for as long as the same network is patched; another network frees the first."""
 
-    def __init__(self, config: StableFastConfig | None = None) -> None:
+    def __init__(self, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None) -> None:
         self.config = config or StableFastConfig()
+        self._capture_on = capture_on
         self.runner: StableFastRunner | None = None
         self._network: nn.Module | None = None
         self._listeners: list[Callable[[set[str]], None]] | None = None
@@ -57,7 +59,7 @@ class StableFastPatcher:
     def _take(self, model: Patchable) -> None:
         self.release()
         self._network = model.module
-        self.runner = StableFastRunner(model.module, self.config)
+        self.runner = StableFastRunner(model.module, self.config, self._capture_on)
         self._listeners = model.on_weights_changed
         self._listeners.append(self.runner.refresh_weights)
 

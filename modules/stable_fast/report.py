@@ -105,6 +105,7 @@ class Report:
     weights_mib: float = 0.0
     graph_mib: float = 0.0
     steps_per_image: int = 0
+    parts: Mapping[str, Report] = field(default_factory=dict)  # networks beside this one: VAE, text encoder, ...
 
     def lower(self, level: str, reason: str) -> None:
         """Notes that a lower level than asked for is in force, and why."""
@@ -141,6 +142,9 @@ class Report:
         images = self.break_even_images()
         if images is not None:
             parts.append(f"pays from image {max(1, images)}")
+        for name, part in self.parts.items():
+            if part.level != part.asked and part.reason != self.reason:
+                parts.append(f"{name} {part.level} ({part.reason})")
         return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class Report:
             "shapes": {name: shape.to_dict() for name, shape in self.shapes.items()},
             "programs": [asdict(program) for program in self.programs],
             "choices": dict(self.choices),
+            "parts": {name: part.to_dict() for name, part in self.parts.items()},
         }
 
     def to_json(self) -> str:
@@ -166,6 +171,8 @@ class Report:
         lines = [self.status_line(), *(f"  {line}" for line in self._details())]
         for number, program in enumerate(self.programs, start=1):
             lines += [f"Program {number}", *(f"  {line}" for line in _program_lines(program))]
+        for name, part in self.parts.items():
+            lines += ["", name, *(f"  {line}" for line in part.to_text().splitlines())]
         return "\n".join(lines)
 
     def _details(self) -> Iterator[str]:

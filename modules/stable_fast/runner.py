@@ -11,25 +11,22 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import Execution, can_capture, channels_last
-from modules.stable_fast.graphs.table import GraphTable, cuda_capture
+from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
-from modules.stable_fast.sizes import SizeError
-from modules.stable_fast.trace import TraceError, flatten_inputs
+from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.tuning import tuning
 from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
-from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
 
 MAX_KEPT_TIMESTEPS = 512
-CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
 NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
 
 
@@ -55,8 +52,11 @@ class Conditioning(Protocol):
 class StableFastRunner:
     """Compiles the network when it is first called in a new form; what it learned is kept from prompt to prompt."""
 
-    def __init__(self, network: nn.Module, config: StableFastConfig | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None
+    ) -> None:
         self.config = config or StableFastConfig()
+        self._capture_on = capture_on
         level, reason = level_in_force(self.config.level)
         self.report = Report(asked=self.config.level, level=level, reason=reason)
         self._network = network
@@ -174,7 +174,7 @@ class StableFastRunner:
     def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:
             self._graphs = GraphTable(
-                cuda_capture(inputs[0].device),
+                (self._capture_on or cuda_capture)(inputs[0].device),
                 max_graphs=self.config.max_shapes,
                 max_bytes=self.config.graph_memory_mib << 20,
             )

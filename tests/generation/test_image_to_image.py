@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ def test_inpainting_checkpoints_get_mask_and_masked_picture(tmp_path: Path, phot
     session = Session(ModelFolders(tmp_path), device="cpu")
     model = session.model(GenerationOptions(prompt="x"))
     assert model.spec.inpaint
-    start = fit(open_source(InitImage(image=photo, mask=mask, mask_blur=0)), model.vae, 64, 72)
-    channels = inpaint_channels(model.vae, start, 64, 72)
+    start = fit(open_source(InitImage(image=photo, mask=mask, mask_blur=0)), partial(encode, model.vae), 64, 72)
+    channels = inpaint_channels(partial(encode, model.vae), start, 64, 72)
     picture = to_tensor(Image.open(photo))
     picture[..., 32:] = 0.0
     assert channels.shape == (1, 5, 9, 8)

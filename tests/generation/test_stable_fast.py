@@ -195,8 +195,7 @@ def test_another_checkpoint_frees_everything_of_the_first(tmp_path: Path) -> Non
 def traced_objects(session: Session, request: GenerationOptions) -> dict[str, weakref.ref[Any]]:
     """Weak references to what one checkpoint brings with it, none of them kept alive by this test."""
     model = session.model(request)
-    patcher = session.accelerated(model.unet, "full")
-    wrapper = patcher.unet_function_wrapper
+    wrapper = session.networks(model, "full").unet(model.unet).unet_function_wrapper
     assert wrapper is not None
     objects: dict[str, Any] = {
         "UNet": model.unet.module,
@@ -213,7 +212,7 @@ def test_another_level_frees_the_first_and_stops_listening(root: Path) -> None:
     session = tiny_project.session_at(root)
     latents(session, options(stable_fast="fused"))
     model = session.model(options())
-    wrapper = session.accelerated(model.unet, "fused").unet_function_wrapper
+    wrapper = session.networks(model, "fused").unet(model.unet).unet_function_wrapper
     assert wrapper is not None
     runner = weakref.ref(wrapper(model.unet.module))
     del wrapper

@@ -23,6 +23,7 @@ class Graph(Protocol):
 
 
 Capture = Callable[[Callable[..., Any], Sequence[Tensor]], Graph]
+CaptureOn = Callable[[torch.device], Capture]
 
 
 def cuda_capture(device: torch.device, *, check_addresses: bool = False) -> Capture:
@@ -33,6 +34,18 @@ def cuda_capture(device: torch.device, *, check_addresses: bool = False) -> Capt
         return CapturedGraph(function, inputs, pool, check_addresses=check_addresses)
 
     return capture
+
+
+class SharedCapture:
+    """One pool and one stream a device for the graphs of several networks, of which no two run at the same time."""
+
+    def __init__(self) -> None:
+        self._captures: dict[torch.device, Capture] = {}
+
+    def __call__(self, device: torch.device) -> Capture:
+        if device not in self._captures:
+            self._captures[device] = cuda_capture(device)
+        return self._captures[device]
 
 
 class GraphTable:

@@ -1,0 +1,144 @@
+"""How each network of a checkpoint is run for one Stable-Fast level: UNet, text encoder, VAE, ControlNets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modules.loader.checkpoint import LoadedModel
+from modules.loader.patcher import ModelPatcher
+from modules.models.controlnet import ControlNet
+from modules.models.vae import AutoencoderKL
+from modules.stable_fast import CompiledModule, Report, SharedCapture, StableFastConfig, StableFastPatcher
+
+# On a CPU only what runs long enough is worth a trace: a text encoder or VAE encoder is done before it would be ready.
+WORTH_IT_ON_CPU = ("VAE decoder", "ControlNet")
+CONTROL_BINDINGS = {"hint": "prompt", "timesteps": "time", "context": "prompt"}
+CONTROL_DIMS = {
+    "x": ("batch", None, "8*height", "8*width"),
+    "hint": ("batch", None, "64*height", "64*width"),
+    "timesteps": ("batch",),
+    "context": ("batch", "tokens", None),
+}
+
+
+class Networks:
+    """The networks of one loaded checkpoint at one level; nothing is compiled before it first runs."""
+
+    def __init__(self, model: LoadedModel, level: str) -> None:
+        self.model = model
+        self.level = level
+        self._capture_on = SharedCapture()
+        self._patcher = StableFastPatcher(StableFastConfig(level=level), self._capture_on)
+        self._parts: dict[str, CompiledModule] = {}
+        self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
+        self._on_cpu = next(model.vae.parameters()).device.type == "cpu"
+        self.decode: Callable[[Tensor], Tensor] = model.vae.decode
+        self.encode: Callable[[Tensor], Tensor] = model.vae.encode
+        if self._compiles("VAE decoder"):
+            dims = {"latent": ("batch", None, "height", "width")}
+            self.decode = self._compiled("VAE decoder", Decoder(model.vae), dims=dims)
+        if self._compiles("VAE encoder"):
+            dims = {"image": ("batch", None, "8*height", "8*width")}
+            self.encode = self._compiled("VAE encoder", Encoder(model.vae), dims=dims)
+        self.text: Any = model.text.module
+        if self._compiles("text encoder"):
+            compiled = self._compiled("text encoder", model.text.module, dims={"embeddings": ("batch", None, None)})
+            model.text.on_weights_changed.append(compiled.refresh_weights)
+            self.text = FastTextEncoder(model.text.module, compiled)
+
+    def _compiles(self, kind: str) -> bool:
+        return self.level != "off" and (not self._on_cpu or kind in WORTH_IT_ON_CPU)
+
+    def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
+        self._parts[name] = CompiledModule(module, level=self.level, capture_on=self._capture_on, **how)
+        return self._parts[name]
+
+    def unet(self, unet: ModelPatcher) -> ModelPatcher:
+        """The UNet with its LoRAs, behind Stable-Fast unless that is off."""
+        return self._patcher.apply(unet)
+
+    def controlnet(self, network: ControlNet) -> Callable[..., tuple[Tensor, ...]]:
+        """The network as AppliedControl calls it; compiled once however often it is applied."""
+        if not self._compiles("ControlNet"):
+            return network
+        if network not in self._controls:
+            name = f"ControlNet {len(self._controls) + 1}"
+            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=CONTROL_DIMS)
+            self._controls[network] = FastControlNet(compiled)
+        return self._controls[network]
+
+    @property
+    def report(self) -> Report | None:
+        """What Stable-Fast did so far; None while it is off."""
+        report = self._patcher.runner.report if self._patcher.runner else None
+        if report is not None:
+            report.parts = {name: part.report for name, part in self._parts.items()}
+        return report
+
+    def release(self) -> None:
+        """Frees everything compiled and stops listening to weight changes."""
+        self._patcher.release()
+        text = self._parts.get("text encoder")
+        if text is not None:
+            self.model.text.on_weights_changed.remove(text.refresh_weights)
+        for part in self._parts.values():
+            part.release()
+        self._parts.clear()
+        self._controls.clear()
+
+
+class Decoder(nn.Module):
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.vae.decode(latent)
+
+
+class Encoder(nn.Module):
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.vae.encode(image)
+
+
+class FastTextEncoder:
+    """A compiled text encoder as prompts are encoded with it; looking up tokens stays outside."""
+
+    def __init__(self, module: nn.Module, compiled: CompiledModule) -> None:
+        self._module: Any = module
+        self._compiled = compiled
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        return self._module.embed_tokens(ids.to(next(self._module.parameters()).device))
+
+    def __call__(self, embeddings: Tensor, skip: int = 0) -> Tensor:
+        return self._compiled(embeddings, skip=skip)
+
+
+class FastControlNet:
+    """A compiled ControlNet; hint and context are prepared again only when they are others than last time."""
+
+    def __init__(self, compiled: CompiledModule) -> None:
+        self._compiled = compiled
+        self._prepared: tuple[Tensor, ...] = ()
+
+    def __call__(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        inputs = (hint, context)
+        # The tensors are kept, so their memory cannot have become something else's in between.
+        if tuple(map(_place, inputs)) != tuple(map(_place, self._prepared)):
+            layout = hint.contiguous(memory_format=torch.channels_last)
+            self._compiled.prepare(hint=layout, context=context.contiguous())
+            self._prepared = inputs
+        return self._compiled(x, timesteps=timesteps)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
