@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from modules.generation.output import OutputFolder
     from modules.generation.progress import Progress
     from modules.generation.session import Session
+
+NOBODY_READS = 141  # what shells say of a program whose reader has gone
 
 
 def list_names(kind: str) -> list[str]:
@@ -101,6 +104,8 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
                 result = work(options, session, output, bar, cancel, as_json=given.get("json", False))
         finally:
             bar.close()
+    if "from_image" in given and result["images"]:
+        tell_changed_facts(given, Path(result["images"][0]["path"]))
     return {**result, "seconds": round(time.perf_counter() - began, 3), **tell_stable_fast(given, session)}
 
 
@@ -159,6 +164,17 @@ def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
     return {"stable_fast": {"status": report.status_line(), "level": report.level, "reason": report.reason}}
 
 
+def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
+    """Why a picture made again is not the same bit for bit, where that was not asked for."""
+    from modules.generation.metadata import changed_facts
+
+    asked = {"Model hash": "checkpoint", "Precision": "dtype"}
+    changed = [name for name in changed_facts(given["from_image"], made) if asked.get(name) not in given]
+    if changed:
+        names = ", ".join(changed)
+        print(f"{given['from_image'].name} was made with another {names}: expect differences.", file=sys.stderr)
+
+
 def write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
@@ -189,6 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as with `| head -1`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is left in the buffer would fail again at exit
+        return NOBODY_READS
     if given.get("json"):
         print(json.dumps(result))
     return result.get("exit_code", 0)

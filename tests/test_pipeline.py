@@ -79,6 +79,39 @@ def test_a_picture_is_made_again_from_its_file(root: Path, capsys: pytest.Captur
     assert Image.open(out.strip()).tobytes() != Image.open(first).tobytes()
 
 
+def test_another_precision_than_the_pictures_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = run(capsys, *SMALL, "--dtype", "bfloat16")
+    _, again, told = run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
+    assert "another Precision" in told and again
+    assert "another" not in run(capsys, "--from-image", again.strip(), "--device", "cpu", "--quiet")[2]
+    assert "another" not in run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
+
+
+def test_a_cfg_of_many_digits_is_read_back(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, *SMALL, "--cfg", "6.123456789")
+    assert build_options({"from_image": Path(out.strip())}).cfg == 6.123456789
+
+
+def test_a_seed_that_cannot_be_noted_does_not_lose_the_picture(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "output" / output.LAST_SEED).mkdir(parents=True)
+    code, out, _ = run(capsys, *SMALL)
+    assert code == 0 and Path(out.strip()).exists() and "--reuse-seed" in caplog.text
+
+
+def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert pipeline.main(SMALL) == 141
+    assert len(list((root / "output").rglob("*.png"))) == 1
+
+
 def test_reuse_seed_repeats_the_last_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, *SMALL, "--reuse-seed")
     assert code == 2 and "no seed to reuse" in err

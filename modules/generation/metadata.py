@@ -32,6 +32,8 @@ PLAIN_KEYS = {
     "stable_fast": "Stable-Fast",
 }
 
+DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not settings of the request, but the picture depends on them
+
 
 def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str]) -> str:
     """The text for picture `index` of a resolved request; `facts` adds what the session knows (model hash, versions).
@@ -47,7 +49,7 @@ def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str])
         "Steps": str(options.steps),
         "Sampler": labels.sampler,
         "Schedule type": labels.schedule,
-        "CFG scale": f"{options.cfg:g}",
+        "CFG scale": exact(options.cfg),
         "Seed": str(seed + index),
         "Size": f"{options.width}x{options.height}",
     }
@@ -71,6 +73,17 @@ def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str])
     if denoise is not None:
         info["Denoising strength"] = f"{denoise:g}"
     return write_parameters(info, options.prompt, options.negative_prompt)
+
+
+def exact(value: float) -> str:
+    """The shortest text that reads back as this very number; whole numbers without a point, as A1111 writes them."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def changed_facts(before: Path, after: Path) -> list[str]:
+    """Names of what decides the bits of a picture and is not the same in two files, as far as both tell."""
+    (_, _, old), (_, _, new) = (parse_parameters(read_parameters(path)) for path in (before, after))
+    return [key for key in DECIDING_FACTS if key in old and key in new and old[key] != new[key]]
 
 
 def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:

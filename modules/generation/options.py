@@ -189,7 +189,12 @@ def default_of(name: str) -> Any:
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
     if not math.isfinite(value) or not low <= value <= high:
-        raise OptionsError(f"{name} {value} is out of range: choose a value from {low:g} to {high:g}.")
+        raise OptionsError(f"{name} {value} is out of range: choose a value from {_short(low)} to {_short(high)}.")
+
+
+def _short(value: float) -> str:
+    """A whole number in full (the largest seed too), any other without zeros behind."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _check_size(name: str, value: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from modules.core.paths import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from modules.generation.text_to_image import Picture
+
+log = logging.getLogger(__name__)
 
 LAST_SEED = "last_seed.json"
 
@@ -38,8 +41,16 @@ class OutputFolder:
         from modules.images.save import save_png  # brings torch, which a front end starts without
 
         path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
-        (self.folder / LAST_SEED).write_text(json.dumps({"seed": picture.request_seed}), encoding="utf-8")
+        self._note_seed(picture.request_seed)
         return path
+
+    def _note_seed(self, seed: int) -> None:
+        """Told, not raised, when it fails: the picture itself is safe by now."""
+        try:
+            (self.folder / LAST_SEED).write_text(json.dumps({"seed": seed}), encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            log.warning("The seed could not be noted in %s (%s): --reuse-seed will not know it.", self.folder, reason)
 
     def last_seed(self) -> int:
         """The seed of the last request, for --reuse-seed."""

@@ -13,6 +13,7 @@ from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
+from modules.generation.catalog import default_checkpoint
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_upscaler
@@ -25,8 +26,6 @@ from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-DEMO = "demo.safetensors"
 
 
 class Session:
@@ -64,14 +63,13 @@ class Session:
         """The named checkpoint; without a name the user's first own one, else the demo."""
         if name:
             return self.folders.find("checkpoints", name)
-        names = self.folders.list("checkpoints")
-        if not names:
+        default = default_checkpoint(self.folders)
+        if default is None:
             raise ModelFileError(
                 f"There is no checkpoint in {self.folders.folders('checkpoints')[0]}: "
                 "put an SD1.x or SD2.x .safetensors file there, or name one with --checkpoint."
             )
-        own = [n for n in names if n != DEMO]
-        return self.folders.find("checkpoints", (own or names)[0])
+        return self.folders.find("checkpoints", default)
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
         """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
