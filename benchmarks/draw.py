@@ -1,0 +1,126 @@
+"""Draws docs/performance.md from benchmarks/results/*.json, so that no number there is typed by hand.
+
+python -m benchmarks.draw
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT
+
+PAGE = ROOT / "docs" / "performance.md"
+COLUMNS = {  # key of a row -> heading, and how it is written
+    "ms": ("ms", "{:.2f}"),
+    "fastest_ms": ("fastest", "{:.2f}"),
+    "host_ms": ("host ms", "{:.2f}"),
+    "first_call_seconds": ("first call s", "{:.1f}"),
+    "first_picture_seconds": ("first picture s", "{:.1f}"),
+    "new_resolution_seconds": ("new size s", "{:.1f}"),
+    "lora_switch_seconds": ("LoRA switch s", "{:.3f}"),
+    "recaptures": ("recaptures", "{}"),
+    "break_even_images": ("pays from picture", "{}"),
+    "peak_mib": ("peak MiB (1)", "{:.0f}"),
+    "relative_error": ("error to fp32", "{:.1e}"),
+    "load_s": ("load s", "{:.2f}"),
+    "use_s": ("load and first use s", "{:.2f}"),
+    "peak_over_file": ("peak / file size", "{:.2f}"),
+    "error": ("failed", "{:.60}"),
+}
+WANTED = {
+    "unet-sd15-512-b2-float16": "SD1.5 UNet step, 512², CFG batch 2",
+    "unet-sd15-512-b8-float16": "SD1.5 UNet step, 512², batch 8",
+    "unet-sd15-1024-b2-float16": "SD1.5 UNet step, 1024², CFG batch 2",
+    "unet-sd21-768-b2-float16": "SD2.1 UNet step, 768², CFG batch 2",
+    "generate-sd15-512": "SD1.5 picture, 20 steps Euler",
+    "compile-sd15-512-b2": "cold and warm first calls, new resolution, LoRA switch",
+}
+NOTE = (
+    "(1) Every network of the run lies in the same GPU memory, and earlier subjects' compiled state stays there, so"
+    " peaks grow from row to row: compare a row with the one before it only. A peak of each alone is not measured yet."
+)
+
+
+def read_results() -> list[dict[str, Any]]:
+    results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
+    return [result for result in results if "benchmark" in result and "rows" in result]
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def place(result: dict[str, Any]) -> str:
+    """Where and with what it was measured."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    return f"{device}, Python {machine['python']}, {versions}; {machine['date'][:10]}."
+
+
+def measured(result: dict[str, Any]) -> list[str]:
+    rows = result["rows"]
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    base = next((row["ms"] for row in rows if row.get("label") == "diffusers" and "ms" in row), None)
+    headings = ["", *(COLUMNS[key][0] for key in keys)] + ["× diffusers eager"] * (base is not None)
+    body: list[list[str]] = []
+    for row in rows:
+        label = row.get("label") or f"{row['loader']}, {row['dtype']}"
+        cells = [COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "" for key in keys]
+        body.append([label, *cells] + ([f"{base / row['ms']:.2f}" if "ms" in row else ""] if base else []))
+    note = ["", NOTE] if "peak_mib" in keys else []
+    return [
+        f"## {WANTED.get(result['benchmark'], result['benchmark'])}",
+        "",
+        place(result),
+        "",
+        *table(headings, body),
+        *note,
+    ]
+
+
+def profiled(result: dict[str, Any]) -> list[str]:
+    rows, total = result["rows"], result["total_us"]
+    count = sum(row["count"] for row in rows)
+    shares = [
+        (f"`{row['label'][:70]}`", f"{row['count']:g}", f"{row['us']:.0f}", f"{row['us'] / total:.0%}")
+        for row in rows[:15]
+    ]
+    return [
+        f"## Where the time of one step goes ({result['benchmark']})", "", place(result), "",
+        f"{count:.0f} kernels, {total / 1000:.2f} ms of GPU time; the fifteen largest:", "",
+        *table(["kernel", "calls", "µs", "share"], shares),
+    ]  # fmt: skip
+
+
+def page(results: Sequence[dict[str, Any]]) -> str:
+    lines = [
+        "# Performance",
+        "",
+        "Written by `python -m benchmarks.draw` from `benchmarks/results/*.json`; random weights at the real shapes.",
+        "Medians of interleaved rounds in one process; GPU time by CUDA events.",
+    ]
+    for result in results:
+        lines += ["", *(profiled(result) if result["benchmark"].startswith("profile") else measured(result))]
+    gpu = [result for result in results if result["machine"].get("gpu")]
+    done = {result["benchmark"] for result in gpu}
+    subjects = {row["label"] for result in gpu for row in result["rows"] if "ms" in row}
+    lines += ["", "## Not measured yet on a GPU", ""]
+    lines += [f"- {title}" for name, title in WANTED.items() if name not in done]
+    modes = ("diffusers-regional", "diffusers-reduce-overhead", "diffusers-max-autotune")
+    lines += [f"- `{mode}` (torch.compile in another mode) on any workload" for mode in modes if mode not in subjects]
+    lines += ["- VAE decode and ControlNet by themselves", "- peak memory of each subject alone"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(page(read_results()), encoding="utf-8")
+    print(f"written: {Path(PAGE).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
