@@ -77,7 +77,7 @@ def write_diffusers_folder(checkpoint: Path, folder: Path) -> None:
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
-        tokenizer=CLIPTokenizer(*tokenizer_files(folder)),
+        tokenizer=CLIPTokenizer(*tokenizer_files(folder), model_max_length=77),
         unet=unet,
         scheduler=schedule,
         safety_checker=None,
