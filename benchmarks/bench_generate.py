@@ -75,47 +75,49 @@ def ours(folders: ModelFolders, level: str, arguments: argparse.Namespace) -> Ma
     return make
 
 
-def diffusers(folders: ModelFolders, mode: str | None, arguments: argparse.Namespace) -> MakePicture:
-    """Our networks' weights in diffusers' pipeline; prompts are embeddings of our tokenizer's, which costs the same."""
+def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
+    """diffusers' pipeline of the same shapes with random weights, without tokenizer and safety checker."""
     from diffusers import AutoencoderKL as DiffusersVAE
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from modules.text.tokenizer import BOS, EOS, Tokenizer
-
-    device = torch.device(arguments.device)
+    tiny, device = arguments.tiny, torch.device(arguments.device)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    small = {"block_out_channels": (64, 64, 128, 128), "norm_num_groups": 16} if arguments.tiny else {}
+    small = {"block_out_channels": (64, 64, 128, 128), "norm_num_groups": 16} if tiny else {}
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    widths = (16, 32, 32, 32) if arguments.tiny else (128, 256, 512, 512)
+    widths, groups = ((16, 32, 32, 32), 4) if tiny else ((128, 256, 512, 512), 32)
     text: dict[str, Any] = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
-    if arguments.tiny:
+    if tiny:
         text = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 1, "intermediate_size": 128}
     with torch.device(device):
-        unet = UNet2DConditionModel(
-            cross_attention_dim=64 if arguments.tiny else 768,
-            attention_head_dim=2 if arguments.tiny else 8,
-            sample_size=arguments.size // 8,
-            **small,
-        )
-        groups = 4 if arguments.tiny else 32
+        width = text["hidden_size"]
+        unet = UNet2DConditionModel(cross_attention_dim=width, attention_head_dim=2 if tiny else 8, **small)
         vae = DiffusersVAE(block_out_channels=widths, norm_num_groups=groups, layers_per_block=2, **blocks)
         encoder = CLIPTextModel(CLIPTextConfig(**text))
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
     pipe: Any = StableDiffusionPipeline(
-        vae=vae.to(dtype), text_encoder=encoder.to(dtype), tokenizer=None, unet=unet.to(dtype),
-        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        vae=vae.to(dtype), text_encoder=encoder.to(dtype), tokenizer=None, unet=unet.to(dtype), scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
+    """`mode` is torch.compile's, for UNet and VAE decoder; prompts go through our tokenizer, which costs the same."""
+    from modules.text.tokenizer import BOS, EOS, Tokenizer
+
+    pipe, tokenizer = diffusers_pipeline(arguments), Tokenizer()
     if mode is not None:
         pipe.unet = torch.compile(pipe.unet.to(memory_format=torch.channels_last), mode=mode, fullgraph=True)
         pipe.vae.decode = torch.compile(pipe.vae.decode, mode=mode, fullgraph=True)
-    tokenizer = Tokenizer()
 
     def embed(prompt: str) -> torch.Tensor:
         ids = [BOS, *tokenizer.encode(prompt), EOS]
-        padded = torch.tensor([ids + [EOS] * (77 - len(ids))], device=device)
-        return encoder(padded).last_hidden_state
+        padded = torch.tensor([ids + [EOS] * (77 - len(ids))], device=arguments.device)
+        return pipe.text_encoder(padded).last_hidden_state
 
     def make(seed: int) -> np.ndarray:
         with torch.inference_mode():
@@ -133,7 +135,7 @@ def maker(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> Ma
     if name in LEVELS:
         return ours(folders, name, arguments)
     modes = {**COMPILED, "diffusers-max-autotune": "max-autotune", "diffusers": None}
-    return diffusers(folders, modes[name], arguments)
+    return diffusers(modes[name], arguments)
 
 
 def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> tuple[MakePicture | None, dict]:
