@@ -87,6 +87,16 @@ def test_another_precision_than_the_pictures_is_told(root: Path, capsys: pytest.
     assert "another" not in run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
 
 
+def test_a_picture_of_a_checkpoint_given_as_a_path_is_made_again(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tiny.save_checkpoint(tmp_path / "else where" / "other.safetensors", seed=9)
+    _, first, _ = run(capsys, *SMALL, "--checkpoint", str(elsewhere))
+    code, again, told = run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
+    assert code == 0, told
+    assert Image.open(first.strip()).tobytes() == Image.open(again.strip()).tobytes()
+
+
 def test_a_cfg_of_many_digits_is_read_back(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, *SMALL, "--cfg", "6.123456789")
     assert build_options({"from_image": Path(out.strip())}).cfg == 6.123456789

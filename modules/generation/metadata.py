@@ -133,7 +133,7 @@ def _plain(info: dict[str, str]) -> dict[str, Any]:
         "scheduler": scheduler,
         "clip_skip": int(info.get("Clip skip", 1)),
         "emphasis": info.get("Emphasis", "a1111").lower().replace("original", "a1111").replace("no norm", "no_norm"),
-        "checkpoint": info.get("Model"),
+        "checkpoint": info.get("Model path", info.get("Model")),
         "vae": info.get("VAE"),
         "prediction": info.get("Prediction"),
         "stable_fast": info.get("Stable-Fast", "off"),

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from modules.core.device import release_memory
-from modules.core.errors import OutOfMemoryError
+from modules.core.errors import ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
@@ -104,11 +104,22 @@ def facts(job: Job) -> dict[str, str]:
     return {
         "Model hash": job.model.sha256,
         "Model": job.model.name,
+        **outside_path(job),
         "RNG": "CPU",
         "Precision": str(job.dtype).removeprefix("torch."),
         "Torch": torch.__version__,
         "Version": f"LightDiffusion-Next {VERSION}",
     }
+
+
+def outside_path(job: Job) -> dict[str, str]:
+    """Where the checkpoint is, when its name alone does not lead to it: it was given as a path."""
+    try:
+        named = job.session.folders.find("checkpoints", job.model.name).resolve()
+    except ModelFileError:
+        named = None
+    path = job.model.path.resolve()
+    return {} if named == path else {"Model path": str(path)}
 
 
 @contextmanager
