@@ -26,7 +26,7 @@ def build_panels(help_text: str) -> Components:
             parts |= build_history()
         with gr.Tab("Help", id=HELP):
             parts["help"] = gr.Markdown(help_text)
-    parts["ticket"] = gr.Textbox(visible="hidden", label="Request")
+    parts["ticket"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-ticket")
     parts["paths"] = gr.State([])
     return parts
 

@@ -124,6 +124,10 @@ document.addEventListener('keydown', (event) => {
 # Which request this browser tab made last survives a reload; another tab has its own.
 REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
 RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
+# The form's values have arrived: from here on nothing overwrites what is typed. Two frames later they are on screen.
+MARK_READY = """() => {
+  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
+}"""
 SHOW_STAGE = """() => {
   if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
 }"""

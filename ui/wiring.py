@@ -14,7 +14,7 @@ from ui.fields import IMAGE_MODE, LORA_SLOTS, TEXT_MODE
 from ui.form import Components
 from ui.handlers import Handlers, Update
 from ui.recall import Recall
-from ui.style import RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+from ui.style import MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
@@ -89,7 +89,8 @@ def connect(parts: Components, handlers: Handlers, page: Any) -> None:
 def connect_page(wiring: Wiring, handlers: Handlers, page: Any) -> None:
     filled = [name for name in wiring.fields if name not in ("editor", "mode")]
     follow = (*RUN, *details_of("picture"))
-    wiring.on(page.load, handlers.open_page, (), (*filled, "preset", *LORA_ROWS), queue=False)
+    opened = wiring.on(page.load, handlers.open_page, (), (*filled, "preset", *LORA_ROWS), queue=False)
+    opened.then(None, js=MARK_READY, api_visibility="private")
     wiring.on(page.load, handlers.follow, ("ticket",), follow, js=RECALL_TICKET)
     wiring.parts["ticket"].change(None, inputs=[wiring.parts["ticket"]], js=REMEMBER_TICKET, api_visibility="private")
     wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.ui.conftest import Form
+from tests.ui.conftest import Form, wait_until_ready
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images"
 
@@ -23,8 +23,7 @@ def open_form(page: Any) -> None:
     """The form as it was last used, without messages."""
     page.evaluate("sessionStorage.clear()")
     page.reload()
-    page.locator("#ld-generate").wait_for()
-    page.wait_for_timeout(2000)
+    wait_until_ready(page)
 
 
 def generate_states(page: Any, form: Form) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 import httpx
 import pytest
 from gradio_client import Client
+from playwright.sync_api import expect
 
 from modules.core.errors import OptionsError
-from tests.ui.conftest import PROMPT, Form, Served
+from tests.ui.conftest import PROMPT, Form, Served, wait_until_ready
 from ui.app import main, read_auth
 
 TABS = ("Pictures", "Compare", "History", "Help")
 
 
-def overflow(page: Any) -> int:
-    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+def nothing_beyond_the_edge(page: Any) -> None:
+    """Waits for the layout to settle after a change of width or tab."""
+    page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
@@ -28,14 +30,15 @@ def test_nothing_is_off_screen(page: Any, form: Form, width: int, height: int) -
     form.prompt(steps=2)
     for name in TABS:
         page.get_by_role("tab", name=name).click()
-        assert overflow(page) <= 0, name
+        expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        nothing_beyond_the_edge(page)
     page.get_by_role("tab", name="Image to image").click()
-    assert overflow(page) <= 0
+    nothing_beyond_the_edge(page)
     page.get_by_role("tab", name="Text to image").click()
     form.generate()
     form.wait_for("Done")
     page.locator("#ld-gallery img").first.wait_for()
-    assert overflow(page) <= 0
+    nothing_beyond_the_edge(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -45,8 +48,7 @@ def test_axe_finds_nothing(context: Any, served: Served, open_page: Any, scheme:
     page = open_page()
     if scheme == "dark":
         page.goto(f"{served.url}?__theme=dark")
-        page.locator("#ld-generate").wait_for()
-        page.wait_for_timeout(1000)
+        wait_until_ready(page)
     form = Form(page)
     form.prompt(steps=2)
     form.generate()
@@ -54,7 +56,9 @@ def test_axe_finds_nothing(context: Any, served: Served, open_page: Any, scheme:
     page.locator("#ld-picture-text").wait_for()
     for label in ("LoRA and VAE", "HiresFix", "More"):
         page.get_by_role("button", name=label).first.click()
-    page.wait_for_timeout(500)
+    for label in ("LoRA 1", "Upscaler", "Clip skip"):
+        expect(form.field(label)).to_be_visible()
+    page.wait_for_function("document.getAnimations().every(one => one.playState != 'running')")
     results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
     found = [(rule["id"], [node["html"][:160] for node in rule["nodes"]]) for rule in results.response["violations"]]
     assert found == []
