@@ -42,14 +42,14 @@ class Session:
         self._model: LoadedModel | None = None
         self._loras: dict[tuple[Path, int], LoraPatches] = {}
         self._fast: Networks | None = None  # the latest that were accelerated
-        self._controlnets: dict[Path, ControlNet] = {}
-        self._key: tuple[Path, Path | None, str | None] | None = None
+        self._controlnets: dict[tuple[Path, int], ControlNet] = {}
+        self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
         """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
         path = self.checkpoint_path(options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
-        key = (path, vae, options.prediction)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), options.prediction)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
@@ -84,7 +84,7 @@ class Session:
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
         """Parsed once per file: the same patch objects again mean that nothing needs merging again."""
         path = self.folders.find("loras", name)
-        key = (path, path.stat().st_mtime_ns)
+        key = stamp(path)
         if key not in self._loras:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
         return self._loras[key]
@@ -112,11 +112,12 @@ class Session:
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
         """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
         path = self.folders.find("controlnet", name)
-        if path not in self._controlnets:
-            self._controlnets[path] = load_controlnet(
+        key = stamp(path)
+        if key not in self._controlnets:
+            self._controlnets[key] = load_controlnet(
                 path, model.spec, self.device, self.dtype, base=model.unet.pristine()
             )
-        return self._controlnets[path]
+        return self._controlnets[key]
 
     def upscaler(self, name: str) -> Upscaler:
         """A pixel upscaler (ESRGAN and its kin) by file name or path."""
@@ -132,3 +133,8 @@ class Session:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def stamp(path: Path) -> tuple[Path, int]:
+    """Tells a file from another one that later takes its place."""
+    return path, path.stat().st_mtime_ns

@@ -21,6 +21,8 @@ def open_image(path: str | Path) -> Image.Image:
         image.load()
     except FileNotFoundError as error:
         raise OptionsError(f"The picture {path} does not exist; check its name.") from error
+    except IsADirectoryError as error:
+        raise OptionsError(f"{path} is a folder; name one picture in it.") from error
     except UnidentifiedImageError as error:
         raise OptionsError(f"{path} is not a picture file that can be read; use PNG, JPEG or WebP.") from error
     except Image.DecompressionBombError as error:

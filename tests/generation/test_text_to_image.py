@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,14 @@ import pytest
 import torch
 
 from modules.core.errors import Cancelled, ModelFileError, OptionsError, OutOfMemoryError
-from modules.core.paths import ModelFolders
+from modules.core.paths import KINDS, ModelFolders
 from modules.core.progress import CancelToken
 from modules.generation.metadata import from_parameters
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import Picture, generate
+from tests import tiny
 
 
 def options(**changes: Any) -> GenerationOptions:
@@ -155,3 +158,15 @@ def test_wrong_names_are_sentences(session: Session, changes: dict[str, Any], er
 def test_no_checkpoint_at_all_is_a_sentence(model_root: Any) -> None:
     with pytest.raises(ModelFileError, match="no checkpoint"):
         make(Session(ModelFolders(model_root), device="cpu"))
+
+
+def test_a_checkpoint_that_was_replaced_is_loaded_again(tmp_path: Path) -> None:
+    for kind in KINDS:
+        (tmp_path / "models" / kind).mkdir(parents=True)
+    path = tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "mine.safetensors", seed=0)
+    own = Session(ModelFolders(tmp_path), device="cpu")
+    first = make(own)[0]
+    path.unlink()
+    tiny.save_checkpoint(path, seed=9)
+    os.utime(path, ns=(1, 1))
+    assert (pixels(make(own)[0]) != pixels(first)).any()
