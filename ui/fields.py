@@ -52,7 +52,7 @@ def image_defaults() -> dict[str, Any]:
 
 
 def lora_defaults(slot: int) -> dict[str, Any]:
-    return {f"lora_{slot}": AUTOMATIC, f"lora_{slot}_strength": 1.0}
+    return {f"lora_{slot}": AUTOMATIC, f"lora_{slot}_strength": 1.0, f"lora_{slot}_text": None}
 
 
 def hires_defaults() -> dict[str, Any]:
@@ -65,6 +65,9 @@ def hires_defaults() -> dict[str, Any]:
         "hires_denoise": hires.denoise,
         "hires_cfg": hires.cfg,
         "hires_sampler": AUTOMATIC,
+        "hires_scheduler": AUTOMATIC,
+        "hires_width": hires.width,
+        "hires_height": hires.height,
         "hires_keep": hires.keep_first_pass,
     }
 

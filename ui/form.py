@@ -170,6 +170,9 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
                 parts[f"lora_{slot}_strength"] = gr.Slider(
                     -2, 2, values[f"lora_{slot}_strength"], step=0.05, label=f"LoRA {slot} strength", scale=2
                 )
+                parts[f"lora_{slot}_text"] = gr.Number(
+                    values[f"lora_{slot}_text"], label=f"LoRA {slot} text", placeholder="same", step=0.05, min_width=90
+                )
         parts["vae"] = file_choice(lists["vae"], values["vae"], "VAE")
     return parts
 
@@ -190,9 +193,20 @@ def build_hires(lists: Components, values: Mapping[str, Any]) -> Components:
             parts["hires_sampler"] = gr.Dropdown(
                 [("As above", AUTOMATIC), *SAMPLER_CHOICES], value=values["hires_sampler"], label="HiresFix sampler"
             )
-            parts["hires_cfg"] = gr.Number(
-                values["hires_cfg"], label="HiresFix CFG", info="empty: as above", min_width=110
+            parts["hires_scheduler"] = gr.Dropdown(
+                [("As above", AUTOMATIC), *SCHEDULER_CHOICES],
+                value=values["hires_scheduler"],
+                label="HiresFix scheduler",
             )
+        with gr.Row():
+            for name, label, empty in (
+                ("cfg", "CFG", "as above"),
+                ("width", "width", "auto"),
+                ("height", "height", "auto"),
+            ):
+                parts[f"hires_{name}"] = gr.Number(
+                    values[f"hires_{name}"], label=f"HiresFix {label}", placeholder=empty, min_width=110
+                )
         parts["hires_keep"] = gr.Checkbox(values["hires_keep"], label="Keep the first pass too")
     return parts
 
@@ -213,7 +227,12 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
     parts: Components = {}
     with gr.Row():
         parts["image"] = gr.Image(
-            label=f"Control picture {slot}", type="filepath", sources=["upload", "clipboard"], height=190, min_width=180
+            label=f"Control picture {slot}",
+            type="filepath",
+            sources=["upload", "clipboard"],
+            height=190,
+            min_width=180,
+            elem_id=f"ld-control-{slot}",
         )
         with gr.Column(min_width=180):
             net = file_choice(names, values[f"control_{slot}"], f"ControlNet {slot} model")

@@ -20,6 +20,7 @@ from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, TEXT_MOD
 
 Values = Mapping[str, Any]
 PLAIN = ("prompt", "negative_prompt", "sampler", "scheduler", "emphasis")
+HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
 WHOLE = {"steps": "Steps", "number": "Number", "batch": "Batch size", "clip_skip": "Clip skip"}
 FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; what lies outside is written into the prompt
 
@@ -65,6 +66,10 @@ def whole(values: Values, name: str, label: str) -> int:
     return int(value)
 
 
+def optional_whole(values: Values, name: str, label: str) -> int | None:
+    return None if values[name] is None else whole(values, name, label)
+
+
 def read_seed(text: str | None) -> int | None:
     """Nothing (or -1, as elsewhere) means a random seed; text, since a browser's numbers end at 2^53."""
     text = (text or "").strip()
@@ -78,7 +83,11 @@ def read_seed(text: str | None) -> int | None:
 def read_loras(values: Values) -> tuple[LoraChoice, ...]:
     slots = range(1, LORA_SLOTS + 1)
     return tuple(
-        LoraChoice(name=values[f"lora_{slot}"], strength=number(values, f"lora_{slot}_strength", "LoRA strength"))
+        LoraChoice(
+            name=values[f"lora_{slot}"],
+            strength=number(values, f"lora_{slot}_strength", "LoRA strength"),
+            text_strength=values[f"lora_{slot}_text"],
+        )
         for slot in slots
         if values[f"lora_{slot}"]
     )
@@ -94,6 +103,9 @@ def read_hires(values: Values) -> HiresOptions | None:
         denoise=number(values, "hires_denoise", "HiresFix denoise"),
         cfg=values["hires_cfg"],
         sampler=values["hires_sampler"] or None,
+        scheduler=values["hires_scheduler"] or None,
+        width=optional_whole(values, "hires_width", "HiresFix width"),
+        height=optional_whole(values, "hires_height", "HiresFix height"),
         keep_first_pass=bool(values["hires_keep"]),
     )
 
@@ -159,6 +171,7 @@ def to_form(options: GenerationOptions, fresh: Values) -> dict[str, Any]:
         form["level"] = options.stable_fast
     for slot, lora in enumerate(loras, start=1):
         form |= {f"lora_{slot}": lora.name, f"lora_{slot}_strength": lora.strength}
+        form |= {f"lora_{slot}_text": lora.text_strength}
     for slot, control in enumerate(options.controls[:CONTROL_SLOTS], start=1):
         form |= control_form(control, slot)
     return form | hires_form(options.hires) | init_form(options.init)
@@ -166,7 +179,7 @@ def to_form(options: GenerationOptions, fresh: Values) -> dict[str, Any]:
 
 def split_loras(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
     """Those that fit the form's slots, and the others as the prompt's own notation."""
-    plain = [lora for lora in loras if lora.clip_strength == lora.strength and abs(lora.strength) <= FIELD_STRENGTH]
+    plain = [lora for lora in loras if abs(lora.strength) <= FIELD_STRENGTH]
     plain = plain[:LORA_SLOTS]
     others = [lora for lora in loras if lora not in plain]
     return plain, [f"<lora:{lora.name}:{lora.strength:g}:{lora.clip_strength:g}>" for lora in others]
@@ -187,8 +200,9 @@ def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
         return {"hires": False}
     return {
         "hires": True,
-        **{f"hires_{name}": getattr(hires, name) for name in ("scale", "method", "steps", "denoise", "cfg")},
+        **{f"hires_{name}": getattr(hires, name) for name in HIRES_PLAIN},
         "hires_sampler": hires.sampler or AUTOMATIC,
+        "hires_scheduler": hires.scheduler or AUTOMATIC,
         "hires_keep": hires.keep_first_pass,
     }
 

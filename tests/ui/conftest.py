@@ -21,6 +21,8 @@ from tests.tiny import save_checkpoint
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TINY = "tiny.safetensors"
 DEMO = "demo.safetensors"
+INK = "demo_ink.safetensors"
+CANNY = "demo_canny.safetensors"
 PATIENCE = 120_000  # milliseconds; only ever spent in full on a machine that is busy with other things
 # Gradio's mask editor handles a picture or a size although its own canvas is not set up yet, when the browser is slow.
 # It draws again once it is; nothing is lost, and there is nothing that a page could do about it.
@@ -70,7 +72,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> I
     folder = tmp_path_factory.mktemp("app")
     for kind in KINDS:
         (folder / "models" / kind).mkdir(parents=True)
-    shutil.copy(demo_checkpoint, folder / "models" / "checkpoints" / DEMO)
+    for name in (f"checkpoints/{DEMO}", f"loras/{INK}", f"controlnet/{CANNY}"):
+        shutil.copy(demo_checkpoint.parents[1] / name, folder / "models" / name)
     stay_offline()
     arguments = arguments_for(folder)
     handlers = make_handlers(arguments)
@@ -150,6 +153,11 @@ class Form:
 
     def fill(self, label: str, value: object) -> None:
         self.field(label).fill(str(value))
+
+    def choose(self, label: str, option: str) -> None:
+        self.field(label).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        self.holds(label, option)
 
     def prompt(self, text: str = PROMPT, *, steps: int = 3) -> None:
         self.fill("Prompt", text)

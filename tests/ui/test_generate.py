@@ -69,6 +69,23 @@ def test_progress_and_preview_then_cancel_leaves_a_usable_app(page: Any, form: F
     assert len(served.pictures()) == before + 1
 
 
+def test_cancel_stops_within_one_step(page: Any, form: Form, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    form.prompt(steps=900)
+    form.generate()
+    form.wait_for("of 900")
+    (ticket,) = served.handlers.queue.unfinished()
+    cancel, steps_done = ticket.cancel.cancel, []
+
+    def cancel_and_look() -> None:
+        cancel()
+        steps_done.append(ticket.pace.step)
+
+    monkeypatch.setattr(ticket.cancel, "cancel", cancel_and_look)
+    page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+    assert ticket.pace.step - steps_done[0] <= 1
+
+
 def test_cancel_keeps_finished_pictures(page: Any, form: Form) -> None:
     form.prompt(steps=40)
     form.fill("Number", 50)

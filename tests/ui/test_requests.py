@@ -29,8 +29,11 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
     options = GenerationOptions(
         prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, sampler="euler",
         scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v", number=3, batch=2,
-        loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0)), stable_fast="graph",
-        hires=HiresOptions(scale=1.5, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun"),
+        loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
+        stable_fast="graph",
+        hires=HiresOptions(
+            width=640, height=960, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun", scheduler="simple"
+        ),
         controls=(ControlChoice(name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny"),),
     )  # fmt: skip
     assert build_options(to_form(options, fresh), tmp_path) == options
@@ -41,9 +44,9 @@ def test_recalling_a_plain_picture_switches_everything_off(fresh: dict[str, Any]
 
 
 def test_loras_beyond_the_form_go_into_the_prompt(fresh: dict[str, Any]) -> None:
-    loras = (LoraChoice(name="strong", strength=5.0), LoraChoice(name="split", strength=1.0, text_strength=0.5))
+    loras = (LoraChoice(name="strong", strength=5.0), LoraChoice(name="split", strength=-3.0, text_strength=0.5))
     form = to_form(GenerationOptions(prompt="x", loras=loras), fresh)
-    assert form["prompt"] == "x <lora:strong:5:5> <lora:split:1:0.5>" and form["lora_1"] == ""
+    assert form["prompt"] == "x <lora:strong:5:5> <lora:split:-3:0.5>" and form["lora_1"] == ""
 
 
 def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:
