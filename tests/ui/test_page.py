@@ -80,6 +80,25 @@ def test_keyboard_alone_can_generate(page: Any, form: Form) -> None:
     form.wait_for("Done")
 
 
+# Everything on screen that answers to a mouse, without the copies of tabs with which Gradio measures their widths.
+LEFT_OUT = """() => [...document.querySelectorAll('button, input, textarea, a[href], [role=tab]')]
+  .filter(one => one.checkVisibility({checkVisibilityCSS: true, checkOpacity: false}) && !one.disabled
+    && one.getClientRects().length && !one.closest('.visually-hidden') && !one.dataset.seen)
+  .map(one => one.id || one.getAttribute('aria-label') || one.innerText || one.outerHTML.slice(0, 200))"""
+
+
+def test_the_keyboard_reaches_every_control(page: Any, form: Form) -> None:
+    for name in ("LoRA and VAE", "HiresFix", "ControlNet", "More", "Restore settings from a picture"):
+        page.locator("#ld-form").get_by_role("button", name=name).first.click()
+    expect(form.field("Clip skip")).to_be_visible()
+    expect(form.field("ControlNet 1 model")).to_be_visible()
+    page.get_by_role("button", name="Free memory").focus()
+    for _ in range(150):
+        page.evaluate("document.activeElement.dataset.seen = 'yes'")
+        page.keyboard.press("Tab")
+    assert page.evaluate(LEFT_OUT) == []
+
+
 def test_building_the_page_imports_no_torch(project_root: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from ui.app import *; stay_offline();"

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
 
 from modules.images.save import read_parameters
-from tests.ui.conftest import PATIENCE, PROMPT, Form, Served
+from tests.ui.conftest import CANNY, INK, PATIENCE, PROMPT, Form, Served
 
 A1111_TEXT = (
     "a yellow star, (bright:1.2)\nNegative prompt: dark\n"
@@ -138,6 +138,61 @@ def test_hires_fix_from_the_gallery(page: Any, form: Form, served: Served) -> No
     page.locator("#ld-picture-hires").click()
     page.locator("#ld-picture-details .ld-note").wait_for()
     assert Image.open(form.make(served)).size == (256, 256)
+
+
+def test_a_lora_of_the_form_comes_back_with_both_strengths(page: Any, form: Form, served: Served) -> None:
+    make_one(form)
+    plain = served.pictures()[0].read_bytes()
+    page.get_by_role("button", name="LoRA and VAE").click()
+    form.choose("LoRA 1", INK)
+    expect(form.field("LoRA 2")).to_be_visible()
+    form.fill("LoRA 1 text", 0.5)
+    made = form.make(served)
+    assert made.read_bytes() != plain
+    form.fill("LoRA 1 text", "")
+    form.choose("LoRA 1", "None")
+    assert np.array_equal(Image.open(form.make(served)), Image.open(io.BytesIO(plain))), "nothing of the LoRA is left"
+    page.get_by_role("tab", name="History").click()
+    page.locator("#ld-history img").nth(1).click()
+    page.locator("#ld-history-use").click()
+    form.holds("LoRA 1", INK)
+    form.holds("LoRA 1 text", "0.5")
+
+
+def test_a_control_net_of_the_form(page: Any, form: Form, served: Served, photo: Path) -> None:
+    make_one(form)
+    plain = Image.open(served.pictures()[0])
+    page.locator("#ld-form").get_by_role("button", name="ControlNet").first.click()
+    form.choose("ControlNet 1 model", CANNY)
+    form.choose("Preprocessor 1", "canny")
+    form.generate()
+    assert "has no picture" in form.message()
+    page.locator("#ld-control-1 input[type=file]").set_input_files(photo)
+    page.locator("#ld-control-1 img").wait_for()
+    made = form.make(served)
+    assert not np.array_equal(Image.open(made), plain)
+    assert CANNY in read_parameters(made)
+    page.locator("#ld-picture-use").click()
+    form.holds("ControlNet 1 model", CANNY)
+    assert form.make(served).read_bytes() == made.read_bytes()
+
+
+def test_hires_fix_to_a_size_comes_back(page: Any, form: Form, served: Served) -> None:
+    page.get_by_role("button", name="HiresFix").first.click()
+    page.get_by_label("HiresFix: enlarge", exact=False).check()
+    form.fill("HiresFix width", 160)
+    form.fill("HiresFix height", 192)
+    form.choose("HiresFix scheduler", "Simple")
+    form.prompt(steps=2)
+    first = form.make(served)
+    assert Image.open(first).size == (160, 192)
+    form.fill("HiresFix width", "")
+    form.fill("HiresFix height", "")
+    form.choose("HiresFix scheduler", "As above")
+    page.locator("#ld-picture-use").click()
+    form.holds("HiresFix width", "160")
+    form.holds("HiresFix height", "192")
+    form.holds("HiresFix scheduler", "Simple")
 
 
 def test_history_search_and_delete(page: Any, form: Form, served: Served) -> None:
