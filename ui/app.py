@@ -104,12 +104,14 @@ def build_app(handlers: Handlers) -> Blocks:
 def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **settings: Any) -> Any:
     from ui.style import CSS, HEAD, theme
 
+    auth = read_auth(arguments.auth, arguments.listen)
     output = handlers.output.folder.resolve()
     output.mkdir(parents=True, exist_ok=True)
     return page.launch(
         server_name=arguments.listen or LOCAL,
         server_port=arguments.port,
-        auth=read_auth(arguments.auth, arguments.listen),
+        auth=auth,
+        app_kwargs={} if auth else {"middleware": known_hosts_only()},
         inbrowser=arguments.open,
         share=False,
         allowed_paths=[str(output)],
@@ -128,6 +130,16 @@ def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **se
         head=HEAD,
         **settings,
     )
+
+
+def known_hosts_only() -> list[Any]:
+    """Without a login the page answers under this computer's own names only: another site whose name is made to point
+    here (DNS rebinding) gets nothing. With one, a proxy may use any name."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    literal = "["  # what Starlette reads of [::1]:7860; a number is no name that could be made to point here
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
 
 
 def stay_offline() -> None:

@@ -130,6 +130,8 @@ def test_only_the_output_folder_can_be_read(served: Served, project_root: Path) 
 def test_other_sites_cannot_use_the_app(served: Served) -> None:
     answer = httpx.get(f"{served.url}config", headers={"Origin": "https://example.com"})
     assert "access-control-allow-origin" not in answer.headers
+    for host, status in (("example.com", 400), ("localhost", 200), ("127.0.0.1:7860", 200), ("[::1]:7860", 200)):
+        assert httpx.get(f"{served.url}config", headers={"Host": host}).status_code == status, host
 
 
 def test_listening_without_a_login_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
