@@ -89,5 +89,5 @@ def test_missing_foreign_and_truncated_files_are_explained(tmp_path: Path) -> No
         (tmp_path / "cut.png").write_bytes(data[:length])
         with pytest.raises(OptionsError, match=r"cut\.png"):
             open_image(tmp_path / "cut.png")
-    with pytest.raises(OptionsError, match="cannot be read"):
+    with pytest.raises(OptionsError, match="is a folder"):
         open_image(tmp_path)

@@ -73,12 +73,12 @@ class GrowsByOne(nn.Module):
 
 
 def test_a_size_that_primes_cannot_express_is_refused_not_wrong() -> None:
-    from modules.stable_fast.verify import VerifyError
-
+    """The program is refused when its sizes do not come out; the result is then eager's, and the report says why."""
     compiled = compile_module(GrowsByOne(), (random(2, 8),), dims={"x": (None, "length")})
-    with pytest.raises(VerifyError, match="expected"):
-        compiled(random(2, 8))
-    assert torch.equal(compile_module(GrowsByOne(), (random(2, 8),))(random(2, 8)), random(2, 8)[:, :7])
+    assert torch.equal(compiled(random(2, 8)), random(2, 8)[:, :7])
+    assert compiled.report.level == "off" and "expected" in compiled.report.reason
+    exact = compile_module(GrowsByOne(), (random(2, 8),))
+    assert torch.equal(exact(random(2, 8)), random(2, 8)[:, :7]) and exact.report.level != "off"
 
 
 def test_outputs_keep_their_structure() -> None:
