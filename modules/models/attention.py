@@ -110,7 +110,7 @@ class SpatialTransformer(nn.Module):
             h = block(h, context)
         if self.linear_projection:
             h = self.proj_out(h)
-        h = h.reshape(batch, height, columns, width).permute(0, 3, 1, 2)
+        h = h.reshape(batch, height, columns, width).permute(0, 3, 1, 2).contiguous()
         if not self.linear_projection:
             h = self.proj_out(h)
         return x + h
