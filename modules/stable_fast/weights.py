@@ -8,7 +8,7 @@ store is shared by all programs of a module: equal expressions are computed and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from modules.stable_fast.staging import Stage
+
+aten = torch.ops.aten
 
 
 class StaleWeightsError(RuntimeError):
@@ -97,7 +99,8 @@ class WeightStore:
         else:
             args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
             function: Any = node.target
-            value = function(*args, **kwargs)
+            value = _stacked_view(*args) if node.target is aten.cat.default else None
+            value = function(*args, **kwargs) if value is None else value
         memo[node] = value
         return value
 
@@ -117,8 +120,20 @@ class WeightStore:
     def owned_bytes(self) -> int:
         """Memory of prepared values, beyond the parameters themselves."""
         own = set(self._addresses.values())
-        kept = [value for value in self.values.values() if value.data_ptr() not in own]
-        return sum(value.numel() * value.element_size() for value in kept)
+        return sum(value.nbytes for value in self.values.values() if value.data_ptr() not in own)
+
+
+def _stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    """The concatenation as a view, where the tensors lie back to back in one piece of memory."""
+    first = tensors[0]
+    end, total = first.data_ptr(), 0
+    for tensor in tensors:
+        alike = tensor.dtype == first.dtype and tensor.shape[1:] == first.shape[1:] and tensor.is_contiguous()
+        same_memory = tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if dim or not alike or not same_memory or tensor.data_ptr() != end:
+            return None
+        end, total = end + tensor.nbytes, total + tensor.shape[0]
+    return first.as_strided((total, *first.shape[1:]), first.stride())
 
 
 def _digest(tensor: Tensor) -> str:

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL as DiffusersVAE
 from torch import Tensor, nn
 
+from modules.loader.fill import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import compile_module
@@ -19,7 +20,7 @@ from modules.stable_fast.staging import PROMPT, STEP
 from modules.stable_fast.unet_call import BINDINGS
 from modules.stable_fast.weights import WeightStore
 from tests import tiny
-from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error
+from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error, run_program
 
 LAYOUT_WORK = {"permute", "transpose.int", "reshape", "contiguous", "clone", "cat", "group_norm", "conv2d", "linear"}
 
@@ -149,6 +150,27 @@ def test_a_second_form_of_call_shares_prepared_weights() -> None:
     size = store.owned_bytes()
     compile_program(store, call, bindings=BINDINGS, dims={}, passes=PASSES)
     assert store.owned_bytes() == size > 0
+
+
+def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
+    """As weights are loaded on a GPU: channels-last, projections back to back; only sub-pixel weights are new then."""
+    network, apart = tiny.unet(), tiny.unet()
+    expected = network.state_dict()
+    network.to(memory_format=torch.channels_last)
+    adjoin_projections(network)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    call = {"x": random(2, 4, 8, 8), "timesteps": torch.zeros(2), "context": random(2, 77, 64)}
+    stores = [WeightStore(network), WeightStore(apart)]
+    programs = [compile_program(s, call, bindings=BINDINGS, dims=UNET_DIMS, passes=PASSES)[0] for s in stores]
+    assert stores[0].owned_bytes() < 0.5 * stores[1].owned_bytes()
+    for _ in range(2):
+        assert rel_error(*(run_program(program, call) for program in programs)) < 1e-6
+        for store in stores:
+            with torch.no_grad():
+                for name, parameter in store.module.named_parameters():
+                    if "attn" in name:
+                        parameter.mul_(1.5)
+            store.refresh()
 
 
 def test_binding_of_flattened_inputs() -> None:

@@ -102,17 +102,15 @@ def test_results_are_never_overwritten() -> None:
 
 def test_releasing_gives_memory_back() -> None:
     network = network_on_gpu()
-    pictures(EagerRunner(network), inputs_for(), latent())
-    gc.collect()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    for _ in range(3):
+    allocated: list[int] = []
+    for _ in range(4):  # the first also brings what the process keeps: workspaces of cuBLAS and cuDNN
         runner = StableFastRunner(network)
         pictures(runner, inputs_for(), latent())
         runner.release()
-    gc.collect()
-    torch.cuda.empty_cache()
-    assert torch.cuda.memory_allocated() <= before + (1 << 20)
+        gc.collect()
+        torch.cuda.empty_cache()
+        allocated.append(torch.cuda.memory_allocated())
+    assert max(allocated[1:]) <= allocated[0] + (1 << 20)
 
 
 def test_graphs_that_need_too_much_memory_are_not_kept() -> None:

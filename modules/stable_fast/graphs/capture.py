@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,12 +17,18 @@ class CaptureError(Exception):
     """The function cannot be captured; the message says why."""
 
 
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for each device and process: the cuBLAS workspace that belongs to a stream is never given back."""
+    return torch.cuda.Stream(device)
+
+
 class GraphPool:
     """The memory and the capture stream that graphs share, since no two of them run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _capture_stream(device)
         self._handle: Any = None
         self._users = 0
 

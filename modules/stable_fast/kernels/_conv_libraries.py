@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._conv_matmul import Epilogue
-from modules.stable_fast.kernels._dispatch import channels_last, image, pixels, runs_kernels
+from modules.stable_fast.kernels._cublaslt import cublaslt_matmul
+from modules.stable_fast.kernels._dispatch import channels_last, pixels, runs_kernels
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
@@ -68,21 +69,29 @@ def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tupl
     return y
 
 
-def patches_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int) -> Tensor:
+def patches_conv(
+    x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, rank: int | None = None
+) -> Tensor:
     """For few output pixels and deep weights, where cuBLAS's split of the depth beats a convolution's tiling."""
     kernel = weight.shape[2]
     size = tuple((extent + 2 * padding - kernel) // stride + 1 for extent in x.shape[2:])
     patches = gather_patches(x, kernel, stride, padding, (size[0], size[1]))
     matrix = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-    y = F.linear(patches, matrix, epilogue.bias).view(x.shape[0], *size, -1).permute(0, 3, 1, 2)
-    return launch_epilogue(y, None, epilogue.vector, epilogue.residual, epilogue.activation)
+    return _product(patches, matrix, epilogue, (x.shape[0], *size), rank)
 
 
-def pointwise_conv(x: Tensor, weight: Tensor, epilogue: Epilogue) -> Tensor:
+def pointwise_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, *, rank: int | None = None) -> Tensor:
     """A 1x1 convolution is a matrix product over the pixels."""
-    rows = pixels(x)
-    matrix = weight.flatten(1)
-    if epilogue.vector is None and epilogue.residual is None and epilogue.activation == "none":
-        return image(F.linear(rows, matrix, epilogue.bias), x)
-    y = image(F.linear(rows, matrix), x)
-    return launch_epilogue(y, epilogue.bias, epilogue.vector, epilogue.residual, epilogue.activation)
+    return _product(pixels(x), weight.flatten(1), epilogue, (x.shape[0], *x.shape[2:]), rank)
+
+
+def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int, ...], rank: int | None) -> Tensor:
+    """The image of `shape` (N, H, W) from a product of its pixels: by cuBLASLt's suggestion `rank`, or by cuBLAS."""
+    residual = epilogue.residual
+    if rank is None:
+        y = F.linear(rows, matrix, epilogue.bias)
+    else:
+        flat = None if residual is None else pixels(residual)
+        y, residual = cublaslt_matmul(rows, matrix, epilogue.bias, flat, rank=rank), None
+    y = y.view(*shape, -1).permute(0, 3, 1, 2)
+    return launch_epilogue(y, None, epilogue.vector, residual, epilogue.activation)

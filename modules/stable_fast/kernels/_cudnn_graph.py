@@ -21,6 +21,7 @@ from modules.stable_fast.kernels._dispatch import Unsupported, empty_channels_la
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
 RANKS = 4
 OUTPUT_UID = 100
+ALIGNMENT = 16  # bytes
 
 Strided = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -135,6 +136,8 @@ def cudnn_graph_conv(
     )  # fmt: skip
     addends = (epilogue.bias, epilogue.vector, epilogue.residual)
     operands = [x, weight, *(addend for addend in addends if addend is not None)]
+    if any(operand.data_ptr() % ALIGNMENT for operand in operands):
+        raise Unsupported("cuDNN's fused engines read 16 bytes at a time, from addresses that are multiples of it")
     buffers = dict(enumerate(operands, start=1)) | {OUTPUT_UID: y}
     workspace = torch.empty(max(1, plan.workspace_bytes), dtype=torch.uint8, device=x.device)
     handle = _handle(x.device.index)

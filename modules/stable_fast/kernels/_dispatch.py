@@ -99,6 +99,11 @@ def is_ampere_or_newer(x: Tensor) -> bool:
     return _capability(x.device.index) >= (8, 0)
 
 
+def is_hopper(x: Tensor) -> bool:
+    """Compute capability 9.0: warpgroup matrix products and the tensor memory accelerator."""
+    return _capability(x.device.index) == (9, 0)
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

@@ -10,6 +10,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels._cublaslt import RANKS, cublaslt_matmul, has_cublaslt
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
     dtype_key,
@@ -40,12 +41,24 @@ def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual:
     return launch_epilogue(image(y, a), None, None, residual, "none")
 
 
+def _cublaslt(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, *, rank: int
+) -> Tensor:
+    """Bias and residual come with the first product, which the second adds itself to."""
+    matrix, split = weight.flatten(1), a.shape[1]
+    flat = None if residual is None else pixels(residual)
+    y = cublaslt_matmul(pixels(a), matrix[:, :split], bias, flat, rank=rank)
+    return image(cublaslt_matmul(pixels(b), matrix[:, split:], None, y, rank=rank, in_place=True), a)
+
+
 def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: Tile) -> Tensor:
     flat = None if residual is None else pixels(residual)
     return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
 
 
 IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+if has_cublaslt():
+    IMPLEMENTATIONS |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -55,7 +68,8 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     residual = None if residual is None else channels_last(residual)
     rows = a.numel() // a.shape[1]
     key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
-    return run("conv2d_cat_epilogue", key, IMPLEMENTATIONS, "cublas", (a, b, weight, bias, residual))
+    default = "cublaslt_1" if has_cublaslt() else "cublas"
+    return run("conv2d_cat_epilogue", key, IMPLEMENTATIONS, default, (a, b, weight, bias, residual))
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

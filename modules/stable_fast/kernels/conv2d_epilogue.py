@@ -11,6 +11,8 @@ from torch import Tensor
 from modules.stable_fast.kernels._activations import activate
 from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
+from modules.stable_fast.kernels._cublaslt import RANKS as PRODUCT_RANKS
+from modules.stable_fast.kernels._cublaslt import has_cublaslt
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
@@ -47,8 +49,10 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
 _Conv = Callable[[Tensor, Tensor, Epilogue, int, int], Tensor]
 
 
-def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int) -> Tensor:
-    return pointwise_conv(x, weight, epilogue)
+def _pointwise(
+    x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, rank: int | None = None
+) -> Tensor:
+    return pointwise_conv(x, weight, epilogue, rank=rank)
 
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
@@ -63,6 +67,9 @@ if HAS_CUDNN_FRONTEND:
 POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
 FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON
 SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON
+if has_cublaslt():
+    POINTWISE |= {f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in range(PRODUCT_RANKS)}
+    FEW_PIXELS |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(2)}
 MAX_PATCH_ROWS = 2048
 
 
@@ -70,7 +77,7 @@ def implementations_for(x: Tensor, weight: Tensor, stride: int, padding: int) ->
     """The candidates and the default for a convolution."""
     kernel = weight.shape[2]
     if kernel == 1 and stride == 1 and padding == 0:
-        return POINTWISE, "cublas"
+        return POINTWISE, "cublaslt_1" if has_cublaslt() else "cublas"
     rows = x.shape[0] * x.shape[2] * x.shape[3] // stride**2
     if rows <= MAX_PATCH_ROWS and weight.shape[2] == weight.shape[3]:
         return FEW_PIXELS, "cudnn"

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
-from modules.stable_fast.kernels._dispatch import dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels._cublaslt import RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels._dispatch import Unsupported, dtype_key, register, run, uses_kernels
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
 
@@ -27,6 +28,17 @@ def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | N
     return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
 
 
+def _cublaslt(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, *, rank: int
+) -> Tensor:
+    """Bias and residual in the product's own kernel."""
+    if activation != "none":
+        raise Unsupported(f"cuBLASLt has no {activation} to put behind a residual")
+    flat = None if residual is None else residual.view(-1, weight.shape[0])
+    y = cublaslt_matmul(x.view(-1, x.shape[-1]), weight, bias, flat, rank=rank)
+    return y.view(*x.shape[:-1], weight.shape[0])
+
+
 def _triton(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: Tile
 ) -> Tensor:
@@ -36,6 +48,8 @@ def _triton(
 
 
 IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+if has_cublaslt():
+    IMPLEMENTATIONS |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
 
 
 def _linear_epilogue(
@@ -46,7 +60,8 @@ def _linear_epilogue(
     x = x.contiguous()
     residual = None if residual is None else residual.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
-    return run("linear_epilogue", key, IMPLEMENTATIONS, "cublas", (x, weight, bias, residual, activation))
+    default = "cublaslt_1" if residual is not None and activation == "none" and has_cublaslt() else "cublas"
+    return run("linear_epilogue", key, IMPLEMENTATIONS, default, (x, weight, bias, residual, activation))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
