@@ -13,36 +13,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import synchronise, write_result
+from benchmarks.common import write_result
+from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.generation.runner import EagerRunner, UNetInputs
+from modules.loader.fill import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner
 
 MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET}
 TIMESTEP = 500.0
-Step = Callable[[Tensor], Tensor]
-
-
-@dataclass
-class Subject:
-    """One way to run the step, its warm-up, its times and how exact it is."""
-
-    name: str
-    make: Callable[[], Step]
-    step: Step | None = None
-    row: dict[str, Any] = field(default_factory=dict)
-    device_ms: list[float] = field(default_factory=list)
-    host_ms: list[float] = field(default_factory=list)
 
 
 class Bench:
@@ -56,6 +42,9 @@ class Bench:
         torch.manual_seed(0)
         with torch.device(self.device):
             self.unet = UNet(self.config).to(self.dtype).eval().requires_grad_(False)
+        if self.device.type == "cuda":  # as the loader lays weights out there
+            self.unet.to(memory_format=torch.channels_last)
+            adjoin_projections(self.unet)
         pictures, rows = max(1, arguments.batch // 2), arguments.batch
         side = arguments.size // 8
         self.x = torch.randn(pictures, 4, side, side, device=self.device)
@@ -70,12 +59,6 @@ class Bench:
             return lambda x: runner.step(x, TIMESTEP)
 
         return make
-
-    def eager_channels_last(self) -> Step:
-        unet = copy.deepcopy(self.unet).to(memory_format=torch.channels_last)
-        runner = EagerRunner(unet)
-        runner.prepare(UNetInputs(context=self.context), [TIMESTEP])
-        return lambda x: runner.step(x.contiguous(memory_format=torch.channels_last), TIMESTEP)
 
     def diffusers(self, *, channels_last: bool, mode: str | None = None, regional: bool = False) -> Callable[[], Step]:
         def make() -> Step:
@@ -109,7 +92,7 @@ class Bench:
                 attention_head_dim=[config.heads_at(width) for width in config.channels],
                 use_linear_projection=config.linear_projection,
             ).to(self.dtype)
-        state = {f"model.diffusion_model.{name}": tensor for name, tensor in self.unet.state_dict().items()}
+        state = {f"model.diffusion_model.{name}": tensor.clone() for name, tensor in self.unet.state_dict().items()}
         unet.load_state_dict(convert_ldm_unet_checkpoint(state, unet.config))
         return unet.eval().requires_grad_(False)
 
@@ -117,7 +100,6 @@ class Bench:
         tuning = self.arguments.tuning_seconds
         makers: dict[str, Callable[[], Step]] = {
             "eager": self.ours("off"),
-            "eager-channels-last": self.eager_channels_last,
             "graph": self.ours("graph"),
             "fused": self.ours("fused"),
             "full": self.ours("full"),
@@ -136,84 +118,14 @@ class Bench:
         runner.prepare(UNetInputs(context=self.context.float()), [TIMESTEP])
         return runner.step(self.x, TIMESTEP).float()
 
-    def warm_up(self, subject: Subject, reference: Tensor) -> None:
-        """First call (compilation included), memory and exactness."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
-        try:
-            step = subject.make()
-            out = step(self.x)
-            synchronise()
-            subject.row["first_call_seconds"] = time.perf_counter() - began
-            for _ in range(3):
-                out = step(self.x)
-            synchronise()
-        except Exception as error:  # noqa: BLE001 - a baseline that fails is a result, not the end of the others
-            subject.row["error"] = f"{type(error).__name__}: {error}"[:500]
-            print(f"{subject.name}: {subject.row['error']}", flush=True)
-            return
-        subject.step = step
-        subject.row["relative_error"] = ((out.float() - reference).norm() / reference.norm()).item()
-        if self.device.type == "cuda":
-            subject.row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
-        print(f"{subject.name}: first call {subject.row['first_call_seconds']:.2f} s", flush=True)
-
-    def time_once(self, subject: Subject) -> None:
-        """One round: `steps` evaluations on one fresh latent."""
-        step = subject.step
-        if step is None:
-            return
-        x, steps = torch.randn_like(self.x), self.arguments.steps
-        synchronise()
-        if self.device.type != "cuda":
-            began = time.perf_counter()
-            for _ in range(steps):
-                step(x)
-            subject.device_ms.append((time.perf_counter() - began) * 1000 / steps)
-            return
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        began = time.perf_counter()
-        for _ in range(steps):
-            step(x)
-        subject.host_ms.append((time.perf_counter() - began) * 1000 / steps)
-        end.record()
-        end.synchronize()
-        subject.device_ms.append(start.elapsed_time(end) / steps)
-
 
 @torch.inference_mode()
 def run(arguments: argparse.Namespace) -> None:
     bench = Bench(arguments)
     every = bench.subjects()
     names = arguments.subjects.split(",") if arguments.subjects else list(every)
-    chosen = [every[name] for name in names]
-    reference = bench.reference()
-    deadline = time.monotonic() + arguments.budget
-    for subject in chosen:
-        if time.monotonic() > deadline:
-            subject.row["error"] = "not run: the time budget was spent"
-            continue
-        bench.warm_up(subject, reference)
-    for _ in range(arguments.rounds):
-        for subject in chosen:
-            bench.time_once(subject)
-    report(arguments, bench, chosen)
-
-
-def report(arguments: argparse.Namespace, bench: Bench, subjects: list[Subject]) -> None:
-    rows: list[dict[str, object]] = []
-    for subject in subjects:
-        row: dict[str, object] = {"label": subject.name, **subject.row}
-        if subject.device_ms:
-            times = subject.device_ms
-            row |= {"ms": statistics.median(times), "fastest_ms": min(times), "slowest_ms": max(times)}
-        if subject.host_ms:
-            row["host_ms"] = statistics.median(subject.host_ms)
-        rows.append(row)
-        print(f"{subject.name:28} {row.get('ms', float('nan')):9.3f} ms   {row.get('error', '')}")
+    how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
+    rows = measure_all([every[name] for name in names], bench.x, bench.reference(), **how)
     name = f"unet-{arguments.model}-{arguments.size}-b{arguments.batch}-{str(bench.dtype).removeprefix('torch.')}"
     command = {key: value for key, value in vars(arguments).items() if key != "list"}
     write_result(name, rows, arguments=command)

@@ -51,7 +51,7 @@ class AppliedControl:
         timesteps = torch.full((used,), timestep, dtype=torch.float32, device=x.device)
         outputs = self.network(x, self._hint_for(x), timesteps, context)
         last = len(outputs) - 1
-        return tuple(_padded(out * self._weight(last - index), rows) for index, out in enumerate(outputs))
+        return tuple(_padded(_scaled(out, self._weight(last - index)), rows) for index, out in enumerate(outputs))
 
     def _weight(self, layers_before_last: int) -> float:
         return self.strength * (1.0 if self.mode == "balanced" else LAYER_DECAY**layers_before_last)
@@ -63,6 +63,10 @@ class AppliedControl:
         if hint.shape[0] == 1:
             return hint.expand(x.shape[0], -1, -1, -1)
         return hint.repeat(x.shape[0] // hint.shape[0], 1, 1, 1)
+
+
+def _scaled(residual: Tensor, weight: float) -> Tensor:
+    return residual if weight == 1 else residual * weight
 
 
 def _padded(residual: Tensor, rows: int) -> Tensor:

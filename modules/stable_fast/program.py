@@ -66,7 +66,7 @@ class Program:
             if name in self.prepared:
                 values[name] = self.store.values[self.prepared[name]]
             elif name in self.weights:
-                values[name] = self.store.source(self.weights[name])
+                values[name] = self.store.source(self.weights[name]).detach()
         return values
 
     def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:

@@ -145,6 +145,12 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Choi
     return len(choices.chosen)
 
 
+def remember_choices(device: torch.device) -> None:
+    """Ops on this GPU run with what earlier tuning chose, from here on; elsewhere nothing was ever tuned."""
+    if device.type == "cuda":
+        load_choices(device)
+
+
 @contextmanager
 def tuning(
     device: torch.device,

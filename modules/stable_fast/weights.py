@@ -43,14 +43,17 @@ class WeightStore:
         self._constants: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
         self._addresses: dict[str, int] = {}
+        self._places: dict[str, tuple[nn.Module, str]] = {}
 
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer; its address is remembered and must stay."""
-        owner, _, leaf = name.rpartition(".")
-        tensor = getattr(self.module.get_submodule(owner), leaf)
+        if name not in self._places:
+            owner, _, leaf = name.rpartition(".")
+            self._places[name] = self.module.get_submodule(owner), leaf
+        tensor: Tensor = getattr(*self._places[name])
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
             raise StaleWeightsError(f"parameter {name} was rebound to other memory")
-        return tensor.detach()
+        return tensor
 
     def watch_all(self) -> None:
         """Remembers the address of every parameter and buffer."""
@@ -95,7 +98,7 @@ class WeightStore:
         if node in memo:
             return memo[node]
         if node.op == "placeholder":
-            value = self.source(sources[node.name])
+            value = self.source(sources[node.name]).detach()
         else:
             args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
             function: Any = node.target
