@@ -99,6 +99,11 @@ def is_ampere_or_newer(x: Tensor) -> bool:
     return _capability(x.device.index) >= (8, 0)
 
 
+def is_hopper(x: Tensor) -> bool:
+    """What the kernels that use the tensor memory accelerator and wgmma are written for; True under the interpreter."""
+    return INTERPRETED if not x.is_cuda else _capability(x.device.index)[0] == 9
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8
