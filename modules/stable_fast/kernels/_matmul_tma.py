@@ -84,15 +84,31 @@ def _load_residual(residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.con
 
 
 @jit
+def _step(
+    acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, x_k, w_k,
+    BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, HALVES: tl.constexpr,
+):  # fmt: skip
+    """Both accumulators, with the products of BK columns of x (from x_k) and of the weight (from w_k) added."""
+    x = x_desc.load([row, x_k])
+    w = w_desc.load([0, column, w_k]).reshape(HALVES * BN, BK)
+    acc = tl.dot(x, w.T, acc)
+    if EXTRA:
+        w_extra = w_extra_desc.load([0, column + BN, w_k]).reshape(HALVES * EXTRA, BK)
+        acc_extra = tl.dot(x, w_extra.T, acc_extra)
+    return acc, acc_extra
+
+
+@jit
 def _tma_kernel(
-    x_desc, w_desc, w_extra_desc, bias_ptr, residual_ptr, y_desc, y_extra_desc, M, N, K,
+    x_desc, x2_desc, w_desc, w_extra_desc, bias_ptr, residual_ptr, y_desc, y_extra_desc, M, N, K, K2,
     BM: tl.constexpr, BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
-    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    TWO: tl.constexpr, GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     HALVES: tl.constexpr = 2 if GEGLU else 1
     # Flattened, the loads of the next tile run under the epilogue of this one. With a second accumulator ptxas would
-    # serialise the wgmmas of a flattened loop, and a residual would be loaded late.
-    FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL
+    # serialise the wgmmas of a flattened loop, a residual would be loaded late, and two inner loops do not flatten.
+    FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
         tile_m, tile_n = tile_origin(tile, M, N, BM, BN + EXTRA, GROUP)
@@ -105,15 +121,18 @@ def _tma_kernel(
             if EXTRA:
                 residual_extra = _load_residual(residual_ptr, row, column + BN, M, N, BM, EXTRA)
         acc = tl.zeros((BM, HALVES * BN), dtype=tl.float32)
+        acc_extra = 0.0
         if EXTRA:
             acc_extra = tl.zeros((BM, HALVES * EXTRA), dtype=tl.float32)
         for k in range(0, K, BK):
-            x = x_desc.load([row, k])
-            w = w_desc.load([0, column, k]).reshape(HALVES * BN, BK)
-            acc = tl.dot(x, w.T, acc)
-            if EXTRA:
-                w_extra = w_extra_desc.load([0, column + BN, k]).reshape(HALVES * EXTRA, BK)
-                acc_extra = tl.dot(x, w_extra.T, acc_extra)
+            acc, acc_extra = _step(
+                acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, k, k, BN, EXTRA, BK, HALVES
+            )  # fmt: skip
+        if TWO:  # past K the first input reads as zeros, whatever the weight there
+            for k in range(0, K2, BK):
+                acc, acc_extra = _step(
+                    acc, acc_extra, x2_desc, w_desc, w_extra_desc, row, column, k, K + k, BN, EXTRA, BK, HALVES
+                )  # fmt: skip
         _finish(
             acc, residual, bias_ptr, y_desc, row, column, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION
         )  # fmt: skip
@@ -141,24 +160,37 @@ def _cycles(tile: TmaTile, m: int, n: int, k: int, halves: int, processors: int)
     return busiest * triton.cdiv(k, tile.k) * step + rounds * (refill + tile.m * tile.columns / 8)
 
 
-def serves_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
-    """True where addresses and row strides are multiples of 16 bytes, on Hopper; x [..., K] is contiguous."""
-    itemsize = x.element_size()
-    strides = (x.shape[-1], weight.stride(0), columns)
-    aligned = all(stride * itemsize % 16 == 0 for stride in strides)
-    return is_hopper(x) and aligned and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0 and x.numel() > 0
+def serves_tma(columns: int, *operands: Tensor | None) -> bool:
+    """On Hopper, where the addresses and row strides of all are multiples of 16 bytes, those of `columns` results too.
+
+    The operands are rows of x (of two inputs) and of the weight, contiguous within a row.
+    """
+    present = [x for x in operands if x is not None]
+    itemsize = present[0].element_size()
+    strides = [columns] + [x.stride(-2) for x in present]
+    return (
+        all(is_hopper(x) and x.numel() > 0 and x.data_ptr() % 16 == 0 for x in present)
+        and all(stride * itemsize % 16 == 0 for stride in strides)
+    )  # fmt: skip
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, columns: int) -> None:
-    assert runs_kernels(x) and x.dim() == 2 and x.is_contiguous() and x.dtype == weight.dtype
-    assert weight.stride(1) == 1 and weight.shape[1] == x.shape[1], f"weight must be [N, {x.shape[1]}], rows contiguous"
+def _check(x: Tensor, x2: Tensor | None, weight: Tensor, bias: Tensor | None, columns: int) -> None:
+    inputs = [x] if x2 is None else [x, x2]
+    for rows in (*inputs, weight):
+        assert runs_kernels(rows) and rows.dim() == 2 and rows.stride(1) == 1 and rows.dtype == weight.dtype
+    assert weight.shape[1] == sum(rows.shape[1] for rows in inputs) and len({rows.shape[0] for rows in inputs}) == 1
     assert bias is None or (bias.is_contiguous() and bias.numel() == weight.shape[0])
-    if not serves_tma(x, weight, columns):
+    if not serves_tma(columns, x, x2, weight):
         raise Unsupported("needs a Hopper GPU, and rows that start at multiples of 16 bytes")
+
+
+def _row_tiles(x: Tensor, *block: int) -> Any:
+    return TensorDescriptor(x, list(x.shape), [x.stride(0), 1], list(block))
 
 
 def _launch(
     x: Tensor,
+    x2: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
@@ -166,23 +198,22 @@ def _launch(
     activation: str,
     tile: TmaTile,
 ) -> Tensor:
-    (m, k), n = x.shape, weight.shape[0] // halves
-    _check(x, weight, bias, n)
+    (m, k), n, total = x.shape, weight.shape[0] // halves, weight.shape[1]
+    _check(x, x2, weight, bias, n)
     y = x.new_empty((m, n))
 
     def weight_tiles(columns: int) -> Any:
         stride = weight.stride(0)
-        return TensorDescriptor(weight, [halves, n, k], [n * stride, stride, 1], [halves, columns, tile.k])
+        return TensorDescriptor(weight, [halves, n, total], [n * stride, stride, 1], [halves, columns, tile.k])
 
-    def y_tiles(columns: int) -> Any:
-        return TensorDescriptor(y, [m, n], [n, 1], [tile.m, columns])
-
+    x_tiles = _row_tiles(x, tile.m, tile.k)
     extra = tile.extra or tile.n  # a stand-in where there is none
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
     _tma_kernel[(min(tiles, tile.programs * multiprocessors(x)),)](
-        TensorDescriptor(x, [m, k], [k, 1], [tile.m, tile.k]), weight_tiles(tile.n), weight_tiles(extra),
-        y if bias is None else bias, y if residual is None else residual, y_tiles(tile.n), y_tiles(extra), m, n, k,
-        BM=tile.m, BN=tile.n, EXTRA=tile.extra, BK=tile.k, GROUP=GROUP_M, GEGLU=halves == 2,
+        x_tiles, x_tiles if x2 is None else _row_tiles(x2, tile.m, tile.k), weight_tiles(tile.n), weight_tiles(extra),
+        y if bias is None else bias, y if residual is None else residual,
+        _row_tiles(y, tile.m, tile.n), _row_tiles(y, tile.m, extra), m, n, k, total - k,
+        BM=tile.m, BN=tile.n, EXTRA=tile.extra, BK=tile.k, GROUP=GROUP_M, TWO=x2 is not None, GEGLU=halves == 2,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, ACTIVATION=ACTIVATIONS[activation],
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
@@ -190,13 +221,19 @@ def _launch(
 
 
 def launch_tma_matmul(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaTile
+    x: Tensor,
+    x2: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    tile: TmaTile,
 ) -> Tensor:
-    """act(x W^T + bias) + residual for x [M, K], weight [N, K]."""
+    """act([x | x2] W^T + bias) + residual for x [M, K], x2 [M, K2], weight [N, K + K2]."""
     assert residual is None or (residual.is_contiguous() and residual.shape == (x.shape[0], weight.shape[0]))
-    return _launch(x, weight, bias, residual, 1, activation, tile)
+    return _launch(x, x2, weight, bias, residual, 1, activation, tile)
 
 
 def launch_tma_geglu(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
     """(x V^T + c) * gelu(x G^T + d) for x [M, K], weight [V; G] of [2 I, K]."""
-    return _launch(x, weight, bias, None, 2, "none", tile)
+    return _launch(x, None, weight, bias, None, 2, "none", tile)

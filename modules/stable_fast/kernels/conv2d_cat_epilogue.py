@@ -22,6 +22,7 @@ from modules.stable_fast.kernels._dispatch import (
 )
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels._matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
 
 
 def conv2d_cat_epilogue_reference(
@@ -45,7 +46,14 @@ def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual:
     return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
 
 
-IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+def _tma(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: TmaTile) -> Tensor:
+    flat = None if residual is None else pixels(residual)
+    return image(launch_tma_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+
+
+CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -55,7 +63,9 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     residual = None if residual is None else channels_last(residual)
     rows = a.numel() // a.shape[1]
     key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
-    return run("conv2d_cat_epilogue", key, IMPLEMENTATIONS, "cublas", (a, b, weight, bias, residual))
+    served = serves_tma(weight.shape[0], pixels(a), pixels(b), weight.flatten(1))
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
+    return run("conv2d_cat_epilogue", key, implementations, "cublas", (a, b, weight, bias, residual))
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

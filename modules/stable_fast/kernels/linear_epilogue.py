@@ -11,6 +11,7 @@ from modules.stable_fast.kernels._activations import activate
 from modules.stable_fast.kernels._dispatch import dtype_key, register, run, uses_kernels
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels._matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
 
 
 def linear_epilogue_reference(
@@ -35,7 +36,17 @@ def _triton(
     return launch_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
 
 
-IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+def _tma(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaTile
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    flat = None if residual is None else residual.reshape(-1, weight.shape[0])
+    return launch_tma_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
+
+
+CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _linear_epilogue(
@@ -46,7 +57,9 @@ def _linear_epilogue(
     x = x.contiguous()
     residual = None if residual is None else residual.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
-    return run("linear_epilogue", key, IMPLEMENTATIONS, "cublas", (x, weight, bias, residual, activation))
+    served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
+    return run("linear_epilogue", key, implementations, "cublas", (x, weight, bias, residual, activation))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
