@@ -38,7 +38,7 @@ def gelu(x):
     p = tl.fma(p, a, -0.4596203863620758)
     p = tl.fma(p, a, -1.150982141494751)
     p = tl.fma(p, a, -1.0000051259994507)
-    return tl.fma(-a, tl.exp2(p), tl.maximum(x, 0.0))
+    return tl.fma(a, -tl.exp2(p), tl.maximum(x, 0.0))
 
 
 @jit

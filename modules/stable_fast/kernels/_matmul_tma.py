@@ -53,34 +53,47 @@ TMA_GEGLU_TILES = (
 
 
 @jit
+def _load_epilogue(
+    bias_ptr, residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
+    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """Bias, gate's bias and residual of a tile, zero where absent; asked for before a product, they arrive during it."""
+    columns = column + tl.arange(0, BN)
+    inside = columns < N
+    bias = 0.0
+    gate_bias = 0.0
+    residual = 0.0
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + columns, mask=inside, other=0.0)
+        if GEGLU:
+            gate_bias = tl.load(bias_ptr + N + columns, mask=inside, other=0.0)
+    if HAS_RESIDUAL:
+        rows = row + tl.arange(0, BM)
+        at = residual_ptr + rows.to(tl.int64)[:, None] * N + columns[None, :]
+        residual = tl.load(at, mask=(rows < M)[:, None] & inside[None, :], other=0.0)
+    return bias, gate_bias, residual
+
+
+@jit
 def _finish(
-    acc, residual, bias_ptr, y_desc, row, column, N, BM: tl.constexpr, BN: tl.constexpr,
+    acc, bias, gate_bias, residual, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Bias, activation or gate, and residual of one accumulator [BM, halves * BN], stored."""
-    columns = column + tl.arange(0, BN)
     if GEGLU:
         y, gate = acc.reshape(BM, 2, BN).permute(0, 2, 1).split()
         if HAS_BIAS:
-            y += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-            gate += tl.load(bias_ptr + N + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+            y += bias.to(tl.float32)[None, :]
+            gate += gate_bias.to(tl.float32)[None, :]
         y *= gelu(gate)
     else:
         y = acc
         if HAS_BIAS:
-            y += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+            y += bias.to(tl.float32)[None, :]
         y = activate_in_kernel(y, ACTIVATION)
     if HAS_RESIDUAL:
         y += residual.to(tl.float32)
     y_desc.store([row, column], y.to(y_desc.dtype))
-
-
-@jit
-def _load_residual(residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr):
-    rows = row + tl.arange(0, BM)
-    columns = column + tl.arange(0, BN)
-    mask = (rows < M)[:, None] & (columns < N)[None, :]
-    return tl.load(residual_ptr + rows.to(tl.int64)[:, None] * N + columns[None, :], mask=mask, other=0.0)
 
 
 @jit
@@ -114,16 +127,17 @@ def _tma_kernel(
         tile_m, tile_n = tile_origin(tile, M, N, BM, BN + EXTRA, GROUP)
         row = tile_m * BM
         column = tile_n * (BN + EXTRA)
-        residual = 0.0
-        residual_extra = 0.0
-        if HAS_RESIDUAL:  # before the product, so that it arrives during it
-            residual = _load_residual(residual_ptr, row, column, M, N, BM, BN)
-            if EXTRA:
-                residual_extra = _load_residual(residual_ptr, row, column + BN, M, N, BM, EXTRA)
+        if not FLATTEN:
+            bias, gate_bias, residual = _load_epilogue(
+                bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
         acc = tl.zeros((BM, HALVES * BN), dtype=tl.float32)
         acc_extra = 0.0
         if EXTRA:
             acc_extra = tl.zeros((BM, HALVES * EXTRA), dtype=tl.float32)
+            bias_extra, gate_bias_extra, residual_extra = _load_epilogue(
+                bias_ptr, residual_ptr, row, column + BN, M, N, BM, EXTRA, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
         for k in range(0, K, BK):
             acc, acc_extra = _step(
                 acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, k, k, BN, EXTRA, BK, HALVES
@@ -133,12 +147,16 @@ def _tma_kernel(
                 acc, acc_extra = _step(
                     acc, acc_extra, x2_desc, w_desc, w_extra_desc, row, column, k, K + k, BN, EXTRA, BK, HALVES
                 )  # fmt: skip
+        if FLATTEN:  # held from the start, these would take registers for every stage of the pipeline
+            bias, gate_bias, residual = _load_epilogue(
+                bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
         _finish(
-            acc, residual, bias_ptr, y_desc, row, column, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION
+            acc, bias, gate_bias, residual, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION
         )  # fmt: skip
         if EXTRA:
             _finish(
-                acc_extra, residual_extra, bias_ptr, y_extra_desc, row, column + BN, N, BM, EXTRA,
+                acc_extra, bias_extra, gate_bias_extra, residual_extra, y_extra_desc, row, column + BN, BM, EXTRA,
                 GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION,
             )  # fmt: skip
 
