@@ -57,7 +57,7 @@ def _load_epilogue(
     bias_ptr, residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """Bias, gate's bias and residual of a tile, zero where absent; asked for before a product, they arrive during it."""
+    """Bias, gate's bias and residual of a tile, zero if absent; asked for before a product, they arrive during it."""
     columns = column + tl.arange(0, BN)
     inside = columns < N
     bias = 0.0
