@@ -26,8 +26,19 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 @jit
 def gelu(x):
-    """Exact (erf) GELU in fp32, as PyTorch's default."""
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    """Exact (erf) GELU in fp32, within 6e-7: max(x, 0) - |x| Phi(-|x|), with Phi(-|x|) = 2^p(|x|).
+
+    p is a polynomial fitted to log2 Phi(-|x|) (weighted least squares, reweighted towards the least largest error of
+    the result). It falls for ever, so the tail vanishes by itself. One exponential and five products a value: in the
+    epilogue of a matrix product, tl.erf would take half the time of the product itself.
+    """
+    a = tl.abs(x)
+    p = tl.fma(a, -0.00048760781646706164, 0.007194249425083399)
+    p = tl.fma(p, a, -0.05213136225938797)
+    p = tl.fma(p, a, -0.4596203863620758)
+    p = tl.fma(p, a, -1.150982141494751)
+    p = tl.fma(p, a, -1.0000051259994507)
+    return tl.fma(a, -tl.exp2(p), tl.maximum(x, 0.0))
 
 
 @jit

@@ -35,9 +35,8 @@ GROUP_M = 8
 
 
 @jit
-def _tile_origin(M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """Which tile this program computes: down the rows of a group before the next column."""
-    program = tl.program_id(0)
+def tile_origin(program, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """Row and column of the tile numbered `program`: down the rows of a group before the next column."""
     columns = tl.cdiv(N, BN)
     group = program // (GROUP * columns)
     first = group * GROUP
@@ -74,7 +73,7 @@ def _matmul_kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
     TWO: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    tile_m, tile_n = _tile_origin(M, N, BM, BN, GROUP)
+    tile_m, tile_n = tile_origin(tl.program_id(0), M, N, BM, BN, GROUP)
     rows = tile_m * BM + tl.arange(0, BM)
     columns = tile_n * BN + tl.arange(0, BN)
     acc = tl.zeros((BM, BN), dtype=tl.float32)
@@ -132,7 +131,7 @@ def _geglu_matmul_kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    tile_m, tile_n = _tile_origin(M, I, BM, BN, GROUP)
+    tile_m, tile_n = tile_origin(tl.program_id(0), M, I, BM, BN, GROUP)
     rows = tile_m * BM + tl.arange(0, BM)
     columns = tile_n * BN + tl.arange(0, BN)
     depth = tl.arange(0, BK)

@@ -11,6 +11,7 @@ try:
     import triton
     import triton.language as tl
     from triton.runtime.errors import OutOfResources
+    from triton.tools.tensor_descriptor import TensorDescriptor
 
     HAS_TRITON = True
     TRITON_VERSION: str | None = triton.__version__
@@ -22,6 +23,7 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
     class OutOfResources(Exception):  # type: ignore[no-redef]
         """Never raised without Triton."""
 
+    TensorDescriptor = None  # type: ignore[assignment,misc]
     TRITON_VERSION = None
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
@@ -37,4 +39,14 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "OutOfResources", "jit", "next_power_of_2", "tl", "triton"]
+__all__ = [
+    "HAS_TRITON",
+    "INTERPRETED",
+    "TRITON_VERSION",
+    "OutOfResources",
+    "TensorDescriptor",
+    "jit",
+    "next_power_of_2",
+    "tl",
+    "triton",
+]

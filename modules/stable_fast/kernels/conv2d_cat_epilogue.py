@@ -23,6 +23,7 @@ from modules.stable_fast.kernels._dispatch import (
 )
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels._matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
 
 
 def conv2d_cat_epilogue_reference(
@@ -56,9 +57,16 @@ def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual:
     return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
 
 
-IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+def _tma(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: TmaTile) -> Tensor:
+    flat = None if residual is None else pixels(residual)
+    return image(launch_tma_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+
+
+LIBRARIES = {"cublas": _cublas}
 if has_cublaslt():
-    IMPLEMENTATIONS |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -68,8 +76,10 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     residual = None if residual is None else channels_last(residual)
     rows = a.numel() // a.shape[1]
     key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
+    served = serves_tma(weight.shape[0], pixels(a), pixels(b), weight.flatten(1))
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
     default = "cublaslt_1" if has_cublaslt() else "cublas"
-    return run("conv2d_cat_epilogue", key, IMPLEMENTATIONS, default, (a, b, weight, bias, residual))
+    return run("conv2d_cat_epilogue", key, implementations, default, (a, b, weight, bias, residual))
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from modules.stable_fast.kernels._cublaslt import RANKS, cublaslt_matmul, has_cu
 from modules.stable_fast.kernels._dispatch import Unsupported, dtype_key, register, run, uses_kernels
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels._matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
 
 
 def linear_epilogue_reference(
@@ -47,9 +48,19 @@ def _triton(
     return launch_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
 
 
-IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+def _tma(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaTile
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    flat = None if residual is None else residual.reshape(-1, weight.shape[0])
+    return launch_tma_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
+
+
+LIBRARIES = {"cublas": _cublas}
 if has_cublaslt():
-    IMPLEMENTATIONS |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _linear_epilogue(
@@ -60,8 +71,10 @@ def _linear_epilogue(
     x = x.contiguous()
     residual = None if residual is None else residual.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
+    served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
     default = "cublaslt_1" if residual is not None and activation == "none" and has_cublaslt() else "cublas"
-    return run("linear_epilogue", key, IMPLEMENTATIONS, default, (x, weight, bias, residual, activation))
+    return run("linear_epilogue", key, implementations, default, (x, weight, bias, residual, activation))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:

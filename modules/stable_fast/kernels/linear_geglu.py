@@ -7,9 +7,23 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import dtype_key, is_ampere_or_newer, register, run, uses_kernels
+from modules.stable_fast.kernels._dispatch import (
+    dtype_key,
+    is_ampere_or_newer,
+    multiprocessors,
+    register,
+    run,
+    uses_kernels,
+)
 from modules.stable_fast.kernels._epilogue import launch_geglu
 from modules.stable_fast.kernels._matmul import GEGLU_TILES, Tile, launch_geglu_matmul
+from modules.stable_fast.kernels._matmul_tma import (
+    TMA_GEGLU_TILES,
+    TmaTile,
+    choose_tma_tile,
+    launch_tma_geglu,
+    serves_tma,
+)
 
 
 def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -26,14 +40,25 @@ def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tenso
     return y.view(*x.shape[:-1], weight.shape[0] // 2)
 
 
-IMPLEMENTATIONS = {"cublas": _cublas} | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+    y = launch_tma_geglu(x.reshape(-1, x.shape[-1]), weight, bias, tile)
+    return y.view(*x.shape[:-1], weight.shape[0] // 2)
+
+
+CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
 
 
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_kernels(x):
         return linear_geglu_reference(x, weight, bias)
     x = x.contiguous()
-    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, dtype_key(x))
+    rows, (columns, k) = x.view(-1, x.shape[-1]), weight.shape
+    key = (len(rows), columns, k, bias is not None, dtype_key(x))
+    if serves_tma(columns // 2, rows, weight):
+        tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
+        return run("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, (x, weight, bias))
     # Before Ampere, Triton compiles products to plain multiply-adds.
     default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
     return run("linear_geglu", key, IMPLEMENTATIONS, default, (x, weight, bias))
