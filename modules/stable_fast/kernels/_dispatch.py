@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED
+from modules.stable_fast.kernels._triton import HAS_TENSOR_DESCRIPTORS, HAS_TRITON, INTERPRETED
 
 NAMESPACE = "lightdiffusion"
 # Kept alive by this module: a Library unregisters its ops when collected.
@@ -97,6 +97,11 @@ def runs_kernels(x: Tensor) -> bool:
 def is_ampere_or_newer(x: Tensor) -> bool:
     """What flash attention and Triton's matrix products need."""
     return _capability(x.device.index) >= (8, 0)
+
+
+def copies_tensor_tiles(x: Tensor) -> bool:
+    """Hopper and newer copy whole tiles of a tensor into shared memory by themselves (TMA), through a descriptor."""
+    return HAS_TENSOR_DESCRIPTORS and (INTERPRETED or (x.is_cuda and _capability(x.device.index) >= (9, 0)))
 
 
 def multiprocessors(x: Tensor) -> int:

@@ -24,6 +24,17 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
 
     TRITON_VERSION = None
 
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # no Triton, or one before 3.4
+
+    class TensorDescriptor:  # type: ignore[no-redef]
+        """Never made without Triton."""
+
+    HAS_TENSOR_DESCRIPTORS = False
+else:
+    HAS_TENSOR_DESCRIPTORS = True
+
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -37,4 +48,15 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "OutOfResources", "jit", "next_power_of_2", "tl", "triton"]
+__all__ = [
+    "HAS_TENSOR_DESCRIPTORS",
+    "HAS_TRITON",
+    "INTERPRETED",
+    "TRITON_VERSION",
+    "OutOfResources",
+    "TensorDescriptor",
+    "jit",
+    "next_power_of_2",
+    "tl",
+    "triton",
+]

@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.stable_fast.kernels._activations import activate
 from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
+from modules.stable_fast.kernels._conv_tma import TMA_TILES, launch_tma_conv
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
@@ -52,6 +53,7 @@ def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, paddi
 
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
+_TMA: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
@@ -61,8 +63,8 @@ if HAS_CUDNN_FRONTEND:
 
 # What may serve a convolution, by its kind: 1x1; few output pixels, where gathered patches stay small; any other.
 POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
-FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON
-SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON
+FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON | _TMA
+SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON | _TMA
 MAX_PATCH_ROWS = 2048
 
 
