@@ -1,4 +1,4 @@
-"""The convolution whose tiles are copied by descriptor, against float64: borders, epilogues, split depth, sub-pixels."""
+"""The convolution that copies tiles by descriptor, against float64: borders, epilogues, split depth, sub-pixels."""
 
 from __future__ import annotations
 
