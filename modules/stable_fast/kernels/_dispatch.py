@@ -104,6 +104,11 @@ def copies_tensor_tiles(x: Tensor) -> bool:
     return HAS_TENSOR_DESCRIPTORS and (INTERPRETED or (x.is_cuda and _capability(x.device.index) >= (9, 0)))
 
 
+def is_hopper(x: Tensor) -> bool:
+    """The one generation whose matrix unit Gluon's `warpgroup_mma` is."""
+    return x.is_cuda and _capability(x.device.index)[0] == 9
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

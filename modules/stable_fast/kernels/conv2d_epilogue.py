@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
+from modules.stable_fast.kernels._conv_halo import HALO_TILES, launch_halo_conv
 from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
 from modules.stable_fast.kernels._conv_tma import TMA_TILES, launch_tma_conv
@@ -53,7 +54,8 @@ def _pointwise(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, paddi
 
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
-_TMA: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
+_HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
+_HOPPER |= {tile.name: partial(launch_halo_conv, tile=tile) for tile in HALO_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
@@ -63,8 +65,8 @@ if HAS_CUDNN_FRONTEND:
 
 # What may serve a convolution, by its kind: 1x1; few output pixels, where gathered patches stay small; any other.
 POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
-FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON | _TMA
-SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON | _TMA
+FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON | _HOPPER
+SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON | _HOPPER
 MAX_PATCH_ROWS = 2048
 
 
