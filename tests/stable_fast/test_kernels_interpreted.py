@@ -19,7 +19,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-FILES = ("norms", "matmul", "matmul_tma", "conv", "attention")
+FILES = ("norms", "matmul", "matmul_tma", "conv", "conv_tma", "attention")
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")

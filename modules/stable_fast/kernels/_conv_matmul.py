@@ -32,7 +32,7 @@ class Epilogue:
 
 
 @jit
-def _finish(
+def finish(
     acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
     HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
@@ -100,7 +100,7 @@ def _conv_kernel(
         if SUBPIXEL:
             pixel = (sample * 2 * OH + 2 * oy + parity // 2) * (2 * OW) + 2 * ox + parity % 2
         offset = pixel[:, None] * OC + columns[None, :]
-        acc = _finish(
+        acc = finish(
             acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
             HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
         )  # fmt: skip
@@ -120,11 +120,21 @@ def _reduce_splits_kernel(
     acc = tl.zeros((BM, BN), dtype=tl.float32)
     for split in range(0, splits):
         acc += tl.load(partial_ptr + split * M * OC + offset, mask=mask, other=0.0)
-    acc = _finish(
+    acc = finish(
         acc, bias_ptr, vector_ptr, residual_ptr, rows // per_sample, columns, offset, mask, OC, vector_stride,
         HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
     )  # fmt: skip
     tl.store(y_ptr + offset, acc.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def launch_reduce_splits(sums: Tensor, y: Tensor, epilogue: Epilogue) -> None:
+    """y = epilogue(sums.sum(0)), for fp32 partial sums [splits, N * OH * OW, Cout]."""
+    splits, rows, channels = sums.shape
+    flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
+    _reduce_splits_kernel[(triton.cdiv(rows, 16), triton.cdiv(channels, 128))](
+        sums, *pointers, y, rows, channels, y.shape[2] * y.shape[3], vector_stride, splits, BM=16, BN=128, **flags,
+        num_warps=4,
+    )  # fmt: skip
 
 
 def choose_splits(tiles: int, steps: int, processors: int) -> int:
@@ -132,7 +142,7 @@ def choose_splits(tiles: int, steps: int, processors: int) -> int:
     return max(1, min(MAX_SPLITS, processors // tiles, steps // 8))
 
 
-def _check(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> None:
+def check_operands(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> None:
     assert runs_kernels(x) and weight.dtype == x.dtype
     assert x.is_contiguous(memory_format=torch.channels_last), f"x must be channels_last, has {x.stride()}"
     assert weight.is_contiguous(memory_format=torch.channels_last), f"weight must be channels_last: {weight.stride()}"
@@ -153,7 +163,7 @@ def launch_conv(
     oh, ow = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
     m = batch * oh * ow
     y = empty_channels_last((batch, out_channels, oh, ow), x)
-    _check(x, weight, y, epilogue)
+    check_operands(x, weight, y, epilogue)
     grid = (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n))
     steps = kh * kw * triton.cdiv(channels, tile.k)
     if splits is None:
@@ -161,16 +171,14 @@ def launch_conv(
     per_split = triton.cdiv(steps, splits)
     splits = triton.cdiv(steps, per_split)
     sums = y if splits == 1 else torch.empty((splits, m, out_channels), dtype=torch.float32, device=x.device)
-    flags, pointers, vector_stride = _epilogue_arguments(epilogue, y)
+    flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
     _conv_kernel[(*grid, splits)](
         x, weight, *pointers, sums, m, height, width, channels, out_channels, oh, ow, stride, padding, vector_stride,
         per_split, KH=kh, KW=kw, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0,
         SPLIT=splits > 1, SUBPIXEL=False, **flags, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
-        _reduce_splits_kernel[(triton.cdiv(m, 16), triton.cdiv(out_channels, 128))](
-            sums, *pointers, y, m, out_channels, oh * ow, vector_stride, splits, BM=16, BN=128, **flags, num_warps=4
-        )
+        launch_reduce_splits(sums, y, epilogue)
     return y
 
 
@@ -180,9 +188,9 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
     out_channels = weight.shape[0] // 4
     y = empty_channels_last((batch, out_channels, 2 * height, 2 * width), x)
     epilogue = Epilogue(bias=bias)
-    _check(x, weight, y, epilogue)
+    check_operands(x, weight, y, epilogue)
     m = batch * height * width
-    flags, pointers, vector_stride = _epilogue_arguments(epilogue, y)
+    flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
     _conv_kernel[(triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4)](
         x, weight, *pointers, y, m, height, width, channels, out_channels, height, width, 1, 1, vector_stride, 0,
         KH=2, KW=2, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0, SPLIT=False, SUBPIXEL=True,
@@ -191,7 +199,7 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
     return y
 
 
-def _epilogue_arguments(epilogue: Epilogue, stand_in: Tensor) -> tuple[dict[str, int | bool], list[Tensor], int]:
+def epilogue_arguments(epilogue: Epilogue, stand_in: Tensor) -> tuple[dict[str, int | bool], list[Tensor], int]:
     """Kernel flags, the three pointers (a stand-in where absent) and the vector's stride between samples."""
     parts = (epilogue.bias, epilogue.vector, epilogue.residual)
     vector = epilogue.vector

@@ -99,9 +99,14 @@ def is_ampere_or_newer(x: Tensor) -> bool:
     return _capability(x.device.index) >= (8, 0)
 
 
+def copies_tensor_tiles(x: Tensor) -> bool:
+    """Hopper and newer copy whole tiles of a tensor into shared memory by themselves (TMA), through a descriptor."""
+    return HAS_TRITON and (INTERPRETED or (x.is_cuda and _capability(x.device.index) >= (9, 0)))
+
+
 def is_hopper(x: Tensor) -> bool:
-    """What the kernels that use the tensor memory accelerator and wgmma are written for; True under the interpreter."""
-    return INTERPRETED if not x.is_cuda else _capability(x.device.index)[0] == 9
+    """Compute capability 9: warpgroup matrix products (wgmma), which newer generations no longer have."""
+    return x.is_cuda and _capability(x.device.index)[0] == 9
 
 
 def multiprocessors(x: Tensor) -> int:

@@ -23,7 +23,9 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
     class OutOfResources(Exception):  # type: ignore[no-redef]
         """Never raised without Triton."""
 
-    TensorDescriptor = None  # type: ignore[assignment,misc]
+    class TensorDescriptor:  # type: ignore[no-redef]
+        """Never made without Triton."""
+
     TRITON_VERSION = None
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.

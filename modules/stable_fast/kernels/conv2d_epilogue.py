@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
+from modules.stable_fast.kernels._conv_halo import HALO_TILES, launch_halo_conv
 from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
+from modules.stable_fast.kernels._conv_tma import TMA_TILES, launch_tma_conv
 from modules.stable_fast.kernels._cublaslt import RANKS as PRODUCT_RANKS
 from modules.stable_fast.kernels._cublaslt import has_cublaslt
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
@@ -56,6 +58,8 @@ def _pointwise(
 
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
+_HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
+_HOPPER |= {tile.name: partial(launch_halo_conv, tile=tile) for tile in HALO_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
@@ -65,8 +69,8 @@ if HAS_CUDNN_FRONTEND:
 
 # What may serve a convolution, by its kind: 1x1; few output pixels, where gathered patches stay small; any other.
 POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
-FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON
-SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON
+FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON | _HOPPER
+SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON | _HOPPER
 if has_cublaslt():
     POINTWISE |= {f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in range(PRODUCT_RANKS)}
     FEW_PIXELS |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(2)}

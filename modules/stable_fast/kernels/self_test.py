@@ -95,7 +95,7 @@ def _conv_cases(make: _Maker) -> Iterator[Case]:
     reference = conv2d_epilogue.conv2d_epilogue_reference
     for channels, out, size, kernel, stride in (
         (64, 128, 16, 3, 1), (4, 64, 24, 3, 1), (64, 4, 16, 3, 1), (320, 320, 8, 3, 1), (64, 64, 17, 3, 2),
-        (96, 128, 12, 1, 1), (64, 64, 64, 3, 1),
+        (96, 128, 12, 1, 1), (64, 64, 64, 3, 1), (136, 328, 20, 3, 1),
     ):  # fmt: skip
         x = make.image(2, channels, size, size)
         weight = make.image(out, channels, kernel, kernel, scale=(channels * kernel**2) ** -0.5)

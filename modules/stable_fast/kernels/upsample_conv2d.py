@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._conv_libraries import bare_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, launch_subpixel_conv
+from modules.stable_fast.kernels._conv_tma import TMA_TILES, launch_tma_subpixel_conv
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
     dtype_key,
@@ -80,10 +81,11 @@ def _cudnn(x: Tensor, weight: Tensor, bias: Tensor | None, *, benchmark: bool) -
     return launch_unfold_parities(bare_conv(x, weight, 1, 1, benchmark=benchmark), bias)
 
 
-IMPLEMENTATIONS = {
-    "cudnn": partial(_cudnn, benchmark=False),
-    "cudnn_benchmark": partial(_cudnn, benchmark=True),
-} | {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
+IMPLEMENTATIONS = (
+    {"cudnn": partial(_cudnn, benchmark=False), "cudnn_benchmark": partial(_cudnn, benchmark=True)}
+    | {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
+    | {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_TILES}
+)
 
 
 def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
