@@ -10,16 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels._activations import silu
 from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, runs_kernels
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
-# A tile of the two kernels: 16 elements for each thread of 8 warps.
+# Elements of a tile of the two kernels: 16 a thread where sums are kept (8 warps), 32 where not (4 warps).
 TILE_ELEMENTS = 4096
 # Channels of a tile that is read only (whole groups, as many as fit), and of one that is written (whole cache lines).
 MOMENTS_CHANNELS = 128
 APPLY_CHANNELS = 64
+# Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
+MOMENTS_PROGRAMS = 4
+APPLY_PROGRAMS = 5
 # Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
 MIN_CHUNKS = 64
 ROWS_PER_CHUNK = 1024
@@ -40,7 +44,7 @@ def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
 def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
     y = (x - mean) * scale + bias
     if SILU:
-        y = y * tl.sigmoid(y)
+        y = silu(y)
     return y
 
 
@@ -60,7 +64,7 @@ def _group_norm_kernel(
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
     centred = tl.where(mask, x - mean, 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred) / (HW * CG) + eps)
+    rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
     y = _normalised(x, mean, (weight * rstd)[None, :], bias[None, :], SILU)
     out = y_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :])
     tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
@@ -70,45 +74,46 @@ def _group_norm_kernel(
 def _chunk_moments_kernel(
     a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, chunks,
     G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
-    ROWS: tl.constexpr, CAT: tl.constexpr,
+    ROWS: tl.constexpr, UNROLL: tl.constexpr, CAT: tl.constexpr,
 ):  # fmt: skip
-    """Sums about a value of the group itself: their rounding error stays below (values summed) x 2^-24, as the
-    pivot's own distance from the mean is part of the variance; a pivot common to all values, such as 0, has no bound.
+    """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
+    the values, so rounding costs at most (rows of the chunk) x 2^-24 of the variance, whatever the mean.
     """
     chunk = tl.program_id(0)
     n = tl.program_id(2)
     column = tl.arange(0, BLOCK_C)
     channels = tl.program_id(1) * (GB * CG) + column
-    inside = (column < GB * CG) & (channels < C)
+    inside = ((column < GB * CG) & (channels < C))[None, :]
     first = chunk * rows_per_chunk
     last = tl.minimum(first + rows_per_chunk, HW)
-    rows = first + tl.arange(0, ROWS)
-    mask = (rows < last)[:, None] & inside[None, :]
-    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
-    pivot_row = first + tl.arange(0, 1)
-    pivot_channels = tl.program_id(1) * (GB * CG) + column // CG * CG
-    pivot = _load(a_ptr, b_ptr, n, pivot_row, pivot_channels, HW, C, CA, inside[None, :], CAT).to(tl.float32)
-    total = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
-    squares = tl.zeros([ROWS, BLOCK_C], dtype=tl.float32)
-    for _ in range(first, last, ROWS):
-        centred = tl.where(mask, x.to(tl.float32) - pivot, 0.0)
-        rows += ROWS  # the next tile is under way while this one is summed
-        mask = (rows < last)[:, None] & inside[None, :]
+    total = tl.zeros([ROWS // UNROLL, BLOCK_C], dtype=tl.float32)
+    squares = tl.zeros([ROWS // UNROLL, BLOCK_C], dtype=tl.float32)
+    for start in range(first, last, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        mask = (rows < last)[:, None] & inside
         x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
-        total += centred
-        squares += centred * centred
+        pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
+        tl.debug_barrier()  # or ptxas, to save registers, waits for one load before it issues the next
+        centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
+        centred = tl.reshape(centred, [UNROLL, ROWS // UNROLL, BLOCK_C])
+        total += tl.sum(centred, axis=0)  # within a thread
+        squares += tl.sum(centred * centred, axis=0)
 
+    pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT).to(tl.float32)
+    count = (last - first).to(tl.float32)
+    total = tl.sum(total, axis=0)[None, :] / count
+    channel_mean = pivot + total
+    channel_m2 = tl.sum(squares, axis=0)[None, :] - total * total * count
     slot = tl.arange(0, GBP)
-    belongs = slot[:, None] == (column // CG)[None, :]
-    group_total = tl.sum(tl.where(belongs, tl.sum(total, axis=0)[None, :], 0.0), axis=1)
-    group_squares = tl.sum(tl.where(belongs, tl.sum(squares, axis=0)[None, :], 0.0), axis=1)
-    group_pivot = tl.max(tl.where(belongs, pivot, float("-inf")), axis=1)
-    count = (last - first) * CG
+    belongs = (slot[:, None] == (column // CG)[None, :]) & inside
+    mean = tl.sum(tl.where(belongs, channel_mean, 0.0), axis=1) / CG
+    delta = channel_mean - mean[:, None]
+    m2 = tl.sum(tl.where(belongs, channel_m2 + delta * delta * count, 0.0), axis=1)
     groups = tl.program_id(1) * GB + slot
     valid = (slot < GB) & (groups < G)
     out = (n * G + groups) * chunks + chunk
-    tl.store(mean_ptr + out, group_pivot + group_total / count, mask=valid)
-    tl.store(m2_ptr + out, group_squares - group_total * (group_total / count), mask=valid)
+    tl.store(mean_ptr + out, mean, mask=valid)
+    tl.store(m2_ptr + out, m2, mask=valid)
 
 
 @jit
@@ -128,6 +133,7 @@ def _apply_kernel(
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    tl.debug_barrier()  # ptxas would sink these loads below the wait for the next ones
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
     chunk = tl.arange(0, CHUNKS)
@@ -140,19 +146,20 @@ def _apply_kernel(
     group_mean = tl.sum(chunk_mean * share, axis=1)
     delta = chunk_mean - group_mean[:, None]
     variance = tl.sum(chunk_m2 / (HW * CG) + delta * delta * share, axis=1)
-    group_rstd = 1.0 / tl.sqrt(variance + eps)
+    group_rstd = tl.rsqrt(variance + eps)
 
     belongs = groups[:, None] == (channels // CG)[None, :]
     mean = tl.sum(tl.where(belongs, group_mean[:, None], 0.0), axis=0)[None, :]
     scale = (weight * tl.sum(tl.where(belongs, group_rstd[:, None], 0.0), axis=0))[None, :]
     out = y_ptr + n.to(tl.int64) * HW * C
     for _ in range(first, last, ROWS):
-        y = _normalised(x.to(tl.float32), mean, scale, bias[None, :], SILU)
-        here, here_mask = rows, mask
+        here = out + (rows[:, None] * C + channels[None, :])
         rows += ROWS
-        mask = (rows < last)[:, None] & inside[None, :]
-        x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
-        tl.store(out + (here[:, None] * C + channels[None, :]), y.to(y_ptr.dtype.element_ty), mask=here_mask)
+        following_mask = (rows < last)[:, None] & inside[None, :]
+        following = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, following_mask, CAT)
+        y = _normalised(x.to(tl.float32), mean, scale, bias[None, :], SILU)
+        tl.store(here, y.to(y_ptr.dtype.element_ty), mask=mask)
+        x, mask = following, following_mask
 
 
 def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int) -> tuple[int, int, int, int]:
@@ -191,10 +198,9 @@ def launch_one_kernel(
     return y
 
 
-def _rows_per_program(x: Tensor, hw: int, tile_rows: int, columns: int, most: int) -> int:
-    """Whole tiles, so that about four programs reach each multiprocessor, but no more than `most` share the rows."""
-    wanted = triton.cdiv(4 * multiprocessors(x), columns * x.shape[0])
-    return tile_rows * triton.cdiv(hw, tile_rows * min(most, wanted))
+def _rows_per_program(hw: int, tile_rows: int, most: int) -> int:
+    """Whole tiles, such that no more than `most` programs share the rows."""
+    return tile_rows * triton.cdiv(hw, tile_rows * max(1, most))
 
 
 def launch_two_kernels(
@@ -202,27 +208,28 @@ def launch_two_kernels(
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     second, per_group = a if b is None else b, channels // num_groups
-    common = {"G": num_groups, "CG": per_group, "CAT": b is not None, "num_warps": 8}
+    common = {"G": num_groups, "CG": per_group, "CAT": b is not None}
 
     group_block = min(num_groups, max(1, MOMENTS_CHANNELS // per_group))
     block = next_power_of_2(group_block * per_group)
     tile_rows, columns = max(1, TILE_ELEMENTS // block), triton.cdiv(num_groups, group_block)
-    rows_per_chunk = _rows_per_program(a, hw, tile_rows, columns, max(MIN_CHUNKS, hw // ROWS_PER_CHUNK))
+    most = min(MOMENTS_PROGRAMS * multiprocessors(a) // (columns * batch), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK))
+    rows_per_chunk = _rows_per_program(hw, tile_rows, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
     mean = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
     _chunk_moments_kernel[(chunks, columns, batch)](
         a, second, mean[0], mean[1], hw, channels, channels_a, rows_per_chunk, chunks,
-        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, **common,
+        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, UNROLL=4, num_warps=8, **common,
     )  # fmt: skip
 
     block = min(APPLY_CHANNELS, next_power_of_2(channels))
     tile_rows, columns = TILE_ELEMENTS // block, triton.cdiv(channels, block)
-    rows = _rows_per_program(a, hw, tile_rows, columns, hw)
+    rows = _rows_per_program(hw, tile_rows, APPLY_PROGRAMS * multiprocessors(a) // (columns * batch))
     slots = block // per_group if block % per_group == 0 else (block - 2) // per_group + 2
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     _apply_kernel[(triton.cdiv(hw, rows), columns, batch)](
         a, second, weight, bias, y, mean[0], mean[1], hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
         BLOCK_C=block, ROWS=tile_rows, SLOTS=next_power_of_2(slots), CHUNKS=next_power_of_2(chunks), SILU=silu,
-        **common,
+        num_warps=4, **common,
     )  # fmt: skip
     return y
