@@ -25,7 +25,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 @jit
-def silu(x):
+def silu_in_kernel(x):
     """x * sigmoid(x) in fp32."""
     if FAST_MATH:
         return libdevice.fast_dividef(x, 1.0 + libdevice.fast_expf(-x))
@@ -42,7 +42,7 @@ def gelu(x):
 def activate_in_kernel(x, ACTIVATION: tl.constexpr):
     """The activation numbered in ACTIVATIONS, on an fp32 value."""
     if ACTIVATION == 1:
-        x = silu(x)
+        x = silu_in_kernel(x)
     elif ACTIVATION == 2:
         x = gelu(x)
     elif ACTIVATION == 3:

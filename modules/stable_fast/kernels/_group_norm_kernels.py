@@ -10,23 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels._activations import silu
-from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, runs_kernels
-from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._activations import silu_in_kernel
+from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, overlaps_launches, runs_kernels
+from modules.stable_fast.kernels._triton import gdc_launch_dependents, gdc_wait, jit, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
-# Elements of a tile of the two kernels: 16 a thread where sums are kept (8 warps), 32 where not (4 warps).
-TILE_ELEMENTS = 4096
-# Channels of a tile that is read only (whole groups, as many as fit), and of one that is written (whole cache lines).
-MOMENTS_CHANNELS = 128
-APPLY_CHANNELS = 64
+# Elements of a tile of the kernel that reads, by 8 warps, and of the one that also writes, by 4 warps; both have four
+# 16-byte loads a thread under way. Channels: whole groups, as many as fit, and whole cache lines.
+MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
+APPLY_TILE, APPLY_CHANNELS = 4096, 64
 # Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
-MOMENTS_PROGRAMS = 4
-APPLY_PROGRAMS = 5
+MOMENTS_RESIDENT, APPLY_RESIDENT = 4, 5
 # Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
-MIN_CHUNKS = 64
-ROWS_PER_CHUNK = 1024
+MIN_CHUNKS, ROWS_PER_CHUNK = 64, 1024
 
 
 @jit
@@ -44,7 +41,7 @@ def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
 def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
     y = (x - mean) * scale + bias
     if SILU:
-        y = silu(y)
+        y = silu_in_kernel(y)
     return y
 
 
@@ -58,14 +55,15 @@ def _group_norm_kernel(
     channels = tl.program_id(0) * CG + column
     rows = tl.arange(0, ROWS)
     mask = (rows < HW)[:, None] & (column < CG)[None, :]
-    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
-    # Read before the sums' barriers, to arrive while they are computed.
-    weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0).to(tl.float32)
+    weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
+    bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
+    tl.debug_barrier()  # or ptxas waits for some of these loads before it issues the others
+    x = x.to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
     centred = tl.where(mask, x - mean, 0.0)
     rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
-    y = _normalised(x, mean, (weight * rstd)[None, :], bias[None, :], SILU)
+    y = _normalised(x, mean, (weight.to(tl.float32) * rstd)[None, :], bias.to(tl.float32)[None, :], SILU)
     out = y_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :])
     tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -74,7 +72,7 @@ def _group_norm_kernel(
 def _chunk_moments_kernel(
     a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, chunks,
     G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
-    ROWS: tl.constexpr, UNROLL: tl.constexpr, CAT: tl.constexpr,
+    ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
     the values, so rounding costs at most (rows of the chunk) x 2^-24 of the variance, whatever the mean.
@@ -86,8 +84,8 @@ def _chunk_moments_kernel(
     inside = ((column < GB * CG) & (channels < C))[None, :]
     first = chunk * rows_per_chunk
     last = tl.minimum(first + rows_per_chunk, HW)
-    total = tl.zeros([ROWS // UNROLL, BLOCK_C], dtype=tl.float32)
-    squares = tl.zeros([ROWS // UNROLL, BLOCK_C], dtype=tl.float32)
+    total = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
+    squares = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS)
         mask = (rows < last)[:, None] & inside
@@ -95,9 +93,11 @@ def _chunk_moments_kernel(
         pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
         tl.debug_barrier()  # or ptxas, to save registers, waits for one load before it issues the next
         centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
-        centred = tl.reshape(centred, [UNROLL, ROWS // UNROLL, BLOCK_C])
-        total += tl.sum(centred, axis=0)  # within a thread
+        centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # a thread's four loads are summed at once
+        total += tl.sum(centred, axis=0)
         squares += tl.sum(centred * centred, axis=0)
+    if OVERLAP:
+        gdc_launch_dependents()
 
     pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT).to(tl.float32)
     count = (last - first).to(tl.float32)
@@ -120,7 +120,7 @@ def _chunk_moments_kernel(
 def _apply_kernel(
     a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, rows_per_program,
     G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
-    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
+    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(2)
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -133,7 +133,10 @@ def _apply_kernel(
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
-    tl.debug_barrier()  # ptxas would sink these loads below the wait for the next ones
+    if OVERLAP:
+        gdc_wait()  # for the chunks' moments; all above was there before they were begun
+    else:
+        tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
     chunk = tl.arange(0, CHUNKS)
@@ -198,9 +201,11 @@ def launch_one_kernel(
     return y
 
 
-def _rows_per_program(hw: int, tile_rows: int, most: int) -> int:
-    """Whole tiles, such that no more than `most` programs share the rows."""
-    return tile_rows * triton.cdiv(hw, tile_rows * max(1, most))
+def _rows_per_program(x: Tensor, columns: int, tile_rows: int, resident: int, most: int) -> int:
+    """Whole tiles, for one wave of programs of which at most `most` share a column of one sample."""
+    batch, _, height, width = x.shape
+    programs = min(most, max(1, resident * multiprocessors(x) // (columns * batch)))
+    return tile_rows * triton.cdiv(height * width, tile_rows * programs)
 
 
 def launch_two_kernels(
@@ -208,28 +213,27 @@ def launch_two_kernels(
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     second, per_group = a if b is None else b, channels // num_groups
-    common = {"G": num_groups, "CG": per_group, "CAT": b is not None}
+    common = {"G": num_groups, "CG": per_group, "CAT": b is not None, "OVERLAP": overlaps_launches(a)}
 
     group_block = min(num_groups, max(1, MOMENTS_CHANNELS // per_group))
-    block = next_power_of_2(group_block * per_group)
-    tile_rows, columns = max(1, TILE_ELEMENTS // block), triton.cdiv(num_groups, group_block)
-    most = min(MOMENTS_PROGRAMS * multiprocessors(a) // (columns * batch), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK))
-    rows_per_chunk = _rows_per_program(hw, tile_rows, most)
+    block, columns = next_power_of_2(group_block * per_group), triton.cdiv(num_groups, group_block)
+    tile_rows, most = max(4, MOMENTS_TILE // block), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK)
+    rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
-    mean = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
+    mean, m2 = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
     _chunk_moments_kernel[(chunks, columns, batch)](
-        a, second, mean[0], mean[1], hw, channels, channels_a, rows_per_chunk, chunks,
-        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, UNROLL=4, num_warps=8, **common,
+        a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, chunks,
+        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
     )  # fmt: skip
 
     block = min(APPLY_CHANNELS, next_power_of_2(channels))
-    tile_rows, columns = TILE_ELEMENTS // block, triton.cdiv(channels, block)
-    rows = _rows_per_program(hw, tile_rows, APPLY_PROGRAMS * multiprocessors(a) // (columns * batch))
+    tile_rows, columns = APPLY_TILE // block, triton.cdiv(channels, block)
+    rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
     slots = block // per_group if block % per_group == 0 else (block - 2) // per_group + 2
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     _apply_kernel[(triton.cdiv(hw, rows), columns, batch)](
-        a, second, weight, bias, y, mean[0], mean[1], hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
+        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
         BLOCK_C=block, ROWS=tile_rows, SLOTS=next_power_of_2(slots), CHUNKS=next_power_of_2(chunks), SILU=silu,
-        num_warps=4, **common,
+        num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y
