@@ -57,9 +57,8 @@ def _group_norm_kernel(
     mask = (rows < HW)[:, None] & (column < CG)[None, :]
     weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
-    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
-    tl.debug_barrier()  # or ptxas waits for some of these loads before it issues the others
-    x = x.to(tl.float32)
+    tl.debug_barrier()  # or ptxas asks for these only when x has arrived
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
     centred = tl.where(mask, x - mean, 0.0)
     rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
