@@ -74,7 +74,7 @@ def _chunk_moments_kernel(
     ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
-    the values, so rounding costs at most (rows of the chunk) x 2^-24 of the variance, whatever the mean.
+    the values, so rounding costs some (rows of the chunk) x 2^-24 of the variance at worst, whatever the mean.
     """
     chunk = tl.program_id(0)
     n = tl.program_id(2)
