@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._activations import silu_in_kernel
 from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, overlaps_launches, runs_kernels
-from modules.stable_fast.kernels._triton import gdc_launch_dependents, gdc_wait, jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._triton import cuda, jit, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
@@ -96,7 +96,7 @@ def _chunk_moments_kernel(
         total += tl.sum(centred, axis=0)
         squares += tl.sum(centred * centred, axis=0)
     if OVERLAP:
-        gdc_launch_dependents()
+        cuda.gdc_launch_dependents()
 
     pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT).to(tl.float32)
     count = (last - first).to(tl.float32)
@@ -133,7 +133,7 @@ def _apply_kernel(
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     if OVERLAP:
-        gdc_wait()  # for the chunks' moments; all above was there before they were begun
+        cuda.gdc_wait()  # for the chunks' moments; all above was there before they were begun
     else:
         tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
 

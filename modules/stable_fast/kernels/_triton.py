@@ -10,8 +10,7 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
-    from triton.language.extra import libdevice
-    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+    from triton.language.extra import cuda, libdevice
     from triton.runtime.errors import OutOfResources
 
     HAS_TRITON = True
@@ -19,7 +18,7 @@ try:
 except ImportError:  # Windows without triton-windows, macOS, CPU-only installs: the reference path is used
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
-    libdevice = gdc_launch_dependents = gdc_wait = None  # type: ignore[assignment]
+    cuda = libdevice = None  # type: ignore[assignment]
     HAS_TRITON = False
 
     class OutOfResources(Exception):  # type: ignore[no-redef]
@@ -48,8 +47,7 @@ __all__ = [
     "INTERPRETED",
     "TRITON_VERSION",
     "OutOfResources",
-    "gdc_launch_dependents",
-    "gdc_wait",
+    "cuda",
     "jit",
     "libdevice",
     "next_power_of_2",
