@@ -101,6 +101,7 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     monkeypatch.setattr(group_norm, "_apply_kernel", _Recorder(group_norm._apply_kernel, seen))
     monkeypatch.setattr(group_norm, "MOMENTS_TILE", 1024)
     monkeypatch.setattr(group_norm, "APPLY_TILE", 1024)
+    monkeypatch.setattr(group_norm, "MERGE_TILE", 16)
     monkeypatch.setattr(group_norm, "multiprocessors", lambda _: 2)
     make = Maker(device, torch.float32)
     x, weight, bias = make.image(2, 72, 25, 13), make.rows(72), make.rows(72)
@@ -109,7 +110,12 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     y = group_norm.launch_two_kernels(a, b, weight, bias, 6, 1e-5, False)
     (args, options), hw = seen[0], 25 * 13
     rows_per_chunk, chunks, rows_per_program = args[11:14]
-    assert chunks > 1 and hw % rows_per_chunk and rows_per_chunk > 1024 // 128
+    assert (
+        chunks > options["CHUNKS"] > 1
+        and chunks % options["CHUNKS"]
+        and hw % rows_per_chunk
+        and rows_per_chunk > 1024 // 128
+    )
     assert rows_per_program > options["ROWS"] and hw % rows_per_program % options["ROWS"]
     dx, dw, db = doubled(x, weight, bias)
     assert_near(y, F.group_norm(dx, 6, dw, db, 1e-5))

@@ -21,9 +21,11 @@ ONE_TILE_ELEMENTS = 32768
 MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
 APPLY_TILE, APPLY_CHANNELS = 4096, 64
 # Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
-MOMENTS_RESIDENT, APPLY_RESIDENT = 4, 5
+MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
 # Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
-MIN_CHUNKS, ROWS_PER_CHUNK = 64, 1024
+MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
+# Chunks times groups it reads at a time: 4 a thread.
+MERGE_TILE = 512
 
 
 @jit
@@ -138,17 +140,22 @@ def _apply_kernel(
         tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
-    chunk = tl.arange(0, CHUNKS)
-    moments = (n * G + groups)[:, None] * chunks + chunk[None, :]
-    valid = (groups < G)[:, None] & (chunk < chunks)[None, :]
-    chunk_mean = tl.load(mean_ptr + moments, mask=valid, other=0.0)
-    chunk_m2 = tl.load(m2_ptr + moments, mask=valid, other=0.0)
-    share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32) / HW
-    share = tl.where(valid, share[None, :], 0.0)
-    group_mean = tl.sum(chunk_mean * share, axis=1)
-    delta = chunk_mean - group_mean[:, None]
-    variance = tl.sum(chunk_m2 / (HW * CG) + delta * delta * share, axis=1)
-    group_rstd = tl.rsqrt(variance + eps)
+    moments = ((n * G + groups) * chunks)[:, None]
+    pivot = tl.load(mean_ptr + moments, mask=(groups < G)[:, None], other=0.0)
+    shift = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    for start in range(0, chunks, CHUNKS):
+        chunk = start + tl.arange(0, CHUNKS)
+        valid = (groups < G)[:, None] & (chunk < chunks)[None, :]
+        chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=valid, other=0.0)
+        chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=valid, other=0.0)
+        share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32)[None, :] / HW
+        delta = tl.where(valid, chunk_mean - pivot, 0.0)
+        shift += delta * share
+        squares += delta * delta * share + chunk_m2 / (HW * CG)
+    group_shift = tl.sum(shift, axis=1)
+    group_mean = tl.sum(pivot, axis=1) + group_shift
+    group_rstd = tl.rsqrt(tl.sum(squares, axis=1) - group_shift * group_shift + eps)
 
     belongs = groups[:, None] == (channels // CG)[None, :]
     mean = tl.sum(tl.where(belongs, group_mean[:, None], 0.0), axis=0)[None, :]
@@ -228,11 +235,11 @@ def launch_two_kernels(
     block = min(APPLY_CHANNELS, next_power_of_2(channels))
     tile_rows, columns = APPLY_TILE // block, triton.cdiv(channels, block)
     rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
-    slots = block // per_group if block % per_group == 0 else (block - 2) // per_group + 2
+    slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     _apply_kernel[(triton.cdiv(hw, rows), columns, batch)](
         a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
-        BLOCK_C=block, ROWS=tile_rows, SLOTS=next_power_of_2(slots), CHUNKS=next_power_of_2(chunks), SILU=silu,
+        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(MERGE_TILE // slots, next_power_of_2(chunks)), SILU=silu,
         num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y
