@@ -7,12 +7,18 @@ import torch
 import torch.nn.functional as F
 
 from modules.stable_fast.kernels import _group_norm_kernels as group_norm
+from modules.stable_fast.kernels import group_norm_silu
+from modules.stable_fast.kernels._dispatch import Choices
 from modules.stable_fast.kernels.layer_norm import launch_layer_norm
 from tests.stable_fast.kernel_device import Maker, assert_near, doubled, in_dtypes, on_devices
 
 LAUNCHES = [group_norm.launch_one_kernel, group_norm.launch_two_kernels]
-# batch, channels, height, width, groups: UNet ratios, a group of 10 channels, odd channels, odd sizes, one group.
-SHAPES = [(2, 40, 8, 8, 4), (1, 60, 5, 7, 2), (8, 15, 3, 3, 3), (3, 24, 16, 4, 1), (2, 64, 2, 2, 32)]
+# batch, channels, height, width, groups: UNet ratios, a group of 10 channels, odd channels, odd sizes, one group;
+# groups across the second kernel's blocks of 64 channels, larger than the first one's 128, and the VAE's small ones.
+SHAPES = [
+    (2, 40, 8, 8, 4), (1, 60, 5, 7, 2), (8, 15, 3, 3, 3), (3, 24, 16, 4, 1), (2, 64, 2, 2, 32),
+    (1, 320, 5, 4, 32), (2, 300, 3, 5, 2), (1, 128, 9, 7, 32),
+]  # fmt: skip
 
 
 @on_devices
@@ -32,7 +38,7 @@ def test_group_norm_silu(launch, shape, dtype, device):
 @on_devices
 @in_dtypes
 @pytest.mark.parametrize("launch", LAUNCHES)
-@pytest.mark.parametrize("split", [20, 26])  # at the seam of two groups, and inside one
+@pytest.mark.parametrize("split", [20, 26, 33])  # at the seam of two groups, inside one, inside 16 bytes
 def test_group_norm_of_a_virtual_concatenation(launch, split, dtype, device):
     make = Maker(device, dtype)
     a, b = make.image(2, split, 6, 5), make.image(2, 40 - split, 6, 5)
@@ -40,6 +46,19 @@ def test_group_norm_of_a_virtual_concatenation(launch, split, dtype, device):
     y = launch(a, b, weight, bias, 4, 1e-6, False)
     da, db, dw, dbias = doubled(a, b, weight, bias)
     assert_near(y, F.group_norm(torch.cat((da, db), 1), 4, dw, dbias, 1e-6))
+
+
+@on_devices
+@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize("channels_a", [320, 640])
+def test_unet_concatenation_of_groups_of_30_channels(launch, channels_a, device):
+    """Neither 320 nor 640 is a multiple of 30: a group has channels on both sides of the border."""
+    make = Maker(device, torch.float16)
+    a, b = make.image(1, channels_a, 4, 3), make.image(1, 960 - channels_a, 4, 3)
+    weight, bias = make.rows(960), make.rows(960)
+    y = launch(a, b, weight, bias, 32, 1e-5, True)
+    da, db, dw, dbias = doubled(a, b, weight, bias)
+    assert_near(y, F.silu(F.group_norm(torch.cat((da, db), 1), 32, dw, dbias, 1e-5)))
 
 
 @on_devices
@@ -54,39 +73,80 @@ def test_a_large_mean_costs_no_precision(launch, device):
 
 
 @on_devices
-def test_many_rows_take_the_looping_branch(device, monkeypatch):
-    monkeypatch.setattr(group_norm, "ONE_TILE_ELEMENTS", 1024)
-    assert not group_norm.one_kernel_is_single_tile(33 * 33, 6)
-    assert group_norm.one_kernel_is_single_tile(16, 6)
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_the_pivot_may_be_an_outlier(launch, device):
+    """The first pixel, about which the sums are taken, lies a thousand deviations away from all others."""
     make = Maker(device, torch.float32)
-    x, weight, bias = make.image(2, 12, 33, 33), make.rows(12), make.rows(12)
-    y = group_norm.launch_one_kernel(x, None, weight, bias, 2, 1e-5, True)
-    dx, dw, db = doubled(x, weight, bias)
-    assert_near(y, F.silu(F.group_norm(dx, 2, dw, db, 1e-5)))
+    x = make.image(1, 8, 40, 40)
+    x[:, :, 0, 0] += 1000.0
+    ones = torch.ones(8, device=device)
+    y = launch(x, None, ones, 0 * ones, 2, 1e-5, False)
+    assert_near(y, F.group_norm(x.double(), 2), slack=20)
 
 
 @on_devices
-def test_two_kernels_merge_several_chunks(device, monkeypatch):
-    seen = []
-    kernel = group_norm._apply_kernel
-    monkeypatch.setattr(group_norm, "_apply_kernel", _Recorder(kernel, seen))
+def test_one_kernel_refuses_groups_that_do_not_fit(device):
     make = Maker(device, torch.float32)
-    x, weight, bias = make.image(1, 64, 40, 25), make.rows(64), make.rows(64)
-    y = group_norm.launch_two_kernels(x, None, weight, bias, 2, 1e-5, False)
-    assert seen[0][12] > 1  # chunks
+    x, ones = make.image(1, 2, 130, 130), torch.ones(2, device=device)
+    assert group_norm.padded_group(130 * 130, 2) == 65536
+    with pytest.raises(AssertionError, match="does not fit"):
+        group_norm.launch_one_kernel(x, None, ones, ones, 1, 1e-5, False)
+
+
+@on_devices
+@pytest.mark.parametrize("cat", [False, True])
+def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
+    """An uneven last chunk, and in both kernels programs that go through several tiles, the last one uneven."""
+    seen = []
+    monkeypatch.setattr(group_norm, "_apply_kernel", _Recorder(group_norm._apply_kernel, seen))
+    monkeypatch.setattr(group_norm, "MOMENTS_TILE", 1024)
+    monkeypatch.setattr(group_norm, "APPLY_TILE", 1024)
+    monkeypatch.setattr(group_norm, "MERGE_TILE", 16)
+    monkeypatch.setattr(group_norm, "multiprocessors", lambda _: 2)
+    make = Maker(device, torch.float32)
+    x, weight, bias = make.image(2, 72, 25, 13), make.rows(72), make.rows(72)
+    a, b = (x[:, :50], x[:, 50:]) if cat else (x, None)
+    a, b = (None if part is None else part.contiguous(memory_format=torch.channels_last) for part in (a, b))
+    y = group_norm.launch_two_kernels(a, b, weight, bias, 6, 1e-5, False)
+    (args, options), hw = seen[0], 25 * 13
+    rows_per_chunk, chunks, rows_per_program = args[11:14]
+    assert (
+        chunks > options["CHUNKS"] > 1
+        and chunks % options["CHUNKS"]
+        and hw % rows_per_chunk
+        and rows_per_chunk > 1024 // 128
+    )
+    assert rows_per_program > options["ROWS"] and hw % rows_per_program % options["ROWS"]
     dx, dw, db = doubled(x, weight, bias)
-    assert_near(y, F.group_norm(dx, 2, dw, db, 1e-5))
+    assert_near(y, F.group_norm(dx, 6, dw, db, 1e-5))
+
+
+@pytest.mark.parametrize("tuned", ["one_kernel", "two_kernels", "gone"])
+@pytest.mark.parametrize("size", [8, 64, 256])
+def test_the_op_never_picks_one_kernel_where_it_does_not_fit(tuned, size, monkeypatch):
+    """A table made by another version may name it."""
+    picked = []
+    monkeypatch.setattr(group_norm_silu, "run", lambda *args: picked.append(args))
+    x, ones = torch.empty(1, 64, size, size), torch.ones(64)
+    group_norm_silu._dispatch(x, None, ones, ones, 32, 1e-5, True)
+    op, key, implementations, default, args = picked[0]
+    choices = Choices()
+    choices.chosen[op, key] = tuned
+    name = choices.pick(op, key, implementations, default, args)
+    allowed = ("one_kernel", "two_kernels") if size <= 64 else ("two_kernels",)
+    assert default == allowed[0]
+    assert name == (tuned if tuned in allowed else default)
 
 
 class _Recorder:
-    """Notes the positional arguments of a launch and passes it on."""
+    """Notes the arguments of a launch and passes it on."""
 
     def __init__(self, kernel, seen):
         self._kernel, self._seen = kernel, seen
 
     def __getitem__(self, grid):
         def launch(*args, **options):
-            self._seen.append(args)
+            self._seen.append((args, options))
             return self._kernel[grid](*args, **options)
 
         return launch

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._triton import jit, tl
+from modules.stable_fast.kernels._triton import FAST_MATH, jit, libdevice, tl
 
 # The numbers are what the kernels' ACTIVATION constant means.
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3}
@@ -22,6 +22,14 @@ def activate(x: Tensor, activation: str) -> Tensor:
     if activation == "quick_gelu":
         return x * torch.sigmoid(1.702 * x)
     raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+@jit
+def silu_in_kernel(x):
+    """x * sigmoid(x) in fp32."""
+    if FAST_MATH:
+        return libdevice.fast_dividef(x, 1.0 + libdevice.fast_expf(-x))
+    return x * tl.sigmoid(x)
 
 
 @jit
@@ -45,7 +53,7 @@ def gelu(x):
 def activate_in_kernel(x, ACTIVATION: tl.constexpr):
     """The activation numbered in ACTIVATIONS, on an fp32 value."""
     if ACTIVATION == 1:
-        x = x * tl.sigmoid(x)
+        x = silu_in_kernel(x)
     elif ACTIVATION == 2:
         x = gelu(x)
     elif ACTIVATION == 3:

@@ -109,6 +109,11 @@ def is_hopper(x: Tensor) -> bool:
     return x.is_cuda and _capability(x.device.index)[0] == 9
 
 
+def overlaps_launches(x: Tensor) -> bool:
+    """True where a kernel may start while the one before it ends and wait for its results (programmatic launch)."""
+    return x.is_cuda and torch.version.hip is None and _capability(x.device.index) >= (9, 0)
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

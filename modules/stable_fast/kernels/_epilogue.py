@@ -75,9 +75,10 @@ def _geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = offset < elements
     source = (offset // I).to(tl.int64) * (2 * I) + offset % I
-    value = tl.load(h_ptr + source, mask=mask).to(tl.float32)
+    value = tl.load(h_ptr + source, mask=mask)
+    tl.debug_barrier()  # or ptxas asks for the values only when it has the gates' erf
     gate = tl.load(h_ptr + source + I, mask=mask).to(tl.float32)
-    tl.store(y_ptr + offset, (value * gelu(gate)).to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + offset, (value.to(tl.float32) * gelu(gate)).to(y_ptr.dtype.element_ty), mask=mask)
 
 
 def launch_geglu(h: Tensor) -> Tensor:

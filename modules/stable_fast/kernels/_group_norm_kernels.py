@@ -1,8 +1,8 @@
 """Triton kernels and launchers of GroupNorm(+SiLU) on NHWC memory, over one tensor or two read as their concatenation.
 
-Statistics are fp32 means and centred sums of squares merged pairwise (Chan), so a large mean costs no precision.
-`launch_one_kernel`: a program owns whole groups, reads them twice (or once, when they fit in registers).
-`launch_two_kernels`: statistics of row chunks first, then every program merges them and normalises its own tile.
+`launch_one_kernel`: a program keeps one group of one sample in registers; for small pictures.
+`launch_two_kernels`: means and centred sums of squares of row chunks first, then every program merges those it needs
+and normalises its rows. Tiles are [rows, channels], so that memory is read 16 bytes at a time whatever a group's size.
 """
 
 from __future__ import annotations
@@ -10,151 +10,165 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, runs_kernels
-from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._activations import silu_in_kernel
+from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, overlaps_launches, runs_kernels
+from modules.stable_fast.kernels._triton import cuda, jit, next_power_of_2, tl, triton
 
-MAX_CHUNKS = 64
-# Elements of one group that still fit in one program's registers (16 warps x 32 threads x 128 halves).
+# Elements of one group, padded to powers of two, that fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
+# Elements of a tile of the kernel that reads, by 8 warps, and of the one that also writes, by 4 warps; both have four
+# 16-byte loads a thread under way. Channels: whole groups, as many as fit, and whole cache lines.
+MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
+APPLY_TILE, APPLY_CHANNELS = 4096, 64
+# Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
+MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
+# Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
+MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
+# Chunks times groups it reads at a time: 4 a thread.
+MERGE_TILE = 512
 
 
 @jit
-def _load_tile(a_ptr, b_ptr, n, rows, groups, HW, C, CA, mask, CG: tl.constexpr, CGP: tl.constexpr, CAT: tl.constexpr):
-    """[rows, groups, CGP] values in fp32; channels below CA come from a, the others from b."""
-    channel = groups[:, None] * CG + tl.arange(0, CGP)[None, :]
+def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
+    """[rows, channels] of sample n in the tensors' type; channels below CA come from a, the others from b."""
     if CAT:
-        base = n.to(tl.int64) * HW
-        in_a = (channel < CA)[None, :, :]
-        a = tl.load(a_ptr + base * CA + rows[:, None, None] * CA + channel[None, :, :], mask=mask & in_a, other=0.0)
-        cb = C - CA
-        shifted = channel[None, :, :] - CA
-        b = tl.load(b_ptr + base * cb + rows[:, None, None] * cb + shifted, mask=mask & (shifted >= 0), other=0.0)
-        return tl.where(in_a, a, b).to(tl.float32)
-    base = n.to(tl.int64) * HW * C
-    return tl.load(a_ptr + base + rows[:, None, None] * C + channel[None, :, :], mask=mask, other=0.0).to(tl.float32)
+        CB = C - CA
+        a = a_ptr + n.to(tl.int64) * HW * CA + (rows[:, None] * CA + channels[None, :])
+        b = b_ptr + n.to(tl.int64) * HW * CB + (rows[:, None] * CB + (channels - CA)[None, :])
+        return tl.load(tl.where((channels < CA)[None, :], a, b), mask=mask, other=0.0)
+    return tl.load(a_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :]), mask=mask, other=0.0)
 
 
 @jit
-def _tile_mask(rows, groups, last_row, G: tl.constexpr, CG: tl.constexpr, CGP: tl.constexpr):
-    in_group = (tl.arange(0, CGP) < CG)[None, None, :]
-    return (rows < last_row)[:, None, None] & (groups < G)[None, :, None] & in_group
-
-
-@jit
-def _tile_moments(x, mask, count):
-    """Mean and centred sum of squares of each group in a [rows, groups, CGP] tile holding `count` values a group."""
-    mean = tl.sum(tl.sum(x, axis=0), axis=1) / count
-    centred = tl.where(mask, x - mean[None, :, None], 0.0)
-    return mean, tl.sum(tl.sum(centred * centred, axis=0), axis=1)
-
-
-@jit
-def _normalise_and_store(
-    y_ptr, w_ptr, bias_ptr, x, mean, rstd, n, rows, groups, HW, C, mask,
-    G: tl.constexpr, CG: tl.constexpr, CGP: tl.constexpr, SILU: tl.constexpr,
-):  # fmt: skip
-    channel = groups[:, None] * CG + tl.arange(0, CGP)[None, :]
-    valid = (groups < G)[:, None] & (tl.arange(0, CGP) < CG)[None, :]
-    scale = tl.load(w_ptr + channel, mask=valid, other=0.0).to(tl.float32) * rstd[:, None]
-    bias = tl.load(bias_ptr + channel, mask=valid, other=0.0).to(tl.float32)
-    y = (x - mean[None, :, None]) * scale[None, :, :] + bias[None, :, :]
+def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
+    y = (x - mean) * scale + bias
     if SILU:
-        y = y * tl.sigmoid(y)
-    out = y_ptr + n.to(tl.int64) * HW * C + rows[:, None, None] * C + channel[None, :, :]
-    tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
+        y = silu_in_kernel(y)
+    return y
 
 
 @jit
 def _group_norm_kernel(
     a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, HW, C, CA, eps,
-    G: tl.constexpr, CG: tl.constexpr, CGP: tl.constexpr, GB: tl.constexpr, ROWS: tl.constexpr,
-    SINGLE: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
+    CG: tl.constexpr, CGP: tl.constexpr, ROWS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1)
-    groups = tl.program_id(0) * GB + tl.arange(0, GB)
+    column = tl.arange(0, CGP)
+    channels = tl.program_id(0) * CG + column
     rows = tl.arange(0, ROWS)
-    if SINGLE:
-        mask = _tile_mask(rows, groups, HW, G, CG, CGP)
-        x = _load_tile(a_ptr, b_ptr, n, rows, groups, HW, C, CA, mask, CG, CGP, CAT)
-        mean, m2 = _tile_moments(x, mask, HW * CG * 1.0)
-        rstd = 1.0 / tl.sqrt(m2 / (HW * CG) + eps)
-        _normalise_and_store(
-            y_ptr, w_ptr, bias_ptr, x, mean, rstd, n, rows, groups, HW, C, mask, G, CG, CGP, SILU
-        )  # fmt: skip
-    else:
-        mean = tl.zeros([GB], dtype=tl.float32)
-        m2 = tl.zeros([GB], dtype=tl.float32)
-        for start in range(0, HW, ROWS):
-            mask = _tile_mask(start + rows, groups, HW, G, CG, CGP)
-            x = _load_tile(a_ptr, b_ptr, n, start + rows, groups, HW, C, CA, mask, CG, CGP, CAT)
-            count = tl.minimum(HW - start, ROWS) * CG * 1.0
-            before = start * CG * 1.0
-            tile_mean, tile_m2 = _tile_moments(x, mask, count)
-            delta = tile_mean - mean
-            mean += delta * (count / (before + count))
-            m2 += tile_m2 + delta * delta * (before * count / (before + count))
-        rstd = 1.0 / tl.sqrt(m2 / (HW * CG) + eps)
-        for start in range(0, HW, ROWS):
-            mask = _tile_mask(start + rows, groups, HW, G, CG, CGP)
-            x = _load_tile(a_ptr, b_ptr, n, start + rows, groups, HW, C, CA, mask, CG, CGP, CAT)
-            _normalise_and_store(
-                y_ptr, w_ptr, bias_ptr, x, mean, rstd, n, start + rows, groups, HW, C, mask, G, CG, CGP, SILU
-            )  # fmt: skip
+    mask = (rows < HW)[:, None] & (column < CG)[None, :]
+    weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
+    bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
+    tl.debug_barrier()  # or ptxas asks for these only when x has arrived
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
+    mean = tl.sum(x) / (HW * CG)
+    centred = tl.where(mask, x - mean, 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
+    y = _normalised(x, mean, (weight.to(tl.float32) * rstd)[None, :], bias.to(tl.float32)[None, :], SILU)
+    out = y_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :])
+    tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
 def _chunk_moments_kernel(
     a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, chunks,
-    G: tl.constexpr, CG: tl.constexpr, CGP: tl.constexpr, GB: tl.constexpr, ROWS: tl.constexpr, CAT: tl.constexpr,
+    G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
+    ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
+    the values, so rounding costs some (rows of the chunk) x 2^-24 of the variance at worst, whatever the mean.
+    """
     chunk = tl.program_id(0)
     n = tl.program_id(2)
-    groups = tl.program_id(1) * GB + tl.arange(0, GB)
+    column = tl.arange(0, BLOCK_C)
+    channels = tl.program_id(1) * (GB * CG) + column
+    inside = ((column < GB * CG) & (channels < C))[None, :]
     first = chunk * rows_per_chunk
     last = tl.minimum(first + rows_per_chunk, HW)
-    mean = tl.zeros([GB], dtype=tl.float32)
-    m2 = tl.zeros([GB], dtype=tl.float32)
+    total = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
+    squares = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS)
-        mask = _tile_mask(rows, groups, last, G, CG, CGP)
-        x = _load_tile(a_ptr, b_ptr, n, rows, groups, HW, C, CA, mask, CG, CGP, CAT)
-        count = tl.minimum(last - start, ROWS) * CG * 1.0
-        before = (start - first) * CG * 1.0
-        tile_mean, tile_m2 = _tile_moments(x, mask, count)
-        delta = tile_mean - mean
-        mean += delta * (count / (before + count))
-        m2 += tile_m2 + delta * delta * (before * count / (before + count))
+        mask = (rows < last)[:, None] & inside
+        x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
+        pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
+        tl.debug_barrier()  # or ptxas, to save registers, waits for one load before it issues the next
+        centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
+        centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # a thread's four loads are summed at once
+        total += tl.sum(centred, axis=0)
+        squares += tl.sum(centred * centred, axis=0)
+    if OVERLAP:
+        cuda.gdc_launch_dependents()
+
+    pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT).to(tl.float32)
+    count = (last - first).to(tl.float32)
+    total = tl.sum(total, axis=0)[None, :] / count
+    channel_mean = pivot + total
+    channel_m2 = tl.sum(squares, axis=0)[None, :] - total * total * count
+    slot = tl.arange(0, GBP)
+    belongs = (slot[:, None] == (column // CG)[None, :]) & inside
+    mean = tl.sum(tl.where(belongs, channel_mean, 0.0), axis=1) / CG
+    delta = channel_mean - mean[:, None]
+    m2 = tl.sum(tl.where(belongs, channel_m2 + delta * delta * count, 0.0), axis=1)
+    groups = tl.program_id(1) * GB + slot
+    valid = (slot < GB) & (groups < G)
     out = (n * G + groups) * chunks + chunk
-    tl.store(mean_ptr + out, mean, mask=groups < G)
-    tl.store(m2_ptr + out, m2, mask=groups < G)
+    tl.store(mean_ptr + out, mean, mask=valid)
+    tl.store(m2_ptr + out, m2, mask=valid)
 
 
 @jit
 def _apply_kernel(
-    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks,
-    G: tl.constexpr, CG: tl.constexpr, CGP: tl.constexpr, GB: tl.constexpr, ROWS: tl.constexpr,
-    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
+    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, rows_per_program,
+    G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
+    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(2)
-    groups = tl.program_id(1) * GB + tl.arange(0, GB)
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mask = _tile_mask(rows, groups, HW, G, CG, CGP)
-    x = _load_tile(a_ptr, b_ptr, n, rows, groups, HW, C, CA, mask, CG, CGP, CAT)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channels < C
+    # From the end: what the first kernel read last may still be in the L2 cache.
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * rows_per_program
+    last = tl.minimum(first + rows_per_program, HW)
+    rows = first + tl.arange(0, ROWS)
+    mask = (rows < last)[:, None] & inside[None, :]
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
+    weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    if OVERLAP:
+        cuda.gdc_wait()  # for the chunks' moments; all above was there before they were begun
+    else:
+        tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
 
-    chunk = tl.arange(0, CHUNKS)
-    moments = (n * G + groups)[:, None] * chunks + chunk[None, :]
-    valid = (groups < G)[:, None] & (chunk < chunks)[None, :]
-    chunk_mean = tl.load(mean_ptr + moments, mask=valid, other=0.0)
-    chunk_m2 = tl.load(m2_ptr + moments, mask=valid, other=0.0)
-    share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32) / HW
-    share = tl.where(valid, share[None, :], 0.0)
-    mean = tl.sum(chunk_mean * share, axis=1)
-    delta = chunk_mean - mean[:, None]
-    variance = tl.sum(chunk_m2, axis=1) / (HW * CG) + tl.sum(delta * delta * share, axis=1)
-    rstd = 1.0 / tl.sqrt(variance + eps)
-    _normalise_and_store(
-        y_ptr, w_ptr, bias_ptr, x, mean, rstd, n, rows, groups, HW, C, mask, G, CG, CGP, SILU
-    )  # fmt: skip
+    groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
+    moments = ((n * G + groups) * chunks)[:, None]
+    pivot = tl.load(mean_ptr + moments, mask=(groups < G)[:, None], other=0.0)
+    shift = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    for start in range(0, chunks, CHUNKS):
+        chunk = start + tl.arange(0, CHUNKS)
+        valid = (groups < G)[:, None] & (chunk < chunks)[None, :]
+        chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=valid, other=0.0)
+        chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=valid, other=0.0)
+        share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32)[None, :] / HW
+        delta = tl.where(valid, chunk_mean - pivot, 0.0)
+        shift += delta * share
+        squares += delta * delta * share + chunk_m2 / (HW * CG)
+    group_shift = tl.sum(shift, axis=1)
+    group_mean = tl.sum(pivot, axis=1) + group_shift
+    group_rstd = tl.rsqrt(tl.sum(squares, axis=1) - group_shift * group_shift + eps)
+
+    belongs = groups[:, None] == (channels // CG)[None, :]
+    mean = tl.sum(tl.where(belongs, group_mean[:, None], 0.0), axis=0)[None, :]
+    scale = (weight * tl.sum(tl.where(belongs, group_rstd[:, None], 0.0), axis=0))[None, :]
+    out = y_ptr + n.to(tl.int64) * HW * C
+    for _ in range(first, last, ROWS):
+        here = out + (rows[:, None] * C + channels[None, :])
+        rows += ROWS
+        following_mask = (rows < last)[:, None] & inside[None, :]
+        following = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, following_mask, CAT)
+        y = _normalised(x.to(tl.float32), mean, scale, bias[None, :], SILU)
+        tl.store(here, y.to(y_ptr.dtype.element_ty), mask=mask)
+        x, mask = following, following_mask
 
 
 def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int) -> tuple[int, int, int, int]:
@@ -172,61 +186,60 @@ def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups
     return batch, height * width, channels, channels_a
 
 
-def one_kernel_is_single_tile(hw: int, channels_per_group: int) -> bool:
-    return next_power_of_2(hw) * next_power_of_2(channels_per_group) <= ONE_TILE_ELEMENTS
+def padded_group(hw: int, channels_per_group: int) -> int:
+    """Elements of the tile that holds one group of one sample."""
+    return next_power_of_2(hw) * next_power_of_2(channels_per_group)
 
 
 def launch_one_kernel(
-    a: Tensor,
-    b: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    num_groups: int,
-    eps: float,
-    silu: bool,
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     per_group = channels // num_groups
-    padded = next_power_of_2(per_group)
-    single = one_kernel_is_single_tile(hw, per_group)
-    rows = next_power_of_2(hw) if single else max(16, 8192 // padded)
+    elements = padded_group(hw, per_group)
+    assert elements <= ONE_TILE_ELEMENTS, f"a group of {hw} x {per_group} does not fit in one program"
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     _group_norm_kernel[(num_groups, batch)](
         a, a if b is None else b, weight, bias, y, hw, channels, channels_a, eps,
-        G=num_groups, CG=per_group, CGP=padded, GB=1, ROWS=rows, SINGLE=single, CAT=b is not None, SILU=silu,
-        num_warps=min(16, max(1, rows * padded // 1024)),
+        CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu,
+        num_warps=min(16, max(1, elements // 512)),
     )  # fmt: skip
     return y
 
 
+def _rows_per_program(x: Tensor, columns: int, tile_rows: int, resident: int, most: int) -> int:
+    """Whole tiles, for one wave of programs of which at most `most` share a column of one sample."""
+    batch, _, height, width = x.shape
+    programs = min(most, max(1, resident * multiprocessors(x) // (columns * batch)))
+    return tile_rows * triton.cdiv(height * width, tile_rows * programs)
+
+
 def launch_two_kernels(
-    a: Tensor,
-    b: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    num_groups: int,
-    eps: float,
-    silu: bool,
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
-    per_group = channels // num_groups
-    padded = next_power_of_2(per_group)
-    # At least 64 neighbouring channels (128 bytes) a row, so that memory is read in whole lines.
-    block = min(next_power_of_2(max(1, 64 // per_group)), next_power_of_2(num_groups))
-    rows = max(8, 4096 // (block * padded))
-    columns = triton.cdiv(num_groups, block)
-    wanted = triton.cdiv(4 * multiprocessors(a), batch * columns)
-    rows_per_chunk = rows * triton.cdiv(hw, rows * min(MAX_CHUNKS, max(1, wanted)))
+    second, per_group = a if b is None else b, channels // num_groups
+    common = {"G": num_groups, "CG": per_group, "CAT": b is not None, "OVERLAP": overlaps_launches(a)}
+
+    group_block = min(num_groups, max(1, MOMENTS_CHANNELS // per_group))
+    block, columns = next_power_of_2(group_block * per_group), triton.cdiv(num_groups, group_block)
+    tile_rows, most = max(4, MOMENTS_TILE // block), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK)
+    rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
-    mean = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
-    shape = {"G": num_groups, "CG": per_group, "CGP": padded, "GB": block, "ROWS": rows, "CAT": b is not None}
-    second = a if b is None else b
+    mean, m2 = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
     _chunk_moments_kernel[(chunks, columns, batch)](
-        a, second, mean[0], mean[1], hw, channels, channels_a, rows_per_chunk, chunks, **shape, num_warps=4
-    )
+        a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, chunks,
+        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
+    )  # fmt: skip
+
+    block = min(APPLY_CHANNELS, next_power_of_2(channels))
+    tile_rows, columns = APPLY_TILE // block, triton.cdiv(channels, block)
+    rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
+    slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     _apply_kernel[(triton.cdiv(hw, rows), columns, batch)](
-        a, second, weight, bias, y, mean[0], mean[1], hw, channels, channels_a, eps, rows_per_chunk, chunks,
-        **shape, CHUNKS=MAX_CHUNKS, SILU=silu, num_warps=4,
+        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
+        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(MERGE_TILE // slots, next_power_of_2(chunks)), SILU=silu,
+        num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y

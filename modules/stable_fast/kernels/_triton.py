@@ -10,6 +10,7 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
+    from triton.language.extra import cuda, libdevice
     from triton.runtime.errors import OutOfResources
     from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -18,6 +19,7 @@ try:
 except ImportError:  # Windows without triton-windows, macOS, CPU-only installs: the reference path is used
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
+    cuda = libdevice = None  # type: ignore[assignment]
     HAS_TRITON = False
 
     class OutOfResources(Exception):  # type: ignore[no-redef]
@@ -30,6 +32,8 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
+# exp and division of 2 ulp in one instruction each, where a kernel is bound by them; the interpreter has neither.
+FAST_MATH = tl.constexpr(not INTERPRETED)
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -42,12 +46,15 @@ def next_power_of_2(n: int) -> int:
 
 
 __all__ = [
+    "FAST_MATH",
     "HAS_TRITON",
     "INTERPRETED",
     "TRITON_VERSION",
     "OutOfResources",
     "TensorDescriptor",
+    "cuda",
     "jit",
+    "libdevice",
     "next_power_of_2",
     "tl",
     "triton",

@@ -15,10 +15,14 @@ from modules.stable_fast.kernels._dispatch import (
     uses_kernels,
 )
 from modules.stable_fast.kernels._group_norm_kernels import (
+    ONE_TILE_ELEMENTS,
     launch_one_kernel,
     launch_two_kernels,
-    one_kernel_is_single_tile,
+    padded_group,
 )
+
+# Up to this many elements a group, reading them once in one program beats two launches.
+SMALL_GROUP = 8192
 
 
 def group_norm_silu_reference(
@@ -34,7 +38,8 @@ def group_norm_silu_cat_reference(
     return group_norm_silu_reference(torch.cat((a, b), dim=1), weight, bias, num_groups, eps, silu)
 
 
-_IMPLEMENTATIONS = {"one_kernel": launch_one_kernel, "two_kernels": launch_two_kernels}
+_TWO_KERNELS = {"two_kernels": launch_two_kernels}
+_EITHER = {"one_kernel": launch_one_kernel} | _TWO_KERNELS
 
 
 def _dispatch(
@@ -42,9 +47,11 @@ def _dispatch(
 ) -> Tensor:
     a, b = channels_last(a), None if b is None else channels_last(b)
     hw, channels = a.shape[2] * a.shape[3], weight.numel()
-    default = "one_kernel" if one_kernel_is_single_tile(hw, channels // num_groups) else "two_kernels"
+    elements = padded_group(hw, channels // num_groups)
+    implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
+    default = "one_kernel" if elements <= SMALL_GROUP else "two_kernels"
     key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
-    return run("group_norm_silu", key, _IMPLEMENTATIONS, default, (a, b, weight, bias, num_groups, eps, silu))
+    return run("group_norm_silu", key, implementations, default, (a, b, weight, bias, num_groups, eps, silu))
 
 
 def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:

@@ -34,6 +34,9 @@ def _layer_norm_kernel(
     inside = column < C
     mask = (row < rows)[:, None] & inside[None, :]
     offset = row[:, None] * C + column[None, :]
+    weight = tl.load(w_ptr + column, mask=inside, other=0.0)
+    bias = tl.load(bias_ptr + column, mask=inside, other=0.0)
+    tl.debug_barrier()  # or ptxas asks for these, which come from memory, only when x has been summed
     x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
@@ -42,10 +45,8 @@ def _layer_norm_kernel(
         x = rounded.to(tl.float32)  # the norm sees the stored sum, as it does unfused
     mean = tl.sum(x, axis=1) / C
     centred = tl.where(mask, x - mean[:, None], 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
-    weight = tl.load(w_ptr + column, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(bias_ptr + column, mask=inside, other=0.0).to(tl.float32)
-    y = centred * rstd[:, None] * weight[None, :] + bias[None, :]
+    rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    y = centred * rstd[:, None] * weight.to(tl.float32)[None, :] + bias.to(tl.float32)[None, :]
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 

@@ -48,21 +48,20 @@ def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) ->
 
 
 @jit
-def _unfold_parities_kernel(w_ptr, bias_ptr, y_ptr, elements, H, W, C, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
-    """y[n, 2i+p, 2j+q, c] = windows[n, i+p, j+q, 2p+q, c] + bias[c]."""
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = offset < elements
-    c = offset % C
-    x = offset // C % (2 * W)
-    y = offset // (C * 2 * W) % (2 * H)
-    n = offset // (C * 4 * H * W)
+def _unfold_parities_kernel(w_ptr, bias_ptr, y_ptr, H, W, C, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
+    """y[n, 2i+p, 2j+q, c] = windows[n, i+p, j+q, 2p+q, c] + bias[c], for a part of one row of y."""
+    row = tl.program_id(0)
+    n, y = row // (2 * H), row % (2 * H)
     p = y % 2
+    offset = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = offset < 2 * W * C
+    x, c = offset // C, offset % C
     q = x % 2
-    window = (n * (H + 1) + y // 2 + p) * (W + 1) + x // 2 + q
-    value = tl.load(w_ptr + (window * 4 + 2 * p + q) * C + c, mask=mask)
+    windows = w_ptr + (n * (H + 1) + y // 2 + p).to(tl.int64) * (W + 1) * 4 * C
+    value = tl.load(windows + ((x // 2 + q) * 4 + 2 * p + q) * C + c, mask=mask)
     if HAS_BIAS:
         value = value.to(tl.float32) + tl.load(bias_ptr + c, mask=mask).to(tl.float32)
-    tl.store(y_ptr + offset, value.to(y_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + row.to(tl.int64) * 2 * W * C + offset, value.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 def launch_unfold_parities(windows: Tensor, bias: Tensor | None) -> Tensor:
@@ -70,10 +69,9 @@ def launch_unfold_parities(windows: Tensor, bias: Tensor | None) -> Tensor:
     batch, channels, height, width = windows.shape[0], windows.shape[1] // 4, *(s - 1 for s in windows.shape[2:])
     assert runs_kernels(windows) and windows.is_contiguous(memory_format=torch.channels_last)
     y = empty_channels_last((batch, channels, 2 * height, 2 * width), windows)
-    _unfold_parities_kernel[(triton.cdiv(y.numel(), 2048),)](
-        windows, y if bias is None else bias, y, y.numel(), height, width, channels,
-        HAS_BIAS=bias is not None, BLOCK=2048, num_warps=8,
-    )  # fmt: skip
+    _unfold_parities_kernel[(batch * 2 * height, triton.cdiv(2 * width * channels, 2048))](
+        windows, y if bias is None else bias, y, height, width, channels, HAS_BIAS=bias is not None, BLOCK=2048
+    )
     return y
 
 
