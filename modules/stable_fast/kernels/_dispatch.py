@@ -99,6 +99,11 @@ def is_ampere_or_newer(x: Tensor) -> bool:
     return _capability(x.device.index) >= (8, 0)
 
 
+def has_tma(x: Tensor) -> bool:
+    """The tensor memory accelerator, of Hopper and later; the interpreter stands in for it."""
+    return _capability(x.device.index) >= (9, 0) if x.is_cuda else INTERPRETED
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

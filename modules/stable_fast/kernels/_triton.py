@@ -11,12 +11,14 @@ try:
     import triton
     import triton.language as tl
     from triton.runtime.errors import OutOfResources
+    from triton.tools.tensor_descriptor import TensorDescriptor
 
     HAS_TRITON = True
     TRITON_VERSION: str | None = triton.__version__
 except ImportError:  # Windows without triton-windows, macOS, CPU-only installs: the reference path is used
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
+    TensorDescriptor = SimpleNamespace  # type: ignore[assignment, misc]
     HAS_TRITON = False
 
     class OutOfResources(Exception):  # type: ignore[no-redef]
@@ -37,4 +39,14 @@ def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-__all__ = ["HAS_TRITON", "INTERPRETED", "TRITON_VERSION", "OutOfResources", "jit", "next_power_of_2", "tl", "triton"]
+__all__ = [
+    "HAS_TRITON",
+    "INTERPRETED",
+    "TRITON_VERSION",
+    "OutOfResources",
+    "TensorDescriptor",
+    "jit",
+    "next_power_of_2",
+    "tl",
+    "triton",
+]
