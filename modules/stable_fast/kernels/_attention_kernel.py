@@ -147,7 +147,7 @@ def _descriptor(x: Tensor, rows: int, width: int) -> Any:
     return TensorDescriptor(x, [batch, heads, length, size], strides, [1, 1, rows, width])
 
 
-def _suits_tma(x: Tensor) -> bool:
+def suits_tma(x: Tensor) -> bool:
     """Addresses and strides must be multiples of 16 bytes."""
     return x.data_ptr() % 16 == 0 and all(stride * x.element_size() % 16 == 0 for stride in x.stride()[:3])
 
@@ -168,7 +168,7 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Te
         raise Unsupported(f"the Triton attention keeps whole heads in registers; {size} is too large")
     if tile.tma and not has_tma(q):
         raise Unsupported("only GPUs of compute capability 9.0 and later have a tensor memory accelerator")
-    tma = tile.tma and all(_suits_tma(x) for x in (q, k, v))
+    tma = tile.tma and all(suits_tma(x) for x in (q, k, v))
     values = split_wide_head(size)
     keys = values if tma else split_head(size)
     y = q.new_empty((batch, length, heads * size))

@@ -104,6 +104,11 @@ def has_tma(x: Tensor) -> bool:
     return _capability(x.device.index) >= (9, 0) if x.is_cuda else INTERPRETED
 
 
+def has_wgmma(x: Tensor) -> bool:
+    """The matrix instructions of warp groups, which only Hopper has."""
+    return x.is_cuda and _capability(x.device.index)[0] == 9
+
+
 def multiprocessors(x: Tensor) -> int:
     """How many multiprocessors share the work; 8 stands in under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

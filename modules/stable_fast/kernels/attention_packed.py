@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
+from modules.stable_fast.kernels._attention_specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels._dispatch import (
     Unsupported,
     dtype_key,
@@ -23,6 +24,7 @@ from modules.stable_fast.kernels._dispatch import (
     run,
     uses_kernels,
 )
+from modules.stable_fast.kernels._triton import HAS_GLUON
 
 
 def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
@@ -90,6 +92,8 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cudnn": _cudnn,
     "efficient": _efficient,
 } | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+if HAS_GLUON:
+    IMPLEMENTATIONS |= {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES}
 if importlib.util.find_spec("xformers") is not None:
     IMPLEMENTATIONS["xformers"] = _xformers
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
