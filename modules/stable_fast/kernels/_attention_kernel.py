@@ -40,7 +40,7 @@ LOG2_E = 1.4426950408889634
 
 
 @jit
-def _tile(
+def attention_tile(
     source, batch, head, first, end, batch_stride, row_stride,
     COLUMN: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TMA: tl.constexpr,
     INSIDE: tl.constexpr,
@@ -66,20 +66,22 @@ def _attend_block(
     TMA: tl.constexpr, INSIDE: tl.constexpr,
 ):  # fmt: skip
     """Accumulators, row maxima (times `scale`) and row sums after keys first ... first + BK - 1."""
-    score = tl.dot(q1, _tile(k1, batch, head, first, S, k_batch, k_row, 0, D, BK, K1, TMA, INSIDE).T)
+    score = tl.dot(q1, attention_tile(k1, batch, head, first, S, k_batch, k_row, 0, D, BK, K1, TMA, INSIDE).T)
     if K2 > 0:
-        score = tl.dot(q2, _tile(k2, batch, head, first, S, k_batch, k_row, K1, D, BK, K2, TMA, INSIDE).T, score)
+        score = tl.dot(
+            q2, attention_tile(k2, batch, head, first, S, k_batch, k_row, K1, D, BK, K2, TMA, INSIDE).T, score
+        )
     if not INSIDE:
         score = tl.where((first + tl.arange(0, BK) < S)[None, :], score, float("-inf"))
     above = tl.maximum(highest, tl.max(score, axis=1) * scale)
     shrink = tl.exp2(highest - above)
     p = tl.exp2(score * scale - above[:, None])  # one fused multiply-add before each exponential
     total = total * shrink + tl.sum(p, axis=1)
-    v = _tile(v1, batch, head, first, S, v_batch, v_row, 0, D, BK, V1, TMA, INSIDE)
+    v = attention_tile(v1, batch, head, first, S, v_batch, v_row, 0, D, BK, V1, TMA, INSIDE)
     p = p.to(v.dtype)
     acc1 = tl.dot(p, v, acc1 * shrink[:, None])
     if V2 > 0:
-        v = _tile(v2, batch, head, first, S, v_batch, v_row, V1, D, BK, V2, TMA, INSIDE)
+        v = attention_tile(v2, batch, head, first, S, v_batch, v_row, V1, D, BK, V2, TMA, INSIDE)
         acc2 = tl.dot(p, v, acc2 * shrink[:, None])
     return acc1, acc2, above, total
 
@@ -93,10 +95,10 @@ def _attention_kernel(
     batch = tl.program_id(1) // heads
     head = tl.program_id(1) % heads
     row = tl.program_id(0) * BQ
-    q1 = _tile(q1_src, batch, head, row, L, q_batch, q_row, 0, D, BQ, K1, TMA, False)
+    q1 = attention_tile(q1_src, batch, head, row, L, q_batch, q_row, 0, D, BQ, K1, TMA, False)
     q2 = q1
     if K2 > 0:
-        q2 = _tile(q2_src, batch, head, row, L, q_batch, q_row, K1, D, BQ, K2, TMA, False)
+        q2 = attention_tile(q2_src, batch, head, row, L, q_batch, q_row, K1, D, BQ, K2, TMA, False)
     acc1 = tl.zeros((BQ, V1), dtype=tl.float32)
     acc2 = tl.zeros((BQ, 16 if V2 == 0 else V2), dtype=tl.float32)
     highest = tl.full((BQ,), float("-inf"), dtype=tl.float32)
@@ -112,15 +114,16 @@ def _attention_kernel(
             q1, q2, k1, k2, v1, v2, acc1, acc2, highest, total, batch, head, inside, S, scale,
             k_batch, k_row, v_batch, v_row, D, K1, K2, V1, V2, BK, TMA, False,
         )  # fmt: skip
+    total = 1.0 / total
     rows = row + tl.arange(0, BQ)
     out = y_ptr + ((batch.to(tl.int64) * L + rows) * heads + head)[:, None] * D
     dtype = y_ptr.dtype.element_ty
     columns = tl.arange(0, V1)
     mask = (rows < L)[:, None]
-    tl.store(out + columns[None, :], (acc1 / total[:, None]).to(dtype), mask=mask & (columns < D)[None, :])
+    tl.store(out + columns[None, :], (acc1 * total[:, None]).to(dtype), mask=mask & (columns < D)[None, :])
     if V2 > 0:
         columns = V1 + tl.arange(0, V2)
-        tl.store(out + columns[None, :], (acc2 / total[:, None]).to(dtype), mask=mask & (columns < D)[None, :])
+        tl.store(out + columns[None, :], (acc2 * total[:, None]).to(dtype), mask=mask & (columns < D)[None, :])
 
 
 def split_head(size: int) -> tuple[int, int]:
@@ -160,12 +163,17 @@ def _sources(x: Tensor, rows: int, parts: tuple[int, int], *, tma: bool) -> tupl
     return first, _descriptor(x, rows, parts[1]) if parts[1] else first
 
 
-def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Tensor:
-    """q [B, L, H, D], k and v [B, S, H, D], each position's heads side by side -> [B, L, H * D]."""
-    batch, length, heads, size = q.shape
+def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    size = q.shape[-1]
     assert runs_kernels(q) and all(x.stride()[2:] == (size, 1) for x in (q, k, v)), "heads must lie side by side"
     if size > 256:
         raise Unsupported(f"the Triton attention keeps whole heads in registers; {size} is too large")
+
+
+def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Tensor:
+    """q [B, L, H, D], k and v [B, S, H, D], each position's heads side by side -> [B, L, H * D]."""
+    batch, length, heads, size = q.shape
+    check_heads(q, k, v)
     if tile.tma and not has_tma(q):
         raise Unsupported("only GPUs of compute capability 9.0 and later have a tensor memory accelerator")
     tma = tile.tma and all(suits_tma(x) for x in (q, k, v))

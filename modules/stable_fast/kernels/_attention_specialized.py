@@ -140,9 +140,9 @@ def _attend(
     rows = row + 64 * GROUP + gl.arange(0, 64, gl.SliceLayout(1, values))
     columns = gl.arange(0, W, gl.SliceLayout(0, values))
     out = y_ptr + ((batch.to(gl.int64) * L + rows) * heads + head)[:, None] * D + columns[None, :]
-    total = gl.convert_layout(total, gl.SliceLayout(1, values))
+    share = gl.convert_layout(1.0 / total, gl.SliceLayout(1, values))
     mask = (rows < L)[:, None] & (columns < D)[None, :]
-    gl.store(out, (acc / total[:, None]).to(y_ptr.dtype.element_ty), mask=mask)
+    gl.store(out, (acc * share[:, None]).to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @gluon_jit

@@ -33,7 +33,9 @@ try:
     from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 
-    tma_load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared  # the name in Triton 3.6
+    tma_load = (
+        tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+    )  # the name in Triton 3.6
     HAS_GLUON = True
 except ImportError:
     gluon = mbarrier = tma_load = warpgroup_mma = warpgroup_mma_wait = GluonDescriptor = None  # type: ignore[assignment]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels._attention_cross import CROSS_TILES, launch_cross
 from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
 from modules.stable_fast.kernels._attention_specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels._dispatch import (
@@ -92,6 +93,7 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cudnn": _cudnn,
     "efficient": _efficient,
 } | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+IMPLEMENTATIONS |= {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
 if HAS_GLUON:
     IMPLEMENTATIONS |= {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES}
 if importlib.util.find_spec("xformers") is not None:
