@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._attention_cross import CROSS_TILES, launch_cross
-from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
+from modules.stable_fast.kernels._attention_cross import CROSS_TILES, MOST_KEYS, launch_cross
+from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention, suits_tma
 from modules.stable_fast.kernels._attention_specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels._dispatch import (
     Unsupported,
     dtype_key,
+    has_wgmma,
     is_ampere_or_newer,
     register,
     run,
@@ -101,13 +102,24 @@ if importlib.util.find_spec("xformers") is not None:
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
 
 
+def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
+    """Without tuning. Groups of 64 queries are worth their start-up from some thousand scores a row on."""
+    size, keys = q.shape[-1], k.shape[1]
+    if not is_ampere_or_newer(q) or size % 8 != 0:
+        return "efficient"
+    if keys <= MOST_KEYS and size <= 128:
+        return CROSS_TILES[0].name
+    if HAS_GLUON and has_wgmma(q) and keys >= 1024 and size <= 64 and all(suits_tma(x) for x in (q, k, v)):
+        return SPECIALIZED_TILES[0].name
+    return "flash"
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q [B, L, H, D], k and v [B, S, H, D], views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
     if q.shape[-1] > 256:
         return run("attention_packed", key, LARGE_HEAD, "efficient", (q, k, v))
-    default = "flash" if is_ampere_or_newer(q) and q.shape[-1] % 8 == 0 else "efficient"
-    return run("attention_packed", key, IMPLEMENTATIONS, default, (q, k, v))
+    return run("attention_packed", key, IMPLEMENTATIONS, _default(q, k, v), (q, k, v))
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
