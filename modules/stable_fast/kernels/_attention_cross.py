@@ -62,11 +62,11 @@ def _cross_kernel(
             score2 = _scores(q_tile, k2, S1, S, S2, False)
             highest = tl.maximum(highest, tl.max(score2, axis=1))
         highest *= scale
-        p = tl.exp2(score1 * scale - highest[:, None])
+        p = tl.exp2(tl.fma(score1, scale, -highest[:, None]))
         total = tl.sum(p, axis=1)
         y = tl.dot(p.to(v1.dtype), v1)
         if S2 > 0:
-            p = tl.exp2(score2 * scale - highest[:, None])
+            p = tl.exp2(tl.fma(score2, scale, -highest[:, None]))
             total += tl.sum(p, axis=1)
             y = tl.dot(p.to(v2.dtype), v2, y)
         rows = row + tl.arange(0, BQ)

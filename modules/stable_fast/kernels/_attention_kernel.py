@@ -33,7 +33,6 @@ ATTENTION_TILES = (
     AttentionTile(128, 128, 8, 2),
     AttentionTile(64, 64, 4, 3),
     AttentionTile(128, 64, 8, 3, tma=True),
-    AttentionTile(128, 128, 8, 2, tma=True),
     AttentionTile(64, 64, 4, 3, tma=True),
 )
 LOG2_E = 1.4426950408889634
@@ -75,7 +74,7 @@ def _attend_block(
         score = tl.where((first + tl.arange(0, BK) < S)[None, :], score, float("-inf"))
     above = tl.maximum(highest, tl.max(score, axis=1) * scale)
     shrink = tl.exp2(highest - above)
-    p = tl.exp2(score * scale - above[:, None])  # one fused multiply-add before each exponential
+    p = tl.exp2(tl.fma(score, scale, -above[:, None]))
     total = total * shrink + tl.sum(p, axis=1)
     v = attention_tile(v1, batch, head, first, S, v_batch, v_row, 0, D, BK, V1, TMA, INSIDE)
     p = p.to(v.dtype)

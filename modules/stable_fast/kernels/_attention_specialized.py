@@ -46,11 +46,11 @@ class SpecializedTile(NamedTuple):
     def registers(self) -> tuple[int, int]:
         """Of a thread at launch, and of one that attends once the loading warp has given up its share."""
         launch = 65536 // (self.programs * 128 * (self.groups + 1)) // 8 * 8
-        return launch, (launch * (self.groups + 1) - LOADER_REGISTERS) // self.groups // 8 * 8
+        return launch, min(240, (launch * (self.groups + 1) - LOADER_REGISTERS) // self.groups // 8 * 8)
 
     def fits(self, width: int) -> bool:
-        """Scores, which become probabilities, and the accumulator stay in registers, with 28 for all else."""
-        return self.registers[1] >= (self.keys + width) // 2 + 28
+        """Scores (then probabilities), accumulator and 28 more in registers; two blocks of keys and values on chip."""
+        return self.registers[1] >= (self.keys + width) // 2 + 28 and self.stages(width) > 1
 
     def stages(self, width: int) -> int:
         row = 2 * width
@@ -58,7 +58,13 @@ class SpecializedTile(NamedTuple):
         return min(MOST_STAGES, free // (2 * self.keys * row))
 
 
-SPECIALIZED_TILES = (SpecializedTile(4, 64), SpecializedTile(3, 128), SpecializedTile(2, 64, programs=2))
+# The last is for heads wider than 64 and for few queries.
+SPECIALIZED_TILES = (
+    SpecializedTile(4, 64),
+    SpecializedTile(3, 128),
+    SpecializedTile(2, 64, programs=2),
+    SpecializedTile(2, 128),
+)
 
 
 @gluon_jit
@@ -99,7 +105,7 @@ def _attend_block(
         score = gl.where((keys < S)[None, :], score, float("-inf"))
     above = gl.maximum(highest, gl.max(score, axis=1) * scale)
     shrink = gl.exp2(highest - above)
-    p = gl.exp2(score * scale - above[:, None])
+    p = gl.exp2(gl.fma(score, scale, -above[:, None]))
     total = total * shrink + gl.sum(p, axis=1)
     p = gl.convert_layout(p.to(v_tiles.dtype), gl.DotOperandLayout(0, values, 2))
     acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, values))[:, None]
@@ -213,7 +219,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     if not has_wgmma(q):
         raise Unsupported("the specialised attention is written for compute capability 9.0 (Hopper)")
     width = head_width(size)
-    if size > 128 or not tile.fits(width):
+    if not tile.fits(width):
         raise Unsupported(f"heads of {size} do not fit the registers of {tile.name}")
     if not all(suits_tma(x) for x in (q, k, v)):
         raise Unsupported("TMA needs addresses and strides that are multiples of 16 bytes")
