@@ -5,36 +5,62 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modules.stable_fast.kernels._attention_cross import CrossTile, launch_cross
 from modules.stable_fast.kernels._attention_kernel import AttentionTile, launch_attention, split_head
 from modules.stable_fast.kernels._dispatch import Unsupported
 from modules.stable_fast.kernels.attention_packed import attention_packed_kv_reference, attention_packed_qkv_reference
 from tests.stable_fast.kernel_device import Maker, assert_near, in_product_dtypes, on_devices
 
 TILE = AttentionTile(32, 32, 4, 2)
+TMA_TILE = TILE._replace(tma=True)
+with_and_without_tma = pytest.mark.parametrize("tile", [TILE, TMA_TILE], ids=["pointers", "tma"])
 
 
 @on_devices
 @in_product_dtypes
+@with_and_without_tma
 @pytest.mark.parametrize("heads,size,length", [(2, 40, 64), (1, 80, 33), (1, 160, 16), (2, 64, 40), (3, 8, 50)])
-def test_self_attention(heads, size, length, dtype, device):
+def test_self_attention(heads, size, length, tile, dtype, device):
     qkv = Maker(device, dtype).rows(2, length, 3 * heads * size)
-    y = launch_attention(*qkv.unflatten(-1, (3, heads, size)).unbind(2), TILE)
+    y = launch_attention(*qkv.unflatten(-1, (3, heads, size)).unbind(2), tile)
     assert_near(y, attention_packed_qkv_reference(qkv.double(), heads, False), slack=2)
 
 
 @on_devices
 @in_product_dtypes
-def test_cross_attention_to_77_tokens(dtype, device):
+@with_and_without_tma
+def test_cross_attention_to_77_tokens(tile, dtype, device):
     make = Maker(device, dtype)
     q, kv = make.rows(2, 20, 80), make.rows(2, 77, 160)
-    y = launch_attention(q.unflatten(-1, (2, 40)), *kv.unflatten(-1, (2, 2, 40)).unbind(2), TILE)
+    y = launch_attention(q.unflatten(-1, (2, 40)), *kv.unflatten(-1, (2, 2, 40)).unbind(2), tile)
     assert_near(y, attention_packed_kv_reference(q.double(), kv.double(), 2, False), slack=2)
 
 
 @on_devices
-def test_large_scores_do_not_overflow(device):
+@in_product_dtypes
+@pytest.mark.parametrize(
+    "heads,size,length,keys", [(2, 40, 100, 77), (1, 80, 33, 77), (1, 160, 20, 5), (2, 64, 40, 128)]
+)
+def test_few_keys_at_once(heads, size, length, keys, dtype, device):
+    make = Maker(device, dtype)
+    q, kv = make.rows(2, length, heads * size), make.rows(2, keys, 2 * heads * size)
+    parts = q.unflatten(-1, (heads, size)), *kv.unflatten(-1, (2, heads, size)).unbind(2)
+    y = launch_cross(*parts, CrossTile(16, 3, 4))
+    assert_near(y, attention_packed_kv_reference(q.double(), kv.double(), heads, False), slack=2)
+
+
+@on_devices
+def test_more_keys_than_stay_on_chip_are_refused(device):
+    q, k = torch.zeros(1, 4, 1, 64, device=device), torch.zeros(1, 129, 1, 64, device=device)
+    with pytest.raises(Unsupported, match="129"):
+        launch_cross(q, k, k, CrossTile(16, 1, 4))
+
+
+@on_devices
+@with_and_without_tma
+def test_large_scores_do_not_overflow(tile, device):
     qkv = Maker(device, torch.float16).rows(1, 32, 3 * 40, scale=30.0)  # scores in the tens of thousands
-    y = launch_attention(*qkv.unflatten(-1, (3, 1, 40)).unbind(2), TILE)
+    y = launch_attention(*qkv.unflatten(-1, (3, 1, 40)).unbind(2), tile)
     assert torch.isfinite(y).all()
     assert_near(y, attention_packed_qkv_reference(qkv.double(), 1, False), slack=4)
 

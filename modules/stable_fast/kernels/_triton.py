@@ -30,6 +30,22 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
 
     TRITON_VERSION = None
 
+# Gluon, Triton's lower level, is experimental: a version that lacks a name used here goes without.
+try:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
+
+    tma_load = (
+        tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+    )  # the name in Triton 3.6
+    HAS_GLUON = True
+except ImportError:
+    gluon = mbarrier = tma_load = warpgroup_mma = warpgroup_mma_wait = GluonDescriptor = None  # type: ignore[assignment]
+    gl = tl  # type: ignore[assignment]
+    HAS_GLUON = False
+
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 # exp and division of 2 ulp in one instruction each, where a kernel is bound by them; the interpreter has neither.
@@ -41,21 +57,34 @@ def jit(function: Callable[..., Any]) -> Any:
     return triton.jit(function) if HAS_TRITON else function
 
 
+def gluon_jit(function: Callable[..., Any]) -> Any:
+    """`gluon.jit` where Gluon exists; otherwise the bare function, which is never launched."""
+    return gluon.jit(function) if HAS_GLUON else function
+
+
 def next_power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
 __all__ = [
     "FAST_MATH",
+    "HAS_GLUON",
     "HAS_TRITON",
     "INTERPRETED",
     "TRITON_VERSION",
     "OutOfResources",
+    "GluonDescriptor",
     "TensorDescriptor",
     "cuda",
+    "gl",
+    "gluon_jit",
     "jit",
     "libdevice",
+    "mbarrier",
     "next_power_of_2",
     "tl",
+    "tma_load",
     "triton",
+    "warpgroup_mma",
+    "warpgroup_mma_wait",
 ]

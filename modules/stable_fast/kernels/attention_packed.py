@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention
+from modules.stable_fast.kernels._attention_cross import CROSS_TILES, MOST_KEYS, launch_cross
+from modules.stable_fast.kernels._attention_kernel import ATTENTION_TILES, launch_attention, suits_tma
+from modules.stable_fast.kernels._attention_specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels._dispatch import (
     Unsupported,
     dtype_key,
@@ -24,6 +26,7 @@ from modules.stable_fast.kernels._dispatch import (
     run,
     uses_kernels,
 )
+from modules.stable_fast.kernels._triton import HAS_GLUON
 
 
 def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
@@ -91,6 +94,9 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "cudnn": _cudnn,
     "efficient": _efficient,
 } | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+IMPLEMENTATIONS |= {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
+if HAS_GLUON:
+    IMPLEMENTATIONS |= {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES}
 if importlib.util.find_spec("xformers") is not None:
     IMPLEMENTATIONS["xformers"] = _xformers
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
@@ -98,16 +104,21 @@ LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
 MAX_SCORE_BYTES = 256 << 20
 
 
-def _default(q: Tensor, keys: int) -> str:
-    batch, length, heads, size = q.shape
+def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
+    """Without tuning. Groups of 64 queries are worth their start-up from some thousand scores a row on."""
+    (batch, length, heads, size), keys = q.shape, k.shape[1]
     if size > 256:
         fits = batch * heads * length * keys * q.element_size() <= MAX_SCORE_BYTES
         return "two_products" if fits else "efficient"
-    if size % 8 or not is_ampere_or_newer(q):
+    if not is_ampere_or_newer(q) or size % 8 != 0:
         return "efficient"
-    # Measured on an H200: cuDNN takes half of flash's time for long rows; for few keys ours has the least overhead.
-    if is_hopper(q):
-        return "cudnn" if size <= 128 and keys > 128 else "triton_64x64"
+    if keys <= MOST_KEYS and size <= 128:
+        return CROSS_TILES[0].name
+    if HAS_GLUON and is_hopper(q) and keys >= 1024 and size <= 64 and all(suits_tma(x) for x in (q, k, v)):
+        return SPECIALIZED_TILES[0].name
+    # Measured on an H200: half of flash's time for long rows.
+    if is_hopper(q) and size <= 128:
+        return "cudnn"
     return "flash"
 
 
@@ -115,7 +126,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q [B, L, H, D], k and v [B, S, H, D], views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
-    return run("attention_packed", key, candidates, _default(q, k.shape[1]), (q, k, v))
+    return run("attention_packed", key, candidates, _default(q, k, v), (q, k, v))
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
