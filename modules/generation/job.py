@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
+from modules.core.paths import ModelFolders
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
@@ -138,7 +139,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         tokenizer=session.tokenizer,
     )
     return Job(
-        options=replace(options, checkpoint=options.checkpoint or model.name),
+        options=replace(with_lasting_names(options, session.folders), checkpoint=options.checkpoint or model.name),
         session=session,
         model=model,
         networks=networks,
@@ -163,6 +164,20 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
         end=choice.end,
         mode=choice.mode,
         in_channels=control.network.config.in_channels,
+    )
+
+
+def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
+    """Models that were given as paths under names that are still found from another folder, for the picture's text."""
+    hires = options.hires
+    if hires is not None and hires.method not in LATENT_METHODS + PIXEL_METHODS:
+        hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
+    return replace(
+        options,
+        vae=options.vae and folders.lasting_name("vae", options.vae),
+        loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
+        controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
+        hires=hires,
     )
 
 
