@@ -266,6 +266,20 @@ def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path, tm
         Image.open(path).load()
 
 
+@pytest.mark.parametrize("early", ["cli.main", "argparse", "modules.generation.options"])
+def test_ctrl_c_during_the_first_imports_is_one_line(early: str) -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {early!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import pipeline; sys.exit(pipeline.main(['a cat']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
+
+
 def test_help_is_quick_because_it_imports_no_torch() -> None:
     code = "import sys, pipeline\ntry: pipeline.main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -74,8 +74,8 @@ class ModelFolders:
         return found
 
     def lasting_name(self, kind: str, name_or_path: str) -> str:
-        """What leads to the same file from any working folder: a name stays as it is, a path becomes the name of what it
-        leads to in our folders, or a whole path."""
+        """What leads to the same file from any working folder: a name stays as it is, a path becomes the name that its
+        file has in our folders, or a whole path."""
         wanted = name_or_path.strip()
         path = None if self._by_exact_name(kind, wanted) else self._by_path(wanted)
         if path is None:

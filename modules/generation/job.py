@@ -20,7 +20,8 @@ from modules.generation.options import ControlChoice, GenerationOptions, LoraCho
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
 from modules.images.convert import open_image
-from modules.images.methods import LATENT_METHODS, PIXEL_METHODS
+from modules.images.methods import OWN_METHODS
+from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
@@ -53,6 +54,7 @@ class Job:
     unet: ModelPatcher
     conditioning: Conditioning
     source: Source | None
+    upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
 
     @property
@@ -121,8 +123,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     check_sampling(options)  # a wrong name is told before minutes of loading
     source = open_source(options.init) if options.init else None
     control_images = [open_image(choice.image) for choice in options.controls]
-    if options.hires is not None and options.hires.method not in LATENT_METHODS + PIXEL_METHODS:
-        session.folders.find("upscalers", options.hires.method)  # told now rather than after the first pass
+    upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
@@ -146,6 +147,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         unet=networks.unet(unet),
         conditioning=conditioning,
         source=source,
+        upscaler=upscaler,
         controls=tuple(
             LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
             for choice, image in zip(options.controls, control_images, strict=True)
@@ -167,10 +169,15 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
     )
 
 
+def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | None:
+    hires = options.hires
+    return None if hires is None or hires.method in OWN_METHODS else session.upscaler(hires.method)
+
+
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
     """Models that were given as paths under names that are still found from another folder, for the picture's text."""
     hires = options.hires
-    if hires is not None and hires.method not in LATENT_METHODS + PIXEL_METHODS:
+    if hires is not None and hires.method not in OWN_METHODS:
         hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
     return replace(
         options,

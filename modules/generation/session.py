@@ -17,9 +17,10 @@ from modules.core.paths import ModelFolders
 from modules.generation.catalog import default_checkpoint
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.images.upscale import Upscaler, load_upscaler
+from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.patcher import ModelPatcher
+from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
 from modules.stable_fast import Report
@@ -127,7 +128,9 @@ class Session:
 
     def upscaler(self, name: str) -> Upscaler:
         """A pixel upscaler (ESRGAN and its kin) by file name or path."""
-        return load_upscaler(self.folders.find("upscalers", name), self.device)
+        path = self.folders.find("upscalers", name)
+        network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
+        return upscaler_of(network, self.device, path.name)
 
     def free(self) -> None:
         """Lets go of the loaded models and gives their memory back."""
