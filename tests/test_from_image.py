@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 import pipeline
+from cli.requests import build_options
 from modules.core import paths
+from modules.core.errors import OptionsError
 from modules.generation import output
 from tests import tiny, tiny_project
 
@@ -64,6 +66,26 @@ def test_models_given_as_relative_paths_are_found_from_another_folder(
     text = Image.open(again).info["parameters"]
     assert text == Image.open(first).info["parameters"]
     assert '"clay.safetensors' in text.replace("\\", "")  # one of our own is kept by name, wherever the project goes
+
+
+def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home: Path) -> None:
+    photo = str(home / "photo.png")
+    nets = ["--control-net", "edges", "--control-image", photo] * 2
+    code, first, told = run(*SMALL, *nets, "--control-strength", "0.3", "--hires-size", "72x80", "--hires-steps", "1")
+    assert code == 0, told
+    given = {"from_image": Path(first), "control_strength": [0.9], "control_range": ["0:1", "0.2:0.5"]}
+    controls = build_options(given).controls
+    assert [control.name for control in controls] == ["edges", "edges"]
+    assert [control.strength for control in controls] == [0.9, 1.0]
+    assert [(control.start, control.end) for control in controls] == [(0.0, 1.0), (0.2, 0.5)]
+    assert [control.image for control in controls] == [Path(photo)] * 2
+    hires = build_options({"from_image": Path(first), "hires_scale": 1.5, "keep_first_pass": True}).hires
+    assert hires is not None and hires.target(64, 64) == (96, 96) and hires.keep_first_pass and hires.steps == 1
+    hires = build_options({"from_image": Path(first)}).hires
+    assert hires is not None and hires.target(64, 64) == (72, 80) and not hires.keep_first_pass
+    assert build_options({"from_image": Path(first), "control_mode": "control"}).controls[1].mode == "control"
+    with pytest.raises(OptionsError, match="more --control-strength"):
+        build_options({"from_image": Path(first), "control_strength": [1.0, 1.0, 1.0]})
 
 
 def test_what_is_gone_is_named(run: Run) -> None:

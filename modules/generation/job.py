@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
+from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode, encode
@@ -171,7 +172,13 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
 
 def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | None:
     hires = options.hires
-    return None if hires is None or hires.method in OWN_METHODS else session.upscaler(hires.method)
+    if hires is None or hires.method in OWN_METHODS:
+        return None
+    try:
+        session.folders.find("upscalers", hires.method)
+    except ModelFileError as error:  # more likely a method misspelt
+        raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
+    return session.upscaler(hires.method)
 
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
