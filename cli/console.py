@@ -69,9 +69,10 @@ class Run:
     bar: ProgressBar
     cancel: CancelToken
 
-    def say(self, text: str, stream: TextIO = sys.stderr) -> None:
-        """One line, with the bar out of the way."""
+    def say(self, text: str, stream: TextIO | None = None) -> None:
+        """One line, on standard error unless told otherwise, with the bar out of the way."""
         self.bar.close()
+        stream = stream or sys.stderr
         stream.write(text + "\n")
         stream.flush()
 
