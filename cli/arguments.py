@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from modules.core.errors import OptionsError
 from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS, default_of
-from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
+from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse does not name the type of its groups in public
 LISTS = ("checkpoints", "vae", "loras", "embeddings", "controlnet", "upscalers", "samplers", "schedulers")
@@ -92,9 +92,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--hires-fix", action="store_true", help="a second pass at a larger size")
     group.add_argument("--hires-scale", type=float, metavar="X", help="1 to 4 (default 2)")
     group.add_argument("--hires-size", metavar="WxH", help="target size instead of a scale")
-    group.add_argument(
-        "--hires-method", metavar="NAME", help=f"{', '.join(PIXEL_METHODS + LATENT_METHODS)}, or an upscaler file"
-    )
+    group.add_argument("--hires-method", metavar="NAME", help=f"{', '.join(OWN_METHODS)}, or an upscaler file")
     group.add_argument("--hires-steps", type=int, help="0 = as in the first pass")
     group.add_argument("--hires-denoise", type=float, help="how much the second pass may change (default 0.5)")
     group.add_argument("--hires-cfg", type=float)

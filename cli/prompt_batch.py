@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
+from cli.console import Run
 from cli.requests import build_options
 from modules.core.errors import Cancelled, LightDiffusionError, OptionsError, OutputError
-from modules.core.progress import CancelToken
 from modules.generation.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
-    from modules.generation.output import OutputFolder
-    from modules.generation.progress import Progress
     from modules.generation.prompt_record import PromptRecord
-    from modules.generation.session import Session
 
 POSITIONAL = {"width": int, "height": int, "number": int, "batch": int, "prompt": str, "negative_prompt": str}
 # These belong to the run, not to a picture.
@@ -27,29 +22,6 @@ WHOLE_RUN = (
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare")
 STOPS_ALL = (Cancelled, OutputError)
-
-
-class Bar(Protocol):
-    """The progress bar: steps come in, and it gets out of the way before anything is written."""
-
-    def __call__(self, event: Progress) -> None: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What all lines share."""
-
-    given: Mapping[str, Any]
-    session: Session
-    output: OutputFolder
-    bar: Bar
-    cancel: CancelToken
-
-    def say(self, text: str, stream: TextIO) -> None:
-        self.bar.close()
-        stream.write(text + "\n")
-        stream.flush()
 
 
 def read_requests(given: Mapping[str, Any]) -> list[PromptLine]:
@@ -115,13 +87,13 @@ def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
             _run_line(line, answer, record, run)
         except LightDiffusionError as error:
             answer |= {"status": "failed", "error": str(error), "exit_code": error.exit_code}
-            run.say(f"error: {_place(line, run)}: {error}", sys.stderr)
+            run.say(f"error: {_place(line, run)}: {error}")
             ending.setdefault("exit_code", error.exit_code)
             if isinstance(error, STOPS_ALL):
                 ending = {"error": str(error), "exit_code": error.exit_code}
                 break
         if answer["status"] == "skipped" and not run.given.get("quiet"):
-            run.say(f"{_place(line, run)}: already there", sys.stderr)
+            run.say(f"{_place(line, run)}: already there")
     return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ending}
 
 
@@ -136,8 +108,7 @@ def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, ru
         if not saved.fresh:
             continue
         answer["status"] = "done"
-        if not run.given.get("json"):
-            run.say(str(saved.path), sys.stdout)
+        run.say_path(saved.path)
 
 
 def _place(line: PromptLine, run: Run) -> str:

@@ -37,20 +37,20 @@ def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str,
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
-    if given.get("hires_fix", any(name.startswith("hires_") for name in given)):
-        extra["hires"] = parse_hires(given, options.hires or HiresOptions())
-    elif "hires_fix" in given:  # a line of --prompts says no
+    if given.get("hires_fix") is False:  # a line of --prompts says no
         extra["hires"] = None
+    elif options.hires is not None or any(name.startswith("hires_") for name in given):
+        extra["hires"] = parse_hires(given, options.hires or HiresOptions())
+    elif given.get("keep_first_pass"):
+        raise OptionsError("--keep-first-pass keeps what comes before HiresFix: give --hires-fix too, or leave it out.")
     if "img2img" in given or options.init is not None:
         extra["init"] = parse_init(given, options.init)
     elif {"denoise", "mask", "mask_blur", "mask_content", "resize_mode"} & given.keys():
         raise OptionsError(
             "--denoise, --mask... and --resize-mode need a picture to start from: give it with --img2img FILE."
         )
-    if "control_net" in given or "control_image" in given:
-        extra["controls"] = parse_controls(given)
-    elif any(name.startswith("control_") for name in given):
-        raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
+    if any(name.startswith("control_") for name in given):
+        extra["controls"] = parse_controls(given, options.controls)
     return extra
 
 
@@ -74,8 +74,10 @@ def parse_hires(given: dict[str, Any], base: HiresOptions) -> HiresOptions:
     renamed.pop("fix", None)
     if "size" in renamed:
         renamed |= zip(("width", "height"), parse_size(renamed.pop("size")), strict=True)
-    if given.get("keep_first_pass"):
-        renamed["keep_first_pass"] = True
+    elif "scale" in renamed:  # in place of the size that a picture was made with
+        renamed |= {"width": None, "height": None}
+    if "keep_first_pass" in given:
+        renamed["keep_first_pass"] = given["keep_first_pass"]
     return replace(base, **renamed)
 
 
@@ -93,32 +95,31 @@ def parse_init(given: dict[str, Any], base: InitImage | None) -> InitImage:
     return replace(base, **values) if base else InitImage(**values)
 
 
-def parse_controls(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
+def parse_controls(given: dict[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
+    """The nets that are given, else those of the picture, with the settings that are given."""
+    if "control_net" in given or "control_image" in given:
+        base = parse_nets(given)
+    if not base:
+        raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
+    for name in ("control_strength", "control_range"):
+        if len(given.get(name, [])) > len(base):
+            raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; leave the others out.")
+    alike = {name: given[f"control_{name}"] for name in ("mode", "preprocessor") if f"control_{name}" in given}
+    changes: list[dict[str, Any]] = [dict(alike) for _ in base]
+    for change, strength in zip(changes, given.get("control_strength", []), strict=False):
+        change["strength"] = strength
+    for change, text in zip(changes, given.get("control_range", []), strict=False):
+        change["start"], change["end"] = parse_range(text)
+    return tuple(replace(control, **change) for control, change in zip(base, changes, strict=True))
+
+
+def parse_nets(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
     nets, images = given.get("control_net", []), given.get("control_image", [])
     if len(nets) != len(images):
         raise OptionsError(
             f"{len(nets)} --control-net but {len(images)} --control-image: give one picture for each net."
         )
-    for name in ("control_strength", "control_range"):
-        if len(given.get(name, [])) > len(nets):
-            raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; leave the others out.")
-    strengths = given.get("control_strength", [])
-    ranges = [parse_range(text) for text in given.get("control_range", [])]
-    controls = []
-    for index, (net, image) in enumerate(zip(nets, images, strict=True)):
-        start, end = ranges[index] if index < len(ranges) else (0.0, 1.0)
-        controls.append(
-            ControlChoice(
-                name=net,
-                image=image,
-                strength=strengths[index] if index < len(strengths) else 1.0,
-                start=start,
-                end=end,
-                mode=given.get("control_mode", "balanced"),
-                preprocessor=given.get("control_preprocessor", "none"),
-            )
-        )
-    return tuple(controls)
+    return tuple(ControlChoice(name=net, image=image) for net, image in zip(nets, images, strict=True))
 
 
 def parse_range(text: str) -> tuple[float, float]:

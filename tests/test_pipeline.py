@@ -205,6 +205,12 @@ def test_bad_checkpoints_are_one_sentence(
         (["a", "--mask-blur", "3"], 2, ["--img2img"]),
         (["a", "--hires-scheduler", "karas"], 2, ["karas", "karras"]),
         (["a", "--hires-size", "big"], 2, ["big"]),
+        (["a", "--hires-cfg", "-3"], 2, ["HiresFix cfg -3"]),
+        (["a", "--hires-scale", "4.5"], 2, ["HiresFix scale 4.5"]),
+        (["a", "--hires-denoise", "2"], 2, ["HiresFix denoise 2"]),
+        (["a", "--hires-method", "bilinaer"], 3, ["bilinaer", "bilinear"]),
+        (["a", "--keep-first-pass"], 2, ["--hires-fix"]),
+        (["a", "--vae", "checkpoints"], 3, ["checkpoints"]),
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
         ([], 2, ["prompt"]),
@@ -264,6 +270,20 @@ def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path, tm
     assert {str(p) for p in files} == {first, *out.split()}
     for path in files:
         Image.open(path).load()
+
+
+@pytest.mark.parametrize("early", ["cli.main", "argparse", "modules.generation.options"])
+def test_ctrl_c_during_the_first_imports_is_one_line(early: str) -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {early!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import pipeline; sys.exit(pipeline.main(['a cat']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
 def test_help_is_quick_because_it_imports_no_torch() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from modules.controlnet.canny import canny_edges
 from modules.core.errors import OptionsError
 
 PREPROCESSORS = ("none", "canny")
@@ -30,9 +29,9 @@ def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "
 
 
 def canny(image: Image.Image, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> Image.Image:
-    """White edges on black (Canny 1986); `low` and `high` are the hysteresis thresholds on 0..255 gradients."""
-    edges = _opencv().Canny(np.asarray(_on_black(image)), low, high)
-    return Image.fromarray(edges).convert("RGB")
+    """White edges on black; `low` and `high` are the hysteresis thresholds on the gradients of 0..255 values."""
+    edges = canny_edges(np.asarray(_on_black(image)), low, high)
+    return Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))).convert("RGB")
 
 
 def _on_black(image: Image.Image) -> Image.Image:
@@ -42,14 +41,3 @@ def _on_black(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
-
-
-def _opencv() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise OptionsError(
-            "The canny preprocessor needs the package opencv-python-headless; install it with "
-            "pip install opencv-python-headless, or give a finished edge picture and no preprocessor."
-        ) from error
-    return cv2

@@ -73,6 +73,20 @@ class ModelFolders:
             raise ModelFileError(self._not_found(kind, wanted))
         return found
 
+    def lasting_name(self, kind: str, name_or_path: str) -> str:
+        """What leads to the same file from any working folder: a name stays as it is, a path becomes the name that its
+        file has in our folders, or a whole path."""
+        wanted = name_or_path.strip()
+        path = None if self._by_exact_name(kind, wanted) else self._by_path(wanted)
+        if path is None:
+            return name_or_path
+        for folder in self.folders(kind):
+            if path.is_relative_to(folder.resolve()):
+                name = path.relative_to(folder.resolve()).as_posix()
+                if self._by_exact_name(kind, name) == folder / name:
+                    return name
+        return str(path)
+
     def _by_exact_name(self, kind: str, wanted: str) -> Path | None:
         return next((folder / wanted for folder in self.folders(kind) if wanted in _scan(folder, kind)), None)
 

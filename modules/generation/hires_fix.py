@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modules.core.errors import LightDiffusionError
 from modules.generation.job import Job
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import HiresOptions
@@ -51,10 +50,6 @@ def enlarge(job: Job, hires: HiresOptions, latents: Tensor, width: int, height: 
     if hires.method in LATENT_METHODS:
         return resize_latent(latents, height // factor, width // factor, hires.method)
     pictures = to_pil(job.decode(latents))
-    if hires.method != "lanczos":
-        upscaler = job.session.upscaler(hires.method)
-        pictures = [upscaler(picture) for picture in pictures]
-    resized = [to_tensor(resize_image(picture, width, height)) for picture in pictures]
-    if any(not torch.isfinite(tensor).all() for tensor in resized):
-        raise LightDiffusionError(f"The upscaler {hires.method} returned NaN values; choose another --hires-method.")
-    return job.encode(torch.cat(resized))
+    if job.upscaler is not None:
+        pictures = [job.upscaler(picture) for picture in pictures]
+    return job.encode(torch.cat([to_tensor(resize_image(picture, width, height)) for picture in pictures]))

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
+from modules.core.errors import ModelFileError
+from modules.core.paths import ModelFolders
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
@@ -19,7 +21,8 @@ from modules.generation.options import ControlChoice, GenerationOptions, LoraCho
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
 from modules.images.convert import open_image
-from modules.images.methods import LATENT_METHODS, PIXEL_METHODS
+from modules.images.methods import OWN_METHODS
+from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
@@ -52,6 +55,7 @@ class Job:
     unet: ModelPatcher
     conditioning: Conditioning
     source: Source | None
+    upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
 
     @property
@@ -120,8 +124,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     check_sampling(options)  # a wrong name is told before minutes of loading
     source = open_source(options.init) if options.init else None
     control_images = [open_image(choice.image) for choice in options.controls]
-    if options.hires is not None and options.hires.method not in LATENT_METHODS + PIXEL_METHODS:
-        session.folders.find("upscalers", options.hires.method)  # told now rather than after the first pass
+    upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
     prompt, choices = split_loras(options.prompt)
@@ -138,13 +141,14 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         tokenizer=session.tokenizer,
     )
     return Job(
-        options=replace(options, checkpoint=options.checkpoint or model.name),
+        options=replace(with_lasting_names(options, session.folders), checkpoint=options.checkpoint or model.name),
         session=session,
         model=model,
         networks=networks,
         unet=networks.unet(unet),
         conditioning=conditioning,
         source=source,
+        upscaler=upscaler,
         controls=tuple(
             LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
             for choice, image in zip(options.controls, control_images, strict=True)
@@ -163,6 +167,31 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
         end=choice.end,
         mode=choice.mode,
         in_channels=control.network.config.in_channels,
+    )
+
+
+def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | None:
+    hires = options.hires
+    if hires is None or hires.method in OWN_METHODS:
+        return None
+    try:
+        session.folders.find("upscalers", hires.method)
+    except ModelFileError as error:  # more likely a method misspelt
+        raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
+    return session.upscaler(hires.method)
+
+
+def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
+    """Models that were given as paths under names that are still found from another folder, for the picture's text."""
+    hires = options.hires
+    if hires is not None and hires.method not in OWN_METHODS:
+        hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
+    return replace(
+        options,
+        vae=options.vae and folders.lasting_name("vae", options.vae),
+        loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
+        controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
+        hires=hires,
     )
 
 

@@ -84,6 +84,8 @@ class HiresOptions:
         _in_range("HiresFix scale", self.scale, 1.0, 4.0)
         _in_range("HiresFix denoise", self.denoise, 0.0, 1.0)
         _in_range("HiresFix steps", self.steps, 0, MAX_STEPS)
+        if self.cfg is not None:
+            _in_range("HiresFix cfg", self.cfg, 0.0, 100.0)
         if (self.width is None) != (self.height is None):
             raise OptionsError("HiresFix needs both a width and a height, or neither; give the other one too.")
         for name, value in (("HiresFix width", self.width), ("HiresFix height", self.height)):

@@ -17,6 +17,7 @@ from modules.generation.output import OutputFolder
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.images.methods import OWN_METHODS
 from modules.text.prompt import extract_loras
 
 RECORD = "prompts_done.jsonl"
@@ -151,6 +152,8 @@ def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
     yield from (folders.find("loras", name) for name in names)
     yield from (folders.find("controlnet", control.name) for control in options.controls)
     yield from (control.image for control in options.controls)
+    if options.hires is not None and options.hires.method not in OWN_METHODS:
+        yield folders.find("upscalers", options.hires.method)
     if options.init is not None:
         yield options.init.image
         if options.init.mask is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from modules.core.paths import ModelFolders
 from modules.generation.catalog import default_checkpoint
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.images.upscale import Upscaler, load_upscaler
+from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.patcher import ModelPatcher
+from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
 from modules.stable_fast import Report
@@ -26,6 +28,8 @@ from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
+
+MOST_LORAS = 8  # kept ready, each with its matrices on the device
 
 
 class Session:
@@ -40,7 +44,7 @@ class Session:
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
-        self._loras: dict[tuple[Path, int], LoraPatches] = {}
+        self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
         self._fast: Networks | None = None  # the latest that were accelerated
         self._controlnets: dict[tuple[Path, int], ControlNet] = {}
         self._key: tuple[object, ...] | None = None
@@ -82,11 +86,14 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """Parsed once per file: the same patch objects again mean that nothing needs merging again."""
+        """The last few are kept parsed: the same patch objects again mean that nothing needs merging again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
             self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
+        self._loras.move_to_end(key)
+        while len(self._loras) > MOST_LORAS:
+            self._loras.popitem(last=False)
         return self._loras[key]
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
@@ -121,7 +128,9 @@ class Session:
 
     def upscaler(self, name: str) -> Upscaler:
         """A pixel upscaler (ESRGAN and its kin) by file name or path."""
-        return load_upscaler(self.folders.find("upscalers", name), self.device)
+        path = self.folders.find("upscalers", name)
+        network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
+        return upscaler_of(network, self.device, path.name)
 
     def free(self) -> None:
         """Lets go of the loaded models and gives their memory back."""

@@ -10,4 +10,5 @@ LATENT_METHODS = (
     "bicubic-antialiased",
 )
 PIXEL_METHODS = ("lanczos",)
+OWN_METHODS = PIXEL_METHODS + LATENT_METHODS  # any other name is that of an upscaler file
 IMAGE_MODES = ("stretch", "crop", "fill")

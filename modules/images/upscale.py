@@ -1,39 +1,111 @@
-"""Pixel upscalers (ESRGAN and its kin) through spandrel, an optional extra that knows their many architectures."""
+"""Pictures through an upscaling network; networks other than ESRGAN come from spandrel, an optional extra."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.images.convert import to_pil, to_tensor
 
 Upscaler = Callable[[Image.Image], Image.Image]
+Network = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
+
+TILE, OVERLAP = 512, 32  # pixels of the small picture along one side
+EVEN = 4  # sides that every network takes: the smallest Real-ESRGAN ones move 4 x 4 pixels into channels
+# spandrel imports these for LaMa and RestoreFormer, which are no upscalers; torchvision itself would replace torch.
+_UNUSED_MODULES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
+_UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
 
 
-def load_upscaler(path: Path, device: torch.device) -> Upscaler:
-    """A function from a picture to a larger one; ModelFileError without spandrel or for a file it does not know."""
-    try:
-        import spandrel
-    except ImportError as error:
-        raise ModelFileError(
-            f"The upscaler {path.name} needs the extra package spandrel: "
-            "run .venv/bin/pip install spandrel, or use --hires-method lanczos."
-        ) from error
-    try:
-        model = spandrel.ModelLoader(device=device).load_from_file(path)
-    except (spandrel.UnsupportedModelError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelFileError(f"{path.name} is not an upscaler that can be used ({error}).") from error
-    if not isinstance(model, spandrel.ImageModelDescriptor):
-        raise ModelFileError(f"{path.name} is not a picture upscaler; choose an ESRGAN-type model.")
-    network = model.eval()
+def upscaler_of(network: Network, device: torch.device, name: str) -> Upscaler:
+    """A function from a picture to a larger one, in tiles where it is large, so that memory suffices."""
 
     @torch.inference_mode()
     def upscale(image: Image.Image) -> Image.Image:
         pixels = to_tensor(image).to(device) / 2 + 0.5
-        return to_pil(network(pixels) * 2 - 1)[0]
+        larger = upscale_tensor(network, pixels)
+        if not bool(torch.isfinite(larger).all()):
+            raise ModelFileError(
+                f"The upscaler {name} returned values that are no numbers; use another --hires-method."
+            )
+        return to_pil(larger * 2 - 1)[0]
 
     return upscale
+
+
+def upscale_tensor(network: Network, pixels: Tensor) -> Tensor:
+    """[1, 3, H, W] -> [1, 3, scale * H, scale * W] on the CPU; of overlapping tiles each pixel comes from the tile in
+    whose inside it lies."""
+    height, width = pixels.shape[-2:]
+    out: Tensor | None = None
+    for top in _starts(height):
+        for left in _starts(width):
+            piece = _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
+            if out is None:
+                scale = piece.shape[-1] // min(width, TILE)
+                out = torch.empty(1, 3, scale * height, scale * width)
+            # The rim of a tile lacks the surroundings, except where the picture itself ends.
+            skip_top, skip_left = (OVERLAP // 2 if start else 0 for start in (top, left))
+            y, x = scale * (top + skip_top), scale * (left + skip_left)
+            inside = piece[..., scale * skip_top :, scale * skip_left :]
+            out[..., y : y + inside.shape[-2], x : x + inside.shape[-1]] = inside
+    if out is None:
+        raise ValueError("an empty picture")
+    return out
+
+
+def _starts(length: int) -> list[int]:
+    """Where tiles begin along one side, the last one flush with the end."""
+    last = max(0, length - TILE)
+    return [*range(0, last, TILE - OVERLAP), last]
+
+
+def _one(network: Network, pixels: Tensor) -> Tensor:
+    """The network on sides rounded up to what it takes."""
+    height, width = pixels.shape[-2:]
+    padded = F.pad(pixels, (0, -width % EVEN, 0, -height % EVEN), mode="replicate")
+    result = network(padded)
+    scale = result.shape[-1] // padded.shape[-1]
+    return result[..., : scale * height, : scale * width]
+
+
+def load_with_spandrel(path: Path, device: torch.device) -> Network:
+    """Any other kind of upscaler; ModelFileError without spandrel or for a file that it does not know."""
+    try:
+        spandrel = _import_spandrel()
+    except ImportError as error:
+        raise ModelFileError(
+            f"{path.name} is no ESRGAN-type upscaler; for other kinds run "
+            ".venv/bin/pip install --no-deps spandrel einops, or use --hires-method lanczos."
+        ) from error
+    try:
+        model = spandrel.ModelLoader(device=device).load_from_file(path)
+    except (spandrel.UnsupportedModelError, OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelFileError(f"{path.name} is not an upscaler that can be used ({reason}).") from error
+    if not isinstance(model, spandrel.ImageModelDescriptor) or model.purpose not in ("SR", "Restoration"):
+        raise ModelFileError(f"{path.name} is not a picture upscaler; choose an ESRGAN-type model.")
+    return model.eval()
+
+
+def _import_spandrel() -> Any:
+    stand_ins = {} if find_spec("torchvision") else {name: ModuleType(name) for name in _UNUSED_MODULES}
+    for module in stand_ins.values():
+        vars(module).update(dict.fromkeys(_UNUSED_NAMES))
+    sys.modules.update(stand_ins)
+    try:
+        import spandrel
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+    return spandrel

@@ -64,12 +64,11 @@ def load_checkpoint(
     if prediction not in (None, "epsilon", "v"):
         raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
+    other_vae = _open_vae(Path(vae_path)) if vae_path is not None else None
     with _naming(path):
         refuse_foreign(weights.tensors)
         parts = split_parts(weights.tensors)
-        vae_weights, vae_state, own_vae = weights, parts.vae, None
-        if vae_path is not None:
-            vae_weights, vae_state, own_vae = _open_vae(Path(vae_path))
+        vae_weights, vae_state, own_vae = other_vae or (weights, parts.vae, None)
         spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
@@ -78,6 +77,7 @@ def load_checkpoint(
         device = torch.device(device)
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
         fill_network(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
+    with _naming(Path(vae_path or path)):
         fill_network(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
     return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
 

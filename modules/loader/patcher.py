@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from modules.core.device import free_memory
+
 OnWeightsChanged = Callable[[set[str]], None]
+
+# Copies of patched weights stay on the GPU while its free memory is this many times as large, so that a switch moves
+# nothing over the bus; else they go to the CPU.
+ROOM_FOR_COPIES = 4
 
 
 @runtime_checkable
@@ -116,10 +122,12 @@ class ModelPatcher:
         if not changed:
             return
         weights = dict(self.module.named_parameters())
+        fresh = {name: weights[name].detach() for name in changed if name not in state.pristine}
+        home = _home_of_copies(fresh.values())
         for name in changed:
             weight = weights[name]
-            if name not in state.pristine:
-                state.pristine[name] = weight.detach().to("cpu", copy=True)
+            if name in fresh:
+                state.pristine[name] = fresh[name].to(home or weight.device, copy=True)
             pristine = state.pristine[name]
             entries = wanted.get(name, ())
             # Recorded before writing: should a patch fail, the next call still knows this weight is not pristine.
@@ -133,10 +141,23 @@ class ModelPatcher:
             listener(changed)
 
 
+def _home_of_copies(weights: Collection[Tensor]) -> torch.device | None:
+    """None: each copy beside its weight."""
+    device = next((weight.device for weight in weights), None)
+    if device is None or device.type == "cpu":
+        return None
+    needed = sum(weight.numel() * weight.element_size() for weight in weights)
+    return None if ROOM_FOR_COPIES * needed <= free_memory(device) else torch.device("cpu")
+
+
 def _patched(pristine: Tensor, entries: tuple[_Entry, ...], device: torch.device) -> Tensor:
     """The merged weight in fp32: rounded once, however many patches there are."""
-    weight = pristine.to(device=device, dtype=torch.float32, copy=True)
+    # Moved in its own type, which is half the bytes; of an fp32 network this may be the pristine copy itself.
+    weight = pristine.to(device).to(torch.float32, copy=any(entry.patch.slice for entry in entries))
     for entry in entries:
-        area = weight if entry.patch.slice is None else weight.narrow(*entry.patch.slice)
-        area.copy_(entry.patch.apply(area, entry.strength))
+        if entry.patch.slice is None:
+            weight = entry.patch.apply(weight, entry.strength)
+        else:
+            area = weight.narrow(*entry.patch.slice)
+            area.copy_(entry.patch.apply(area, entry.strength))
     return weight

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError
@@ -53,7 +54,15 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
     patches = _match(path.name, weights, set(state_dict), _shapes(unet.module), _shapes(text.module), spec)
     if patches.unmatched:
         logger.warning(unmatched_line(path.name, patches.unmatched, len(state_dict)))
-    return patches
+    return replace(
+        patches,
+        unet=_on_device(patches.unet, unet.load_device),
+        text=_on_device(patches.text, text.load_device),
+    )
+
+
+def _on_device(patches: Mapping[str, list[Patch]], device: torch.device) -> dict[str, list[Patch]]:
+    return {name: [patch.to(device) for patch in changes] for name, changes in patches.items()}
 
 
 def _parsed(path: Path, state_dict: dict[str, Tensor]) -> list[LoraWeight]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +40,22 @@ class Patch(ABC):
             members = value if isinstance(value, tuple) else (value,)
             yield from (member for member in members if isinstance(member, Tensor))
 
+    def to(self, device: torch.device) -> Patch:
+        """The same patch with its tensors on this device, in their own type, so that merging moves nothing."""
+        return replace(self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
+
     def apply(self, weight: Tensor, strength: float) -> Tensor:
         product = self.product(weight).reshape(weight.shape)
         if self.magnitude is None:
             return torch.add(weight, product, alpha=self.scale * strength)
         changed = torch.add(weight, product, alpha=self.scale)
         return torch.lerp(weight, decompose(changed, self.magnitude.to(weight)), strength)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(member, device) for member in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -149,6 +160,10 @@ class Difference(Patch):
     """The change itself, stored whole (keys diff, diff_b, w_norm, b_norm)."""
 
     difference: Tensor
+
+    def to(self, device: torch.device) -> Patch:
+        """Stays where it is: a difference takes as much memory as the weight itself."""
+        return self
 
     @property
     def size(self) -> tuple[int, int]:

@@ -43,14 +43,13 @@ class WeightStore:
         self._constants: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
         self._addresses: dict[str, int] = {}
-        self._places: dict[str, tuple[nn.Module, str]] = {}
 
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer; its address is remembered and must stay."""
-        if name not in self._places:
-            owner, _, leaf = name.rpartition(".")
-            self._places[name] = self.module.get_submodule(owner), leaf
-        tensor: Tensor = getattr(*self._places[name])
+        owner, _, leaf = name.rpartition(".")
+        return self._watched(name, getattr(self.module.get_submodule(owner), leaf))
+
+    def _watched(self, name: str, tensor: Tensor) -> Tensor:
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
             raise StaleWeightsError(f"parameter {name} was rebound to other memory")
         return tensor
@@ -62,8 +61,11 @@ class WeightStore:
 
     def check_addresses(self) -> None:
         """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
+        # One walk over the modules: finding each parameter by its path would take ten times as long.
+        owners = dict(self.module.named_modules(remove_duplicate=False))
         for name in self._addresses:
-            self.parameter(name)
+            owner, _, leaf = name.rpartition(".")
+            self._watched(name, getattr(owners[owner], leaf))
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
         """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""

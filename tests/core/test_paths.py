@@ -74,6 +74,24 @@ def test_a_full_name_wins_over_short_ones_and_doubt_is_an_error(model_root: Path
         folders.find("vae", "a")
 
 
+def test_a_path_gets_a_name_that_lasts(model_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(model_root, "loras/sub/a.safetensors", "loras/b.safetensors")
+    outside = tmp_path / "out side"
+    outside.mkdir()
+    (outside / "b.safetensors").touch()
+    folders = ModelFolders(model_root)
+    assert folders.lasting_name("loras", "sub/a.safetensors") == "sub/a.safetensors"
+    assert folders.lasting_name("loras", "A") == "A"
+    assert folders.lasting_name("loras", "gone") == "gone"
+    monkeypatch.chdir(model_root)
+    assert folders.lasting_name("loras", "models/loras/sub/a.safetensors") == "sub/a.safetensors"
+    assert folders.lasting_name("loras", str(model_root / "models/loras/b.safetensors")) == "b.safetensors"
+    monkeypatch.chdir(outside)
+    for typed in ("./b.safetensors", str(outside / "b.safetensors")):
+        assert folders.lasting_name("loras", typed) == str((outside / "b.safetensors").resolve())
+        assert folders.find("loras", folders.lasting_name("loras", typed)) == folders.find("loras", typed)
+
+
 def test_nothing_found_names_the_nearest(model_root: Path) -> None:
     put(model_root, "checkpoints/dreamshaper_8.safetensors", "checkpoints/zzz.ckpt")
     with pytest.raises(

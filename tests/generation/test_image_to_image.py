@@ -22,6 +22,7 @@ from modules.generation.text_to_image import Picture, generate
 from modules.images.convert import to_tensor
 from tests import tiny
 from tests.generation.test_text_to_image import make, pixels
+from tests.upscalers import esrgan_tensors
 
 
 @pytest.fixture
@@ -175,6 +176,32 @@ class TestHiresFix:
         phases: list[str] = []
         request = GenerationOptions(prompt="a", width=64, height=64, steps=1, hires=HiresOptions(method="none-such"))
         with pytest.raises(ModelFileError, match="none-such"):
+            list(generate(request, session, on_progress=lambda event: phases.append(event.phase)))
+        assert phases == []
+
+    def test_an_upscaler_file_enlarges_the_first_pass(
+        self, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.save(esrgan_tensors(), tmp_path / "4x my upscaler.pth")
+        monkeypatch.chdir(tmp_path)
+        hires = HiresOptions(method="./4x my upscaler.pth", denoise=0.0, keep_first_pass=True, scale=1.5)
+        first, second = make(session, hires=hires)
+        large = session.upscaler("./4x my upscaler.pth")(first.image)
+        assert large.size == (256, 288) and second.image.size == (96, 112)
+        vae = session.model(GenerationOptions(prompt="x")).vae
+        shrunk = to_tensor(large.resize((96, 112), Image.Resampling.LANCZOS))
+        expected = vae.decode(vae.encode(shrunk)).clamp(-1, 1)
+        assert np.abs(pixels(second) - (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 1
+        monkeypatch.chdir(tmp_path.parent)
+        again = list(generate(from_parameters(second.parameters), session))[-1]
+        assert (pixels(again) == pixels(second)).all()
+
+    @pytest.mark.parametrize("content", [b"", b"no upscaler", b"PK\x03\x04" + bytes(100)])
+    def test_a_damaged_upscaler_is_told_before_any_step(self, session: Session, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "bad.pth").write_bytes(content)
+        phases: list[str] = []
+        request = GenerationOptions(prompt="a", steps=1, hires=HiresOptions(method=str(tmp_path / "bad.pth")))
+        with pytest.raises(ModelFileError, match="bad.pth"):
             list(generate(request, session, on_progress=lambda event: phases.append(event.phase)))
         assert phases == []
 

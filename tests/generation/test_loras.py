@@ -19,7 +19,7 @@ from modules.core.errors import LightDiffusionError, ModelFileError
 from modules.generation import output
 from modules.generation.metadata import from_parameters
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.generation.session import Session
+from modules.generation.session import MOST_LORAS, Session
 from modules.generation.text_to_image import Picture, generate
 from tests import tiny_project
 
@@ -126,6 +126,17 @@ def test_a_file_that_changed_on_disk_is_read_again(session: Session, root: Path)
     tiny_project.save_lora(path, seed=2)
     os.utime(path, (1, 1))
     assert not same(make(session, LoraChoice(name="fresh")), before)
+
+
+def test_only_the_last_few_are_kept_ready(session: Session, root: Path) -> None:
+    names = [f"many{number}" for number in range(MOST_LORAS + 2)]
+    for number, name in enumerate(names):
+        tiny_project.save_lora(root / "models" / "loras" / f"{name}.safetensors", seed=100 + number)
+    first = make(session, LoraChoice(name=names[0]), steps=1)
+    every = make(session, *(LoraChoice(name=name, strength=0.1) for name in names), steps=1)
+    assert {key[0].stem for key in session._loras} == set(names[-MOST_LORAS:])
+    assert same(make(session, *(LoraChoice(name=name, strength=0.1) for name in names), steps=1), every)
+    assert same(make(session, LoraChoice(name=names[0]), steps=1), first)
 
 
 def test_a_request_that_fails_leaves_nothing_behind(session: Session, plain: Picture, root: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from modules.loader.fill import fill_network
-from modules.loader.patcher import ModelPatcher, WeightPatch
+from modules.loader.patcher import ModelPatcher, WeightPatch, _home_of_copies
 from modules.loader.state_dict import open_weights
 
 
@@ -215,6 +215,31 @@ def test_pristine_copies_are_kept_for_patched_weights_only() -> None:
     assert not model._state.pristine
 
 
+def test_copies_stay_beside_the_weights_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_device = [torch.empty(100, dtype=torch.float16, device="meta"), torch.empty(50, device="meta")]  # 400 bytes
+    for free, home in ((1600, None), (1599, torch.device("cpu"))):
+        monkeypatch.setattr("modules.loader.patcher.free_memory", lambda _device, free=free: free)
+        assert _home_of_copies(on_device) == home
+    assert _home_of_copies([torch.empty(100)]) is None and _home_of_copies([]) is None
+
+
+def test_a_patch_may_return_its_argument_without_harm() -> None:
+    class Idle:
+        slice = None
+
+        def apply(self, weight: Tensor, strength: float) -> Tensor:
+            return weight
+
+    for dtype in (torch.float16, torch.float32):
+        model = patcher(dtype)
+        before = bits(model)
+        model.add_patches({"0.weight": [Idle(), Add(torch.ones(2, 8), slice=(0, 2, 2))]}, 1.0)
+        model.apply()
+        assert torch.equal(bits(model)["0.weight"][2:4], (before["0.weight"][2:4].float() + 1).to(dtype))
+        model.restore()
+        assert same(bits(model), before)
+
+
 def test_patching_mapped_weights_never_changes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     source = patcher().module
@@ -244,12 +269,16 @@ def test_the_function_wrapper_belongs_to_one_clone() -> None:
 
 
 @pytest.mark.gpu
-def test_on_cuda_restored_bit_for_bit() -> None:
+@pytest.mark.parametrize("room", [4, 10**12])
+def test_on_cuda_restored_bit_for_bit(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the copies on the GPU, and, where that has no room for them, on the CPU."""
+    monkeypatch.setattr("modules.loader.patcher.ROOM_FOR_COPIES", room)
     model = patcher()
     model.module.cuda()
     before = bits(model)
     model.add_patches({"0.weight": [Add(torch.randn(6, 8))]}, 0.3)
     model.apply()
+    assert {copy.device.type for copy in model._state.pristine.values()} == {"cuda" if room == 4 else "cpu"}
     assert not same(bits(model), before)
     model.restore()
     assert same(bits(model), before)

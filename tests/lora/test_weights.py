@@ -102,6 +102,19 @@ def test_low_precision_factors_are_multiplied_in_fp32(dtype: torch.dtype) -> Non
     assert relative_error(merged, weight.double() + 0.25 * up.double() @ down.double()) < 1e-6
 
 
+def test_patches_move_as_a_whole_but_for_differences() -> None:
+    meta = torch.device("meta")
+    right = (random(3, 3, 3, 3), random(3, 8), random(3, 8))
+    kronecker = Kronecker(left=(random(2, 2),), right=right, scale=0.5, magnitude=random(4, 1), slice=(0, 1, 2))
+    moved = kronecker.to(meta)
+    assert {factor.device for factor in moved.factors()} == {meta} and len(list(moved.factors())) == 5
+    assert (moved.scale, moved.slice) == (0.5, (0, 1, 2)) and isinstance(moved, Kronecker)
+    half = LowRank(up=random(4, 2).half(), down=random(2, 4).half()).to(meta)
+    assert {factor.dtype for factor in half.factors()} == {torch.float16}
+    difference = Difference(difference=random(4, 4))
+    assert difference.to(meta) is difference
+
+
 def test_apply_leaves_its_argument_alone() -> None:
     weight = random(4, 4)
     before = weight.clone()

@@ -1,0 +1,143 @@
+"""The command line: arguments -> GenerationOptions -> pictures on disk, their paths on standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.arguments import parse_arguments
+from cli.console import ProgressBar, Run, stop_on_interrupt
+from cli.prompt_batch import read_requests, run_prompts
+from cli.requests import build_options
+from modules.core.errors import LightDiffusionError, OutputError
+from modules.core.progress import CancelToken
+
+if TYPE_CHECKING:
+    from modules.generation.options import GenerationOptions
+    from modules.generation.session import Session
+
+NOBODY_READS = 141  # what shells say of a program whose reader has gone
+
+
+def list_names(kind: str) -> list[str]:
+    from modules.core.paths import ModelFolders
+    from modules.sampling.names import SAMPLERS, SCHEDULERS
+
+    if kind in ("samplers", "schedulers"):
+        return list(SAMPLERS if kind == "samplers" else SCHEDULERS)
+    return ModelFolders().list(kind)
+
+
+def run(given: dict[str, Any]) -> dict[str, Any]:
+    """Makes and saves the pictures; returns what --json prints."""
+    lines = read_requests(given) if "prompts" in given else []
+    options = None if lines else build_options(given)
+    cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
+    with stop_on_interrupt(cancel):
+        from modules.generation.output import OutputFolder
+        from modules.generation.session import Session
+
+        output = OutputFolder(given.get("output_dir"))
+        if options is not None and given.get("reuse_seed"):
+            options = replace(options, seed=output.last_seed())
+        output.check_writable()
+        session = Session(device=given.get("device"), dtype=given.get("dtype"))
+        cancel.check()  # Ctrl-C while everything was imported
+        began = time.perf_counter()
+        shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
+        make = make_comparison if given.get("compare") else make_pictures
+        try:
+            result = run_prompts(lines, shared) if options is None else make(options, shared)
+        finally:
+            bar.close()
+    if "from_image" in given and result["images"]:
+        tell_changed_facts(given, Path(result["images"][0]["path"]))
+    return {**result, "seconds": round(time.perf_counter() - began, 3), **tell_stable_fast(given, session)}
+
+
+def make_pictures(options: GenerationOptions, run: Run) -> dict[str, Any]:
+    from modules.generation.text_to_image import generate
+
+    saved: list[dict[str, Any]] = []
+    for picture in generate(options, run.session, on_progress=run.bar, cancel=run.cancel):
+        path = run.output.save(picture)
+        saved.append({"path": str(path), "seed": picture.seed})
+        run.say_path(path)
+    return {"images": saved}
+
+
+def make_comparison(options: GenerationOptions, run: Run) -> dict[str, Any]:
+    """Saves one picture with both halves; its text is that of the accelerated half."""
+    from modules.generation.compare import compare
+
+    comparison = compare(options, run.session, on_progress=run.bar, cancel=run.cancel)
+    picture = comparison.accelerated.picture
+    path = run.output.save(replace(picture, image=comparison.image))
+    run.say(comparison.to_text())
+    run.say_path(path)
+    return {"images": [{"path": str(path), "seed": picture.seed}], "compare": comparison.to_dict()}
+
+
+def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
+    """The status line on standard error, the report where it was asked for."""
+    report = session.stable_fast_report
+    if report is None:
+        return {}
+    print(report.status_line(), file=sys.stderr)
+    if "stable_fast_report" in given:
+        path: Path = given["stable_fast_report"]
+        write_text(path, report.to_json() if path.suffix == ".json" else report.to_text())
+    return {"stable_fast": {"status": report.status_line(), "level": report.level, "reason": report.reason}}
+
+
+def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
+    """Why a picture made again is not the same bit for bit, where that was not asked for."""
+    from modules.generation.metadata import changed_facts
+
+    asked = {"Model hash": "checkpoint", "Precision": "dtype"}
+    changed = [name for name in changed_facts(given["from_image"], made) if asked.get(name) not in given]
+    if changed:
+        names = ", ".join(changed)
+        print(f"{given['from_image'].name} was made with another {names}: expect differences.", file=sys.stderr)
+
+
+def write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"The report cannot be written to {path} ({error.strerror}); choose another place."
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    given: dict[str, Any] = {}
+    try:
+        given = parse_arguments(sys.argv[1:] if argv is None else argv)
+        if "list" in given:
+            print("\n".join(list_names(given["list"])))
+            return 0
+        if given.get("doctor"):
+            from modules.generation.doctor import run_doctor
+
+            return run_doctor()
+        result = run(given)
+    except LightDiffusionError as error:
+        if given.get("json"):
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # as with `| head -1`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is left in the buffer would fail again at exit
+        return NOBODY_READS
+    if given.get("json"):
+        print(json.dumps(result))
+    return result.get("exit_code", 0)

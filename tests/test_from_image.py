@@ -1,0 +1,104 @@
+"""--from-image after the world moved on: another working folder, models given as paths, files that are gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import pipeline
+from cli.requests import build_options
+from modules.core import paths
+from modules.core.errors import OptionsError
+from modules.generation import output
+from tests import tiny, tiny_project
+
+Run = Callable[..., tuple[int, str, str]]
+SMALL = ["a cat", "64", "64", "1", "1", "--steps", "2", "--device", "cpu", "--quiet", "--seed", "3"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in a folder with a space, other models beside it, and a working folder of its own."""
+    root = tiny_project.project(tmp_path / "my project")
+    monkeypatch.setattr(paths, "PROJECT_ROOT", root)
+    monkeypatch.setattr(output, "PROJECT_ROOT", root)
+    elsewhere = tmp_path / "other models"
+    tiny.save_checkpoint(elsewhere / "base.safetensors", seed=7)
+    tiny_project.save_lora(elsewhere / "my ink.safetensors", seed=21)
+    tiny_project.save_controlnet(elsewhere / "edges, mine.safetensors")
+    tiny.save_checkpoint(elsewhere / "other vae.safetensors", seed=50)
+    monkeypatch.chdir(elsewhere)
+    return root
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = pipeline.main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out.strip(), captured.err
+
+    return call
+
+
+def test_models_given_as_relative_paths_are_found_from_another_folder(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = Path("photo.png")
+    tiny_project.save_photo(photo)
+    code, first, told = run(
+        *SMALL,
+        *("--checkpoint", "base.safetensors", "--vae", "other vae.safetensors"),
+        *("--lora", "my ink.safetensors:0.8:0.3", "--lora", "../my project/models/loras/clay.safetensors"),
+        *("--control-net", "./edges, mine.safetensors", "--control-image", "photo.png"),
+        *("--img2img", "photo.png", "--denoise", "0.6"),
+    )
+    assert code == 0, told
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path / "third")
+    code, again, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0, told
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    text = Image.open(again).info["parameters"]
+    assert text == Image.open(first).info["parameters"]
+    assert '"clay.safetensors' in text.replace("\\", "")  # one of our own is kept by name, wherever the project goes
+
+
+def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home: Path) -> None:
+    photo = str(home / "photo.png")
+    nets = ["--control-net", "edges", "--control-image", photo] * 2
+    code, first, told = run(*SMALL, *nets, "--control-strength", "0.3", "--hires-size", "72x80", "--hires-steps", "1")
+    assert code == 0, told
+    given = {"from_image": Path(first), "control_strength": [0.9], "control_range": ["0:1", "0.2:0.5"]}
+    controls = build_options(given).controls
+    assert [control.name for control in controls] == ["edges", "edges"]
+    assert [control.strength for control in controls] == [0.9, 1.0]
+    assert [(control.start, control.end) for control in controls] == [(0.0, 1.0), (0.2, 0.5)]
+    assert [control.image for control in controls] == [Path(photo)] * 2
+    hires = build_options({"from_image": Path(first), "hires_scale": 1.5, "keep_first_pass": True}).hires
+    assert hires is not None and hires.target(64, 64) == (96, 96) and hires.keep_first_pass and hires.steps == 1
+    hires = build_options({"from_image": Path(first)}).hires
+    assert hires is not None and hires.target(64, 64) == (72, 80) and not hires.keep_first_pass
+    assert build_options({"from_image": Path(first), "control_mode": "control"}).controls[1].mode == "control"
+    with pytest.raises(OptionsError, match="more --control-strength"):
+        build_options({"from_image": Path(first), "control_strength": [1.0, 1.0, 1.0]})
+
+
+def test_what_is_gone_is_named(run: Run) -> None:
+    code, first, _ = run(*SMALL, "--lora", "my ink.safetensors")
+    assert code == 0
+    os.rename("my ink.safetensors", "renamed.safetensors")
+    code, out, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 3 and out == "" and "my ink.safetensors" in told and told.count("\n") == 1
+
+
+def test_the_gone_model_can_be_replaced_on_the_command_line(run: Run) -> None:
+    _, first, _ = run(*SMALL, "--lora", "my ink.safetensors:0.5")
+    os.rename("my ink.safetensors", "renamed.safetensors")
+    code, again, told = run("--from-image", first, "--lora", "renamed.safetensors:0.5", "--device", "cpu", "--quiet")
+    assert code == 0, told
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
