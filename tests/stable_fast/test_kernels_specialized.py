@@ -16,7 +16,7 @@ from modules.stable_fast.kernels.attention_packed import attention_packed_kv_ref
 from tests.stable_fast.kernel_device import Maker, assert_near
 
 pytestmark = pytest.mark.skipif(INTERPRETED or not HAS_GLUON, reason="Gluon kernels are compiled only")
-in_tiles = pytest.mark.parametrize("tile", SPECIALIZED_TILES, ids=lambda tile: tile.name)
+in_tiles = pytest.mark.parametrize("tile", SPECIALIZED_TILES, ids=[t.name for t in SPECIALIZED_TILES])
 on_hopper = pytest.mark.skipif(
     not (torch.cuda.is_available() and is_hopper(torch.empty(0, device="cuda"))), reason="needs a Hopper GPU"
 )
@@ -33,7 +33,7 @@ def compiled(tile, size, *, even):
     k1, k2 = specialized.split_head(size)
     constants = {
         "D": size, "BK": tile.keys, "W": width, "K1": k1, "K2": k2, "STAGES": tile.stages(width), "EVEN_S": even,
-        "GROUPS": tile.groups, "REGISTERS": registers,
+        "GROUPS": tile.groups, "TURNS": tile.turns, "REGISTERS": registers,
     }  # fmt: skip
     layout = gl.NVMMASharedLayout(128, 16, 4)
     boxes = {"q": specialized.QUERIES, "k": tile.keys, "v": tile.keys}
@@ -44,7 +44,7 @@ def compiled(tile, size, *, even):
 
 
 @in_tiles
-@pytest.mark.parametrize("size,even", [(40, True), (64, False), (80, True)])
+@pytest.mark.parametrize("size,even", [(40, True), (80, False)])
 def test_compiles_for_hopper_without_spilling(tile, size, even, tmp_path):
     from triton import knobs
 
@@ -55,7 +55,10 @@ def test_compiles_for_hopper_without_spilling(tile, size, even, tmp_path):
     binary.write_bytes(result.asm["cubin"])
     usage = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)], text=True)
     assert re.findall(r"STACK:(\d+)", usage) == ["0"]
-    assert result.metadata.shared * tile.programs <= 227 * 1024
+    instructions = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-sass", str(binary)], text=True)
+    # Short of registers, the assembler would let each product wait for the one before.
+    assert instructions.count("WARPGROUP.DEPBAR") <= 3 * tile.groups
+    assert result.metadata.shared <= 227 * 1024
     assert "wgmma" in result.asm["ptx"] and "cp.async.bulk.tensor.4d" in result.asm["ptx"]
 
 
@@ -63,7 +66,7 @@ def test_registers_are_shared_out_within_what_a_multiprocessor_has():
     for tile in SPECIALIZED_TILES:
         launch, attending = tile.registers
         assert launch % 8 == attending % 8 == 0
-        assert tile.programs * 128 * (tile.groups + 1) * launch <= 65536
+        assert 128 * (tile.groups + 1) * launch <= 65536
         assert tile.groups * attending + specialized.LOADER_REGISTERS <= (tile.groups + 1) * launch
 
 

@@ -1,7 +1,8 @@
 """Attention on Hopper with specialised warps: one loads keys and values by TMA, groups of four attend to 64 queries.
 
-The groups share every block of keys but are not in step, so that one's exponentials run beside another's products.
-Blocks go round a ring of buffers: the loading warp waits until all groups have left one, a group until it is filled.
+The groups share every block of keys. They hand their products (probabilities times values, and the scores of the next
+block) to the matrix unit in turn, so that one's products run while the others exponentiate. Blocks go round a ring of
+buffers: the loading warp waits until all groups have left one, a group until it is filled.
 Probabilities are rounded to the type of v, everything else is fp32, as in _attention_kernel.py.
 """
 
@@ -27,49 +28,48 @@ from modules.stable_fast.kernels._triton import (
 
 QUERIES = 64  # of one group: the height of the matrix unit's tile
 LOADER_REGISTERS = 24
-SHARED_BYTES = 220_000  # of the 227 KiB a program may use
+SHARED_BYTES = 220_000  # of the 227 KiB a program may use, the rest for barriers
 MOST_STAGES = 4
 
 
 class SpecializedTile(NamedTuple):
-    """Groups of four warps in a program, keys of a block, and programs that share a multiprocessor."""
+    """Groups of four warps in a program, keys of a block, and whether groups take turns at the matrix unit."""
 
     groups: int
     keys: int
-    programs: int = 1
+    turns: bool = True
 
     @property
     def name(self) -> str:
-        return f"specialized_{QUERIES * self.groups}x{self.keys}"
+        return f"specialized_{QUERIES * self.groups}x{self.keys}{'' if self.turns else '_free'}"
 
     @property
     def registers(self) -> tuple[int, int]:
         """Of a thread at launch, and of one that attends once the loading warp has given up its share."""
-        launch = 65536 // (self.programs * 128 * (self.groups + 1)) // 8 * 8
-        return launch, min(240, (launch * (self.groups + 1) - LOADER_REGISTERS) // self.groups // 8 * 8)
+        launch = 65536 // (128 * (self.groups + 1)) // 8 * 8
+        return launch, (launch * (self.groups + 1) - LOADER_REGISTERS) // self.groups // 8 * 8
 
     def fits(self, width: int) -> bool:
-        """Scores (then probabilities), accumulator and 28 more in registers; two blocks of keys and values on chip."""
-        return self.registers[1] >= (self.keys + width) // 2 + 28 and self.stages(width) > 1
+        """Scores, probabilities, accumulator and 25 more in registers; two blocks of keys and values on chip."""
+        return self.registers[1] >= self.keys * 3 // 4 + width // 2 + 25 and self.stages(width) > 1
 
     def stages(self, width: int) -> int:
         row = 2 * width
-        free = SHARED_BYTES // self.programs - self.groups * QUERIES * row
-        return min(MOST_STAGES, free // (2 * self.keys * row))
+        return min(MOST_STAGES, (SHARED_BYTES - self.groups * QUERIES * row) // (2 * self.keys * row))
 
 
 # The last is for heads wider than 64 and for few queries.
 SPECIALIZED_TILES = (
     SpecializedTile(4, 64),
+    SpecializedTile(4, 64, turns=False),
     SpecializedTile(3, 128),
-    SpecializedTile(2, 64, programs=2),
     SpecializedTile(2, 128),
 )
 
 
 @gluon_jit
 def _load(q, k, v, buffers, place, S, GROUPS: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr):
-    q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty = buffers
+    q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty, turn = buffers
     batch, head, row = place
     mbarrier.expect(q_full, GROUPS * q.block_type.nbytes)
     for i in gl.static_range(GROUPS):
@@ -84,45 +84,37 @@ def _load(q, k, v, buffers, place, S, GROUPS: gl.constexpr, BK: gl.constexpr, ST
 
 
 @gluon_jit
-def _attend_block(
-    q, k_tiles, v_tiles, k_full, v_full, empty, block, S, scale, acc, highest, total,
-    BK: gl.constexpr, W: gl.constexpr, K1: gl.constexpr, K2: gl.constexpr, STAGES: gl.constexpr, MASKED: gl.constexpr,
-):  # fmt: skip
-    """Accumulator, row maxima (times `scale`) and row sums after one more block of keys."""
-    scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BK, 16])
-    values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
-    stage = block % STAGES
-    phase = block // STAGES & 1
-    mbarrier.wait(k_full.index(stage), phase)
+def _issue_scores(q, k_tiles, stage, BK: gl.constexpr, W: gl.constexpr, K1: gl.constexpr, K2: gl.constexpr):
+    """q k^T, still running."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BK, 16])
     k = k_tiles.index(stage).reshape([BK, W])
-    score = gl.zeros([64, BK], gl.float32, scores)
+    score = gl.zeros([64, BK], gl.float32, layout)
     score = warpgroup_mma(q.slice(0, K1, 1), k.slice(0, K1, 1).permute((1, 0)), score, use_acc=False, is_async=True)
     if K2 > 0:
         score = warpgroup_mma(q.slice(K1, K2, 1), k.slice(K1, K2, 1).permute((1, 0)), score, is_async=True)
-    score = warpgroup_mma_wait(0, deps=[score])
-    if MASKED:
-        keys = block * BK + gl.arange(0, BK, gl.SliceLayout(0, scores))
-        score = gl.where((keys < S)[None, :], score, float("-inf"))
+    return score
+
+
+@gluon_jit
+def _softmax(score, scale, acc, highest, total, dtype: gl.constexpr, BK: gl.constexpr, W: gl.constexpr):
+    """Probabilities as an operand, and accumulator, row maxima (times `scale`) and row sums brought up to date."""
+    values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
     above = gl.maximum(highest, gl.max(score, axis=1) * scale)
     shrink = gl.exp2(highest - above)
     p = gl.exp2(gl.fma(score, scale, -above[:, None]))
     total = total * shrink + gl.sum(p, axis=1)
-    p = gl.convert_layout(p.to(v_tiles.dtype), gl.DotOperandLayout(0, values, 2))
+    p = gl.convert_layout(p.to(dtype), gl.DotOperandLayout(0, values, 2))
     acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, values))[:, None]
-    mbarrier.wait(v_full.index(stage), phase)
-    acc = warpgroup_mma(p, v_tiles.index(stage).reshape([BK, W]), acc, is_async=True)
-    acc = warpgroup_mma_wait(0, deps=[acc])
-    mbarrier.arrive(empty.index(stage), count=1)
-    return acc, above, total
+    return p, acc, above, total
 
 
 @gluon_jit
 def _attend(
     buffers, place, rest,
     D: gl.constexpr, BK: gl.constexpr, W: gl.constexpr, K1: gl.constexpr, K2: gl.constexpr, STAGES: gl.constexpr,
-    EVEN_S: gl.constexpr, GROUP: gl.constexpr,
+    EVEN_S: gl.constexpr, GROUPS: gl.constexpr, TURNS: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
-    q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty = buffers
+    q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty, turn = buffers
     batch, head, row = place
     y_ptr, heads, L, S, scale = rest
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BK, 16])
@@ -132,17 +124,30 @@ def _attend(
     total = gl.zeros([64], gl.float32, gl.SliceLayout(1, scores))
     q = q_tiles.index(GROUP).reshape([64, W])
     mbarrier.wait(q_full, 0)
-    whole = S // BK
-    for block in range(whole):
-        acc, highest, total = _attend_block(
-            q, k_tiles, v_tiles, k_full, v_full, empty, block, S, scale, acc, highest, total,
-            BK, W, K1, K2, STAGES, False,
-        )  # fmt: skip
+    mbarrier.wait(k_full.index(0), 0)
+    score = warpgroup_mma_wait(0, deps=[_issue_scores(q, k_tiles, 0, BK, W, K1, K2)])
+    last = gl.cdiv(S, BK) - 1
+    for block in range(last):
+        p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, BK, W)
+        stage = block % STAGES
+        after = (block + 1) % STAGES
+        mbarrier.wait(v_full.index(stage), block // STAGES & 1)
+        mbarrier.wait(k_full.index(after), (block + 1) // STAGES & 1)
+        if TURNS:  # the first group's first turn comes without a call
+            mbarrier.wait(turn.index(GROUP), (block & 1) ^ (GROUP == 0))
+        acc = warpgroup_mma(p, v_tiles.index(stage).reshape([BK, W]), acc, is_async=True)
+        score = _issue_scores(q, k_tiles, after, BK, W, K1, K2)
+        if TURNS:
+            mbarrier.arrive(turn.index((GROUP + 1) % GROUPS), count=1)
+        acc, score, p = warpgroup_mma_wait(0, deps=[acc, score, p])
+        mbarrier.arrive(empty.index(stage), count=1)
     if not EVEN_S:
-        acc, highest, total = _attend_block(
-            q, k_tiles, v_tiles, k_full, v_full, empty, whole, S, scale, acc, highest, total,
-            BK, W, K1, K2, STAGES, True,
-        )  # fmt: skip
+        keys = last * BK + gl.arange(0, BK, gl.SliceLayout(0, scores))
+        score = gl.where((keys < S)[None, :], score, float("-inf"))
+    p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, BK, W)
+    mbarrier.wait(v_full.index(last % STAGES), last // STAGES & 1)
+    acc = warpgroup_mma(p, v_tiles.index(last % STAGES).reshape([BK, W]), acc, is_async=True)
+    acc = warpgroup_mma_wait(0, deps=[acc])
     rows = row + 64 * GROUP + gl.arange(0, 64, gl.SliceLayout(1, values))
     columns = gl.arange(0, W, gl.SliceLayout(0, values))
     out = y_ptr + ((batch.to(gl.int64) * L + rows) * heads + head)[:, None] * D + columns[None, :]
@@ -155,7 +160,7 @@ def _attend(
 def _specialized_kernel(
     q, k, v, y_ptr, L, S, heads, scale,
     D: gl.constexpr, BK: gl.constexpr, W: gl.constexpr, K1: gl.constexpr, K2: gl.constexpr, STAGES: gl.constexpr,
-    EVEN_S: gl.constexpr, GROUPS: gl.constexpr, REGISTERS: gl.constexpr,
+    EVEN_S: gl.constexpr, GROUPS: gl.constexpr, TURNS: gl.constexpr, REGISTERS: gl.constexpr,
 ):  # fmt: skip
     batch = gl.program_id(1) // heads
     head = gl.program_id(1) % heads
@@ -167,35 +172,38 @@ def _specialized_kernel(
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    turn = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
     mbarrier.init(q_full, count=1)
     for i in gl.static_range(STAGES):
         mbarrier.init(k_full.index(i), count=1)
         mbarrier.init(v_full.index(i), count=1)
         mbarrier.init(empty.index(i), count=GROUPS)
-    buffers = (q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty)
+    for i in gl.static_range(GROUPS):
+        mbarrier.init(turn.index(i), count=1)
+    buffers = (q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty, turn)
     # Constants keep their nature only where they are written out in the call.
     place = (batch, head, row)
     rest = (y_ptr, heads, L, S, scale)
     if GROUPS == 2:
         gl.warp_specialize([
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 0)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 1)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 0)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 1)),
             (_load, (q, k, v, buffers, place, S, GROUPS, BK, STAGES)),
         ], [4, 1], [REGISTERS, 24])  # fmt: skip
     elif GROUPS == 3:
         gl.warp_specialize([
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 0)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 1)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 2)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 0)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 1)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 2)),
             (_load, (q, k, v, buffers, place, S, GROUPS, BK, STAGES)),
         ], [4, 4, 1], [REGISTERS, REGISTERS, 24])  # fmt: skip
     else:
         gl.static_assert(GROUPS == 4)
         gl.warp_specialize([
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 0)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 1)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 2)),
-            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, 3)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 0)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 1)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 2)),
+            (_attend, (buffers, place, rest, D, BK, W, K1, K2, STAGES, EVEN_S, GROUPS, TURNS, 3)),
             (_load, (q, k, v, buffers, place, S, GROUPS, BK, STAGES)),
         ], [4, 4, 4, 1], [REGISTERS, REGISTERS, REGISTERS, 24])  # fmt: skip
 
@@ -220,7 +228,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
         raise Unsupported("the specialised attention is written for compute capability 9.0 (Hopper)")
     width = head_width(size)
     if not tile.fits(width):
-        raise Unsupported(f"heads of {size} do not fit the registers of {tile.name}")
+        raise Unsupported(f"heads of {size} are too large for {tile.name}")
     if not all(suits_tma(x) for x in (q, k, v)):
         raise Unsupported("TMA needs addresses and strides that are multiples of 16 bytes")
     k1, k2 = split_head(size)
@@ -230,6 +238,6 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
         _descriptor(q, QUERIES, width), _descriptor(k, tile.keys, width), _descriptor(v, tile.keys, width),
         y, length, k.shape[1], heads, size**-0.5 * LOG2_E,
         D=size, BK=tile.keys, W=width, K1=k1, K2=k2, STAGES=tile.stages(width), EVEN_S=k.shape[1] % tile.keys == 0,
-        GROUPS=tile.groups, REGISTERS=registers, num_warps=4, maxnreg=launch_registers,
+        GROUPS=tile.groups, TURNS=tile.turns, REGISTERS=registers, num_warps=4, maxnreg=launch_registers,
     )  # fmt: skip
     return y
