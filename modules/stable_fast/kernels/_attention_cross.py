@@ -47,15 +47,15 @@ def _cross_kernel(
 ):  # fmt: skip
     batch = tl.program_id(1) // heads
     head = tl.program_id(1) % heads
-    k1 = attention_tile(k, batch, head, 0, S, k_batch, k_row, 0, D, S1, W, False, S2 > 0)
-    v1 = attention_tile(v, batch, head, 0, S, v_batch, v_row, 0, D, S1, W, False, S2 > 0)
+    k1 = attention_tile(k, batch, head, 0, S, k_batch, k_row, 0, D, S1, W, S2 > 0)
+    v1 = attention_tile(v, batch, head, 0, S, v_batch, v_row, 0, D, S1, W, S2 > 0)
     if S2 > 0:
-        k2 = attention_tile(k, batch, head, S1, S, k_batch, k_row, 0, D, S2, W, False, False)
-        v2 = attention_tile(v, batch, head, S1, S, v_batch, v_row, 0, D, S2, W, False, False)
+        k2 = attention_tile(k, batch, head, S1, S, k_batch, k_row, 0, D, S2, W, False)
+        v2 = attention_tile(v, batch, head, S1, S, v_batch, v_row, 0, D, S2, W, False)
     columns = tl.arange(0, W)
     for i in range(REPEATS):
         row = (tl.program_id(0) * REPEATS + i) * BQ
-        q_tile = attention_tile(q, batch, head, row, L, q_batch, q_row, 0, D, BQ, W, False, False)
+        q_tile = attention_tile(q, batch, head, row, L, q_batch, q_row, 0, D, BQ, W, False)
         score1 = _scores(q_tile, k1, 0, S, S1, S2 > 0)
         highest = tl.max(score1, axis=1)
         if S2 > 0:

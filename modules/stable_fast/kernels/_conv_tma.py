@@ -48,7 +48,7 @@ class TmaTile(NamedTuple):
 
 
 # The last three leave room for a second program on the same multiprocessor, which works while the first one stores.
-TMA_TILES = (TmaTile(128, 256, 8, 4), TmaTile(128, 128, 8, 3), TmaTile(64, 128, 4, 4), TmaTile(64, 64, 4, 5))
+TMA_TILES = (TmaTile(128, 256, 8, 4), TmaTile(128, 128, 8, 3), TmaTile(64, 128, 4, 4))
 
 
 @jit

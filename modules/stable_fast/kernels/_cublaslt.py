@@ -19,7 +19,7 @@ from torch import Tensor
 from modules.stable_fast.kernels._dispatch import Unsupported
 
 # How many of the library's own suggestions are worth timing.
-RANKS = 4
+RANKS = 8
 WORKSPACE_BYTES = 32 << 20
 
 # Numbers of cublasLt.h, cublas_api.h and library_types.h.

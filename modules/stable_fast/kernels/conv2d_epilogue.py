@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import activate
-from modules.stable_fast.kernels._conv_halo import HALO_TILES, launch_halo_conv
 from modules.stable_fast.kernels._conv_libraries import cudnn_conv, patches_conv, pointwise_conv
 from modules.stable_fast.kernels._conv_matmul import CONV_TILES, Epilogue, launch_conv
 from modules.stable_fast.kernels._conv_tma import TMA_TILES, launch_tma_conv
@@ -18,6 +17,7 @@ from modules.stable_fast.kernels._cublaslt import has_cublaslt
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
+    copies_tensor_tiles,
     dtype_key,
     empty_channels_last,
     register,
@@ -59,7 +59,6 @@ def _pointwise(
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
 _HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
-_HOPPER |= {tile.name: partial(launch_halo_conv, tile=tile) for tile in HALO_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
@@ -67,25 +66,25 @@ _CUDNN: dict[str, _Conv] = {
 if HAS_CUDNN_FRONTEND:
     _CUDNN |= {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
 
-# What may serve a convolution, by its kind: 1x1; few output pixels, where gathered patches stay small; any other.
-POINTWISE: dict[str, _Conv] = {"cublas": _pointwise} | _CUDNN | _TRITON
-FEW_PIXELS: dict[str, _Conv] = {"cublas_patches": patches_conv} | _CUDNN | _TRITON | _HOPPER
-SPATIAL: dict[str, _Conv] = _CUDNN | _TRITON | _HOPPER
+# What may serve a 1x1 convolution, and one with few output pixels, where gathered patches stay small; cuDNN and our
+# tiles serve any.
+POINTWISE: dict[str, _Conv] = {"cublas": _pointwise}
+PATCHES: dict[str, _Conv] = {"cublas_patches": patches_conv}
 if has_cublaslt():
     POINTWISE |= {f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in range(PRODUCT_RANKS)}
-    FEW_PIXELS |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(2)}
+    PATCHES |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(PRODUCT_RANKS)}
 MAX_PATCH_ROWS = 2048
 
 
 def implementations_for(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[dict[str, _Conv], str]:
     """The candidates and the default for a convolution."""
-    kernel = weight.shape[2]
+    kernel, rows = weight.shape[2], x.shape[0] * x.shape[2] * x.shape[3] // stride**2
+    tiles = _HOPPER if copies_tensor_tiles(x) else _TRITON
     if kernel == 1 and stride == 1 and padding == 0:
-        return POINTWISE, "cublaslt_1" if has_cublaslt() else "cublas"
-    rows = x.shape[0] * x.shape[2] * x.shape[3] // stride**2
+        return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
     if rows <= MAX_PATCH_ROWS and weight.shape[2] == weight.shape[3]:
-        return FEW_PIXELS, "cudnn"
-    return SPATIAL, "cudnn"
+        return PATCHES | _CUDNN | tiles, "cudnn"
+    return _CUDNN | tiles, "cudnn"
 
 
 def _conv2d_epilogue(

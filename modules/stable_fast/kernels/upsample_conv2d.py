@@ -27,14 +27,19 @@ from modules.stable_fast.kernels._dispatch import (
 )
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
+SLICE = 128  # output channels
 # Rows: the two taps left for a parity; columns: which of the three original taps each one sums.
 _TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
 def prepare_subpixel_weight_reference(weight: Tensor) -> Tensor:
     taps = torch.tensor(_TAPS, dtype=torch.float32, device=weight.device)
-    summed = torch.einsum("oiyx,pay,qbx->pqoiab", weight.float(), taps, taps)
-    return channels_last(summed.reshape(4 * weight.shape[0], weight.shape[1], 2, 2).to(weight.dtype))
+    prepared = empty_channels_last((4 * weight.shape[0], weight.shape[1], 2, 2), weight)
+    parities = prepared.unflatten(0, (2, 2, weight.shape[0]))
+    # In slices: all of it in fp32 at once would be the largest piece of memory that compiling needs.
+    for part, target in zip(weight.split(SLICE), parities.split(SLICE, dim=2), strict=True):
+        target.copy_(torch.einsum("oiyx,pay,qbx->pqoiab", part.float(), taps, taps))
+    return prepared
 
 
 def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
