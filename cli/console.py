@@ -78,6 +78,5 @@ class Run:
 
     def say_path(self, path: object) -> None:
         """A finished picture, on standard output unless --json tells it at the end."""
-        self.bar.close()
         if not self.given.get("json"):
             self.say(str(path), sys.stdout)
