@@ -30,6 +30,7 @@ unet() { # unet NAME SECONDS BUDGET SUBJECTS ARGUMENTS...
 OURS=diffusers-channels-last,full,full-tuned
 step gpu-tests 60 python3 -m pytest -m gpu -q -p no:cacheprovider tests/generation/test_networks.py
 step picture 110 python3 -m benchmarks.bench_generate --rounds 5 --budget 70 --subjects full,diffusers,off,graph,diffusers-compile
+step lora-switch 45 python3 -m benchmarks.bench_lora_switch
 step compile-ours 60 python3 -m benchmarks.bench_compile --subjects full --limit 40
 unet sd15-1024-b2 70 50 $OURS --size 1024
 unet sd15-512-b8 70 50 $OURS --batch 8

@@ -72,12 +72,11 @@ class Run:
     def say(self, text: str, stream: TextIO | None = None) -> None:
         """One line, on standard error unless told otherwise, with the bar out of the way."""
         self.bar.close()
-        stream = stream or sys.stderr
-        stream.write(text + "\n")
-        stream.flush()
+        out: TextIO = stream or sys.stderr
+        out.write(text + "\n")
+        out.flush()
 
     def say_path(self, path: object) -> None:
         """A finished picture, on standard output unless --json tells it at the end."""
-        self.bar.close()
         if not self.given.get("json"):
             self.say(str(path), sys.stdout)

@@ -47,20 +47,19 @@ def upscale_tensor(network: Network, pixels: Tensor) -> Tensor:
     """[1, 3, H, W] -> [1, 3, scale * H, scale * W] on the CPU; of overlapping tiles each pixel comes from the tile in
     whose inside it lies."""
     height, width = pixels.shape[-2:]
-    out: Tensor | None = None
-    for top in _starts(height):
-        for left in _starts(width):
-            piece = _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
-            if out is None:
-                scale = piece.shape[-1] // min(width, TILE)
-                out = torch.empty(1, 3, scale * height, scale * width)
-            # The rim of a tile lacks the surroundings, except where the picture itself ends.
-            skip_top, skip_left = (OVERLAP // 2 if start else 0 for start in (top, left))
-            y, x = scale * (top + skip_top), scale * (left + skip_left)
-            inside = piece[..., scale * skip_top :, scale * skip_left :]
-            out[..., y : y + inside.shape[-2], x : x + inside.shape[-1]] = inside
-    if out is None:
-        raise ValueError("an empty picture")
+    pieces = {
+        (top, left): _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
+        for top in _starts(height)
+        for left in _starts(width)
+    }
+    scale = pieces[0, 0].shape[-1] // min(width, TILE)
+    out = torch.empty(1, 3, scale * height, scale * width)
+    for (top, left), piece in pieces.items():
+        # The rim of a tile lacks the surroundings, except where the picture itself ends.
+        skip_top, skip_left = (OVERLAP // 2 if start else 0 for start in (top, left))
+        y, x = scale * (top + skip_top), scale * (left + skip_left)
+        inside = piece[..., scale * skip_top :, scale * skip_left :]
+        out[..., y : y + inside.shape[-2], x : x + inside.shape[-1]] = inside
     return out
 
 

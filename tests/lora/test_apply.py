@@ -266,3 +266,22 @@ def test_a_checkpoint_is_not_a_lora(models: tuple[ModelPatcher, ModelPatcher], t
     path = save(tmp_path / "net.safetensors", {"control_model.input_hint_block.0.weight": random(16, 3, 3, 3)})
     with pytest.raises(ModelFileError, match="not a LoRA that we read but a ControlNet"):
         lora_patches(path, *models, spec())
+
+
+@pytest.mark.gpu
+def test_a_switch_on_a_gpu_waits_for_nothing_and_moves_nothing(tmp_path: Path) -> None:
+    unet, text = (ModelPatcher(network.half().cuda(), "cuda") for network in (tiny.unet(), tiny.text_model()))
+    before = copies(unet.module)
+    patches = lora_patches(save(tmp_path / "a.safetensors", both_parts()), unet, text, spec())
+    factors = [factor for changes in patches.unet.values() for patch in changes for factor in patch.factors()]
+    assert factors and all(factor.is_cuda for factor in factors)
+    add_lora(patches, unet, text, strength=0.8, text_strength=0.6)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        unet.apply(), text.apply()
+        changed = unet.module.get_parameter(UNET_WEIGHT).clone()
+        unet.restore(), text.restore()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not torch.equal(changed, before[UNET_WEIGHT])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in copies(unet.module).items())

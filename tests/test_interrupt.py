@@ -1,0 +1,59 @@
+"""Ctrl-C on the command line: one line and exit code 130 whenever it comes, and whole pictures only."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root(model_root: Path) -> Path:
+    tiny.save_checkpoint(model_root / "models" / "checkpoints" / "tiny.safetensors")
+    return model_root
+
+
+def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path) -> None:
+    code = (
+        "import sys; from modules.core import paths; from modules.generation import output; from pathlib import Path\n"
+        f"paths.PROJECT_ROOT = output.PROJECT_ROOT = Path({str(root)!r})\n"
+        "import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
+    )
+    arguments = ["a cat", "64", "64", "500", "1", "--steps", "20", "--device", "cpu", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()  # one picture is done, the next one is under way
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "Cancelled" in err
+    assert time.monotonic() - asked < 30
+    files = [p for p in (root / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
+    assert {str(p) for p in files} == {first, *out.split()}
+    for path in files:
+        Image.open(path).load()
+
+
+@pytest.mark.parametrize("early", ["cli.main", "argparse", "modules.generation.options"])
+def test_ctrl_c_during_the_first_imports_is_one_line(early: str) -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {early!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import pipeline; sys.exit(pipeline.main(['a cat']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
