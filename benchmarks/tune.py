@@ -26,9 +26,10 @@ from benchmarks.bench_unet import TIMESTEP, Bench
 from benchmarks.common import ROOT
 from modules.generation.runner import UNetInputs
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
+from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.kernels._timing import time_on_gpu
-from modules.stable_fast.tuning import CACHE_VARIABLE, BudgetTuner, environment, slug, write_choices
+from modules.stable_fast.tuning import BudgetTuner, environment, slug, write_choices
 
 WORKLOADS = "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,vae-512-1,vae-768-1,vae-1024-1"
 DEVICE = torch.device("cuda")

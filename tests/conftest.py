@@ -26,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs and choices that another test, or the person at this computer, left on disk help no test."""
+    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def project_root() -> Path:
     return ROOT

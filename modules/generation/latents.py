@@ -24,8 +24,9 @@ Half = Callable[[Tensor], Tensor]  # the network's decode or encode, or what run
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
-    """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 on the CPU, in -1..1.
+    """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 where the autoencoder is, in -1..1.
 
+    They stay there until they are bytes: on a GPU all that is left to do takes microseconds, on its CPU 0.1 seconds.
     `run` decodes in place of `vae.decode`. Raises LightDiffusionError when even float32 gives no finite picture.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
@@ -56,7 +57,7 @@ def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Te
 def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:
     parameter = next(vae.parameters())
     z = (latent.float() / vae.config.scale_factor).to(parameter)
-    return _whole_or_tiled(vae, z, run, vae.config.downscale, 3).float().cpu()
+    return _whole_or_tiled(vae, z, run, vae.config.downscale, 3).float()
 
 
 def _encode_one(vae: AutoencoderKL, image: Tensor, run: Half) -> Tensor:
@@ -79,7 +80,7 @@ def _whole_or_tiled(
             if x.device.type == "cuda":
                 torch.cuda.empty_cache()
     log.warning("Not enough memory for the whole picture at once; the VAE works in tiles.")
-    return tiled(run, x, channels=channels, scale=scale, tile=tile, overlap=overlap)
+    return tiled(run, x, channels=channels, scale=scale, tile=tile, overlap=overlap).to(x.device)
 
 
 def tiled(

@@ -1,4 +1,7 @@
-"""The readable sequence: trace a module, label what each operation needs, fuse, split into stages, prepare weights."""
+"""The readable sequence: trace a module, label what each operation needs, fuse, split into stages, prepare weights.
+
+Trace and fusion are left out where an earlier start has left the fused graph on disk.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modules.stable_fast.passes import FusionPass, run_passes
+from modules.stable_fast.cache import VerifiedSizes, graph_path, read_graph, write_graph
+from modules.stable_fast.fusing import fuse, moments_of
+from modules.stable_fast.passes import FusionPass
 from modules.stable_fast.passes.base import count_calls
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.sizes import SizeError
-from modules.stable_fast.staging import WEIGHTS, Stage, label, result_names, split
-from modules.stable_fast.trace import Traced, TraceError, trace
-from modules.stable_fast.verify import VerifyError, check
+from modules.stable_fast.staging import WEIGHTS, Stage, result_names, split
+from modules.stable_fast.trace import Traced, TraceError
+from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import WeightStore
 
 # What compiling raises for a network that has to run eagerly.
@@ -33,35 +38,36 @@ def compile_program(
     `bindings` says when each input becomes known (see staging.py); inputs it leaves out are known at each step.
     """
     started = time.perf_counter()
-    traced = trace(store.module, example, dims)
-    traced_at = time.perf_counter()
-    nodes_before = count_calls(traced.graph)
-    moments = {name: bind(name, bindings) for name in traced.inputs}
-    label(traced.graph, moments, traced.sizes)
-    matches = run_passes(traced.graph, traced.sizes, passes)
-    check(traced.graph)
-    stages = split(traced.graph)
-    program = assemble(traced, moments, stages, store)
+    path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
+    fused = read_graph(path) if path else None
+    was_kept = fused is not None
+    if fused is None:
+        fused = fuse(store.module, example, bindings, dims, passes)
+        if path:
+            write_graph(path, fused)
+    graph = fused.traced.graph
+    stages = split(graph)
+    fused_at = time.perf_counter()
+    program = assemble(fused.traced, moments_of(fused.traced.inputs, bindings), stages, store, VerifiedSizes(path))
     report = CompileReport(
-        nodes_before=nodes_before,
-        nodes_after=count_calls(traced.graph),
-        matches=matches,
+        nodes_before=fused.nodes_before,
+        nodes_after=count_calls(graph),
+        matches=fused.matches,
         stage_nodes={name: len(stage) for name, stage in stages.items()},
-        trace_seconds=traced_at - started,
+        from_disk=was_kept,
+        trace_seconds=fused_at - started,
         compile_seconds=time.perf_counter() - started,
     )
     return program, report
 
 
-def bind(name: str, bindings: Mapping[str, str]) -> str:
-    """The moment of a flattened input: `control_3` is bound as `control` is."""
-    head, _, tail = name.rpartition("_")
-    if name in bindings or not tail.isdecimal():
-        return bindings.get(name, "step")
-    return bind(head, bindings)
-
-
-def assemble(traced: Traced, moments: Mapping[str, str], stages: Mapping[str, Stage], store: WeightStore) -> Program:
+def assemble(
+    traced: Traced,
+    moments: Mapping[str, str],
+    stages: Mapping[str, Stage],
+    store: WeightStore,
+    verified: VerifiedSizes,
+) -> Program:
     """The program of staged graphs, its weights stage evaluated into the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
     return Program(
@@ -75,4 +81,5 @@ def assemble(traced: Traced, moments: Mapping[str, str], stages: Mapping[str, St
         store=store,
         prepared=store.add(stages[WEIGHTS], weights),
         weights=weights,
+        verified=verified,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from modules.stable_fast import tuning
+from modules.stable_fast import cache
 from modules.stable_fast.config import LEVELS, level_in_force
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND
 from modules.stable_fast.kernels._triton import HAS_TRITON, TRITON_VERSION
@@ -188,7 +188,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         "cuDNN frontend": facts.cudnn_frontend,
         "xformers": facts.xformers,
         "C compiler": facts.compiler,
-        "cache": tuning.cache_folder(),
+        "cache": cache.cache_folder(),
     }
     said = [f"{name:15s} {value or 'not found'}" for name, value in rows.items()]
     said += ["", "Levels of Stable-Fast on this machine:"]

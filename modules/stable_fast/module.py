@@ -21,7 +21,7 @@ from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
 from modules.stable_fast.trace import flatten_dims, flatten_inputs
-from modules.stable_fast.tuning import remember_choices
+from modules.stable_fast.tuning import load_choices
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,8 @@ class CompiledModule:
         key = (*form, *sorted(sizes.items()))
         if key not in self._executions:
             self._executions[key] = Execution(program, sizes)
-            remember_choices(next(iter(tensors.values())).device)
+            if next(iter(tensors.values())).is_cuda:
+                load_choices(next(iter(tensors.values())).device)
         execution = self._executions[key]
         if key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})

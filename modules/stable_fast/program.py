@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.cache import VerifiedSizes
 from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
 from modules.stable_fast.staging import Stage, has_rows
 from modules.stable_fast.verify import propagate
@@ -45,6 +46,7 @@ class Program:
     store: WeightStore
     prepared: Mapping[str, str]  # value of the weights stage -> key in the store
     weights: Mapping[str, str]  # placeholder -> parameter or constant
+    verified: VerifiedSizes
     _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
 
     def inputs_at(self, moment: str) -> tuple[str, ...]:
@@ -74,7 +76,11 @@ class Program:
         key = (stage, *sorted(actual.items()))
         if key not in self._functions:
             part = self.stages[stage]
-            self._functions[key] = StageFunction(part.inputs, part.outputs, specialise(part, self.sizes, actual))
+            module = specialise(part, self.sizes, actual)
+            if key not in self.verified:
+                propagate(module.graph, self.sizes, actual)
+                self.verified.add(key)
+            self._functions[key] = StageFunction(part.inputs, part.outputs, module)
         return self._functions[key]
 
     def result(self, values: Mapping[str, Tensor]) -> Any:
@@ -91,7 +97,6 @@ def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.Graph
         if node.op == "call_function":
             node.args = _replaced(node.args, sizes, actual)
             node.kwargs = _replaced(node.kwargs, sizes, actual)
-    propagate(graph, sizes, actual)
     return fx.GraphModule(nn.Module(), graph, part.name)
 
 

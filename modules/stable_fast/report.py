@@ -23,6 +23,7 @@ class CompileReport:
     nodes_after: int
     matches: Mapping[str, Mapping[str, int]]
     stage_nodes: Mapping[str, int]
+    from_disk: bool = False  # found in the cache folder, so neither traced nor fused in this process
     trace_seconds: float
     compile_seconds: float
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
-from torch.export.graph_signature import InputKind
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
@@ -111,6 +110,9 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
     sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
+    # Imported late: what a graph found in the cache does not need, and takes seconds to import.
+    import torch.export
+
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     call = _shape_call(example, flat_dims, sizes, mode)
     try:
@@ -130,6 +132,8 @@ def _lift(
     dims: Mapping[str, Dims],
     sizes: Sizes,
 ) -> Traced:
+    from torch.export.graph_signature import InputKind
+
     weights: dict[str, str] = {}
     constants: dict[str, Tensor] = {}
     users: list[str] = []

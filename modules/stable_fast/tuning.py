@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 
+from modules.stable_fast.cache import cache_folder, replace_file
 from modules.stable_fast.kernels._dispatch import CHOICES, Choices, Implementations, Key, Unsupported
 from modules.stable_fast.kernels._timing import time_on_gpu
 from modules.stable_fast.kernels._triton import TRITON_VERSION, OutOfResources
@@ -28,7 +27,6 @@ from modules.stable_fast.kernels._triton import TRITON_VERSION, OutOfResources
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "tuned"
-CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
 FORMAT = 1
 
 Call = Callable[[], Any]
@@ -84,14 +82,6 @@ class BudgetTuner:
             return None
 
 
-def cache_folder() -> Path:
-    """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightdiffusion"
-
-
 def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
 
@@ -125,14 +115,10 @@ def read_choices(path: Path) -> list[Measured]:
 
 
 def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:
-    """Adds to what the file holds; replaced in one step, so that a reader never meets half a file."""
+    """Adds to what the file holds."""
     merged = {(m.op, m.key): m for m in (*read_choices(path), *measured)}
     rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in merged.values()]
-    content = json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    replace_file(path, json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0))
 
 
 def load_choices(device: torch.device, folder: Path | None = None, choices: Choices = CHOICES) -> int:
@@ -143,12 +129,6 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Choi
     for measured in (*shipped, *own):
         choices.chosen[measured.op, measured.key] = measured.name
     return len(choices.chosen)
-
-
-def remember_choices(device: torch.device) -> None:
-    """Ops on this GPU run with what earlier tuning chose, from here on; elsewhere nothing was ever tuned."""
-    if device.type == "cuda":
-        load_choices(device)
 
 
 @contextmanager

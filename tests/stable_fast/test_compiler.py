@@ -14,7 +14,8 @@ from modules.loader.fill import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import compile_module
-from modules.stable_fast.compiler import bind, compile_program
+from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.fusing import bind
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.staging import PROMPT, STEP
 from modules.stable_fast.unet_call import BINDINGS

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from modules.stable_fast import tuning
+from modules.stable_fast import cache, tuning
 from modules.stable_fast.kernels._dispatch import Choices, Unsupported
 
 
@@ -113,11 +113,11 @@ def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv(tuning.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert tuning.cache_folder() == tmp_path / "lightdiffusion"
-    monkeypatch.setenv(tuning.CACHE_VARIABLE, str(tmp_path / "here"))
-    assert tuning.cache_folder() == tmp_path / "here"
+    assert cache.cache_folder() == tmp_path / "lightdiffusion"
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "here"))
+    assert cache.cache_folder() == tmp_path / "here"
 
 
 def test_on_a_cpu_tuning_does_nothing(tmp_path):

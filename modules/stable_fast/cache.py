@@ -1,0 +1,171 @@
+"""What outlives the process: the cache folder, files replaced in one step, and fused graphs kept in it as JSON.
+
+A later start reads the graph instead of tracing: that saves the trace and, since torch.export brings half of PyTorch
+along, seconds of imports. A graph is found again only for the same module (classes, plain attributes, parameters), form
+of call, passes, sources and PyTorch; a module that cannot be described so is traced each time.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from modules.stable_fast.graph_json import Fused, NotKept, decode, encode
+from modules.stable_fast.trace import flatten_dims, flatten_inputs
+
+log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightdiffusion"
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replaced in one step, so that a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.replace(file.name, path)
+
+
+def graph_path(
+    module: nn.Module,
+    example: Mapping[str, Any],
+    dims: Mapping[str, Any],
+    bindings: Mapping[str, str],
+    passes: Sequence[str],
+) -> Path | None:
+    """Where the fused graph of this call is kept; None for a module that cannot be told from others."""
+    try:
+        facts = [FORMAT, torch.__version__, _module_facts(module), _call_facts(example, dims), dict(bindings), passes]
+    except NotKept as reason:
+        log.debug("%s is traced at each start: %s", type(module).__name__, reason)
+        return None
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return cache_folder() / "graphs" / f"{type(module).__name__}-{digest[:32]}.json"
+
+
+def _module_facts(module: nn.Module) -> list[Any]:
+    parts = [(name, _name_of(type(part)), _attributes(part)) for name, part in module.named_modules()]
+    tensors = [
+        (name, tuple(tensor.shape), tensor.stride(), str(tensor.dtype), str(tensor.device))
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    ]
+    packages = {type(part).__module__.partition(".")[0] for part in module.modules()} - {"torch"}
+    own = __name__.partition(".")[0]
+    return [parts, tensors, *(_source_version(package) for package in sorted(packages | {own}))]
+
+
+def _attributes(part: nn.Module) -> list[tuple[str, str]]:
+    plain = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    return sorted((name, _describe(value)) for name, value in plain.items())
+
+
+def _describe(value: Any) -> str:
+    if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(_describe(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return _describe([(str(name), item) for name, item in value.items()])
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{_name_of(type(value))}{_describe(vars(value))}"
+    if isinstance(value, (type, FunctionType)) and "<" not in value.__qualname__:
+        return _name_of(value)
+    raise NotKept(f"it holds a {type(value).__name__}")
+
+
+def _name_of(item: Any) -> str:
+    return f"{item.__module__}.{item.__qualname__}"
+
+
+@functools.cache
+def _source_version(package: str) -> str:
+    """A hash of our own sources; the version of any other package."""
+    if package != __name__.partition(".")[0]:
+        try:
+            return f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError as error:
+            raise NotKept(f"{package} has no version") from error
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any]:
+    named = flatten_dims(dims)
+    tensors: list[Any] = []
+    for name, tensor in flatten_inputs(example).items():
+        symbols = (*named.get(name, ()), *[None] * tensor.dim())
+        shape = [symbol or size for symbol, size in zip(symbols, tensor.shape, strict=False)]
+        tensors.append((name, shape, str(tensor.dtype), str(tensor.device)))
+    others = [(name, _describe(value)) for name, value in example.items() if not flatten_inputs({name: value})]
+    return [tensors, others]
+
+
+def read_graph(path: Path) -> Fused | None:
+    """None for a missing file; a damaged one is reported and counts as missing, since it is only a cache."""
+    try:
+        return decode(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        log.warning("The graph in %s is unreadable and will be made again: %s", path, error)
+        return None
+
+
+def write_graph(path: Path, fused: Fused) -> None:
+    try:
+        path.with_suffix(".sizes").unlink(missing_ok=True)
+        replace_file(path, json.dumps(encode(fused)))
+    except NotKept as reason:
+        log.debug("A graph is not kept on disk: %s", reason)
+    except OSError as error:
+        log.warning("A graph could not be kept in %s: %s", path, error)
+
+
+class VerifiedSizes:
+    """Which stages of a kept graph were verified at which sizes, so that a later start need not do it again.
+
+    Verifying runs shape functions of PyTorch that are written in Python and import as much as tracing does.
+    """
+
+    def __init__(self, graph: Path | None) -> None:
+        self._path = graph.with_suffix(".sizes") if graph else None
+        self._keys: set[str] = set()
+        if self._path and self._path.exists():
+            self._keys = set(self._path.read_text(encoding="utf-8").splitlines())
+
+    def __contains__(self, key: object) -> bool:
+        return repr(key) in self._keys
+
+    def add(self, key: object) -> None:
+        self._keys.add(repr(key))
+        if self._path is None:
+            return
+        try:
+            replace_file(self._path, "\n".join(sorted(self._keys)))
+        except OSError as error:
+            log.warning("Verified sizes could not be kept in %s: %s", self._path, error)
