@@ -69,6 +69,9 @@ def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
 
 def make_handlers(arguments: argparse.Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
+    from ui.quick_import import import_gradio
+
+    import_gradio()
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 
@@ -94,8 +97,9 @@ def build_app(handlers: Handlers) -> Blocks:
     with gr.Blocks(
         title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
-        parts = build_page(handlers.folders, handlers.output.folder, handlers.remembered())
-        connect(parts, handlers, page)
+        values = handlers.remembered()
+        parts = build_page(handlers.folders, handlers.output.folder, values)
+        connect(parts, handlers, page, values)
         add_endpoints(handlers)
     page.queue(max_size=200, api_open=False)
     return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,16 +108,16 @@ class Handlers:
 
     # Opening the page
 
-    def open_page(self) -> Update:
-        """The form as it was last used, and the model files there are now."""
+    def open_page(self, built: Mapping[str, Any]) -> Update:
+        """The model files there are now, and the form as it was last used, for the browser to fill in where the page
+        still shows what it was built with: what was typed meanwhile stays."""
         values = self.remembered()
-        update = self.refresh()
-        for name, value in values.items():
-            if name not in ("editor", "mode"):
-                update[name] = {**update[name], "value": value} if name in update else value
-        chosen = self.checkpoint_chosen(values["checkpoint"])
-        chosen["prompt"] = {**chosen["prompt"], "value": values["prompt"]}
-        return update | chosen | self.lora_rows(values)
+        return {
+            **self.refresh(),
+            **self.checkpoint_chosen(values["checkpoint"]),
+            **self.lora_rows(values),
+            "remembered": json.dumps({"built": list(built.values()), "now": [values[name] for name in built]}),
+        }
 
     def follow(self, ticket_id: str) -> Iterator[Update]:
         """After a reload: what this tab asked for last, running or finished."""

@@ -27,6 +27,7 @@ def build_panels(help_text: str) -> Components:
         with gr.Tab("Help", id=HELP):
             parts["help"] = gr.Markdown(help_text)
     parts["ticket"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-ticket")
+    parts["remembered"] = gr.Textbox(visible="hidden", label="Remembered form")
     parts["paths"] = gr.State([])
     return parts
 

@@ -124,7 +124,13 @@ document.addEventListener('keydown', (event) => {
 # Which request this browser tab made last survives a reload; another tab has its own.
 REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
 RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
-# The form's values have arrived: from here on nothing overwrites what is typed. Two frames later they are on screen.
+# `text` holds what the page was built with and what was last used, in the order of the fields.
+FILL_UNTOUCHED = """(text, ...shown) => {
+  if (!text) return shown;
+  const {built, now} = JSON.parse(text);
+  return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
+}"""
+# Two frames after the form's values were set they are on screen.
 MARK_READY = """() => {
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
 }"""
