@@ -75,7 +75,7 @@ def make_handlers(arguments: argparse.Namespace) -> Handlers:
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 
-    folders = ModelFolders(arguments.models_root)
+    folders = ModelFolders(arguments.models_root, names_only=True)
     settings = arguments.settings or folders.root / "settings.json"
 
     def make_session() -> Session:

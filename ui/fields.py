@@ -19,7 +19,7 @@ IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL
 
 def defaults(folders: ModelFolders) -> dict[str, Any]:
     """Every field of a fresh form, in the order in which handlers receive them."""
-    checkpoint = default_checkpoint(folders)
+    checkpoint = default_checkpoint(folders) or ""
     size = checkpoint_facts(folders, checkpoint).native_size
     return {
         "checkpoint": checkpoint,

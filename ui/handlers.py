@@ -53,13 +53,25 @@ class Handlers:
         """One request: a message beside the form when it cannot be, else progress and pictures as they come."""
         try:
             options = build_options(values, self.output.folder)
-            self.settings.save(values)
             ticket = self.queue.submit("", make_pictures(options, self.output))
         except LightDiffusionError as error:
             yield {"message": render.error_box(str(error))}
             return
-        yield {"message": "", "ticket": ticket.id, "panels": gr.Tabs(selected=PICTURES), "picture_details": hide()}
+        yield {
+            "message": self.remember(values),
+            "ticket": ticket.id,
+            "panels": gr.Tabs(selected=PICTURES),
+            "picture_details": hide(),
+        }
         yield from self.watch(ticket, self.show_pictures, accelerated=options.stable_fast != "off")
+
+    def remember(self, values: Mapping[str, Any]) -> str:
+        """Keeps the form for the next start; where that fails, pictures are made all the same."""
+        try:
+            self.settings.save(values)
+        except LightDiffusionError as error:
+            return render.note_box(str(error))
+        return ""
 
     def run(self, label: str, work: Work, show: Any, message: str) -> Iterator[Update]:
         """The same for comparison and grid, which show their results and messages elsewhere."""
@@ -86,7 +98,7 @@ class Handlers:
             **show(ticket),
             "stage": render.stage(ticket, 0),
             "cancel": gr.Button(interactive=False),
-            message: render.error_box(ticket.error if ticket.state == "failed" else ""),
+            **({message: render.error_box(ticket.error)} if ticket.state == "failed" else {}),
             "stable_fast_status": render.status_line(ticket.note),
         }
 
