@@ -15,6 +15,7 @@ from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue
+from modules.generation.starter import StarterDownload
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -86,8 +87,8 @@ def make_handlers(arguments: argparse.Namespace) -> Handlers:
     return Handlers(GenerationQueue(make_session), folders, OutputFolder(arguments.output_dir), SettingsFile(settings))
 
 
-def build_app(handlers: Handlers) -> Blocks:
-    """The page and the endpoints, not yet served."""
+def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
+    """The page and the endpoints, not yet served. `starter` is the checkpoint to offer when there is none yet."""
     import gradio as gr
 
     from ui.api import add_endpoints
@@ -98,8 +99,9 @@ def build_app(handlers: Handlers) -> Blocks:
         title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
         values = handlers.remembered()
-        parts = build_page(handlers.folders, handlers.output.folder, values)
-        connect(parts, handlers, page, values)
+        starter = starter or StarterDownload(handlers.folders)
+        parts = build_page(handlers, starter, values)
+        connect(parts, handlers, starter, page, values)
         add_endpoints(handlers)
     page.queue(max_size=200, api_open=False)
     return page

@@ -81,6 +81,9 @@ footer { display: none !important; }
 .ld-empty { border: 1px dashed var(--border-color-primary); border-radius: 10px; padding: 84px 24px;
   text-align: center; color: var(--body-text-color-subdued); background: var(--ld-card); }
 .ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
+.ld-facts { display: grid; grid-template-columns: max-content 1fr; gap: 4px 12px; font-size: .88rem; margin: 0; }
+.ld-facts dd { margin: 0; overflow-wrap: anywhere; }
+.ld-facts a { text-decoration: underline; }
 .ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important;
   align-self: flex-end; height: 40px; margin-bottom: 4px; padding: 0 10px !important; }
 .ld-generate { min-height: 44px; font-weight: 600; }

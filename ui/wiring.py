@@ -9,8 +9,10 @@ from typing import Any
 
 import gradio as gr
 
+from modules.generation.starter import StarterDownload
 from ui.comparing import Comparing
 from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.first_run import OUTPUTS, FirstRun
 from ui.form import Components
 from ui.handlers import Handlers, Update
 from ui.recall import Recall
@@ -74,7 +76,9 @@ class Wiring:
         return lambda *values: translate(answer(*values))
 
 
-def connect(parts: Components, handlers: Handlers, page: Any, values: Mapping[str, Any]) -> None:
+def connect(
+    parts: Components, handlers: Handlers, starter: StarterDownload, page: Any, values: Mapping[str, Any]
+) -> None:
     """All events of the page; `page` is the Blocks itself, built with these values."""
     wiring = Wiring(parts, list(handlers.fresh()))
     connect_page(wiring, handlers, page, values)
@@ -84,6 +88,7 @@ def connect(parts: Components, handlers: Handlers, page: Any, values: Mapping[st
     connect_details(wiring, handlers, recall, "picture")
     connect_details(wiring, handlers, recall, "history")
     connect_history(wiring, handlers, recall)
+    connect_first_run(wiring, FirstRun(handlers, starter), page)
 
 
 def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[str, Any]) -> None:
@@ -176,6 +181,15 @@ def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
     on(parts["newer"].click, lambda words, page: recall.look(words, max(0, page - 1)), ("search", "page"), HISTORY)
     fields = (*wiring.fields, "modes", *LORA_ROWS, "message")
     on(parts["restore"].upload, recall.restore, ("restore",), fields)
+
+
+def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
+    parts, on = wiring.parts, wiring.on
+    on(page.load, first_run.open_page, (), OUTPUTS)
+    on(parts["refresh"].click, first_run.open_page, (), OUTPUTS)
+    on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS)
+    on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
