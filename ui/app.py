@@ -27,7 +27,6 @@ PORT = 7860
 LOCAL = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 AUTH_VARIABLE = "LIGHTDIFFUSION_AUTH"
-UPLOAD_LIMIT = "64mb"
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,7 +107,8 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
 
 
 def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **settings: Any) -> Any:
-    from ui.style import CSS, HEAD, theme
+    from ui.scripts import UPLOAD_MEGABYTES, head
+    from ui.style import CSS, theme
 
     auth = read_auth(arguments.auth, arguments.listen)
     output = handlers.output.folder.resolve()
@@ -122,7 +122,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **se
         share=False,
         allowed_paths=[str(output)],
         blocked_paths=[str(output / "last_seed.json")],
-        max_file_size=UPLOAD_LIMIT,
+        max_file_size=f"{UPLOAD_MEGABYTES}mb",
         strict_cors=True,
         show_error=True,
         ssr_mode=False,
@@ -133,7 +133,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **se
         quiet=True,
         theme=theme(),
         css=CSS,
-        head=HEAD,
+        head=head(),
         **settings,
     )
 

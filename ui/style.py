@@ -1,4 +1,4 @@
-"""Colours, spacing and the few lines of script; nothing is fetched from anywhere."""
+"""Colours and spacing; nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ footer { display: none !important; }
 .ld-cancel { min-height: 44px; }
 .gradio-container .form { border: none !important; background: transparent !important; box-shadow: none !important; }
 #ld-message:not(:has(.ld-message)), #ld-compare-message:not(:has(.ld-message)), #ld-stage:not(:has(.ld-stage)),
-#ld-stable-fast-status:not(:has(p)) { display: none; }
+#ld-stable-fast-status:not(:has(p)), #ld-upload-message:not(:has(.ld-message)) { display: none; }
 #ld-speed { align-items: center; gap: 8px; }
 #ld-stable-fast { padding-top: 12px; }
 #ld-stable-fast label { font-weight: 600; }
@@ -113,30 +113,3 @@ footer { display: none !important; }
   #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
   .ld-empty { padding: 40px 16px; } }
 """
-
-HEAD = """
-<script>
-document.addEventListener('keydown', (event) => {
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-    const button = document.querySelector('button#ld-generate');
-    if (button) { event.preventDefault(); button.click(); }
-  }
-});
-</script>
-"""
-# Which request this browser tab made last survives a reload; another tab has its own.
-REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
-RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
-# `text` holds what the page was built with and what was last used, in the order of the fields.
-FILL_UNTOUCHED = """(text, ...shown) => {
-  if (!text) return shown;
-  const {built, now} = JSON.parse(text);
-  return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
-}"""
-# Two frames after the form's values were set they are on screen.
-MARK_READY = """() => {
-  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
-}"""
-SHOW_STAGE = """() => {
-  if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
-}"""

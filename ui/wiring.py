@@ -16,7 +16,7 @@ from ui.first_run import OUTPUTS, FirstRun
 from ui.form import Components
 from ui.handlers import Handlers, Update
 from ui.recall import Recall
-from ui.style import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+from ui.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
