@@ -84,10 +84,8 @@ class Api:
         return [{"id": ticket.id, "state": ticket.state} for ticket in self.handlers.queue.unfinished()]
 
     def cancel(self, id: str) -> bool:
-        """Stops one request of `queue` within one step; false when it is not there."""
-        ticket = self.handlers.queue.find(id)
-        self.handlers.cancel(id)
-        return ticket is not None
+        """Stops one request of `queue` within one step, at once if it waits; false when it is not there."""
+        return self.handlers.queue.cancel(id)
 
     def models(self, kind: str = "checkpoints") -> list[str]:
         """Names of model files: checkpoints, vae, loras, embeddings, controlnet or upscalers."""

@@ -91,7 +91,7 @@ class Handlers:
             }
             if len(ticket.pictures) != shown:
                 shown = len(ticket.pictures)
-                update |= show(ticket)
+                update |= {**show(ticket), "stable_fast_status": render.status_line(ticket.note)}
             yield update
             ticket.wait(REFRESH_SECONDS)
         yield {
@@ -112,10 +112,8 @@ class Handlers:
         return update | (self.choose("picture", paths[0]) if paths and ticket.finished else {})
 
     def cancel(self, ticket_id: str) -> Update:
-        """Stops the request of this browser tab within one step."""
-        ticket = self.queue.find(ticket_id)
-        if ticket is not None:
-            ticket.cancel.cancel()
+        """Stops the request of this browser tab within one step, or takes it out of the line."""
+        self.queue.cancel(ticket_id)
         return {"cancel": gr.Button(interactive=False)}
 
     # Opening the page

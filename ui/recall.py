@@ -38,6 +38,8 @@ class Recall:
         return update | {"hires_panel": gr.Accordion(open=True)}
 
     def _restore(self, path: Path, message: str, *, hires: bool = False) -> Update:
+        if not path.is_file():
+            return {message: render.error_box(f"{path.name} is not there any more.")}
         try:
             options = for_number(read_options(path))
         except LightDiffusionError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OutputError
-from ui.fields import IMAGE_FIELDS
+from ui.fields import CHOICES, IMAGE_FIELDS
 
 
 class SettingsFile:
@@ -28,7 +28,7 @@ class SettingsFile:
             return dict(fresh)
         if not isinstance(stored, dict):
             return dict(fresh)
-        return {name: usable(stored.get(name), value) for name, value in fresh.items()}
+        return {name: usable(stored.get(name), value, CHOICES.get(name)) for name, value in fresh.items()}
 
     def save(self, form: Mapping[str, Any]) -> None:
         kept = {name: value for name, value in form.items() if name not in (*IMAGE_FIELDS, "mode")}
@@ -43,9 +43,11 @@ class SettingsFile:
                 hidden.unlink(missing_ok=True)
 
 
-def usable(stored: Any, default: Any) -> Any:
-    """The stored value where it is of the default's kind."""
-    return stored if stored is not None and fits(stored, default) else default
+def usable(stored: Any, default: Any, choices: Sequence[str] | None = None) -> Any:
+    """The stored value where it is of the default's kind and among the choices."""
+    if stored is None or not fits(stored, default) or (choices is not None and stored not in choices):
+        return default
+    return stored
 
 
 def fits(value: Any, default: Any) -> bool:

@@ -196,6 +196,8 @@ def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., A
     """Gradio tells which picture was clicked through a parameter of this type."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
+        if event.index >= len(paths):  # a click on what another tab has just deleted
+            return gr.skip()
         return wiring.by_component(handlers.choose)(panel, paths[event.index])
 
     return choose

@@ -90,7 +90,7 @@ def running_app(
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("app")
+    folder = tmp_path_factory.mktemp("it's app #1 ü 50% & more")
     ours = (f"checkpoints/{DEMO}", f"loras/{INK}", f"controlnet/{CANNY}")
     with running_app(folder, {name: demo_checkpoint.parents[1] / name for name in ours}) as served:
         save_checkpoint(folder / "models" / "checkpoints" / TINY)  # appears while the app runs, as a user's would
