@@ -30,8 +30,8 @@ class Recall:
         return self._restore(Path(path), f"{panel}_message")
 
     def restore(self, file: str | None) -> Update:
-        """The same for a dropped file, ours or A1111's."""
-        return self._restore(Path(file), "message") if file else {}
+        """The same for a dropped file, ours or A1111's; the field is emptied for the next one."""
+        return {"restore": None, **self._restore(Path(file), "message")} if file else {}
 
     def to_hires(self, panel: str, path: str) -> Update:
         update = self._restore(Path(path), f"{panel}_message", hires=True)

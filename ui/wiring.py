@@ -179,7 +179,7 @@ def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
     on(parts["search"].change, lambda words: recall.look(words, 0), ("search",), HISTORY, trigger_mode="always_last")
     on(parts["older"].click, lambda words, page: recall.look(words, page + 1), ("search", "page"), HISTORY)
     on(parts["newer"].click, lambda words, page: recall.look(words, max(0, page - 1)), ("search", "page"), HISTORY)
-    fields = (*wiring.fields, "modes", *LORA_ROWS, "message")
+    fields = (*wiring.fields, "modes", *LORA_ROWS, "message", "restore")
     on(parts["restore"].upload, recall.restore, ("restore",), fields)
 
 
