@@ -81,6 +81,7 @@ footer { display: none !important; }
 .ld-empty { border: 1px dashed var(--border-color-primary); border-radius: 10px; padding: 84px 24px;
   text-align: center; color: var(--body-text-color-subdued); background: var(--ld-card); }
 .ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
+#ld-panels:has(#ld-gallery) #ld-first-hint { display: none; }
 .ld-facts { display: grid; grid-template-columns: max-content 1fr; gap: 4px 12px; font-size: .88rem; margin: 0; }
 .ld-facts dd { margin: 0; overflow-wrap: anywhere; }
 .ld-facts a { text-decoration: underline; }
