@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from typing import Any
@@ -37,7 +38,7 @@ def import_gradio() -> None:
     finder = WithoutStubs()
     sys.meta_path.insert(0, finder)
     try:
-        import gradio  # noqa: F401
+        import_module("gradio")
     finally:
         if finder in sys.meta_path:
             sys.meta_path.remove(finder)

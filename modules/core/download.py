@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.message import Message
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -49,7 +49,7 @@ class Redirects(HTTPRedirectHandler):
     def __init__(self, *, first_answer: bool = False) -> None:
         self._first_answer = first_answer
 
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Message, newurl: str) -> Any:
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str) -> Any:
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
             raise URLError("it was redirected to an address without encryption")
         if self._first_answer and headers.get("X-Linked-ETag"):

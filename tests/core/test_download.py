@@ -126,4 +126,4 @@ def test_https_is_never_left(remote: Remote) -> None:
     redirects = download.Redirects()
     request = download.Request("https://example.com/file")
     with pytest.raises(OSError, match="without encryption"):
-        redirects.redirect_request(request, None, 302, "Found", download.Message(), "http://example.com/file")
+        redirects.redirect_request(request, None, 302, "Found", download.HTTPMessage(), "http://example.com/file")
