@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api as add_endpoint
+from gradio.utils import get_upload_folder
 
-from modules.core.errors import LightDiffusionError
+from modules.core.errors import LightDiffusionError, OptionsError
 from modules.generation.options import default_of
 from modules.generation.ticket import Ticket
+from modules.generation.uploads import open_drawing, permitted
 from modules.generation.work import make_pictures
+from ui.fields import CONTROL_SLOTS, IMAGE_MODE, image_defaults
 from ui.handlers import Handlers
 from ui.requests import build_options
+from ui.settings import fits
+
+CONTROL_IMAGES = tuple(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1))
+NOT_FIELDS = ("editor", "mode")  # the endpoints themselves say which mode, and the picture is an argument
+POLL_SECONDS = 0.1
 
 
 class Api:
@@ -22,7 +32,7 @@ class Api:
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
 
-    def text_to_image(
+    async def text_to_image(
         self,
         prompt: str,
         negative_prompt: str = "",
@@ -34,57 +44,112 @@ class Api:
         cfg: float = default_of("cfg"),
         sampler: str = default_of("sampler"),
         scheduler: str = "karras",
-        seed: str = "",
+        seed: str | int = "",
         checkpoint: str = "",
         stable_fast: bool = False,
         other: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Makes pictures; answers {"images": [{"path", "url"}], "seed", "stable_fast"}. `other` sets any other field of
-        the form by name. An error is the sentence that the page would show."""
+        """Makes pictures; answers {"images": [paths], "seed", "stable_fast"}. `other` sets any other field of the form
+        by name. An error is the sentence that the page would show."""
         given = {name: value for name, value in locals().items() if name not in ("self", "other")}
-        fresh = self.handlers.fresh()
-        given["checkpoint"] = checkpoint or fresh["checkpoint"]
-        if checkpoint and (width is None or height is None):
-            fresh |= self.handlers.native_size(checkpoint)
-        given |= {"width": width or fresh["width"], "height": height or fresh["height"]}
-        unknown = set(other or {}) - set(fresh)
-        if unknown:
-            raise gr.Error(f"There is no field called {', '.join(sorted(unknown))}.", print_exception=False)
-        try:
-            options = build_options({**fresh, **given, **(other or {})}, self.handlers.output.folder)
-            ticket = self.handlers.queue.submit("", make_pictures(options, self.handlers.output))
-        except LightDiffusionError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        return answer(finish(ticket))
+        return await self._make(given, other)
+
+    async def image_to_image(
+        self,
+        image: str | dict[str, Any],
+        prompt: str = "",
+        mask: str | dict[str, Any] | None = None,
+        denoise: float = image_defaults()["denoise"],
+        negative_prompt: str = "",
+        width: int | None = None,
+        height: int | None = None,
+        number: int = 1,
+        batch: int = 1,
+        steps: int = default_of("steps"),
+        cfg: float = default_of("cfg"),
+        sampler: str = default_of("sampler"),
+        scheduler: str = "karras",
+        seed: str | int = "",
+        checkpoint: str = "",
+        stable_fast: bool = False,
+        other: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The same from an uploaded picture (or the path of one in the output folder); with a mask only its white part
+        is repainted. Without width and height the result has the picture's size."""
+        given = {name: value for name, value in locals().items() if name not in ("self", "other", "image", "mask")}
+        return await self._make({**given, "keep_size": not (width or height)}, other, {"image": image, "mask": mask})
 
     def queue(self) -> list[dict[str, Any]]:
         """What runs and what waits, in order."""
         return [{"id": ticket.id, "state": ticket.state} for ticket in self.handlers.queue.unfinished()]
 
     def cancel(self, id: str) -> bool:
-        """Stops one request of `queue` within one step; false when it is not there."""
-        ticket = self.handlers.queue.find(id)
-        self.handlers.cancel(id)
-        return ticket is not None
+        """Stops one request of `queue` within one step, at once if it waits; false when it is not there."""
+        return self.handlers.queue.cancel(id)
 
     def models(self, kind: str = "checkpoints") -> list[str]:
         """Names of model files: checkpoints, vae, loras, embeddings, controlnet or upscalers."""
         try:
             return self.handlers.folders.list(kind)
         except LightDiffusionError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise told(error) from error
 
     def defaults(self) -> dict[str, Any]:
         """Every field of the form with the value it has when nothing is said."""
-        return self.handlers.fresh()
+        return {name: value for name, value in self.handlers.fresh().items() if name not in NOT_FIELDS}
+
+    async def _make(
+        self, given: dict[str, Any], other: dict[str, Any] | None, drawing: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Waiting holds no thread: as many programs as like may wait, and the page still answers."""
+        try:
+            ticket = await asyncio.to_thread(self._submit, given, other or {}, drawing)
+        except LightDiffusionError as error:
+            raise told(error) from error
+        while not ticket.finished:
+            await asyncio.sleep(POLL_SECONDS)
+        if ticket.state != "done":
+            raise gr.Error(ticket.error, print_exception=False)
+        return answer(ticket)
+
+    def _submit(self, given: dict[str, Any], other: dict[str, Any], drawing: Mapping[str, Any] | None) -> Ticket:
+        handlers = self.handlers
+        fresh = handlers.fresh()
+        given["checkpoint"] = given["checkpoint"] or fresh["checkpoint"]
+        given["seed"] = str(given["seed"])
+        fresh |= handlers.native_size(given["checkpoint"])
+        values = {**fresh, **checked({name: value for name, value in given.items() if value is not None}, fresh)}
+        values |= checked(other, fresh)
+        for name in CONTROL_IMAGES:
+            values[name] = self._file(values[name])
+        if drawing is not None:
+            image, mask = (self._file(drawing[name]) for name in ("image", "mask"))
+            if image is None:
+                raise OptionsError("Image to image needs a picture: upload one, with handle_file in Python.")
+            values |= {"mode": IMAGE_MODE, "editor": open_drawing(image, mask)}
+        return handlers.queue.submit("", make_pictures(build_options(values, handlers.output.folder), handlers.output))
+
+    def _file(self, given: Any) -> Path | None:
+        """What `handle_file` uploaded, or a path in the output folder."""
+        path = given.get("path") if isinstance(given, dict) else given
+        if not path:
+            return None
+        return permitted(Path(str(path)), (Path(get_upload_folder()), self.handlers.output.folder))
 
 
-def finish(ticket: Ticket) -> Ticket:
-    """Waits for the end; an error becomes the caller's error."""
-    ticket.wait()
-    if ticket.state != "done":
-        raise gr.Error(ticket.error, print_exception=False)
-    return ticket
+def checked(values: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises OptionsError for a field that there is not, or a value of another kind than the field's."""
+    unknown = sorted(name for name in values if name not in fresh or name in NOT_FIELDS)
+    if unknown:
+        raise OptionsError(f"There is no field called {', '.join(unknown)}; /defaults lists them.")
+    for name, value in values.items():
+        if name not in CONTROL_IMAGES and not fits(value, fresh[name]):
+            raise OptionsError(f"{name} {value!r} is of the wrong kind: it is like {fresh[name]!r} by default.")
+    return dict(values)
+
+
+def told(error: LightDiffusionError) -> gr.Error:
+    return gr.Error(str(error), print_exception=False)
 
 
 def answer(ticket: Ticket) -> dict[str, Any]:
@@ -94,5 +159,5 @@ def answer(ticket: Ticket) -> dict[str, Any]:
 def add_endpoints(handlers: Handlers) -> None:
     """Inside the Blocks that is open."""
     api = Api(handlers)
-    for endpoint in (api.text_to_image, api.queue, api.cancel, api.models, api.defaults):
+    for endpoint in (api.text_to_image, api.image_to_image, api.queue, api.cancel, api.models, api.defaults):
         add_endpoint(endpoint, api_name=endpoint.__name__, concurrency_limit=None)

@@ -15,6 +15,7 @@ from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue
+from modules.generation.starter import StarterDownload
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -26,7 +27,6 @@ PORT = 7860
 LOCAL = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 AUTH_VARIABLE = "LIGHTDIFFUSION_AUTH"
-UPLOAD_LIMIT = "64mb"
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,10 +69,13 @@ def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
 
 def make_handlers(arguments: argparse.Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
+    from ui.quick_import import import_gradio
+
+    import_gradio()
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 
-    folders = ModelFolders(arguments.models_root)
+    folders = ModelFolders(arguments.models_root, names_only=True)
     settings = arguments.settings or folders.root / "settings.json"
 
     def make_session() -> Session:
@@ -83,8 +86,8 @@ def make_handlers(arguments: argparse.Namespace) -> Handlers:
     return Handlers(GenerationQueue(make_session), folders, OutputFolder(arguments.output_dir), SettingsFile(settings))
 
 
-def build_app(handlers: Handlers) -> Blocks:
-    """The page and the endpoints, not yet served."""
+def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
+    """The page and the endpoints, not yet served. `starter` is the checkpoint to offer when there is none yet."""
     import gradio as gr
 
     from ui.api import add_endpoints
@@ -94,15 +97,18 @@ def build_app(handlers: Handlers) -> Blocks:
     with gr.Blocks(
         title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:
-        parts = build_page(handlers.folders, handlers.output.folder, handlers.remembered())
-        connect(parts, handlers, page)
+        values = handlers.remembered()
+        starter = starter or StarterDownload(handlers.folders)
+        parts = build_page(handlers, starter, values)
+        connect(parts, handlers, starter, page, values)
         add_endpoints(handlers)
     page.queue(max_size=200, api_open=False)
     return page
 
 
 def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **settings: Any) -> Any:
-    from ui.style import CSS, HEAD, theme
+    from ui.scripts import UPLOAD_MEGABYTES, head
+    from ui.style import CSS, theme
 
     auth = read_auth(arguments.auth, arguments.listen)
     output = handlers.output.folder.resolve()
@@ -116,7 +122,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **se
         share=False,
         allowed_paths=[str(output)],
         blocked_paths=[str(output / "last_seed.json")],
-        max_file_size=UPLOAD_LIMIT,
+        max_file_size=f"{UPLOAD_MEGABYTES}mb",
         strict_cors=True,
         show_error=True,
         ssr_mode=False,
@@ -127,7 +133,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **se
         quiet=True,
         theme=theme(),
         css=CSS,
-        head=HEAD,
+        head=head(),
         **settings,
     )
 

@@ -51,8 +51,10 @@ def show_comparison(ticket: Ticket) -> Update:
     done = ticket.result
     if not isinstance(done, Compared):
         return {}
+    eager, fast = done.comparison.eager, done.comparison.accelerated
+    label = f"Without Stable-Fast: {eager.steady_seconds:.2f} s (left) · with it: {fast.steady_seconds:.2f} s (right)"
     return {
-        "slider": gr.ImageSlider(value=(str(done.eager), str(done.accelerated)), visible=True),
+        "slider": gr.ImageSlider(value=(str(done.eager), str(done.accelerated)), label=label, visible=True),
         "compare_result": gr.Textbox(value=done.comparison.to_text(), visible=True),
     }
 

@@ -6,12 +6,38 @@ from typing import Any
 
 from modules.core.paths import ModelFolders
 from modules.generation.catalog import checkpoint_facts, default_checkpoint
-from modules.generation.options import ControlChoice, HiresOptions, InitImage, default_of
+from modules.generation.options import (
+    CONTROL_MODES,
+    EMPHASIS_MODES,
+    MASK_CONTENTS,
+    STABLE_FAST_LEVELS,
+    ControlChoice,
+    HiresOptions,
+    InitImage,
+    default_of,
+)
+from modules.images.methods import IMAGE_MODES
+from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
 AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
+
+# What a drop-down list without files offers; a remembered value that is not among these would be refused by it.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "sampler": tuple(SAMPLER_LABELS),
+    "scheduler": tuple(SCHEDULER_LABELS),
+    "hires_sampler": (AUTOMATIC, *SAMPLER_LABELS),
+    "hires_scheduler": (AUTOMATIC, *SCHEDULER_LABELS),
+    "level": STABLE_FAST_LEVELS[1:],
+    "emphasis": tuple(EMPHASIS_MODES),
+    "prediction": (AUTOMATIC, "epsilon", "v"),
+    "resize": tuple(IMAGE_MODES),
+    "mask_content": MASK_CONTENTS,
+    **{f"control_{slot}_mode": CONTROL_MODES for slot in range(1, CONTROL_SLOTS + 1)},
+    **{f"control_{slot}_preprocessor": ("none", "canny") for slot in range(1, CONTROL_SLOTS + 1)},
+}
 
 # Fields that hold pictures; they are not remembered between starts.
 IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
@@ -19,7 +45,7 @@ IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL
 
 def defaults(folders: ModelFolders) -> dict[str, Any]:
     """Every field of a fresh form, in the order in which handlers receive them."""
-    checkpoint = default_checkpoint(folders)
+    checkpoint = default_checkpoint(folders) or ""
     size = checkpoint_facts(folders, checkpoint).native_size
     return {
         "checkpoint": checkpoint,

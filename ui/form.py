@@ -61,7 +61,10 @@ def build_form(choices: Choices, values: Mapping[str, Any]) -> Components:
     parts |= build_more(values)
     with gr.Accordion("Restore settings from a picture", open=False):
         parts["restore"] = gr.File(
-            label="Drop a picture made here or with AUTOMATIC1111", file_types=["image"], height=110
+            label="Drop a picture made here or with AUTOMATIC1111",
+            file_types=["image"],
+            height=110,
+            elem_id="ld-restore",
         )
     return parts
 
@@ -88,6 +91,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         )
         parts["cancel"] = gr.Button("Cancel", elem_id="ld-cancel", elem_classes="ld-cancel", interactive=False, scale=1)
     parts["message"] = gr.HTML("", elem_id="ld-message")
+    gr.HTML("", elem_id="ld-upload-message")  # the page's own script fills it
     with gr.Row(elem_id="ld-speed"):
         parts["stable_fast"] = gr.Checkbox(
             values["stable_fast"], label="Stable-Fast", container=True, elem_id="ld-stable-fast", scale=1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,25 @@ class Handlers:
         """One request: a message beside the form when it cannot be, else progress and pictures as they come."""
         try:
             options = build_options(values, self.output.folder)
-            self.settings.save(values)
             ticket = self.queue.submit("", make_pictures(options, self.output))
         except LightDiffusionError as error:
             yield {"message": render.error_box(str(error))}
             return
-        yield {"message": "", "ticket": ticket.id, "panels": gr.Tabs(selected=PICTURES), "picture_details": hide()}
+        yield {
+            "message": self.remember(values),
+            "ticket": ticket.id,
+            "panels": gr.Tabs(selected=PICTURES),
+            "picture_details": hide(),
+        }
         yield from self.watch(ticket, self.show_pictures, accelerated=options.stable_fast != "off")
+
+    def remember(self, values: Mapping[str, Any]) -> str:
+        """Keeps the form for the next start; where that fails, pictures are made all the same."""
+        try:
+            self.settings.save(values)
+        except LightDiffusionError as error:
+            return render.note_box(str(error))
+        return ""
 
     def run(self, label: str, work: Work, show: Any, message: str) -> Iterator[Update]:
         """The same for comparison and grid, which show their results and messages elsewhere."""
@@ -78,14 +91,14 @@ class Handlers:
             }
             if len(ticket.pictures) != shown:
                 shown = len(ticket.pictures)
-                update |= show(ticket)
+                update |= {**show(ticket), "stable_fast_status": render.status_line(ticket.note)}
             yield update
             ticket.wait(REFRESH_SECONDS)
         yield {
             **show(ticket),
             "stage": render.stage(ticket, 0),
             "cancel": gr.Button(interactive=False),
-            message: render.error_box(ticket.error if ticket.state == "failed" else ""),
+            **({message: render.error_box(ticket.error)} if ticket.state == "failed" else {}),
             "stable_fast_status": render.status_line(ticket.note),
         }
 
@@ -99,24 +112,22 @@ class Handlers:
         return update | (self.choose("picture", paths[0]) if paths and ticket.finished else {})
 
     def cancel(self, ticket_id: str) -> Update:
-        """Stops the request of this browser tab within one step."""
-        ticket = self.queue.find(ticket_id)
-        if ticket is not None:
-            ticket.cancel.cancel()
+        """Stops the request of this browser tab within one step, or takes it out of the line."""
+        self.queue.cancel(ticket_id)
         return {"cancel": gr.Button(interactive=False)}
 
     # Opening the page
 
-    def open_page(self) -> Update:
-        """The form as it was last used, and the model files there are now."""
+    def open_page(self, built: Mapping[str, Any]) -> Update:
+        """The model files there are now, and the form as it was last used, for the browser to fill in where the page
+        still shows what it was built with: what was typed meanwhile stays."""
         values = self.remembered()
-        update = self.refresh()
-        for name, value in values.items():
-            if name not in ("editor", "mode"):
-                update[name] = {**update[name], "value": value} if name in update else value
-        chosen = self.checkpoint_chosen(values["checkpoint"])
-        chosen["prompt"] = {**chosen["prompt"], "value": values["prompt"]}
-        return update | chosen | self.lora_rows(values)
+        return {
+            **self.refresh(),
+            **self.checkpoint_chosen(values["checkpoint"]),
+            **self.lora_rows(values),
+            "remembered": json.dumps({"built": list(built.values()), "now": [values[name] for name in built]}),
+        }
 
     def follow(self, ticket_id: str) -> Iterator[Update]:
         """After a reload: what this tab asked for last, running or finished."""

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from modules.core.paths import ModelFolders
 from modules.generation.catalog import has_own_checkpoint
+from modules.generation.starter import StarterDownload
 from modules.version import VERSION
+from ui.first_run import build_first_run
 from ui.form import Choices, Components, build_form
+from ui.handlers import Handlers
 from ui.panels import build_header, build_panels
 
-FIRST_RUN = """### Your own checkpoint
-Only the small demo model is here. Put a Stable Diffusion 1.x or 2.x checkpoint (`.safetensors`) into
-
-`{folder}`
-
-then press **Rescan** beside the checkpoint list and choose it. Nothing is ever downloaded by itself.
-
-"""
 GUIDE = """### In four steps
 1. Write a prompt.
 2. Tick **Stable-Fast** when you make more than a few pictures: the first one takes longer, the next ones are faster.
@@ -38,20 +33,16 @@ GUIDE = """### In four steps
 """
 
 
-def help_text(folders: ModelFolders, output: object) -> str:
-    guide = GUIDE.format(output=output)
-    if has_own_checkpoint(folders):
-        return guide
-    return FIRST_RUN.format(folder=folders.folders("checkpoints")[0]) + guide
-
-
-def build_page(folders: ModelFolders, output: object, values: Mapping[str, Any]) -> Components:
+def build_page(handlers: Handlers, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
     """All components by name, inside the Blocks that is open."""
+    folders = handlers.folders
     parts = build_header(VERSION)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_id="ld-form"):
             parts |= build_form(Choices(folders=folders), values)
         with gr.Column(scale=6, min_width=320, elem_id="ld-results"):
-            parts |= build_panels(help_text(folders, output))
+            demo_only = not has_own_checkpoint(folders)
+            help_text = GUIDE.format(output=handlers.output.folder)
+            parts |= build_panels(help_text, partial(build_first_run, starter, visible=demo_only), demo_only=demo_only)
     parts["clock"] = gr.Timer(4.0)
     return parts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gradio as gr
 
 from modules.generation.grid import VARIABLES
@@ -11,13 +13,16 @@ PICTURES, COMPARE, HISTORY, HELP = "pictures", "compare", "history", "help"
 VARIABLE_CHOICES = [(variable.label, name) for name, variable in VARIABLES.items()]
 EMPTY = """<div class="ld-empty"><b>Your pictures appear here</b>
 Write a prompt and press Generate, or Ctrl+Enter. Tick Stable-Fast to make many pictures faster.</div>"""
+DEMO_ONLY = """<div class="ld-message ld-note">Only the small demo model is here, which draws simple shapes.
+<b>Help</b> says how to get a real checkpoint.</div>"""
 
 
-def build_panels(help_text: str) -> Components:
+def build_panels(help_text: str, build_first_run: Callable[[], Components], *, demo_only: bool) -> Components:
     parts: Components = {"stage": gr.HTML("", elem_id="ld-stage", apply_default_css=False)}
     with gr.Tabs(selected=PICTURES, elem_id="ld-panels") as parts["panels"]:
         with gr.Tab("Pictures", id=PICTURES) as parts["pictures_tab"]:
             parts["empty"] = gr.HTML(EMPTY)
+            parts["first_hint"] = gr.HTML(DEMO_ONLY, visible=demo_only, elem_id="ld-first-hint")
             parts["gallery"] = build_gallery("Pictures", "ld-gallery", visible=False)
             parts |= build_details("picture")
         with gr.Tab("Compare", id=COMPARE):
@@ -25,8 +30,10 @@ def build_panels(help_text: str) -> Components:
         with gr.Tab("History", id=HISTORY) as parts["history_tab"]:
             parts |= build_history()
         with gr.Tab("Help", id=HELP):
-            parts["help"] = gr.Markdown(help_text)
+            parts |= build_first_run()
+            gr.Markdown(help_text)
     parts["ticket"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-ticket")
+    parts["remembered"] = gr.Textbox(visible="hidden", label="Remembered form")
     parts["paths"] = gr.State([])
     return parts
 

@@ -8,6 +8,7 @@ import gradio as gr
 
 from modules.core.errors import LightDiffusionError
 from modules.generation.options import GenerationOptions
+from modules.generation.uploads import out_of_reach
 from ui import render
 from ui.fields import IMAGE_MODE
 from ui.handlers import Handlers, Update, hide, hide_row
@@ -29,28 +30,35 @@ class Recall:
         return self._restore(Path(path), f"{panel}_message")
 
     def restore(self, file: str | None) -> Update:
-        """The same for a dropped file, ours or A1111's."""
-        return self._restore(Path(file), "message") if file else {}
+        """The same for a dropped file, ours or A1111's; the field is emptied for the next one."""
+        return {"restore": None, **self._restore(Path(file), "message")} if file else {}
 
     def to_hires(self, panel: str, path: str) -> Update:
         update = self._restore(Path(path), f"{panel}_message", hires=True)
         return update | {"hires_panel": gr.Accordion(open=True)}
 
     def _restore(self, path: Path, message: str, *, hires: bool = False) -> Update:
+        if not path.is_file():
+            return {message: render.error_box(f"{path.name} is not there any more.")}
         try:
             options = for_number(read_options(path))
         except LightDiffusionError as error:
             return {message: render.error_box(str(error))}
-        form = to_form(options, self.handlers.fresh())
+        lost = out_of_reach(options, self.handlers.output.folder)
+        form = to_form(options, self.handlers.fresh(), lost)
         if hires:
             form["hires"] = True
         words = f"Settings taken from {path.name}." + (" HiresFix is on: press Generate." if hires else "")
+        if lost:
+            words += " A picture that it started from is gone or outside the output folder: drop it in again."
         modes = {"modes": gr.Tabs(selected=form["mode"])}
         return {**form, **modes, **self.handlers.lora_rows(form), message: render.note_box(words)}
 
     # Starting from a picture
 
     def to_init(self, panel: str, path: str) -> Update:
+        if not Path(path).is_file():
+            return self._gone(panel, path)
         return {
             "editor": editor_value(Path(path)),
             "mode": IMAGE_MODE,
@@ -59,11 +67,16 @@ class Recall:
         }
 
     def to_control(self, panel: str, path: str) -> Update:
+        if not Path(path).is_file():
+            return self._gone(panel, path)
         return {
             "control_1_image": path,
             "control_panel": gr.Accordion(open=True),
             f"{panel}_message": render.note_box("The picture is the control picture of ControlNet 1 now."),
         }
+
+    def _gone(self, panel: str, path: str) -> Update:
+        return {f"{panel}_message": render.error_box(f"{Path(path).name} is not there any more.")}
 
     # Deleting
 

@@ -38,7 +38,8 @@ def stage(ticket: Ticket, ahead: int, *, accelerated: bool = False) -> str:
 
 def running(ticket: Ticket, *, accelerated: bool) -> str:
     if ticket.pace is None:
-        return bar(None, "Preparing: loading the model" + (", warming up Stable-Fast…" if accelerated else "…"))
+        what = "loading the model" + (" and warming up Stable-Fast" if accelerated else "")
+        return bar(None, f"Preparing: {what} · {time_words(ticket.seconds)}")
     words = pace_words(ticket.pace)
     if ticket.label:
         words = f"{ticket.label[0].upper()}{ticket.label[1:]} · {words}"

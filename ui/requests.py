@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,8 +151,8 @@ def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] 
     return init, kept.size if values["keep_size"] else None
 
 
-def to_form(options: GenerationOptions, fresh: Values) -> dict[str, Any]:
-    """All fields for a recalled request; what it does not name is as in `fresh`."""
+def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()) -> dict[str, Any]:
+    """All fields for a recalled request; what it does not name is as in `fresh`. `lost` pictures are left out."""
     loras, extra = split_loras(options.loras)
     form = {
         **fresh,
@@ -173,8 +173,8 @@ def to_form(options: GenerationOptions, fresh: Values) -> dict[str, Any]:
         form |= {f"lora_{slot}": lora.name, f"lora_{slot}_strength": lora.strength}
         form |= {f"lora_{slot}_text": lora.text_strength}
     for slot, control in enumerate(options.controls[:CONTROL_SLOTS], start=1):
-        form |= control_form(control, slot)
-    return form | hires_form(options.hires) | init_form(options.init)
+        form |= control_form(control, slot, lost)
+    return form | hires_form(options.hires) | init_form(options.init, lost)
 
 
 def split_loras(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
@@ -185,8 +185,8 @@ def split_loras(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[s
     return plain, [f"<lora:{lora.name}:{lora.strength:g}:{lora.clip_strength:g}>" for lora in others]
 
 
-def control_form(control: ControlChoice, slot: int) -> dict[str, Any]:
-    image = str(control.image) if control.image.exists() else None
+def control_form(control: ControlChoice, slot: int, lost: Sequence[Path]) -> dict[str, Any]:
+    image = None if control.image in lost else str(control.image)
     names = ("strength", "start", "end", "mode", "preprocessor")
     return {
         f"control_{slot}": control.name,
@@ -207,22 +207,21 @@ def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
     }
 
 
-def init_form(init: InitImage | None) -> dict[str, Any]:
+def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
     """The mask comes back as a layer over the picture, as if it had just been drawn."""
     if init is None:
         return {"mode": TEXT_MODE}
     form = {name: getattr(init, name) for name in ("denoise", "resize", "mask_blur", "mask_content")}
-    return {**form, "mode": IMAGE_MODE, "keep_size": False, "editor": editor_value(init.image, init.mask)}
+    mask = None if init.mask in lost else init.mask
+    editor = None if init.image in lost else editor_value(init.image, mask)
+    return {**form, "mode": IMAGE_MODE, "keep_size": False, "editor": editor}
 
 
-def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any] | None:
-    """What the mask editor takes; None when the picture is gone."""
-    if not image.exists():
-        return None
+def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any]:
+    """What the mask editor takes."""
     from modules.generation.inputs import mask_layer
 
-    layers = [mask_layer(mask)] if mask is not None and mask.exists() else []
-    return {"background": str(image), "layers": layers, "composite": None}
+    return {"background": str(image), "layers": [] if mask is None else [mask_layer(mask)], "composite": None}
 
 
 def for_number(options: GenerationOptions) -> GenerationOptions:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OutputError
-from ui.fields import IMAGE_FIELDS
+from ui.fields import CHOICES, IMAGE_FIELDS
 
 
 class SettingsFile:
@@ -26,23 +28,30 @@ class SettingsFile:
             return dict(fresh)
         if not isinstance(stored, dict):
             return dict(fresh)
-        return {name: usable(stored.get(name), value) for name, value in fresh.items()}
+        return {name: usable(stored.get(name), value, CHOICES.get(name)) for name, value in fresh.items()}
 
     def save(self, form: Mapping[str, Any]) -> None:
         kept = {name: value for name, value in form.items() if name not in (*IMAGE_FIELDS, "mode")}
-        hidden = self.path.with_suffix(".tmp")
+        hidden = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")  # two tabs may save at once
         try:
             hidden.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
             os.replace(hidden, self.path)
-        except OSError as error:
-            raise OutputError(f"The settings cannot be kept in {self.path} ({error.strerror}).") from error
+        except (OSError, UnicodeError) as error:
+            raise OutputError(f"The settings cannot be kept in {self.path} ({error}).") from error
+        finally:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
 
 
-def usable(stored: Any, default: Any) -> Any:
-    """The stored value where it is of the default's kind; numbers of either type count as one kind."""
-    if stored is None:
-        return default
-    kinds = (int, float) if isinstance(default, (int, float)) and not isinstance(default, bool) else type(default)
-    if isinstance(stored, bool) != isinstance(default, bool) or (default is not None and not isinstance(stored, kinds)):
+def usable(stored: Any, default: Any, choices: Sequence[str] | None = None) -> Any:
+    """The stored value where it is of the default's kind and among the choices."""
+    if stored is None or not fits(stored, default) or (choices is not None and stored not in choices):
         return default
     return stored
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's kind; all numbers are one kind, and None stands for a number left out."""
+    if isinstance(default, (bool, str)):
+        return isinstance(value, type(default))
+    return (value is None and default is None) or (isinstance(value, (int, float)) and not isinstance(value, bool))

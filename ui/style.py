@@ -1,4 +1,4 @@
-"""Colours, spacing and the few lines of script; nothing is fetched from anywhere."""
+"""Colours and spacing; nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -81,13 +81,17 @@ footer { display: none !important; }
 .ld-empty { border: 1px dashed var(--border-color-primary); border-radius: 10px; padding: 84px 24px;
   text-align: center; color: var(--body-text-color-subdued); background: var(--ld-card); }
 .ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
+#ld-panels:has(#ld-gallery) #ld-first-hint { display: none; }
+.ld-facts { display: grid; grid-template-columns: max-content 1fr; gap: 4px 12px; font-size: .88rem; margin: 0; }
+.ld-facts dd { margin: 0; overflow-wrap: anywhere; }
+.ld-facts a { text-decoration: underline; }
 .ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important;
   align-self: flex-end; height: 40px; margin-bottom: 4px; padding: 0 10px !important; }
 .ld-generate { min-height: 44px; font-weight: 600; }
 .ld-cancel { min-height: 44px; }
 .gradio-container .form { border: none !important; background: transparent !important; box-shadow: none !important; }
 #ld-message:not(:has(.ld-message)), #ld-compare-message:not(:has(.ld-message)), #ld-stage:not(:has(.ld-stage)),
-#ld-stable-fast-status:not(:has(p)) { display: none; }
+#ld-stable-fast-status:not(:has(p)), #ld-upload-message:not(:has(.ld-message)) { display: none; }
 #ld-speed { align-items: center; gap: 8px; }
 #ld-stable-fast { padding-top: 12px; }
 #ld-stable-fast label { font-weight: 600; }
@@ -110,24 +114,3 @@ footer { display: none !important; }
   #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
   .ld-empty { padding: 40px 16px; } }
 """
-
-HEAD = """
-<script>
-document.addEventListener('keydown', (event) => {
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-    const button = document.querySelector('button#ld-generate');
-    if (button) { event.preventDefault(); button.click(); }
-  }
-});
-</script>
-"""
-# Which request this browser tab made last survives a reload; another tab has its own.
-REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
-RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
-# The form's values have arrived: from here on nothing overwrites what is typed. Two frames later they are on screen.
-MARK_READY = """() => {
-  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
-}"""
-SHOW_STAGE = """() => {
-  if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
-}"""

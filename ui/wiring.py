@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from modules.generation.starter import StarterDownload
 from ui.comparing import Comparing
-from ui.fields import IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.first_run import OUTPUTS, FirstRun
 from ui.form import Components
 from ui.handlers import Handlers, Update
 from ui.recall import Recall
-from ui.style import MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+from ui.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
@@ -74,23 +76,31 @@ class Wiring:
         return lambda *values: translate(answer(*values))
 
 
-def connect(parts: Components, handlers: Handlers, page: Any) -> None:
-    """All events of the page; `page` is the Blocks itself."""
+def connect(
+    parts: Components, handlers: Handlers, starter: StarterDownload, page: Any, values: Mapping[str, Any]
+) -> None:
+    """All events of the page; `page` is the Blocks itself, built with these values."""
     wiring = Wiring(parts, list(handlers.fresh()))
-    connect_page(wiring, handlers, page)
+    connect_page(wiring, handlers, page, values)
     connect_runs(wiring, handlers)
     connect_form(wiring, handlers)
     recall = Recall(handlers)
     connect_details(wiring, handlers, recall, "picture")
     connect_details(wiring, handlers, recall, "history")
     connect_history(wiring, handlers, recall)
+    connect_first_run(wiring, FirstRun(handlers, starter), page)
 
 
-def connect_page(wiring: Wiring, handlers: Handlers, page: Any) -> None:
-    filled = [name for name in wiring.fields if name not in ("editor", "mode")]
+def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[str, Any]) -> None:
+    filled = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
     follow = (*RUN, *details_of("picture"))
-    opened = wiring.on(page.load, handlers.open_page, (), (*filled, "preset", *LORA_ROWS), queue=False)
-    opened.then(None, js=MARK_READY, api_visibility="private")
+    answer = partial(handlers.open_page, {name: values[name] for name in filled})
+    lists = (*file_lists(wiring), "preset", "prompt", "remembered", *LORA_ROWS)
+    opened = wiring.on(page.load, answer, (), lists, queue=False)
+    shown = [wiring.parts[name] for name in filled]
+    remembered = wiring.parts["remembered"]
+    filling = opened.then(None, [remembered, *shown], shown, js=FILL_UNTOUCHED, api_visibility="private")
+    filling.then(None, js=MARK_READY, api_visibility="private")
     wiring.on(page.load, handlers.follow, ("ticket",), follow, js=RECALL_TICKET)
     wiring.parts["ticket"].change(None, inputs=[wiring.parts["ticket"]], js=REMEMBER_TICKET, api_visibility="private")
     wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
@@ -114,9 +124,7 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
 
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     parts, on = wiring.parts, wiring.on
-    lists = ("checkpoint", "vae", "hires_method", *(n for n in wiring.fields if n.removeprefix("lora_").isdecimal()))
-    lists += tuple(name for name in wiring.fields if name.removeprefix("control_").isdecimal())
-    on(parts["refresh"].click, handlers.refresh, (), lists, queue=False)
+    on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
     on(parts["checkpoint"].change, handlers.checkpoint_chosen, ("checkpoint",), ("preset", "prompt"), queue=False)
     on(parts["checkpoint"].input, handlers.native_size, ("checkpoint",), ("width", "height"), queue=False)
     on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
@@ -128,6 +136,12 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     for slot in range(1, LORA_SLOTS + 1):
         rows = wiring.with_form(handlers.lora_rows)
         on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
+
+
+def file_lists(wiring: Wiring) -> tuple[str, ...]:
+    """The fields whose choices are files."""
+    slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
+    return ("checkpoint", "vae", "hires_method", *slots)
 
 
 def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:
@@ -165,14 +179,25 @@ def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
     on(parts["search"].change, lambda words: recall.look(words, 0), ("search",), HISTORY, trigger_mode="always_last")
     on(parts["older"].click, lambda words, page: recall.look(words, page + 1), ("search", "page"), HISTORY)
     on(parts["newer"].click, lambda words, page: recall.look(words, max(0, page - 1)), ("search", "page"), HISTORY)
-    fields = (*wiring.fields, "modes", *LORA_ROWS, "message")
+    fields = (*wiring.fields, "modes", *LORA_ROWS, "message", "restore")
     on(parts["restore"].upload, recall.restore, ("restore",), fields)
+
+
+def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
+    parts, on = wiring.parts, wiring.on
+    on(page.load, first_run.open_page, (), OUTPUTS)
+    on(parts["refresh"].click, first_run.open_page, (), OUTPUTS)
+    on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS)
+    on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
     """Gradio tells which picture was clicked through a parameter of this type."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
+        if event.index >= len(paths):  # a click on what another tab has just deleted
+            return gr.skip()
         return wiring.by_component(handlers.choose)(panel, paths[event.index])
 
     return choose

@@ -47,10 +47,14 @@ _Names: TypeAlias = list[str]
 
 
 class ModelFolders:
-    """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with further folders."""
+    """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with further folders.
 
-    def __init__(self, root: Path | None = None, config: Path | None = None) -> None:
+    With `names_only` no path is taken for a name: for front ends whose users may not reach every file of this computer.
+    """
+
+    def __init__(self, root: Path | None = None, config: Path | None = None, *, names_only: bool = False) -> None:
         self.root = Path(root) if root is not None else PROJECT_ROOT
+        self.names_only = names_only
         self._extra = _read_config(
             config if config is not None else self.root / CONFIG_NAME, required=config is not None
         )
@@ -68,7 +72,8 @@ class ModelFolders:
     def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
         """The file (or diffusers folder) meant by a listed name, the name without its ending, or a path."""
         wanted = os.fspath(name_or_path).strip()
-        found = self._by_exact_name(kind, wanted) or self._by_path(wanted) or self._by_short_name(kind, wanted)
+        by_path = None if self.names_only else self._by_path(wanted)
+        found = self._by_exact_name(kind, wanted) or by_path or self._by_short_name(kind, wanted)
         if found is None:
             raise ModelFileError(self._not_found(kind, wanted))
         return found

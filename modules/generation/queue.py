@@ -30,6 +30,7 @@ class GenerationQueue:
         self._session: Session | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generation")
         self._tickets: dict[str, Ticket] = {}
+        self._futures: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -45,12 +46,22 @@ class GenerationQueue:
                 raise OptionsError(f"{MOST_WAITING} requests are waiting already; try again when some are finished.")
             self._forget_oldest()
             self._tickets[ticket.id] = ticket
-            future = self._executor.submit(self._run, work, ticket)
+            future = self._futures[ticket.id] = self._executor.submit(self._run, work, ticket)
         future.add_done_callback(partial(conclude, ticket))
         return ticket
 
     def find(self, ticket_id: str) -> Ticket | None:
         return self._tickets.get(ticket_id)
+
+    def cancel(self, ticket_id: str) -> bool:
+        """Stops what runs after its step, and what waits at once; false when there is no such request."""
+        with self._lock:
+            ticket, future = self._tickets.get(ticket_id), self._futures.get(ticket_id)
+        if ticket is None or future is None:
+            return False
+        ticket.cancel.cancel()
+        future.cancel()
+        return True
 
     def unfinished(self) -> list[Ticket]:
         """Running first, then waiting, in order."""
@@ -77,7 +88,7 @@ class GenerationQueue:
     def _forget_oldest(self) -> None:
         finished = [key for key, ticket in self._tickets.items() if ticket.finished]
         for key in finished[: max(0, len(self._tickets) - KEPT_TICKETS)]:
-            del self._tickets[key]
+            del self._tickets[key], self._futures[key]
 
 
 def conclude(ticket: Ticket, future: Future[None]) -> None:

@@ -77,6 +77,7 @@ def make_grid(options: GenerationOptions, across: Axis, down: Axis | None, outpu
         for number, cell in enumerate(cells, start=1):
             ticket.label = f"picture {number} of {len(cells)}"
             pictures += list(generate(cell, session, on_progress=ticket.on_progress, cancel=ticket.cancel))
+            ticket.note = stable_fast_status(cell, session)
         sheet = paste_grid([picture.image for picture in pictures], across, down)
         ticket.add(output.save(replace(pictures[0], image=sheet)), pictures[0].request_seed)
 

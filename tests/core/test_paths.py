@@ -32,6 +32,18 @@ def test_a_diffusers_folder_is_one_model(model_root: Path) -> None:
     assert folders.find("checkpoints", "mine") == model_root / "models/checkpoints/mine"
 
 
+def test_with_names_only_a_path_is_no_name(model_root: Path, tmp_path: Path) -> None:
+    put(model_root, "loras/sub/mine.safetensors")
+    outside = tmp_path / "outside.safetensors"
+    outside.touch()
+    folders = ModelFolders(model_root, names_only=True)
+    assert folders.find("loras", "mine") == folders.find("loras", "sub/mine.safetensors")
+    for path in (outside, Path("../../outside.safetensors"), Path("/etc/hostname")):
+        with pytest.raises(ModelFileError, match="No LoRA named"):
+            folders.find("loras", path)
+    assert ModelFolders(model_root).find("loras", outside) == outside
+
+
 @pytest.mark.parametrize(
     "name", ["sub/Style.safetensors", "sub/Style", "Style", "style", "STYLE.SAFETENSORS", "sub\\style"]
 )

@@ -52,6 +52,15 @@ def test_a_waiting_request_knows_its_place_and_can_be_cancelled(queue: Generatio
     assert queue.unfinished() == []
 
 
+def test_a_waiting_request_leaves_the_line_at_once(queue: GenerationQueue) -> None:
+    running, waiting = queue.submit("first", until_cancelled), queue.submit("second", until_cancelled)
+    assert queue.cancel(waiting.id)
+    assert waiting.wait(10) and waiting.state == "cancelled"
+    assert queue.unfinished() == [running]
+    assert queue.cancel(running.id) and running.wait(10)
+    assert not queue.cancel("no such")
+
+
 def test_errors_are_told_and_the_next_request_runs(queue: GenerationQueue) -> None:
     def refuse(session: Any, ticket: Ticket) -> None:
         raise OptionsError("Too small: take more.")

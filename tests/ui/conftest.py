@@ -8,6 +8,7 @@ import shutil
 import socket
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 from modules.core.paths import KINDS
+from modules.generation.starter import STARTER, StarterDownload, StarterModel
 from tests.tiny import save_checkpoint
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -65,24 +67,34 @@ def arguments_for(folder: Path, **others: Any) -> Namespace:
     return Namespace(**values | others)
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Iterator[Served]:
+@contextmanager
+def running_app(
+    folder: Path, files: dict[str, Path], *, starter: StarterModel = STARTER, **others: Any
+) -> Iterator[Served]:
+    """The app with these model files (name under models/ -> source)."""
     from ui.app import build_app, launch, make_handlers, stay_offline
 
-    folder = tmp_path_factory.mktemp("app")
     for kind in KINDS:
         (folder / "models" / kind).mkdir(parents=True)
-    for name in (f"checkpoints/{DEMO}", f"loras/{INK}", f"controlnet/{CANNY}"):
-        shutil.copy(demo_checkpoint.parents[1] / name, folder / "models" / name)
+    for name, source in files.items():
+        shutil.copy(source, folder / "models" / name)
     stay_offline()
-    arguments = arguments_for(folder)
+    arguments = arguments_for(folder, **others)
     handlers = make_handlers(arguments)
-    page = build_app(handlers)
+    page = build_app(handlers, StarterDownload(handlers.folders, starter))
     _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    save_checkpoint(folder / "models" / "checkpoints" / TINY)  # appears while the app runs, as a user's would
     yield Served(url=url, output=folder / "output", settings=arguments.settings, handlers=handlers)
     handlers.queue.close()
     page.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("it's app #1 ü 50% & more")
+    ours = (f"checkpoints/{DEMO}", f"loras/{INK}", f"controlnet/{CANNY}")
+    with running_app(folder, {name: demo_checkpoint.parents[1] / name for name in ours}) as served:
+        save_checkpoint(folder / "models" / "checkpoints" / TINY)  # appears while the app runs, as a user's would
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,8 @@ def main(url: str, photo: str) -> None:
         form = Form(page)
         generate_states(page, form)
         other_states(page, form, photo)
+        page.get_by_role("tab", name="Help").click()
+        shoot(page, "first_run")
         page.set_viewport_size({"width": 390, "height": 844})
         page.get_by_role("tab", name="Pictures").click()
         page.evaluate("window.scrollTo(0, 0)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -9,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from modules.images.save import read_parameters
-from tests.ui.conftest import PROMPT, TINY, Form, Served, wait_until_ready
+from tests.ui.conftest import DEMO, PROMPT, TINY, Form, Served, wait_until_ready
 
 
 def shown_picture(page: Any) -> Any:
@@ -164,3 +165,21 @@ def test_shapes_and_swap(page: Any, form: Form) -> None:
     page.locator("#ld-swap").click()
     form.holds("Width", "192")
     form.holds("Height", "128")
+
+
+def test_what_is_typed_while_the_page_loads_is_kept(context: Any, served: Served) -> None:
+    served.settings.write_text(json.dumps({"checkpoint": DEMO, "prompt": "the last one", "cfg": 4.5, "width": 192}))
+    page, held = context.new_page(), []
+    page.route("**/gradio_api/run/predict*", lambda route: held.append(route))
+    page.goto(served.url)
+    form = Form(page)
+    form.fill("Prompt", "typed early")
+    form.fill("Steps", 3)
+    page.wait_for_timeout(500)
+    assert held, "the form's values come with this request"
+    page.route("**/gradio_api/run/predict*", lambda route: route.continue_())
+    for route in held:
+        route.continue_()
+    wait_until_ready(page)
+    for label, value in {"Prompt": "typed early", "Steps": "3", "CFG": "4.5", "Width": "192"}.items():
+        form.holds(label, value)

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client
 from playwright.sync_api import expect
 
 from modules.core.errors import OptionsError
@@ -107,19 +106,6 @@ def test_building_the_page_imports_no_torch(project_root: Path, tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=project_root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-def test_the_client_example_works(served: Served) -> None:
-    client = Client(served.url, verbose=False)
-    answer = client.predict(prompt=PROMPT, steps=2, seed="3", checkpoint="demo.safetensors", api_name="/text_to_image")
-    assert Path(answer["images"][0]) in served.pictures()
-    assert answer["seed"] == 3
-    assert "demo.safetensors" in client.predict(kind="checkpoints", api_name="/models")
-    assert client.predict(api_name="/queue") == []
-    with pytest.raises(Exception, match="multiple of 8"):
-        client.predict(prompt=PROMPT, width=100, api_name="/text_to_image")
-    public = set(client.view_api(return_format="dict")["named_endpoints"])
-    assert public == {"/text_to_image", "/queue", "/cancel", "/models", "/defaults"}
 
 
 def test_only_the_output_folder_can_be_read(served: Served, project_root: Path) -> None:

@@ -118,6 +118,35 @@ def test_restore_from_an_a1111_picture(page: Any, form: Form, photo: Path, tmp_p
         form.holds(label, wanted)
 
 
+DROP = """([selector, name, bytes]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
+  const inside = document.querySelector(selector + ' button') || document.querySelector(selector);
+  inside.dispatchEvent(new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: data}));
+}"""
+
+
+def test_pictures_are_dropped_one_after_the_other(page: Any, form: Form, photo: Path, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Restore settings from a picture").click()
+    page.locator("#ld-restore input[type=file]").wait_for(state="attached")
+    for seed in ("4242", "777"):
+        info = PngInfo()
+        info.add_text("parameters", A1111_TEXT.replace("4242", seed))
+        Image.open(photo).save(tmp_path / "theirs.png", pnginfo=info)
+        page.evaluate(DROP, ["#ld-restore", f"it's {seed}.png", list((tmp_path / "theirs.png").read_bytes())])
+        form.holds("Seed", seed)
+        expect(page.locator("#ld-message .ld-note")).to_contain_text("Settings taken from")
+        page.locator("#ld-restore input[type=file]").wait_for(state="attached")
+
+
+def test_a_picture_dropped_into_the_editor(page: Any, photo: Path) -> None:
+    page.get_by_role("tab", name="Image to image").click()
+    canvas = page.locator("#ld-editor canvas").first
+    canvas.wait_for()
+    page.evaluate(DROP, ["#ld-editor", "photo.png", list(photo.read_bytes())])
+    wait_colour(page, canvas, is_green)
+
+
 def test_a_picture_without_settings_says_so(page: Any, form: Form, photo: Path) -> None:
     page.get_by_role("button", name="Restore settings from a picture").click()
     page.locator("input[type=file]").last.set_input_files(photo)
@@ -218,6 +247,8 @@ def test_compare_shows_a_slider_and_what_was_measured(page: Any, form: Form) -> 
     page.get_by_role("tab", name="Compare").click()
     page.locator("#ld-compare").click()
     page.locator("#ld-slider img").first.wait_for()
+    both_times = re.compile(r"Without Stable-Fast: \d+\.\d\d s \(left\) · with it: \d+\.\d\d s \(right\)")
+    expect(page.locator("#ld-slider")).to_contain_text(both_times)
     measured = page.locator("#ld-compare-result textarea")
     expect(measured).to_have_value(re.compile("first picture"))
     expect(measured).to_have_value(re.compile("times as fast"))

@@ -1,0 +1,161 @@
+"""Fetches one large file: size and SHA-256 as the server names them, resumable, never half a file under its name.
+
+The standard library is enough. huggingface_hub, which gradio brings, keeps files in a cache layout of its own, where
+the model folders do not look, and is told to stay offline by the web page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPMessage
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from modules.core.errors import LightDiffusionError
+from modules.core.progress import CancelToken
+
+TIMEOUT_SECONDS = 30
+CHUNK = 1 << 20
+HEADERS = {"User-Agent": "lightdiffusion-next", "Accept-Encoding": "identity"}
+OnBytes = Callable[[int], None]
+
+
+class DownloadError(LightDiffusionError):
+    """A file that could not be fetched, or is not what the server said it would be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a server says about a file before anything of it is fetched."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+class Redirects(HTTPRedirectHandler):
+    """Follows redirects, though never from https to something weaker; `first_answer` stops where Hugging Face tells
+    about the file, which it does before it sends one on to the storage."""
+
+    def __init__(self, *, first_answer: bool = False) -> None:
+        self._first_answer = first_answer
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: HTTPMessage, newurl: str) -> Any:
+        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
+            raise URLError("it was redirected to an address without encryption")
+        if self._first_answer and headers.get("X-Linked-ETag"):
+            return None  # urllib then raises the redirect itself, headers and all
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def ask(url: str) -> Offer:
+    """Size and SHA-256 of a file of Hugging Face, from the headers alone."""
+    request = Request(url, method="HEAD", headers=HEADERS)
+    try:
+        with build_opener(Redirects(first_answer=True)).open(request, timeout=TIMEOUT_SECONDS) as response:
+            headers = response.headers
+    except HTTPError as error:
+        if not 300 <= error.code < 400:
+            raise DownloadError(f"{host(url)} answered {error.code} ({error.reason}); try again later.") from error
+        headers = error.headers
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(f"{host(url)} cannot be reached ({reason(error)}); check the connection.") from error
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+    sha256 = (headers.get("X-Linked-ETag") or "").strip('"').lower()
+    if not size.isdecimal() or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise DownloadError(f"{host(url)} names no size and SHA-256 for the file, so it could not be checked.")
+    return Offer(url=url, size=int(size), sha256=sha256)
+
+
+def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel: CancelToken | None = None) -> None:
+    """The file at `target`, whole and checked. What an interrupted try has received is kept in a hidden file, and the
+    next one goes on from there."""
+    if target.exists():
+        raise DownloadError(f"{target} is there already; nothing was downloaded.")
+    part = target.with_name(f".{target.name}.{offer.sha256[:16]}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        have = part.stat().st_size if part.exists() else 0
+        free = shutil.disk_usage(target.parent).free
+        if offer.size - have > free:
+            raise DownloadError(
+                f"{megabytes(offer.size - have)} are needed in {target.parent}, {megabytes(free)} free."
+            )
+        if have < offer.size:
+            receive(offer, part, have, on_bytes or (lambda _: None), cancel or CancelToken())
+        if part.stat().st_size != offer.size or sha256_of(part) != offer.sha256:
+            part.unlink()
+            raise DownloadError("What arrived is not the file that was offered (its SHA-256 differs); it was deleted.")
+        os.replace(part, target)
+    except OSError as error:
+        raise DownloadError(f"The file cannot be written to {target.parent} ({reason(error)}).") from error
+
+
+def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: CancelToken) -> None:
+    """Appends what is missing; starts anew where the server cannot go on in the middle."""
+    request = Request(offer.url, headers=HEADERS | ({"Range": f"bytes={have}-"} if have else {}))
+    received = have
+    try:
+        response = build_opener(Redirects()).open(request, timeout=TIMEOUT_SECONDS)
+    except (OSError, http.client.HTTPException) as error:
+        raise interrupted(offer, received, error) from error
+    with response:
+        if response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            received = 0
+        with part.open("ab" if received else "wb") as file:
+            while chunk := read_chunk(response, offer, received):
+                file.write(chunk)
+                received += len(chunk)
+                on_bytes(received)
+                cancel.check()
+                if received > offer.size:
+                    break  # not the file that was offered, as its size tells
+    if received < offer.size:
+        raise interrupted(offer, received, None)
+
+
+def read_chunk(response: Any, offer: Offer, received: int) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise interrupted(offer, received, error) from error
+
+
+def interrupted(offer: Offer, received: int, error: Exception | None) -> DownloadError:
+    why = f" ({reason(error)})" if error is not None else ""
+    return DownloadError(
+        f"The download stopped after {megabytes(received)} of {megabytes(offer.size)}{why}: "
+        "start it again, it goes on from there."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def host(url: str) -> str:
+    return urlsplit(url).hostname or url
+
+
+def reason(error: Exception) -> str:
+    """The cause in the fewest words; URLError wraps another error, or a sentence."""
+    inner = error.reason if isinstance(error, URLError) else error
+    text = (inner.strerror or str(inner)) if isinstance(inner, OSError) else str(inner)
+    return text or type(error).__name__
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 10**9:.2f} GB" if size >= 10**9 else f"{size / 10**6:.1f} MB"

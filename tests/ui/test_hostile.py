@@ -1,0 +1,133 @@
+"""What an impatient or hostile person does: files vanish, prompts are huge, tabs get in each other's way."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.conftest import DEMO, PROMPT, Form, Served, wait_until_ready
+
+
+def make_one(form: Form, served: Served, **fields: Any) -> Path:
+    form.prompt(steps=2)
+    for label, value in fields.items():
+        form.fill(label, value)
+    return form.make(served)
+
+
+@pytest.mark.parametrize("button", ["use", "init", "control", "hires", "delete"])
+def test_a_picture_that_is_gone_is_told(page: Any, form: Form, served: Served, button: str) -> None:
+    made = make_one(form, served)
+    page.locator("#ld-picture-text").wait_for()
+    made.unlink()
+    page.locator(f"#ld-picture-{button}").click()
+    if button == "delete":
+        page.locator("#ld-picture-confirmed").click()
+    expect(page.locator("#ld-picture-details .ld-error")).to_contain_text(made.name)
+    form.holds("Prompt", PROMPT)
+
+
+def test_markup_in_a_prompt_is_text(page: Any, form: Form, served: Served) -> None:
+    prompt = "<img src=x onerror=\"document.body.dataset.hacked='1'\"> 'quoted' \"twice\" & </textarea> {{7*7}} 🎈"
+    form.prompt(prompt, steps=1)
+    form.make(served)
+    expect(page.locator("#ld-picture-text textarea")).to_have_value(re.compile(re.escape(prompt)))
+    page.reload()
+    wait_until_ready(page)
+    form.holds("Prompt", prompt)
+    assert page.evaluate("document.body.dataset.hacked") is None
+
+
+def test_a_huge_prompt_is_taken_and_can_be_cancelled(page: Any, form: Form) -> None:
+    form.prompt("a red circle, " * 2000, steps=900)
+    form.generate()
+    page.locator("#ld-stage .ld-words").wait_for()
+    page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+    form.prompt("a red circle", steps=1)
+    form.generate()
+    form.wait_for("Done")
+
+
+def test_a_waiting_request_is_cancelled_at_once(open_page: Any, form: Form, served: Served) -> None:
+    form.prompt(steps=900)
+    form.generate()
+    form.wait_for("of 900")
+    second = Form(open_page())
+    second.prompt(steps=900)
+    second.generate()
+    second.wait_for("Waiting in the queue")
+    second.page.locator("#ld-cancel").click()
+    second.wait_for("Cancelled")
+    assert len(served.handlers.queue.unfinished()) == 1
+    form.page.locator("#ld-cancel").click()
+    form.wait_for("Cancelled")
+
+
+def test_one_tab_deletes_what_the_other_shows(open_page: Any, form: Form, served: Served) -> None:
+    made = make_one(form, served, Seed=31337)
+    tabs = [form.page, open_page()]
+    for tab in tabs:
+        tab.get_by_role("tab", name="History").click()
+        tab.locator("#ld-search textarea, #ld-search input").first.fill("31337")
+        tab.locator("#ld-history-words", has_text="of 1").wait_for()
+        tab.locator("#ld-history img").first.click()
+        tab.locator("#ld-history-delete").click()
+    tabs[0].locator("#ld-history-confirmed").click()
+    tabs[0].locator("#ld-history-words", has_text="Nothing found").wait_for()
+    tabs[1].locator("#ld-history-confirmed").click()
+    expect(tabs[1].locator("#ld-history-details .ld-error")).to_contain_text(made.name)
+
+
+def test_only_pictures_are_read_whatever_the_path_looks_like(served: Served, form: Form) -> None:
+    made = make_one(form, served)
+    address = f"{served.url}gradio_api/file="
+    for hidden in (
+        "../settings.json",
+        "../models/checkpoints/demo.safetensors",
+        "%2e%2e/settings.json",
+        "..%2fsettings.json",
+        "last_seed.json",
+        "2026/../../settings.json",
+    ):
+        answer = httpx.get(address + quote(str(served.output)) + "/" + hidden)
+        assert answer.status_code in (403, 404), hidden
+    assert httpx.get(address + quote(str(made))).content == made.read_bytes()
+
+
+def test_settings_that_name_nothing_real(context: Any, served: Served) -> None:
+    """Written by hand or by another version."""
+    served.settings.write_text(
+        json.dumps({"checkpoint": DEMO, "prompt": "kept", "sampler": "nothing", "level": "silly", "width": 1e99})
+    )
+    page = context.new_page()
+    page.goto(served.url)
+    wait_until_ready(page)
+    form = Form(page)
+    form.holds("Prompt", "kept")
+    form.fill("Width", 64)
+    form.fill("Height", 64)
+    form.prompt(steps=1)
+    form.generate()
+    form.wait_for("Done")
+
+
+def test_every_tab_passes_axe(page: Any, form: Form, served: Served) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    make_one(form, served)
+    found = []
+    for name in ("Compare", "History", "Help", "Image to image"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(800)
+        results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+        for rule in results.response["violations"]:
+            found += [(name, rule["id"], node["html"][:200]) for node in rule["nodes"]]
+    assert found == []

@@ -1,0 +1,44 @@
+"""Imports gradio without the typing stubs (.pyi) that it writes into its own package on every import, 1 s of 2.5."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
+from typing import Any
+
+STUB_WRITER = "gradio.component_meta"
+
+
+class WithoutStubs(MetaPathFinder):
+    """Lets gradio load the module that makes component classes, then takes the writing of stubs out of it."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != STUB_WRITER:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_patch(module: Any) -> None:
+            execute(module)
+            module.create_or_modify_pyi = lambda *_: None
+
+        spec.loader.exec_module = execute_and_patch
+        return spec
+
+
+def import_gradio() -> None:
+    """Before anything else imports gradio; later it changes nothing."""
+    if "gradio" in sys.modules:
+        return
+    finder = WithoutStubs()
+    sys.meta_path.insert(0, finder)
+    try:
+        import_module("gradio")
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
