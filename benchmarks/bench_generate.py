@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.bench_unet import compiled
 from benchmarks.common import synchronise, write_result
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.options import GenerationOptions
@@ -111,8 +112,8 @@ def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
 
     pipe, tokenizer = diffusers_pipeline(arguments), Tokenizer()
     if mode is not None:
-        pipe.unet = torch.compile(pipe.unet.to(memory_format=torch.channels_last), mode=mode, fullgraph=True)
-        pipe.vae.decode = torch.compile(pipe.vae.decode, mode=mode, fullgraph=True)
+        pipe.unet = compiled(pipe.unet.to(memory_format=torch.channels_last), mode)
+        pipe.vae.decode = compiled(pipe.vae.decode, mode)
 
     def embed(prompt: str) -> torch.Tensor:
         ids = [BOS, *tokenizer.encode(prompt), EOS]

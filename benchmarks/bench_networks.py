@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.bench_unet import TIMESTEP, Bench
+from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
@@ -67,7 +67,7 @@ class VAEBench:
         with torch.device(self.x.device):
             vae = DiffusersVAE(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
         vae = vae.to(self.x.dtype, memory_format=layout).eval().requires_grad_(False)
-        decode: Any = torch.compile(vae.decode, mode=mode, fullgraph=True) if mode else vae.decode
+        decode: Any = compiled(vae.decode, mode) if mode else vae.decode
         return lambda x: decode(x.contiguous(memory_format=layout), return_dict=False)[0].clone()
 
 
@@ -120,7 +120,7 @@ class ControlNetBench:
         control: Any = ControlNetModel.from_unet(unet).to(self.unet.dtype, memory_format=layout)
         control.eval().requires_grad_(False)
         if mode:
-            unet, control = (torch.compile(network, mode=mode, fullgraph=True) for network in (unet, control))
+            unet, control = (compiled(network, mode) for network in (unet, control))
         rows, context = self.unet.rows, self.unet.context
         times = torch.full((rows,), TIMESTEP, device=self.x.device)
         hint = self.hint.expand(rows, -1, -1, -1)

@@ -31,6 +31,14 @@ MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET}
 TIMESTEP = 500.0
 
 
+def compiled(function: Any, mode: str) -> Any:
+    """torch.compile with its worker processes up, so that max-autotune compiles its candidates in parallel."""
+    from torch._inductor.async_compile import AsyncCompile
+
+    AsyncCompile.wait_pool_ready()
+    return torch.compile(function, mode=mode, fullgraph=True)
+
+
 class Bench:
     """The shared weights and inputs of all subjects."""
 
@@ -68,7 +76,7 @@ class Bench:
             if regional:
                 unet.fuse_qkv_projections()
                 unet.compile_repeated_blocks(fullgraph=True)
-            call: Any = torch.compile(unet, mode=mode, fullgraph=True) if mode else unet
+            call: Any = compiled(unet, mode) if mode else unet
             times = torch.full((self.rows,), TIMESTEP, device=self.device)
             layout = torch.channels_last if channels_last else torch.contiguous_format
 

@@ -78,10 +78,18 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "changed_files": len(_git("status", "--porcelain", "--untracked-files=no").splitlines()),
+        **_revision(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _revision() -> dict[str, object]:
+    """The commit measured; BENCHMARK_COMMIT names it where the tree was copied without its history."""
+    named = os.environ.get("BENCHMARK_COMMIT")
+    if named:
+        return {"commit": named}
+    changed = _git("status", "--porcelain", "--untracked-files=no").splitlines()
+    return {"commit": _git("rev-parse", "--short", "HEAD"), "changed_files": len(changed)}
 
 
 def machine_slug() -> str:
