@@ -136,6 +136,8 @@ def run(arguments: argparse.Namespace) -> None:
     rows = measure_all([every[name] for name in names], bench.x, bench.reference(), **how)
     name = f"unet-{arguments.model}-{arguments.size}-b{arguments.batch}-{str(bench.dtype).removeprefix('torch.')}"
     command = {key: value for key, value in vars(arguments).items() if key != "list"}
+    if arguments.suffix:
+        name += f"-{arguments.suffix}"
     write_result(name, rows, arguments=command)
 
 
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=float, default=3600.0, help="seconds after which no further subject is prepared"
     )
+    parser.add_argument("--suffix", help="for the result's name, where a run of its own is kept beside another")
     parser.add_argument("--list", action="store_true", help="print the subjects")
     arguments = parser.parse_args()
     if arguments.list:

@@ -42,7 +42,7 @@ slow() { # what torch.compile's longest search needs
   step memory 45 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
   step vae 150 python3 -m benchmarks.bench_networks vae --rounds 10 \
     --subjects full,eager,diffusers,diffusers-channels-last,diffusers-max-autotune
-  unet unet-autotune 580 500 full,diffusers-max-autotune
+  unet unet-autotune 580 500 full,diffusers-max-autotune --suffix max-autotune
 }
 
 quick() { # everything else
