@@ -29,7 +29,7 @@ from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunn
 from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.kernels._timing import time_on_gpu
-from modules.stable_fast.tuning import BudgetTuner, environment, slug, write_choices
+from modules.stable_fast.tuning import BudgetTuner, environment, shipped_path, write_choices
 
 WORKLOADS = "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,vae-512-1,vae-768-1,vae-1024-1"
 DEVICE = torch.device("cuda")
@@ -78,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     workloads = arguments.workloads.split(",")
     described = environment(DEVICE)
-    path = arguments.out / f"{slug(described['gpu'])}.json" if arguments.out else None
+    path = shipped_path(arguments.out, described) if arguments.out else None
     if path:
         path.unlink(missing_ok=True)
     os.environ.setdefault(CACHE_VARIABLE, tempfile.mkdtemp())  # choices of this computer's own are left aside

@@ -88,12 +88,19 @@ def slug(text: str) -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """All that can make one implementation faster than another."""
+    properties = torch.cuda.get_device_properties(device)
     return {
-        "gpu": torch.cuda.get_device_name(device),
+        "chip": f"sm{properties.major}{properties.minor}-{properties.multi_processor_count}",
+        "gpu": properties.name,
         "torch": torch.__version__,
         "triton": str(TRITON_VERSION),
         "cudnn": str(torch.backends.cudnn.version()),
     }
+
+
+def shipped_path(folder: Path, described: Mapping[str, str]) -> Path:
+    """One table for cards that differ in memory only, such as H100 and H200: architecture and multiprocessors."""
+    return folder / f"{described['chip']}.json"
 
 
 def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
@@ -124,7 +131,7 @@ def write_choices(path: Path, described: Mapping[str, str], measured: list[Measu
 def load_choices(device: torch.device, folder: Path | None = None, choices: Choices = CHOICES) -> int:
     """Put shipped and remembered choices in force; returns how many there are."""
     described = environment(device)
-    shipped = read_choices(SHIPPED / f"{slug(described['gpu'])}.json")
+    shipped = read_choices(shipped_path(SHIPPED, described))
     own = read_choices(choices_path(folder or cache_folder(), described))
     for measured in (*shipped, *own):
         choices.chosen[measured.op, measured.key] = measured.name

@@ -100,10 +100,10 @@ def test_a_file_of_another_format_is_ignored(tmp_path):
 
 
 def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
-    described = {"gpu": "NVIDIA H200", "torch": "2.11"}
+    described = {"chip": "sm90-132", "gpu": "NVIDIA H200", "torch": "2.11"}
     monkeypatch.setattr(tuning, "environment", lambda device: described)
     monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
-    tuning.write_choices(tmp_path / "shipped" / "NVIDIA_H200.json", {}, [
+    tuning.write_choices(tmp_path / "shipped" / "sm90-132.json", {}, [
         tuning.Measured("op", (1,), "shipped", {}), tuning.Measured("op", (2,), "shipped", {}),
     ])  # fmt: skip
     tuning.write_choices(tuning.choices_path(tmp_path, described), {}, [tuning.Measured("op", (1,), "own", {})])
