@@ -134,9 +134,7 @@ def test_tuning_a_real_op(tmp_path):
     tuning.CHOICES.chosen.clear()
     with tuning.tuning(torch.device("cuda"), 60.0, folder=tmp_path) as tuner:
         y = torch.ops.lightdiffusion.linear_geglu(x, weight, None)
-    assert (
-        tuner is not None and len(tuner.measured) == 1 and all(ms > 0 for ms in tuner.measured[0].milliseconds.values())
-    )
+    assert tuner is not None and len(tuner.measured) == 1 and len(tuner.measured[0].milliseconds) > 1
     assert torch.isfinite(y).all() and len(list(tmp_path.iterdir())) == 1
     tuning.CHOICES.chosen.clear()
     tuning.CHOICES.chosen.update(choices_before)
