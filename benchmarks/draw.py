@@ -21,9 +21,13 @@ COLUMNS = {  # key of a row -> heading, and how it is written
     "first_picture_seconds": ("first picture s", "{:.1f}"),
     "new_resolution_seconds": ("new size s", "{:.1f}"),
     "lora_switch_seconds": ("LoRA switch s", "{:.3f}"),
+    "median": ("s", "{:.3f}"),
+    "first_ms": ("first ms", "{:.1f}"),
     "recaptures": ("recaptures", "{}"),
+    "retraces": ("traces", "{}"),
     "break_even_images": ("pays from picture", "{}"),
-    "peak_mib": ("peak MiB (1)", "{:.0f}"),
+    "compile_peak_mib": ("peak while compiling, MiB", "{:.0f}"),
+    "peak_mib": ("peak MiB", "{:.0f}"),
     "relative_error": ("error to fp32", "{:.1e}"),
     "load_s": ("load s", "{:.2f}"),
     "use_s": ("load and first use s", "{:.2f}"),
@@ -35,12 +39,25 @@ WANTED = {
     "unet-sd15-512-b8-float16": "SD1.5 UNet step, 512², batch 8",
     "unet-sd15-1024-b2-float16": "SD1.5 UNet step, 1024², CFG batch 2",
     "unet-sd21-768-b2-float16": "SD2.1 UNet step, 768², CFG batch 2",
-    "generate-sd15-512": "SD1.5 picture, 20 steps Euler",
-    "compile-sd15-512-b2": "cold and warm first calls, new resolution, LoRA switch",
+    "vae-sd15-512-b1": "VAE decoding, 512²",
+    "controlnet-sd15-512-b2": "SD1.5 UNet step with a ControlNet, 512², CFG batch 2",
+    "generate-sd15-512": "SD1.5 picture, 512², 20 steps Euler",
+    "lora-switch-sd15-512-rank32": "LoRA switch, SD1.5, rank 32 on all attention weights",
+    "memory-sd15-512-b2": "Memory of each way alone, SD1.5 UNet, 512², CFG batch 2",
+    "compile-sd15-512-b2": "cold and warm first calls, new resolution, break-even",
+}
+MODES = ("diffusers", "diffusers-channels-last", "diffusers-regional", "diffusers-max-autotune")
+# Floors of ../shared/performance.md (fused kernels, with the exponentials' bound), for 790 TFLOP/s and 4.3 TB/s.
+FLOORS_MS = {
+    "unet-sd15-512-b2-float16": 2.41,
+    "unet-sd15-512-b8-float16": 9.37,
+    "unet-sd15-1024-b2-float16": 14.0,
+    "unet-sd21-768-b2-float16": 5.97,
+    "vae-sd15-512-b1": 3.74,
 }
 NOTE = (
-    "(1) Every network of the run lies in the same GPU memory, and earlier subjects' compiled state stays there, so"
-    " peaks grow from row to row: compare a row with the one before it only. A peak of each alone is not measured yet."
+    "Peaks in this table grow from row to row, since all its networks lie in the same GPU memory; what each needs alone"
+    " has a table of its own."
 )
 
 
@@ -59,7 +76,8 @@ def place(result: dict[str, Any]) -> str:
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-    return f"{device}, Python {machine['python']}, {versions}; {machine['date'][:10]}."
+    commit = machine["commit"] or "unknown"
+    return f"{device}, Python {machine['python']}, {versions}; commit {commit}, {machine['date'][:10]}."
 
 
 def measured(result: dict[str, Any]) -> list[str]:
@@ -72,7 +90,11 @@ def measured(result: dict[str, Any]) -> list[str]:
         label = row.get("label") or f"{row['loader']}, {row['dtype']}"
         cells = [COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "" for key in keys]
         body.append([label, *cells] + ([f"{base / row['ms']:.2f}" if "ms" in row else ""] if base else []))
-    note = ["", NOTE] if "peak_mib" in keys else []
+    note = ["", NOTE] if "first_call_seconds" in keys and "peak_mib" in keys else []
+    floor = FLOORS_MS.get(result["benchmark"])
+    best = [row["ms"] for row in rows if row.get("label") == "full" and "ms" in row]
+    if floor and best:
+        note += ["", f"The floor is {floor} ms: `full` reaches {floor / best[0]:.0%} of it."]
     return [
         f"## {WANTED.get(result['benchmark'], result['benchmark'])}",
         "",
@@ -102,18 +124,21 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         "# Performance",
         "",
         "Written by `python -m benchmarks.draw` from `benchmarks/results/*.json`; random weights at the real shapes.",
-        "Medians of interleaved rounds in one process; GPU time by CUDA events.",
+        "Medians of interleaved rounds in one process; GPU time by CUDA events. Where *host ms* is about *ms*, the CPU is",
+        "the limit and not the GPU: such rows, and ratios to them, depend on the CPU of that machine.",
     ]
-    for result in results:
+    for result in sorted(results, key=lambda result: result["machine"].get("gpu") is None):
         lines += ["", *(profiled(result) if result["benchmark"].startswith("profile") else measured(result))]
     gpu = [result for result in results if result["machine"].get("gpu")]
-    done = {result["benchmark"] for result in gpu}
-    subjects = {row["label"] for result in gpu for row in result["rows"] if "ms" in row}
+    timed = [(result["benchmark"], row["label"]) for result in gpu for row in result["rows"] if "ms" in row]
+    done = {result["benchmark"] for result in gpu if any("error" not in row for row in result["rows"])}
     lines += ["", "## Not measured yet on a GPU", ""]
     lines += [f"- {title}" for name, title in WANTED.items() if name not in done]
-    modes = ("diffusers-regional", "diffusers-reduce-overhead", "diffusers-max-autotune")
-    lines += [f"- `{mode}` (torch.compile in another mode) on any workload" for mode in modes if mode not in subjects]
-    lines += ["- VAE decode and ControlNet by themselves", "- peak memory of each subject alone"]
+    lines += [
+        f"- {title}: {', '.join(missing)}"
+        for name, title in WANTED.items()
+        if name in FLOORS_MS and (missing := [mode for mode in MODES if (name, mode) not in timed])
+    ]
     return "\n".join(lines) + "\n"
 
 
