@@ -124,8 +124,8 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         "# Performance",
         "",
         "Written by `python -m benchmarks.draw` from `benchmarks/results/*.json`; random weights at the real shapes.",
-        "Medians of interleaved rounds in one process; GPU time by CUDA events. Where *host ms* is about *ms*, the CPU is",
-        "the limit and not the GPU: such rows, and ratios to them, depend on the CPU of that machine.",
+        "Medians of interleaved rounds in one process; GPU time by CUDA events. Where *host ms* is about *ms*, the CPU",
+        "is the limit and not the GPU: such rows, and ratios to them, depend on the CPU of that machine.",
     ]
     for result in sorted(results, key=lambda result: result["machine"].get("gpu") is None):
         lines += ["", *(profiled(result) if result["benchmark"].startswith("profile") else measured(result))]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.layout import as_image, as_tokens
@@ -98,7 +99,7 @@ def _decode_node(graph: fx.Graph, item: Mapping[str, Any], nodes: Mapping[str, f
 
 
 def _target_name(target: Any) -> str:
-    if isinstance(target, torch._ops.OpOverload) and target.namespace in _OPERATORS:
+    if isinstance(target, OpOverload) and target.namespace in _OPERATORS:
         return str(target)
     name = getattr(target, "__name__", "")
     if _FUNCTIONS.get(name) is not target:

@@ -102,7 +102,8 @@ class WeightStore:
         if node.op == "placeholder":
             value = self.source(sources[node.name]).detach()
         else:
-            args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
+            looked_up: Any = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
+            args, kwargs = looked_up
             function: Any = node.target
             value = _stacked_view(*args) if node.target is aten.cat.default else None
             value = function(*args, **kwargs) if value is None else value
