@@ -94,7 +94,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--hires-size", metavar="WxH", help="target size instead of a scale")
     group.add_argument("--hires-method", metavar="NAME", help=f"{', '.join(OWN_METHODS)}, or an upscaler file")
     group.add_argument("--hires-steps", type=int, help="0 = as in the first pass")
-    group.add_argument("--hires-denoise", type=float, help="how much the second pass may change (default 0.5)")
+    group.add_argument("--hires-denoise", type=float, help="how much the second pass may change (default 0.35)")
     group.add_argument("--hires-cfg", type=float)
     group.add_argument("--hires-sampler")
     group.add_argument("--hires-scheduler")

@@ -74,7 +74,7 @@ class HiresOptions:
     height: int | None = None
     method: str = "lanczos"
     steps: int = 0
-    denoise: float = 0.5
+    denoise: float = 0.35
     cfg: float | None = None
     sampler: str | None = None
     scheduler: str | None = None

@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=40, help="prompts for each judgement")
     parser.add_argument("--only", nargs="*", choices=("lora", "control", "hires", "speed"), default=None)
     parser.add_argument("--hires-method", default=HiresOptions().method)
-    parser.add_argument("--hires-denoise", type=float, default=HiresOptions().denoise)
+    parser.add_argument("--hires-denoise", type=float, default=0.5, help="what the kept results were measured at")
     parser.add_argument("--json", type=Path, help="write the scores here")
     arguments = parser.parse_args()
     app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"))
