@@ -53,6 +53,17 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
     return flat
 
 
+def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph."""
+    flat: dict[str, Any] = {}
+    for name, value in example.items():
+        if isinstance(value, (tuple, list)) and value:
+            flat |= flatten_constants({f"{name}_{index}": item for index, item in enumerate(value)})
+        elif not isinstance(value, Tensor):
+            flat[name] = value
+    return flat
+
+
 def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
     """Dimension names for each flattened input; a tuple of tuples describes a tuple of tensors."""
     flat: dict[str, Dims] = {}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels._attention_kernel import LOG2_E, split_head, suits_tma
+from modules.stable_fast.kernels._attention_kernel import LOG2_E, check_heads, split_head, suits_tma
 from modules.stable_fast.kernels._dispatch import Unsupported, is_hopper
 from modules.stable_fast.kernels._triton import (
     GluonDescriptor,
@@ -226,6 +226,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     batch, length, heads, size = q.shape
     if not is_hopper(q):
         raise Unsupported("the specialised attention is written for compute capability 9.0 (Hopper)")
+    check_heads(q, k, v)
     width = head_width(size)
     if not tile.fits(width):
         raise Unsupported(f"heads of {size} are too large for {tile.name}")
