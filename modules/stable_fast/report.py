@@ -56,7 +56,7 @@ class StepTimer:
         if device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(device))
         return event
 
     def median_ms(self) -> float | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.stable_fast.kernels import _dispatch, conv2d_epilogue, self_test
+from modules.stable_fast.kernels import _dispatch, conv2d_epilogue, linear_epilogue, linear_geglu, self_test
 from modules.stable_fast.kernels._dispatch import (
     Choices,
     Unsupported,
@@ -153,6 +156,37 @@ def test_kernels_that_only_hopper_ran_are_offered_on_hopper_only(monkeypatch):
         monkeypatch.setattr(_dispatch, "is_hopper", lambda x, hopper=hopper: hopper)
         candidates, _ = conv2d_epilogue.implementations_for(x, weight, 1, 1)
         assert any(name.startswith("tma") for name in candidates) == hopper
+
+
+def test_ops_run_on_the_device_of_their_operand(monkeypatch):
+    """`--device cuda:1`: nothing else makes that device the current one."""
+    current = [0]
+
+    @contextmanager
+    def device(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    op = _dispatch.on_its_device(lambda x, more: (current[-1], more))
+    for is_cuda, index, expected in ((True, 1, 1), (True, 0, 0), (False, None, 0)):
+        x = SimpleNamespace(is_cuda=is_cuda, device=SimpleNamespace(index=index))
+        assert op(x, "more") == (expected, "more") and current == [0]
+
+
+@pytest.mark.parametrize("op,args", [(linear_epilogue, (None, None, "none")), (linear_geglu, (None,))])
+def test_a_transposed_weight_reaches_the_kernels_in_rows(op, args, monkeypatch):
+    seen = []
+    monkeypatch.setattr(op, "uses_kernels", lambda x: True)
+    monkeypatch.setattr(op, "is_ampere_or_newer", lambda x: True, raising=False)
+    monkeypatch.setattr(op, "run", lambda name, key, table, default, args, reference: seen.append(args) or reference())
+    x, weight = torch.randn(5, 8), torch.randn(8, 12).t()
+    y = getattr(torch.ops.lightdiffusion, op.__name__.rpartition(".")[2])(x, weight, *args)
+    assert seen[0][1].stride(1) == 1
+    reference = getattr(op, op.__name__.rpartition(".")[2] + "_reference")
+    torch.testing.assert_close(y, reference(x.double(), weight.double(), *args).float(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_kernel_one_pixel_high_is_not_pointwise():

@@ -101,11 +101,23 @@ class Choices:
 CHOICES = Choices()
 
 
+def on_its_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton, and libraries that are called directly, launch on the current device, which need not be that of `x`."""
+
+    def call(x: Tensor, *others: Any) -> Any:
+        if not x.is_cuda or x.device.index == torch.cuda.current_device():
+            return implementation(x, *others)
+        with torch.cuda.device(x.device.index):
+            return implementation(x, *others)
+
+    return call
+
+
 def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Define `lightdiffusion::<schema>`, run by `implementation` on every device, shaped by `fake` when traced."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
-    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, on_its_device(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
 
 
