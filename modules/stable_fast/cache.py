@@ -102,7 +102,7 @@ def _describe(value: Any) -> str:
         return _describe([(str(name), item) for name, item in value.items()])
     if is_dataclass(value) and not isinstance(value, type):
         return f"{_name_of(type(value))}{_describe({item.name: getattr(value, item.name) for item in fields(value)})}"
-    if isinstance(value, (type, FunctionType)) and "<" not in value.__qualname__:
+    if isinstance(value, (type, FunctionType)) and value.__module__ and "<" not in value.__qualname__:
         return f"{_name_of(value)} {_source_version(value.__module__.partition('.')[0])}"
     raise NotKept(f"it holds a {type(value).__name__}")
 

@@ -177,7 +177,7 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.op == "placeholder" and node.name in names:
-            copies[node] = result.placeholder(names[node.name])
+            copies[node] = named_placeholder(result, names[node.name])
         elif node.op == "output":
             result.output(map_arg(node.args[0], copies.__getitem__))
         elif node.op != "placeholder":
@@ -187,6 +187,13 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
         if node in copies:
             copies[node].meta = _shapes_only(node.meta)
     return result
+
+
+def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """A placeholder by just this name; FX would call one that is named like a Python builtin (input) input_1."""
+    node = graph.placeholder(name)
+    node.name = name
+    return node
 
 
 def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,6 +174,19 @@ def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
             store.refresh()
 
 
+@pytest.mark.parametrize("name", ["input", "id"])
+def test_an_argument_may_be_called_like_a_builtin(name: str) -> None:
+    """FX renames such placeholders; nn.Sequential's argument is called input."""
+    definitions: dict[str, Any] = {"nn": nn}
+    exec(f"class Module(nn.Module):\n    def forward(self, {name}): return {name}.sin() + {name}", definitions)
+    x = torch.randn(3)
+    for _ in range(2):
+        compiled = compile_module(definitions["Module"](), {name: x}, {name: "latent"}, {name: ("batch",)})
+        assert torch.equal(compiled(torch.ones(5)), torch.ones(5).sin() + 1)
+    compiled = compile_module(nn.Sequential(nn.SiLU(), nn.GELU()), [x])
+    assert rel_error(compiled(x), nn.functional.gelu(nn.functional.silu(x))) < 1e-6
+
+
 class Scaled(nn.Module):
     def forward(self, pair: tuple[Tensor, float]) -> Tensor:
         return pair[0] * pair[1]
