@@ -20,6 +20,7 @@ from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
+from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.tuning import load_choices
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
@@ -48,6 +49,9 @@ class CompiledModule:
         level: str = "full",
         capture_on: CaptureOn | None = None,
     ) -> None:
+        for name, moment in (bindings or {}).items():
+            if moment not in MOMENTS:
+                raise ValueError(f"{name} is bound to {moment!r}, which is not one of {', '.join(MOMENTS)}")
         in_force, reason = level_in_force(level)
         self.report = Report(asked=level, level=in_force, reason=reason)
         self._module = module

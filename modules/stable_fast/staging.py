@@ -205,7 +205,3 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
     """Names of the values that the graph returns."""
     output = next(iter(reversed(graph.nodes)))
     return tuple(node.name for node in output.args[0])
-
-
-def bytes_of(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

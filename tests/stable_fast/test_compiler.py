@@ -187,6 +187,11 @@ def test_an_argument_may_be_called_like_a_builtin(name: str) -> None:
     assert rel_error(compiled(x), nn.functional.gelu(nn.functional.silu(x))) < 1e-6
 
 
+def test_a_misspelt_moment_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'latents', which is not one of prompt, time, latent, step"):
+        compile_module(nn.SiLU(), [torch.randn(3)], {"input": "latents"})
+
+
 class Scaled(nn.Module):
     def forward(self, pair: tuple[Tensor, float]) -> Tensor:
         return pair[0] * pair[1]
