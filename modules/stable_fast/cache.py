@@ -15,7 +15,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from modules.stable_fast.graph_json import Fused, NotKept, decode, encode
-from modules.stable_fast.trace import flatten_dims, flatten_inputs
+from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,13 @@ def replace_file(path: Path, text: str) -> None:
     """Replaced in one step, so that a reader never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
+        temporary = Path(file.name)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:  # a full disk; on Windows a file that another process reads
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def graph_path(
@@ -66,18 +71,25 @@ def graph_path(
 
 
 def _module_facts(module: nn.Module) -> list[Any]:
-    parts = [(name, _name_of(type(part)), _attributes(part)) for name, part in module.named_modules()]
+    parts = [
+        (name, _name_of(type(part)), _describe(type(part).forward), _attributes(part))
+        for name, part in module.named_modules()
+    ]
     tensors = [
         (name, tuple(tensor.shape), tensor.stride(), str(tensor.dtype), str(tensor.device))
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     ]
-    packages = {type(part).__module__.partition(".")[0] for part in module.modules()} - {"torch"}
+    classes = {cls for part in module.modules() for cls in type(part).__mro__}
+    packages = {cls.__module__.partition(".")[0] for cls in classes} - {"torch", "builtins", "typing", "abc"}
     own = __name__.partition(".")[0]
     return [parts, tensors, *(_source_version(package) for package in sorted(packages | {own}))]
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
-    plain = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+    """Attributes of the part's own, private ones too, since they may decide what it computes."""
+    if part._forward_hooks or part._forward_pre_hooks:
+        raise NotKept("it has hooks")
+    plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
     return sorted((name, _describe(value)) for name, value in plain.items())
 
 
@@ -89,9 +101,9 @@ def _describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return _describe([(str(name), item) for name, item in value.items()])
     if is_dataclass(value) and not isinstance(value, type):
-        return f"{_name_of(type(value))}{_describe(vars(value))}"
-    if isinstance(value, (type, FunctionType)) and "<" not in value.__qualname__:
-        return _name_of(value)
+        return f"{_name_of(type(value))}{_describe({item.name: getattr(value, item.name) for item in fields(value)})}"
+    if isinstance(value, (type, FunctionType)) and value.__module__ and "<" not in value.__qualname__:
+        return f"{_name_of(value)} {_source_version(value.__module__.partition('.')[0])}"
     raise NotKept(f"it holds a {type(value).__name__}")
 
 
@@ -104,9 +116,12 @@ def _source_version(package: str) -> str:
     """A hash of our own sources; the version of any other package."""
     if package != __name__.partition(".")[0]:
         try:
-            return f"{package} {importlib.metadata.version(package)}"
+            distribution = importlib.metadata.distribution(package)
         except importlib.metadata.PackageNotFoundError as error:
             raise NotKept(f"{package} has no version") from error
+        if '"editable": true' in (distribution.read_text("direct_url.json") or ""):
+            raise NotKept(f"{package} is installed to be edited")
+        return f"{package} {distribution.version}"
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -121,7 +136,7 @@ def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any
         symbols = (*named.get(name, ()), *[None] * tensor.dim())
         shape = [symbol or size for symbol, size in zip(symbols, tensor.shape, strict=False)]
         tensors.append((name, shape, str(tensor.dtype), str(tensor.device)))
-    others = [(name, _describe(value)) for name, value in example.items() if not flatten_inputs({name: value})]
+    others = [(name, _describe(value)) for name, value in flatten_constants(example).items()]
     return [tensors, others]
 
 
@@ -131,7 +146,7 @@ def read_graph(path: Path) -> Fused | None:
         return decode(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         log.warning("The graph in %s is unreadable and will be made again: %s", path, error)
         return None
 
@@ -155,8 +170,14 @@ class VerifiedSizes:
     def __init__(self, graph: Path | None) -> None:
         self._path = graph.with_suffix(".sizes") if graph else None
         self._keys: set[str] = set()
-        if self._path and self._path.exists():
+        if self._path is None:
+            return
+        try:
             self._keys = set(self._path.read_text(encoding="utf-8").splitlines())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # of another user, or damaged
+            log.warning("Verified sizes in %s are unreadable and will be found again: %s", self._path, error)
 
     def __contains__(self, key: object) -> bool:
         return repr(key) in self._keys

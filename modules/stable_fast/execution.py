@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.stable_fast.program import Program, Values
 from modules.stable_fast.staging import PROMPT, ROWS, SHARED, STEP, TIME
 
+NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
 ALIGNMENT = 64  # elements: every vector of a packed row starts where vectorised loads may
 
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.layout import as_image, as_tokens
 from modules.stable_fast.sizes import Sizes
-from modules.stable_fast.trace import Traced
+from modules.stable_fast.trace import Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
 _OPERATORS = ("aten", "lightdiffusion", "prims")
@@ -90,7 +90,7 @@ def _decode_node(graph: fx.Graph, item: Mapping[str, Any], nodes: Mapping[str, f
     if item["op"] == "output":
         return graph.output(args[0])
     if item["op"] == "placeholder":
-        node = graph.placeholder(item["name"])
+        node = named_placeholder(graph, item["name"])
     else:
         node = graph.create_node("call_function", _target(item["target"]), args, kwargs, item["name"])
     node.meta["val"] = _decode_meta(item["val"])

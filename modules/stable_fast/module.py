@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
-from modules.stable_fast.execution import Execution, can_capture, channels_last
+from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
-from modules.stable_fast.trace import flatten_dims, flatten_inputs
+from modules.stable_fast.staging import MOMENTS
+from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.tuning import load_choices
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
@@ -48,6 +49,9 @@ class CompiledModule:
         level: str = "full",
         capture_on: CaptureOn | None = None,
     ) -> None:
+        for name, moment in (bindings or {}).items():
+            if moment not in MOMENTS:
+                raise ValueError(f"{name} is bound to {moment!r}, which is not one of {', '.join(MOMENTS)}")
         in_force, reason = level_in_force(level)
         self.report = Report(asked=level, level=in_force, reason=reason)
         self._module = module
@@ -142,7 +146,9 @@ class CompiledModule:
         return self._captured(_form(call, {}), function, tensors)
 
     def _captured(self, key: Key, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-        if not inputs or not can_capture(inputs[0].device):
+        if inputs and not can_capture(inputs[0].device):
+            self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
+        if self.report.level not in ("full", "graph") or not inputs:
             return function(*inputs)
         if self._graphs is None:
             self._graphs = GraphTable((self._capture_on or cuda_capture)(inputs[0].device))
@@ -235,5 +241,5 @@ def _form(call: Call, dims: Mapping[str, Any]) -> Key:
         symbols = named.get(name, ())
         fixed = (size for axis, size in enumerate(tensor.shape) if axis >= len(symbols) or symbols[axis] is None)
         shapes.append((name, tensor.dtype, tensor.device, tensor.dim(), *fixed))
-    constants = tuple((name, repr(value)) for name, value in call.items() if not flatten_inputs({name: value}))
+    constants = tuple((name, repr(value)) for name, value in flatten_constants(call).items())
     return (bool(named), tuple(shapes), constants)

@@ -56,7 +56,7 @@ class StepTimer:
         if device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(device))
         return event
 
     def median_ms(self) -> float | None:
@@ -184,7 +184,8 @@ class Report:
 
 
 def _program_lines(program: CompileReport) -> Iterator[str]:
-    yield f"traced in {program.trace_seconds:.1f} s, compiled in {program.compile_seconds:.1f} s"
+    origin = "read from disk" if program.from_disk else "traced"
+    yield f"{origin} in {program.trace_seconds:.1f} s, compiled in {program.compile_seconds:.1f} s"
     yield f"{program.nodes_before} operations, {program.nodes_after} after fusion"
     yield "stages: " + ", ".join(f"{name} {count}" for name, count in program.stage_nodes.items())
     for name, rules in program.matches.items():

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
-from modules.stable_fast.execution import Execution, can_capture, channels_last
+from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import PASSES
@@ -27,7 +28,6 @@ from modules.stable_fast.weights import StaleWeightsError, WeightStore
 log = logging.getLogger(__name__)
 
 MAX_KEPT_TIMESTEPS = 512
-NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
 
 
 class Control(Protocol):
@@ -163,8 +163,9 @@ class StableFastRunner:
         moving = [channels_last(tensor) for tensor in (call.x, *(call.control or ()))]
         self.report.counters.fused_steps += 1
         if self.report.level == "fused":
-            with tuning(call.x.device, self.config.tuning_seconds if is_new else 0.0):
-                return execution.run(moving, execution.times.values(execution.times.row(call.timestep)))
+            times = execution.times.values(execution.times.row(call.timestep))
+            with tuning(call.x.device, self.config.tuning_seconds) if is_new else nullcontext():
+                return execution.run(moving, times)
         execution.hold_row(call.timestep)
         if is_new:
             with tuning(call.x.device, self.config.tuning_seconds):
@@ -257,7 +258,7 @@ class StableFastRunner:
     def _note_memory(self) -> None:
         self.report.weights_mib = self._store.owned_bytes() / 2**20
         self.report.graph_mib = self._graphs.bytes / 2**20 if self._graphs is not None else 0.0
-        self.report.choices = {f"{name} {key}": choice for (name, key), choice in CHOICES.chosen.items()}
+        self.report.choices = {f"{name} {key}": choice for (name, key), choice in CHOICES.used.items()}
 
 
 def _finish(device: torch.device) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, fx
 
 from modules.stable_fast.layout import as_image, as_tokens
 from modules.stable_fast.sizes import Sizes
+from modules.stable_fast.trace import named_placeholder
 
 WEIGHTS, PROMPT, TIME, SHARED, STEP = STAGES = ("weights", "prompt", "time", "shared", "step")
 ROWS = "batch"  # the named size whose rows are independent pictures (and, with guidance, their two halves)
@@ -172,7 +173,7 @@ def _extract(graph: fx.Graph, stage: str) -> Stage:
 
 
 def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
-    node = graph.placeholder(source.name)
+    node = named_placeholder(graph, source.name)
     node.meta = dict(source.meta)
     return node
 
@@ -204,7 +205,3 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
     """Names of the values that the graph returns."""
     output = next(iter(reversed(graph.nodes)))
     return tuple(node.name for node in output.args[0])
-
-
-def bytes_of(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -53,6 +53,17 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
     return flat
 
 
+def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
+    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph."""
+    flat: dict[str, Any] = {}
+    for name, value in example.items():
+        if isinstance(value, (tuple, list)) and value:
+            flat |= flatten_constants({f"{name}_{index}": item for index, item in enumerate(value)})
+        elif not isinstance(value, Tensor):
+            flat[name] = value
+    return flat
+
+
 def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
     """Dimension names for each flattened input; a tuple of tuples describes a tuple of tensors."""
     flat: dict[str, Dims] = {}
@@ -166,7 +177,7 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.op == "placeholder" and node.name in names:
-            copies[node] = result.placeholder(names[node.name])
+            copies[node] = named_placeholder(result, names[node.name])
         elif node.op == "output":
             result.output(map_arg(node.args[0], copies.__getitem__))
         elif node.op != "placeholder":
@@ -176,6 +187,13 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
         if node in copies:
             copies[node].meta = _shapes_only(node.meta)
     return result
+
+
+def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """A placeholder by just this name; FX would call one that is named like a Python builtin (input) input_1."""
+    node = graph.placeholder(name)
+    node.name = name
+    return node
 
 
 def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:

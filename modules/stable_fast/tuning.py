@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from modules.stable_fast.cache import cache_folder, replace_file
-from modules.stable_fast.kernels._dispatch import CHOICES, Choices, Implementations, Key, Unsupported
+from modules.stable_fast.kernels._dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
 from modules.stable_fast.kernels._timing import time_on_gpu
-from modules.stable_fast.kernels._triton import TRITON_VERSION, OutOfResources
+from modules.stable_fast.kernels._triton import TRITON_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class BudgetTuner:
         if self.spent_seconds >= self._budget:
             self.skipped += 1
             return default
+        if len(implementations) == 1:
+            return default
         started = self._clock()
         times: dict[str, float] = {}
         # The default first: if the budget ends here, it has at least been compared with those before the end.
@@ -77,7 +79,9 @@ class BudgetTuner:
         """None when the implementation does not serve this shape here."""
         try:
             return self._timer(lambda: implementation(*args), args[0])
-        except (Unsupported, OutOfResources, torch.OutOfMemoryError) as error:
+        except torch.AcceleratorError:
+            raise
+        except REFUSALS as error:
             log.debug("implementation passed over: %s", error)
             return None
 

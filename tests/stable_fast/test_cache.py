@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,80 @@ def test_what_cannot_be_described_is_not_kept() -> None:
     assert kept() == []
     with pytest.raises(cache.NotKept, match="object"):
         cache._attributes(Holding())
+
+
+class Patched(nn.Module):
+    """Private attributes, hooks and a forward of another class: whatever decides what a module computes counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scale = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self._scale
+
+
+@dataclass(frozen=True)
+class Slotted:
+    __slots__ = ("size",)
+    size: int
+
+
+@pytest.fixture
+def versioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own package counts as one with a version."""
+    monkeypatch.setattr(cache, "_source_version", lambda package: "1")
+
+
+def path_of(module: nn.Module, example: Mapping[str, Any] | None = None) -> Path | None:
+    return cache.graph_path(module, example or {"x": torch.zeros(2)}, {}, {}, ())
+
+
+@pytest.mark.usefixtures("versioned")
+def test_private_attributes_and_patched_classes_have_graphs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, other = Patched(), Patched()
+    assert path_of(module) == path_of(other) is not None
+    other._scale = 3.0
+    assert path_of(module) != path_of(other)
+    before = path_of(module)
+    monkeypatch.setattr(Patched, "forward", Unknown.forward)
+    assert path_of(module) != before
+
+
+@pytest.mark.usefixtures("versioned")
+def test_a_module_with_hooks_is_not_kept() -> None:
+    module = Patched()
+    module.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert path_of(module) is None
+
+
+@pytest.mark.usefixtures("versioned")
+def test_numbers_beside_tensors_in_a_tuple_belong_to_the_call() -> None:
+    x = torch.zeros(2)
+    paths = {
+        path_of(Patched(), call) for call in ({"x": (x, 2)}, {"x": (x, 3)}, {"x": (x,)}, {"x": x}, {"x": x, "y": ()})
+    }
+    assert len(paths) == 5 and None not in paths
+
+
+def test_dataclasses_without_a_dictionary_are_described(versioned: None) -> None:
+    assert cache._describe(Slotted(3)) != cache._describe(Slotted(4))
+
+
+def test_verified_sizes_that_cannot_be_read_are_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "graph.sizes").write_bytes(b"\xff\xfe")
+    assert ("step",) not in cache.VerifiedSizes(tmp_path / "graph.json")
+    assert "unreadable" in caplog.text
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        cache.replace_file(tmp_path / "graph.json", "text")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"nodes": [{"op": "call_function"}]}', "cut"])

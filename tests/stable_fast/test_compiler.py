@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modules.loader.fill import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
-from modules.stable_fast import compile_module
+from modules.stable_fast import CompiledModule, compile_module
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.fusing import bind
 from modules.stable_fast.passes import PASSES
@@ -172,6 +172,44 @@ def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
                     if "attn" in name:
                         parameter.mul_(1.5)
             store.refresh()
+
+
+@pytest.mark.parametrize("name", ["input", "id"])
+def test_an_argument_may_be_called_like_a_builtin(name: str) -> None:
+    """FX renames such placeholders; nn.Sequential's argument is called input."""
+    definitions: dict[str, Any] = {"nn": nn}
+    exec(f"class Module(nn.Module):\n    def forward(self, {name}): return {name}.sin() + {name}", definitions)
+    x = torch.randn(3)
+    for _ in range(2):
+        compiled = compile_module(definitions["Module"](), {name: x}, {name: "latent"}, {name: ("batch",)})
+        assert torch.equal(compiled(torch.ones(5)), torch.ones(5).sin() + 1)
+    compiled = compile_module(nn.Sequential(nn.SiLU(), nn.GELU()), [x])
+    assert rel_error(compiled(x), nn.functional.gelu(nn.functional.silu(x))) < 1e-6
+
+
+def test_a_misspelt_moment_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'latents', which is not one of prompt, time, latent, step"):
+        compile_module(nn.SiLU(), [torch.randn(3)], {"input": "latents"})
+
+
+class Scaled(nn.Module):
+    def forward(self, pair: tuple[Tensor, float]) -> Tensor:
+        return pair[0] * pair[1]
+
+
+def test_a_number_beside_a_tensor_is_part_of_the_call() -> None:
+    x = torch.randn(3)
+    compiled = compile_module(Scaled(), {"pair": (x, 2.0)})
+    assert torch.equal(compiled(pair=(x, 2.0)), x * 2)
+    assert torch.equal(compiled(pair=(x, 3.0)), x * 3)
+
+
+@pytest.mark.parametrize("asked,in_force", [("full", "fused"), ("graph", "off")])
+def test_without_an_nvidia_gpu_the_level_is_told(asked: str, in_force: str) -> None:
+    x = torch.randn(3)
+    compiled = CompiledModule(nn.SiLU(), level=asked)
+    assert rel_error(compiled(x), nn.functional.silu(x)) < 1e-6
+    assert compiled.report.level == in_force and "NVIDIA" in compiled.report.reason
 
 
 def test_binding_of_flattened_inputs() -> None:

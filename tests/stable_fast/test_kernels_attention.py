@@ -53,6 +53,15 @@ def test_few_keys_at_once(heads, size, length, keys, dtype, device):
 
 
 @on_devices
+def test_more_heads_than_a_launch_can_number_are_refused(device):
+    """Attention over time with each pixel in the batch: 8192 x 8 heads."""
+    q = torch.zeros(1, 1, 8, 16, device=device).expand(8192, 32, 8, 16)
+    for launch in (lambda: launch_cross(q, q, q, CrossTile(16, 1, 4)), lambda: launch_attention(q, q, q, TILE)):
+        with pytest.raises(Unsupported, match="8192 x 8 heads"):
+            launch()
+
+
+@on_devices
 def test_more_keys_than_stay_on_chip_are_refused(device):
     q, k = torch.zeros(1, 4, 1, 64, device=device), torch.zeros(1, 129, 1, 64, device=device)
     with pytest.raises(Unsupported, match="129"):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from modules.stable_fast.kernels import _conv_tma as conv
 from modules.stable_fast.kernels._conv_matmul import Epilogue
 from modules.stable_fast.kernels._conv_tma import Box, TmaTile
-from modules.stable_fast.kernels._dispatch import Unsupported, copies_tensor_tiles
+from modules.stable_fast.kernels._dispatch import Unsupported, runs_tma_kernels
 from modules.stable_fast.kernels.conv2d_epilogue import conv2d_epilogue_reference
 from modules.stable_fast.kernels.upsample_conv2d import prepare_subpixel_weight
 from tests.stable_fast.kernel_device import Maker, assert_near, doubled, in_product_dtypes, on_devices
@@ -21,7 +21,7 @@ SHAPES = [(2, 64, 64, 8, 8), (1, 24, 40, 5, 7), (3, 72, 16, 12, 12), (2, 8, 68, 
 
 @pytest.fixture(autouse=True)
 def _only_where_tiles_are_copied(device):
-    if not copies_tensor_tiles(torch.empty(1, device=device)):
+    if not runs_tma_kernels(torch.empty(1, device=device)):
         pytest.skip("this GPU has no TMA")
 
 

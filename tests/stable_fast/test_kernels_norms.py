@@ -129,7 +129,7 @@ def test_the_op_never_picks_one_kernel_where_it_does_not_fit(tuned, size, monkey
     monkeypatch.setattr(group_norm_silu, "run", lambda *args: picked.append(args))
     x, ones = torch.empty(1, 64, size, size), torch.ones(64)
     group_norm_silu._dispatch(x, None, ones, ones, 32, 1e-5, True)
-    op, key, implementations, default, args = picked[0]
+    op, key, implementations, default, args, _ = picked[0]
     choices = Choices()
     choices.chosen[op, key] = tuned
     name = choices.pick(op, key, implementations, default, args)

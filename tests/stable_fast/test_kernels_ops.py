@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.stable_fast.kernels import self_test
-from modules.stable_fast.kernels._dispatch import Choices
+from modules.stable_fast.kernels import _dispatch, conv2d_epilogue, linear_epilogue, linear_geglu, self_test
+from modules.stable_fast.kernels._dispatch import (
+    Choices,
+    Unsupported,
+    require_32_bit,
+    run,
+    unsupported_on_error,
+)
+from modules.stable_fast.kernels._triton import TritonError
 from modules.stable_fast.kernels.upsample_conv2d import prepare_subpixel_weight
 from tests.stable_fast.kernel_device import Maker, assert_near
 
@@ -71,13 +81,118 @@ def test_a_choice_made_once_is_used_again():
     table = {"slow": None, "fast": None}
     assert [choices.pick("op", (1,), table, "slow", ()) for _ in range(3)] == ["fast"] * 3
     assert calls == [(1,)]
-    assert choices.used == {("op", (1,)): "fast"}
 
 
 def test_an_unknown_choice_falls_back_to_the_default():
     choices = Choices()
     choices.chosen["op", (1,)] = "from an older version"
     assert choices.pick("op", (1,), {"slow": None}, "slow", ()) == "slow"
+
+
+def refusing(error):
+    def implementation(*args):
+        implementation.calls += 1
+        raise error
+
+    implementation.calls = 0
+    return implementation
+
+
+@pytest.mark.parametrize("error", [
+    Unsupported("no such shape"), TritonError("too little shared memory"), RuntimeError("PassManager::run failed"),
+], ids=repr)  # fmt: skip
+def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
+    choices = Choices()
+    choices.chosen["op", (1,)] = "shipped"
+    shipped, default = refusing(error), refusing(error)
+    table = {"shipped": shipped, "default": lambda x: x + 1}
+    call = ("op", (1,), table, "default", (1,), lambda: 7, choices)
+    assert [run(*call) for _ in range(3)] == [2, 2, 2]
+    assert shipped.calls == 1 and choices.used == {("op", (1,)): "default"}
+    assert "op runs without shipped" in caplog.text and len(caplog.records) == 1
+
+    table["default"] = default
+    choices.refused.clear()
+    assert [run(*call) for _ in range(3)] == [7, 7, 7]  # plain PyTorch serves what all else refuses
+    assert default.calls == 1 and choices.used == {("op", (1,)): "reference"}
+
+
+def test_a_choice_read_again_from_disk_is_not_asked_again():
+    choices = Choices()
+    table = {"shipped": refusing(Unsupported("no")), "default": lambda: 1}
+    for _ in range(2):
+        choices.chosen["op", (1,)] = "shipped"  # what load_choices does before each new shape
+        assert run("op", (1,), table, "default", (), lambda: 7, choices) == 1
+    assert table["shipped"].calls == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("broken"), ValueError("bug")])
+def test_what_is_no_refusal_is_passed_on(error):
+    with pytest.raises(type(error)):
+        run("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, Choices())
+
+
+def test_a_library_without_the_shape_is_unsupported():
+    with pytest.raises(Unsupported, match="flash attention refuses"):
+        with unsupported_on_error("flash attention"):
+            raise RuntimeError("was not enabled for build")
+    with pytest.raises(torch.OutOfMemoryError):
+        with unsupported_on_error("flash attention"):
+            raise torch.OutOfMemoryError("full")
+
+
+def test_tensors_beyond_32_bit_offsets_are_refused():
+    """The decoder's last level at 4096 x 4096; expanded, so that it needs no memory."""
+    large = torch.zeros(1, 1, 1, 1).expand(1, 128, 4096, 4096)
+    with pytest.raises(Unsupported, match="32-bit"):
+        require_32_bit(large)
+    require_32_bit(large[..., 1:])
+
+
+def test_kernels_that_only_hopper_ran_are_offered_on_hopper_only(monkeypatch):
+    x, weight = torch.empty(1, 64, 8, 8), torch.empty(64, 64, 3, 3)
+    monkeypatch.setattr(_dispatch, "INTERPRETED", False)
+    for hopper in (True, False):
+        monkeypatch.setattr(_dispatch, "is_hopper", lambda x, hopper=hopper: hopper)
+        candidates, _ = conv2d_epilogue.implementations_for(x, weight, 1, 1)
+        assert any(name.startswith("tma") for name in candidates) == hopper
+
+
+def test_ops_run_on_the_device_of_their_operand(monkeypatch):
+    """`--device cuda:1`: nothing else makes that device the current one."""
+    current = [0]
+
+    @contextmanager
+    def device(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    op = _dispatch.on_its_device(lambda x, more: (current[-1], more))
+    for is_cuda, index, expected in ((True, 1, 1), (True, 0, 0), (False, None, 0)):
+        x = SimpleNamespace(is_cuda=is_cuda, device=SimpleNamespace(index=index))
+        assert op(x, "more") == (expected, "more") and current == [0]
+
+
+@pytest.mark.parametrize("op,args", [(linear_epilogue, (None, None, "none")), (linear_geglu, (None,))])
+def test_a_transposed_weight_reaches_the_kernels_in_rows(op, args, monkeypatch):
+    seen = []
+    monkeypatch.setattr(op, "uses_kernels", lambda x: True)
+    monkeypatch.setattr(op, "is_ampere_or_newer", lambda x: True, raising=False)
+    monkeypatch.setattr(op, "run", lambda name, key, table, default, args, reference: seen.append(args) or reference())
+    x, weight = torch.randn(5, 8), torch.randn(8, 12).t()
+    y = getattr(torch.ops.lightdiffusion, op.__name__.rpartition(".")[2])(x, weight, *args)
+    assert seen[0][1].stride(1) == 1
+    reference = getattr(op, op.__name__.rpartition(".")[2] + "_reference")
+    torch.testing.assert_close(y, reference(x.double(), weight.double(), *args).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_one_pixel_high_is_not_pointwise():
+    x = torch.empty(1, 8, 16, 16)
+    assert "cublas" in conv2d_epilogue.implementations_for(x, torch.empty(8, 8, 1, 1), 1, 0)[0]
+    assert "cublas" not in conv2d_epilogue.implementations_for(x, torch.empty(8, 8, 1, 3), 1, 0)[0]
 
 
 @pytest.mark.gpu

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -255,3 +257,20 @@ def test_release_frees_the_prepared_weights() -> None:
 def test_step_before_prepare_is_refused() -> None:
     with pytest.raises(RuntimeError, match="prepare"):
         StableFastRunner(tiny.unet()).step(latent(), 1.0)
+
+
+def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At level `fused`, which is bound by the CPU, reading them at each step would cost as much as some kernels."""
+    entered: list[float] = []
+
+    @contextmanager
+    def tuning(device: torch.device, seconds: float) -> Iterator[None]:
+        entered.append(seconds)
+        yield
+
+    monkeypatch.setattr("modules.stable_fast.runner.tuning", tuning)
+    fast = StableFastRunner(tiny.unet(), StableFastConfig(level="fused"))
+    fast.prepare(inputs_for(), [500.0, 400.0])
+    for timestep in (500.0, 400.0, 500.0):
+        fast.step(latent(), timestep)
+    assert entered == [0.0]

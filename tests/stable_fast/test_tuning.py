@@ -9,6 +9,7 @@ import torch
 
 from modules.stable_fast import cache, tuning
 from modules.stable_fast.kernels._dispatch import Choices, Unsupported
+from modules.stable_fast.kernels._triton import TritonError
 
 
 class Clock:
@@ -45,6 +46,11 @@ def test_the_fastest_wins():
     assert tuner.measured == [tuning.Measured("op", (1, 2), "b", {"c": 2.0, "a": 3.0, "b": 1.0})]
 
 
+def test_a_single_implementation_costs_no_time():
+    tuner, timed = make_tuner({"a": 1.0})
+    assert tuner("op", (1,), table("a"), "a", (None,)) == "a" and timed == [] and tuner.measured == []
+
+
 def test_the_budget_ends_timing_within_and_between_ops():
     tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0}, budget=2.0)
     assert tuner("op", (1,), table("a", "b", "c"), "c", (None,)) == "c"  # b would have won, but time was up
@@ -52,14 +58,18 @@ def test_the_budget_ends_timing_within_and_between_ops():
     assert timed == ["c", "a"] and tuner.skipped == 1
 
 
-def test_an_implementation_that_does_not_serve_the_shape_is_passed_over():
+@pytest.mark.parametrize("error", [
+    Unsupported("no engine"), TritonError("too little shared memory"), RuntimeError("PassManager::run failed"),
+    torch.OutOfMemoryError("full"),
+], ids=repr)  # fmt: skip
+def test_an_implementation_that_does_not_serve_the_shape_is_passed_over(error):
     def refuses(*args):
-        raise Unsupported("no engine")
+        raise error
 
     tuner, _ = make_tuner({"a": 3.0})
     assert tuner("op", (1,), table("a") | {"b": refuses}, "a", (None,)) == "a"
     assert tuner.measured[0].milliseconds == {"a": 3.0}
-    assert tuner("op", (2,), {"b": refuses}, "b", (None,)) == "b"  # nothing ran: the default, whatever it is
+    assert tuner("op", (2,), {"b": refuses, "c": refuses}, "b", (None,)) == "b"  # nothing ran: the default
 
 
 def test_a_broken_implementation_is_not_hidden():
@@ -68,7 +78,7 @@ def test_a_broken_implementation_is_not_hidden():
 
     tuner, _ = make_tuner({})
     with pytest.raises(ValueError, match="a bug"):
-        tuner("op", (1,), {"b": broken}, "b", (None,))
+        tuner("op", (1,), {"b": broken, "c": broken}, "b", (None,))
 
 
 def test_results_come_back_from_disk(tmp_path):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import Unsupported, runs_kernels
+from modules.stable_fast.kernels._dispatch import MOST_GRID_ROWS, Unsupported, runs_kernels
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 
@@ -118,6 +118,8 @@ def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
     assert runs_kernels(q) and all(x.stride()[2:] == (size, 1) for x in (q, k, v)), "heads must lie side by side"
     if size > 256:
         raise Unsupported(f"the Triton attention keeps whole heads in registers; {size} is too large")
+    if q.shape[0] * q.shape[2] > MOST_GRID_ROWS:
+        raise Unsupported(f"{q.shape[0]} x {q.shape[2]} heads are more than one launch can number")
 
 
 def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels._attention_kernel import LOG2_E, split_head, suits_tma
+from modules.stable_fast.kernels._attention_kernel import LOG2_E, check_heads, split_head, suits_tma
 from modules.stable_fast.kernels._dispatch import Unsupported, is_hopper
 from modules.stable_fast.kernels._triton import (
     GluonDescriptor,
@@ -96,7 +96,7 @@ def _issue_scores(q, k_tiles, stage, BK: gl.constexpr, W: gl.constexpr, K1: gl.c
 
 
 @gluon_jit
-def _softmax(score, scale, acc, highest, total, dtype: gl.constexpr, BK: gl.constexpr, W: gl.constexpr):
+def _softmax(score, scale, acc, highest, total, dtype: gl.constexpr, W: gl.constexpr):
     """Probabilities as an operand, and accumulator, row maxima (times `scale`) and row sums brought up to date."""
     values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
     above = gl.maximum(highest, gl.max(score, axis=1) * scale)
@@ -128,7 +128,7 @@ def _attend(
     score = warpgroup_mma_wait(0, deps=[_issue_scores(q, k_tiles, 0, BK, W, K1, K2)])
     last = gl.cdiv(S, BK) - 1
     for block in range(last):
-        p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, BK, W)
+        p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, W)
         stage = block % STAGES
         after = (block + 1) % STAGES
         mbarrier.wait(v_full.index(stage), block // STAGES & 1)
@@ -144,7 +144,7 @@ def _attend(
     if not EVEN_S:
         keys = last * BK + gl.arange(0, BK, gl.SliceLayout(0, scores))
         score = gl.where((keys < S)[None, :], score, float("-inf"))
-    p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, BK, W)
+    p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, W)
     mbarrier.wait(v_full.index(last % STAGES), last // STAGES & 1)
     acc = warpgroup_mma(p, v_tiles.index(last % STAGES).reshape([BK, W]), acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=[acc])
@@ -226,6 +226,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     batch, length, heads, size = q.shape
     if not is_hopper(q):
         raise Unsupported("the specialised attention is written for compute capability 9.0 (Hopper)")
+    check_heads(q, k, v)
     width = head_width(size)
     if not tile.fits(width):
         raise Unsupported(f"heads of {size} are too large for {tile.name}")

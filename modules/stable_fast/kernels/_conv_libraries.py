@@ -12,24 +12,23 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._conv_matmul import Epilogue
 from modules.stable_fast.kernels._cublaslt import cublaslt_matmul
-from modules.stable_fast.kernels._dispatch import channels_last, pixels, runs_kernels
+from modules.stable_fast.kernels._dispatch import (
+    channels_last,
+    pixels,
+    require_32_bit,
+    runs_kernels,
+    unsupported_on_error,
+)
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 
 def bare_conv(x: Tensor, weight: Tensor, stride: int, padding: int, *, benchmark: bool) -> Tensor:
     """cuDNN's convolution; with `benchmark` cuDNN times its own algorithms at the first call for a shape."""
-    y = torch.ops.aten.cudnn_convolution(
-        x,
-        weight,
-        [padding, padding],
-        [stride, stride],
-        [1, 1],
-        1,
-        benchmark,
-        False,
-        True,
-    )
+    with unsupported_on_error("cuDNN"):
+        y = torch.ops.aten.cudnn_convolution(
+            x, weight, [padding, padding], [stride, stride], [1, 1], 1, benchmark, False, True
+        )  # fmt: skip
     return channels_last(y)
 
 
@@ -59,6 +58,7 @@ def _patches_kernel(
 def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tuple[int, int]) -> Tensor:
     """[N * OH * OW, kernel^2 * C]: every output pixel's inputs side by side, in the order of a channels_last weight."""
     assert runs_kernels(x) and x.is_contiguous(memory_format=torch.channels_last)
+    require_32_bit(x)
     batch, channels, height, width = x.shape
     rows = batch * size[0] * size[1]
     y = x.new_empty((rows, kernel * kernel * channels))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel
-from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, runs_kernels
+from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, require_32_bit, runs_kernels
 from modules.stable_fast.kernels._matmul import Tile
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
@@ -146,7 +146,7 @@ def check_operands(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> 
     assert runs_kernels(x) and weight.dtype == x.dtype
     assert x.is_contiguous(memory_format=torch.channels_last), f"x must be channels_last, has {x.stride()}"
     assert weight.is_contiguous(memory_format=torch.channels_last), f"weight must be channels_last: {weight.stride()}"
-    assert max(x.numel(), y.numel(), weight.numel()) < 2**31
+    require_32_bit(x, y, weight)
     bias, vector, residual = epilogue.bias, epilogue.vector, epilogue.residual
     assert bias is None or (bias.is_contiguous() and bias.numel() == y.shape[1])
     assert vector is None or (vector.stride(1) == 1 and vector.shape[0] in (1, y.shape[0]))

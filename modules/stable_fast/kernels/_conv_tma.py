@@ -1,4 +1,4 @@
-"""Triton convolution for Hopper and newer: an implicit matrix product whose tiles the TMA unit copies, no masks.
+"""Triton convolution for Hopper: an implicit matrix product whose tiles the TMA unit copies, no masks.
 
 A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box moved by
 the tap, loaded from the NHWC image by its corner: what lies outside the image, before it too, arrives as zeros.
@@ -24,9 +24,9 @@ from modules.stable_fast.kernels._conv_matmul import (
 )
 from modules.stable_fast.kernels._dispatch import (
     Unsupported,
-    copies_tensor_tiles,
     empty_channels_last,
     multiprocessors,
+    runs_tma_kernels,
 )
 from modules.stable_fast.kernels._triton import TensorDescriptor, jit, tl, triton
 
@@ -172,8 +172,8 @@ def _descriptors(x: Tensor, weight: Tensor, box: Box, channels: int) -> tuple[Te
 
 
 def _require(x: Tensor, weight: Tensor) -> None:
-    if not copies_tensor_tiles(x):
-        raise Unsupported("copying tiles by descriptor needs Triton 3.4 and a GPU of compute capability 9.0 or newer")
+    if not runs_tma_kernels(x):
+        raise Unsupported("copying tiles by descriptor is tried on compute capability 9.0 (Hopper) only")
     if x.shape[1] % 8 or x.data_ptr() % 16 or weight.data_ptr() % 16:
         raise Unsupported(f"copying tiles by descriptor needs rows of whole 16 bytes, not {x.shape[1]} channels")
 

@@ -11,6 +11,7 @@ import ctypes
 import os
 from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache, lru_cache
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     x: c_void_p
     y: c_void_p
     algorithm: _Heuristic
+    lock: Lock  # the address of the bias is written into the operation before each call
 
 
 @cache
@@ -138,7 +140,7 @@ def _suggest(signature: Signature, operation: c_void_p, layouts: tuple[c_void_p,
         )  # fmt: skip
     finally:
         _call("cublasLtMatmulPreferenceDestroy", preference)
-    if found.value <= signature.rank:
+    if found.value <= signature.rank or suggestions[signature.rank].state:
         raise Unsupported(f"cuBLASLt offers fewer than {signature.rank + 1} algorithms for {signature}")
     return suggestions[signature.rank]
 
@@ -153,7 +155,7 @@ def _plan(signature: Signature) -> Plan:
         _layout(s.dtype, s.k, s.m, s.x_stride),
         _layout(s.dtype, s.n, s.m, s.n),
     )
-    return Plan(operation, *layouts, _suggest(s, operation, layouts))
+    return Plan(operation, *layouts, _suggest(s, operation, layouts), Lock())
 
 
 def _alignment(x: Tensor) -> int:
@@ -185,15 +187,16 @@ def cublaslt_matmul(
             x.device.index, rank,
         )
     )  # fmt: skip
-    if bias is not None:
-        _set("cublasLtMatmulDescSetAttribute", plan.operation, _BIAS_POINTER, c_void_p(bias.data_ptr()))
     workspace = torch.empty(plan.algorithm.workspace, dtype=torch.uint8, device=x.device)
     one, beta = c_float(1.0), c_float(0.0 if residual is None else 1.0)
-    _call(
-        "cublasLtMatmul", _handle(x.device.index), plan.operation, byref(one),
-        c_void_p(weight.data_ptr()), plan.weight, c_void_p(x.data_ptr()), plan.x, byref(beta),
-        c_void_p(added.data_ptr()), plan.y, c_void_p(y.data_ptr()), plan.y, byref(plan.algorithm),
-        c_void_p(workspace.data_ptr()), c_size_t(plan.algorithm.workspace),
-        c_void_p(torch.cuda.current_stream(x.device).cuda_stream),
-    )  # fmt: skip
+    with plan.lock:
+        if bias is not None:
+            _set("cublasLtMatmulDescSetAttribute", plan.operation, _BIAS_POINTER, c_void_p(bias.data_ptr()))
+        _call(
+            "cublasLtMatmul", _handle(x.device.index), plan.operation, byref(one),
+            c_void_p(weight.data_ptr()), plan.weight, c_void_p(x.data_ptr()), plan.x, byref(beta),
+            c_void_p(added.data_ptr()), plan.y, c_void_p(y.data_ptr()), plan.y, byref(plan.algorithm),
+            c_void_p(workspace.data_ptr()), c_size_t(plan.algorithm.workspace),
+            c_void_p(torch.cuda.current_stream(x.device).cuda_stream),
+        )  # fmt: skip
     return y

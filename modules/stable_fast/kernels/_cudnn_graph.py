@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels._conv_matmul import Epilogue
-from modules.stable_fast.kernels._dispatch import Unsupported, empty_channels_last
+from modules.stable_fast.kernels._dispatch import Unsupported, empty_channels_last, unsupported_on_error
 
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
 RANKS = 4
@@ -52,9 +52,18 @@ class Plan:
 
 
 @cache
-def _handle(device_index: int) -> Any:
-    import cudnn
+def _frontend() -> Any:
+    """The package, which looks for cuDNN itself when it is imported."""
+    try:
+        import cudnn
+    except (ImportError, OSError, RuntimeError) as error:
+        raise Unsupported(f"nvidia-cudnn-frontend does not load: {error}") from error
+    return cudnn
 
+
+@cache
+def _handle(device_index: int) -> Any:
+    cudnn = _frontend()
     with torch.cuda.device(device_index):
         return cudnn.create_handle()
 
@@ -65,8 +74,7 @@ def _describe(graph: Any, uid: int, strided: Strided, dtype: Any) -> Any:
 
 def _build_graph(signature: Signature) -> Any:
     """Operands are numbered from 1 in the order image, weight, then the addends present."""
-    import cudnn
-
+    cudnn = _frontend()
     dtype = {torch.float16: cudnn.data_type.HALF, torch.bfloat16: cudnn.data_type.BFLOAT16}[signature.dtype]
     single = cudnn.data_type.FLOAT
     graph = cudnn.pygraph(
@@ -90,8 +98,7 @@ def _build_graph(signature: Signature) -> Any:
 
 @lru_cache(maxsize=512)
 def _plan(signature: Signature) -> Plan:
-    import cudnn
-
+    cudnn = _frontend()
     try:
         graph = _build_graph(signature)
         graph.build_operation_graph()
@@ -121,8 +128,7 @@ def cudnn_graph_conv(
     x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, rank: int = 0
 ) -> Tensor:
     """act(conv2d(x, weight) + bias + vector + residual) in one cuDNN execution."""
-    import cudnn
-
+    cudnn = _frontend()
     if epilogue.activation not in ("none", "silu"):
         raise Unsupported(f"no cuDNN graph for activation {epilogue.activation}")
     size = [(x.shape[i] + 2 * padding - weight.shape[i]) // stride + 1 for i in (2, 3)]
@@ -141,6 +147,7 @@ def cudnn_graph_conv(
     buffers = dict(enumerate(operands, start=1)) | {OUTPUT_UID: y}
     workspace = torch.empty(max(1, plan.workspace_bytes), dtype=torch.uint8, device=x.device)
     handle = _handle(x.device.index)
-    cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream(x.device).cuda_stream)
-    plan.graph.execute_plan_at_index(buffers, workspace, plan.rank, handle=handle)
+    with unsupported_on_error("cuDNN"):
+        cudnn.set_stream(handle=handle, stream=torch.cuda.current_stream(x.device).cuda_stream)
+        plan.graph.execute_plan_at_index(buffers, workspace, plan.rank, handle=handle)
     return y

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED
+from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED, TritonError
+
+log = logging.getLogger(__name__)
 
 NAMESPACE = "lightdiffusion"
 # Kept alive by this module: a Library unregisters its ops when collected.
@@ -21,6 +25,35 @@ Key = tuple[Any, ...]
 
 class Unsupported(Exception):
     """An implementation cannot serve this shape on this machine; the tuner passes over it."""
+
+
+# How an implementation says no: itself, from Triton's compiler or launcher, or from a library. What is left of a CUDA
+# error or of memory that ran out concerns the whole process and is passed on.
+REFUSALS = (Unsupported, TritonError, RuntimeError)
+NO_REFUSALS = (torch.OutOfMemoryError, torch.AcceleratorError)
+# What serves a call that every other implementation asked has refused.
+REFERENCE = "reference"
+# Beyond, 32-bit offsets of a tensor's elements overflow, those of a last tile that reaches over its end included.
+MOST_ELEMENTS = 2**31 - 2**16
+MOST_GRID_ROWS = 65535  # programs along the second and third axis of a launch
+
+
+@contextmanager
+def unsupported_on_error(library: str) -> Iterator[None]:
+    """Which shapes a library serves varies with its version and the GPU; it says so by a RuntimeError."""
+    try:
+        yield
+    except NO_REFUSALS:
+        raise
+    except RuntimeError as error:
+        raise Unsupported(f"{library} refuses: {error}") from error
+
+
+def require_32_bit(*tensors: Tensor) -> None:
+    """What every kernel asks for that computes offsets in 32 bits."""
+    for tensor in tensors:
+        if tensor.numel() > MOST_ELEMENTS:
+            raise Unsupported(f"{tuple(tensor.shape)} has more elements than 32-bit offsets reach")
 
 
 class Tuner(Protocol):
@@ -37,35 +70,54 @@ def _capturing() -> bool:
 
 
 class Choices:
-    """Which implementation serves each (op, key): filled from disk or by a tuner, and a record of what was used."""
+    """Which implementation serves each (op, key): filled from disk or by a tuner; what was used, and what refused."""
 
     def __init__(self) -> None:
         self.chosen: dict[tuple[str, Key], str] = {}
         self.used: dict[tuple[str, Key], str] = {}
+        self.refused: set[tuple[str, Key, str]] = set()
         self.tuner: Tuner | None = None
 
     def pick(self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
         entry = (op, key)
         name = self.chosen.get(entry)
-        if name not in implementations:  # not tuned, or a name from an older version
+        # Not tuned, a name from another version, or one that has turned out not to work here.
+        if name not in implementations or (*entry, name) in self.refused:
             name = default
             if self.tuner is not None and not _capturing():
                 name = self.tuner(op, key, implementations, default, args)
                 self.chosen[entry] = name
-        self.used[entry] = name
         return name
+
+    def refuse(self, op: str, key: Key, name: str, error: Exception) -> None:
+        """Not to be asked again for this key; told to the user once for each implementation."""
+        told = any((op, name) == (other, refused) for other, _, refused in self.refused)
+        log.log(logging.DEBUG if told else logging.WARNING, "%s runs without %s: %s", op, name, error)
+        self.refused.add((op, key, name))
 
 
 # Ops are called through torch.ops without an object to carry the choice, and GPU and library versions are fixed for a
-# process: so there is one table per process. tuning.py fills it; nothing else writes to it.
+# process: so there is one table per process. tuning.py fills it; `run` notes what was used and what refused.
 CHOICES = Choices()
+
+
+def on_its_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton, and libraries that are called directly, launch on the current device, which need not be that of `x`."""
+
+    def call(x: Tensor, *others: Any) -> Any:
+        if not x.is_cuda or x.device.index == torch.cuda.current_device():
+            return implementation(x, *others)
+        with torch.cuda.device(x.device.index):
+            return implementation(x, *others)
+
+    return call
 
 
 def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Define `lightdiffusion::<schema>`, run by `implementation` on every device, shaped by `fake` when traced."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
-    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, on_its_device(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIBRARY)
 
 
@@ -81,7 +133,7 @@ def _multiprocessors(device_index: int) -> int:
 
 def uses_kernels(x: Tensor) -> bool:
     """True where the Triton, cuDNN and cuBLAS paths apply; elsewhere the plain PyTorch reference runs."""
-    if not (x.is_cuda and HAS_TRITON):
+    if not (x.is_cuda and HAS_TRITON) or torch.version.hip is not None or x.numel() == 0:
         return False
     capability = _capability(x.device.index)
     if x.dtype == torch.float16:
@@ -99,19 +151,19 @@ def is_ampere_or_newer(x: Tensor) -> bool:
     return _capability(x.device.index) >= (8, 0)
 
 
-def copies_tensor_tiles(x: Tensor) -> bool:
-    """Hopper and newer copy whole tiles of a tensor into shared memory by themselves (TMA), through a descriptor."""
-    return HAS_TRITON and (INTERPRETED or (x.is_cuda and _capability(x.device.index) >= (9, 0)))
-
-
 def is_hopper(x: Tensor) -> bool:
     """Compute capability 9: warpgroup matrix products (wgmma), which newer generations no longer have."""
     return x.is_cuda and _capability(x.device.index)[0] == 9
 
 
+def runs_tma_kernels(x: Tensor) -> bool:
+    """Where our kernels that copy whole tiles by descriptor (TMA) run: newer GPUs could, but none has been tried."""
+    return INTERPRETED or is_hopper(x)
+
+
 def overlaps_launches(x: Tensor) -> bool:
     """True where a kernel may start while the one before it ends and wait for its results (programmatic launch)."""
-    return x.is_cuda and torch.version.hip is None and _capability(x.device.index) >= (9, 0)
+    return x.is_cuda and _capability(x.device.index) >= (9, 0)
 
 
 def multiprocessors(x: Tensor) -> int:
@@ -119,9 +171,31 @@ def multiprocessors(x: Tensor) -> int:
     return _multiprocessors(x.device.index) if x.is_cuda else 8
 
 
-def run(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> Any:
-    """Run the implementation chosen for this key."""
-    return implementations[CHOICES.pick(op, key, implementations, default, args)](*args)
+def run(
+    op: str,
+    key: Key,
+    implementations: Implementations,
+    default: str,
+    args: tuple[Any, ...],
+    reference: Callable[[], Any],
+    choices: Choices = CHOICES,
+) -> Any:
+    """Run the implementation chosen for this key; where it refuses, the default, then plain PyTorch, which never does.
+
+    A table of choices may have been made with other versions, and a default may meet a machine nobody has tried.
+    """
+    for name in (choices.pick(op, key, implementations, default, args), default):
+        if (op, key, name) in choices.refused:
+            continue
+        choices.used[op, key] = name
+        try:
+            return implementations[name](*args)
+        except NO_REFUSALS:
+            raise
+        except REFUSALS as error:
+            choices.refuse(op, key, name, error)
+    choices.used[op, key] = REFERENCE
+    return reference()
 
 
 def channels_last(x: Tensor) -> Tensor:

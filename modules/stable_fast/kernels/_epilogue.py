@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels._dispatch import runs_kernels
+from modules.stable_fast.kernels._dispatch import require_32_bit, runs_kernels
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
 BLOCK = 2048
@@ -53,7 +53,8 @@ def launch_epilogue(
     """`y`, changed in place. y and residual share their (dense) memory layout, with channels innermost."""
     channels = y.shape[1] if y.dim() == 4 else y.shape[-1]
     layout = torch.channels_last if y.dim() == 4 else torch.contiguous_format
-    assert runs_kernels(y) and y.numel() < 2**31 and (vector is None or y.dim() == 4)
+    assert runs_kernels(y) and (vector is None or y.dim() == 4)
+    require_32_bit(y)
     assert y.is_contiguous(memory_format=layout), f"y must have its channels innermost, has strides {y.stride()}"
     assert residual is None or (residual.is_contiguous(memory_format=layout) and residual.shape == y.shape)
     assert bias is None or (bias.is_contiguous() and bias.numel() == channels)
@@ -84,7 +85,8 @@ def _geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
 def launch_geglu(h: Tensor) -> Tensor:
     """h [..., 2 I] -> value * gelu(gate), [..., I]."""
     inner = h.shape[-1] // 2
-    assert runs_kernels(h) and h.is_contiguous() and h.numel() < 2**31
+    assert runs_kernels(h) and h.is_contiguous()
+    require_32_bit(h)
     y = h.new_empty((*h.shape[:-1], inner))
     _geglu_kernel[(triton.cdiv(y.numel(), BLOCK),)](h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
     return y

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import silu_in_kernel
-from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, overlaps_launches, runs_kernels
+from modules.stable_fast.kernels._dispatch import (
+    MOST_ELEMENTS,
+    MOST_GRID_ROWS,
+    Unsupported,
+    empty_channels_last,
+    multiprocessors,
+    overlaps_launches,
+    runs_kernels,
+)
 from modules.stable_fast.kernels._triton import cuda, jit, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
@@ -182,7 +190,8 @@ def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups
         assert b.dtype == a.dtype and (b.shape[0], *b.shape[2:]) == (batch, height, width)
     assert channels % num_groups == 0 and weight.numel() == bias.numel() == channels
     assert weight.is_contiguous() and bias.is_contiguous()
-    assert height * width * channels < 2**31, "one sample must stay below 2^31 elements"
+    if height * width * channels > MOST_ELEMENTS or batch > MOST_GRID_ROWS:
+        raise Unsupported(f"{batch} samples of {height} x {width} x {channels} are more than the kernels can number")
     return batch, height * width, channels, channels_a
 
 

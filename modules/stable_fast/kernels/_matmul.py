@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels._dispatch import runs_kernels
+from modules.stable_fast.kernels._dispatch import require_32_bit, runs_kernels
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
 
@@ -108,6 +108,7 @@ def launch_matmul(
     n, k2 = weight.shape[0], weight.shape[1] - k
     assert runs_kernels(x) and weight.stride(1) == 1 and weight.dtype == x.dtype
     _check_rows(x, k)
+    require_32_bit(x, weight)
     if x2 is not None:
         _check_rows(x2, k2)
     assert (x2 is None) == (k2 == 0)
@@ -168,6 +169,7 @@ def launch_geglu_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Ti
     inner = weight.shape[0] // 2
     assert runs_kernels(x) and weight.stride(1) == 1 and weight.dtype == x.dtype
     _check_rows(x, weight.shape[1])
+    require_32_bit(x, weight)
     assert bias is None or (bias.is_contiguous() and bias.numel() == 2 * inner)
     y = x.new_empty((m, inner))
     _geglu_matmul_kernel[(triton.cdiv(m, tile.m) * triton.cdiv(inner, tile.n),)](

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels._dispatch import Unsupported, is_hopper, multiprocessors, runs_kernels
+from modules.stable_fast.kernels._dispatch import Unsupported, multiprocessors, runs_kernels, runs_tma_kernels
 from modules.stable_fast.kernels._matmul import GROUP_M, tile_origin
-from modules.stable_fast.kernels._triton import INTERPRETED, TensorDescriptor, jit, tl, triton
+from modules.stable_fast.kernels._triton import TensorDescriptor, jit, tl, triton
 
 
 class TmaTile(NamedTuple):
@@ -187,7 +187,7 @@ def serves_tma(columns: int, *operands: Tensor | None) -> bool:
     itemsize = present[0].element_size()
     strides = [columns] + [x.stride(-2) for x in present]
     return (
-        all((INTERPRETED or is_hopper(x)) and x.numel() > 0 and x.data_ptr() % 16 == 0 for x in present)
+        all(runs_tma_kernels(x) and x.numel() > 0 and x.data_ptr() % 16 == 0 for x in present)
         and all(stride * itemsize % 16 == 0 for stride in strides)
     )  # fmt: skip
 

@@ -10,8 +10,8 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
+    from triton.errors import TritonError
     from triton.language.extra import cuda, libdevice
-    from triton.runtime.errors import OutOfResources
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     HAS_TRITON = True
@@ -22,7 +22,7 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
     cuda = libdevice = None  # type: ignore[assignment]
     HAS_TRITON = False
 
-    class OutOfResources(Exception):  # type: ignore[no-redef]
+    class TritonError(Exception):  # type: ignore[no-redef]
         """Never raised without Triton."""
 
     class TensorDescriptor:  # type: ignore[no-redef]
@@ -72,9 +72,9 @@ __all__ = [
     "HAS_TRITON",
     "INTERPRETED",
     "TRITON_VERSION",
-    "OutOfResources",
     "GluonDescriptor",
     "TensorDescriptor",
+    "TritonError",
     "cuda",
     "gl",
     "gluon_jit",

@@ -24,6 +24,7 @@ from modules.stable_fast.kernels._dispatch import (
     is_hopper,
     register,
     run,
+    unsupported_on_error,
     uses_kernels,
 )
 from modules.stable_fast.kernels._triton import HAS_GLUON
@@ -54,23 +55,20 @@ def _merge_heads(y: Tensor) -> Tensor:
 
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return _merge_heads(torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0])
+    with unsupported_on_error("flash attention"):
+        return _merge_heads(torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0])
 
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    try:
-        y = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # which head sizes it takes varies with cuDNN's version
-        raise Unsupported(f"cuDNN attention refuses {tuple(q.shape)}: {error}") from error
-    return _merge_heads(y)
+    with unsupported_on_error("cuDNN attention"):
+        return _merge_heads(torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0])
 
 
 def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return _merge_heads(torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0])
+    with unsupported_on_error("memory-efficient attention"):
+        return _merge_heads(torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0])
 
 
 def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -122,24 +120,25 @@ def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
     return "flash"
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     """q [B, L, H, D], k and v [B, S, H, D], views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
-    return run("attention_packed", key, candidates, _default(q, k, v), (q, k, v))
+    reference = partial(_attend_reference, q, k, v, upcast)
+    return run("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(qkv):
         return attention_packed_qkv_reference(qkv, heads, upcast)
-    return _attend(*qkv.unflatten(-1, (3, heads, -1)).unbind(2))
+    return _attend(*qkv.unflatten(-1, (3, heads, -1)).unbind(2), upcast)
 
 
 def _attention_packed_kv(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(q):
         return attention_packed_kv_reference(q, kv, heads, upcast)
     k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
-    return _attend(q.unflatten(-1, (heads, -1)), k, v)
+    return _attend(q.unflatten(-1, (heads, -1)), k, v, upcast)
 
 
 def _fake_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:

@@ -79,7 +79,9 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     served = serves_tma(weight.shape[0], pixels(a), pixels(b), weight.flatten(1))
     implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
     default = "cublaslt_1" if has_cublaslt() else "cublas"
-    return run("conv2d_cat_epilogue", key, implementations, default, (a, b, weight, bias, residual))
+    args = (a, b, weight, bias, residual)
+    reference = partial(conv2d_cat_epilogue_reference, *args)
+    return run("conv2d_cat_epilogue", key, implementations, default, args, reference)
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

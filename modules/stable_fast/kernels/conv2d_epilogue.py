@@ -17,11 +17,11 @@ from modules.stable_fast.kernels._cublaslt import has_cublaslt
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
 from modules.stable_fast.kernels._dispatch import (
     channels_last,
-    copies_tensor_tiles,
     dtype_key,
     empty_channels_last,
     register,
     run,
+    runs_tma_kernels,
     uses_kernels,
 )
 
@@ -78,11 +78,11 @@ MAX_PATCH_ROWS = 2048
 
 def implementations_for(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[dict[str, _Conv], str]:
     """The candidates and the default for a convolution."""
-    kernel, rows = weight.shape[2], x.shape[0] * x.shape[2] * x.shape[3] // stride**2
-    tiles = _HOPPER if copies_tensor_tiles(x) else _TRITON
-    if kernel == 1 and stride == 1 and padding == 0:
+    kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
+    tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
+    if kernel == (1, 1) and stride == 1 and padding == 0:
         return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
-    if rows <= MAX_PATCH_ROWS and weight.shape[2] == weight.shape[3]:
+    if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
         return PATCHES | _CUDNN | tiles, "cudnn"
     return _CUDNN | tiles, "cudnn"
 
@@ -103,9 +103,13 @@ def _conv2d_epilogue(
     residual = None if residual is None else channels_last(residual)
     epilogue = Epilogue(bias, vector, residual, activation)
     present = (bias is not None, vector is not None, residual is not None)
-    key = (*x.shape, *weight.shape[::2], stride, padding, *present, activation, dtype_key(x))
+    height, width = weight.shape[2:]
+    kernel = height if height == width else f"{height}x{width}"
+    key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
     candidates, default = implementations_for(x, weight, stride, padding)
-    return run("conv2d_epilogue", key, candidates, default, (x, weight, epilogue, stride, padding))
+    args = (x, weight, epilogue, stride, padding)
+    reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
+    return run("conv2d_epilogue", key, candidates, default, args, reference)
 
 
 def _fake(

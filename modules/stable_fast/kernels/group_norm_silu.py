@@ -38,6 +38,14 @@ def group_norm_silu_cat_reference(
     return group_norm_silu_reference(torch.cat((a, b), dim=1), weight, bias, num_groups, eps, silu)
 
 
+def _reference(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    if b is None:
+        return group_norm_silu_reference(a, weight, bias, num_groups, eps, silu)
+    return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+
+
 _TWO_KERNELS = {"two_kernels": launch_two_kernels}
 _EITHER = {"one_kernel": launch_one_kernel} | _TWO_KERNELS
 
@@ -51,12 +59,13 @@ def _dispatch(
     implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
     default = "one_kernel" if elements <= SMALL_GROUP else "two_kernels"
     key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
-    return run("group_norm_silu", key, implementations, default, (a, b, weight, bias, num_groups, eps, silu))
+    args = (a, b, weight, bias, num_groups, eps, silu)
+    return run("group_norm_silu", key, implementations, default, args, lambda: _reference(*args))
 
 
 def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
     if not uses_kernels(x):
-        return group_norm_silu_reference(x, weight, bias, num_groups, eps, silu)
+        return _reference(x, None, weight, bias, num_groups, eps, silu)
     return _dispatch(x, None, weight, bias, num_groups, eps, silu)
 
 
@@ -64,7 +73,7 @@ def _group_norm_silu_cat(
     a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
     if not uses_kernels(a):
-        return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+        return _reference(a, b, weight, bias, num_groups, eps, silu)
     return _dispatch(a, b, weight, bias, num_groups, eps, silu)
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels._dispatch import multiprocessors, register, runs_kernels, uses_kernels
+from modules.stable_fast.kernels._dispatch import (
+    Key,
+    dtype_key,
+    multiprocessors,
+    register,
+    run,
+    runs_kernels,
+    uses_kernels,
+)
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 # One program holds whole rows in registers.
@@ -71,6 +81,13 @@ def launch_layer_norm(
     return total, y
 
 
+_KERNEL = {"triton": launch_layer_norm}
+
+
+def _key(x: Tensor) -> Key:
+    return (x.numel() // x.shape[-1], x.shape[-1], dtype_key(x))
+
+
 def _fits(x: Tensor) -> bool:
     return uses_kernels(x) and x.shape[-1] <= MAX_CHANNELS
 
@@ -78,13 +95,20 @@ def _fits(x: Tensor) -> bool:
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     if not _fits(x):
         return layer_norm_reference(x, weight, bias, eps)
-    return launch_layer_norm(x.contiguous(), None, weight, bias, eps)[1]
+    args = (x.contiguous(), None, weight, bias, eps)
+
+    def reference() -> tuple[Tensor, Tensor]:
+        return x, layer_norm_reference(x, weight, bias, eps)
+
+    return run("layer_norm", _key(x), _KERNEL, "triton", args, reference)[1]
 
 
 def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     if not _fits(x):
         return add_layer_norm_reference(x, residual, weight, bias, eps)
-    return launch_layer_norm(x.contiguous(), residual.contiguous(), weight, bias, eps)
+    args = (x.contiguous(), residual.contiguous(), weight, bias, eps)
+    reference = partial(add_layer_norm_reference, x, residual, weight, bias, eps)
+    return run("add_layer_norm", _key(x), _KERNEL, "triton", args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

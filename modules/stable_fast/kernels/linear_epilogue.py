@@ -68,7 +68,7 @@ def _linear_epilogue(
 ) -> Tensor:
     if not uses_kernels(x):
         return linear_epilogue_reference(x, weight, bias, residual, activation)
-    x = x.contiguous()
+    x, weight = x.contiguous(), weight.contiguous()
     residual = None if residual is None else residual.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
     served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
@@ -76,7 +76,8 @@ def _linear_epilogue(
     # Measured on an H100: for more rows the library's first suggestion loses more than a pass over the result costs.
     fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
     default = "cublaslt_1" if fuses else "cublas"
-    return run("linear_epilogue", key, implementations, default, (x, weight, bias, residual, activation))
+    args = (x, weight, bias, residual, activation)
+    return run("linear_epilogue", key, implementations, default, args, partial(linear_epilogue_reference, *args))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:

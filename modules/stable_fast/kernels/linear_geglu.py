@@ -53,15 +53,16 @@ HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile 
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_kernels(x):
         return linear_geglu_reference(x, weight, bias)
-    x = x.contiguous()
+    x, weight = x.contiguous(), weight.contiguous()
+    args, reference = (x, weight, bias), partial(linear_geglu_reference, x, weight, bias)
     rows, (columns, k) = x.view(-1, x.shape[-1]), weight.shape
     key = (len(rows), columns, k, bias is not None, dtype_key(x))
     if serves_tma(columns // 2, rows, weight):
         tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
-        return run("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, (x, weight, bias))
+        return run("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
     # Before Ampere, Triton compiles products to plain multiply-adds.
     default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
-    return run("linear_geglu", key, IMPLEMENTATIONS, default, (x, weight, bias))
+    return run("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

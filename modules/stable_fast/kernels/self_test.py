@@ -20,7 +20,7 @@ from modules.stable_fast.kernels import (
     upsample_conv2d,
 )
 from modules.stable_fast.kernels._dispatch import CHOICES, Implementations, Key, Unsupported, channels_last
-from modules.stable_fast.kernels._triton import OutOfResources
+from modules.stable_fast.kernels._triton import TritonError
 
 # Largest error allowed, relative to the largest value of the reference.
 TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
@@ -163,7 +163,7 @@ def check(case: Case) -> list[OpCheck]:
     def note(implementation: str, run: Callable[[], Any]) -> None:
         try:
             error, refused = _error(run(), expected), ""
-        except (Unsupported, OutOfResources) as reason:
+        except (Unsupported, TritonError) as reason:
             error, refused = 0.0, str(reason).splitlines()[0]
         checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused))
 

@@ -95,7 +95,8 @@ def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_kernels(x):
         return upsample_conv2d_reference(x, weight, bias)
     key = (*x.shape, weight.shape[0], bias is not None, dtype_key(x))
-    return run("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", (channels_last(x), channels_last(weight), bias))
+    args = (channels_last(x), channels_last(weight), bias)
+    return run("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", args, partial(upsample_conv2d_reference, *args))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
