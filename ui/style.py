@@ -54,7 +54,9 @@ def theme() -> themes.Base:
 CSS = """
 .dark { --color-accent: var(--primary-300); }
 .gradio-container { max-width: 1560px !important; margin: 0 auto !important; padding: 0 !important; }
-.gradio-container .main.app { padding: 8px 22px 24px !important; min-width: 0; box-sizing: border-box; }
+.gradio-container .main.app { padding: 8px clamp(8px, 2.5vw, 22px) 24px !important; box-sizing: border-box; }
+.gradio-container, .gradio-container .main.app, .main.app > .wrap, .contain { min-width: 0; }
+.gradio-container .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); }
 footer { display: none !important; }
 #ld-header { align-items: center; gap: 12px; flex-wrap: wrap; }
 #ld-header h1 { font-size: 1.15rem; margin: 0; font-weight: 650; letter-spacing: -.01em; }
@@ -110,7 +112,6 @@ footer { display: none !important; }
 .ld-card > .form, .ld-card .block { border: none; box-shadow: none; }
 .ld-text textarea { font-size: .8rem !important; font-family: var(--font-mono) !important; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 1px; }
-@media (max-width: 640px) { .gradio-container .main.app { padding: 6px 8px 24px !important; }
-  #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
+@media (max-width: 640px) { #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
   .ld-empty { padding: 40px 16px; } }
 """
