@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from modules.core.paths import ModelFolders
+from modules.generation.catalog import checkpoint_facts, size_presets
 from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
@@ -38,6 +39,15 @@ class Choices:
         latent = [(f"latent {name}", name) for name in LATENT_METHODS]
         return [(name, name) for name in PIXEL_METHODS] + latent + self.named("upscalers")
 
+    def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> dict[str, Any]:
+        """The sizes that fit this checkpoint, and which one the form's is: for building and for following it."""
+        side = checkpoint_facts(self.folders, checkpoint).native_size
+        shapes = [(f"{shape} {wide} × {high}", f"{wide}x{high}") for shape, wide, high in size_presets(side)]
+        now = f"{width}x{height}"
+        if now in dict(shapes).values():
+            return {"choices": shapes, "value": now}
+        return {"choices": [*shapes, ("Own size", "")], "value": ""}
+
     def lists(self) -> dict[str, list[tuple[str, str]]]:
         """The choices of every field that names a file, for building and for refreshing."""
         return {
@@ -53,7 +63,8 @@ def build_form(choices: Choices, values: Mapping[str, Any]) -> Components:
     """Components by name: every field, and the form's buttons and messages."""
     lists = choices.lists()
     parts = build_prompt(lists, values)
-    parts |= build_modes(values)
+    shapes = choices.shapes(values["checkpoint"], values["width"], values["height"])
+    parts |= build_modes(shapes, values)
     parts |= build_sampling(values)
     parts |= build_models(lists, values)
     parts |= build_hires(lists, values)
@@ -103,13 +114,13 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
     return parts
 
 
-def build_modes(values: Mapping[str, Any]) -> Components:
+def build_modes(shapes: Mapping[str, Any], values: Mapping[str, Any]) -> Components:
     parts: Components = {}
     with gr.Tabs(selected=TEXT_MODE, elem_id="ld-modes") as parts["modes"]:
         with gr.Tab("Text to image", id=TEXT_MODE) as parts["text_tab"], gr.Row():
             parts["width"] = gr.Number(values["width"], label="Width", precision=0, step=8, min_width=80)
             parts["height"] = gr.Number(values["height"], label="Height", precision=0, step=8, min_width=80)
-            parts["preset"] = gr.Dropdown([], value=None, label="Shape", min_width=150, elem_id="ld-preset", scale=2)
+            parts["preset"] = gr.Dropdown(**shapes, label="Shape", min_width=150, scale=2)
             parts["swap"] = small_button("Swap", "ld-swap")
         with gr.Tab("Image to image", id=IMAGE_MODE) as parts["image_tab"]:
             parts |= build_image_mode(values)

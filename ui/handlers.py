@@ -11,7 +11,7 @@ import gradio as gr
 
 from modules.core.errors import LightDiffusionError
 from modules.core.paths import ModelFolders
-from modules.generation.catalog import checkpoint_facts, size_presets
+from modules.generation.catalog import checkpoint_facts
 from modules.generation.history import History
 from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue, Work
@@ -124,7 +124,7 @@ class Handlers:
         values = self.remembered()
         return {
             **self.refresh(),
-            **self.checkpoint_chosen(values["checkpoint"]),
+            **self.hint(values["checkpoint"]),
             **self.lora_rows(values),
             "remembered": json.dumps({"built": list(built.values()), "now": [values[name] for name in built]}),
         }
@@ -140,15 +140,12 @@ class Handlers:
         lists = Choices(folders=self.folders).lists()
         return {name: gr.update(choices=choices) for name, choices in lists.items()}
 
-    def checkpoint_chosen(self, name: str | None) -> Update:
-        """Shapes that fit this checkpoint, and what it knows."""
-        facts = checkpoint_facts(self.folders, name)
-        shapes = [
-            (f"{shape} {width} × {height}", f"{width}x{height}")
-            for shape, width, height in size_presets(facts.native_size)
-        ]
-        hint = facts.description or PLACEHOLDER
-        return {"preset": gr.Dropdown(choices=shapes, value=None), "prompt": gr.update(placeholder=hint)}
+    def hint(self, checkpoint: str | None) -> Update:
+        """What this checkpoint knows, where the prompt is empty."""
+        return {"prompt": gr.update(placeholder=checkpoint_facts(self.folders, checkpoint).description or PLACEHOLDER)}
+
+    def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> Update:
+        return {"preset": gr.Dropdown(**Choices(folders=self.folders).shapes(checkpoint, width, height))}
 
     def native_size(self, name: str | None) -> Update:
         """A checkpoint chosen by hand brings its own size along."""

@@ -53,8 +53,10 @@ def theme() -> themes.Base:
 
 CSS = """
 .dark { --color-accent: var(--primary-300); }
-.gradio-container { max-width: 1560px !important; margin: 0 auto !important; padding: 0 !important; }
-.gradio-container .main.app { padding: 8px 22px 24px !important; min-width: 0; box-sizing: border-box; }
+.gradio-container { max-width: min(1560px, 100%) !important; margin: 0 auto !important; padding: 0 !important; }
+.gradio-container .main.app { padding: 8px clamp(8px, 2.5vw, 22px) 24px !important; box-sizing: border-box; }
+.main.app, .main.app > .wrap, .contain { min-width: 0; }
+.gradio-container .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); }
 footer { display: none !important; }
 #ld-header { align-items: center; gap: 12px; flex-wrap: wrap; }
 #ld-header h1 { font-size: 1.15rem; margin: 0; font-weight: 650; letter-spacing: -.01em; }
@@ -62,7 +64,8 @@ footer { display: none !important; }
 .dark #ld-header h1 span { color: var(--primary-300); }
 #ld-memory { text-align: right; }
 .ld-memory { font-size: .8rem; color: var(--body-text-color-subdued); margin: 0; }
-.ld-message { padding: 9px 12px; border-radius: 8px; font-size: .92rem; line-height: 1.4; overflow-wrap: anywhere; }
+.gradio-container .prose { overflow-wrap: anywhere; }
+.ld-message { padding: 9px 12px; border-radius: 8px; font-size: .92rem; line-height: 1.4; }
 .ld-error { background: #fef2f2; color: #991b1b; border: 1px solid #fca5a5; }
 .dark .ld-error { background: #450a0a; color: #fecaca; border-color: #991b1b; }
 .ld-note { background: #eef2ff; color: #3730a3; border: 1px solid #c7d2fe; }
@@ -83,7 +86,7 @@ footer { display: none !important; }
 .ld-empty b { display: block; font-size: 1.05rem; color: var(--body-text-color); margin-bottom: 6px; }
 #ld-panels:has(#ld-gallery) #ld-first-hint { display: none; }
 .ld-facts { display: grid; grid-template-columns: max-content 1fr; gap: 4px 12px; font-size: .88rem; margin: 0; }
-.ld-facts dd { margin: 0; overflow-wrap: anywhere; }
+.ld-facts dd { margin: 0; }
 .ld-facts a { text-decoration: underline; }
 .ld-small { flex: 0 0 auto !important; min-width: 60px !important; width: auto !important;
   align-self: flex-end; height: 40px; margin-bottom: 4px; padding: 0 10px !important; }
@@ -110,7 +113,6 @@ footer { display: none !important; }
 .ld-card > .form, .ld-card .block { border: none; box-shadow: none; }
 .ld-text textarea { font-size: .8rem !important; font-family: var(--font-mono) !important; }
 :focus-visible { outline: 2px solid var(--primary-500) !important; outline-offset: 1px; }
-@media (max-width: 640px) { .gradio-container .main.app { padding: 6px 8px 24px !important; }
-  #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
+@media (max-width: 640px) { #ld-header > * { flex: 1 1 100% !important; } #ld-memory { text-align: left; }
   .ld-empty { padding: 40px 16px; } }
 """

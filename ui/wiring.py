@@ -19,6 +19,11 @@ from ui.recall import Recall
 from ui.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
+SIZE = ("checkpoint", "width", "height")  # what "Shape" follows
+HISTORY = (
+    *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
+    *("history_details", "history_confirm"),
+)
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
 
 
@@ -95,12 +100,13 @@ def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[
     filled = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
     follow = (*RUN, *details_of("picture"))
     answer = partial(handlers.open_page, {name: values[name] for name in filled})
-    lists = (*file_lists(wiring), "preset", "prompt", "remembered", *LORA_ROWS)
+    lists = (*file_lists(wiring), "prompt", "remembered", *LORA_ROWS)
     opened = wiring.on(page.load, answer, (), lists, queue=False)
     shown = [wiring.parts[name] for name in filled]
     remembered = wiring.parts["remembered"]
     filling = opened.then(None, [remembered, *shown], shown, js=FILL_UNTOUCHED, api_visibility="private")
     filling.then(None, js=MARK_READY, api_visibility="private")
+    wiring.on(filling.then, handlers.shapes, SIZE, ("preset",), queue=False)
     wiring.on(page.load, handlers.follow, ("ticket",), follow, js=RECALL_TICKET)
     wiring.parts["ticket"].change(None, inputs=[wiring.parts["ticket"]], js=REMEMBER_TICKET, api_visibility="private")
     wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
@@ -125,7 +131,9 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     parts, on = wiring.parts, wiring.on
     on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
-    on(parts["checkpoint"].change, handlers.checkpoint_chosen, ("checkpoint",), ("preset", "prompt"), queue=False)
+    on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
+    for name in SIZE:
+        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False, trigger_mode="always_last")
     on(parts["checkpoint"].input, handlers.native_size, ("checkpoint",), ("width", "height"), queue=False)
     on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -165,12 +173,6 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
     after = (*details_of(panel), gallery, paths, "empty", *HISTORY)
     on(parts[f"{panel}_confirmed"].click, partial(recall.delete, panel), (chosen, paths, "search", "page"), after)
-
-
-HISTORY = (
-    *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
-    *("history_details", "history_confirm"),
-)
 
 
 def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:

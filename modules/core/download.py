@@ -125,7 +125,7 @@ def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: Canc
 
 def read_chunk(response: Any, offer: Offer, received: int) -> bytes:
     try:
-        return response.read(CHUNK)
+        return response.read1(CHUNK)  # what is there, not a full chunk: a slow line is shown and stopped at once
     except (OSError, http.client.HTTPException) as error:
         raise interrupted(offer, received, error) from error
 

@@ -171,6 +171,12 @@ class Form:
         self.page.get_by_role("option", name=option, exact=True).click()
         self.holds(label, option)
 
+    def show(self, tab: str) -> None:
+        """Where the window is narrow Gradio keeps the last tabs in a menu, and moves the chosen one out of it."""
+        there = self.page.get_by_role("tab", name=tab, exact=True)
+        there.or_(self.page.locator("#ld-panels .overflow-dropdown button", has_text=tab)).first.dispatch_event("click")
+        expect(there).to_have_attribute("aria-selected", "true")
+
     def prompt(self, text: str = PROMPT, *, steps: int = 3) -> None:
         self.fill("Prompt", text)
         self.fill("Steps", steps)
@@ -208,6 +214,15 @@ class Form:
         box = self.page.locator("#ld-message .ld-message")
         box.wait_for()
         return box.inner_text()
+
+
+def axe_finds(page: Any) -> list[Any]:
+    """What axe-core objects to, as (rule, elements), once nothing moves any more."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.wait_for_function("document.getAnimations().every(one => one.playState != 'running')")
+    results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    return [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in results.response["violations"]]
 
 
 @pytest.fixture

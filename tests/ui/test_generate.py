@@ -159,12 +159,15 @@ def test_settings_are_remembered(open_page: Any, form: Form) -> None:
 
 
 def test_shapes_and_swap(page: Any, form: Form) -> None:
-    page.get_by_label("Shape", exact=True).click()
-    page.get_by_role("option", name="Portrait 128 × 192").click()
+    form.holds("Shape", "Square 128 × 128")
+    form.choose("Shape", "Portrait 128 × 192")
     form.holds("Height", "192")
     page.locator("#ld-swap").click()
     form.holds("Width", "192")
     form.holds("Height", "128")
+    form.holds("Shape", "Landscape 192 × 128")
+    form.fill("Width", 136)
+    form.holds("Shape", "Own size")
 
 
 def test_what_is_typed_while_the_page_loads_is_kept(context: Any, served: Served) -> None:
