@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
 FORMAT = 1
+MAX_GRAPHS = 64  # kept on disk, half a megabyte each
 
 
 def cache_folder() -> Path:
@@ -87,7 +88,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
     """Attributes of the part's own, private ones too, since they may decide what it computes."""
-    if part._forward_hooks or part._forward_pre_hooks:
+    if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
     return sorted((name, _describe(value)) for name, value in plain.items())
@@ -155,10 +156,19 @@ def write_graph(path: Path, fused: Fused) -> None:
     try:
         path.with_suffix(".sizes").unlink(missing_ok=True)
         replace_file(path, json.dumps(encode(fused)))
+        _drop_oldest(path.parent)
     except NotKept as reason:
         log.debug("A graph is not kept on disk: %s", reason)
     except OSError as error:
         log.warning("A graph could not be kept in %s: %s", path, error)
+
+
+def _drop_oldest(folder: Path) -> None:
+    """Graphs of older versions of the program are never asked for again, so only the latest stay."""
+    graphs = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in graphs[MAX_GRAPHS:]:
+        old.unlink(missing_ok=True)
+        old.with_suffix(".sizes").unlink(missing_ok=True)
 
 
 class VerifiedSizes:

@@ -198,6 +198,16 @@ def test_a_damaged_file_is_made_again(damage: str, caplog: pytest.LogCaptureFixt
     assert path.read_text() == whole
 
 
+def test_only_the_latest_graphs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_GRAPHS", 2)
+    for config in (tiny.SD1_UNET, tiny.SD2_UNET):
+        compiled(tiny.unet(config), unet_call(config), ())
+    first = min(kept(), key=lambda path: path.stat().st_mtime_ns)
+    first.with_suffix(".sizes").write_text("")
+    compiled(tiny.unet().to(memory_format=torch.channels_last), unet_call(), ())
+    assert len(kept()) == 2 and not first.exists() and not first.with_suffix(".sizes").exists()
+
+
 def test_a_file_names_operators_and_nothing_else() -> None:
     """Whatever a file says, reading it calls no function of its choice."""
     for target in ("os.system.default", "builtins.eval.x", "aten.nothing.default", "getattr"):
