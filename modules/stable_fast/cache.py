@@ -87,7 +87,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
     """Attributes of the part's own, private ones too, since they may decide what it computes."""
-    if part._forward_hooks or part._forward_pre_hooks:
+    if any(vars(part).get(hooks) for hooks in ("_forward_hooks", "_forward_pre_hooks")):
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
     return sorted((name, _describe(value)) for name, value in plain.items())
