@@ -16,7 +16,7 @@ from modules.generation.options import default_of
 from modules.generation.ticket import Ticket
 from modules.generation.uploads import open_drawing, permitted
 from modules.generation.work import make_pictures
-from ui.fields import CONTROL_SLOTS, IMAGE_MODE, image_defaults
+from ui.fields import CONTROL_SLOTS, IMAGE_MODE, SCHEDULER, image_defaults
 from ui.handlers import Handlers
 from ui.requests import build_options
 from ui.settings import fits
@@ -43,7 +43,7 @@ class Api:
         steps: int = default_of("steps"),
         cfg: float = default_of("cfg"),
         sampler: str = default_of("sampler"),
-        scheduler: str = "karras",
+        scheduler: str = SCHEDULER,
         seed: str | int = "",
         checkpoint: str = "",
         stable_fast: bool = False,
@@ -68,7 +68,7 @@ class Api:
         steps: int = default_of("steps"),
         cfg: float = default_of("cfg"),
         sampler: str = default_of("sampler"),
-        scheduler: str = "karras",
+        scheduler: str = SCHEDULER,
         seed: str | int = "",
         checkpoint: str = "",
         stable_fast: bool = False,
@@ -153,7 +153,7 @@ def told(error: LightDiffusionError) -> gr.Error:
 
 
 def answer(ticket: Ticket) -> dict[str, Any]:
-    return {"images": [str(Path(path)) for path in ticket.pictures], "seed": ticket.seed, "stable_fast": ticket.note}
+    return {"images": [str(path) for path in ticket.pictures], "seed": ticket.seed, "stable_fast": ticket.note}
 
 
 def add_endpoints(handlers: Handlers) -> None:

@@ -22,6 +22,9 @@ from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
+SCHEDULER = "karras"  # of a fresh form
+PREPROCESSORS = ("none", "canny")
+PREDICTIONS = ("epsilon", "v")
 AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
 
 # What a drop-down list without files offers; a remembered value that is not among these would be refused by it.
@@ -32,11 +35,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hires_scheduler": (AUTOMATIC, *SCHEDULER_LABELS),
     "level": STABLE_FAST_LEVELS[1:],
     "emphasis": tuple(EMPHASIS_MODES),
-    "prediction": (AUTOMATIC, "epsilon", "v"),
+    "prediction": (AUTOMATIC, *PREDICTIONS),
     "resize": tuple(IMAGE_MODES),
     "mask_content": MASK_CONTENTS,
     **{f"control_{slot}_mode": CONTROL_MODES for slot in range(1, CONTROL_SLOTS + 1)},
-    **{f"control_{slot}_preprocessor": ("none", "canny") for slot in range(1, CONTROL_SLOTS + 1)},
+    **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
 # Fields that hold pictures; they are not remembered between starts.
@@ -58,7 +61,7 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         "height": size,
         **image_defaults(),
         **{name: default_of(name) for name in ("steps", "cfg", "sampler", "number", "batch", "clip_skip", "emphasis")},
-        "scheduler": "karras",
+        "scheduler": SCHEDULER,
         "seed": "",
         "vae": AUTOMATIC,
         "prediction": AUTOMATIC,

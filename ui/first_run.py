@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import Any
 
 import gradio as gr
 
@@ -111,7 +110,12 @@ class FirstRun:
         chosen = {**self.handlers.refresh()["checkpoint"], "value": name}
         words = f"{name} is here and its SHA-256 is right; it is chosen in the form now."
         size = self.handlers.native_size(name)
-        return {"starter_state": render.note_box(words), "checkpoint": chosen, "first_hint": hidden(), **size}
+        return {
+            "starter_state": render.note_box(words),
+            "checkpoint": chosen,
+            "first_hint": gr.HTML(visible=False),
+            **size,
+        }
 
     def _describe(self, offer: Offer) -> str:
         model = self.starter.model
@@ -134,7 +138,3 @@ def progress(download: Download) -> str:
         return render.bar(1.0, "Checking the SHA-256…")
     words = f"{megabytes(download.received)} of {megabytes(size)}"
     return render.bar(download.received / size, words)
-
-
-def hidden() -> Any:
-    return gr.HTML(visible=False)

@@ -13,7 +13,7 @@ from modules.generation.catalog import checkpoint_facts, size_presets
 from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, PREDICTIONS, PREPROCESSORS, TEXT_MODE
 
 Components = dict[str, Any]
 NONE = ("None", AUTOMATIC)
@@ -251,7 +251,7 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
         )
         with gr.Column(min_width=180):
             net = file_choice(names, values[f"control_{slot}"], f"ControlNet {slot} model")
-            parts["preprocessor"] = choice(("none", "canny"), field("preprocessor"), f"Preprocessor {slot}")
+            parts["preprocessor"] = choice(PREPROCESSORS, field("preprocessor"), f"Preprocessor {slot}")
             parts["mode"] = choice(CONTROL_MODES, field("mode"), f"Mode {slot}")
     with gr.Row():
         parts["strength"] = gr.Slider(0, 2, field("strength"), step=0.05, label=f"Strength {slot}", min_width=110)
@@ -266,7 +266,7 @@ def build_more(values: Mapping[str, Any]) -> Components:
         parts["clip_skip"] = gr.Number(values["clip_skip"], label="Clip skip", precision=0, min_width=90)
         parts["emphasis"] = choice(EMPHASIS_MODES, values["emphasis"], "Emphasis")
         parts["prediction"] = gr.Dropdown(
-            [("Detect", AUTOMATIC), "epsilon", "v"], value=values["prediction"], label="Prediction", min_width=110
+            [("Detect", AUTOMATIC), *PREDICTIONS], value=values["prediction"], label="Prediction", min_width=110
         )
     return parts
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from modules.core.download import CHUNK
 from modules.generation.starter import STARTER
 from tests.hub import Remote, serving
 from tests.tiny import save_checkpoint
@@ -86,6 +87,10 @@ def test_stopped_reloaded_and_gone_on(help_page: Any, demo_only: Served, remote:
     page.locator("#ld-starter-stop").click()
     page.locator("#ld-starter-state .ld-note", has_text="goes on from there").wait_for()
     assert NAME not in files(demo_only)
+    (part,) = (
+        path for path in demo_only.handlers.folders.folders("checkpoints")[0].iterdir() if path.suffix == ".part"
+    )
+    assert 0 < part.stat().st_size < CHUNK, "stopped by what has arrived, not at the end of a large piece"
     assert demo_only.handlers.folders.list("checkpoints") == [DEMO]
     remote.pause = 0.0
     page.locator("#ld-starter-accept").click()
