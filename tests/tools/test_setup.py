@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -120,7 +121,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 def test_an_interrupted_install_leaves_no_stamp_and_no_pip(checkout: Path, number: signal.Signals) -> None:
     (checkout / "seconds").write_text("30")
     command = [sys.executable, str(checkout / "tools/setup_env.py"), "requirements.txt"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A suite that was started in the background hands down an ignored SIGINT.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     wait_for(lambda: installs(checkout))
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
