@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
+from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
@@ -112,12 +114,14 @@ class CompiledModule:
         form = _form(call, dims)
         program = self._program(form, call, dims)
         tensors = {name: channels_last(tensor) for name, tensor in flatten_inputs(call).items()}
+        device = next(iter(tensors.values())).device
         sizes = program.measure(tensors)
         key = (*form, *sorted(sizes.items()))
-        if key not in self._executions:
+        is_new = key not in self._executions
+        if is_new:
             self._executions[key] = Execution(program, sizes)
-            if next(iter(tensors.values())).is_cuda:
-                load_choices(next(iter(tensors.values())).device)
+            if device.type == "cuda":
+                load_choices(device)
         execution = self._executions[key]
         if key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
@@ -129,6 +133,8 @@ class CompiledModule:
             known = execution.evaluate_time(dict(zip(times, values, strict=False)))
             return execution.run(values[len(times) :], known)
 
+        if is_new:
+            compile_ahead(partial(function, *inputs), device)
         self.report.counters.fused_steps += 1
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
 

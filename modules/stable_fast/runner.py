@@ -6,7 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,6 +17,7 @@ from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
+from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
@@ -163,14 +164,21 @@ class StableFastRunner:
         moving = [channels_last(tensor) for tensor in (call.x, *(call.control or ()))]
         self.report.counters.fused_steps += 1
         if self.report.level == "fused":
-            times = execution.times.values(execution.times.row(call.timestep))
-            with tuning(call.x.device, self.config.tuning_seconds) if is_new else nullcontext():
-                return execution.run(moving, times)
-        execution.hold_row(call.timestep)
+            run = partial(execution.run, moving, execution.times.values(execution.times.row(call.timestep)))
+        else:
+            execution.hold_row(call.timestep)
+            run = partial(execution.run_held, *moving)
         if is_new:
-            with tuning(call.x.device, self.config.tuning_seconds):
-                execution.run_held(*moving)
-        return self._captured(call, execution.run_held, moving)
+            self._make_ready(run, call.x.device)
+        return run() if self.report.level == "fused" else self._captured(call, execution.run_held, moving)
+
+    def _make_ready(self, run: Callable[[], object], device: torch.device) -> None:
+        """Has an implementation chosen for every op that `run` meets, and its kernels compiled."""
+        with tuning(device, self.config.tuning_seconds) as tuner:
+            if tuner is None:
+                compile_ahead(run, device)
+            else:
+                run()
 
     def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:

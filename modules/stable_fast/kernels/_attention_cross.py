@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._attention_kernel import LOG2_E, attention_tile, check_heads, split_head
 from modules.stable_fast.kernels._dispatch import Unsupported
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 MOST_KEYS = 128
@@ -83,7 +84,8 @@ def launch_cross(q: Tensor, k: Tensor, v: Tensor, tile: CrossTile) -> Tensor:
         raise Unsupported(f"{k.shape[1]} keys are more than the {MOST_KEYS} that stay on chip")
     s1, s2 = split_head(k.shape[1])
     y = q.new_empty((batch, length, heads * size))
-    _cross_kernel[(triton.cdiv(length, tile.queries * tile.repeats), batch * heads)](
+    launch(
+        _cross_kernel, (triton.cdiv(length, tile.queries * tile.repeats), batch * heads),
         q, k, v, y, length, k.shape[1], heads, size**-0.5 * LOG2_E, *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
         D=size, W=max(16, next_power_of_2(size)), S1=s1, S2=s2, BQ=tile.queries, REPEATS=tile.repeats,
         num_warps=tile.warps, num_stages=2,

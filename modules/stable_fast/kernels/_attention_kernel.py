@@ -12,6 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels._dispatch import MOST_GRID_ROWS, Unsupported, runs_kernels
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 
@@ -130,7 +131,8 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Te
         raise Unsupported(f"{k.shape[1]} keys are no multiple of {tile.keys}")
     values, keys = split_wide_head(size), split_head(size)
     y = q.new_empty((batch, length, heads * size))
-    _attention_kernel[(triton.cdiv(length, tile.queries), batch * heads)](
+    launch(
+        _attention_kernel, (triton.cdiv(length, tile.queries), batch * heads),
         q, k, v, y, length, k.shape[1], heads, size**-0.5 * LOG2_E,
         *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
         D=size, K1=keys[0], K2=keys[1], V1=values[0], V2=values[1], BQ=tile.queries, BK=tile.keys,

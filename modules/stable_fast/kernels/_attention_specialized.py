@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._attention_kernel import LOG2_E, check_heads, split_head, suits_tma
 from modules.stable_fast.kernels._dispatch import Unsupported, is_hopper
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import (
     GluonDescriptor,
     gl,
@@ -235,7 +236,8 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     k1, k2 = split_head(size)
     launch_registers, registers = tile.registers
     y = q.new_empty((batch, length, heads * size))
-    _specialized_kernel[(triton.cdiv(length, QUERIES * tile.groups), batch * heads)](
+    launch(
+        _specialized_kernel, (triton.cdiv(length, QUERIES * tile.groups), batch * heads),
         _descriptor(q, QUERIES, width), _descriptor(k, tile.keys, width), _descriptor(v, tile.keys, width),
         y, length, k.shape[1], heads, size**-0.5 * LOG2_E,
         D=size, BK=tile.keys, W=width, K1=k1, K2=k2, STAGES=tile.stages(width), EVEN_S=k.shape[1] % tile.keys == 0,

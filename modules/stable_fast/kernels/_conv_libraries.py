@@ -20,6 +20,7 @@ from modules.stable_fast.kernels._dispatch import (
     unsupported_on_error,
 )
 from modules.stable_fast.kernels._epilogue import launch_epilogue
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 
@@ -62,7 +63,8 @@ def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tupl
     batch, channels, height, width = x.shape
     rows = batch * size[0] * size[1]
     y = x.new_empty((rows, kernel * kernel * channels))
-    _patches_kernel[(triton.cdiv(rows, 2), kernel * kernel)](
+    launch(
+        _patches_kernel, (triton.cdiv(rows, 2), kernel * kernel),
         x, y, rows, height, width, channels, *size, stride, padding, KH=kernel, KW=kernel, ROWS=2,
         BLOCK_C=next_power_of_2(channels), num_warps=4,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel
 from modules.stable_fast.kernels._dispatch import empty_channels_last, multiprocessors, require_32_bit, runs_kernels
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._matmul import Tile
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
@@ -131,7 +132,8 @@ def launch_reduce_splits(sums: Tensor, y: Tensor, epilogue: Epilogue) -> None:
     """y = epilogue(sums.sum(0)), for fp32 partial sums [splits, N * OH * OW, Cout]."""
     splits, rows, channels = sums.shape
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    _reduce_splits_kernel[(triton.cdiv(rows, 16), triton.cdiv(channels, 128))](
+    launch(
+        _reduce_splits_kernel, (triton.cdiv(rows, 16), triton.cdiv(channels, 128)),
         sums, *pointers, y, rows, channels, y.shape[2] * y.shape[3], vector_stride, splits, BM=16, BN=128, **flags,
         num_warps=4,
     )  # fmt: skip
@@ -172,7 +174,8 @@ def launch_conv(
     splits = triton.cdiv(steps, per_split)
     sums = y if splits == 1 else torch.empty((splits, m, out_channels), dtype=torch.float32, device=x.device)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    _conv_kernel[(*grid, splits)](
+    launch(
+        _conv_kernel, (*grid, splits),
         x, weight, *pointers, sums, m, height, width, channels, out_channels, oh, ow, stride, padding, vector_stride,
         per_split, KH=kh, KW=kw, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0,
         SPLIT=splits > 1, SUBPIXEL=False, **flags, num_warps=tile.warps, num_stages=tile.stages,
@@ -191,7 +194,8 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
     check_operands(x, weight, y, epilogue)
     m = batch * height * width
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    _conv_kernel[(triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4)](
+    launch(
+        _conv_kernel, (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4),
         x, weight, *pointers, y, m, height, width, channels, out_channels, height, width, 1, 1, vector_stride, 0,
         KH=2, KW=2, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0, SPLIT=False, SUBPIXEL=True,
         **flags, num_warps=tile.warps, num_stages=tile.stages,

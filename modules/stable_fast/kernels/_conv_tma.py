@@ -28,6 +28,7 @@ from modules.stable_fast.kernels._dispatch import (
     multiprocessors,
     runs_tma_kernels,
 )
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import TensorDescriptor, jit, tl, triton
 
 # 64 channels of 16 bits are 128 bytes, the widest row that shared memory swizzles.
@@ -209,7 +210,8 @@ def launch_tma_conv(
         target = torch.empty((splits, batch * oh * ow, out_channels), dtype=torch.float32, device=x.device)
         inside = Epilogue()
     flags, pointers, vector_stride = epilogue_arguments(inside, y)
-    _tma_conv_kernel[(tiles, splits)](
+    launch(
+        _tma_conv_kernel, (tiles, splits),
         *_descriptors(x, weight, box, tile.channels), *pointers, target, batch, channels, out_channels, oh, ow,
         padding, vector_stride, per_split if splits > 1 else 0, KH=kh, KW=kw, TN=box.samples, TH=box.rows,
         TW=box.columns, BC=tile.channels, BK=DEPTH, SPLIT=splits > 1, SUBPIXEL=False, **flags,
@@ -230,7 +232,8 @@ def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, til
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, height, width)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    _tma_conv_kernel[(box.count(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4)](
+    launch(
+        _tma_conv_kernel, (box.count(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
         *_descriptors(x, weight, box, tile.channels), *pointers, y, batch, channels, out_channels, height, width,
         1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=DEPTH,
         SPLIT=False, SUBPIXEL=True, **flags, num_warps=tile.warps, num_stages=tile.stages,

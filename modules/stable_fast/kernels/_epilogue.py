@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel, gelu
 from modules.stable_fast.kernels._dispatch import require_32_bit, runs_kernels
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
 BLOCK = 2048
@@ -61,7 +62,8 @@ def launch_epilogue(
     assert vector is None or (vector.stride(1) == 1 and vector.shape[0] in (1, y.shape[0]))
     if bias is None and vector is None and residual is None and activation == "none":
         return y
-    _epilogue_kernel[(triton.cdiv(y.numel(), BLOCK),)](
+    launch(
+        _epilogue_kernel, (triton.cdiv(y.numel(), BLOCK),),
         y, y if bias is None else bias, y if vector is None else vector, y if residual is None else residual,
         y.numel(), channels, y.numel() // y.shape[0],
         0 if vector is None or vector.shape[0] == 1 else vector.stride(0),
@@ -88,5 +90,5 @@ def launch_geglu(h: Tensor) -> Tensor:
     assert runs_kernels(h) and h.is_contiguous()
     require_32_bit(h)
     y = h.new_empty((*h.shape[:-1], inner))
-    _geglu_kernel[(triton.cdiv(y.numel(), BLOCK),)](h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
+    launch(_geglu_kernel, (triton.cdiv(y.numel(), BLOCK),), h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
     return y

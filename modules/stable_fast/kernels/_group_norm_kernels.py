@@ -20,6 +20,7 @@ from modules.stable_fast.kernels._dispatch import (
     overlaps_launches,
     runs_kernels,
 )
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import cuda, jit, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
@@ -208,7 +209,8 @@ def launch_one_kernel(
     elements = padded_group(hw, per_group)
     assert elements <= ONE_TILE_ELEMENTS, f"a group of {hw} x {per_group} does not fit in one program"
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
-    _group_norm_kernel[(num_groups, batch)](
+    launch(
+        _group_norm_kernel, (num_groups, batch),
         a, a if b is None else b, weight, bias, y, hw, channels, channels_a, eps,
         CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu,
         num_warps=min(16, max(1, elements // 512)),
@@ -236,7 +238,8 @@ def launch_two_kernels(
     rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
     mean, m2 = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
-    _chunk_moments_kernel[(chunks, columns, batch)](
+    launch(
+        _chunk_moments_kernel, (chunks, columns, batch),
         a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, chunks,
         GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
     )  # fmt: skip
@@ -246,7 +249,8 @@ def launch_two_kernels(
     rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
     slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
-    _apply_kernel[(triton.cdiv(hw, rows), columns, batch)](
+    launch(
+        _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
         a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
         BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(MERGE_TILE // slots, next_power_of_2(chunks)), SILU=silu,
         num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels._activations import ACTIVATIONS, activate_in_kernel, gelu
 from modules.stable_fast.kernels._dispatch import Unsupported, multiprocessors, runs_kernels, runs_tma_kernels
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._matmul import GROUP_M, tile_origin
 from modules.stable_fast.kernels._triton import TensorDescriptor, jit, tl, triton
 
@@ -227,7 +228,8 @@ def _launch(
     x_tiles = _row_tiles(x, tile.m, tile.k)
     extra = tile.extra or tile.n  # a stand-in where there is none
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
-    _tma_kernel[(min(tiles, tile.programs * multiprocessors(x)),)](
+    launch(
+        _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),
         x_tiles, x_tiles if x2 is None else _row_tiles(x2, tile.m, tile.k), weight_tiles(tile.n), weight_tiles(extra),
         y if bias is None else bias, y if residual is None else residual,
         _row_tiles(y, tile.m, tile.n), _row_tiles(y, tile.m, extra), m, n, k, total - k,

@@ -10,6 +10,7 @@ from typing import Any
 try:
     import triton
     import triton.language as tl
+    from triton import AsyncCompileMode
     from triton.errors import TritonError
     from triton.language.extra import cuda, libdevice
     from triton.tools.tensor_descriptor import TensorDescriptor
@@ -27,6 +28,9 @@ except ImportError:  # Windows without triton-windows, macOS, CPU-only installs:
 
     class TensorDescriptor:  # type: ignore[no-redef]
         """Never made without Triton."""
+
+    class AsyncCompileMode:  # type: ignore[no-redef]
+        """Never entered without Triton."""
 
     TRITON_VERSION = None
 
@@ -72,6 +76,7 @@ __all__ = [
     "HAS_TRITON",
     "INTERPRETED",
     "TRITON_VERSION",
+    "AsyncCompileMode",
     "GluonDescriptor",
     "TensorDescriptor",
     "TritonError",

@@ -17,6 +17,7 @@ from modules.stable_fast.kernels._dispatch import (
     runs_kernels,
     uses_kernels,
 )
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
 
 # One program holds whole rows in registers.
@@ -74,7 +75,8 @@ def launch_layer_norm(
     per_program = next_power_of_2(per_program)
     total = x if residual is None else torch.empty_like(x)
     y = torch.empty_like(x)
-    _layer_norm_kernel[(triton.cdiv(rows, per_program),)](
+    launch(
+        _layer_norm_kernel, (triton.cdiv(rows, per_program),),
         x, x if residual is None else residual, weight, bias, total, y, rows, channels, eps,
         ROWS=per_program, BLOCK_C=block, ADD=residual is not None, num_warps=4 if per_program * block <= 4096 else 8,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from modules.stable_fast.kernels._dispatch import (
     runs_kernels,
     uses_kernels,
 )
+from modules.stable_fast.kernels._launch import launch
 from modules.stable_fast.kernels._triton import jit, tl, triton
 
 SLICE = 128  # output channels
@@ -74,8 +75,17 @@ def launch_unfold_parities(windows: Tensor, bias: Tensor | None) -> Tensor:
     batch, channels, height, width = windows.shape[0], windows.shape[1] // 4, *(s - 1 for s in windows.shape[2:])
     assert runs_kernels(windows) and windows.is_contiguous(memory_format=torch.channels_last)
     y = empty_channels_last((batch, channels, 2 * height, 2 * width), windows)
-    _unfold_parities_kernel[(batch * 2 * height, triton.cdiv(2 * width * channels, 2048))](
-        windows, y if bias is None else bias, y, height, width, channels, HAS_BIAS=bias is not None, BLOCK=2048
+    launch(
+        _unfold_parities_kernel,
+        (batch * 2 * height, triton.cdiv(2 * width * channels, 2048)),
+        windows,
+        y if bias is None else bias,
+        y,
+        height,
+        width,
+        channels,
+        HAS_BIAS=bias is not None,
+        BLOCK=2048,
     )
     return y
 
