@@ -35,8 +35,14 @@ from modules.models.vae import AutoencoderKL
 
 MakePicture = Callable[[int], np.ndarray]
 LEVELS = ("off", "graph", "fused", "full")
-COMPILED = {"diffusers-compile": "default", "diffusers-reduce-overhead": "reduce-overhead"}
-SUBJECTS = (*LEVELS, "diffusers", *COMPILED, "diffusers-max-autotune")
+MODES = {
+    "diffusers": None,
+    "diffusers-regional": "regional",
+    "diffusers-compile": "default",
+    "diffusers-reduce-overhead": "reduce-overhead",
+    "diffusers-max-autotune": "max-autotune",
+}
+SUBJECTS = (*LEVELS, *MODES)
 
 
 def checkpoint(folder: Path, *, tiny: bool) -> Path:
@@ -107,11 +113,17 @@ def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
 
 
 def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
-    """`mode` is torch.compile's, for UNet and VAE decoder; prompts go through our tokenizer, which costs the same."""
+    """`mode` is torch.compile's, for UNet and VAE decoder, or "regional" for the UNet's repeated blocks alone.
+
+    Prompts go through our tokenizer, which costs the same.
+    """
     from modules.text.tokenizer import BOS, EOS, Tokenizer
 
     pipe, tokenizer = diffusers_pipeline(arguments), Tokenizer()
-    if mode is not None:
+    if mode == "regional":
+        pipe.unet.fuse_qkv_projections()
+        pipe.unet.compile_repeated_blocks(fullgraph=True)
+    elif mode is not None:
         pipe.unet = compiled(pipe.unet.to(memory_format=torch.channels_last), mode)
         pipe.vae.decode = compiled(pipe.vae.decode, mode)
 
@@ -135,8 +147,7 @@ def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
 def maker(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> MakePicture:
     if name in LEVELS:
         return ours(folders, name, arguments)
-    modes = {**COMPILED, "diffusers-max-autotune": "max-autotune", "diffusers": None}
-    return diffusers(modes[name], arguments)
+    return diffusers(MODES[name], arguments)
 
 
 def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> tuple[MakePicture | None, dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,10 @@ class Subject:
 
 
 def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
-    """First call (compilation included), memory, and how far it is from the reference if there is one."""
+    """First call (compilation included), memory, and how far it is from the reference if there is one.
+
+    Ctrl-C (or `timeout --signal=INT`) leaves out a subject that takes too long, and the others are still measured.
+    """
     if x.is_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -42,8 +46,8 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
         for _ in range(3):
             out = step(x)
         synchronise()
-    except Exception as error:  # noqa: BLE001 - a baseline that fails is a result, not the end of the others
-        subject.row["error"] = f"{type(error).__name__}: {error}"[:500]
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the other subjects
+        subject.row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{subject.name}: {subject.row['error']}", flush=True)
         return
     subject.step = step
@@ -89,6 +93,7 @@ def measure_all(
     unjudged: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
     """A row for each subject; those named in `unjudged` have other weights, so the reference says nothing of them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
     deadline = time.monotonic() + budget
     for subject in subjects:
         if time.monotonic() > deadline:

@@ -53,6 +53,9 @@ class TimeTable:
             used[value.dtype] = used.get(value.dtype, 0) + padded.shape[1]
         return {dtype: torch.cat(parts, dim=1) for dtype, parts in pieces.items()}
 
+    def __contains__(self, timestep: float) -> bool:
+        return timestep in self._rows
+
     def clear(self) -> None:
         self._rows.clear()
 

@@ -158,9 +158,7 @@ class CompiledModule:
             return function(*inputs)
         if self._graphs is None:
             self._graphs = GraphTable((self._capture_on or cuda_capture)(inputs[0].device))
-        # Buffers that outlive this call must not be inference tensors: those cannot be written to outside that mode.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            result = self._graphs.run(key, function, inputs)
+        result = self._graphs.run(key, function, inputs)
         counters = self.report.counters
         counters.captures, counters.replays = self._graphs.captures, counters.replays + 1
         self.report.graph_mib = self._graphs.bytes / 2**20

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
-from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
+from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.kernels._launch import compile_ahead
-from modules.stable_fast.passes import PASSES
+from modules.stable_fast.passes import LEAN_PASSES, PASSES, FusionPass
 from modules.stable_fast.program import Program
-from modules.stable_fast.report import Report
+from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.tuning import tuning
 from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
@@ -76,7 +75,7 @@ class StableFastRunner:
         self._programs: dict[Key, Program] = {}
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: dict[Key, int] = {}
-        self._warm: set[Key] = set()
+        self._warm: dict[Key, ShapeReport] = {}
 
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next step starts over."""
@@ -131,23 +130,24 @@ class StableFastRunner:
             raise RuntimeError("prepare() comes before step()")
         if inputs.concat is not None:
             x = torch.cat([x, inputs.concat.to(x).expand(x.shape[0], -1, -1, -1)], dim=1)
-        x = x.to(inputs.context.dtype)
         control = None
         if inputs.control is not None:
-            rows = torch.cat([x] * (inputs.context.shape[0] // x.shape[0]))
+            rows = torch.cat([x.to(inputs.context.dtype)] * (inputs.context.shape[0] // x.shape[0]))
             control = inputs.control(rows, timestep, inputs.context)
         return UNetCall(x, timestep, inputs.context, control)
 
     def _timed(self, call: UNetCall, step: Callable[[UNetCall], Tensor]) -> Tensor:
         """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
-        if call.key in self._warm:
-            with self.report.shape(str(call)).steps.span(call.x.device):
+        warm = self._warm.get(call.key)
+        if warm is not None:
+            if warm is not self.report.latest:
+                self.report.shape(str(call))
+            with warm.steps.span(call.x.device):
                 return step(call)
         started = time.perf_counter()
         result = step(call)
         _finish(call.x.device)
-        self._warm.add(call.key)
-        shape = self.report.shape(str(call))
+        self._warm[call.key] = shape = self.report.shape(str(call))
         shape.warm_up_seconds += time.perf_counter() - started
         if call.x.is_cuda and self.config.timed_against_eager:
             shape.eager_ms = self._time_eager(call)
@@ -160,25 +160,31 @@ class StableFastRunner:
         execution = self._specialise(call) if is_new else self._executions[key]
         self._executions[key] = execution
         self._executions.move_to_end(key)
+        if is_new:
+            self._make_ready(execution, call)
         self._make_current(key, execution, call)
-        moving = [channels_last(tensor) for tensor in (call.x, *(call.control or ()))]
         self.report.counters.fused_steps += 1
         if self.report.level == "fused":
-            run = partial(execution.run, moving, execution.times.values(execution.times.row(call.timestep)))
-        else:
-            execution.hold_row(call.timestep)
-            run = partial(execution.run_held, *moving)
-        if is_new:
-            self._make_ready(run, call.x.device)
-        return run() if self.report.level == "fused" else self._captured(call, execution.run_held, moving)
+            return execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
+        execution.hold_row(call.timestep)
+        is_captured = self._graphs is not None and key in self._graphs
+        return self._captured(call, execution.run_held, call.moving_as_given if is_captured else call.moving)
 
-    def _make_ready(self, run: Callable[[], object], device: torch.device) -> None:
-        """Has an implementation chosen for every op that `run` meets, and its kernels compiled."""
-        with tuning(device, self.config.tuning_seconds) as tuner:
-            if tuner is None:
-                compile_ahead(run, device)
-            else:
+    def _make_ready(self, execution: Execution, call: UNetCall) -> None:
+        """Has an implementation chosen for every op of the program, and its kernels compiled."""
+
+        def run() -> None:
+            self._evaluate(execution, call)
+            execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
+
+        with tuning(call.x.device, self.config.tuning_seconds) as tuner:
+            if tuner is not None:
                 run()
+                return
+            try:
+                compile_ahead(run, call.x.device)
+            finally:
+                execution.times.clear()  # what was computed without kernels
 
     def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:
@@ -187,9 +193,7 @@ class StableFastRunner:
                 max_graphs=self.config.max_shapes,
                 max_bytes=self.config.graph_memory_mib << 20,
             )
-        # Buffers that outlive this call must not be inference tensors: those cannot be written to outside that mode.
-        with torch.inference_mode(mode=False), torch.no_grad():
-            result = self._graphs.run(call.key, function, inputs)
+        result = self._graphs.run(call.key, function, inputs)
         self.report.counters.captures = self._graphs.captures
         if call.key in self._graphs.reasons:
             self._note_uncaptured(
@@ -210,30 +214,38 @@ class StableFastRunner:
         """Evaluates prompt and time stage if the conditioning, the schedule or weights changed since last time."""
         if self._current.get(key) != self._stamp:
             execution.times.trim(MAX_KEPT_TIMESTEPS)
-            execution.times.extend(self._timesteps, call.x.device)
-            execution.set_prompt({"context": call.context})
+            self._evaluate(execution, call)
             self._current[key] = self._stamp
-        execution.times.extend([call.timestep], call.x.device)
+        elif call.timestep not in execution.times:
+            execution.times.extend([call.timestep], call.x.device)
+
+    def _evaluate(self, execution: Execution, call: UNetCall) -> None:
+        execution.times.extend([*self._timesteps, call.timestep], call.x.device)
+        execution.set_prompt({"context": call.context})
 
     def _specialise(self, call: UNetCall) -> Execution:
         """The program for this form of call, traced if there is none yet, at these sizes."""
         while len(self._executions) >= self.config.max_shapes:
             oldest, _ = self._executions.popitem(last=False)
             self._current.pop(oldest, None)
-            self._warm.discard(oldest)
+            self._warm.pop(oldest, None)
             if self._graphs is not None:
                 self._graphs.drop(oldest)
         inputs = call.network_inputs()
         if call.form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
                 program, compiled = compile_program(
-                    self._store, inputs, bindings=BINDINGS, dims=call.dims(), passes=PASSES
+                    self._store, inputs, bindings=BINDINGS, dims=call.dims(), passes=self._passes(call.x.device)
                 )
             self._programs[call.form] = program
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
         program = self._programs[call.form]
         return Execution(program, program.measure(flatten_inputs(inputs)), call.halves)
+
+    def _passes(self, device: torch.device) -> Sequence[FusionPass]:
+        """On a GPU level "fused" is there for those who are short of memory; elsewhere it is the fastest there is."""
+        return LEAN_PASSES if self.config.level == "fused" and device.type == "cuda" else PASSES
 
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
         """Level "graph": the network's own kernels, replayed; the same bits as eager."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from modules.stable_fast.execution import channels_last
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
 COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own
@@ -16,7 +19,10 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class UNetCall:
-    """x [N, C, h, w], one timestep, context [R * N, S, D], residuals of ControlNets [R * N, ...]."""
+    """x [N, C, h, w] of any type, one timestep, context [R * N, S, D], residuals of ControlNets [R * N, ...].
+
+    The network computes in the context's type.
+    """
 
     x: Tensor
     timestep: float
@@ -29,16 +35,20 @@ class UNetCall:
         return self.context.shape[0] // self.x.shape[0]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.context.dtype
+
+    @cached_property
     def key(self) -> Key:
         """What a captured graph depends on, besides values."""
         x = self.x
-        return (tuple(x.shape), tuple(self.context.shape), x.dtype, x.device, self.control is not None)
+        return (x.shape, self.context.shape, self.dtype, x.device, self.control is not None)
 
     @property
     def form(self) -> Key:
         """What a program depends on: the sizes it can adapt to are left out."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
-        return (self.x.shape[1], self.context.shape[2], self.x.dtype, self.x.device, self.control is not None, exact)
+        return (self.x.shape[1], self.context.shape[2], self.dtype, self.x.device, self.control is not None, exact)
 
     def _adapts(self) -> bool:
         return all(size % COARSEST == 0 for size in self.x.shape[2:])
@@ -59,12 +69,22 @@ class UNetCall:
 
     def network_inputs(self) -> dict[str, Any]:
         """The call as the network itself takes it, x repeated for both halves of guidance."""
-        x = torch.cat([self.x] * self.halves)
+        x = torch.cat([self.x.to(self.dtype)] * self.halves)
         times = torch.full((x.shape[0],), self.timestep, dtype=torch.float32, device=x.device)
         inputs: dict[str, Any] = {"x": x, "timesteps": times, "context": self.context}
         return inputs if self.control is None else {**inputs, "control": self.control}
 
+    @cached_property
+    def moving(self) -> tuple[Tensor, ...]:
+        """What changes from step to step, as the fused program takes it."""
+        return tuple(channels_last(tensor.to(self.dtype)) for tensor in self.moving_as_given)
+
+    @property
+    def moving_as_given(self) -> tuple[Tensor, ...]:
+        """The same for a captured graph, which copies and thereby converts them."""
+        return (self.x, *(self.control or ()))
+
     def __str__(self) -> str:
         with_control = ", ControlNet" if self.control is not None else ""
-        kind = str(self.x.dtype).removeprefix("torch.")
+        kind = str(self.dtype).removeprefix("torch.")
         return f"{'x'.join(map(str, self.x.shape))} {kind}, {self.context.shape[0]} rows{with_control}"

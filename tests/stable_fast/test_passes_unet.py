@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modules.stable_fast import compile_module
-from modules.stable_fast.passes import PASSES
+from modules.stable_fast.passes import LEAN_PASSES, PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME
@@ -42,6 +42,16 @@ def test_match_counts_are_exactly_those_of_the_architecture(compiled: Compiled) 
     assert matches["conv_epilogue"] == {"convolution": 49, "vector": 22, "residual": 22}
     # 3 residual additions in each of 16 transformer blocks, and 16 around them.
     assert matches["linear_epilogue"]["residual"] == 64
+
+
+def test_lean_passes_leave_out_only_what_adds_weights(compiled: Compiled) -> None:
+    network, _, full = compiled
+    call = unet_call(tiny.SD2_UNET if network.config is tiny.SD2_UNET else tiny.SD1_UNET)
+    program, report = compiled_unet(network, call, LEAN_PASSES)
+    expected = {name: matches for name, matches in full.matches.items() if name != "subpixel_upsample"}
+    expected["conv_epilogue"] = expected["conv_epilogue"] | {"convolution": 49 + 3}
+    assert report.matches == expected
+    assert operations(program.stages[STEP].graph)["upsample_nearest2d.vec"] == 3
 
 
 def test_nothing_is_left_unfused(compiled: Compiled) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -81,11 +82,13 @@ def test_the_shape_that_ran_last_is_the_latest() -> None:
     assert report.shape("a") is first and report.latest is first
 
 
-def test_timer_measures_the_median() -> None:
-    timer = StepTimer(kept=3)
+def test_timer_has_the_median_of_the_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Mock(return_value=0.0)
+    monkeypatch.setattr("modules.stable_fast.report.time.perf_counter", clock)
+    timer = StepTimer(most=3)
     assert timer.median_ms() is None
-    for _ in range(5):
+    for seconds in (0.03, 0.02, 0.01, 5.0, 5.0):
         with timer.span(torch.device("cpu")):
-            pass
-    median = timer.median_ms()
-    assert median is not None and 0 <= median < 1000
+            clock.return_value += seconds
+    assert timer.median_ms() == pytest.approx(20)
+    assert clock.call_count == 6

@@ -113,6 +113,18 @@ def test_releasing_gives_memory_back() -> None:
     assert max(allocated[1:]) <= allocated[0] + (1 << 20)
 
 
+def test_level_fused_prepares_fewer_weights() -> None:
+    network, owned = network_on_gpu(), {}
+    for level in ("fused", "full"):
+        runner = StableFastRunner(network, StableFastConfig(level=level))
+        pictures(runner, inputs_for(CONFIG), latent())
+        owned[level] = runner.report.weights_mib
+    upsampled = [part for part in network.modules() if type(part).__name__ == "Upsample"]
+    assert len(upsampled) == 3
+    summed = sum(16 * part.conv.in_channels * part.conv.out_channels * 2 for part in upsampled) / 2**20
+    assert owned["full"] - owned["fused"] == pytest.approx(summed, rel=0.01)
+
+
 def test_graphs_that_need_too_much_memory_are_not_kept() -> None:
     network = network_on_gpu()
     runner = StableFastRunner(network, StableFastConfig(graph_memory_mib=0))

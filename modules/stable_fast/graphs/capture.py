@@ -46,9 +46,10 @@ class GraphPool:
 class CapturedGraph:
     """`function(*inputs)` recorded once; a call replays it on the current stream.
 
-    Only the inputs may change between calls, in value but not in shape or type; anything else the function reads
-    (weights, prompt values) must stay at its address and be changed in place. `watched` names such tensors: with
-    `check_addresses`, a call asserts that they have not moved. Outputs are copies, so no later replay overwrites them.
+    Only the inputs may change between calls, not in shape; their type and layout become those of the recorded ones.
+    Anything else the function reads (weights, prompt values) must stay at its address and be changed in place.
+    `watched` names such tensors: with `check_addresses`, a call asserts that they have not moved. Outputs are copies,
+    so no later replay overwrites them.
     """
 
     def __init__(
@@ -69,10 +70,11 @@ class CapturedGraph:
         self._warm_up(function)
         handle = pool.join()
         try:
-            self._outputs = self._capture(function, handle)
+            outputs = self._capture(function, handle)
         except BaseException:
             pool.leave()
             raise
+        self._outputs, self._form = pytree.tree_flatten(outputs)
         self.bytes = max(0, torch.cuda.memory_reserved(pool.device) - reserved)
 
     def _warm_up(self, function: Callable[..., Any]) -> None:
@@ -97,17 +99,19 @@ class CapturedGraph:
         except RuntimeError as error:  # what CUDA and PyTorch raise for an operation that a capture forbids
             raise CaptureError(str(error).splitlines()[0]) from error
 
+    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
         for buffer, value in zip(self._inputs, inputs, strict=True):
-            assert buffer.shape == value.shape and buffer.dtype == value.dtype, "a captured graph serves one shape"
+            assert buffer.shape == value.shape, "a captured graph serves one shape"
             buffer.copy_(value)
         for tensor, address in zip(self._watched, self._addresses, strict=True):
             assert tensor.data_ptr() == address, "a tensor that the captured graph reads has moved"
         self._graph.replay()
-        return pytree.tree_map_only(Tensor, torch.clone, self._outputs)
+        copies = [output.clone() if isinstance(output, Tensor) else output for output in self._outputs]
+        return pytree.tree_unflatten(copies, self._form)
 
     def release(self) -> None:
         """Give the memory back; the graph cannot be called again."""
         self._graph.reset()
-        self._inputs, self._outputs, self._watched = [], None, ()
+        self._inputs, self._outputs, self._watched = [], [], ()
         self._pool.leave()

@@ -66,6 +66,9 @@ class GraphTable:
     def __len__(self) -> int:
         return len(self._graphs)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._graphs
+
     @property
     def bytes(self) -> int:
         return sum(graph.bytes for graph in self._graphs.values())
@@ -73,7 +76,9 @@ class GraphTable:
     def run(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
         """function(*inputs), by the graph kept under `key`, captured now if there is none yet."""
         if key not in self._graphs and key not in self.reasons:
-            self._add(key, function, inputs)
+            # Buffers outlive this call: inference tensors could not be written to outside that mode.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._add(key, function, inputs)
         graph = self._graphs.get(key)
         if graph is None:
             return function(*inputs)

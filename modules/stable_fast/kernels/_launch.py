@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 
-from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED, AsyncCompileMode
+from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED, AsyncCompileMode, TritonError
 
 _ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
 
@@ -23,6 +23,25 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
         kernel[grid](*args, **options)
 
 
+class _Workers(ThreadPoolExecutor):
+    """Compiles kernels, builds their launchers (a C compiler's work) and loads them, which Triton leaves for later."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(os.cpu_count(), initializer=torch.cuda.set_device, initargs=(device,))
+
+    def submit(self, compile_kernel: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]
+        return super().submit(_ready, compile_kernel)
+
+
+def _ready(compile_kernel: Callable[[], Any]) -> Any:
+    kernel = compile_kernel()
+    try:
+        kernel.run  # noqa: B018 - a property that does the rest
+    except TritonError:  # it needs more than this GPU has; its launch will report the same
+        pass
+    return kernel
+
+
 def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     """Compiles (or loads from disk) every Triton kernel that `run` would launch, on all cores instead of one by one.
 
@@ -33,7 +52,7 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
         return
     token = _ONLY_COMPILE.set(True)
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as workers, AsyncCompileMode(workers, ignore_errors=True):
+        with _Workers(device) as workers, AsyncCompileMode(workers, ignore_errors=True):
             run()
     finally:
         _ONLY_COMPILE.reset(token)

@@ -83,7 +83,12 @@ def launch_layer_norm(
     return total, y
 
 
-_KERNEL = {"triton": launch_layer_norm}
+def _norm_alone(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return launch_layer_norm(x, None, weight, bias, eps)[1]
+
+
+_NORM = {"triton": _norm_alone}
+_ADD_NORM = {"triton": launch_layer_norm}
 
 
 def _key(x: Tensor) -> Key:
@@ -97,12 +102,8 @@ def _fits(x: Tensor) -> bool:
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     if not _fits(x):
         return layer_norm_reference(x, weight, bias, eps)
-    args = (x.contiguous(), None, weight, bias, eps)
-
-    def reference() -> tuple[Tensor, Tensor]:
-        return x, layer_norm_reference(x, weight, bias, eps)
-
-    return run("layer_norm", _key(x), _KERNEL, "triton", args, reference)[1]
+    reference = partial(layer_norm_reference, x, weight, bias, eps)
+    return run("layer_norm", _key(x), _NORM, "triton", (x.contiguous(), weight, bias, eps), reference)
 
 
 def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, e
         return add_layer_norm_reference(x, residual, weight, bias, eps)
     args = (x.contiguous(), residual.contiguous(), weight, bias, eps)
     reference = partial(add_layer_norm_reference, x, residual, weight, bias, eps)
-    return run("add_layer_norm", _key(x), _KERNEL, "triton", args, reference)
+    return run("add_layer_norm", _key(x), _ADD_NORM, "triton", args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

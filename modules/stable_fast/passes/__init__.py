@@ -33,6 +33,8 @@ PASSES: tuple[FusionPass, ...] = (
     linear_epilogue.PASS,
     layer_norm.PASS,
 )
+# For those who choose to give up speed for memory.
+LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:

@@ -32,10 +32,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class FusionPass:
-    """Rules that belong together; they run until none of them matches."""
+    """Rules that belong together; they run until none of them matches.
+
+    `adds_weights`: it pays for speed with prepared weights beside the network's own.
+    """
 
     name: str
     rules: tuple[Rule, ...]
+    adds_weights: bool = False
 
 
 class Editor:

@@ -34,4 +34,6 @@ def fuse_upsample(editor: Editor, node: fx.Node) -> bool:
     return True
 
 
-PASS = FusionPass("subpixel_upsample", (Rule("upsample_conv2d", (aten.conv2d.default,), fuse_upsample),))
+PASS = FusionPass(
+    "subpixel_upsample", (Rule("upsample_conv2d", (aten.conv2d.default,), fuse_upsample),), adds_weights=True
+)
