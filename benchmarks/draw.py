@@ -1,4 +1,4 @@
-"""Draws docs/performance.md from benchmarks/results/*.json, so that no number there is typed by hand.
+"""Writes docs/performance.md and its plot from benchmarks/results/*.json, so that no number there is typed by hand.
 
 python -m benchmarks.draw
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.plot import plot
 
 PAGE = ROOT / "docs" / "performance.md"
+PLOT = ROOT / "docs" / "images" / "performance.svg"
 COLUMNS = {  # key of a row -> heading, and how it is written
     "ms": ("ms", "{:.2f}"),
     "fastest_ms": ("fastest", "{:.2f}"),
@@ -32,6 +33,9 @@ COLUMNS = {  # key of a row -> heading, and how it is written
     "load_s": ("load s", "{:.2f}"),
     "use_s": ("load and first use s", "{:.2f}"),
     "peak_over_file": ("peak / file size", "{:.2f}"),
+    "pictures": ("pictures", "{}"),
+    "score": ("judgements that hold", "{:.3f}"),
+    "psnr": ("PSNR to eager fp32, dB", "{:.1f}"),
     "error": ("failed", "{:.60}"),
 }
 WANTED = {
@@ -44,7 +48,8 @@ WANTED = {
     "generate-sd15-512": "SD1.5 picture, 512², 20 steps Euler",
     "lora-switch-sd15-512-rank32": "LoRA switch, SD1.5, rank 32 on all attention weights",
     "memory-sd15-512-b2": "Memory of each way alone, SD1.5 UNet, 512², CFG batch 2",
-    "compile-sd15-512-b2": "cold and warm first calls, new resolution, break-even",
+    "compile-sd15-512-b2": "First calls of the SD1.5 UNet with empty (cold) and filled (warm) caches, new resolution",
+    "quality-demo": "Quality: the demo model's pictures, judged (see benchmarks/bench_quality.py)",
 }
 MODES = ("diffusers", "diffusers-channels-last", "diffusers-regional", "diffusers-max-autotune")
 # Floors of ../shared/performance.md (fused kernels, with the exponentials' bound), for 790 TFLOP/s and 4.3 TB/s.
@@ -62,8 +67,12 @@ NOTE = (
 
 
 def read_results() -> list[dict[str, Any]]:
+    """The newest of each benchmark, for GPUs and for CPUs: an older one is of another program."""
     results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
-    return [result for result in results if "benchmark" in result and "rows" in result]
+    newest: dict[tuple[str, bool], dict[str, Any]] = {}
+    for result in sorted((r for r in results if "benchmark" in r and "rows" in r), key=lambda r: r["machine"]["date"]):
+        newest[result["benchmark"], result["machine"].get("gpu") is None] = result
+    return sorted(newest.values(), key=lambda result: result["benchmark"])
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -126,6 +135,9 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         "Written by `python -m benchmarks.draw` from `benchmarks/results/*.json`; random weights at the real shapes.",
         "Medians of interleaved rounds in one process; GPU time by CUDA events. Where *host ms* is about *ms*, the CPU",
         "is the limit and not the GPU: such rows, and ratios to them, depend on the CPU of that machine.",
+        "Only the newest result of each benchmark is shown; the folder has older ones.",
+        "",
+        f"![Milliseconds of each way, workload by workload]({PLOT.relative_to(PAGE.parent)})",
     ]
     for result in sorted(results, key=lambda result: result["machine"].get("gpu") is None):
         lines += ["", *(profiled(result) if result["benchmark"].startswith("profile") else measured(result))]
@@ -143,8 +155,10 @@ def page(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page(read_results()), encoding="utf-8")
-    print(f"written: {Path(PAGE).relative_to(ROOT)}")
+    results = read_results()
+    PAGE.write_text(page(results), encoding="utf-8")
+    plot([result for result in results if result["machine"].get("gpu")], WANTED, FLOORS_MS, PLOT)
+    print(f"written: {PAGE.relative_to(ROOT)}, {PLOT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ class OutOfMemoryError(LightDiffusionError):
     exit_code = 5
 
 
+class DeviceError(LightDiffusionError):
+    """The GPU faulted; nothing runs on it any more in this process."""
+
+    exit_code = 6
+
+
 class Cancelled(LightDiffusionError):
     """The user asked to stop; pictures already finished are kept."""
 

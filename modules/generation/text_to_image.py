@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from modules.core.device import release_memory
-from modules.core.errors import ModelFileError, OutOfMemoryError
+from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
@@ -45,7 +45,7 @@ def generate(
 
     Raises a LightDiffusionError whose text is meant for people; Cancelled once `cancel` is set.
     """
-    with memory_errors_for_people(session):
+    with device_errors_for_people(session):
         job = prepare_job(options, session)
         batches = job.batches()
         for number, indices in enumerate(batches, start=1):
@@ -123,13 +123,19 @@ def outside_path(job: Job) -> dict[str, str]:
 
 
 @contextmanager
-def memory_errors_for_people(session: Session) -> Generator[None, None, None]:
-    """Turns torch's out-of-memory errors into one sentence, after giving the memory back."""
+def device_errors_for_people(session: Session) -> Generator[None, None, None]:
+    """Turns a device's want of memory, which is given back first, or its fault into one sentence."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         release_memory(session.device)
         raise OutOfMemoryError(out_of_memory_text(session)) from error
+    except torch.AcceleratorError as error:
+        reason = str(error).splitlines()[0].removeprefix("CUDA error: ")
+        raise DeviceError(
+            f"The GPU stopped with a fault ({reason}). Start the program again; if it comes back, "
+            "leave Stable-Fast off (--stable-fast=off) and report it with the output of --doctor."
+        ) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # what the CPU allocator says
             raise

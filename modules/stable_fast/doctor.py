@@ -216,9 +216,11 @@ def _check_lines(diagnosis: Diagnosis) -> list[str]:
         state = "ok" if all(check.passed for check in checks) else "WRONG"
         said.append(f"  {op:22s} {state}, largest relative error {worst:.1e} ({names or 'plain PyTorch'})")
     for check in diagnosis.failed:
-        said.append(
-            f"  WRONG: {check.op} by {check.implementation} at {check.shape}: please report it; use level graph"
-        )
+        what = f"{check.op} by {check.implementation} at {check.shape}"
+        if check.fault:
+            said.append(f"  FAULT: {what}: {check.fault}; nothing more was tried: please report it; use level graph")
+        else:
+            said.append(f"  WRONG: {what}: please report it; use level graph")
     return said
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.core.errors import Cancelled, ModelFileError, OptionsError, OutOfMemoryError
+from modules.core.errors import Cancelled, DeviceError, ModelFileError, OptionsError, OutOfMemoryError
 from modules.core.paths import KINDS, ModelFolders
 from modules.core.progress import CancelToken
 from modules.generation.metadata import from_parameters
@@ -136,6 +136,18 @@ def test_out_of_memory_is_a_sentence(session: Session, monkeypatch: pytest.Monke
     monkeypatch.setattr(text_to_image, "run_pass", full)
     with pytest.raises(OutOfMemoryError, match="smaller size"):
         make(session)
+
+
+def test_a_fault_of_the_gpu_is_a_sentence(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modules.generation import text_to_image
+
+    def broken(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: misaligned address\nSearch for `cudaErrorMisalignedAddress' in ...")
+
+    monkeypatch.setattr(text_to_image, "run_pass", broken)
+    with pytest.raises(DeviceError, match=r"fault \(misaligned address\). Start the program again") as caught:
+        make(session)
+    assert caught.value.exit_code == 6 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,14 @@ def test_a_wrong_kernel_is_shown_and_fails(monkeypatch):
     assert "WRONG: linear_geglu by triton_64x64x64" in said[0]
 
 
+def test_a_kernel_that_breaks_the_gpu_is_named(monkeypatch):
+    fault = OpCheck("conv2d_epilogue", "2x64x16x16", "cudnn_graph_3", 0.0, 0.004, fault="misaligned address")
+    monkeypatch.setattr(doctor, "check_all", lambda device, dtype: [fault])
+    said = []
+    assert doctor.main(said.append) == 1
+    assert "FAULT: conv2d_epilogue by cudnn_graph_3 at 2x64x16x16: misaligned address" in said[0]
+
+
 @pytest.mark.parametrize("way", [["-m", "modules.stable_fast.doctor"], ["pipeline.py", "--doctor"]])
 def test_it_runs_here_as_a_program(project_root, way):
     command = [sys.executable, *way]

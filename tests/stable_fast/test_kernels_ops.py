@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.stable_fast.kernels import _dispatch, conv2d_epilogue, linear_epilogue, linear_geglu, self_test
+from modules.stable_fast.kernels import _dispatch, conv2d_epilogue, layer_norm, linear_epilogue, linear_geglu, self_test
 from modules.stable_fast.kernels._dispatch import (
     Choices,
     Unsupported,
@@ -51,6 +51,20 @@ def test_a_wrong_result_fails_the_self_test():
     case = CASES["linear_geglu"]
     wrong = self_test.Case(case.op, lambda *args: case.reference(*args) * 1.01, case.args)
     assert [c.passed for c in self_test.check(wrong)] == [False]
+
+
+def test_a_fault_ends_the_self_test_with_the_one_to_blame(monkeypatch):
+    def faults(*args):
+        raise torch.AcceleratorError("CUDA error: misaligned address")
+
+    later = refusing(torch.AcceleratorError("CUDA error: misaligned address"))
+    table = {"good": lambda x, weight, bias, eps: layer_norm.layer_norm_reference(x, weight, bias, eps)}
+    monkeypatch.setattr(layer_norm, "_NORM", table | {"bad": faults, "later": later})
+    monkeypatch.setattr(layer_norm, "_fits", lambda x: True)
+    checks = self_test.check_all(CPU, torch.float32)
+    found = [(c.implementation, c.fault, c.passed) for c in checks if c.op == "layer_norm"]
+    assert found == [("good", "", True), ("bad", "CUDA error: misaligned address", False)]
+    assert checks[-1].op == "layer_norm" and later.calls == 0
 
 
 def test_subpixel_upsampling_equals_upsample_then_convolve():
@@ -130,6 +144,30 @@ def test_a_choice_read_again_from_disk_is_not_asked_again():
 def test_what_is_no_refusal_is_passed_on(error):
     with pytest.raises(type(error)):
         run("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, Choices())
+
+
+@pytest.mark.parametrize("error", [Unsupported("no such shape"), RuntimeError("err 716 != CUDA_SUCCESS")], ids=repr)
+def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
+    """After a kernel's fault every library fails, in its own words."""
+
+    def broken():
+        raise torch.AcceleratorError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(torch.AcceleratorError, match="misaligned"):
+        run("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, Choices())
+    with pytest.raises(torch.AcceleratorError, match="misaligned"):
+        with unsupported_on_error("cuDNN"):
+            raise RuntimeError("err 716 != CUDA_SUCCESS")
+
+
+def test_a_vector_for_each_sample_is_kept_from_cudnn_graphs(monkeypatch):
+    monkeypatch.setattr(conv2d_epilogue, "_CUDNN_GRAPHS", {"cudnn_graph_1": None})
+    x, weight = torch.empty(2, 64, 64, 64), torch.empty(64, 64, 3, 3)
+    for rows, offered in ((1, True), (2, False)):
+        candidates, default = conv2d_epilogue.implementations_for(x, weight, 1, 1, torch.empty(rows, 64))
+        assert ("cudnn_graph_1" in candidates) == offered and default == "cudnn"
 
 
 def test_a_library_without_the_shape_is_unsupported():

@@ -38,6 +38,12 @@ MOST_ELEMENTS = 2**31 - 2**16
 MOST_GRID_ROWS = 65535  # programs along the second and third axis of a launch
 
 
+def raise_if_broken() -> None:
+    """Raises AcceleratorError after a kernel's fault, when no call works any more and libraries word that their way."""
+    if torch.cuda.is_initialized() and not _capturing():
+        torch.cuda.synchronize()
+
+
 @contextmanager
 def unsupported_on_error(library: str) -> Iterator[None]:
     """Which shapes a library serves varies with its version and the GPU; it says so by a RuntimeError."""
@@ -46,6 +52,7 @@ def unsupported_on_error(library: str) -> Iterator[None]:
     except NO_REFUSALS:
         raise
     except RuntimeError as error:
+        raise_if_broken()
         raise Unsupported(f"{library} refuses: {error}") from error
 
 
@@ -193,6 +200,7 @@ def run(
         except NO_REFUSALS:
             raise
         except REFUSALS as error:
+            raise_if_broken()
             choices.refuse(op, key, name, error)
     choices.used[op, key] = REFERENCE
     return reference()

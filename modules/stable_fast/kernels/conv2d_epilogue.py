@@ -63,8 +63,10 @@ _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
 }
+# Not for a vector of its own for each sample: cuDNN 9.19 builds such graphs, and one of them read misaligned addresses.
+_CUDNN_GRAPHS: dict[str, _Conv] = {}
 if HAS_CUDNN_FRONTEND:
-    _CUDNN |= {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
+    _CUDNN_GRAPHS = {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
 
 # What may serve a 1x1 convolution, and one with few output pixels, where gathered patches stay small; cuDNN and our
 # tiles serve any.
@@ -76,15 +78,18 @@ if has_cublaslt():
 MAX_PATCH_ROWS = 2048
 
 
-def implementations_for(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[dict[str, _Conv], str]:
+def implementations_for(
+    x: Tensor, weight: Tensor, stride: int, padding: int, vector: Tensor | None = None
+) -> tuple[dict[str, _Conv], str]:
     """The candidates and the default for a convolution."""
     kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
     tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
     if kernel == (1, 1) and stride == 1 and padding == 0:
         return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
+    general = _CUDNN | tiles if vector is not None and vector.shape[0] > 1 else _CUDNN | _CUDNN_GRAPHS | tiles
     if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
-        return PATCHES | _CUDNN | tiles, "cudnn"
-    return _CUDNN | tiles, "cudnn"
+        return PATCHES | general, "cudnn"
+    return general, "cudnn"
 
 
 def _conv2d_epilogue(
@@ -106,7 +111,7 @@ def _conv2d_epilogue(
     height, width = weight.shape[2:]
     kernel = height if height == width else f"{height}x{width}"
     key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
-    candidates, default = implementations_for(x, weight, stride, padding)
+    candidates, default = implementations_for(x, weight, stride, padding, vector)
     args = (x, weight, epilogue, stride, padding)
     reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
     return run("conv2d_epilogue", key, candidates, default, args, reference)

@@ -37,7 +37,10 @@ class Case:
 
 @dataclass(frozen=True)
 class OpCheck:
-    """How far one implementation was from the float64 reference; `refused` says why it does not serve the shape."""
+    """How far one implementation was from the float64 reference; `refused` says why it does not serve the shape.
+
+    `fault` is what the GPU said when it broke down over it.
+    """
 
     op: str
     shape: str
@@ -45,10 +48,11 @@ class OpCheck:
     error: float
     tolerance: float
     refused: str = ""
+    fault: str = ""
 
     @property
     def passed(self) -> bool:
-        return bool(self.refused) or self.error <= self.tolerance
+        return not self.fault and (bool(self.refused) or self.error <= self.tolerance)
 
 
 class _Maker:
@@ -154,18 +158,25 @@ def _shape(case: Case) -> str:
 
 
 def check(case: Case) -> list[OpCheck]:
-    """Every implementation the op offers for this call; on a CPU, the op itself."""
+    """Every implementation the op offers for this call, up to one that the GPU breaks down over; on a CPU, the op."""
     x = case.args[0]
     expected = case.reference(*(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args))
     tolerance = TOLERANCES[x.dtype]
     checks: list[OpCheck] = []
 
     def note(implementation: str, run: Callable[[], Any]) -> None:
+        error, refused, fault = 0.0, "", ""
         try:
-            error, refused = _error(run(), expected), ""
+            error = _error(run(), expected)
         except (Unsupported, TritonError) as reason:
-            error, refused = 0.0, str(reason).splitlines()[0]
-        checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused))
+            refused = str(reason).splitlines()[0]
+        except torch.AcceleratorError as reason:
+            if any(done.fault for done in checks):  # passing through from the implementation that is to blame
+                raise
+            fault = str(reason).splitlines()[0]
+        checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused, fault))
+        if fault:
+            raise torch.AcceleratorError(fault)
 
     def every(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
         for name, implementation in implementations.items():
@@ -177,11 +188,20 @@ def check(case: Case) -> list[OpCheck]:
     CHOICES.chosen, CHOICES.tuner = {}, every
     try:
         note("chosen", lambda: operator(*case.args))
+    except torch.AcceleratorError:
+        if not any(done.fault for done in checks):
+            raise
     finally:
         CHOICES.chosen, CHOICES.tuner = chosen, tuner
     return checks
 
 
 def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
+    """All checks; a fault of the GPU ends them, since nothing runs on it afterwards."""
+    checks: list[OpCheck] = []
     with torch.inference_mode():
-        return [result for case in cases(device, dtype) for result in check(case)]
+        for case in cases(device, dtype):
+            checks += check(case)
+            if checks[-1].fault:
+                break
+    return checks
