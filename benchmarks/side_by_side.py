@@ -100,12 +100,12 @@ def measure_all(
             subject.row["error"] = "not run: the time budget was spent"
             continue
         warm_up(subject, x, None if subject.name in unjudged else reference)
-    try:
-        for _ in range(rounds):
-            for subject in subjects:
-                time_once(subject, x, steps)
-    except torch.AcceleratorError as error:  # nothing runs after a fault; what was timed before it counts
-        subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
+    for subject in [subject for _ in range(rounds) for subject in subjects]:
+        try:
+            time_once(subject, x, steps)
+        except torch.AcceleratorError as error:  # nothing runs after a fault; what was timed before it counts
+            subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
+            break
     return [row_of(subject) for subject in subjects]
 
 
