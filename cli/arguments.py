@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modules.core.errors import OptionsError
-from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS, default_of
+from modules.generation.options import (
+    CONTROL_MODES,
+    EMPHASIS_MODES,
+    MASK_CONTENTS,
+    STABLE_FAST_LEVELS,
+    default_of,
+    read_tuning_seconds,
+)
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse does not name the type of its groups in public
@@ -132,6 +139,13 @@ def add_speed_options(group: ArgumentGroup) -> None:
         type=Path,
         metavar="FILE",
         help="write what was compiled and run (text, or JSON for a name ending in .json)",
+    )
+    group.add_argument(
+        "--stable-fast-tune",
+        type=read_tuning_seconds,
+        metavar="SECONDS",
+        help="on an NVIDIA GPU: first time the kernels for so long, for each network at each new size; what is found "
+        "stays on disk",
     )
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     group.add_argument(

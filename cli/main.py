@@ -48,7 +48,8 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         if options is not None and given.get("reuse_seed"):
             options = replace(options, seed=output.last_seed())
         output.check_writable()
-        session = Session(device=given.get("device"), dtype=given.get("dtype"))
+        seconds = given.get("stable_fast_tune", 0.0)
+        session = Session(device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
         shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)

@@ -211,6 +211,9 @@ def test_bad_checkpoints_are_one_sentence(
         (["a", "--vae", "checkpoints"], 3, ["checkpoints"]),
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
+        (["a", "--stable-fast-tune", "10"], 2, ["--stable-fast too"]),
+        (["a", "--stable-fast", "--stable-fast-tune", "-1"], 2, ["--stable-fast-tune -1", "seconds"]),
+        (["a", "--stable-fast", "--stable-fast-tune", "soon"], 2, ["--stable-fast-tune soon", "seconds"]),
         ([], 2, ["prompt"]),
         (["a", "64", "64", "1", "1", "--stepz", "3"], 2, ["--stepz"]),
     ],
@@ -285,6 +288,18 @@ def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> No
     given = parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
     assert given["stable_fast"] == "full" and given["prompt"] == "a cat"
     assert parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
+
+
+def test_the_time_for_tuning_reaches_every_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    for place in ("runner", "module"):
+        monkeypatch.setattr(
+            f"modules.stable_fast.{place}.make_ready", lambda run, device, seconds: asked.append(seconds)
+        )
+    for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
+        assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0
+        assert asked == [seconds, seconds]  # UNet and VAE decoder: what is compiled on a CPU
+        asked.clear()
 
 
 def test_upstream_positionals_and_flags_become_options() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
+from modules.generation.options import read_tuning_seconds
 from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue
 from modules.generation.starter import StarterDownload
@@ -49,6 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", type=Path, metavar="FILE", help="default: settings.json")
     parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
+    parser.add_argument(
+        "--stable-fast-tune",
+        type=read_tuning_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="time Stable-Fast's kernels for so long, for each network at each new size (NVIDIA GPU; kept on disk)",
+    )
     return parser
 
 
@@ -81,7 +89,9 @@ def make_handlers(arguments: argparse.Namespace) -> Handlers:
     def make_session() -> Session:
         from modules.generation.session import Session
 
-        return Session(folders, device=arguments.device, dtype=arguments.dtype)
+        return Session(
+            folders, device=arguments.device, dtype=arguments.dtype, tuning_seconds=arguments.stable_fast_tune
+        )
 
     return Handlers(GenerationQueue(make_session), folders, OutputFolder(arguments.output_dir), SettingsFile(settings))
 

@@ -28,11 +28,13 @@ CONTROL_DIMS = {
 class Networks:
     """The networks of one loaded checkpoint at one level; nothing is compiled before it first runs."""
 
-    def __init__(self, model: LoadedModel, level: str) -> None:
+    def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0) -> None:
         self.model = model
         self.level = level
         self._capture_on = SharedCapture()
-        self._patcher = StableFastPatcher(StableFastConfig(level=level), self._capture_on)
+        self._tuning_seconds = tuning_seconds
+        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
+        self._patcher = StableFastPatcher(config, self._capture_on)
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
         self._on_cpu = next(model.vae.parameters()).device.type == "cpu"
@@ -54,7 +56,8 @@ class Networks:
         return self.level != "off" and (not self._on_cpu or kind in WORTH_IT_ON_CPU)
 
     def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
-        self._parts[name] = CompiledModule(module, level=self.level, capture_on=self._capture_on, **how)
+        how |= {"capture_on": self._capture_on, "tuning_seconds": self._tuning_seconds}
+        self._parts[name] = CompiledModule(module, level=self.level, **how)
         return self._parts[name]
 
     def unet(self, unet: ModelPatcher) -> ModelPatcher:

@@ -213,3 +213,14 @@ def _check_size(name: str, value: int | None) -> None:
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionsError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}.")
+
+
+def read_tuning_seconds(text: str) -> float:
+    """What --stable-fast-tune is given. Raises OptionsError for what is no time."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise OptionsError(f"--stable-fast-tune {text}: give seconds, for example 30.")
+    return seconds

@@ -36,11 +36,18 @@ class Session:
     """Models on one device. Loading is lazy; asking again for what is loaded costs nothing."""
 
     def __init__(
-        self, folders: ModelFolders | None = None, *, device: str | None = None, dtype: str | None = None
+        self,
+        folders: ModelFolders | None = None,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        tuning_seconds: float = 0.0,
     ) -> None:
+        """`tuning_seconds`: how long Stable-Fast may time its kernels for each network at each new size."""
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, dtype)
+        self._tuning_seconds = tuning_seconds
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
         self._model: LoadedModel | None = None
@@ -100,10 +107,10 @@ class Session:
         """How to run the checkpoint's networks at this Stable-Fast level; what was compiled is kept as long as level
         and checkpoint stay, also over requests without Stable-Fast."""
         if level == "off":
-            return Networks(model, level)
+            return Networks(model, level, self._tuning_seconds)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
             self._release_fast()
-            self._fast = Networks(model, level)
+            self._fast = Networks(model, level, self._tuning_seconds)
         return self._fast
 
     @property

@@ -17,14 +17,13 @@ from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
-from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
-from modules.stable_fast.tuning import load_choices
+from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
@@ -50,6 +49,7 @@ class CompiledModule:
         *,
         level: str = "full",
         capture_on: CaptureOn | None = None,
+        tuning_seconds: float = 0.0,
     ) -> None:
         for name, moment in (bindings or {}).items():
             if moment not in MOMENTS:
@@ -61,6 +61,7 @@ class CompiledModule:
         self._bindings = dict(bindings or {})
         self._dims = dict(dims or {})
         self._capture_on = capture_on
+        self._tuning_seconds = tuning_seconds
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()
@@ -120,8 +121,6 @@ class CompiledModule:
         is_new = key not in self._executions
         if is_new:
             self._executions[key] = Execution(program, sizes)
-            if device.type == "cuda":
-                load_choices(device)
         execution = self._executions[key]
         if key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
@@ -134,7 +133,7 @@ class CompiledModule:
             return execution.run(values[len(times) :], known)
 
         if is_new:
-            compile_ahead(partial(function, *inputs), device)
+            make_ready(partial(function, *inputs), device, self._tuning_seconds)
         self.report.counters.fused_steps += 1
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
 

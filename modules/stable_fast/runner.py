@@ -16,12 +16,11 @@ from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
-from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.passes import LEAN_PASSES, PASSES, FusionPass
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.trace import flatten_inputs
-from modules.stable_fast.tuning import tuning
+from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
@@ -177,14 +176,10 @@ class StableFastRunner:
             self._evaluate(execution, call)
             execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
 
-        with tuning(call.x.device, self.config.tuning_seconds) as tuner:
-            if tuner is not None:
-                run()
-                return
-            try:
-                compile_ahead(run, call.x.device)
-            finally:
-                execution.times.clear()  # what was computed without kernels
+        try:
+            make_ready(run, call.x.device, self.config.tuning_seconds)
+        finally:
+            execution.times.clear()  # what was computed while kernels were only compiled
 
     def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:

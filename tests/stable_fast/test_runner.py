@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -262,15 +260,9 @@ def test_step_before_prepare_is_refused() -> None:
 def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """At level `fused`, which is bound by the CPU, reading them at each step would cost as much as some kernels."""
     entered: list[float] = []
-
-    @contextmanager
-    def tuning(device: torch.device, seconds: float) -> Iterator[None]:
-        entered.append(seconds)
-        yield
-
-    monkeypatch.setattr("modules.stable_fast.runner.tuning", tuning)
-    fast = StableFastRunner(tiny.unet(), StableFastConfig(level="fused"))
+    monkeypatch.setattr("modules.stable_fast.runner.make_ready", lambda run, device, seconds: entered.append(seconds))
+    fast = StableFastRunner(tiny.unet(), StableFastConfig(level="fused", tuning_seconds=7.0))
     fast.prepare(inputs_for(), [500.0, 400.0])
     for timestep in (500.0, 400.0, 500.0):
         fast.step(latent(), timestep)
-    assert entered == [0.0]
+    assert entered == [7.0]

@@ -23,11 +23,11 @@ class Clock:
 
 
 def make_tuner(milliseconds, *, budget=100.0, cost=1.0):
-    """A tuner whose implementations return their own name, timed by a table; each timing costs `cost` seconds."""
+    """A tuner whose implementations label what they return, timed by a table; each timing costs `cost` seconds."""
     clock, timed = Clock(), []
 
     def timer(call, warm):
-        name = call()
+        name = call().label
         timed.append(name)
         clock.now += cost
         return milliseconds[name]
@@ -35,8 +35,14 @@ def make_tuner(milliseconds, *, budget=100.0, cost=1.0):
     return tuning.BudgetTuner(budget, timer, clock), timed
 
 
+def labelled(name):
+    result = torch.ones(3)
+    result.label = name
+    return result
+
+
 def table(*names):
-    return {name: (lambda *args, name=name: name) for name in names}
+    return {name: (lambda *args, name=name: labelled(name)) for name in names}
 
 
 def test_the_fastest_wins():
@@ -130,11 +136,45 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache.cache_folder() == tmp_path / "here"
 
 
-def test_on_a_cpu_tuning_does_nothing(tmp_path):
-    choices = Choices()
-    with tuning.tuning(torch.device("cpu"), 10.0, folder=tmp_path, choices=choices) as tuner:
-        assert tuner is None and choices.tuner is None
-    assert list(tmp_path.iterdir()) == []
+def test_on_a_cpu_nothing_is_made_ready():
+    tuning.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds, monkeypatch, tmp_path):
+    """Without a GPU: what is done in which order, and that nothing is timed while kernels are only compiled."""
+    events = []
+    tuner_now = lambda: tuning.CHOICES.tuner  # noqa: E731
+    monkeypatch.setattr(tuning, "load_choices", lambda device: events.append("read"))
+    monkeypatch.setattr(tuning, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(tuning, "compile_ahead", lambda run, device: events.append(("compile", tuner_now())))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    tuning.make_ready(lambda: events.append(("run", tuner_now() is not None)), torch.device("cuda"), seconds)
+    assert events == ["read", ("compile", None)] + [("run", True)] * (seconds > 0)
+    assert tuner_now() is None
+
+
+RIGHT = torch.tensor([1.0, -2.0, 3.0])
+
+
+@pytest.mark.parametrize(("result", "winner"), [
+    (RIGHT + 0.01, "fast"), (RIGHT + 0.1, "default"), (RIGHT * torch.nan, "default"), (RIGHT[[1, 0, 2]], "default"),
+], ids=["rounded", "off", "not finite", "swapped"])  # fmt: skip
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_a_fast_implementation_with_a_wrong_result_does_not_win(result, winner, as_pair, caplog):
+    def returning(value):
+        return lambda *args: (RIGHT, value) if as_pair else value
+
+    seconds = iter([3.0, 1.0, 2.0])
+    tuner = tuning.BudgetTuner(100.0, lambda call, warm: (call(), next(seconds))[1], Clock())
+    implementations = {"default": returning(RIGHT), "fast": returning(result), "slow": returning(RIGHT)}
+    assert tuner("op", (1,), implementations, "default", (RIGHT,)) == {"default": "slow"}.get(winner, winner)
+    assert ("wrong result" in caplog.text) == (winner == "default")
+
+
+def test_a_result_that_is_nowhere_finite_says_nothing_about_others():
+    assert tuning.agree(RIGHT, RIGHT * torch.inf) and tuning.agree(RIGHT, RIGHT)
+    assert not tuning.agree(RIGHT * torch.inf, RIGHT)
 
 
 @pytest.mark.gpu
@@ -144,7 +184,7 @@ def test_tuning_a_real_op(tmp_path):
     tuning.CHOICES.chosen.clear()
     with tuning.tuning(torch.device("cuda"), 60.0, folder=tmp_path) as tuner:
         y = torch.ops.lightdiffusion.linear_geglu(x, weight, None)
-    assert tuner is not None and len(tuner.measured) == 1 and len(tuner.measured[0].milliseconds) > 1
+    assert len(tuner.measured) == 1 and len(tuner.measured[0].milliseconds) > 1
     assert torch.isfinite(y).all() and len(list(tmp_path.iterdir())) == 1
     tuning.CHOICES.chosen.clear()
     tuning.CHOICES.chosen.update(choices_before)
