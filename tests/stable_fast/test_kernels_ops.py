@@ -67,6 +67,15 @@ def test_a_fault_ends_the_self_test_with_the_one_to_blame(monkeypatch):
     assert checks[-1].op == "layer_norm" and later.calls == 0
 
 
+def test_ahead_of_the_self_test_only_our_own_kernels_are_launched():
+    """Libraries would run, and a fault there could not be told from another's."""
+    launched = []
+    table = {"cudnn_graph_1": lambda *args: pytest.fail("ran"), "cublaslt_2": lambda *args: pytest.fail("ran")}
+    table |= {"tma_64x128": refusing(Unsupported("no TMA")), "triton_64x64x64": launched.append}
+    assert self_test._launch_all("op", (1,), table, "cudnn_graph_1", (7,)) == "cudnn_graph_1"
+    assert launched == [7]
+
+
 def test_subpixel_upsampling_equals_upsample_then_convolve():
     make = Maker("cpu", torch.float64)
     x, weight, bias = make.image(2, 6, 5, 7), make.image(4, 6, 3, 3), make.rows(4)
@@ -234,6 +243,7 @@ def test_a_kernel_one_pixel_high_is_not_pointwise():
 
 
 @pytest.mark.gpu
+@pytest.mark.timeout(300)  # some hundred kernels to compile
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_implementation_on_the_gpu(dtype):
     checks = self_test.check_all(torch.device("cuda"), dtype)

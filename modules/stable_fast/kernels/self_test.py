@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,19 @@ from modules.stable_fast.kernels import (
     linear_geglu,
     upsample_conv2d,
 )
-from modules.stable_fast.kernels._dispatch import CHOICES, Implementations, Key, Unsupported, channels_last
+from modules.stable_fast.kernels._dispatch import (
+    CHOICES,
+    REFUSALS,
+    Implementations,
+    Key,
+    Tuner,
+    Unsupported,
+    channels_last,
+)
+from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.kernels._triton import TritonError
 
+LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # whose code others compiled
 # Largest error allowed, relative to the largest value of the reference.
 TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 
@@ -183,24 +194,40 @@ def check(case: Case) -> list[OpCheck]:
             note(name, lambda implementation=implementation: implementation(*args))
         return default
 
-    operator = getattr(torch.ops.lightdiffusion, case.op)
-    chosen, tuner = CHOICES.chosen, CHOICES.tuner
-    CHOICES.chosen, CHOICES.tuner = {}, every
     try:
-        note("chosen", lambda: operator(*case.args))
+        note("chosen", lambda: _call(case, every))
     except torch.AcceleratorError:
         if not any(done.fault for done in checks):
             raise
-    finally:
-        CHOICES.chosen, CHOICES.tuner = chosen, tuner
     return checks
+
+
+def _call(case: Case, tuner: Tuner) -> Any:
+    """The op, with no choices known; `tuner` is offered its implementations."""
+    before = CHOICES.chosen, CHOICES.tuner
+    CHOICES.chosen, CHOICES.tuner = {}, tuner
+    try:
+        return getattr(torch.ops.lightdiffusion, case.op)(*case.args)
+    finally:
+        CHOICES.chosen, CHOICES.tuner = before
+
+
+def _launch_all(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+    """All kernels of our own, for `compile_ahead`; libraries have nothing to compile, and would run."""
+    for name, implementation in implementations.items():
+        if not name.startswith(LIBRARIES):
+            with suppress(*REFUSALS):
+                implementation(*args)
+    return default
 
 
 def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
     """All checks; a fault of the GPU ends them, since nothing runs on it afterwards."""
     checks: list[OpCheck] = []
     with torch.inference_mode():
-        for case in cases(device, dtype):
+        made = list(cases(device, dtype))
+        compile_ahead(lambda: [_call(case, _launch_all) for case in made], device)
+        for case in made:
             checks += check(case)
             if checks[-1].fault:
                 break
