@@ -46,6 +46,8 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
         for _ in range(3):
             out = step(x)
         synchronise()
+    except torch.AcceleratorError:
+        raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the other subjects
         subject.row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{subject.name}: {subject.row['error']}", flush=True)
@@ -95,17 +97,19 @@ def measure_all(
     """A row for each subject; those named in `unjudged` have other weights, so the reference says nothing of them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
     deadline = time.monotonic() + budget
-    for subject in subjects:
-        if time.monotonic() > deadline:
-            subject.row["error"] = "not run: the time budget was spent"
-            continue
-        warm_up(subject, x, None if subject.name in unjudged else reference)
-    for subject in [subject for _ in range(rounds) for subject in subjects]:
-        try:
+    try:
+        for subject in subjects:
+            if time.monotonic() > deadline:
+                subject.row["error"] = "not run: the time budget was spent"
+                continue
+            warm_up(subject, x, None if subject.name in unjudged else reference)
+        for subject in [subject for _ in range(rounds) for subject in subjects]:
             time_once(subject, x, steps)
-        except torch.AcceleratorError as error:  # nothing runs after a fault; what was timed before it counts
-            subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
-            break
+    except torch.AcceleratorError as error:  # nothing runs after a fault; what was timed before it counts
+        subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
+        for other in subjects:
+            if other.step is None:
+                other.row.setdefault("error", "not run: the GPU had faulted")
     return [row_of(subject) for subject in subjects]
 
 

@@ -16,7 +16,7 @@ from cli.arguments import parse_arguments
 from cli.console import ProgressBar, Run, stop_on_interrupt
 from cli.prompt_batch import read_requests, run_prompts
 from cli.requests import build_options
-from modules.core.errors import LightDiffusionError, OutputError
+from modules.core.errors import DeviceError, LightDiffusionError, OptionsError, OutputError
 from modules.core.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
     lines = read_requests(given) if "prompts" in given else []
     options = None if lines else build_options(given)
+    if options is not None and "stable_fast_tune" in given and options.stable_fast == "off" and "compare" not in given:
+        raise OptionsError("--stable-fast-tune times the kernels of Stable-Fast: give --stable-fast too.")
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     with stop_on_interrupt(cancel):
         from modules.generation.output import OutputFolder
@@ -60,7 +62,10 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             bar.close()
     if "from_image" in given and result["images"]:
         tell_changed_facts(given, Path(result["images"][0]["path"]))
-    return {**result, "seconds": round(time.perf_counter() - began, 3), **tell_stable_fast(given, session)}
+    result["seconds"] = round(time.perf_counter() - began, 3)
+    if result.get("exit_code") == DeviceError.exit_code:  # measured times lie on the GPU
+        return result
+    return {**result, **tell_stable_fast(given, session)}
 
 
 def make_pictures(options: GenerationOptions, run: Run) -> dict[str, Any]:

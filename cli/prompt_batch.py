@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cli.arguments import parse_arguments
 from cli.console import Run
 from cli.requests import build_options
-from modules.core.errors import Cancelled, LightDiffusionError, OptionsError, OutputError
+from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError
 from modules.generation.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 POSITIONAL = {"width": int, "height": int, "number": int, "batch": int, "prompt": str, "negative_prompt": str}
 # These belong to the run, not to a picture.
 WHOLE_RUN = (
-    "prompts", "reuse_seed", "compare", "stable_fast_report", "device", "dtype",
+    "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype",
     "output_dir", "json", "quiet", "doctor", "list", "help",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare")
-STOPS_ALL = (Cancelled, OutputError)
+STOPS_ALL = (Cancelled, DeviceError, OutputError)
 
 
 def read_requests(given: Mapping[str, Any]) -> list[PromptLine]:

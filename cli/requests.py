@@ -29,8 +29,6 @@ def build_options(given: dict[str, Any]) -> GenerationOptions:
         options = GenerationOptions(**plain)
     if given.get("prio_speed"):
         options = replace(options, **{"stable_fast": "full", "sampler": "dpmpp_2m"} | plain)
-    if "stable_fast_tune" in given and options.stable_fast == "off" and not given.get("compare"):
-        raise OptionsError("--stable-fast-tune times the kernels of Stable-Fast: give --stable-fast too.")
     return replace(options, **extra_passes(given, options))
 
 

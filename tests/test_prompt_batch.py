@@ -12,7 +12,7 @@ from PIL import Image
 
 import pipeline
 from modules.core import paths
-from modules.core.errors import Cancelled
+from modules.core.errors import Cancelled, DeviceError
 from modules.generation import output, prompt_record
 from tests import tiny_project
 
@@ -163,6 +163,23 @@ def test_a_stopped_run_goes_on_with_the_same_seed(run: Runner, monkeypatch: pyte
     code, again, _ = run(request[:1])
     seeds = [image["seed"] for image in again["images"]]
     assert code == 0 and seeds == list(range(seeds[0], seeds[0] + 4)) and again["images"][:2] == answer["images"]
+
+
+def test_a_fault_of_the_gpu_ends_the_run(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any, **named: Any) -> Any:
+        raise DeviceError("The GPU stopped with a fault (misaligned address).")
+
+    monkeypatch.setattr(prompt_record, "generate", broken)
+    # What was measured before lies on the GPU.
+    monkeypatch.setattr("cli.main.tell_stable_fast", lambda *_: pytest.fail("asked the GPU"))
+    code, answer, _ = run([line(prompt="a cat", stable_fast=True), "never reached"])
+    assert code == 6 and answer["exit_code"] == 6 and statuses(answer) == ["failed"]
+
+
+def test_tuning_counts_for_the_run_and_not_for_lines_without_stable_fast(run: Runner) -> None:
+    code, answer, _ = run([line(prompt="a cat", stable_fast=False), line(prompt="a dog", stable_fast_tune=3)],
+                          "--stable-fast", "--stable-fast-tune", "1")  # fmt: skip
+    assert code == 2 and statuses(answer) == ["done", "failed"] and "whole run" in answer["lines"][1]["error"]
 
 
 BAD_LINES = [

@@ -26,8 +26,8 @@ GUIDE = """### In four steps
 - **Seed**: empty means a new random one each time. *Last* takes the last picture's seed, *Random* empties the field.
 - **LoRA**: choose up to four, or write `<lora:name:0.8>` into the prompt. Embeddings work by name.
 - **Cancel** stops after the current step and keeps the pictures that are finished.
-- **Stable-Fast level**: *graph* gives the same picture as without, bit for bit; *fused* and *full* are faster and
-  differ by rounding only. The line below the box says what is in force and why.
+- **Stable-Fast level**: *full* is the fastest. *graph* gives the same picture as without, bit for bit; *fused* needs
+  the least GPU memory, and is what a CPU runs. The line below the box says what is in force and why.
 - **History** searches everything in the output folder; a picture's settings can be used again from there.
 - Other folders with models: see `model_folders.example.toml`.
 """

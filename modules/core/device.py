@@ -60,6 +60,12 @@ def free_memory(device: torch.device) -> int:
     return _free_ram()
 
 
+def raise_if_broken() -> None:
+    """Raises AcceleratorError after a GPU's fault, when no call works any more and libraries word that their way."""
+    if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
+        torch.cuda.synchronize()
+
+
 def release_memory(device: torch.device) -> None:
     """Give memory that torch keeps in reserve back to the device."""
     if device.type == "cuda":

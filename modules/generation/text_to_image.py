@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules.core.device import release_memory
+from modules.core.device import raise_if_broken, release_memory
 from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
@@ -130,16 +130,25 @@ def device_errors_for_people(session: Session) -> Generator[None, None, None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         release_memory(session.device)
         raise OutOfMemoryError(out_of_memory_text(session)) from error
-    except torch.AcceleratorError as error:
-        reason = str(error).splitlines()[0].removeprefix("CUDA error: ")
-        raise DeviceError(
-            f"The GPU stopped with a fault ({reason}). Start the program again; if it comes back, "
-            "leave Stable-Fast off (--stable-fast=off) and report it with the output of --doctor."
-        ) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what the CPU allocator says
-            raise
-        raise OutOfMemoryError(out_of_memory_text(session)) from error
+        # What the CPU allocator says, and CUDA outside of PyTorch's allocator.
+        if "can't allocate memory" in str(error) or "CUDA error: out of memory" in str(error):
+            raise OutOfMemoryError(out_of_memory_text(session)) from error
+        try:
+            raise_if_broken()
+        except torch.AcceleratorError as fault:
+            raise DeviceError(fault_text(fault)) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise DeviceError(fault_text(error)) from error
+        raise
+
+
+def fault_text(fault: torch.AcceleratorError) -> str:
+    reason = str(fault).splitlines()[0].removeprefix("CUDA error: ")
+    return (
+        f"The GPU stopped with a fault ({reason}). Start the program again; if it comes back, "
+        "leave Stable-Fast off (--stable-fast=off) and report it with the output of --doctor."
+    )
 
 
 def out_of_memory_text(session: Session) -> str:

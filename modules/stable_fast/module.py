@@ -17,7 +17,7 @@ from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
-from modules.stable_fast.passes import PASSES
+from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.sizes import SizeError, measure
@@ -119,9 +119,7 @@ class CompiledModule:
         sizes = program.measure(tensors)
         key = (*form, *sorted(sizes.items()))
         is_new = key not in self._executions
-        if is_new:
-            self._executions[key] = Execution(program, sizes)
-        execution = self._executions[key]
+        execution = Execution(program, sizes) if is_new else self._executions[key]
         if key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
             self._current.add(key)
@@ -134,6 +132,7 @@ class CompiledModule:
 
         if is_new:
             make_ready(partial(function, *inputs), device, self._tuning_seconds)
+            self._executions[key] = execution
         self.report.counters.fused_steps += 1
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
 
@@ -188,8 +187,9 @@ class CompiledModule:
     def _program(self, form: Key, call: Call, dims: Mapping[str, Any]) -> Program:
         if form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
+                device = next(iter(flatten_inputs(call).values())).device
                 self._programs[form], compiled = compile_program(
-                    self._store, call, bindings=self._bindings, dims=dims, passes=PASSES
+                    self._store, call, bindings=self._bindings, dims=dims, passes=passes_for(self.report.level, device)
                 )
             self.report.programs.append(compiled)
             self.report.counters.traces += 1

@@ -65,6 +65,10 @@ class StepTimer:
         event.record(torch.cuda.current_stream(device))
         return event
 
+    def restart(self) -> None:
+        """For steps that run in another way from now on."""
+        self._spans.clear()
+
     def median_ms(self) -> float | None:
         if not self._spans:
             return None

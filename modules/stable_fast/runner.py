@@ -16,7 +16,7 @@ from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
 from modules.stable_fast.kernels._dispatch import CHOICES
-from modules.stable_fast.passes import LEAN_PASSES, PASSES, FusionPass
+from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.trace import flatten_inputs
@@ -75,6 +75,8 @@ class StableFastRunner:
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: dict[Key, int] = {}
         self._warm: dict[Key, ShapeReport] = {}
+        for shape in self.report.shapes.values():
+            shape.steps.restart()
 
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next step starts over."""
@@ -155,12 +157,12 @@ class StableFastRunner:
 
     def _fused_step(self, call: UNetCall) -> Tensor:
         key = call.key
-        is_new = key not in self._executions
-        execution = self._specialise(call) if is_new else self._executions[key]
-        self._executions[key] = execution
-        self._executions.move_to_end(key)
-        if is_new:
+        if key not in self._executions:
+            execution = self._specialise(call)
             self._make_ready(execution, call)
+            self._executions[key] = execution
+        execution = self._executions[key]
+        self._executions.move_to_end(key)
         self._make_current(key, execution, call)
         self.report.counters.fused_steps += 1
         if self.report.level == "fused":
@@ -203,6 +205,7 @@ class StableFastRunner:
         shape = self.report.shape(str(call))
         if not shape.reason:
             log.warning("Stable-Fast runs %s at level %s: %s", call, level, reason)
+            shape.steps.restart()
         shape.level, shape.reason = level, reason
 
     def _make_current(self, key: Key, execution: Execution, call: UNetCall) -> None:
@@ -230,17 +233,17 @@ class StableFastRunner:
         if call.form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
                 program, compiled = compile_program(
-                    self._store, inputs, bindings=BINDINGS, dims=call.dims(), passes=self._passes(call.x.device)
+                    self._store,
+                    inputs,
+                    bindings=BINDINGS,
+                    dims=call.dims(),
+                    passes=passes_for(self.report.level, call.x.device),
                 )
             self._programs[call.form] = program
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
         program = self._programs[call.form]
         return Execution(program, program.measure(flatten_inputs(inputs)), call.halves)
-
-    def _passes(self, device: torch.device) -> Sequence[FusionPass]:
-        """On a GPU level "fused" is there for those who are short of memory; elsewhere it is the fastest there is."""
-        return LEAN_PASSES if self.config.level == "fused" and device.type == "cuda" else PASSES
 
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
         """Level "graph": the network's own kernels, replayed; the same bits as eager."""

@@ -127,11 +127,16 @@ def test_cancelling_stops_after_the_step_and_keeps_what_is_finished(session: Ses
     assert (events[-1].batch, events[-1].step) == (2, 1)
 
 
-def test_out_of_memory_is_a_sentence(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate..."), MemoryError(),
+    torch.AcceleratorError("CUDA error: out of memory\nSearch for ..."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ..."),
+], ids=lambda error: type(error).__name__)  # fmt: skip
+def test_out_of_memory_is_a_sentence(error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules.generation import text_to_image
 
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate...")
+        raise error
 
     monkeypatch.setattr(text_to_image, "run_pass", full)
     with pytest.raises(OutOfMemoryError, match="smaller size"):
@@ -144,6 +149,16 @@ def test_a_fault_of_the_gpu_is_a_sentence(session: Session, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise torch.AcceleratorError("CUDA error: misaligned address\nSearch for `cudaErrorMisalignedAddress' in ...")
 
+    def complains(*_: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasLtMatmul")
+
+    monkeypatch.setattr(text_to_image, "run_pass", complains)
+    with pytest.raises(RuntimeError, match="CUBLAS"):  # the GPU is well: a bug of ours
+        make(session)
+    monkeypatch.setattr(text_to_image, "raise_if_broken", broken)
+    with pytest.raises(DeviceError, match="misaligned address"):
+        make(session)
+    monkeypatch.undo()
     monkeypatch.setattr(text_to_image, "run_pass", broken)
     with pytest.raises(DeviceError, match=r"fault \(misaligned address\). Start the program again") as caught:
         make(session)

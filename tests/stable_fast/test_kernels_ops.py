@@ -163,6 +163,7 @@ def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
         raise torch.AcceleratorError("CUDA error: misaligned address")
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(torch.AcceleratorError, match="misaligned"):
         run("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, Choices())
@@ -174,9 +175,13 @@ def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
 def test_a_vector_for_each_sample_is_kept_from_cudnn_graphs(monkeypatch):
     monkeypatch.setattr(conv2d_epilogue, "_CUDNN_GRAPHS", {"cudnn_graph_1": None})
     x, weight = torch.empty(2, 64, 64, 64), torch.empty(64, 64, 3, 3)
-    for rows, offered in ((1, True), (2, False)):
-        candidates, default = conv2d_epilogue.implementations_for(x, weight, 1, 1, torch.empty(rows, 64))
-        assert ("cudnn_graph_1" in candidates) == offered and default == "cudnn"
+    picked = []
+    monkeypatch.setattr(conv2d_epilogue, "uses_kernels", lambda x: True)
+    monkeypatch.setattr(conv2d_epilogue, "run", lambda op, key, table, *others: picked.append((key, table)))
+    for rows in (1, 2):
+        conv2d_epilogue._conv2d_epilogue(x, weight, None, torch.empty(rows, 64), None, 1, 1, "none")
+    assert ["cudnn_graph_1" in table for _, table in picked] == [True, False]
+    assert picked[0][0] != picked[1][0]  # neither takes over what was chosen for the other
 
 
 def test_a_library_without_the_shape_is_unsupported():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import as_completed
 
 import pytest
 import torch
 
+from modules.stable_fast.kernels import _launch
 from modules.stable_fast.kernels._launch import compile_ahead, launch
 from modules.stable_fast.kernels._triton import HAS_TRITON
 
@@ -48,7 +51,7 @@ def run():
     for block in (64, 128, 64, 7):  # 7 is no power of two: it does not compile
         launch(kernel, (1,), x, x, 64, 32, BLOCK=block, num_warps=1)
 
-compile_ahead(run, torch.device("cuda"))
+compile_ahead(run, torch.device("cuda", 0))
 compiled = [k for k in kernel.device_caches[0][0].values() if type(k).__name__ == "CompiledKernel"]
 used = {*threads, *launchers}
 print(len(compiled), {k.metadata.target.arch for k in compiled}, threading.main_thread() in used, len(launchers))
@@ -79,6 +82,69 @@ def test_nothing_runs_ahead_without_cuda():
     compile_ahead(lambda: pytest.fail("was run"), torch.device("cpu"))
 
 
+class LeavesItselfBehind:
+    """Triton 3.6's mode: an interrupt while it waits leaves it active, and no second one may be entered then."""
+
+    active = _launch.ContextVar("active", default=None)
+
+    def __init__(self, workers, *, ignore_errors):
+        self.workers, self.ordered = workers, []
+
+    def __enter__(self):
+        assert self.active.get() is None, "another one is active"
+        self.active.set(self)
+        return self
+
+    def __exit__(self, *reason):
+        for future in as_completed(self.ordered):
+            future.exception()
+        self.active.set(None)
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    for name, value in (("HAS_TRITON", True), ("INTERPRETED", False), ("AsyncCompileMode", LeavesItselfBehind)):
+        monkeypatch.setattr(_launch, name, value)
+    monkeypatch.setattr(_launch, "_cores", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+
+
+class Compiled:
+    run = None
+
+
+def test_an_interrupt_stops_at_once_and_leaves_nothing_behind(without_gpu):
+    def order(count, last=lambda: None):
+        mode = LeavesItselfBehind.active.get()
+        mode.ordered += [mode.workers.submit(lambda: time.sleep(0.2) or Compiled()) for _ in range(count)]
+        last()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compile_ahead(lambda: order(50, interrupt), torch.device("cuda", 0))
+    assert time.monotonic() - began < 5  # the one under way is finished, the other 49 are not begun
+    kernel = Kernel()
+    launch(kernel, (1,))
+    assert kernel.launched and LeavesItselfBehind.active.get() is None
+    compile_ahead(lambda: order(1), torch.device("cuda", 0))
+
+
+def test_a_device_without_a_number_is_the_current_one(without_gpu, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+
+    def run():
+        mode = LeavesItselfBehind.active.get()
+        mode.ordered.append(mode.workers.submit(Compiled))
+
+    compile_ahead(run, torch.device("cuda"))
+    assert chosen == [1]
+
+
 @pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
 def test_kernels_are_compiled_in_other_threads_and_one_that_cannot_be_is_left_out(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
@@ -93,8 +159,11 @@ def test_a_kernel_compiled_ahead_runs_afterwards():
     from modules.stable_fast.kernels._epilogue import launch_geglu
 
     hidden = torch.randn(8, 96, device="cuda", dtype=torch.float16)
-    results = []
+    results, result = [], torch.full((8, 48), 7.0, device="cuda", dtype=torch.float16)
+    hidden.new_empty = lambda *shape: result  # where the kernel would write
     compile_ahead(lambda: results.append(launch_geglu(hidden)), torch.device("cuda"))
+    assert (result == 7.0).all()
+    del hidden.new_empty
     value, gate = hidden.double().chunk(2, dim=-1)
     expected = value * torch.nn.functional.gelu(gate)
     assert torch.allclose(launch_geglu(hidden).double(), expected, atol=2e-3) and len(results) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.config import DISABLE_VARIABLE
+from modules.stable_fast.execution import Execution
+from modules.stable_fast.passes import LEAN_PASSES, PASSES, passes_for
 from tests import tiny
 from tests.stable_fast.networks import Pair, inputs_for, latent, pair_of, random, rel_error
 
@@ -255,6 +258,81 @@ def test_release_frees_the_prepared_weights() -> None:
 def test_step_before_prepare_is_refused() -> None:
     with pytest.raises(RuntimeError, match="prepare"):
         StableFastRunner(tiny.unet()).step(latent(), 1.0)
+
+
+def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While kernels are only compiled, operations return whatever lay in memory."""
+    ready: list[object] = []
+
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float) -> None:
+        run()
+        execution = ready_of(run)
+        for row in execution.times._rows.values():
+            for values in row.values():
+                values.fill_(torch.nan)
+        for value in execution._prompt_values.values():
+            value.fill_(torch.nan)
+        ready.append(execution)
+
+    monkeypatch.setattr("modules.stable_fast.runner.make_ready", make_ready)
+    pair = pair_of(tiny.unet())
+    assert pair.step(inputs_for(), latent()) < TOLERANCE and len(ready) == 1
+
+
+def ready_of(run: Callable[[], object]) -> Execution:
+    """The execution that a runner's closure works on."""
+    return next(cell.cell_contents for cell in run.__closure__ or () if isinstance(cell.cell_contents, Execution))
+
+
+def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float) -> None:
+        calls.append(seconds)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("modules.stable_fast.runner.make_ready", make_ready)
+    pair = pair_of(tiny.unet())
+    with pytest.raises(KeyboardInterrupt):
+        pair.step(inputs_for(), latent())
+    assert pair.step(inputs_for(), latent()) < TOLERANCE and len(calls) == 2
+
+
+def test_a_latent_of_another_type_than_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samplers work in float32; the program gets channels-last maps of the network's type."""
+    seen: list[Tensor] = []
+    original = Execution.run
+    monkeypatch.setattr(
+        Execution, "run", lambda self, moving, times: [seen.extend(moving), original(self, moving, times)][1]
+    )
+    network = tiny.unet().to(torch.bfloat16)
+    runner = StableFastRunner(network, StableFastConfig(level="fused"))
+    context = inputs_for().context.to(torch.bfloat16)
+    with torch.inference_mode():
+        runner.prepare(UNetInputs(context=context), [500.0])
+        y = runner.step(latent(1, 16, 24), 500.0)
+    assert y.dtype == torch.bfloat16 and seen
+    assert all(x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_the_status_is_of_the_size_that_ran_last(pair: Pair) -> None:
+    for height, width in ((8, 16), (16, 8), (8, 16)):
+        pair.step(inputs_for(), latent(1, height, width))
+        assert f"1x4x{height}x{width} " in next(reversed(pair.compiled.report.shapes))
+
+
+@pytest.mark.parametrize(("asked", "variable"), [("fused", ""), ("full", "fused")])
+def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", variable)
+    taken: list[object] = []
+    monkeypatch.setattr("modules.stable_fast.runner.passes_for", lambda *facts: taken.append(facts) or LEAN_PASSES)
+    runner = StableFastRunner(tiny.unet(), StableFastConfig(level=asked))
+    runner.prepare(inputs_for(), [500.0])
+    runner.step(latent(), 500.0)
+    assert taken == [("fused", torch.device("cpu"))]
+    assert passes_for("fused", torch.device("cuda")) == LEAN_PASSES
+    assert passes_for("fused", torch.device("cpu")) == passes_for("full", torch.device("cuda")) == PASSES
 
 
 def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:

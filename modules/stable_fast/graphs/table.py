@@ -51,8 +51,8 @@ class SharedCapture:
 class GraphTable:
     """Graphs by key, least recently used dropped first, within a count and a memory budget.
 
-    The key must tell apart all that a graph depends on besides its inputs' values: shapes, types, layout, and which
-    program it runs. `reasons` records why a key runs uncaptured.
+    The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
+    which program it runs. `reasons` records why a key runs uncaptured.
     """
 
     def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from modules.core.device import raise_if_broken
 from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED, TritonError
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,6 @@ REFERENCE = "reference"
 # Beyond, 32-bit offsets of a tensor's elements overflow, those of a last tile that reaches over its end included.
 MOST_ELEMENTS = 2**31 - 2**16
 MOST_GRID_ROWS = 65535  # programs along the second and third axis of a launch
-
-
-def raise_if_broken() -> None:
-    """Raises AcceleratorError after a kernel's fault, when no call works any more and libraries word that their way."""
-    if torch.cuda.is_initialized() and not _capturing():
-        torch.cuda.synchronize()
 
 
 @contextmanager

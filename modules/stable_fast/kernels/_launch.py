@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import ContextVar
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import torch
@@ -27,19 +28,30 @@ class _Workers(ThreadPoolExecutor):
     """Compiles kernels, builds their launchers (a C compiler's work) and loads them, which Triton leaves for later."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__(os.cpu_count(), initializer=torch.cuda.set_device, initargs=(device,))
+        index = torch.cuda.current_device() if device.index is None else device.index
+        super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(index,))
+        self._stopped = False
 
     def submit(self, compile_kernel: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]
-        return super().submit(_ready, compile_kernel)
+        return super().submit(self._compile, compile_kernel)
+
+    def stop(self) -> None:
+        """What is queued fails at once. (To cancel it would not wake those who wait for it.)"""
+        self._stopped = True
+        self.shutdown(wait=False)
+
+    def _compile(self, compile_kernel: Callable[[], Any]) -> Any:
+        if self._stopped:
+            raise CancelledError
+        kernel = compile_kernel()
+        with suppress(TritonError):  # it needs more than this GPU has; its launch will report the same
+            kernel.run  # noqa: B018 - a property that does the rest
+        return kernel
 
 
-def _ready(compile_kernel: Callable[[], Any]) -> Any:
-    kernel = compile_kernel()
-    try:
-        kernel.run  # noqa: B018 - a property that does the rest
-    except TritonError:  # it needs more than this GPU has; its launch will report the same
-        pass
-    return kernel
+def _cores() -> int | None:
+    """Those this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
@@ -50,9 +62,21 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
         return
-    token = _ONLY_COMPILE.set(True)
+    workers = _Workers(device)
     try:
-        with _Workers(device) as workers, AsyncCompileMode(workers, ignore_errors=True):
+        copy_context().run(_only_compile, run, workers)
+    except BaseException:  # whatever ends it, Ctrl-C too: not before a whole queue is compiled
+        workers.stop()
+        raise
+    workers.shutdown()
+
+
+def _only_compile(run: Callable[[], object], workers: _Workers) -> None:
+    """In a context that is thrown away: Triton 3.6 leaves its mode behind when an interrupt ends it."""
+    _ONLY_COMPILE.set(True)
+    with AsyncCompileMode(workers, ignore_errors=True):
+        try:
             run()
-    finally:
-        _ONLY_COMPILE.reset(token)
+        except BaseException:
+            workers.stop()  # the mode waits for all that is ordered
+            raise

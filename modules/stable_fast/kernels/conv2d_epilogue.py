@@ -79,14 +79,14 @@ MAX_PATCH_ROWS = 2048
 
 
 def implementations_for(
-    x: Tensor, weight: Tensor, stride: int, padding: int, vector: Tensor | None = None
+    x: Tensor, weight: Tensor, stride: int, padding: int, *, one_vector: bool = True
 ) -> tuple[dict[str, _Conv], str]:
     """The candidates and the default for a convolution."""
     kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
     tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
     if kernel == (1, 1) and stride == 1 and padding == 0:
         return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
-    general = _CUDNN | tiles if vector is not None and vector.shape[0] > 1 else _CUDNN | _CUDNN_GRAPHS | tiles
+    general = _CUDNN | (_CUDNN_GRAPHS if one_vector else {}) | tiles
     if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
         return PATCHES | general, "cudnn"
     return general, "cudnn"
@@ -107,11 +107,12 @@ def _conv2d_epilogue(
     x, weight = channels_last(x), channels_last(weight)
     residual = None if residual is None else channels_last(residual)
     epilogue = Epilogue(bias, vector, residual, activation)
-    present = (bias is not None, vector is not None, residual is not None)
+    each = vector is not None and vector.shape[0] > 1  # a vector for each sample, where others have one for all
+    present = (bias is not None, "each" if each else vector is not None, residual is not None)
     height, width = weight.shape[2:]
     kernel = height if height == width else f"{height}x{width}"
     key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
-    candidates, default = implementations_for(x, weight, stride, padding, vector)
+    candidates, default = implementations_for(x, weight, stride, padding, one_vector=not each)
     args = (x, weight, epilogue, stride, padding)
     reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
     return run("conv2d_epilogue", key, candidates, default, args, reference)

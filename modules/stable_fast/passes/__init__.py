@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 from modules.stable_fast.passes import (
@@ -33,8 +34,12 @@ PASSES: tuple[FusionPass, ...] = (
     linear_epilogue.PASS,
     layer_norm.PASS,
 )
-# For those who choose to give up speed for memory.
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
+
+
+def passes_for(level: str, device: torch.device) -> Sequence[FusionPass]:
+    """On a GPU level "fused" is there for those who are short of memory; elsewhere it is the fastest there is."""
+    return LEAN_PASSES if level == "fused" and device.type == "cuda" else PASSES
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
