@@ -62,9 +62,10 @@ def free_port() -> int:
 
 
 def arguments_for(folder: Path, **others: Any) -> Namespace:
-    values = {"port": free_port(), "listen": None, "auth": None, "open": False, "output_dir": folder / "output"}
-    values |= {"models_root": folder, "settings": folder / "settings.json", "device": "cpu", "dtype": None}
-    return Namespace(**values | others)
+    from ui.app import build_parser
+
+    values = {"port": free_port(), "output_dir": folder / "output", "models_root": folder, "device": "cpu"}
+    return Namespace(**vars(build_parser().parse_args([])) | values | {"settings": folder / "settings.json"} | others)
 
 
 @contextmanager
