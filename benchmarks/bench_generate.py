@@ -157,8 +157,11 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
         began = time.perf_counter()
         make(0)
         synchronise()
+    except torch.AcceleratorError:
+        raise  # a fault of the GPU: no other subject runs after it, and none of them is to blame
     except Exception as error:  # noqa: BLE001 - a baseline that fails is a result, not the end of the others
         row["error"] = f"{type(error).__name__}: {error}"[:500]
+        print(f"{name}: {row['error']}", flush=True)
         return None, row
     row["first_picture_seconds"] = time.perf_counter() - began
     print(f"{name}: first picture {row['first_picture_seconds']:.2f} s", flush=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures on NVIDIA GPUs, most wanted first; what time does not suffice for is left out, and a comparison that is cut
-# short is written without the subject that took too long. On two GPUs two lanes run side by side, each with a GPU and half
+# Measures on NVIDIA GPUs, most wanted first; what time does not suffice for is left out, and a comparison of steps that is
+# cut short is written without the subject that took too long. On two GPUs two lanes run side by side, each with a GPU and half
 # of the cores; each subject is always compared with others on one GPU in one process. torch.compile's max-autotune takes
 # a quarter of an hour for each shape of UNet: what an earlier run found, under SEED (cache/HASH of its
 # TORCHINDUCTOR_CACHE_DIR), saves the search. Wheels in .whl/ (diffusers, importlib_metadata, nvidia-cudnn-frontend) are

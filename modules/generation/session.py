@@ -107,7 +107,7 @@ class Session:
         """How to run the checkpoint's networks at this Stable-Fast level; what was compiled is kept as long as level
         and checkpoint stay, also over requests without Stable-Fast."""
         if level == "off":
-            return Networks(model, level, self._tuning_seconds)
+            return Networks(model, level)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
             self._release_fast()
             self._fast = Networks(model, level, self._tuning_seconds)

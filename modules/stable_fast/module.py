@@ -120,7 +120,7 @@ class CompiledModule:
         key = (*form, *sorted(sizes.items()))
         is_new = key not in self._executions
         execution = Execution(program, sizes) if is_new else self._executions[key]
-        if key not in self._current or again or not self._prepared:
+        if is_new or key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
             self._current.add(key)
         times = program.inputs_at("time")

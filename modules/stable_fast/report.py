@@ -42,7 +42,7 @@ class Counters:
 class StepTimer:
     """Durations of the first warm steps; on CUDA by events, so that measuring waits for nothing.
 
-    Only of the first, because to record two events takes a quarter of the CPU's time for a captured step.
+    Only of the first, because to record two events costs the CPU time at every step.
     """
 
     def __init__(self, most: int = 40) -> None:

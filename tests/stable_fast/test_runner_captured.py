@@ -226,6 +226,23 @@ def test_compiled_modules_are_captured_for_each_size() -> None:
 
 
 @torch.no_grad()
+def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the interrupted call had prepared went with it."""
+    network = tiny.unet()
+    fast = module.CompiledModule(network, bindings={"context": "prompt"})
+    x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).context
+    fast.prepare(context=context)
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "make_ready", interrupted)
+        fast(x, timesteps=times)
+    with torch.no_grad():
+        assert rel_error(fast(x, timesteps=times), network(x, times, context)) < TOLERANCE
+
+
 def test_prepared_prompts_reach_captured_graphs() -> None:
     network = tiny.controlnet()
     x, hint, context, times = random(1, 4, 8, 8), random(1, 3, 64, 64), random(1, 77, 64), torch.full((1,), 7.0)

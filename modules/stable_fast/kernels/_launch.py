@@ -65,10 +65,8 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     workers = _Workers(device)
     try:
         copy_context().run(_only_compile, run, workers)
-    except BaseException:  # whatever ends it, Ctrl-C too: not before a whole queue is compiled
-        workers.stop()
-        raise
-    workers.shutdown()
+    finally:
+        workers.stop()  # done, unless an interrupt ended the wait: then without compiling the whole queue
 
 
 def _only_compile(run: Callable[[], object], workers: _Workers) -> None:
