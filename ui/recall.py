@@ -92,7 +92,7 @@ class Recall:
         except LightDiffusionError as error:
             return {f"{panel}_message": render.error_box(str(error)), f"{panel}_confirm": hide_row()}
         if panel == "history":
-            return self.look(words, page)
+            return self.look(words, page, paths)
         left = [other for other in paths if other != path]
         update: Update = {"paths": left, "gallery": gr.Gallery(value=left, visible=bool(left), selected_index=None)}
         update |= {"picture_details": hide(), "picture_confirm": hide_row(), "empty": gr.HTML(visible=not left)}
@@ -100,21 +100,35 @@ class Recall:
 
     # History
 
-    def look(self, words: str, page: int) -> Update:
-        """One page of what is found, newest first."""
+    def search(self, words: str, _: int, shown: list[str]) -> Update:
+        return self.look(words, 0, shown)
+
+    def older(self, words: str, page: int, shown: list[str]) -> Update:
+        return self.look(words, page + 1, shown)
+
+    def newer(self, words: str, page: int, shown: list[str]) -> Update:
+        return self.look(words, max(0, page - 1), shown)
+
+    def look(self, words: str, page: int, shown: list[str]) -> Update:
+        """One page of what is found, newest first. Where it is what is `shown` already, the list stays untouched, and
+        with it what was chosen there meanwhile."""
         entries, total = self.handlers.history.search(words or "", limit=PAGE, skip=page * PAGE)
         paths = [str(entry.path) for entry in entries]
         first = page * PAGE + 1
         found = (
             f"{first}-{first + len(paths) - 1} of {total}" if paths else "Nothing found." if words else "Nothing yet."
         )
-        return {
-            "history_gallery": gr.Gallery(value=paths, selected_index=None),
-            "history_paths": paths,
+        update: Update = {
             "history_words": render.status_line(found),
             "page": page,
             "older": gr.Button(interactive=first + len(paths) <= total),
             "newer": gr.Button(interactive=page > 0),
+        }
+        if paths == shown:
+            return update
+        return update | {
+            "history_gallery": gr.Gallery(value=paths, selected_index=None),
+            "history_paths": paths,
             "history_details": hide(),
             "history_confirm": hide_row(),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -24,6 +25,8 @@ HISTORY = (
     *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
     *("history_details", "history_confirm"),
 )
+# The history's list and what was clicked in it are answered in the order in which they were asked.
+IN_TURN = {"concurrency_id": "history", "concurrency_limit": 1}
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
 
 
@@ -162,6 +165,7 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
         outputs=[parts[name] for name in details_of(panel)],
         show_progress="hidden",
         api_visibility="private",
+        **IN_TURN,
     )
     form = (*wiring.fields, "modes", *LORA_ROWS, message)
     on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form)
@@ -172,17 +176,24 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     on(parts[f"{panel}_delete"].click, partial(recall.ask, panel), (), (f"{panel}_confirm",), queue=False)
     on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
     after = (*details_of(panel), gallery, paths, "empty", *HISTORY)
-    on(parts[f"{panel}_confirmed"].click, partial(recall.delete, panel), (chosen, paths, "search", "page"), after)
+    on(
+        parts[f"{panel}_confirmed"].click,
+        partial(recall.delete, panel),
+        (chosen, paths, "search", "page"),
+        after,
+        **IN_TURN,
+    )
 
 
 def connect_history(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
-    parts, on = wiring.parts, wiring.on
-    on(parts["history_tab"].select, recall.look, ("search", "page"), HISTORY)
-    on(parts["search"].change, lambda words: recall.look(words, 0), ("search",), HISTORY, trigger_mode="always_last")
-    on(parts["older"].click, lambda words, page: recall.look(words, page + 1), ("search", "page"), HISTORY)
-    on(parts["newer"].click, lambda words, page: recall.look(words, max(0, page - 1)), ("search", "page"), HISTORY)
+    parts, on = wiring.parts, partial(wiring.on, **IN_TURN)
+    looking = ("search", "page", "history_paths")
+    on(parts["history_tab"].select, recall.look, looking, HISTORY)
+    on(parts["search"].change, recall.search, looking, HISTORY, trigger_mode="always_last")
+    on(parts["older"].click, recall.older, looking, HISTORY)
+    on(parts["newer"].click, recall.newer, looking, HISTORY)
     fields = (*wiring.fields, "modes", *LORA_ROWS, "message", "restore")
-    on(parts["restore"].upload, recall.restore, ("restore",), fields)
+    wiring.on(parts["restore"].upload, recall.restore, ("restore",), fields)
 
 
 def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
@@ -195,12 +206,13 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
-    """Gradio tells which picture was clicked through a parameter of this type."""
+    """Gradio tells which picture was clicked through a parameter of this type: its place, and its file's name."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
-        if event.index >= len(paths):  # a click on what another tab has just deleted
+        clicked = paths[event.index] if event.index < len(paths) else ""
+        if Path(clicked).name != event.value["image"]["orig_name"]:  # the list was renewed under the mouse
             return gr.skip()
-        return wiring.by_component(handlers.choose)(panel, paths[event.index])
+        return wiring.by_component(handlers.choose)(panel, clicked)
 
     return choose
 

@@ -32,6 +32,7 @@ GRADIOS_OWN_RACE = (
     "Cannot read properties of undefined (reading 'reset_layers')",
     "Cannot read properties of undefined (reading 'dimensions')",
 )
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 PROMPT = "a red circle on a blue background"
 
 
@@ -171,6 +172,14 @@ class Form:
         self.field(label).click()
         self.page.get_by_role("option", name=option, exact=True).click()
         self.holds(label, option)
+
+    def unfold(self, name: str) -> None:
+        """Opens a closed part of the form. Gradio builds its fields only then, and sets their values once more a few
+        milliseconds after they appear: sooner than anybody types, but not than a script does on a busy machine."""
+        button = self.page.locator("#ld-form").get_by_role("button", name=name).first
+        button.click()
+        button.locator("xpath=..").locator("label:visible, input:visible, [role=tab]:visible").first.wait_for()
+        self.page.evaluate(TWO_FRAMES)
 
     def show(self, tab: str) -> None:
         """Where the window is narrow Gradio keeps the last tabs in a menu, and moves the chosen one out of it."""

@@ -138,7 +138,7 @@ def test_two_tabs_queue(open_page: Any, form: Form) -> None:
 def test_wrong_input_says_so_and_keeps_the_form(page: Any, form: Form, label: str, value: str, words: str) -> None:
     form.prompt("a green star", steps=2)
     if label == "Clip skip":
-        page.get_by_role("button", name="More").click()
+        form.unfold("More")
     form.fill(label, value)
     page.keyboard.press("Tab")
     form.generate()

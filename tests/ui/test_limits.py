@@ -45,9 +45,9 @@ def test_pictures_beyond_the_limits_say_so_beside_the_form(
         page.get_by_role("tab", name="Image to image").click()
         page.locator("#ld-editor canvas").first.wait_for()
     elif where == "#ld-control-1":
-        page.locator("#ld-form").get_by_role("button", name="ControlNet").first.click()
+        form.unfold("ControlNet")
     else:
-        page.get_by_role("button", name="Restore settings from a picture").click()
+        form.unfold("Restore settings from a picture")
     message = page.locator("#ld-upload-message .ld-error")
     for words, file in unwanted.items():
         choose(page, where, file)

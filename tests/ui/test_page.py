@@ -128,7 +128,7 @@ def test_axe_finds_nothing(context: Any, served: Served, open_page: Any, scheme:
     form.wait_for("Done")
     page.locator("#ld-picture-text").wait_for()
     for label in ("LoRA and VAE", "HiresFix", "More"):
-        page.get_by_role("button", name=label).first.click()
+        form.unfold(label)
     for label in ("LoRA 1", "Upscaler", "Clip skip"):
         expect(form.field(label)).to_be_visible()
     assert axe_finds(page) == []
@@ -159,7 +159,7 @@ LEFT_OUT = """() => [...document.querySelectorAll('button, input, textarea, a[hr
 
 def test_the_keyboard_reaches_every_control(page: Any, form: Form) -> None:
     for name in ("LoRA and VAE", "HiresFix", "ControlNet", "More", "Restore settings from a picture"):
-        page.locator("#ld-form").get_by_role("button", name=name).first.click()
+        form.unfold(name)
     expect(form.field("Clip skip")).to_be_visible()
     expect(form.field("ControlNet 1 model")).to_be_visible()
     page.get_by_role("button", name="Free memory").focus()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_restore_from_an_a1111_picture(page: Any, form: Form, photo: Path, tmp_p
     info = PngInfo()
     info.add_text("parameters", A1111_TEXT)
     Image.open(photo).save(tmp_path / "theirs.png", pnginfo=info)
-    page.get_by_role("button", name="Restore settings from a picture").click()
+    form.unfold("Restore settings from a picture")
     page.locator("input[type=file]").last.set_input_files(tmp_path / "theirs.png")
     form.holds("Seed", "4242")
     form.holds("Prompt", "a yellow star, (bright:1.2)")
@@ -127,7 +128,7 @@ DROP = """([selector, name, bytes]) => {
 
 
 def test_pictures_are_dropped_one_after_the_other(page: Any, form: Form, photo: Path, tmp_path: Path) -> None:
-    page.get_by_role("button", name="Restore settings from a picture").click()
+    form.unfold("Restore settings from a picture")
     page.locator("#ld-restore input[type=file]").wait_for(state="attached")
     for seed in ("4242", "777"):
         info = PngInfo()
@@ -148,7 +149,7 @@ def test_a_picture_dropped_into_the_editor(page: Any, photo: Path) -> None:
 
 
 def test_a_picture_without_settings_says_so(page: Any, form: Form, photo: Path) -> None:
-    page.get_by_role("button", name="Restore settings from a picture").click()
+    form.unfold("Restore settings from a picture")
     page.locator("input[type=file]").last.set_input_files(photo)
     assert "no generation text" in form.message()
 
@@ -172,7 +173,7 @@ def test_hires_fix_from_the_gallery(page: Any, form: Form, served: Served) -> No
 def test_a_lora_of_the_form_comes_back_with_both_strengths(page: Any, form: Form, served: Served) -> None:
     make_one(form)
     plain = served.pictures()[0].read_bytes()
-    page.get_by_role("button", name="LoRA and VAE").click()
+    form.unfold("LoRA and VAE")
     form.choose("LoRA 1", INK)
     expect(form.field("LoRA 2")).to_be_visible()
     form.fill("LoRA 1 text", 0.5)
@@ -191,7 +192,7 @@ def test_a_lora_of_the_form_comes_back_with_both_strengths(page: Any, form: Form
 def test_a_control_net_of_the_form(page: Any, form: Form, served: Served, photo: Path) -> None:
     make_one(form)
     plain = Image.open(served.pictures()[0])
-    page.locator("#ld-form").get_by_role("button", name="ControlNet").first.click()
+    form.unfold("ControlNet")
     form.choose("ControlNet 1 model", CANNY)
     form.choose("Preprocessor 1", "canny")
     form.generate()
@@ -207,7 +208,7 @@ def test_a_control_net_of_the_form(page: Any, form: Form, served: Served, photo:
 
 
 def test_hires_fix_to_a_size_comes_back(page: Any, form: Form, served: Served) -> None:
-    page.get_by_role("button", name="HiresFix").first.click()
+    form.unfold("HiresFix")
     page.get_by_label("HiresFix: enlarge", exact=False).check()
     form.fill("HiresFix width", 160)
     form.fill("HiresFix height", 192)
@@ -228,7 +229,7 @@ def test_history_search_and_delete(page: Any, form: Form, served: Served) -> Non
     make_one(form, seed=987654)
     page.get_by_role("tab", name="History").click()
     page.locator("#ld-search textarea, #ld-search input").first.fill("987654 circle")
-    page.locator("#ld-history-words", has_text="of 1").wait_for()
+    page.locator("#ld-history-words").get_by_text("1-1 of 1", exact=True).wait_for()
     page.locator("#ld-history img").first.click()
     expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("987654"))
     page.locator("#ld-history-delete").click()
@@ -238,6 +239,49 @@ def test_history_search_and_delete(page: Any, form: Form, served: Served) -> Non
     page.locator("#ld-history-confirmed").click()
     page.locator("#ld-history-words", has_text="Nothing found").wait_for()
     assert not wanted[0].exists()
+
+
+@pytest.fixture
+def slow_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on the list takes a second to come."""
+    search = served.handlers.history.search
+
+    def late(*arguments: Any, **settings: Any) -> Any:
+        time.sleep(1)
+        return search(*arguments, **settings)
+
+    return lambda: monkeypatch.setattr(served.handlers.history, "search", late)
+
+
+def test_a_click_while_the_same_list_comes_again_is_kept(page: Any, form: Form, slow_history: Any) -> None:
+    make_one(form, seed=31)
+    form.show("History")
+    page.locator("#ld-history img").first.wait_for()
+    form.show("Pictures")
+    slow_history()
+    form.show("History")
+    page.locator("#ld-history img").first.click()
+    expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("Seed: 31"))
+    page.wait_for_timeout(2000)  # past the answer
+    expect(page.locator("#ld-history .preview img").first).to_be_visible()
+    expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("Seed: 31"))
+
+
+def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
+    page: Any, form: Form, served: Served, slow_history: Any
+) -> None:
+    make_one(form, seed=32)
+    form.show("History")
+    page.locator("#ld-history img").first.wait_for()
+    form.show("Pictures")
+    form.fill("Seed", 33)
+    form.make(served)
+    slow_history()
+    form.show("History")
+    page.locator("#ld-history img").first.click()  # still the list that begins with seed 32
+    expect(page.locator("#ld-history img").first).to_have_attribute("src", re.compile("-33.png"))
+    page.wait_for_timeout(1000)  # past the answer to the click
+    expect(page.locator("#ld-history-details")).to_be_hidden()
 
 
 def test_compare_shows_a_slider_and_what_was_measured(page: Any, form: Form) -> None:
