@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from modules.stable_fast.kernels import _group_norm_kernels as group_norm
 from modules.stable_fast.kernels import group_norm_silu
-from modules.stable_fast.kernels._dispatch import Choices
+from modules.stable_fast.kernels._dispatch import Choices, channels_last
 from modules.stable_fast.kernels.layer_norm import launch_layer_norm
 from tests.stable_fast.kernel_device import Maker, assert_near, doubled, in_dtypes, on_devices
 
@@ -101,15 +104,20 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     monkeypatch.setattr(group_norm, "_apply_kernel", _Recorder(group_norm._apply_kernel, seen))
     monkeypatch.setattr(group_norm, "MOMENTS_TILE", 1024)
     monkeypatch.setattr(group_norm, "APPLY_TILE", 1024)
-    monkeypatch.setattr(group_norm, "MERGE_TILE", 16)
+    monkeypatch.setattr(group_norm, "FEW_CHUNKS", 2)
+    monkeypatch.setattr(group_norm, "MANY_CHUNKS", 2)
     monkeypatch.setattr(group_norm, "multiprocessors", lambda _: 2)
     make = Maker(device, torch.float32)
     x, weight, bias = make.image(2, 72, 25, 13), make.rows(72), make.rows(72)
     a, b = (x[:, :50], x[:, 50:]) if cat else (x, None)
     a, b = (None if part is None else part.contiguous(memory_format=torch.channels_last) for part in (a, b))
-    y = group_norm.launch_two_kernels(a, b, weight, bias, 6, 1e-5, False)
+    torch.use_deterministic_algorithms(True)  # what nothing was written to is NaN
+    try:
+        y = group_norm.launch_two_kernels(a, b, weight, bias, 6, 1e-5, False)
+    finally:
+        torch.use_deterministic_algorithms(False)
     (args, options), hw = seen[0], 25 * 13
-    rows_per_chunk, chunks, rows_per_program = args[11:14]
+    rows_per_chunk, chunks, _, rows_per_program = args[11:15]
     assert (
         chunks > options["CHUNKS"] > 1
         and chunks % options["CHUNKS"]
@@ -119,6 +127,28 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     assert rows_per_program > options["ROWS"] and hw % rows_per_program % options["ROWS"]
     dx, dw, db = doubled(x, weight, bias)
     assert_near(y, F.group_norm(dx, 6, dw, db, 1e-5))
+
+
+def test_all_picture_sizes_share_compiled_kernels(monkeypatch):
+    """Triton compiles once for each set of constants, and of integers that are 1, multiples of 16, or neither."""
+    compiled: dict[str, set[Any]] = {}
+
+    def kind(value: int) -> str:
+        return "one" if value == 1 else "multiple" if value % 16 == 0 else "other"
+
+    def record(kernel, _, *args, **options):
+        free = kernel.do_not_specialize if hasattr(kernel, "do_not_specialize") else kernel.kwargs["do_not_specialize"]
+        named = dict(zip(kernel.arg_names, args, strict=False))
+        integers = {name: kind(value) for name, value in named.items() if isinstance(value, int) and name not in free}
+        compiled.setdefault(kernel.fn.__name__, set()).add((*integers.items(), *sorted(options.items())))
+
+    for name, value in {"launch": record, "runs_kernels": lambda _: True, "multiprocessors": lambda _: 132}.items():
+        monkeypatch.setattr(group_norm, name, value)
+    ones = torch.ones(640, device="meta")
+    for height, width in itertools.product(range(24, 136, 7), range(25, 136, 9)):
+        x = channels_last(torch.empty(2, 640, height, width, device="meta", dtype=torch.float16))
+        group_norm.launch_two_kernels(x, None, ones, ones, 32, 1e-5, True)
+    assert {name: len(kinds) for name, kinds in compiled.items()} == {"_chunk_moments_kernel": 1, "_apply_kernel": 2}
 
 
 @pytest.mark.parametrize("tuned", ["one_kernel", "two_kernels", "gone"])

@@ -21,7 +21,7 @@ from modules.stable_fast.kernels._dispatch import (
 )
 from modules.stable_fast.kernels._epilogue import launch_epilogue
 from modules.stable_fast.kernels._launch import launch
-from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._triton import jit_for_any, next_power_of_2, tl, triton
 
 
 def bare_conv(x: Tensor, weight: Tensor, stride: int, padding: int, *, benchmark: bool) -> Tensor:
@@ -38,7 +38,7 @@ def cudnn_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, paddi
     return launch_epilogue(y, epilogue.bias, epilogue.vector, epilogue.residual, epilogue.activation)
 
 
-@jit
+@jit_for_any("M", "H", "W", "OH", "OW")
 def _patches_kernel(
     x_ptr, y_ptr, M, H, W, C, OH, OW, STRIDE, PAD,
     KH: tl.constexpr, KW: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,

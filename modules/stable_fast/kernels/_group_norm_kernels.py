@@ -21,7 +21,7 @@ from modules.stable_fast.kernels._dispatch import (
     runs_kernels,
 )
 from modules.stable_fast.kernels._launch import launch
-from modules.stable_fast.kernels._triton import cuda, jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._triton import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
@@ -33,8 +33,8 @@ APPLY_TILE, APPLY_CHANNELS = 4096, 64
 MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
 # Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
 MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
-# Chunks times groups it reads at a time: 4 a thread.
-MERGE_TILE = 512
+# Chunks it reads at a time, of up to 8 groups: few or many, so that all picture sizes share two compiled kernels.
+FEW_CHUNKS, MANY_CHUNKS = 16, 64
 
 
 @jit
@@ -56,7 +56,7 @@ def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
     return y
 
 
-@jit
+@jit_for_any("HW")
 def _group_norm_kernel(
     a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, HW, C, CA, eps,
     CG: tl.constexpr, CGP: tl.constexpr, ROWS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
@@ -78,9 +78,9 @@ def _group_norm_kernel(
     tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@jit
+@jit_for_any("HW", "rows_per_chunk")
 def _chunk_moments_kernel(
-    a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, chunks,
+    a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, stride,
     G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
     ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -121,15 +121,15 @@ def _chunk_moments_kernel(
     m2 = tl.sum(tl.where(belongs, channel_m2 + delta * delta * count, 0.0), axis=1)
     groups = tl.program_id(1) * GB + slot
     valid = (slot < GB) & (groups < G)
-    out = (n * G + groups) * chunks + chunk
+    out = (n * G + groups) * stride + chunk
     tl.store(mean_ptr + out, mean, mask=valid)
     tl.store(m2_ptr + out, m2, mask=valid)
 
 
-@jit
+@jit_for_any("HW", "rows_per_chunk", "chunks", "rows_per_program")
 def _apply_kernel(
-    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, rows_per_program,
-    G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
+    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, stride,
+    rows_per_program, G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
     CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(2)
@@ -149,19 +149,20 @@ def _apply_kernel(
         tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
-    moments = ((n * G + groups) * chunks)[:, None]
+    moments = ((n * G + groups) * stride)[:, None]
     pivot = tl.load(mean_ptr + moments, mask=(groups < G)[:, None], other=0.0)
     shift = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
     squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
     for start in range(0, chunks, CHUNKS):
         chunk = start + tl.arange(0, CHUNKS)
-        valid = (groups < G)[:, None] & (chunk < chunks)[None, :]
-        chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=valid, other=0.0)
-        chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=valid, other=0.0)
+        # Up to `stride` there is memory, and the mask of groups alone lets four chunks be loaded at once.
+        chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
+        chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
+        valid = (chunk < chunks)[None, :]
         share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32)[None, :] / HW
         delta = tl.where(valid, chunk_mean - pivot, 0.0)
         shift += delta * share
-        squares += delta * delta * share + chunk_m2 / (HW * CG)
+        squares += delta * delta * share + tl.where(valid, chunk_m2, 0.0) / (HW * CG)
     group_shift = tl.sum(shift, axis=1)
     group_mean = tl.sum(pivot, axis=1) + group_shift
     group_rstd = tl.rsqrt(tl.sum(squares, axis=1) - group_shift * group_shift + eps)
@@ -237,10 +238,12 @@ def launch_two_kernels(
     tile_rows, most = max(4, MOMENTS_TILE // block), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK)
     rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
-    mean, m2 = torch.empty((2, batch, num_groups, chunks), dtype=torch.float32, device=a.device)
+    at_once = FEW_CHUNKS if chunks <= FEW_CHUNKS else MANY_CHUNKS
+    stride = at_once * triton.cdiv(chunks, at_once)  # each group's chunks begin where vectorised loads may
+    mean, m2 = torch.empty((2, batch, num_groups, stride), dtype=torch.float32, device=a.device)
     launch(
         _chunk_moments_kernel, (chunks, columns, batch),
-        a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, chunks,
+        a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, stride,
         GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
     )  # fmt: skip
 
@@ -251,8 +254,8 @@ def launch_two_kernels(
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
     launch(
         _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
-        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, rows,
-        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(MERGE_TILE // slots, next_power_of_2(chunks)), SILU=silu,
+        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride, rows,
+        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=at_once, SILU=silu,
         num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y

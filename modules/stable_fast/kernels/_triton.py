@@ -61,6 +61,15 @@ def jit(function: Callable[..., Any]) -> Any:
     return triton.jit(function) if HAS_TRITON else function
 
 
+def jit_for_any(*sizes: str) -> Callable[[Callable[..., Any]], Any]:
+    """The same; one compiled kernel serves every value of the integer arguments `sizes`.
+
+    Triton compiles others once for multiples of 16 and once for the rest, which is worth it where an address depends on
+    them, and else makes a new picture size wait for the compiler.
+    """
+    return lambda function: triton.jit(function, do_not_specialize=sizes) if HAS_TRITON else function
+
+
 def gluon_jit(function: Callable[..., Any]) -> Any:
     """`gluon.jit` where Gluon exists; otherwise the bare function, which is never launched."""
     return gluon.jit(function) if HAS_GLUON else function
@@ -84,6 +93,7 @@ __all__ = [
     "gl",
     "gluon_jit",
     "jit",
+    "jit_for_any",
     "libdevice",
     "mbarrier",
     "next_power_of_2",

@@ -18,7 +18,7 @@ from modules.stable_fast.kernels._dispatch import (
     uses_kernels,
 )
 from modules.stable_fast.kernels._launch import launch
-from modules.stable_fast.kernels._triton import jit, next_power_of_2, tl, triton
+from modules.stable_fast.kernels._triton import jit_for_any, next_power_of_2, tl, triton
 
 # One program holds whole rows in registers.
 MAX_CHANNELS = 8192
@@ -35,7 +35,7 @@ def add_layer_norm_reference(
     return total, layer_norm_reference(total, weight, bias, eps)
 
 
-@jit
+@jit_for_any("rows")
 def _layer_norm_kernel(
     x_ptr, residual_ptr, w_ptr, bias_ptr, sum_ptr, y_ptr, rows, C, eps,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, ADD: tl.constexpr,

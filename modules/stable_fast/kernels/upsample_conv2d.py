@@ -26,7 +26,7 @@ from modules.stable_fast.kernels._dispatch import (
     uses_kernels,
 )
 from modules.stable_fast.kernels._launch import launch
-from modules.stable_fast.kernels._triton import jit, tl, triton
+from modules.stable_fast.kernels._triton import jit_for_any, tl, triton
 
 SLICE = 128  # output channels
 # Rows: the two taps left for a parity; columns: which of the three original taps each one sums.
@@ -53,7 +53,7 @@ def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     return channels_last(y if bias is None else y + bias[:, None, None])
 
 
-@jit
+@jit_for_any("H", "W")
 def _unfold_parities_kernel(w_ptr, bias_ptr, y_ptr, H, W, C, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
     """y[n, 2i+p, 2j+q, c] = windows[n, i+p, j+q, 2p+q, c] + bias[c], for a part of one row of y."""
     row = tl.program_id(0)
