@@ -25,7 +25,7 @@ HISTORY = (
     *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
     *("history_details", "history_confirm"),
 )
-# The history's list and what was clicked in it are answered in the order in which they were asked.
+# Lists of pictures, and what is clicked or deleted in them, are answered in the order in which they were asked.
 IN_TURN = {"concurrency_id": "history", "concurrency_limit": 1}
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
 

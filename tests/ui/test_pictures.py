@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,33 +242,42 @@ def test_history_search_and_delete(page: Any, form: Form, served: Served) -> Non
 
 
 @pytest.fixture
-def slow_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From now on the list takes a second to come."""
+def hold_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[], None]]:
+    """Holds back every list asked for from the call on, until what it returns is called."""
     search = served.handlers.history.search
 
-    def late(*arguments: Any, **settings: Any) -> Any:
-        time.sleep(1)
-        return search(*arguments, **settings)
+    def hold() -> Callable[[], None]:
+        free = threading.Event()
 
-    return lambda: monkeypatch.setattr(served.handlers.history, "search", late)
+        def late(*arguments: Any, **settings: Any) -> Any:
+            free.wait(PATIENCE / 1000)
+            return search(*arguments, **settings)
+
+        monkeypatch.setattr(served.handlers.history, "search", late)
+        return free.set
+
+    return hold
 
 
-def test_a_click_while_the_same_list_comes_again_is_kept(page: Any, form: Form, slow_history: Any) -> None:
+def test_a_click_while_the_same_list_comes_again_is_kept(page: Any, form: Form, hold_history: Any) -> None:
     make_one(form, seed=31)
     form.show("History")
     page.locator("#ld-history img").first.wait_for()
     form.show("Pictures")
-    slow_history()
+    free = hold_history()
     form.show("History")
     page.locator("#ld-history img").first.click()
-    expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("Seed: 31"))
-    page.wait_for_timeout(2000)  # past the answer
+    page.locator("#ld-history .preview img").first.wait_for()
+    free()
+    text = page.locator("#ld-history-text textarea")
+    expect(text).to_have_value(re.compile("Seed: 31"))
+    page.wait_for_timeout(1000)  # past the answer that was held back
     expect(page.locator("#ld-history .preview img").first).to_be_visible()
-    expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("Seed: 31"))
+    expect(text).to_have_value(re.compile("Seed: 31"))
 
 
 def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
-    page: Any, form: Form, served: Served, slow_history: Any
+    page: Any, form: Form, served: Served, hold_history: Any
 ) -> None:
     make_one(form, seed=32)
     form.show("History")
@@ -276,9 +285,11 @@ def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
     form.show("Pictures")
     form.fill("Seed", 33)
     form.make(served)
-    slow_history()
+    free = hold_history()
     form.show("History")
     page.locator("#ld-history img").first.click()  # still the list that begins with seed 32
+    page.locator("#ld-history .preview img").first.wait_for()
+    free()
     expect(page.locator("#ld-history img").first).to_have_attribute("src", re.compile("-33.png"))
     page.wait_for_timeout(1000)  # past the answer to the click
     expect(page.locator("#ld-history-details")).to_be_hidden()

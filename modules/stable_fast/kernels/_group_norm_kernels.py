@@ -33,8 +33,10 @@ APPLY_TILE, APPLY_CHANNELS = 4096, 64
 MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
 # Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
 MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
-# Chunks it reads at a time, of up to 8 groups: few or many, so that all picture sizes share two compiled kernels.
+# Chunks it reads at a time: few or many, so that all picture sizes share two compiled kernels; less where groups are
+# many: chunks times groups are at most 4 a thread.
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
+MERGE_TILE = 512
 
 
 @jit
@@ -255,7 +257,7 @@ def launch_two_kernels(
     launch(
         _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
         a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride, rows,
-        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=at_once, SILU=silu,
+        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(at_once, MERGE_TILE // slots), SILU=silu,
         num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y

@@ -64,8 +64,8 @@ def jit(function: Callable[..., Any]) -> Any:
 def jit_for_any(*sizes: str) -> Callable[[Callable[..., Any]], Any]:
     """The same; one compiled kernel serves every value of the integer arguments `sizes`.
 
-    Triton compiles others once for multiples of 16 and once for the rest, which is worth it where an address depends on
-    them, and else makes a new picture size wait for the compiler.
+    Triton compiles others once for multiples of 16 and once for the rest. That is worth it where the alignment of an
+    address depends on them; else it only makes a new picture size wait for the compiler.
     """
     return lambda function: triton.jit(function, do_not_specialize=sizes) if HAS_TRITON else function
 
