@@ -11,6 +11,7 @@ the median counts.
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import tempfile
 import time
@@ -125,6 +126,7 @@ def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
         pipe.unet.compile_repeated_blocks(fullgraph=True)
     elif mode is not None:
         pipe.unet = compiled(pipe.unet.to(memory_format=torch.channels_last), mode)
+        pipe.vae.to(memory_format=torch.channels_last)
         pipe.vae.decode = compiled(pipe.vae.decode, mode)
 
     def embed(prompt: str) -> torch.Tensor:
@@ -159,7 +161,7 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
         synchronise()
     except torch.AcceleratorError:
         raise  # a fault of the GPU: no other subject runs after it, and none of them is to blame
-    except Exception as error:  # noqa: BLE001 - a baseline that fails is a result, not the end of the others
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the others
         row["error"] = f"{type(error).__name__}: {error}"[:500]
         print(f"{name}: {row['error']}", flush=True)
         return None, row
@@ -169,6 +171,7 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
 
 
 def run(arguments: argparse.Namespace) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
     deadline = time.monotonic() + arguments.budget
     with tempfile.TemporaryDirectory() as folder:
         folders = project(Path(folder), tiny=arguments.tiny)

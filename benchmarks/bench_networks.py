@@ -117,7 +117,8 @@ class ControlNetBench:
 
         unet: Any = self.unet.diffusers_unet()
         unet.to(memory_format=layout)
-        control: Any = ControlNetModel.from_unet(unet).to(self.unet.dtype, memory_format=layout)
+        control: Any = ControlNetModel.from_unet(unet)
+        control.to(self.x.device, self.unet.dtype, memory_format=layout)
         control.eval().requires_grad_(False)
         if mode:
             unet, control = (compiled(network, mode) for network in (unet, control))

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,9 +34,19 @@ TIMESTEP = 500.0
 
 
 def compiled(function: Any, mode: str) -> Any:
-    """torch.compile with its worker processes up, so that max-autotune compiles its candidates in parallel."""
-    from torch._inductor.async_compile import AsyncCompile
+    """torch.compile with its worker processes up, so that max-autotune compiles its candidates in parallel.
 
+    torch 2.11's workers take the ptxas that PyTorch brings, but the searching process Triton's: it then finds none of
+    their kernels in the cache and compiles each once more, one by one. Here both take PyTorch's, which compiles the
+    kernels that run in the end either way.
+    """
+    from torch._inductor.async_compile import AsyncCompile
+    from triton.backends.nvidia.compiler import get_ptxas_version
+
+    ptxas = Path(torch.__file__).parent / "bin" / "ptxas"
+    if ptxas.exists():
+        os.environ["TRITON_PTXAS_PATH"] = str(ptxas)
+        get_ptxas_version.cache_clear()
     AsyncCompile.wait_pool_ready()
     return torch.compile(function, mode=mode, fullgraph=True)
 

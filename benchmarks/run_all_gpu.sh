@@ -2,10 +2,11 @@
 # Measures on NVIDIA GPUs, most wanted first; what time does not suffice for is left out, and a comparison of steps that is
 # cut short is written without the subject that took too long. On two GPUs two lanes run side by side, each with a GPU and half
 # of the cores; each subject is always compared with others on one GPU in one process. torch.compile's max-autotune takes
-# a quarter of an hour for each shape of UNet: what an earlier run found, under SEED (cache/HASH of its
-# TORCHINDUCTOR_CACHE_DIR), saves the search. Wheels in .whl/ (diffusers, importlib_metadata, nvidia-cudnn-frontend) are
-# installed if they are there. Results go to benchmarks/results/ and, packed and with logs, to $OUT. Where a machine allows
-# only short commands, start this with setsid and with LIMIT for the whole.
+# many minutes for each shape of UNet: what an earlier run found, under SEED (cache/HASH and the *.best_config files of its
+# TORCHINDUCTOR_CACHE_DIR, in their folders), saves the search. TESTS: the files that `pytest -m gpu` runs. Wheels in .whl/
+# (diffusers, importlib_metadata, nvidia-cudnn-frontend) are installed if they are there. Results go to benchmarks/results/
+# and, packed and with logs, to $OUT. Where a machine allows only short commands, start this with setsid and with LIMIT for
+# the whole.
 # Usage: LIMIT=1650 OUT=/tmp/out SEED=/tmp/seed bash benchmarks/run_all_gpu.sh
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-/tmp/gpu-results}
@@ -40,28 +41,29 @@ unet() { # unet NAME SECONDS SUBJECTS ARGUMENTS...
 
 BASELINES=diffusers,diffusers-channels-last,diffusers-regional
 SEARCHED=$BASELINES,diffusers-max-autotune
-TESTS="tests/stable_fast tests/generation tests/lora tests/loader tests/core tests/sampling/test_samplers.py"
+TESTS=${TESTS:-"tests/stable_fast tests/generation tests/lora tests/loader tests/core tests/sampling/test_samplers.py"}
 
 first() {
-  unet unet-512 900 full,graph,fused,eager,$BASELINES,diffusers-reduce-overhead,diffusers-max-autotune
-  unet unet-b8 1200 full,$SEARCHED --batch 8
+  unet unet-512 800 full,graph,fused,eager,$BASELINES,diffusers-reduce-overhead,diffusers-max-autotune
+  step picture 450 python3 -m benchmarks.bench_generate --rounds 8 \
+    --subjects full,off,diffusers,diffusers-regional,diffusers-max-autotune
   unet unet-1024 1200 full,$SEARCHED --size 1024
+  step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
+  step lora-switch 60 python3 -m benchmarks.bench_lora_switch
 }
 
 second() {
   # shellcheck disable=SC2086
-  step gpu-tests 240 python3 -m pytest -m gpu -q -n 3 -p no:cacheprovider --timeout 100 --tb=line -rf --show-capture=no $TESTS
+  step gpu-tests 300 python3 -m pytest -m gpu -q -n 4 -p no:cacheprovider --timeout 100 --tb=line -rf --show-capture=no $TESTS
   step doctor 60 python3 -m modules.stable_fast.doctor
-  step vae 240 python3 -m benchmarks.bench_networks vae --rounds 10 \
-    --subjects eager,diffusers,diffusers-channels-last,full,diffusers-max-autotune
-  step controlnet 420 python3 -m benchmarks.bench_networks controlnet --batch 2 --rounds 10 \
+  step controlnet 500 python3 -m benchmarks.bench_networks controlnet --batch 2 --rounds 10 \
+    --subjects eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
+  step vae 300 python3 -m benchmarks.bench_networks vae --rounds 10 \
     --subjects eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
   step quality 90 python3 -m benchmarks.bench_quality
   step compile-ours 130 python3 -m benchmarks.bench_compile --subjects full --limit 60
-  step picture 120 python3 -m benchmarks.bench_generate --rounds 8 --subjects full,off,diffusers,diffusers-regional
-  step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
-  step lora-switch 60 python3 -m benchmarks.bench_lora_switch
   step profile 30 python3 -m benchmarks.profile_unet --level full
+  unet unet-b8 1200 full,$SEARCHED --batch 8
   unet sd21-768 1200 full,$SEARCHED --model sd21 --size 768
 }
 
@@ -69,8 +71,8 @@ GPUS=$(nvidia-smi -L | wc -l)
 HALF=$(($(nproc) / 2))
 lane() { # lane NAME GPU CORES
   export LANE=$1 CUDA_VISIBLE_DEVICES=$2 CORES=$3 TORCHINDUCTOR_CACHE_DIR=/tmp/inductor-$1
-  mkdir -p "$TORCHINDUCTOR_CACHE_DIR/cache"
-  [ -n "$SEED" ] && cp "$SEED"/* "$TORCHINDUCTOR_CACHE_DIR/cache/"
+  mkdir -p "$TORCHINDUCTOR_CACHE_DIR"
+  [ -n "$SEED" ] && cp -r "$SEED"/. "$TORCHINDUCTOR_CACHE_DIR"
   "$1"
 }
 if [ "$GPUS" -gt 1 ]; then

@@ -66,8 +66,9 @@ class CapturedGraph:
         self._watched = tuple(watched) if check_addresses else ()
         self._addresses = [x.data_ptr() for x in self._watched]
         self._graph = torch.cuda.CUDAGraph()
-        reserved = torch.cuda.memory_reserved(pool.device)
         self._warm_up(function)
+        torch.cuda.empty_cache()  # a capture does so first, which would hide what it reserves itself
+        reserved = torch.cuda.memory_reserved(pool.device)
         handle = pool.join()
         try:
             outputs = self._capture(function, handle)
