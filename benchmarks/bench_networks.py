@@ -128,6 +128,7 @@ class ControlNetBench:
 
         def step(x: Tensor) -> Tensor:
             x = x.to(self.unet.dtype).repeat(rows // x.shape[0], 1, 1, 1).contiguous(memory_format=layout)
+            torch.compiler.cudagraph_mark_step_begin()
             down, mid = control(x, times, context, hint, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
             return unet(x, times, context, return_dict=False, **residuals)[0].clone()

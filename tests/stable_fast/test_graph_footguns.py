@@ -175,6 +175,20 @@ def test_graphs_sharing_a_pool_do_not_disturb_each_other(pool):
 
 
 @pytest.mark.gpu
+def test_a_graph_outlives_the_workspaces_of_its_stream(pool):
+    """torch.compile clears them, and so does, from PyTorch 2.12 on, every graph that is reset."""
+    x = torch.randn(64, 16384, device="cuda", dtype=torch.float16)
+    weight = torch.randn(64, 16384, device="cuda", dtype=torch.float16)  # a split-K product: it needs a workspace
+    graph = CapturedGraph(lambda x: x @ weight.T, [x], pool)
+    expected = graph(x)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    others = [torch.ones(8 << 20, device="cuda") for _ in range(4)]  # 32 MiB each, where the freed ones were
+    assert torch.equal(graph(x), expected)
+    assert all(bool((other == 1).all()) for other in others)
+
+
+@pytest.mark.gpu
 def test_a_synchronising_function_is_declined_and_still_runs():
     table = GraphTable(cuda_capture(torch.device("cuda")))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,8 +20,22 @@ class CaptureError(Exception):
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for each device and process: the cuBLAS workspace that belongs to a stream is never given back."""
+    """One for each device and process: a stream keeps memory of its own in PyTorch's cache."""
     return torch.cuda.Stream(device)
+
+
+@contextmanager
+def own_workspaces() -> Iterator[None]:
+    """What is captured inside takes cuBLAS's workspaces from the graph's own memory.
+
+    Otherwise it records the address of the one that its stream happens to have, which others may free before a replay:
+    torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 class GraphPool:
@@ -93,7 +108,7 @@ class CapturedGraph:
             self._graph, pool=handle, stream=self._pool.stream, capture_error_mode="thread_local"
         )
         try:
-            with recording:
+            with own_workspaces(), recording:
                 return function(*self._inputs)
         except torch.OutOfMemoryError:
             raise
