@@ -3,11 +3,11 @@
 # cut short is written without the subject that took too long. On two GPUs two lanes run side by side, each with a GPU and half
 # of the cores; each subject is always compared with others on one GPU in one process. torch.compile's max-autotune takes
 # many minutes for each shape of UNet: what an earlier run found, under SEED (cache/HASH and the *.best_config files of its
-# TORCHINDUCTOR_CACHE_DIR, in their folders), saves the search. TESTS: the files that `pytest -m gpu` runs. Wheels in .whl/
-# (diffusers, importlib_metadata, nvidia-cudnn-frontend) are installed if they are there. Results go to benchmarks/results/
-# and, packed and with logs, to $OUT. Where a machine allows only short commands, start this with setsid and with LIMIT for
-# the whole.
-# Usage: LIMIT=1650 OUT=/tmp/out SEED=/tmp/seed bash benchmarks/run_all_gpu.sh
+# TORCHINDUCTOR_CACHE_DIR, in their folders), saves the search. ONLY names the steps to run, TESTS the files of the step
+# gpu-tests. Wheels in .whl/ (diffusers, importlib_metadata, nvidia-cudnn-frontend) are installed if they are there. Results
+# go to benchmarks/results/ and, packed and with logs, to $OUT. Where a machine allows only short commands, start this with
+# setsid and with LIMIT for the whole.
+# Usage: LIMIT=1650 OUT=/tmp/out SEED=/tmp/seed ONLY="unet-b8 vae" bash benchmarks/run_all_gpu.sh
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-/tmp/gpu-results}
 DEADLINE=$((SECONDS + ${LIMIT:-1650}))
@@ -25,6 +25,7 @@ fi
 step() {
   local name=$1 limit=$2 left=$((DEADLINE - SECONDS)) began=$SECONDS
   shift 2
+  [[ -z $ONLY || " $ONLY " == *" $name "* ]] || return
   if [ "$left" -lt 60 ]; then echo "== $name: left out, no time"; return; fi
   [ "$limit" -gt $((left - 40)) ] && limit=$((left - 40)) # an interrupted comparison still measures what it has
   timeout --foreground --signal=INT --kill-after=30 "$limit" taskset -c "$CORES" "$@" >"/tmp/$name.log" 2>&1
@@ -44,27 +45,26 @@ SEARCHED=$BASELINES,diffusers-max-autotune
 TESTS=${TESTS:-"tests/stable_fast tests/generation tests/lora tests/loader tests/core tests/sampling/test_samplers.py"}
 
 first() {
-  unet unet-512 800 full,graph,fused,eager,$BASELINES,diffusers-reduce-overhead,diffusers-max-autotune
-  step picture 450 python3 -m benchmarks.bench_generate --rounds 8 \
-    --subjects full,off,diffusers,diffusers-regional,diffusers-max-autotune
-  unet unet-1024 1200 full,$SEARCHED --size 1024
-  step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
-  step lora-switch 60 python3 -m benchmarks.bench_lora_switch
+  unet unet-512 900 full,graph,fused,eager,$BASELINES,diffusers-reduce-overhead,diffusers-max-autotune
+  unet unet-b8 900 full,$SEARCHED --batch 8
+  unet unet-1024 900 full,$SEARCHED --size 1024
+  unet sd21-768 900 full,$SEARCHED --model sd21 --size 768
 }
 
 second() {
+  local networks=eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
   # shellcheck disable=SC2086
   step gpu-tests 300 python3 -m pytest -m gpu -q -n 4 -p no:cacheprovider --timeout 100 --tb=line -rf --show-capture=no $TESTS
   step doctor 60 python3 -m modules.stable_fast.doctor
-  step controlnet 500 python3 -m benchmarks.bench_networks controlnet --batch 2 --rounds 10 \
-    --subjects eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
-  step vae 300 python3 -m benchmarks.bench_networks vae --rounds 10 \
-    --subjects eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
-  step quality 90 python3 -m benchmarks.bench_quality
+  step vae 400 python3 -m benchmarks.bench_networks vae --rounds 10 --subjects $networks
+  step controlnet 700 python3 -m benchmarks.bench_networks controlnet --batch 2 --rounds 10 --subjects $networks
+  step picture 700 python3 -m benchmarks.bench_generate --rounds 8 \
+    --subjects full,off,diffusers,diffusers-regional,diffusers-max-autotune
+  step quality 200 python3 -m benchmarks.bench_quality --divide 8 --levels off,full
+  step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
   step compile-ours 130 python3 -m benchmarks.bench_compile --subjects full --limit 60
+  step lora-switch 60 python3 -m benchmarks.bench_lora_switch
   step profile 30 python3 -m benchmarks.profile_unet --level full
-  unet unet-b8 1200 full,$SEARCHED --batch 8
-  unet sd21-768 1200 full,$SEARCHED --model sd21 --size 768
 }
 
 GPUS=$(nvidia-smi -L | wc -l)
