@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 
 from benchmarks.bench_unet import compiled
 from benchmarks.common import synchronise, write_result
+from benchmarks.side_by_side import at_its_best
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
@@ -155,10 +156,11 @@ def maker(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> Ma
 def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> tuple[MakePicture | None, dict]:
     row: dict[str, object] = {"label": name}
     try:
-        make = maker(name, folders, arguments)
-        began = time.perf_counter()
-        make(0)
-        synchronise()
+        with at_its_best(name):
+            make = maker(name, folders, arguments)
+            began = time.perf_counter()
+            make(0)
+            synchronise()
     except torch.AcceleratorError:
         raise  # a fault of the GPU: no other subject runs after it, and none of them is to blame
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the others
@@ -187,9 +189,10 @@ def run(arguments: argparse.Namespace) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in makers}
         for round_ in range(arguments.rounds):
             for name, make in makers.items():
-                began = time.perf_counter()
-                make(round_ + 1)
-                synchronise()
+                with at_its_best(name):
+                    began = time.perf_counter()
+                    make(round_ + 1)
+                    synchronise()
                 seconds[name].append(time.perf_counter() - began)
     for name, times in seconds.items():
         rows[name] |= {"ms": statistics.median(times) * 1000, "fastest_ms": min(times) * 1000}

@@ -29,7 +29,11 @@ from modules.models.vae import AutoencoderKL
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 
 DECODER_DIMS = {"latent": ("batch", None, "height", "width")}
-MODES = {"diffusers-compile": "default", "diffusers-max-autotune": "max-autotune"}
+MODES = {
+    "diffusers-compile": "default",
+    "diffusers-reduce-overhead": "reduce-overhead",
+    "diffusers-max-autotune": "max-autotune",
+}
 LEVELS = ("graph", "fused", "full")
 
 

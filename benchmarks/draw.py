@@ -29,6 +29,7 @@ COLUMNS = {  # key of a row -> heading, and how it is written
     "break_even_images": ("pays from picture", "{}"),
     "compile_peak_mib": ("peak while compiling, MiB", "{:.0f}"),
     "peak_mib": ("peak MiB", "{:.0f}"),
+    "reserved_mib": ("held with graphs, MiB", "{:.0f}"),
     "relative_error": ("error to fp32", "{:.1e}"),
     "load_s": ("load s", "{:.2f}"),
     "use_s": ("load and first use s", "{:.2f}"),

@@ -26,9 +26,9 @@ step() {
   local name=$1 limit=$2 left=$((DEADLINE - SECONDS)) began=$SECONDS
   shift 2
   [[ -z $ONLY || " $ONLY " == *" $name "* ]] || return
-  if [ "$left" -lt 60 ]; then echo "== $name: left out, no time"; return; fi
-  [ "$limit" -gt $((left - 40)) ] && limit=$((left - 40)) # an interrupted comparison still measures what it has
-  timeout --foreground --signal=INT --kill-after=30 "$limit" taskset -c "$CORES" "$@" >"/tmp/$name.log" 2>&1
+  if [ "$left" -lt 90 ]; then echo "== $name: left out, no time"; return; fi
+  [ "$limit" -gt $((left - 60)) ] && limit=$((left - 60)) # an interrupted comparison still measures what it has
+  timeout --foreground --signal=INT --kill-after=90 "$limit" taskset -c "$CORES" "$@" >"/tmp/$name.log" 2>&1
   echo "== $name: status $?, $((SECONDS - began)) s of $limit, at $SECONDS"
   grep -aE "^[a-z-]+ +[0-9.]+ ms|first|passed|failed|^FAILED|^E  |rror:|MiB| s$" "/tmp/$name.log" | grep -av "^{" | cut -c1-200 | tail -16
   tar czf "$OUT/$LANE.tar.gz" benchmarks/results/*nvidia*.json -C /tmp "$name.log" 2>/dev/null
@@ -52,7 +52,7 @@ first() {
 }
 
 second() {
-  local networks=eager,full,diffusers,diffusers-channels-last,diffusers-max-autotune
+  local networks=eager,full,diffusers,diffusers-channels-last,diffusers-reduce-overhead,diffusers-max-autotune
   # shellcheck disable=SC2086
   step gpu-tests 300 python3 -m pytest -m gpu -q -n 4 -p no:cacheprovider --timeout 100 --tb=line -rf --show-capture=no $TESTS
   step doctor 60 python3 -m modules.stable_fast.doctor

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules.core.device import raise_if_broken, release_memory
+from modules.core.device import made_current, raise_if_broken, release_memory
 from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
@@ -45,7 +45,7 @@ def generate(
 
     Raises a LightDiffusionError whose text is meant for people; Cancelled once `cancel` is set.
     """
-    with device_errors_for_people(session):
+    with made_current(session.device), device_errors_for_people(session):
         job = prepare_job(options, session)
         batches = job.batches()
         for number, indices in enumerate(batches, start=1):

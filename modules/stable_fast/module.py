@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
-from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
+from modules.stable_fast.graphs.capture import GraphPool
+from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
@@ -27,6 +29,8 @@ from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
+
+MAX_SIZES = 8  # kept at a time, each with its prompt values and its graph
 
 Call = dict[str, Any]
 Key = tuple[Any, ...]
@@ -73,7 +77,7 @@ class CompiledModule:
         self._graphs = None
         self._store = WeightStore(self._module)
         self._programs: dict[Key, Program] = {}
-        self._executions: dict[Key, Execution] = {}
+        self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
@@ -120,6 +124,10 @@ class CompiledModule:
         key = (*form, *sorted(sizes.items()))
         is_new = key not in self._executions
         execution = Execution(program, sizes) if is_new else self._executions[key]
+        if is_new:
+            self._make_room()
+        else:
+            self._executions.move_to_end(key)
         if is_new or key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
             self._current.add(key)
@@ -135,6 +143,13 @@ class CompiledModule:
             self._executions[key] = execution
         self.report.counters.fused_steps += 1
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
+
+    def _make_room(self) -> None:
+        while len(self._executions) >= MAX_SIZES:
+            oldest, _ = self._executions.popitem(last=False)
+            self._current.discard(oldest)
+            if self._graphs is not None:
+                self._graphs.drop(oldest)
 
     def _eager(self, call: Call) -> Any:
         """The module's own kernels, captured at level "graph"."""
@@ -155,7 +170,7 @@ class CompiledModule:
         if self.report.level not in ("full", "graph") or not inputs:
             return function(*inputs)
         if self._graphs is None:
-            self._graphs = GraphTable((self._capture_on or cuda_capture)(inputs[0].device))
+            self._graphs = GraphTable((self._capture_on or GraphPool)(inputs[0].device), max_graphs=MAX_SIZES)
         result = self._graphs.run(key, function, inputs)
         counters = self.report.counters
         counters.captures, counters.replays = self._graphs.captures, counters.replays + 1

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
-from modules.stable_fast.graphs.table import CaptureOn, GraphTable, cuda_capture
+from modules.stable_fast.graphs.capture import GraphPool
+from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
@@ -116,6 +117,8 @@ class StableFastRunner:
         except torch.OutOfMemoryError:
             if step == self._eager_step:
                 raise
+            if self._graphs is not None:
+                self._graphs.start_over()
             self._forget()
             self._refused.add(call.key)
             self._note_uncaptured(call, "off", "not enough memory")
@@ -186,7 +189,7 @@ class StableFastRunner:
     def _captured(self, call: UNetCall, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Tensor:
         if self._graphs is None:
             self._graphs = GraphTable(
-                (self._capture_on or cuda_capture)(inputs[0].device),
+                (self._capture_on or GraphPool)(inputs[0].device),
                 max_graphs=self.config.max_shapes,
                 max_bytes=self.config.graph_memory_mib << 20,
             )

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from modules.core.device import raise_if_broken
 from modules.stable_fast.cache import cache_folder, replace_file
 from modules.stable_fast.kernels._dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
 from modules.stable_fast.kernels._launch import compile_ahead
@@ -64,27 +65,33 @@ class BudgetTuner:
             return default
         if len(implementations) == 1:
             return default
-        started = self._clock()
+        started, is_complete = self._clock(), True
         times: dict[str, float] = {}
         # The default first: if the budget ends here, it has at least been compared with those before the end.
         for name in sorted(implementations, key=lambda name: name != default):
             if times and self.spent_seconds + self._clock() - started >= self._budget:
                 break
-            milliseconds = self._time(implementations[name], args)
+            try:
+                milliseconds = self._time(implementations[name], args)
+            except torch.OutOfMemoryError:
+                is_complete = False  # it may be the fastest where more memory is free
+                continue
             if milliseconds is not None:
                 times[name] = milliseconds
         self.spent_seconds += self._clock() - started
         winner = _fastest_right(op, key, times, implementations, default, args)
-        self.measured.append(Measured(op, key, winner, times))
+        if is_complete:
+            self.measured.append(Measured(op, key, winner, times))
         return winner
 
     def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
         """None when the implementation does not serve this shape here."""
         try:
             return self._timer(lambda: implementation(*args), args[0])
-        except torch.AcceleratorError:
+        except torch.OutOfMemoryError:
             raise
         except REFUSALS as error:
+            raise_if_broken()  # else it was a capture that the implementation does not stand
             log.debug("implementation passed over: %s", error)
             return None
 

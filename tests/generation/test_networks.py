@@ -16,7 +16,7 @@ from modules.generation.text_to_image import generate
 from modules.stable_fast import module, runner
 from tests import tiny_project
 from tests.stable_fast.networks import random, rel_error
-from tests.stable_fast.test_runner_captured import AddressGraph
+from tests.stable_fast.test_runner_captured import AddressPool
 
 TOLERANCE = 1e-5
 
@@ -31,7 +31,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: everything is compiled, and replayed on recorded addresses."""
     for place in (runner, module):
         monkeypatch.setattr(place, "can_capture", lambda device: True)
-    monkeypatch.setattr("modules.stable_fast.graphs.table.cuda_capture", lambda device: AddressGraph)
+    monkeypatch.setattr("modules.stable_fast.graphs.table.GraphPool", AddressPool)
     monkeypatch.setattr("modules.generation.networks.WORTH_IT_ON_CPU", PARTS)
 
 

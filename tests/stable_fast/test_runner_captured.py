@@ -42,6 +42,7 @@ class AddressGraph:
     bytes = 1 << 20
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+        self.is_released = False
         self._inputs = [tensor.clone() for tensor in inputs]
         with Recorder() as recorder:
             self._outputs = function(*self._inputs)
@@ -58,14 +59,45 @@ class AddressGraph:
         return pytree.tree_map_only(Tensor, torch.clone, self._outputs)
 
     def release(self) -> None:
+        self.is_released = True
         self._tape.clear()
+
+
+class AddressPool:
+    """What graphs are captured into, on a CPU; `refuses` answers with the reason why not."""
+
+    def __init__(self, device: torch.device, refuses: Callable[[Sequence[Tensor]], str] = lambda inputs: "") -> None:
+        self._refuses = refuses
+        self._graphs: list[AddressGraph] = []
+
+    @property
+    def _live(self) -> list[AddressGraph]:
+        return [graph for graph in self._graphs if not graph.is_released]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._live
+
+    @property
+    def bytes(self) -> int:
+        return sum(graph.bytes for graph in self._live)
+
+    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> AddressGraph:
+        if reason := self._refuses(inputs):
+            raise CaptureError(reason)
+        self._graphs.append(AddressGraph(function, inputs))
+        return self._graphs[-1]
+
+    def start_over(self) -> None:
+        for graph in self._live:
+            graph.release()
 
 
 @pytest.fixture(autouse=True)
 def address_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (runner, module):
         monkeypatch.setattr(place, "can_capture", lambda device: True)
-        monkeypatch.setattr(place, "cuda_capture", lambda device: AddressGraph)
+        monkeypatch.setattr(place, "GraphPool", AddressPool)
 
 
 def full_pair(level: str = "full", **options: Any) -> Pair:
@@ -170,12 +202,10 @@ def test_graphs_dropped_for_count_are_captured_again() -> None:
 
 
 def test_a_shape_that_cannot_be_captured_runs_fused_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(function: Callable[..., Any], inputs: Sequence[Tensor]) -> AddressGraph:
-        if inputs[0].shape[-1] > 16:
-            raise CaptureError("operation not permitted when stream is capturing")
-        return AddressGraph(function, inputs)
+    def refuses(inputs: Sequence[Tensor]) -> str:
+        return "operation not permitted when stream is capturing" if inputs[0].shape[-1] > 16 else ""
 
-    monkeypatch.setattr(runner, "cuda_capture", lambda device: refuse)
+    monkeypatch.setattr(runner, "GraphPool", lambda device: AddressPool(device, refuses))
     pair = full_pair()
     assert pair.step(inputs_for(), latent(1, 8, 24)) < TOLERANCE
     status = pair.compiled.report.status_line()
@@ -187,6 +217,8 @@ def test_a_shape_that_cannot_be_captured_runs_fused_and_says_so(monkeypatch: pyt
 def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = full_pair()
     assert pair.step(inputs_for(), latent()) < TOLERANCE
+    pool = pair.compiled._graphs._capture
+    pool(torch.neg, [torch.ones(1)])  # as another network's graph, which shares the memory
 
     def no_memory(*arguments: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -194,6 +226,7 @@ def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(runner.Execution, "run_held", no_memory)
         assert pair.step(inputs_for(), latent(1, 24, 24)) == 0.0
+    assert pool.is_empty
     assert "off instead of full (not enough memory)" in pair.compiled.report.status_line()
     assert len(pair.compiled.report.latest.steps._spans) < 2  # nothing of the time at level full
     assert pair.step(inputs_for(), latent(1, 24, 24)) == 0.0
@@ -223,6 +256,18 @@ def test_compiled_modules_are_captured_for_each_size() -> None:
     compiled.refresh_weights()
     assert rel_error(compiled(random(1, 4, 8, 8)), network(random(1, 4, 8, 8))) < TOLERANCE
     assert compiled.report.counters.captures == 2
+
+
+@torch.no_grad()
+def test_a_module_keeps_its_latest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SIZES", 2)
+    network = Decode(tiny.vae())
+    compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
+    for width in (8, 16, 8, 24, 8, 16):  # 16 makes room for 24, and 24 for 16
+        x = random(1, 4, 8, width, seed=width)
+        assert rel_error(compiled(x), network(x)) < TOLERANCE
+        assert len(compiled._executions) <= 2 and len(compiled._graphs) <= 2
+    assert compiled.report.counters.captures == 4 and compiled.report.counters.traces == 1
 
 
 @torch.no_grad()

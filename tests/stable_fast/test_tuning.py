@@ -66,7 +66,7 @@ def test_the_budget_ends_timing_within_and_between_ops():
 
 @pytest.mark.parametrize("error", [
     Unsupported("no engine"), TritonError("too little shared memory"), RuntimeError("PassManager::run failed"),
-    torch.OutOfMemoryError("full"),
+    torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture"),
 ], ids=repr)  # fmt: skip
 def test_an_implementation_that_does_not_serve_the_shape_is_passed_over(error):
     def refuses(*args):
@@ -76,6 +76,26 @@ def test_an_implementation_that_does_not_serve_the_shape_is_passed_over(error):
     assert tuner("op", (1,), table("a") | {"b": refuses}, "a", (None,)) == "a"
     assert tuner.measured[0].milliseconds == {"a": 3.0}
     assert tuner("op", (2,), {"b": refuses, "c": refuses}, "b", (None,)) == "b"  # nothing ran: the default
+
+
+def test_a_contest_that_memory_did_not_suffice_for_is_not_remembered():
+    def hungry(*args):
+        raise torch.OutOfMemoryError("full")
+
+    tuner, _ = make_tuner({"a": 3.0, "c": 2.0})
+    assert tuner("op", (1,), table("a", "c") | {"b": hungry}, "a", (None,)) == "c"
+    assert tuner.measured == []
+
+
+def test_a_gpu_that_broke_in_the_contest_is_not_hidden(monkeypatch):
+    def broken():
+        raise torch.AcceleratorError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(tuning, "raise_if_broken", broken)
+    tuner, _ = make_tuner({"a": 3.0})
+    refuses = {"b": lambda *args: (_ for _ in ()).throw(RuntimeError("library failed"))}
+    with pytest.raises(torch.AcceleratorError, match="misaligned"):
+        tuner("op", (1,), table("a") | refuses, "a", (None,))
 
 
 def test_a_broken_implementation_is_not_hidden():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -38,96 +39,114 @@ def own_workspaces() -> Iterator[None]:
         torch._C._cuda_clearCublasWorkspaces()
 
 
+def end_failed_capture(device_index: int, handle: Any) -> None:
+    """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
+    for any other allocation (pytorch#180395)."""
+    with suppress(RuntimeError):  # raised where it believes nothing of the kind
+        torch._C._cuda_endAllocateToPool(device_index, handle)
+
+
 class GraphPool:
-    """The memory and the capture stream that graphs share, since no two of them run at the same time."""
+    """Captures graphs into one memory pool on one stream, which they can share: no two of them run at the same time.
+
+    PyTorch gives a pool's memory back when no graph is left in it, not before; `bytes` is what it holds.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = _capture_stream(device)
+        self.bytes = 0
+        self._stream = _capture_stream(device)
         self._handle: Any = None
-        self._users = 0
+        self._graphs: WeakSet[CapturedGraph] = WeakSet()
 
-    def join(self) -> Any:
-        """The memory pool; a fresh one when no graph lives in it, because an empty pool is given back."""
-        if self._users == 0:
+    @property
+    def is_empty(self) -> bool:
+        return not self._graphs
+
+    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> CapturedGraph:
+        """Raises CaptureError, and OutOfMemoryError."""
+        return CapturedGraph(function, inputs, self)
+
+    def start_over(self) -> None:
+        """Releases every graph, whoever keeps it, and gives the memory back."""
+        for graph in list(self._graphs):
+            graph.release()
+        with torch.cuda.device(self.device):
+            torch.cuda.empty_cache()
+
+    def warm_up(self, function: Callable[[], Any]) -> None:
+        """Compiles kernels, picks algorithms and fills library workspaces, none of which may happen in a capture."""
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UPS):
+                function()
+        self._stream.synchronize()
+
+    def record(self, owner: CapturedGraph, graph: torch.cuda.CUDAGraph, function: Callable[[], Any]) -> tuple[Any, int]:
+        """What function() returned while it was captured into `graph`, and by how many bytes the pool grew."""
+        if self.is_empty:
+            self._handle, self.bytes = None, 0
+        if self._handle is None:
             self._handle = torch.cuda.graph_pool_handle()
-        self._users += 1
-        return self._handle
+        # thread_local: other threads (the web interface) may use the GPU meanwhile.
+        recording = torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local")
+        # The stream's own context, since the one in torch.cuda.graph is not left when a capture fails.
+        with torch.cuda.stream(self._stream), own_workspaces():
+            torch.cuda.empty_cache()  # a capture does so first, which would hide what it reserves itself
+            reserved = torch.cuda.memory_reserved(self.device)
+            try:
+                with recording:
+                    outputs = function()
+            except BaseException as error:
+                handle, self._handle = self._handle, None  # no capture uses it again
+                end_failed_capture(self._stream.device_index, handle)
+                if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+                    # what CUDA and PyTorch raise for an operation that a capture forbids
+                    raise CaptureError(str(error).splitlines()[0]) from error
+                raise
+            grown = max(0, torch.cuda.memory_reserved(self.device) - reserved)
+        self._graphs.add(owner)
+        self.bytes += grown
+        return outputs, grown
 
-    def leave(self) -> None:
-        self._users -= 1
+    def forget(self, graph: CapturedGraph) -> None:
+        self._graphs.discard(graph)
 
 
 class CapturedGraph:
     """`function(*inputs)` recorded once; a call replays it on the current stream.
 
     Only the inputs may change between calls, not in shape; their type and layout become those of the recorded ones.
-    Anything else the function reads (weights, prompt values) must stay at its address and be changed in place.
-    `watched` names such tensors: with `check_addresses`, a call asserts that they have not moved. Outputs are copies,
-    so no later replay overwrites them.
+    Anything else the function reads (weights, prompt values) must stay at its address and be changed in place. Outputs
+    are copies, so no later replay overwrites them. `bytes`: by how much its capture made the pool grow.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        inputs: Sequence[Tensor],
-        pool: GraphPool,
-        *,
-        watched: Sequence[Tensor] = (),
-        check_addresses: bool = False,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], pool: GraphPool) -> None:
+        self.is_released = False
         self._pool = pool
         self._inputs = [x.clone(memory_format=torch.preserve_format) for x in inputs]
-        self._watched = tuple(watched) if check_addresses else ()
-        self._addresses = [x.data_ptr() for x in self._watched]
         self._graph = torch.cuda.CUDAGraph()
-        self._warm_up(function)
-        torch.cuda.empty_cache()  # a capture does so first, which would hide what it reserves itself
-        reserved = torch.cuda.memory_reserved(pool.device)
-        handle = pool.join()
-        try:
-            outputs = self._capture(function, handle)
-        except BaseException:
-            pool.leave()
-            raise
+
+        def body() -> Any:
+            return function(*self._inputs)
+
+        pool.warm_up(body)
+        outputs, self.bytes = pool.record(self, self._graph, body)
         self._outputs, self._form = pytree.tree_flatten(outputs)
-        self.bytes = max(0, torch.cuda.memory_reserved(pool.device) - reserved)
-
-    def _warm_up(self, function: Callable[..., Any]) -> None:
-        """Compiles kernels, picks algorithms and fills library workspaces, none of which may happen in a capture."""
-        stream = self._pool.stream
-        stream.wait_stream(torch.cuda.current_stream(self._pool.device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function(*self._inputs)
-        stream.synchronize()
-
-    def _capture(self, function: Callable[..., Any], handle: Any) -> Any:
-        # thread_local: other threads (the web interface) may use the GPU meanwhile.
-        recording = torch.cuda.graph(
-            self._graph, pool=handle, stream=self._pool.stream, capture_error_mode="thread_local"
-        )
-        try:
-            with own_workspaces(), recording:
-                return function(*self._inputs)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # what CUDA and PyTorch raise for an operation that a capture forbids
-            raise CaptureError(str(error).splitlines()[0]) from error
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
         for buffer, value in zip(self._inputs, inputs, strict=True):
             assert buffer.shape == value.shape, "a captured graph serves one shape"
             buffer.copy_(value)
-        for tensor, address in zip(self._watched, self._addresses, strict=True):
-            assert tensor.data_ptr() == address, "a tensor that the captured graph reads has moved"
         self._graph.replay()
         copies = [output.clone() if isinstance(output, Tensor) else output for output in self._outputs]
         return pytree.tree_unflatten(copies, self._form)
 
     def release(self) -> None:
         """Give the memory back; the graph cannot be called again."""
-        self._graph.reset()
-        self._inputs, self._outputs, self._watched = [], [], ()
-        self._pool.leave()
+        if not self.is_released:
+            self.is_released = True
+            self._graph.reset()
+            self._inputs, self._outputs = [], []
+            self._pool.forget(self)

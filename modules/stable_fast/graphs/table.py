@@ -10,46 +10,50 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from modules.stable_fast.graphs.capture import CapturedGraph, CaptureError, GraphPool
+from modules.stable_fast.graphs.capture import CaptureError, GraphPool
 
 log = logging.getLogger(__name__)
 
 
 class Graph(Protocol):
     bytes: int
+    is_released: bool
 
     def __call__(self, *inputs: Tensor) -> Any: ...
     def release(self) -> None: ...
 
 
-Capture = Callable[[Callable[..., Any], Sequence[Tensor]], Graph]
+class Capture(Protocol):
+    """Captures functions into memory that their graphs share (see GraphPool)."""
+
+    bytes: int
+
+    @property
+    def is_empty(self) -> bool: ...
+    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph: ...
+    def start_over(self) -> None: ...
+
+
 CaptureOn = Callable[[torch.device], Capture]
-
-
-def cuda_capture(device: torch.device, *, check_addresses: bool = False) -> Capture:
-    """How graphs on `device` are captured: one pool and one stream for all of them."""
-    pool = GraphPool(device)
-
-    def capture(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph:
-        return CapturedGraph(function, inputs, pool, check_addresses=check_addresses)
-
-    return capture
 
 
 class SharedCapture:
     """One pool and one stream a device for the graphs of several networks, of which no two run at the same time."""
 
     def __init__(self) -> None:
-        self._captures: dict[torch.device, Capture] = {}
+        self._pools: dict[torch.device, Capture] = {}
 
     def __call__(self, device: torch.device) -> Capture:
-        if device not in self._captures:
-            self._captures[device] = cuda_capture(device)
-        return self._captures[device]
+        if device not in self._pools:
+            self._pools[device] = GraphPool(device)
+        return self._pools[device]
 
 
 class GraphTable:
-    """Graphs by key, least recently used dropped first, within a count and a memory budget.
+    """Graphs by key, least recently used dropped first; what they are captured into may hold `max_bytes`.
+
+    Memory comes back only when all graphs that share it go. So one that does not fit makes all the others go, those of
+    other tables too (they are captured again when they are next wanted); one that does not fit alone is declined.
 
     The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
     which program it runs. `reasons` records why a key runs uncaptured.
@@ -64,49 +68,55 @@ class GraphTable:
         self.captures = 0
 
     def __len__(self) -> int:
-        return len(self._graphs)
+        return sum(not graph.is_released for graph in self._graphs.values())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._graphs
+        return key in self._graphs and not self._graphs[key].is_released
 
     @property
     def bytes(self) -> int:
-        return sum(graph.bytes for graph in self._graphs.values())
+        return sum(graph.bytes for graph in self._graphs.values() if not graph.is_released)
 
     def run(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
         """function(*inputs), by the graph kept under `key`, captured now if there is none yet."""
-        if key not in self._graphs and key not in self.reasons:
+        if key not in self and key not in self.reasons:
             # Buffers outlive this call: inference tensors could not be written to outside that mode.
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._add(key, function, inputs)
-        graph = self._graphs.get(key)
-        if graph is None:
+        if key not in self:
             return function(*inputs)
         self._graphs.move_to_end(key)
-        return graph(*inputs)
+        return self._graphs[key](*inputs)
 
     def _add(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+        self._graphs.pop(key, None)  # one that was released with the others
         while len(self._graphs) >= self._max_graphs:
             self._drop_oldest()
+        while True:
+            is_alone = self._capture.is_empty
+            try:
+                want = self._want(key, function, inputs)
+            except CaptureError as error:
+                self._decline(key, str(error))
+                return
+            if want is None:
+                return
+            self._capture.start_over()
+            if is_alone:
+                self._decline(key, want)
+                return
+
+    def _want(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
+        """Captures; what was wanting when memory does not suffice, None when all is well."""
         try:
             graph = self._capture(function, inputs)
-        except CaptureError as error:
-            self._decline(key, str(error))
-            return
         except torch.OutOfMemoryError:
-            self.release()
-            self._decline(key, "not enough GPU memory to capture")
-            return
+            return "not enough GPU memory to capture"
         self.captures += 1
-        if graph.bytes > self._max_bytes:
-            graph.release()
-            self._decline(
-                key, f"its graph needs {graph.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
-            )
-            return
         self._graphs[key] = graph
-        while self.bytes > self._max_bytes:
-            self._drop_oldest()
+        if self._capture.bytes <= self._max_bytes:
+            return None
+        return f"its graph needs {self._capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
 
     def _decline(self, key: Hashable, reason: str) -> None:
         self.reasons[key] = reason
@@ -122,8 +132,12 @@ class GraphTable:
         if graph is not None:
             graph.release()
 
+    def start_over(self) -> None:
+        """Give back the memory that these graphs share with those of other tables, which go too."""
+        self._capture.start_over()
+
     def release(self) -> None:
-        """Forget everything and give the memory back."""
+        """Forget everything; the memory comes back when no other table has a graph in it."""
         while self._graphs:
             self._drop_oldest()
         self.reasons.clear()

@@ -9,20 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.stable_fast.graphs.capture import end_failed_capture
+
 REPEATS = 10
 REPLAYS = 5
 
 
 def _captured(body: Callable[[], Any], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    # Not torch.cuda.graph(): its garbage collection would cost more than the measurement.
-    graph = torch.cuda.CUDAGraph()
+    """Not by torch.cuda.graph(), which would synchronise the whole device."""
+    torch.cuda.empty_cache()  # while a capture is under way PyTorch frees nothing to make room
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     with torch.cuda.stream(stream):
-        graph.capture_begin(capture_error_mode="thread_local")
         try:
-            for _ in range(REPEATS):
-                body()
-        finally:
-            graph.capture_end()
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                for _ in range(REPEATS):
+                    body()
+            finally:
+                graph.capture_end()
+        except RuntimeError:
+            end_failed_capture(stream.device_index, pool)
+            raise
     return graph
 
 
