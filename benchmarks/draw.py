@@ -153,8 +153,9 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     done = {result["benchmark"] for result in gpu if any("error" not in row for row in result["rows"])}
     lines += ["", "## Not measured yet on a GPU", ""]
     lines += [f"- {title}" for name, title in WANTED.items() if name not in done]
+    failed = {(result["benchmark"], row["label"]) for result in gpu for row in result["rows"] if "error" in row}
     lines += [
-        f"- {WANTED[name]}: {', '.join(missing)}"
+        f"- {WANTED[name]}: {', '.join(mode + ' (failed)' * ((name, mode) in failed) for mode in missing)}"
         for name, opponents in OPPONENTS.items()
         if (missing := [mode for mode in opponents if (name, mode) not in timed])
     ]

@@ -19,7 +19,7 @@ import torch
 from modules.stable_fast import cache
 from modules.stable_fast.config import LEVELS, level_in_force
 from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND
-from modules.stable_fast.kernels._triton import HAS_TRITON, TRITON_VERSION
+from modules.stable_fast.kernels._triton import HAS_TRITON, TRITON_PROBLEM, TRITON_VERSION
 from modules.stable_fast.kernels.self_test import OpCheck, check_all
 
 MINIMUM_CAPABILITY = (7, 5)
@@ -44,6 +44,7 @@ class Facts:
     compiler: str | None
     wsl: bool
     forced_level: str
+    triton_problem: str = ""  # why an installed Triton cannot be used
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def gather() -> Facts:
         compiler=shutil.which("gcc") or shutil.which("clang") or shutil.which("cl"),
         wsl="microsoft" in platform.release().lower(),
         forced_level=level_in_force("full")[1],
+        triton_problem=TRITON_PROBLEM,
     )
 
 
@@ -135,6 +137,10 @@ def kernels_reason(facts: Facts) -> str:
     if facts.gpu is None:
         return "staged and fused, without GPU kernels"
     if facts.triton is None:
+        if facts.triton_problem:
+            return (
+                "fused operations run as plain PyTorch, since the installed Triton cannot be imported: install it again"
+            )
         package = "triton-windows" if facts.system.startswith("Windows") else "triton"
         return f"fused operations run as plain PyTorch without Triton: pip install {package}"
     if facts.capability is not None and facts.capability < MINIMUM_CAPABILITY:
@@ -183,7 +189,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         "python": facts.python,
         "torch": f"{facts.torch}, CUDA {facts.torch_cuda or 'none'}",
         "GPU": f"{gpu}, {facts.memory_gib} GiB" if gpu else "none",
-        "Triton": facts.triton,
+        "Triton": f"cannot be imported ({facts.triton_problem})" if facts.triton_problem else facts.triton,
         "cuDNN": facts.cudnn,
         "cuDNN frontend": facts.cudnn_frontend,
         "xformers": facts.xformers,

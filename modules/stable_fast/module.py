@@ -102,11 +102,12 @@ class CompiledModule:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._prepared:
             self._follow_moved_weights()
+        given = self._signature.bind_partial(*args, **kwargs).arguments
         call = self._call(args, kwargs)
         with self._warm_up_noted(call):
             if self.report.level in ("full", "fused"):
                 try:
-                    return self._fused(call, again=bool(kwargs.keys() & self._prepared.keys()))
+                    return self._fused(call, again=bool(given.keys() & self._prepared.keys()))
                 except CANNOT_COMPILE as error:
                     log.warning("Stable-Fast is off: %s", error)
                     self.report.lower("off", str(error))
@@ -130,7 +131,10 @@ class CompiledModule:
             self._executions.move_to_end(key)
         if is_new or key not in self._current or again or not self._prepared:
             execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
-            self._current.add(key)
+            if again:  # what was prepared counts again for the next call
+                self._current.discard(key)
+            else:
+                self._current.add(key)
         times = program.inputs_at("time")
         inputs = [tensors[name] for name in (*times, *execution.moving_inputs)]
 
@@ -190,8 +194,10 @@ class CompiledModule:
             self.report.weights_mib = self._store.owned_bytes() / 2**20
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        return {**self._prepared, **given}
+        """All inputs, in the module's order: in which way they were given makes no other form of call."""
+        call = self._prepared | self._signature.bind_partial(*args, **kwargs).arguments
+        places = {name: place for place, name in enumerate(self._signature.parameters)}
+        return {name: call[name] for name in sorted(call, key=lambda name: places.get(name, len(places)))}
 
     def _follow_moved_weights(self) -> None:
         try:

@@ -114,6 +114,24 @@ def test_prepared_inputs_run_once() -> None:
     assert max(rel_error(a, b) for a, b in zip(found, expected, strict=True)) < 1e-5
 
 
+class Shift(nn.Module):
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return x + c
+
+
+@torch.no_grad()
+def test_a_call_overrules_what_was_prepared_for_itself_only() -> None:
+    x, one, two = random(2, 3), random(2, 3, seed=1), random(2, 3, seed=2)
+    compiled = compile_module(Shift(), {"c": one, "x": x}, {"c": "prompt"})  # in another order than the module's
+    compiled.prepare(c=one)
+    for found, expected in (
+        (compiled(x), x + one), (compiled(x, two), x + two), (compiled(x), x + one),
+        (compiled(x, c=two), x + two), (compiled(x), x + one),
+    ):  # fmt: skip
+        assert torch.equal(found, expected)
+    assert compiled.report.counters.traces == 1
+
+
 def test_diffusers_vae_decoder_unchanged() -> None:
     module = tiny.randomise(
         DiffusersVAE(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,17 @@ NO_GPU = replace(HEALTHY, gpu=None, capability=None, memory_gib=0.0, cudnn=None)
 
 def working(facts):
     return [level.name for level in doctor.judge(facts) if level.works]
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "OSError", "ImportError"])
+def test_a_broken_triton_is_named_and_stops_nothing(error, tmp_path):
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text(f"raise {error}('no such symbol')\n")
+    found = subprocess.run(
+        [sys.executable, "-m", "modules.stable_fast.doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert f"cannot be imported ({error}: no such symbol)" in found.stdout and "Traceback" not in found.stderr
 
 
 def test_a_healthy_machine_needs_no_advice():

@@ -17,7 +17,11 @@ try:
 
     HAS_TRITON = True
     TRITON_VERSION: str | None = triton.__version__
-except ImportError:  # Windows without triton-windows, macOS, CPU-only installs: the reference path is used
+    TRITON_PROBLEM = ""
+# Windows without triton-windows, macOS, CPU-only installs, an installation that is broken: the reference path is used
+except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError) as error:
+    is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
+    TRITON_PROBLEM = "" if is_missing else f"{type(error).__name__}: {error}"
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
     cuda = libdevice = None  # type: ignore[assignment]
@@ -45,7 +49,7 @@ try:
         tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
     )  # the name in Triton 3.6
     HAS_GLUON = True
-except ImportError:
+except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError):
     gluon = mbarrier = tma_load = warpgroup_mma = warpgroup_mma_wait = GluonDescriptor = None  # type: ignore[assignment]
     gl = tl  # type: ignore[assignment]
     HAS_GLUON = False
