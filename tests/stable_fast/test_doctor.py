@@ -33,6 +33,15 @@ def test_a_broken_triton_is_named_and_stops_nothing(error, tmp_path):
         env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert f"cannot be imported ({error}: no such symbol)" in found.stdout and "Traceback" not in found.stderr
+    program = "import torch; from modules.stable_fast import compile_module as c\n"
+    program += (
+        "m = torch.nn.Linear(3, 2); f = c(m, (torch.ones(1, 3),)); print(f(torch.ones(1, 3)).shape, f.report.level)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "torch.Size([1, 2]) fused" in found.stdout, found.stderr
 
 
 def test_a_healthy_machine_needs_no_advice():

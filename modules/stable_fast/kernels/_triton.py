@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ try:
 except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError) as error:
     is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
     TRITON_PROBLEM = "" if is_missing else f"{type(error).__name__}: {error}"
+    sys.modules["triton"] = None  # type: ignore[assignment] # PyTorch goes without too, but only after an ImportError
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
     cuda = libdevice = None  # type: ignore[assignment]
