@@ -91,14 +91,21 @@ class StableFastRunner:
         self._timesteps = list(timesteps)
         self._stamp += 1
         self.report.steps_per_image = len(self._timesteps)
+        self._follow_moved_weights()
+
+    def _follow_moved_weights(self) -> None:
         try:
             self._store.check_addresses()
-        except StaleWeightsError as error:
-            log.info("Stable-Fast starts over: %s", error)
+        except StaleWeightsError:
+            log.info("Stable-Fast starts over, since weights were bound to other memory")
             self._forget()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights that were changed in place (all of them, if not told which); nothing is traced again."""
+        """Follows weights that were changed in place (all of them, if not told which); nothing is traced again.
+
+        Those that were bound to other memory are followed by starting over.
+        """
+        self._follow_moved_weights()
         self._store.refresh(changed)
         for execution in self._executions.values():
             execution.times.clear()
@@ -123,9 +130,11 @@ class StableFastRunner:
             self._refused.add(call.key)
             self._note_uncaptured(call, "off", "not enough memory")
         except CANNOT_COMPILE as error:
+            result = self._eager_step(call)  # raises the network's own error when this is no call of it
             log.warning("Stable-Fast is off: %s", error)
             self.report.lower("off", str(error))
             self._forget()
+            return result
         return self._timed(call, self._eager_step)
 
     def _call(self, x: Tensor, timestep: float) -> UNetCall:
@@ -162,6 +171,7 @@ class StableFastRunner:
         key = call.key
         if key not in self._executions:
             execution = self._specialise(call)
+            self._make_room()
             self._make_ready(execution, call)
             self._executions[key] = execution
         execution = self._executions[key]
@@ -226,12 +236,6 @@ class StableFastRunner:
 
     def _specialise(self, call: UNetCall) -> Execution:
         """The program for this form of call, traced if there is none yet, at these sizes."""
-        while len(self._executions) >= self.config.max_shapes:
-            oldest, _ = self._executions.popitem(last=False)
-            self._current.pop(oldest, None)
-            self._warm.pop(oldest, None)
-            if self._graphs is not None:
-                self._graphs.drop(oldest)
         inputs = call.network_inputs()
         if call.form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
@@ -248,6 +252,14 @@ class StableFastRunner:
         program = self._programs[call.form]
         return Execution(program, program.measure(flatten_inputs(inputs)), call.halves)
 
+    def _make_room(self) -> None:
+        while len(self._executions) >= self.config.max_shapes:
+            oldest, _ = self._executions.popitem(last=False)
+            self._current.pop(oldest, None)
+            self._warm.pop(oldest, None)
+            if self._graphs is not None:
+                self._graphs.drop(oldest)
+
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
         """Level "graph": the network's own kernels, replayed; the same bits as eager."""
         inputs = call.network_inputs()
@@ -260,8 +272,9 @@ class StableFastRunner:
         return self._captured(call, network, tensors)
 
     def _eager_step(self, call: UNetCall) -> Tensor:
+        result = self._network(**call.network_inputs())
         self.report.counters.eager_steps += 1
-        return self._network(**call.network_inputs())
+        return result
 
     def _time_eager(self, call: UNetCall) -> float | None:
         """Milliseconds of an eager step, to compare with; None when memory is too short for it."""

@@ -8,8 +8,10 @@ gives the literal for any other size. `verify.propagate` proves each replacement
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -44,17 +46,33 @@ class Sizes:
         return {name for name, prime in self.primes.items() if any(size and size % prime == 0 for size in shape)}
 
 
+@cache
 def parse_dim(dim: str) -> tuple[int, str]:
     """`"8*height"` -> (8, "height")."""
-    factor, _, name = dim.rpartition("*")
-    return (int(factor) if factor else 1), name
+    match = re.fullmatch(r"(?:([1-9]\d*)\*)?([^\W\d]\w*)", str(dim))
+    if match is None:
+        raise ValueError(f"dimension {dim!r} is neither None nor a name such as 'height' or '8*height'")
+    return int(match[1] or 1), match[2]
+
+
+def _dims_of(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> Dims:
+    """What is said of an input's dimensions; all are fixed when nothing is."""
+    return dims.get(name, (None,) * tensor.dim())
+
+
+def fixed_sizes(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> tuple[int, ...]:
+    """The sizes of an input that have no name."""
+    return tuple(size for dim, size in zip(_dims_of(name, tensor, dims), tensor.shape, strict=True) if dim is None)
 
 
 def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The value of each named size in these inputs; SizeError when they disagree or are no multiple."""
+    """The value of each named size in these inputs; SizeError when they do not fit: by rank, multiple or each other."""
     values: dict[str, int] = {}
     for name, tensor in tensors.items():
-        for dim, size in zip(dims.get(name, ()), tensor.shape, strict=False):
+        named = _dims_of(name, tensor, dims)
+        if len(named) != tensor.dim():
+            raise SizeError(f"input {name} has {tensor.dim()} dimensions, but dims gives it {len(named)}")
+        for dim, size in zip(named, tensor.shape, strict=True):
             if dim is None:
                 continue
             factor, symbol = parse_dim(dim)

@@ -22,7 +22,10 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, measure, parse_dim
+from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
+
+# What a module's own code raises on fake tensors, and torch.export.
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class TraceError(RuntimeError):
@@ -104,8 +107,7 @@ def _shape_call(
 def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[str, Dims]) -> set[int]:
     fixed = {size for tensor in [*module.parameters(), *module.buffers()] for size in tensor.shape}
     for name, tensor in flat.items():
-        named = dims.get(name, ())
-        fixed |= {size for axis, size in enumerate(tensor.shape) if axis >= len(named) or named[axis] is None}
+        fixed |= set(fixed_sizes(name, tensor, dims))
     return fixed
 
 
@@ -131,7 +133,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
             program = torch.export.export(shape_twin(module, mode), (), call, strict=False)
             if _writes_in_place(program.graph_module.graph):
                 program = program.run_decompositions({})  # functional form; keeps the operations named above
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except _REFUSALS as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line}") from error
     return _lift(program, tuple(flat), flat_dims, sizes)

@@ -51,7 +51,7 @@ class WeightStore:
 
     def _watched(self, name: str, tensor: Tensor) -> Tensor:
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
-            raise StaleWeightsError(f"parameter {name} was rebound to other memory")
+            raise StaleWeightsError(f"parameter {name} was rebound to other memory: call refresh_weights()")
         return tensor
 
     def watch_all(self) -> None:

@@ -344,3 +344,30 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
     for timestep in (500.0, 400.0, 500.0):
         fast.step(latent(), timestep)
     assert entered == [7.0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [(1, 5, 16, 16), (1, 4, 16)])
+def test_a_step_that_eager_refuses_changes_nothing(shape: tuple[int, ...]) -> None:
+    pair = pair_of(tiny.unet())
+    pair.compiled = StableFastRunner(tiny.unet(), StableFastConfig(max_shapes=1))
+    assert pair.step(inputs_for(), latent()) < TOLERANCE
+    before = pair.compiled.report.to_dict()
+    for runner in (pair.eager, pair.compiled):
+        with pytest.raises(RuntimeError, match="to have 4 channels, but got"):
+            runner.step(random(*shape), 20.5)
+    assert pair.compiled.report.to_dict() == before and pair.compiled._executions
+    assert pair.step(inputs_for(), latent()) < TOLERANCE
+    assert pair.compiled.report.counters.traces == 1 and pair.compiled.report.level == "fused"
+
+
+@torch.inference_mode()
+def test_moved_weights_are_followed_when_told_of_a_change() -> None:
+    pair = pair_of(tiny.unet())
+    pair.step(inputs_for(), latent())
+    for parameter in pair.compiled._network.parameters():
+        parameter.data = parameter.data * 1.01
+    pair.compiled.refresh_weights()
+    pair.compiled.prepare(inputs_for(), [20.5])
+    pair.eager.prepare(inputs_for(), [20.5])
+    assert rel_error(pair.compiled.step(latent(), 20.5), pair.eager.step(latent(), 20.5)) < TOLERANCE
