@@ -42,10 +42,10 @@ class Networks:
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
         if self._compiles("VAE decoder"):
             dims = {"latent": ("batch", None, "height", "width")}
-            self.decode = self._compiled("VAE decoder", Decoder(model.vae), dims=dims)
+            self.decode = self._compiled("VAE decoder", Decoder(model.vae).eval(), dims=dims)
         if self._compiles("VAE encoder"):
             dims = {"image": ("batch", None, "8*height", "8*width")}
-            self.encode = self._compiled("VAE encoder", Encoder(model.vae), dims=dims)
+            self.encode = self._compiled("VAE encoder", Encoder(model.vae).eval(), dims=dims)
         self.text: Any = model.text.module
         if self._compiles("text encoder"):
             compiled = self._compiled("text encoder", model.text.module, dims={"embeddings": ("batch", None, None)})

@@ -25,10 +25,14 @@ class StableFastConfig:
     timed_against_eager: bool = True
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(f"level {self.level!r} is not one of {', '.join(LEVELS)}")
+        check_level(self.level)
         if self.max_shapes < 1:
             raise ValueError("max_shapes must be at least 1")
+
+
+def check_level(level: str) -> None:
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is not one of {', '.join(LEVELS)}")
 
 
 def level_in_force(asked: str) -> tuple[str, str]:

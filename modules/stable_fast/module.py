@@ -15,16 +15,30 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
-from modules.stable_fast.config import level_in_force
+from modules.stable_fast.config import check_level, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.capture import GraphPool
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable
+from modules.stable_fast.module_call import (
+    Call,
+    Form,
+    Key,
+    bind_call,
+    changing_numbers,
+    check_evaluates,
+    check_example,
+    device_of,
+    fits,
+    form_of,
+    in_order,
+    shapes_of,
+    with_tensors,
+)
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
-from modules.stable_fast.sizes import SizeError, measure
 from modules.stable_fast.staging import MOMENTS
-from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
+from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
@@ -32,17 +46,16 @@ log = logging.getLogger(__name__)
 
 MAX_SIZES = 8  # kept at a time, each with its prompt values and its graph
 
-Call = dict[str, Any]
-Key = tuple[Any, ...]
-
 
 class CompiledModule:
     """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is no multiple) is traced when it comes.
     At level "full", on CUDA, what follows the prompt stage is captured, one graph for each set of sizes; at level
-    "graph" the module's own kernels are. A call that cannot be compiled runs eagerly from then on, with the reason in
-    the report. Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for.
+    "graph" the module's own kernels are. After a call that only eager can serve all run eagerly, with the reason in
+    the report; one that eager refuses too raises eager's error and changes nothing. A Python number is part of the
+    form: after a few values of one, calls with others run eagerly. So do all while the module is in training.
+    Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for.
     """
 
     def __init__(
@@ -55,6 +68,8 @@ class CompiledModule:
         capture_on: CaptureOn | None = None,
         tuning_seconds: float = 0.0,
     ) -> None:
+        check_level(level)
+        check_evaluates(module)
         for name, moment in (bindings or {}).items():
             if moment not in MOMENTS:
                 raise ValueError(f"{name} is bound to {moment!r}, which is not one of {', '.join(MOMENTS)}")
@@ -76,12 +91,14 @@ class CompiledModule:
             self._graphs.release()
         self._graphs = None
         self._store = WeightStore(self._module)
-        self._programs: dict[Key, Program] = {}
+        self._forms: set[Form] = set()
+        self._programs: dict[Form, Program] = {}
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights that were changed in place (all of them, if not told which)."""
+        """Follows weights that were changed in place (all of them, if not told which), or bound to other memory."""
+        self._follow_moved_weights()
         self._store.refresh(changed)
         self._current.clear()
         self.report.counters.weights_refreshed += 1
@@ -94,33 +111,50 @@ class CompiledModule:
 
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
-        call = self._call(args, kwargs)
-        dims = self._dims if _fits(self._dims, call) else {}
-        return self._program(_form(call, dims), call, dims)
+        call = in_order(self._signature, self._prepared | bind_call(self._signature, args, kwargs))
+        dims = self._dims_for(call)
+        return self._program(form_of(call, dims), call, dims)
 
-    @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = bind_call(self._signature, args, kwargs)
+        call = in_order(self._signature, self._prepared | given)
+        if self._module.training or self.report.level == "off":
+            return self._eager(call)
+        with torch.no_grad(), self._warm_up_noted(call):
+            return self._compiled(call, again=bool(given.keys() & self._prepared.keys()))
+
+    def _compiled(self, call: Call, *, again: bool) -> Any:
         if not self._prepared:
             self._follow_moved_weights()
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        call = self._call(args, kwargs)
-        with self._warm_up_noted(call):
-            if self.report.level in ("full", "fused"):
-                try:
-                    return self._fused(call, again=bool(given.keys() & self._prepared.keys()))
-                except CANNOT_COMPILE as error:
-                    log.warning("Stable-Fast is off: %s", error)
-                    self.report.lower("off", str(error))
-                    self.release()
+        is_fused = self.report.level in ("full", "fused")
+        dims = self._dims_for(call) if is_fused else {}
+        form = form_of(call, dims)
+        changing = changing_numbers(form, self._forms)
+        if changing:
+            self._note_numbers(call, changing)
             return self._eager(call)
+        try:
+            return self._fused(form, call, dims, again=again) if is_fused else self._graph(form, call)
+        except CANNOT_COMPILE as error:
+            result = self._eager(call)  # raises the module's own error when this is no call of it
+            log.warning("Stable-Fast is off: %s", error)
+            self.report.lower("off", str(error))
+            self.release()
+            return result
 
-    def _fused(self, call: Call, *, again: bool) -> Any:
+    def _note_numbers(self, call: Call, names: Sequence[str]) -> None:
+        """These sizes run eagerly for other numbers than the first few."""
+        reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
+        if all(shape.reason != reason for shape in self.report.shapes.values()):
+            log.warning("Stable-Fast runs further values eagerly: %s", reason)
+        shape = self.report.shape(shapes_of(call))
+        shape.level, shape.reason = "off", reason
+
+    def _fused(self, form: Form, call: Call, dims: Mapping[str, Any], *, again: bool) -> Any:
         """`again`: what was prepared is overruled by this call, so the prompt stage has to run for it."""
-        dims = self._dims if _fits(self._dims, call) else {}
-        form = _form(call, dims)
+        device = device_of(self._module, call)
         program = self._program(form, call, dims)
         tensors = {name: channels_last(tensor) for name, tensor in flatten_inputs(call).items()}
-        device = next(iter(tensors.values())).device
         sizes = program.measure(tensors)
         key = (*form, *sorted(sizes.items()))
         is_new = key not in self._executions
@@ -156,17 +190,23 @@ class CompiledModule:
                 self._graphs.drop(oldest)
 
     def _eager(self, call: Call) -> Any:
-        """The module's own kernels, captured at level "graph"."""
+        with torch.set_grad_enabled(self._module.training and torch.is_grad_enabled()):
+            result = self._module(**call)
         self.report.counters.eager_steps += 1
-        if self.report.level != "graph":
-            return self._module(**call)
-        names, tensors = zip(*flatten_inputs(call).items(), strict=True)
+        return result
+
+    def _graph(self, form: Form, call: Call) -> Any:
+        """The module's own kernels, captured."""
+        inputs = flatten_inputs(call)
         self._store.watch_all()
 
         def function(*values: Tensor) -> Any:
-            return self._module(**_with_tensors(call, dict(zip(names, values, strict=True))))
+            return self._module(**with_tensors(call, dict(zip(inputs, values, strict=True))))
 
-        return self._captured(_form(call, {}), function, tensors)
+        result = self._captured(form, function, list(inputs.values()))
+        self._forms.add(form)
+        self.report.counters.eager_steps += 1
+        return result
 
     def _captured(self, key: Key, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
         if inputs and not can_capture(inputs[0].device):
@@ -188,16 +228,12 @@ class CompiledModule:
         before, started = (counters.traces, counters.captures), time.perf_counter()
         yield
         if (counters.traces, counters.captures) != before:
-            tensors = flatten_inputs(call).values()
-            name = " ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
-            self.report.shape(name).warm_up_seconds += time.perf_counter() - started
+            self.report.shape(shapes_of(call)).warm_up_seconds += time.perf_counter() - started
             self.report.weights_mib = self._store.owned_bytes() / 2**20
 
-    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-        """All inputs, in the module's order: in which way they were given makes no other form of call."""
-        call = self._prepared | self._signature.bind_partial(*args, **kwargs).arguments
-        places = {name: place for place, name in enumerate(self._signature.parameters)}
-        return {name: call[name] for name in sorted(call, key=lambda name: places.get(name, len(places)))}
+    def _dims_for(self, call: Call) -> Mapping[str, Any]:
+        """The named sizes, unless this call does not fit them."""
+        return self._dims if fits(self._dims, call) else {}
 
     def _follow_moved_weights(self) -> None:
         try:
@@ -205,13 +241,14 @@ class CompiledModule:
         except StaleWeightsError:
             self.release()
 
-    def _program(self, form: Key, call: Call, dims: Mapping[str, Any]) -> Program:
+    def _program(self, form: Form, call: Call, dims: Mapping[str, Any]) -> Program:
         if form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
-                device = next(iter(flatten_inputs(call).values())).device
+                device = device_of(self._module, call)
                 self._programs[form], compiled = compile_program(
                     self._store, call, bindings=self._bindings, dims=dims, passes=passes_for(self.report.level, device)
                 )
+            self._forms.add(form)
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
         return self._programs[form]
@@ -229,41 +266,12 @@ def compile_module(
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
+    ValueError when these, or the level, do not fit the module and its example, or the module is in training mode.
     """
     compiled = CompiledModule(module, bindings, dims, level=level)
-    if isinstance(example_inputs, Mapping):
-        compiled.compile(**example_inputs)
-    else:
-        compiled.compile(*example_inputs)
+    by_name = isinstance(example_inputs, Mapping)
+    args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
+    example = bind_call(inspect.signature(module.forward), args, kwargs)
+    check_example(module, example, bindings or {}, dims or {})
+    compiled.compile(**example)
     return compiled
-
-
-def _with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
-    """The call with other tensors in its places, which are named as by `flatten_inputs`."""
-
-    def convert(name: str, value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
-        return tensors.get(name, value)
-
-    return {name: convert(name, value) for name, value in call.items()}
-
-
-def _fits(dims: Mapping[str, Any], call: Call) -> bool:
-    try:
-        measure(flatten_dims(dims), flatten_inputs(call))
-    except SizeError:
-        return False
-    return True
-
-
-def _form(call: Call, dims: Mapping[str, Any]) -> Key:
-    """What two calls must share to be served by one program."""
-    named = flatten_dims(dims)
-    shapes: list[Key] = []
-    for name, tensor in flatten_inputs(call).items():
-        symbols = named.get(name, ())
-        fixed = (size for axis, size in enumerate(tensor.shape) if axis >= len(symbols) or symbols[axis] is None)
-        shapes.append((name, tensor.dtype, tensor.device, tensor.dim(), *fixed))
-    constants = tuple((name, repr(value)) for name, value in flatten_constants(call).items())
-    return (bool(named), tuple(shapes), constants)

@@ -106,7 +106,7 @@ class Holding(nn.Module):
 
 
 def test_what_cannot_be_described_is_not_kept() -> None:
-    compile_module(Unknown(), {"x": torch.randn(2, 3)})
+    compile_module(Unknown().eval(), {"x": torch.randn(2, 3)})
     assert kept() == []
     with pytest.raises(cache.NotKept, match="object"):
         cache._attributes(Holding())

@@ -48,7 +48,7 @@ def largest_error(compiled: Any, module: nn.Module, call: Mapping[str, Any]) -> 
 
 
 def test_vae_decoder() -> None:
-    module = Decode(tiny.vae())
+    module = Decode(tiny.vae()).eval()
     compiled = compile_module(module, (random(1, 4, 8, 8),), dims={"image": ("batch", None, "height", "width")})
     for shape in ((1, 4, 8, 8), (2, 4, 7, 5), (1, 4, 16, 8)):
         assert largest_error(compiled, module, {"image": random(*shape)}) < 1e-5
@@ -59,7 +59,7 @@ def test_vae_decoder() -> None:
 
 
 def test_vae_encoder_and_a_size_that_does_not_fit_the_names() -> None:
-    module = Encode(tiny.vae())
+    module = Encode(tiny.vae()).eval()
     compiled = compile_module(module, (random(1, 3, 32, 32),), dims={"image": ("batch", None, "8*height", "8*width")})
     for shape in ((1, 3, 32, 32), (2, 3, 64, 32)):
         assert largest_error(compiled, module, {"image": random(*shape)}) < 1e-5
@@ -122,7 +122,7 @@ class Shift(nn.Module):
 @torch.no_grad()
 def test_a_call_overrules_what_was_prepared_for_itself_only() -> None:
     x, one, two = random(2, 3), random(2, 3, seed=1), random(2, 3, seed=2)
-    compiled = compile_module(Shift(), {"c": one, "x": x}, {"c": "prompt"})  # in another order than the module's
+    compiled = compile_module(Shift().eval(), {"c": one, "x": x}, {"c": "prompt"})  # in another order than the module's
     compiled.prepare(c=one)
     for found, expected in (
         (compiled(x), x + one), (compiled(x, two), x + two), (compiled(x), x + one),
@@ -151,7 +151,7 @@ def test_diffusers_vae_decoder_unchanged() -> None:
 
 @torch.no_grad()
 def test_changed_weights_of_a_compiled_module() -> None:
-    module = Decode(tiny.vae())
+    module = Decode(tiny.vae()).eval()
     compiled = compile_module(module, (random(1, 4, 8, 8),))
     x = random(1, 4, 8, 8, seed=3)
     before = compiled(x)
@@ -199,15 +199,15 @@ def test_an_argument_may_be_called_like_a_builtin(name: str) -> None:
     exec(f"class Module(nn.Module):\n    def forward(self, {name}): return {name}.sin() + {name}", definitions)
     x = torch.randn(3)
     for _ in range(2):
-        compiled = compile_module(definitions["Module"](), {name: x}, {name: "latent"}, {name: ("batch",)})
+        compiled = compile_module(definitions["Module"]().eval(), {name: x}, {name: "latent"}, {name: ("batch",)})
         assert torch.equal(compiled(torch.ones(5)), torch.ones(5).sin() + 1)
-    compiled = compile_module(nn.Sequential(nn.SiLU(), nn.GELU()), [x])
+    compiled = compile_module(nn.Sequential(nn.SiLU(), nn.GELU()).eval(), [x])
     assert rel_error(compiled(x), nn.functional.gelu(nn.functional.silu(x))) < 1e-6
 
 
 def test_a_misspelt_moment_is_an_error() -> None:
     with pytest.raises(ValueError, match="'latents', which is not one of prompt, time, latent, step"):
-        compile_module(nn.SiLU(), [torch.randn(3)], {"input": "latents"})
+        compile_module(nn.SiLU().eval(), [torch.randn(3)], {"input": "latents"})
 
 
 class Scaled(nn.Module):
@@ -217,7 +217,7 @@ class Scaled(nn.Module):
 
 def test_a_number_beside_a_tensor_is_part_of_the_call() -> None:
     x = torch.randn(3)
-    compiled = compile_module(Scaled(), {"pair": (x, 2.0)})
+    compiled = compile_module(Scaled().eval(), {"pair": (x, 2.0)})
     assert torch.equal(compiled(pair=(x, 2.0)), x * 2)
     assert torch.equal(compiled(pair=(x, 3.0)), x * 3)
 
@@ -225,7 +225,7 @@ def test_a_number_beside_a_tensor_is_part_of_the_call() -> None:
 @pytest.mark.parametrize("asked,in_force", [("full", "fused"), ("graph", "off")])
 def test_without_an_nvidia_gpu_the_level_is_told(asked: str, in_force: str) -> None:
     x = torch.randn(3)
-    compiled = CompiledModule(nn.SiLU(), level=asked)
+    compiled = CompiledModule(nn.SiLU().eval(), level=asked)
     assert rel_error(compiled(x), nn.functional.silu(x)) < 1e-6
     assert compiled.report.level == in_force and "NVIDIA" in compiled.report.reason
 

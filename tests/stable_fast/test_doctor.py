@@ -35,7 +35,7 @@ def test_a_broken_triton_is_named_and_stops_nothing(error, tmp_path):
     assert f"cannot be imported ({error}: no such symbol)" in found.stdout and "Traceback" not in found.stderr
     program = "import torch; from modules.stable_fast import compile_module as c\n"
     program += (
-        "m = torch.nn.Linear(3, 2); f = c(m, (torch.ones(1, 3),)); print(f(torch.ones(1, 3)).shape, f.report.level)"
+        "m, x = torch.nn.Linear(3, 2).eval(), torch.ones(1, 3); f = c(m, (x,)); print(f(x).shape, f.report.level)"
     )
     found = subprocess.run(
         [sys.executable, "-c", program],

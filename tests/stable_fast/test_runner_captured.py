@@ -245,7 +245,7 @@ class Decode(nn.Module):
 
 @torch.no_grad()
 def test_compiled_modules_are_captured_for_each_size() -> None:
-    network = Decode(tiny.vae())
+    network = Decode(tiny.vae()).eval()
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
     for shape in ((1, 4, 8, 8), (2, 4, 8, 16), (1, 4, 8, 8)):
         x = random(*shape, seed=shape[0])
@@ -261,7 +261,7 @@ def test_compiled_modules_are_captured_for_each_size() -> None:
 @torch.no_grad()
 def test_a_module_keeps_its_latest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SIZES", 2)
-    network = Decode(tiny.vae())
+    network = Decode(tiny.vae()).eval()
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
     for width in (8, 16, 8, 24, 8, 16):  # 16 makes room for 24, and 24 for 16
         x = random(1, 4, 8, width, seed=width)
@@ -300,3 +300,21 @@ def test_prepared_prompts_reach_captured_graphs() -> None:
             expected = network(x * scale, sign * hint, times * scale, context)
             assert max(rel_error(a, b) for a, b in zip(found, expected, strict=True)) < TOLERANCE
     assert compiled.report.counters.captures == 1
+
+
+class Times(nn.Module):
+    def forward(self, x: Tensor, factor: float) -> Tensor:
+        return x.cos() * factor
+
+
+@torch.no_grad()
+def test_a_module_at_level_graph_is_not_captured_for_every_number() -> None:
+    network = Times().eval()
+    compiled = module.CompiledModule(network, level="graph")
+    for value in range(8):
+        assert torch.equal(compiled(random(2, 3), float(value)), random(2, 3).cos() * value)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'factor'"):
+        compiled(random(2, 3))
+    counters = compiled.report.counters
+    assert (counters.captures, counters.replays, counters.eager_steps) == (4, 4, 8)
+    assert compiled.report.level == "graph" and "factor is a number" in compiled.report.status_line()

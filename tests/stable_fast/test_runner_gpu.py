@@ -144,7 +144,7 @@ class Decode(nn.Module):
 
 @torch.no_grad()
 def test_compiled_vae_decoder() -> None:
-    module = Decode(tiny.vae()).half().cuda()
+    module = Decode(tiny.vae()).eval().half().cuda()
     dims = {"latent": ("batch", None, "height", "width")}
     compiled = compile_module(module, (random(1, 4, 8, 8).half().cuda(),), dims=dims)
     for shape in ((1, 4, 8, 8), (1, 4, 16, 8), (1, 4, 8, 8)):

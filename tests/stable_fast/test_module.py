@@ -1,0 +1,213 @@
+"""compile_module's manners: what it refuses and in which words; numbers, training, moved weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modules.stable_fast import CompiledModule, TraceError, compile_module
+from tests.stable_fast.networks import random, rel_error
+
+TOLERANCE = 1e-5
+IMAGE = {"input": ("batch", None, "height", "width")}
+
+
+def convolution() -> nn.Module:
+    return nn.Conv2d(4, 8, 3, padding=1).eval()
+
+
+class Timed(nn.Module):
+    """Scales by a step's time, in whatever form that is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.eval()
+
+    def forward(self, x: Tensor, t: Tensor | float, c: Tensor | None = None, **others: Tensor) -> Tensor:
+        y = self.linear(x) * t
+        for other in others.values():
+            y = y - other
+        return y if c is None else y + c
+
+
+class Refusing(nn.Module):
+    """Raises what it is told to, always or only while it is traced."""
+
+    def __init__(self, error: type[Exception], *, always: bool) -> None:
+        super().__init__()
+        self.error, self.always = error, always
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 3 and (self.always or type(x) is not Tensor):
+            raise self.error("three")
+        return x.sin()
+
+
+def outcome(call: Callable[[], Any]) -> tuple[type[BaseException], str]:
+    with pytest.raises(Exception) as caught:
+        call()
+    return caught.type, str(caught.value)
+
+
+@pytest.mark.parametrize("args", [(random(1, 5, 8, 8),), (random(1, 4, 8, 8).double(),), ("x",), (), (random(8, 8),)])
+def test_a_call_that_eager_refuses_changes_nothing(args: tuple[Any, ...]) -> None:
+    module, x = convolution(), random(1, 4, 8, 8)
+    compiled = compile_module(module, (x,), dims=IMAGE)
+    compiled(x)
+    before = compiled.report.to_dict()
+    with torch.no_grad():
+        assert outcome(lambda: compiled(*args)) == outcome(lambda: module(*args))
+    assert compiled.report.to_dict() == before
+    with torch.no_grad():
+        assert rel_error(compiled(x), module(x)) < TOLERANCE
+    assert compiled.report.level == "fused" and compiled.report.counters.traces == 1
+
+
+@pytest.mark.parametrize("error", [KeyError, AssertionError, NotImplementedError])
+def test_only_what_eager_can_do_lowers_the_level(error: type[Exception]) -> None:
+    module, x = Refusing(error, always=True), random(1, 3)
+    compiled = compile_module(module, (random(1, 4),), dims={"x": ("batch", None)})
+    assert outcome(lambda: compiled(x)) == outcome(lambda: module(x))
+    assert compiled.report.level == "full"
+    module.always = False
+    assert torch.equal(compiled(x), x.sin())
+    assert "off instead of full (Refusing cannot be traced" in compiled.report.status_line()
+
+
+@torch.no_grad()
+def test_a_tensor_of_another_rank_is_another_form_of_call() -> None:
+    module = Timed()
+    dims = {"x": ("batch", None), "t": ("batch", None)}
+    compiled = compile_module(module, (random(2, 3), random(2, 1)), {"x": "latent", "t": "time"}, dims)
+    for x, t in (
+        (random(2, 3), torch.tensor(0.5)), (random(4, 3), torch.tensor(2.0)), (random(3), torch.ones(3)),
+        (random(5, 3), random(5, 1)),
+    ):  # fmt: skip
+        assert rel_error(compiled(x, t), module(x, t)) < TOLERANCE
+    assert compiled.report.level == "fused"
+
+
+@torch.no_grad()
+def test_a_time_without_dimensions() -> None:
+    module = Timed()
+    bindings, dims = {"x": "latent", "t": "time"}, {"x": ("batch", None), "t": ()}
+    compiled = compile_module(module, (random(2, 3), torch.tensor(0.5)), bindings, dims)
+    for rows, value in ((2, 0.5), (4, 2.0)):
+        call = random(rows, 3), torch.tensor(value)
+        assert rel_error(compiled(*call), module(*call)) < TOLERANCE
+    assert compiled.report.counters.traces == 1 and compiled.report.level == "fused"
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        ({"t": ("batch",)}, "input t has 0 dimensions, but dims gives it 1"),
+        ({"x": ("batch", None, None)}, "input x has 2 dimensions, but dims gives it 3"),
+        ({"x": ("batch",)}, "input x has 2 dimensions, but dims gives it 1"),
+        ({"x": ("2*batch", "2*width")}, "input x has a dimension of 3, which is no multiple of 2"),
+        ({"x": ("batch*2", None)}, "dimension 'batch.2' is neither None nor a name such as"),
+        ({"x": (2, None)}, "dimension 2 is neither"),
+        ({"y": ("batch",)}, "dims names 'y', which is no input of Timed; its inputs are x, t, c"),
+    ],
+)
+def test_dims_that_do_not_fit_the_example(dims: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        compile_module(Timed(), (random(2, 3), torch.tensor(3.0)), dims=dims)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_in_bindings() -> None:
+    with pytest.raises(ValueError, match="bindings names 'input_', .* Conv2d; its inputs are input$"):
+        compile_module(convolution(), (random(1, 4, 8, 8),), {"input_": "latent"})
+    call = {"x": random(2, 3), "t": 1.0, "shift": random(3)}
+    compile_module(Timed(), call, {"shift": "prompt"})  # one of **others
+    with pytest.raises(ValueError, match="its inputs are x, t, c, shift$"):
+        compile_module(Timed(), call, {"shifts": "prompt"})
+
+
+def test_an_example_without_a_tensor() -> None:
+    for example in ((), {}, (3,)):
+        with pytest.raises(TraceError, match="Conv2d .* without a tensor"):
+            compile_module(convolution(), example)
+
+
+@pytest.mark.parametrize("make", [compile_module, CompiledModule])
+def test_an_unknown_level(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="level 'fast' is not one of off, graph, fused, full"):
+        make(convolution(), (random(1, 4, 8, 8),) if make is compile_module else None, level="fast")
+
+
+def test_a_module_in_training_is_refused() -> None:
+    x = random(1, 4, 8, 8)
+    with pytest.raises(ValueError, match=r"Conv2d is in training mode.*eval\(\)"):
+        compile_module(convolution().train(), (x,))
+    part = nn.Sequential(convolution(), nn.Dropout()).eval()
+    part[1].train()
+    with pytest.raises(ValueError, match=r"Sequential.1 is in training mode.*eval\(\)"):
+        compile_module(part, (x,))
+
+
+def test_training_after_compiling_is_eagers_with_gradients() -> None:
+    x = random(16, 3)
+    module = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.BatchNorm1d(3)).eval()
+    compiled = compile_module(module, (x,))
+    compiled(x)
+    module.train()
+    torch.manual_seed(0)
+    found = compiled(x)
+    found.sum().backward()
+    assert module[0].weight.grad is not None and module[2].num_batches_tracked == 1
+    torch.manual_seed(0)
+    assert torch.equal(found, module(x))
+    module.eval()
+    compiled.refresh_weights()
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+    assert compiled.report.counters.traces == 1 and compiled.report.counters.fused_steps == 2
+
+
+@torch.no_grad()
+def test_a_number_that_changes_is_traced_a_few_times_only(caplog: pytest.LogCaptureFixture) -> None:
+    module, x = Timed(), random(2, 3)
+    compiled = compile_module(module, (x, 500.0), {"t": "time"}, {"x": ("batch", None)})
+    with caplog.at_level(logging.WARNING, logger="modules.stable_fast"):
+        for value in range(10):
+            assert rel_error(compiled(x, 1.0 + value), module(x, 1.0 + value)) < TOLERANCE
+    counters = compiled.report.counters
+    assert counters.traces == 4 and counters.eager_steps == 7
+    reason = "t is a number that changes from call to call: give it as a tensor"
+    assert caplog.text.count(reason) == 1 and reason in compiled.report.status_line()
+    compiled(x, 500.0)
+    compiled(x, torch.tensor(3.0))  # the remedy
+    assert counters.traces == 5 and counters.eager_steps == 7
+
+
+@torch.no_grad()
+def test_moved_weights_are_followed_when_asked_to() -> None:
+    module, c = Timed(), random(3)
+    compiled = compile_module(module, {"x": random(2, 3), "t": 2.0, "c": c}, {"c": "prompt"}, {"x": ("batch", None)})
+    compiled.prepare(c=c)
+    compiled(random(2, 3), 2.0)
+    module.linear.weight = nn.Parameter(module.linear.weight * 2)
+    with pytest.raises(RuntimeError, match=r"linear.weight was rebound to other memory: call refresh_weights\(\)"):
+        compiled(random(4, 3), 2.0)
+    compiled.refresh_weights()
+    for rows in (4, 2):
+        assert rel_error(compiled(random(rows, 3), 2.0), module(random(rows, 3), 2.0, c)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_inputs_beyond_those_that_the_module_names() -> None:
+    module = Timed()
+    call = {"x": random(2, 3), "t": 2.0, "shift": random(3), "more": random(2, 3)}
+    compiled = compile_module(module, call)
+    for names in (("more", "shift"), ("shift", "more"), ("shift",)):
+        others = {name: random(2, 3, seed=len(name)) for name in names}
+        assert rel_error(compiled(random(2, 3), 2.0, **others), module(random(2, 3), 2.0, **others)) < TOLERANCE
+    assert compiled.report.level == "fused"
