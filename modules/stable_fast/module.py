@@ -31,6 +31,7 @@ from modules.stable_fast.module_call import (
     fits,
     form_of,
     in_order,
+    on_one_device,
     shapes_of,
     with_tensors,
 )
@@ -111,7 +112,7 @@ class CompiledModule:
 
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
-        call = in_order(self._signature, self._prepared | bind_call(self._signature, args, kwargs))
+        call = on_one_device(in_order(self._signature, self._prepared | bind_call(self._signature, args, kwargs)))
         dims = self._dims_for(call)
         return self._program(form_of(call, dims), call, dims)
 
@@ -123,20 +124,21 @@ class CompiledModule:
         with torch.no_grad(), self._warm_up_noted(call):
             return self._compiled(call, again=bool(given.keys() & self._prepared.keys()))
 
-    def _compiled(self, call: Call, *, again: bool) -> Any:
+    def _compiled(self, as_given: Call, *, again: bool) -> Any:
         if not self._prepared:
             self._follow_moved_weights()
+        call = on_one_device(as_given)
         is_fused = self.report.level in ("full", "fused")
         dims = self._dims_for(call) if is_fused else {}
         form = form_of(call, dims)
         changing = changing_numbers(form, self._forms)
         if changing:
             self._note_numbers(call, changing)
-            return self._eager(call)
+            return self._eager(as_given)
         try:
             return self._fused(form, call, dims, again=again) if is_fused else self._graph(form, call)
         except CANNOT_COMPILE as error:
-            result = self._eager(call)  # raises the module's own error when this is no call of it
+            result = self._eager(as_given)  # raises the module's own error when this is no call of it
             log.warning("Stable-Fast is off: %s", error)
             self.report.lower("off", str(error))
             self.release()

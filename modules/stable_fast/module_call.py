@@ -76,6 +76,16 @@ def with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
     return {name: convert(name, value) for name, value in call.items()}
 
 
+def on_one_device(call: Call) -> Call:
+    """CPU tensors without dimensions moved to where the others are: operations take both, CUDA graphs do not."""
+    tensors = flatten_inputs(call)
+    device = next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), None)
+    if device is None:
+        return call
+    moved = {name: tensor.to(device) for name, tensor in tensors.items() if tensor.dim() == 0}
+    return with_tensors(call, moved) if moved else call
+
+
 def device_of(module: nn.Module, call: Call) -> torch.device:
     """Where the call is computed."""
     for tensor in flatten_inputs(call).values():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast import CompiledModule, TraceError, compile_module
+from modules.stable_fast.module_call import on_one_device
 from tests.stable_fast.networks import random, rel_error
 
 TOLERANCE = 1e-5
@@ -170,6 +171,15 @@ def test_training_after_compiling_is_eagers_with_gradients() -> None:
     compiled.refresh_weights()
     assert rel_error(compiled(x), module(x)) < TOLERANCE
     assert compiled.report.counters.traces == 1 and compiled.report.counters.fused_steps == 2
+
+
+def test_a_number_on_the_cpu_is_moved_to_the_other_inputs() -> None:
+    x, t = torch.empty(2, 3, device="meta"), torch.tensor(5)
+    moved = on_one_device({"x": x, "pair": [t, torch.ones(2)], "t": t, "n": 1})
+    assert moved["x"] is x and moved["t"].is_meta and moved["pair"][0].is_meta and moved["n"] == 1
+    assert moved["pair"][1].device.type == "cpu"  # which is a mistake, for the module to name
+    on_cpu = {"x": torch.ones(2), "t": t}
+    assert on_one_device(on_cpu) is on_cpu
 
 
 @torch.no_grad()
