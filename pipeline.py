@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
+
+STOPPED = 130  # what shells say of a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,8 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code != STOPPED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is told, and Python takes its time to end
+    sys.exit(code)

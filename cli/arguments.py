@@ -126,19 +126,18 @@ def add_speed_options(group: ArgumentGroup) -> None:
     group.add_argument(
         "--stable-fast",
         choices=STABLE_FAST_LEVELS,
-        help="accelerate; =LEVEL picks one of %(choices)s (plain flag: full)",
+        help="accelerate; without a level: full",
     )
     group.add_argument(
         "--prio-speed", action="store_true", help="the fastest settings: Stable-Fast and a one-evaluation sampler"
     )
-    group.add_argument(
-        "--compare", action="store_true", help="the same picture with and without Stable-Fast, side by side"
-    )
+    group.add_argument("--compare", action="store_true", help="one picture with and without Stable-Fast, side by side")
     group.add_argument(
         "--stable-fast-report",
         type=Path,
         metavar="FILE",
-        help="write what was compiled and run (text, or JSON for a name ending in .json)",
+        help="with --stable-fast: write what was compiled and run (text, or JSON for a name ending in .json; - is "
+        "standard output)",
     )
     group.add_argument(
         "--stable-fast-tune",
@@ -164,8 +163,19 @@ def add_program_options(group: ArgumentGroup) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
-    """What was given, and nothing else. A bare --stable-fast means full (its level is joined with '=')."""
-    joined = ["--stable-fast=full" if argument == "--stable-fast" else argument for argument in argv]
+    """What was given, and nothing else."""
+    joined = with_levels_joined(argv)
     from_file = any(argument == "--prompts" or argument.startswith("--prompts=") for argument in joined)
     given = vars(build_parser(prompt=not from_file).parse_intermixed_args(joined))
     return {name: value for name, value in given.items() if value is not None}
+
+
+def with_levels_joined(argv: Sequence[str]) -> list[str]:
+    """--stable-fast with its level as one word: what stands behind it may be the prompt, so only a level is taken."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--stable-fast" and argument in STABLE_FAST_LEVELS:
+            joined[-1] = f"--stable-fast={argument}"
+        else:
+            joined.append(argument)
+    return ["--stable-fast=full" if argument == "--stable-fast" else argument for argument in joined]

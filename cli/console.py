@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Generator, Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from modules.generation.progress import Progress
     from modules.generation.session import Session
 
+STOPPING = b"Stopping after this step; Ctrl-C again stops at once.\n"
+
 
 @contextmanager
 def stop_on_interrupt(cancel: CancelToken) -> Generator[None, None, None]:
@@ -25,6 +28,7 @@ def stop_on_interrupt(cancel: CancelToken) -> Generator[None, None, None]:
         if cancel.cancelled:
             raise KeyboardInterrupt
         cancel.cancel()
+        os.write(sys.stderr.fileno(), STOPPING)  # past Python's buffer, which may be in the middle of a write
 
     before = signal.signal(signal.SIGINT, handler)
     try:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cli.arguments import parse_arguments
 from cli.console import ProgressBar, Run, stop_on_interrupt
 from cli.prompt_batch import read_requests, run_prompts
-from cli.requests import build_options
-from modules.core.errors import DeviceError, LightDiffusionError, OptionsError, OutputError
+from cli.report_file import check_report_file, write_report
+from cli.requests import build_options, check_together
+from modules.core.errors import DeviceError, LightDiffusionError, OutputError
 from modules.core.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
     lines = read_requests(given) if "prompts" in given else []
     options = None if lines else build_options(given)
-    if options is not None and "stable_fast_tune" in given and options.stable_fast == "off" and "compare" not in given:
-        raise OptionsError("--stable-fast-tune times the kernels of Stable-Fast: give --stable-fast too.")
+    if options is not None:
+        check_together(given, options)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     with stop_on_interrupt(cancel):
         from modules.generation.output import OutputFolder
@@ -50,6 +51,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         if options is not None and given.get("reuse_seed"):
             options = replace(options, seed=output.last_seed())
         output.check_writable()
+        check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
         session = Session(device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
@@ -65,7 +67,8 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     result["seconds"] = round(time.perf_counter() - began, 3)
     if result.get("exit_code") == DeviceError.exit_code:  # measured times lie on the GPU
         return result
-    return {**result, **tell_stable_fast(given, session)}
+    told = tell_stable_fast(given, session)
+    return result | {name: value for name, value in told.items() if name not in result}  # the first error stays
 
 
 def make_pictures(options: GenerationOptions, run: Run) -> dict[str, Any]:
@@ -92,15 +95,22 @@ def make_comparison(options: GenerationOptions, run: Run) -> dict[str, Any]:
 
 
 def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
-    """The status line on standard error, the report where it was asked for."""
+    """The status line on standard error, the report where it was asked for; the pictures are told whatever fails."""
     report = session.stable_fast_report
     if report is None:
+        if "stable_fast_report" in given:
+            print("There is no report: nothing was made with Stable-Fast.", file=sys.stderr)
         return {}
     print(report.status_line(), file=sys.stderr)
+    level, reason = report.in_force
+    answer: dict[str, Any] = {"stable_fast": {"status": report.status_line(), "level": level, "reason": reason}}
     if "stable_fast_report" in given:
-        path: Path = given["stable_fast_report"]
-        write_text(path, report.to_json() if path.suffix == ".json" else report.to_text())
-    return {"stable_fast": {"status": report.status_line(), "level": report.level, "reason": report.reason}}
+        try:
+            write_report(given["stable_fast_report"], report)
+        except OutputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            answer |= {"error": str(error), "exit_code": error.exit_code}
+    return answer
 
 
 def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
@@ -114,20 +124,12 @@ def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
         print(f"{given['from_image'].name} was made with another {names}: expect differences.", file=sys.stderr)
 
 
-def write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"The report cannot be written to {path} ({error.strerror}); choose another place."
-        ) from error
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    given: dict[str, Any] = {}
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in arguments  # known before all the others are understood
     try:
-        given = parse_arguments(sys.argv[1:] if argv is None else argv)
+        given = parse_arguments(arguments)
         if "list" in given:
             print("\n".join(list_names(given["list"])))
             return 0
@@ -137,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_doctor()
         result = run(given)
     except LightDiffusionError as error:
-        if given.get("json"):
+        if as_json:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

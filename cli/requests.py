@@ -32,6 +32,19 @@ def build_options(given: dict[str, Any]) -> GenerationOptions:
     return replace(options, **extra_passes(given, options))
 
 
+def check_together(given: dict[str, Any], options: GenerationOptions) -> None:
+    """What belongs to the run has to fit what is asked of Stable-Fast; raises OptionsError with the remedy."""
+    if given.get("compare"):
+        if given.get("stable_fast") == "off":
+            raise OptionsError("--compare with --stable-fast=off has nothing to compare: leave one of them out.")
+        if options.images > 1 and options.only is None:
+            raise OptionsError("--compare makes one picture each way: leave number and batch out, or both at 1.")
+    elif options.stable_fast == "off":
+        for name, what in (("tune", "times the kernels of"), ("report", "tells the work of")):
+            if f"stable_fast_{name}" in given:
+                raise OptionsError(f"--stable-fast-{name} {what} Stable-Fast: give --stable-fast too.")
+
+
 def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str, Any]:
     """LoRA, HiresFix, image to image and ControlNet as far as they are given."""
     extra: dict[str, Any] = {}

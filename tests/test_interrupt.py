@@ -38,6 +38,7 @@ def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path) ->
     asked = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "Cancelled" in err
+    assert err.startswith("Stopping after this step")  # told at once: the step may bring a compilation
     assert time.monotonic() - asked < 30
     files = [p for p in (root / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
     assert {str(p) for p in files} == {first, *out.split()}
@@ -57,3 +58,15 @@ def test_ctrl_c_during_the_first_imports_is_one_line(early: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
+
+
+def test_ctrl_c_while_python_ends_changes_nothing() -> None:
+    """Torch takes a second to go, and by then everything is told."""
+    code = (
+        "import atexit, os, runpy, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['pipeline.py', '--list', 'samplers']\n"
+        "runpy.run_path('pipeline.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "euler" in done.stdout

@@ -212,6 +212,10 @@ def test_bad_checkpoints_are_one_sentence(
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
         (["a", "--stable-fast-tune", "10"], 2, ["--stable-fast too"]),
+        (["a", "--stable-fast-report", "r.txt"], 2, ["--stable-fast-report", "--stable-fast too"]),
+        (["a", "--stable-fast=off", "--stable-fast-report", "r.txt"], 2, ["--stable-fast too"]),
+        (["a", "--compare", "--stable-fast=off"], 2, ["nothing to compare", "--stable-fast=off"]),
+        (["a", "64", "64", "2", "3", "--compare"], 2, ["--compare", "number and batch"]),
         (["a", "--stable-fast", "--stable-fast-tune", "-1"], 2, ["--stable-fast-tune -1", "seconds"]),
         (["a", "--stable-fast", "--stable-fast-tune", "soon"], 2, ["--stable-fast-tune soon", "seconds"]),
         ([], 2, ["prompt"]),
@@ -288,6 +292,104 @@ def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> No
     given = parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
     assert given["stable_fast"] == "full" and given["prompt"] == "a cat"
     assert parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
+
+
+@pytest.mark.parametrize("level", ["off", "graph", "fused", "full"])
+def test_a_level_behind_a_space_is_the_level(level: str) -> None:
+    for arguments in (["a cat", "64", "64", "--stable-fast", level], ["--stable-fast", level, "a cat", "64", "64"]):
+        given = parse_arguments(arguments)
+        assert (given["stable_fast"], given["prompt"], given["width"], given["height"]) == (level, "a cat", 64, 64)
+
+
+def test_json_answers_wrong_arguments_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "a", "--json", "--stable-fast=most")
+    assert code == 2 and json.loads(out)["exit_code"] == 2 and "most" in err
+
+
+FAST = [*SMALL, "--stable-fast"]
+
+
+def test_the_report_is_text_or_json_by_its_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("report.txt", "report.json", "REPORT.JSON"):
+        assert run(capsys, *FAST, "--stable-fast-report", str(root / name))[0] == 0
+    assert (root / "report.txt").read_text().startswith("Stable-Fast: fused instead of full")
+    assert all(json.loads((root / name).read_text())["asked"] == "full" for name in ("report.json", "REPORT.JSON"))
+
+
+def test_the_report_may_go_to_standard_output_behind_the_paths(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *FAST, "--stable-fast-report", "-")
+    path, first, *rest = out.splitlines()
+    assert code == 0 and Path(path).exists() and first.startswith("Stable-Fast: fused") and "Program 1" in rest
+    code, out, err = run(capsys, *FAST, "--stable-fast-report", "-", "--json")
+    assert code == 2 and json.loads(out)["exit_code"] == 2 and "standard output" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("gone/report.txt", 4, ["gone/report.txt", "No such file"]),
+        ("models", 4, ["models", "Is a directory"]),
+        ("photo.png", 2, ["photo.png", ".txt"]),
+        ("models/checkpoints/tiny.safetensors", 2, ["tiny.safetensors", ".txt"]),
+    ],
+)
+def test_a_report_that_cannot_be_is_told_before_the_work(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str, code: int, words: list[str]
+) -> None:
+    got, out, err = run(capsys, *FAST, "--stable-fast-report", str(root / name))
+    assert (got, out) == (code, "") and err.count("\n") == 1 and all(word in err for word in words), err
+    assert not list((root / "output").rglob("*.png"))
+
+
+def test_looking_at_the_reports_place_changes_nothing_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "old.txt").write_text("of yesterday")
+    for name in ("old.txt", "new.txt"):
+        assert run(capsys, *FAST, "--sampler", "eulr", "--stable-fast-report", str(root / name))[0] == 2
+    assert (root / "old.txt").read_text() == "of yesterday" and not (root / "new.txt").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a place that fails when it is written to")
+def test_a_report_that_fails_at_the_end_loses_no_picture(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *FAST, "--json", "--stable-fast-report", "/dev/full")
+    answer = json.loads(out)
+    assert code == 4 == answer["exit_code"] and "/dev/full" in answer["error"]
+    assert Path(answer["images"][0]["path"]).exists() and answer["stable_fast"]["level"] == "fused"
+    assert sum(line.startswith("error: ") for line in err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [FAST, [*SMALL, "--compare"], [*SMALL, "--prio-speed"]])
+def test_an_unknown_word_in_the_environment_stops_it(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "bogus")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert all(word in err for word in ("LIGHTDIFFUSION_STABLE_FAST", "bogus", "off", "graph", "fused", "full"))
+    assert run(capsys, *SMALL)[0] == 0  # asks for nothing that could be lowered
+
+
+def test_a_comparison_names_the_level_in_force(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *SMALL, "--compare", "--json")
+    side = json.loads(out)["compare"]["stable_fast"]
+    assert code == 0 and (side["asked"], side["level"]) == ("full", "fused") and "NVIDIA" in side["reason"]
+    assert "fused: first picture" in err and "full: first picture" not in err and "peak memory" not in err
+
+
+def test_a_comparison_with_what_the_environment_switched_off_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "no")
+    code, out, err = run(capsys, *SMALL, "--compare")
+    assert (code, out) == (2, "") and "nothing to compare" in err and "LIGHTDIFFUSION_STABLE_FAST" in err
+
+
+def test_tuning_on_a_cpu_is_told_to_have_no_effect(
+    root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(capsys, *FAST, "--stable-fast-tune", "30")[0] == 0
+    assert [record.message for record in caplog.records if "--stable-fast-tune" in record.message] == [
+        "--stable-fast-tune has no effect on cpu: it times the kernels of an NVIDIA GPU."
+    ]
 
 
 def test_the_time_for_tuning_reaches_every_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,8 @@ def show_comparison(ticket: Ticket) -> Update:
     if not isinstance(done, Compared):
         return {}
     eager, fast = done.comparison.eager, done.comparison.accelerated
-    label = f"Without Stable-Fast: {eager.steady_seconds:.2f} s (left) · with it: {fast.steady_seconds:.2f} s (right)"
+    with_it = f"with it ({fast.level}): {fast.steady_seconds:.2f} s (right)"
+    label = f"Without Stable-Fast: {eager.steady_seconds:.2f} s (left) · {with_it}"
     return {
         "slider": gr.ImageSlider(value=(str(done.eager), str(done.accelerated)), label=label, visible=True),
         "compare_result": gr.Textbox(value=done.comparison.to_text(), visible=True),

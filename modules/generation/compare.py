@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from PIL import Image
 
 from modules.core.device import memory_report
+from modules.core.errors import OptionsError
 from modules.core.progress import CancelToken
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import Picture, generate
+from modules.stable_fast import level_in_force
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One side: seconds for the first picture (warm-up included) and for the next one, peak bytes while it ran."""
+    """One side: the level in force, with the reason when it is not the one asked for, seconds for the first picture
+    (warm-up included) and for the next one, and the GPU's peak bytes while it ran.
 
+    On a CPU there is no such peak: what the system tells is that of the whole process since it began.
+    """
+
+    asked: str
     level: str
+    reason: str
     first_seconds: float
     steady_seconds: float
-    peak_bytes: int
+    peak_bytes: int | None
     picture: Picture
 
     def to_dict(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in ("level", "first_seconds", "steady_seconds", "peak_bytes")}
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "picture"}
+
+    def to_text(self) -> str:
+        peak = "" if self.peak_bytes is None else f", peak memory {self.peak_bytes / 2**20:.0f} MiB"
+        return f"{self.level:>6}: first picture {self.first_seconds:.2f} s, next {self.steady_seconds:.2f} s{peak}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +68,14 @@ class Comparison:
         return {**sides, "psnr_db": psnr, "max_difference": self.max_difference}
 
     def to_text(self) -> str:
-        rows = [
-            f"{run.level:>6}: first picture {run.first_seconds:.2f} s, next {run.steady_seconds:.2f} s, "
-            f"peak memory {run.peak_bytes / 2**20:.0f} MiB"
-            for run in (self.eager, self.accelerated)
-        ]
-        ratio = self.eager.steady_seconds / self.accelerated.steady_seconds
+        eager, fast = self.eager, self.accelerated
+        lines = [eager.to_text(), fast.to_text()]
+        if fast.level != fast.asked:
+            lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
+        if fast.level != "off":
+            lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
         likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB"
-        return "\n".join(
-            [
-                *rows,
-                f"{ratio:.2f} times as fast once warm",
-                f"pictures: {likeness}, largest difference {self.max_difference} of 255",
-            ]
-        )
+        return "\n".join([*lines, f"pictures: {likeness}, largest difference {self.max_difference} of 255"])
 
 
 def compare(
@@ -79,10 +85,16 @@ def compare(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
 ) -> Comparison:
-    """Makes the request's first picture twice on each side; the checkpoint is loaded before the clock starts."""
-    model = session.model(options)
-    options = replace(options.resolved(model.spec.native_size), number=1, batch=1, only=None)
+    """Makes the request's first picture (or the only one it keeps) twice on each side; the checkpoint is loaded before
+    the clock starts. Raises OptionsError when nothing would be accelerated."""
     level = options.stable_fast if options.stable_fast != "off" else "full"
+    highest, reason = level_in_force(level)
+    if highest == "off":
+        raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
+    model = session.model(options)
+    options = options.resolved(model.spec.native_size)
+    if options.only is None:
+        options = replace(options, number=1, batch=1)
     sides = [run_side(replace(options, stable_fast=side), session, on_progress, cancel) for side in ("off", level)]
     psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
     return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
@@ -99,12 +111,15 @@ def run_side(
         began = time.perf_counter()
         pictures = list(generate(options, session, on_progress=on_progress, cancel=cancel))
         seconds.append(time.perf_counter() - began)
-    memory = memory_report(session.device)
+    report = session.stable_fast_report if options.stable_fast != "off" else None
+    level, reason = report.in_force if report else ("off", "")
     return Run(
-        level=options.stable_fast,
+        asked=options.stable_fast,
+        level=level,
+        reason=reason,
         first_seconds=seconds[0],
         steady_seconds=seconds[1],
-        peak_bytes=memory.resident_peak if memory.device_peak is None else memory.device_peak,
+        peak_bytes=memory_report(session.device).device_peak,
         picture=pictures[-1],
     )
 

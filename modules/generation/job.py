@@ -27,6 +27,7 @@ from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.sampling.names import uses_unconditional
+from modules.stable_fast import level_in_force
 from modules.text.encode import Conditioning, encode_prompts
 from modules.text.prompt import extract_loras
 
@@ -122,6 +123,7 @@ class Job:
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
     """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
     check_sampling(options)  # a wrong name is told before minutes of loading
+    level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None
     control_images = [open_image(choice.image) for choice in options.controls]
     upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass

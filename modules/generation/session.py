@@ -47,6 +47,8 @@ class Session:
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, dtype)
+        if tuning_seconds and self.device.type != "cuda":
+            log.warning("--stable-fast-tune has no effect on %s: it times the kernels of an NVIDIA GPU.", self.device)
         self._tuning_seconds = tuning_seconds
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()

@@ -57,7 +57,7 @@ def make_comparison(options: GenerationOptions, output: OutputFolder) -> Work:
         pictures = [side.picture for side in (comparison.eager, comparison.accelerated)]
         eager, accelerated = (output.save(picture) for picture in pictures)
         ticket.result = Compared(comparison=comparison, eager=eager, accelerated=accelerated)
-        ticket.note = stable_fast_status(replace(options, stable_fast=comparison.accelerated.level), session)
+        ticket.note = stable_fast_status(replace(options, stable_fast=comparison.accelerated.asked), session)
         for path, picture in zip((eager, accelerated), pictures, strict=True):
             ticket.add(path, picture.request_seed)
 

@@ -1,6 +1,6 @@
 """Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
 
-from modules.stable_fast.config import LEVELS, StableFastConfig
+from modules.stable_fast.config import LEVELS, StableFastConfig, level_in_force
 from modules.stable_fast.graphs.table import SharedCapture
 from modules.stable_fast.module import CompiledModule, compile_module
 from modules.stable_fast.patcher import StableFastPatcher
@@ -18,4 +18,5 @@ __all__ = [
     "StableFastRunner",
     "TraceError",
     "compile_module",
+    "level_in_force",
 ]

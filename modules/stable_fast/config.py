@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from modules.core.errors import OptionsError
+
 LEVELS = ("off", "graph", "fused", "full")
-DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # "off" (or another level) overrides what was asked for
+DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # "off" (or another level) lowers what was asked for
+OFF_WORDS = ("0", "false", "no")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,19 @@ def check_level(level: str) -> None:
 
 
 def level_in_force(asked: str) -> tuple[str, str]:
-    """The level after the environment variable had its say, and the reason if it lowers what was asked."""
-    override = os.environ.get(DISABLE_VARIABLE, "").strip().lower()
-    if override not in LEVELS or LEVELS.index(override) >= LEVELS.index(asked):
+    """The level after the environment variable had its say, and the reason if it lowers what was asked.
+
+    Raises OptionsError when the variable names no level: someone wanted something switched off.
+    """
+    word = os.environ.get(DISABLE_VARIABLE, "").strip().lower()
+    most = "off" if word in OFF_WORDS else word
+    if asked == "off" or not most:
         return asked, ""
-    return override, f"{DISABLE_VARIABLE}={override}"
+    if most not in LEVELS:
+        raise OptionsError(
+            f"{DISABLE_VARIABLE}={word} is unknown: it is the most that Stable-Fast may do, off (0, no, false), graph, "
+            "fused or full; set it to one of these or unset it, then start again."
+        )
+    if LEVELS.index(most) >= LEVELS.index(asked):
+        return asked, ""
+    return most, f"{DISABLE_VARIABLE}={most}"

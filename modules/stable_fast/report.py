@@ -119,8 +119,8 @@ class Report:
     parts: Mapping[str, Report] = field(default_factory=dict)  # networks beside this one: VAE, text encoder, ...
 
     def lower(self, level: str, reason: str) -> None:
-        """Notes that a lower level than asked for is in force, and why."""
-        self.level, self.reason = level, reason
+        """Notes that a lower level is in force, and why, beside what lowered it before."""
+        self.level, self.reason = level, _joined(self.reason, reason)
 
     def shape(self, name: str) -> ShapeReport:
         """The report of a shape, which becomes the latest."""
@@ -135,6 +135,11 @@ class Report:
     def latest(self) -> ShapeReport:
         return next(reversed(self.shapes.values()), ShapeReport())
 
+    @property
+    def in_force(self) -> tuple[str, str]:
+        """The level at which the latest shape ran, and every reason why it is not the one asked for."""
+        return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
+
     def break_even_images(self) -> int | None:
         """After how many pictures of the latest shape the warm-up has paid; None when unknown or never."""
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
@@ -143,7 +148,7 @@ class Report:
         return math.ceil(self.warm_up_seconds * 1000 / ((eager_ms - step_ms) * self.steps_per_image))
 
     def status_line(self) -> str:
-        level, reason = self.latest.level or self.level, self.latest.reason or self.reason
+        level, reason = self.in_force
         parts = [f"Stable-Fast: {level}" + (f" instead of {self.asked} ({reason})" if level != self.asked else "")]
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is not None:
@@ -191,6 +196,10 @@ class Report:
         yield f"prepared weights {self.weights_mib:.0f} MiB, captured graphs {self.graph_mib:.0f} MiB"
         yield from (f"shape {name}: warm-up {shape.warm_up_seconds:.1f} s" for name, shape in self.shapes.items())
         yield from (f"{operation}: {choice}" for operation, choice in self.choices.items())
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def _program_lines(program: CompileReport) -> Iterator[str]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from modules.core.errors import OptionsError
 from modules.generation import compare as module
 from modules.generation.compare import Comparison, compare, difference
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
+from modules.generation.text_to_image import generate
+from modules.stable_fast.config import DISABLE_VARIABLE
 from tests import tiny_project
+
+SMALL = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, seed=1, cfg=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +40,10 @@ def test_the_pictures_are_nearly_equal_in_float32(comparison: Comparison) -> Non
 
 def test_both_sides_are_named_timed_and_measured(comparison: Comparison) -> None:
     eager, fast = comparison.eager, comparison.accelerated
-    assert (eager.level, fast.level) == ("off", "full")
+    assert (eager.level, eager.reason) == ("off", "")
+    assert (fast.asked, fast.level) == ("full", "fused") and "NVIDIA GPU" in fast.reason
     assert min(eager.first_seconds, eager.steady_seconds, fast.first_seconds, fast.steady_seconds) > 0
-    assert eager.peak_bytes > 0 and fast.peak_bytes > 0
+    assert eager.peak_bytes is fast.peak_bytes is None  # a CPU's peak is that of the whole process so far
     assert "Stable-Fast" not in eager.picture.parameters and "Stable-Fast: full" in fast.picture.parameters
 
 
@@ -49,9 +56,37 @@ def test_the_picture_shows_both_sides(comparison: Comparison) -> None:
 
 def test_numbers_are_json_and_text(comparison: Comparison) -> None:
     answer = json.loads(json.dumps(comparison.to_dict()))
-    assert answer["eager"]["level"] == "off" and answer["stable_fast"]["level"] == "full"
+    assert answer["eager"]["level"] == "off" and answer["stable_fast"]["level"] == "fused"
     assert answer["max_difference"] == comparison.max_difference
-    assert len(comparison.to_text().splitlines()) == 4
+    rows = comparison.to_text().splitlines()
+    assert [row.partition(":")[0].strip() for row in rows[:2]] == ["off", "fused"]
+    assert rows[2] == f"fused instead of full: {comparison.accelerated.reason}" and len(rows) == 5
+
+
+def test_peak_memory_is_told_where_it_was_measured(comparison: Comparison) -> None:
+    measured = replace(comparison, eager=replace(comparison.eager, peak_bytes=3 << 20))
+    assert measured.to_text().count("peak memory 3 MiB") == 1
+
+
+def test_nothing_accelerated_is_not_called_faster(session: Session) -> None:
+    text = compare(replace(SMALL, stable_fast="graph"), session).to_text()
+    assert "off instead of graph: CUDA graphs need an NVIDIA GPU" in text and "times as fast" not in text
+
+
+def test_what_the_environment_switches_off_has_nothing_to_compare(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DISABLE_VARIABLE, "off")
+    with pytest.raises(OptionsError, match=f"nothing to compare.*{DISABLE_VARIABLE}=off"):
+        compare(SMALL, session)
+
+
+def test_a_member_of_a_batch_is_compared_as_itself(session: Session) -> None:
+    """As `--from-image` asks for it: the third picture of a batch."""
+    member = replace(SMALL, batch=3, only=2)
+    [alone] = generate(member, session)
+    eager = compare(member, session).eager.picture
+    assert eager.seed == alone.seed == 3 and eager.image.tobytes() == alone.image.tobytes()
 
 
 def test_difference_is_the_psnr_by_its_definition() -> None:
@@ -65,8 +100,6 @@ def test_a_difference_would_be_seen(session: Session, monkeypatch: pytest.Monkey
     original = module.run_side
 
     def spoiled(options: GenerationOptions, *rest: object) -> module.Run:
-        from dataclasses import replace
-
         return original(replace(options, seed=options.stable_fast == "off"), *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "run_side", spoiled)
@@ -75,8 +108,6 @@ def test_a_difference_would_be_seen(session: Session, monkeypatch: pytest.Monkey
 
 
 def test_it_leaves_the_session_as_it_was(session: Session, comparison: Comparison) -> None:
-    from modules.generation.text_to_image import generate
-
     options = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, seed=1)
     before = list(generate(options, session))[0].image.tobytes()
     compare(options, session)

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from modules.core.errors import OptionsError
+from modules.generation.compare import compare
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.progress import Progress
 from modules.generation.session import Session
@@ -163,7 +165,7 @@ def test_each_level_makes_the_picture_and_says_what_it_does(root: Path, asked: s
     assert (found.counters.fused_steps > 0) == (in_force == "fused")
 
 
-@pytest.mark.parametrize("value", ["off", " OFF "])
+@pytest.mark.parametrize("value", ["off", " OFF ", "0", "false", "No"])
 def test_the_environment_can_switch_it_off(root: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv(DISABLE_VARIABLE, value)
     session = tiny_project.session_at(root)
@@ -171,6 +173,25 @@ def test_the_environment_can_switch_it_off(root: Path, monkeypatch: pytest.Monke
     found = report(session)
     assert found.level == "off" and DISABLE_VARIABLE in found.status_line()
     assert found.counters.traces == 0 and found.counters.fused_steps == 0
+
+
+def test_an_unknown_word_in_the_environment_is_told_before_anything_is_loaded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DISABLE_VARIABLE, "on")
+    session = tiny_project.session_at(root)
+    monkeypatch.setattr(session, "model", lambda _: pytest.fail("the checkpoint was loaded"))
+    for make in (generate, compare):
+        with pytest.raises(OptionsError, match=DISABLE_VARIABLE):
+            list(make(options(stable_fast="full"), session))  # type: ignore[call-overload]
+
+
+def test_the_environments_share_in_a_lower_level_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the level would be fused here; with it the want of a GPU leaves nothing."""
+    monkeypatch.setenv(DISABLE_VARIABLE, "graph")
+    session = tiny_project.session_at(root)
+    latents(session, options(stable_fast="full"))
+    assert f"off instead of full ({DISABLE_VARIABLE}=graph; CUDA graphs need" in report(session).status_line()
 
 
 def test_another_checkpoint_frees_everything_of_the_first(tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ def test_a_lower_level_is_said_with_its_reason() -> None:
     assert report.status_line() == "Stable-Fast: fused instead of full (no memory to capture)"
 
 
+def test_every_reason_for_the_level_is_named() -> None:
+    report = Report(asked="full", level="fused", reason="LIGHTDIFFUSION_STABLE_FAST=fused")
+    shape = report.shape("1x4x64x64 float16, 2 rows")
+    shape.level, shape.reason = "off", "not enough memory"
+    assert report.in_force == ("off", "LIGHTDIFFUSION_STABLE_FAST=fused; not enough memory")
+    report.lower("off", "it has hooks")
+    report.shape("1x4x32x32 float16, 2 rows")
+    assert report.in_force == ("off", "LIGHTDIFFUSION_STABLE_FAST=fused; it has hooks")
+
+
 def test_one_shape_at_a_lower_level() -> None:
     report = measured(eager_ms=None)
     large = report.shape("1x4x256x256 float16, 2 rows")
