@@ -1,7 +1,8 @@
-"""What docs/stable_fast.md counts in an SD1.5 UNet is what the program makes of one."""
+"""Numbers of docs/stable_fast.md: what it counts in an SD1.5 UNet, and what it says was measured of a LoRA switch."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from modules.stable_fast.staging import STAGES, split
 from modules.stable_fast.unet_call import BINDINGS
 from tests.stable_fast.networks import UNET_DIMS, unet_call
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "stable_fast.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "stable_fast.md").read_text(encoding="utf-8")
 
 
 def test_the_counts_of_the_stages_are_those_of_the_documentation() -> None:
@@ -32,3 +34,12 @@ def test_the_counts_of_the_stages_are_those_of_the_documentation() -> None:
     assert drawn == {name: len(stage) for name, stage in split(fused.traced.graph).items()}
     assert list(drawn) == list(STAGES)
     assert [int(count) for count in told] == [fused.nodes_before, sum(drawn.values())]
+
+
+def test_a_lora_switch_takes_what_was_measured() -> None:
+    (file,) = (ROOT / "benchmarks" / "results").glob("lora-switch-sd15-512-rank32-*.json")
+    rows = {row["label"]: row for row in json.loads(file.read_text(encoding="utf-8"))["rows"]}
+    kinds = [rows[f"full {kind}"] for kind in ("on", "strength", "other", "off")]
+    *switches, off = (round(row["median"] * 1000) for row in kinds)
+    (told,) = re.findall(r"takes (\d+) to (\d+) ms, to take it off (\d+)\s+\(a first time up to (\d+)\)", TEXT)
+    assert [int(ms) for ms in told] == [min(switches), max(switches), off, round(max(row["first_ms"] for row in kinds))]
