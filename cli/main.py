@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.get("doctor"):
             from modules.generation.doctor import run_doctor
 
-            return run_doctor()
+            return run_doctor(as_json=given.get("json", False))
         result = run(given)
     except LightDiffusionError as error:
         if as_json:

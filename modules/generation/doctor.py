@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 
-
-def run_doctor() -> int:
+def run_doctor(*, as_json: bool) -> int:
     """Prints the diagnosis; 0, or 1 when a kernel gives wrong results."""
     from modules.stable_fast.doctor import main  # brings torch, which a front end starts without
 
-    return main(sys.stdout.write)
+    return main(["--json"] if as_json else [])

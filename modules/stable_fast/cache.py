@@ -3,6 +3,8 @@
 A later start reads the graph instead of tracing: that saves the trace and, since torch.export brings half of PyTorch
 along, seconds of imports. A graph is found again only for the same module (classes, plain attributes, parameters), form
 of call, passes, sources and PyTorch; a module that cannot be described so is traced each time.
+
+Nothing here is needed: what is damaged counts as missing, and a folder that cannot be written is told in one line.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -29,16 +32,49 @@ from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_i
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
-FORMAT = 1
 MAX_GRAPHS = 64  # kept on disk, half a megabyte each
 
 
 def cache_folder() -> Path:
-    """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache."""
+    """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache.
+
+    A user without a home has it in the program's own folder, where nobody else can put files either.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightdiffusion"
+        return Path(os.path.expanduser(chosen))
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
+        caches = Path(__file__).parents[2] / ".cache"
+    return caches / "lightdiffusion"
+
+
+def why_unwritable(folder: Path) -> str:
+    """What keeps files from being written to a folder, found by trying; empty when nothing does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Within, the cache is written; where that fails the program goes on without, and says so."""
+    try:
+        yield
+    except OSError as error:
+        _tell(cache_folder(), error.strerror or str(error))
+
+
+@functools.cache  # one line, however many files there would be
+def _tell(folder: Path, reason: str) -> None:
+    log.warning(
+        "The cache folder %s cannot be written (%s), so each start compiles anew: name another one in %s.",
+        folder, reason, CACHE_VARIABLE,
+    )  # fmt: skip
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -63,7 +99,7 @@ def graph_path(
 ) -> Path | None:
     """Where the fused graph of this call is kept; None for a module that cannot be told from others."""
     try:
-        facts = [FORMAT, torch.__version__, _module_facts(module), _call_facts(example, dims), dict(bindings), passes]
+        facts = [torch.__version__, _module_facts(module), _call_facts(example, dims), dict(bindings), passes]
     except NotKept as reason:
         log.debug("%s is traced at each start: %s", type(module).__name__, reason)
         return None
@@ -142,33 +178,48 @@ def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any
 
 
 def read_graph(path: Path) -> Fused | None:
-    """None for a missing file; a damaged one is reported and counts as missing, since it is only a cache."""
+    """None for a file that is missing or damaged; it is made again."""
     try:
-        return decode(json.loads(path.read_text(encoding="utf-8")))
+        return decode(json.loads(opened(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        log.warning("The graph in %s is unreadable and will be made again: %s", path, error)
+        log.info("The graph in %s is unreadable and will be made again: %s", path, error)
         return None
 
 
 def write_graph(path: Path, fused: Fused) -> None:
     try:
-        path.with_suffix(".sizes").unlink(missing_ok=True)
-        replace_file(path, json.dumps(encode(fused)))
-        _drop_oldest(path.parent)
+        text = json.dumps(encode(fused))
     except NotKept as reason:
         log.debug("A graph is not kept on disk: %s", reason)
-    except OSError as error:
-        log.warning("A graph could not be kept in %s: %s", path, error)
+        return
+    with told_once():
+        path.with_suffix(".sizes").unlink(missing_ok=True)
+        replace_file(path, sealed(text))
+        _drop_oldest(path.parent)
+
+
+def sealed(text: str) -> str:
+    """A line of text, and its checksum in a second one: a graph with one wrong digit would run, and be wrong."""
+    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def opened(content: str) -> str:
+    """The text that was sealed; ValueError for anything else."""
+    text = content.partition("\n")[0]
+    if sealed(text) != content:
+        raise ValueError("the checksum is wrong")
+    return text
 
 
 def _drop_oldest(folder: Path) -> None:
     """Graphs of older versions of the program are never asked for again, so only the latest stay."""
-    graphs = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in graphs[MAX_GRAPHS:]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".sizes").unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another process drops them too
+        graphs = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in graphs[MAX_GRAPHS:]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".sizes").unlink(missing_ok=True)
 
 
 class VerifiedSizes:
@@ -182,12 +233,8 @@ class VerifiedSizes:
         self._keys: set[str] = set()
         if self._path is None:
             return
-        try:
+        with suppress(OSError, ValueError):  # missing, of another user, or damaged
             self._keys = set(self._path.read_text(encoding="utf-8").splitlines())
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:  # of another user, or damaged
-            log.warning("Verified sizes in %s are unreadable and will be found again: %s", self._path, error)
 
     def __contains__(self, key: object) -> bool:
         return repr(key) in self._keys
@@ -196,7 +243,5 @@ class VerifiedSizes:
         self._keys.add(repr(key))
         if self._path is None:
             return
-        try:
+        with told_once():
             replace_file(self._path, "\n".join(sorted(self._keys)))
-        except OSError as error:
-            log.warning("Verified sizes could not be kept in %s: %s", self._path, error)

@@ -1,50 +1,32 @@
 """What Stable-Fast can do on this machine, why not more, and what to do: `python -m modules.stable_fast.doctor`.
 
 `diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. It ends with 0 also where nothing
-but level `off` works, since that is an answer; with 1 when a kernel gives wrong results.
+but level `off` works, since that is an answer; with 1 when a kernel gives wrong results or makes the GPU fault.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shutil
+import json
+import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 
-from modules.stable_fast import cache
-from modules.stable_fast.config import LEVELS, level_in_force
-from modules.stable_fast.kernels._cudnn_graph import HAS_CUDNN_FRONTEND
-from modules.stable_fast.kernels._triton import HAS_TRITON, TRITON_PROBLEM, TRITON_VERSION
+from modules.stable_fast.cache import CACHE_VARIABLE
+from modules.stable_fast.config import LEVELS
 from modules.stable_fast.kernels.self_test import OpCheck, check_all
+from modules.stable_fast.machine import Facts, gather
 
 MINIMUM_CAPABILITY = (7, 5)
+CUDA_BUILD = 'pip install --force-reinstall "torch>=2.11,<2.14" --index-url https://download.pytorch.org/whl/cu130'
+USAGE = """usage: python -m modules.stable_fast.doctor [--json]
 
-
-@dataclass(frozen=True)
-class Facts:
-    """What was found on the machine; empty or None means absent."""
-
-    system: str
-    python: str
-    torch: str
-    torch_cuda: str | None
-    gpu: str | None
-    capability: tuple[int, int] | None
-    memory_gib: float
-    driver_file: bool
-    triton: str | None
-    cudnn: int | None
-    cudnn_frontend: str | None
-    xformers: str | None
-    compiler: str | None
-    wsl: bool
-    forced_level: str
-    triton_problem: str = ""  # why an installed Triton cannot be used
+Says what Stable-Fast can do on this machine and what is missing for more, and tests its kernels; --json as one object.
+Exit code 1: a kernel gives wrong results or makes the GPU fault.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,47 +49,31 @@ class Diagnosis:
     def failed(self) -> tuple[OpCheck, ...]:
         return tuple(check for check in self.checks if not check.passed)
 
-
-def gather() -> Facts:
-    has_gpu = torch.cuda.is_available()
-    properties = torch.cuda.get_device_properties(0) if has_gpu else None
-    return Facts(
-        system=f"{platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        torch=torch.__version__,
-        torch_cuda=torch.version.cuda,
-        gpu=properties.name if properties else None,
-        capability=(properties.major, properties.minor) if properties else None,
-        memory_gib=round(properties.total_memory / 2**30, 1) if properties else 0.0,
-        driver_file=Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
-        triton=TRITON_VERSION if HAS_TRITON else None,
-        cudnn=torch.backends.cudnn.version() if has_gpu else None,
-        cudnn_frontend=_installed("nvidia-cudnn-frontend") if HAS_CUDNN_FRONTEND else None,
-        xformers=_installed("xformers"),
-        compiler=shutil.which("gcc") or shutil.which("clang") or shutil.which("cl"),
-        wsl="microsoft" in platform.release().lower(),
-        forced_level=level_in_force("full")[1],
-        triton_problem=TRITON_PROBLEM,
-    )
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failed else 0
 
 
 def no_gpu_reason(facts: Facts) -> str:
     """Why PyTorch sees no GPU, most fundamental cause first; empty when it sees one."""
     if facts.gpu is not None:
         return ""
-    if facts.torch_cuda is None:
-        return "PyTorch is a CPU build: install a CUDA build of torch"
-    if not facts.driver_file and facts.wsl:
-        return "no NVIDIA driver in WSL: install the NVIDIA driver in Windows (not inside WSL) and run `wsl --update`"
-    if not facts.driver_file:
-        return "no NVIDIA driver found: install the NVIDIA driver"
+    if facts.system.startswith("Darwin"):
+        return "macOS has no CUDA"
+    is_cpu_build = facts.torch_cuda is None
+    if facts.driver_problem:
+        return (
+            f"the NVIDIA driver does not answer ({facts.driver_problem}): give a container the GPU (docker run "
+            "--gpus all); elsewhere restart the computer, or install the driver again"
+        )
+    if facts.driver is None:
+        where, how = (" in WSL", " in Windows (not inside WSL) and run `wsl --update`") if facts.wsl else ("", "")
+        build, then = (", and PyTorch is a CPU build", ", then a CUDA build of torch") if is_cpu_build else ("", "")
+        return f"no NVIDIA driver found{where}{build}: install the NVIDIA driver{how}{then}"
+    if is_cpu_build:
+        return f"NVIDIA driver {facts.driver} found, but PyTorch is a CPU build: install a CUDA build of torch"
+    if facts.hidden_gpus:
+        return "CUDA_VISIBLE_DEVICES hides the GPU: unset it"
     return f"the driver does not offer CUDA {facts.torch_cuda}: update the NVIDIA driver, then restart"
 
 
@@ -155,7 +121,14 @@ def kernels_reason(facts: Facts) -> str:
 def advise(facts: Facts) -> tuple[str, ...]:
     """What would make it faster, or spare trouble."""
     found = [reason for reason in (no_gpu_reason(facts),) if reason]
+    if facts.cache_problem:
+        found.append(
+            f"nothing can be kept in {facts.cache} ({facts.cache_problem}), so each start compiles anew: name a folder "
+            f"that can be written in {CACHE_VARIABLE}"
+        )
     if facts.gpu is None:
+        if facts.torch_cuda is None and not facts.system.startswith("Darwin"):
+            found.append(f"{CUDA_BUILD} (in .venv) installs a CUDA build of torch")
         return tuple(found)
     if kernels_reason(facts):
         found.append(kernels_reason(facts))
@@ -184,17 +157,19 @@ def lines(diagnosis: Diagnosis) -> list[str]:
     """The diagnosis for people."""
     facts = diagnosis.facts
     gpu = facts.gpu and f"{facts.gpu}, compute capability {'.'.join(map(str, facts.capability or ()))}"
+    state = f"cannot be written ({facts.cache_problem})" if facts.cache_problem else "can be written"
     rows = {
         "system": facts.system + (" (WSL)" if facts.wsl else ""),
         "python": facts.python,
         "torch": f"{facts.torch}, CUDA {facts.torch_cuda or 'none'}",
+        "NVIDIA driver": facts.driver or facts.driver_problem,
         "GPU": f"{gpu}, {facts.memory_gib} GiB" if gpu else "none",
         "Triton": f"cannot be imported ({facts.triton_problem})" if facts.triton_problem else facts.triton,
         "cuDNN": facts.cudnn,
         "cuDNN frontend": facts.cudnn_frontend,
         "xformers": facts.xformers,
         "C compiler": facts.compiler,
-        "cache": cache.cache_folder(),
+        "cache": f"{facts.cache}, {state}, {facts.cache_mib} MiB",
     }
     said = [f"{name:15s} {value or 'not found'}" for name, value in rows.items()]
     said += ["", "Levels of Stable-Fast on this machine:"]
@@ -230,11 +205,26 @@ def _check_lines(diagnosis: Diagnosis) -> list[str]:
     return said
 
 
-def main(write: Callable[[str], object] = sys.stdout.write) -> int:
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis for programs; an error that is not finite is null, since JSON has no such number."""
+    checks = [
+        asdict(check) | {"error": check.error if math.isfinite(check.error) else None, "passed": check.passed}
+        for check in diagnosis.checks
+    ]
+    return asdict(diagnosis) | {"checks": checks, "exit_code": diagnosis.exit_code}
+
+
+def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.stdout.write) -> int:
+    if {"-h", "--help"} & set(arguments):
+        write(USAGE)
+        return 0
+    if unknown := [argument for argument in arguments if argument != "--json"]:
+        sys.stderr.write(f"error: the doctor has no argument {unknown[0]}; see --help.\n")
+        return 2
     diagnosis = diagnose()
-    write("\n".join(lines(diagnosis)) + "\n")
-    return 1 if diagnosis.failed else 0
+    write((json.dumps(to_dict(diagnosis)) if arguments else "\n".join(lines(diagnosis))) + "\n")
+    return diagnosis.exit_code
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,4 +1,10 @@
-"""Fused graphs as JSON and back: nodes by name, operators by name, shapes without memory. Reading runs no code."""
+"""Fused graphs as JSON and back: nodes by name, operators by name, shapes without memory.
+
+A file that somebody else wrote cannot run code, neither when it is read nor when its graph runs: its values are
+numbers, strings, containers and constants of torch, and nothing is unpickled or imported; it can call three functions
+and the operators of three namespaces, but not the two that open files; and its names, which FX puts into the Python
+source of a graph, have to be identifiers. At worst such a graph computes something else, or fails.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +25,7 @@ from modules.stable_fast.trace import Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
 _OPERATORS = ("aten", "lightdiffusion", "prims")
+_OPEN_FILES = ("aten.from_file", "aten.save")
 _FUNCTIONS: dict[str, Any] = {"getitem": operator.getitem, "as_tokens": as_tokens, "as_image": as_image}
 # How values that JSON does not have are written: {"dtype": "float16"}; torch.<name> for all but devices.
 _NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format, "device": torch.device}
@@ -40,10 +47,7 @@ class Fused:
 def encode(fused: Fused) -> dict[str, Any]:
     """Raises NotKept where something has no faithful description."""
     traced = fused.traced
-    try:
-        out_spec = pytree.treespec_dumps(traced.out_spec)
-    except (NotImplementedError, TypeError) as error:
-        raise NotKept(f"its result is a {traced.out_spec.type}") from error
+    results: Any = next(iter(reversed(traced.graph.nodes))).args[0]
     return {
         "nodes": [_encode_node(node) for node in traced.graph.nodes],
         "weights": dict(traced.weights),
@@ -51,7 +55,7 @@ def encode(fused: Fused) -> dict[str, Any]:
         "inputs": traced.inputs,
         "dims": dict(traced.dims),
         "primes": dict(traced.sizes.primes),
-        "out_spec": out_spec,
+        "result": _encode_result(pytree.tree_unflatten([node.meta["val"] for node in results], traced.out_spec)),
         "nodes_before": fused.nodes_before,
         "matches": fused.matches,
     }
@@ -61,7 +65,11 @@ def decode(kept: Mapping[str, Any]) -> Fused:
     """Raises ValueError, KeyError, TypeError, AttributeError or IndexError for what `encode` did not write."""
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
+    if not isinstance(kept["nodes"], list) or kept["nodes"][-1]["op"] != "output":
+        raise ValueError("its graph has no end")
     for item in kept["nodes"]:
+        if not item["name"].isidentifier():
+            raise ValueError(f"{item['name']} is no name")
         node = _decode_node(graph, item, nodes)
         if node.name != item["name"]:
             raise ValueError(f"a node is called {node.name}, not {item['name']}")
@@ -73,7 +81,7 @@ def decode(kept: Mapping[str, Any]) -> Fused:
         inputs=tuple(kept["inputs"]),
         dims={name: tuple(dims) for name, dims in kept["dims"].items()},
         sizes=Sizes(kept["primes"]),
-        out_spec=pytree.treespec_loads(kept["out_spec"]),
+        out_spec=pytree.tree_structure(_decode_value(kept["result"], {})),
     )
     return Fused(traced, kept["nodes_before"], kept["matches"])
 
@@ -87,6 +95,8 @@ def _encode_node(node: fx.Node) -> dict[str, Any]:
 
 def _decode_node(graph: fx.Graph, item: Mapping[str, Any], nodes: Mapping[str, fx.Node]) -> fx.Node:
     args, kwargs = _decode_value(item["args"], nodes), _decode_value(item["kwargs"], nodes)
+    if not all(name.isidentifier() for name in kwargs):
+        raise ValueError(f"{list(kwargs)} are no names of arguments")
     if item["op"] == "output":
         return graph.output(args[0])
     if item["op"] == "placeholder":
@@ -111,9 +121,12 @@ def _target(name: str) -> Any:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     namespace, operation, overload = name.split(".")
-    if namespace not in _OPERATORS:
-        raise ValueError(f"{name} is no operator of ours")
-    return getattr(getattr(getattr(torch.ops, namespace), operation), overload)
+    if namespace not in _OPERATORS or f"{namespace}.{operation}" in _OPEN_FILES:
+        raise ValueError(f"{name} is no operator that a graph may call")
+    target = getattr(getattr(getattr(torch.ops, namespace), operation), overload)
+    if not isinstance(target, OpOverload):
+        raise ValueError(f"{name} is no operator")
+    return target
 
 
 def _encode_value(value: Any) -> Any:
@@ -153,6 +166,19 @@ def _torch_value(kind: str, name: str) -> Any:
     if not isinstance(value, _NAMED[kind]):
         raise ValueError(f"torch.{name} is no {kind}")
     return value
+
+
+def _encode_result(value: Any) -> Any:
+    """How a result is put together, with nothing in place of its tensors; only what JSON gives back as it was."""
+    if type(value) is tuple:
+        return {"tuple": [_encode_result(item) for item in value]}
+    if type(value) is list:
+        return [_encode_result(item) for item in value]
+    if type(value) is dict and all(isinstance(name, str) for name in value):
+        return {"dict": {name: _encode_result(item) for name, item in value.items()}}
+    if isinstance(value, Tensor):
+        return None
+    raise NotKept(f"its result is a {type(value).__name__}")
 
 
 def _encode_meta(value: Any) -> Any:

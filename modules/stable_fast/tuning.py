@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from modules.core.device import raise_if_broken
-from modules.stable_fast.cache import cache_folder, replace_file
+from modules.stable_fast.cache import cache_folder, replace_file, told_once
 from modules.stable_fast.kernels._dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
 from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.kernels._timing import time_on_gpu
@@ -149,15 +149,15 @@ def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
 
 
 def read_choices(path: Path) -> list[Measured]:
-    """Nothing for a missing file; a damaged one is reported and counts as missing, since it is only a cache."""
+    """Nothing for a file that cannot be read; a damaged one is reported, since its results took time to measure."""
     try:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             return []
         return [Measured(op, tuple(key), name, times) for op, key, name, times in content["choices"]]
-    except FileNotFoundError:
+    except OSError:  # missing, or in a folder that cannot be read, which is told where it cannot be written
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
         return []
 
@@ -217,8 +217,5 @@ def _keep(measured: list[Measured], device: torch.device, folder: Path) -> None:
     if not measured:
         return
     described = environment(device)
-    path = choices_path(folder, described)
-    try:
-        write_choices(path, described, measured)
-    except OSError as error:
-        log.warning("tuning results could not be kept in %s: %s", path, error)
+    with told_once():
+        write_choices(choices_path(folder, described), described, measured)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -27,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def compiled(network: nn.Module, call: Mapping[str, Any], passes: Any = PASSES) -> tuple[Any, CompileReport]:
     return compile_program(WeightStore(network), call, bindings=BINDINGS, dims=UNET_DIMS, passes=passes)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def kept() -> list[Path]:
@@ -170,10 +177,9 @@ def test_dataclasses_without_a_dictionary_are_described(versioned: None) -> None
     assert cache._describe(Slotted(3)) != cache._describe(Slotted(4))
 
 
-def test_verified_sizes_that_cannot_be_read_are_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_verified_sizes_that_cannot_be_read_are_found_again(tmp_path: Path) -> None:
     (tmp_path / "graph.sizes").write_bytes(b"\xff\xfe")
     assert ("step",) not in cache.VerifiedSizes(tmp_path / "graph.json")
-    assert "unreadable" in caplog.text
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,16 +192,32 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"nodes": [{"op": "call_function"}]}', "cut"])
-def test_a_damaged_file_is_made_again(damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    network = tiny.unet()
-    compiled(network, unet_call())
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "empty": lambda whole: "",
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "one digit": lambda whole: whole.replace("[64, ", "[65, ", 1),
+    "no nodes": lambda whole: '{"nodes": {}}',
+    "without checksum": lambda whole: whole.partition("\n")[0],
+    "no nodes, sealed": lambda whole: cache.sealed('{"nodes": {}}'),
+    "half a node, sealed": lambda whole: cache.sealed('{"nodes": [{"op": "call_function"}]}'),
+    "no object, sealed": lambda whole: cache.sealed("[]"),
+    "no end, sealed": lambda whole: cache.sealed(json.dumps({**json.loads(cache.opened(whole)), "nodes": []})),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_made_again_without_a_word(damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Linear(64, 64)
+    call = {"input": torch.randn(2, 64)}
+    compile_module(network, call)
     (path,) = kept()
     whole = path.read_text()
-    path.write_text(whole[: len(whole) // 2] if damage == "cut" else damage)
-    _, report = compiled(network, unet_call())
-    assert not report.from_disk and "unreadable" in caplog.text
+    path.write_text(DAMAGES[damage](whole))
+    assert path.read_text() != whole
+    report = compile_module(network, call).report
+    assert not report.programs[0].from_disk and warnings(caplog) == []
     assert path.read_text() == whole
+    assert compile_module(network, call).report.programs[0].from_disk
 
 
 def test_only_the_latest_graphs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,21 +230,105 @@ def test_only_the_latest_graphs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kept()) == 2 and not first.exists() and not first.with_suffix(".sizes").exists()
 
 
-def test_a_file_names_operators_and_nothing_else() -> None:
-    """Whatever a file says, reading it calls no function of its choice."""
-    for target in ("os.system.default", "builtins.eval.x", "aten.nothing.default", "getattr"):
-        with pytest.raises((ValueError, AttributeError)):
-            cache.decode({"nodes": [{"op": "call_function", "name": "x", "target": target, "args": [], "kwargs": []}]})
+HOSTILE = "ran=__import__('pathlib').Path('ran').touch()"
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(
+def test_a_file_of_somebody_else_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FX writes names of placeholders and of keyword arguments into the source of a graph as they are."""
+    monkeypatch.chdir(tmp_path)
+    network, call = nn.Linear(8, 8), {"input": torch.randn(2, 8)}
+    compile_module(network, call)
+    (path,) = kept()
+    whole = cache.opened(path.read_text())
+    for text in (
+        whole.replace('"p_bias"', json.dumps(f"p_bias, {HOSTILE}")),
+        whole.replace('"kwargs": {"dict": {}}', json.dumps({"kwargs": {"dict": {f"{HOSTILE}, b": 1}}})[1:-1]),
+    ):
+        assert HOSTILE in text
+        path.write_text(cache.sealed(text))
+        compile_module(network, call)(**call)
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system.default", "builtins.eval.x", "aten.nothing.default", "getattr", "aten.__init__.__call__"]
+    + ["aten.from_file.default", "aten.save.default", "aten.add.op"],
+)
+def test_a_file_names_operators_that_open_no_file_and_nothing_else(target: str) -> None:
+    call = {"op": "call_function", "name": "x", "target": target, "args": {"tuple": []}, "kwargs": {"dict": {}}}
+    with pytest.raises((ValueError, AttributeError)):
+        cache.decode({"nodes": [call, {"op": "output", "name": "output"}]})
+
+
+class Answer(NamedTuple):
+    value: Tensor
+
+
+@pytest.mark.parametrize(
+    "form",
+    [tuple, list, lambda values: {"a": values[0], "b": tuple(values)}, lambda values: [(values[0],), [values[1]]]],
+)
+def test_results_of_every_form_come_back(form: Callable[[Any], Any], tmp_path: Path) -> None:
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return form([x + 1, x * 2])
+
+    fused = fusing.fuse(Network(), {"x": torch.zeros(3)}, {}, {}, ())
+    cache.write_graph(tmp_path / "graph.json", fused)
+    found = cache.read_graph(tmp_path / "graph.json")
+    assert found is not None and found.traced.out_spec == fused.traced.out_spec
+
+
+@pytest.mark.parametrize("form", [Answer, lambda value: OrderedDict(a=value), lambda value: {1: value}])
+def test_results_that_json_would_change_are_not_kept(form: Callable[[Any], Any], tmp_path: Path) -> None:
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            return form(x + 1)
+
+    cache.write_graph(tmp_path / "graph.json", fusing.fuse(Network(), {"x": torch.zeros(3)}, {}, {}, ()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file"))
     program, _ = compiled(tiny.unet(), unet_call())
-    assert "could not be kept" in caplog.text
+    compile_module(nn.Linear(3, 3), {"input": torch.randn(2, 3)})
     assert rel_error(run_program(program, unet_call()), tiny.unet()(**unet_call())) < 1e-5
+    (line,) = warnings(caplog)
+    assert str(tmp_path / "file") in line and cache.CACHE_VARIABLE in line and "\n" not in line
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / "lightdiffusion"
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "here"))
+    assert cache.cache_folder() == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, "~/there")
+    assert cache.cache_folder() == tmp_path / "there"
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(cache.CACHE_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache.cache_folder() == ROOT / ".cache" / "lightdiffusion"
+
+
+def test_why_a_folder_cannot_be_written(tmp_path: Path) -> None:
+    assert cache.why_unwritable(tmp_path / "new" / "folder") == ""
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    assert cache.why_unwritable(tmp_path / "file" / "folder") == "Not a directory"
 
 
 def test_a_second_process_imports_no_tracer() -> None:

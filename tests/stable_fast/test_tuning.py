@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from modules.stable_fast import cache, tuning
+from modules.stable_fast import tuning
 from modules.stable_fast.kernels._dispatch import Choices, Unsupported
 from modules.stable_fast.kernels._triton import TritonError
 
@@ -146,14 +146,6 @@ def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
     choices = Choices()
     assert tuning.load_choices(torch.device("cuda"), tmp_path, choices) == 2
     assert choices.chosen == {("op", (1,)): "own", ("op", (2,)): "shipped"}
-
-
-def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "lightdiffusion"
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "here"))
-    assert cache.cache_folder() == tmp_path / "here"
 
 
 def test_on_a_cpu_nothing_is_made_ready():
