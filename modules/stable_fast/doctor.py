@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from modules.core.errors import OptionsError
 from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.config import LEVELS
 from modules.stable_fast.kernels.self_test import OpCheck, check_all
@@ -221,7 +222,11 @@ def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.std
     if unknown := [argument for argument in arguments if argument != "--json"]:
         sys.stderr.write(f"error: the doctor has no argument {unknown[0]}; see --help.\n")
         return 2
-    diagnosis = diagnose()
+    try:
+        diagnosis = diagnose()
+    except OptionsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
     write((json.dumps(to_dict(diagnosis)) if arguments else "\n".join(lines(diagnosis))) + "\n")
     return diagnosis.exit_code
 

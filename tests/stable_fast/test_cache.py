@@ -207,7 +207,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_made_again_without_a_word(damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    network = nn.Linear(64, 64)
+    network = nn.Linear(64, 64).eval()
     call = {"input": torch.randn(2, 64)}
     compile_module(network, call)
     (path,) = kept()
@@ -236,7 +236,7 @@ HOSTILE = "ran=__import__('pathlib').Path('ran').touch()"
 def test_a_file_of_somebody_else_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FX writes names of placeholders and of keyword arguments into the source of a graph as they are."""
     monkeypatch.chdir(tmp_path)
-    network, call = nn.Linear(8, 8), {"input": torch.randn(2, 8)}
+    network, call = nn.Linear(8, 8).eval(), {"input": torch.randn(2, 8)}
     compile_module(network, call)
     (path,) = kept()
     whole = cache.opened(path.read_text())
@@ -296,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file"))
     program, _ = compiled(tiny.unet(), unet_call())
-    compile_module(nn.Linear(3, 3), {"input": torch.randn(2, 3)})
+    compile_module(nn.Linear(3, 3).eval(), {"input": torch.randn(2, 3)})
     assert rel_error(run_program(program, unet_call()), tiny.unet()(**unet_call())) < 1e-5
     (line,) = warnings(caplog)
     assert str(tmp_path / "file") in line and cache.CACHE_VARIABLE in line and "\n" not in line

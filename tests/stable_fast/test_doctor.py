@@ -174,6 +174,13 @@ def test_the_environment_variable_is_respected_and_named(monkeypatch):
     assert any("LIGHTDIFFUSION_STABLE_FAST=off" in line for line in said)
 
 
+def test_an_unknown_word_in_the_variable_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "nonsense")
+    assert doctor.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: LIGHTDIFFUSION_STABLE_FAST=nonsense is unknown") and error.count("\n") == 1
+
+
 def test_a_wrong_kernel_is_shown_and_fails(monkeypatch):
     wrong = OpCheck("linear_geglu", "2x2", "triton_64x64x64", 0.5, 0.004)
     monkeypatch.setattr(doctor, "check_all", lambda device, dtype: [wrong])

@@ -123,6 +123,7 @@ def refusing(error):
 
 @pytest.mark.parametrize("error", [
     Unsupported("no such shape"), TritonError("too little shared memory"), RuntimeError("PassManager::run failed"),
+    PermissionError("the folder of compiled kernels"),
 ], ids=repr)  # fmt: skip
 def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
     choices = Choices()

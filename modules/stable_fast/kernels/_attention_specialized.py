@@ -1,8 +1,9 @@
 """Attention on Hopper with specialised warps: one loads keys and values by TMA, groups of four attend to 64 queries.
 
-The groups share every block of keys. They hand their products (probabilities times values, and the scores of the next
-block) to the matrix unit in turn, so that one's products run while the others exponentiate. Blocks go round a ring of
-buffers: the loading warp waits until all groups have left one, a group until it is filled.
+The groups share every block of keys. They hand their products (the scores of the next block, and probabilities times
+values) to the matrix unit in turn, so that one's products run while the others exponentiate; a group exponentiates the
+scores as soon as it has them, while its other product runs. Blocks go round a ring of buffers: the loading warp waits
+until all groups have left one, a group until it is filled.
 Probabilities are rounded to the type of v, everything else is fp32, as in _attention_kernel.py.
 """
 
@@ -97,16 +98,26 @@ def _issue_scores(q, k_tiles, stage, BK: gl.constexpr, W: gl.constexpr, K1: gl.c
 
 
 @gluon_jit
-def _softmax(score, scale, acc, highest, total, dtype: gl.constexpr, W: gl.constexpr):
-    """Probabilities as an operand, and accumulator, row maxima (times `scale`) and row sums brought up to date."""
-    values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
+def _without_absent(score, block, S, BK: gl.constexpr):
+    """Scores of keys from S on, which are none, at minus infinity."""
+    keys = block * BK + gl.arange(0, BK, gl.SliceLayout(0, score.type.layout))
+    return gl.where((keys < S)[None, :], score, float("-inf"))
+
+
+@gluon_jit
+def _lane_sums(p):
+    """Row sums of what each of a row's four lanes holds, [64, 4], which are added up only after the last block."""
+    return gl.sum(gl.sum(p.reshape([p.shape[0], p.shape[1] // 8, 4, 2]), axis=3), axis=1)
+
+
+@gluon_jit
+def _softmax(score, scale, highest, total):
+    """Probabilities, what all before shrinks by, and row maxima (times `scale`) and row sums brought up to date."""
     above = gl.maximum(highest, gl.max(score, axis=1) * scale)
     shrink = gl.exp2(highest - above)
     p = gl.exp2(gl.fma(score, scale, -above[:, None]))
-    total = total * shrink + gl.sum(p, axis=1)
-    p = gl.convert_layout(p.to(dtype), gl.DotOperandLayout(0, values, 2))
-    acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, values))[:, None]
-    return p, acc, above, total
+    total = total * gl.convert_layout(shrink, gl.SliceLayout(1, total.type.layout))[:, None] + _lane_sums(p)
+    return p, shrink, above, total
 
 
 @gluon_jit
@@ -120,39 +131,45 @@ def _attend(
     y_ptr, heads, L, S, scale = rest
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BK, 16])
     values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, W, 16])
+    operand: gl.constexpr = gl.DotOperandLayout(0, values, 2)
     acc = gl.zeros([64, W], gl.float32, values)
     highest = gl.full([64], float("-inf"), gl.float32, gl.SliceLayout(1, scores))
-    total = gl.zeros([64], gl.float32, gl.SliceLayout(1, scores))
+    total = _lane_sums(gl.zeros([64, BK], gl.float32, scores))
     q = q_tiles.index(GROUP).reshape([64, W])
     mbarrier.wait(q_full, 0)
     mbarrier.wait(k_full.index(0), 0)
     score = warpgroup_mma_wait(0, deps=[_issue_scores(q, k_tiles, 0, BK, W, K1, K2)])
     last = gl.cdiv(S, BK) - 1
+    if not EVEN_S and last == 0:
+        score = _without_absent(score, 0, S, BK)
+    p, shrink, highest, total = _softmax(score, scale, highest, total)
+    p = gl.convert_layout(p.to(v_tiles.dtype), operand)
     for block in range(last):
-        p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, W)
         stage = block % STAGES
         after = (block + 1) % STAGES
-        mbarrier.wait(v_full.index(stage), block // STAGES & 1)
         mbarrier.wait(k_full.index(after), (block + 1) // STAGES & 1)
+        mbarrier.wait(v_full.index(stage), block // STAGES & 1)
         if TURNS:  # the first group's first turn comes without a call
             mbarrier.wait(turn.index(GROUP), (block & 1) ^ (GROUP == 0))
-        acc = warpgroup_mma(p, v_tiles.index(stage).reshape([BK, W]), acc, is_async=True)
         score = _issue_scores(q, k_tiles, after, BK, W, K1, K2)
+        acc = warpgroup_mma(p, v_tiles.index(stage).reshape([BK, W]), acc, is_async=True)
         if TURNS:
             mbarrier.arrive(turn.index((GROUP + 1) % GROUPS), count=1)
-        acc, score, p = warpgroup_mma_wait(0, deps=[acc, score, p])
+        score = warpgroup_mma_wait(1, deps=[score])
+        if not EVEN_S and block + 1 == last:
+            score = _without_absent(score, last, S, BK)
+        new, shrink, highest, total = _softmax(score, scale, highest, total)
+        acc, p = warpgroup_mma_wait(0, deps=[acc, p])
         mbarrier.arrive(empty.index(stage), count=1)
-    if not EVEN_S:
-        keys = last * BK + gl.arange(0, BK, gl.SliceLayout(0, scores))
-        score = gl.where((keys < S)[None, :], score, float("-inf"))
-    p, acc, highest, total = _softmax(score, scale, acc, highest, total, v_tiles.dtype, W)
+        p = gl.convert_layout(new.to(v_tiles.dtype), operand)
+        acc = acc * gl.convert_layout(shrink, gl.SliceLayout(1, values))[:, None]
     mbarrier.wait(v_full.index(last % STAGES), last // STAGES & 1)
     acc = warpgroup_mma(p, v_tiles.index(last % STAGES).reshape([BK, W]), acc, is_async=True)
     acc = warpgroup_mma_wait(0, deps=[acc])
     rows = row + 64 * GROUP + gl.arange(0, 64, gl.SliceLayout(1, values))
     columns = gl.arange(0, W, gl.SliceLayout(0, values))
     out = y_ptr + ((batch.to(gl.int64) * L + rows) * heads + head)[:, None] * D + columns[None, :]
-    share = gl.convert_layout(1.0 / total, gl.SliceLayout(1, values))
+    share = gl.convert_layout(1.0 / gl.sum(total, axis=1), gl.SliceLayout(1, values))
     mask = (rows < L)[:, None] & (columns < D)[None, :]
     gl.store(out, (acc * share[:, None]).to(y_ptr.dtype.element_ty), mask=mask)
 

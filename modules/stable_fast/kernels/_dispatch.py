@@ -28,9 +28,9 @@ class Unsupported(Exception):
     """An implementation cannot serve this shape on this machine; the tuner passes over it."""
 
 
-# How an implementation says no: itself, from Triton's compiler or launcher, or from a library. What is left of a CUDA
-# error or of memory that ran out concerns the whole process and is passed on.
-REFUSALS = (Unsupported, TritonError, RuntimeError)
+# How an implementation says no: itself, from Triton's compiler or launcher or the folder it cannot write to, or from a
+# library. What is left of a CUDA error or of memory that ran out concerns the whole process and is passed on.
+REFUSALS = (Unsupported, TritonError, RuntimeError, OSError)
 NO_REFUSALS = (torch.OutOfMemoryError, torch.AcceleratorError)
 # What serves a call that every other implementation asked has refused.
 REFERENCE = "reference"
