@@ -33,13 +33,15 @@ class Sizes:
     primes: Mapping[str, int]
 
     def replace(self, literal: int, actual: Mapping[str, int]) -> int:
-        """`literal` with each prime replaced by the actual value of its name."""
-        if literal <= 0 or literal >= 2**62:
+        """`literal` with each prime in it replaced by the actual value of its name, all at once: values may be primes."""
+        if literal == 0 or abs(literal) >= 2**62:
             return literal
+        rest, product = literal, 1
         for name, prime in self.primes.items():
-            while literal % prime == 0:
-                literal = literal // prime * actual[name]
-        return literal
+            while rest % prime == 0:
+                rest //= prime
+                product *= actual[name]
+        return rest * product
 
     def names_in(self, shape: Iterable[int]) -> set[str]:
         """The named sizes that occur in a traced shape."""

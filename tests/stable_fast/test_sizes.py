@@ -19,6 +19,16 @@ def test_literals_are_products_of_named_sizes() -> None:
     assert sizes.replace(2**63 - 1, actual) == 2**63 - 1
 
 
+@pytest.mark.parametrize("height", [0, 1, 101, 103, 2 * 103, 103 * 107])
+@pytest.mark.parametrize("width", [0, 1, 101, 103, 107])
+def test_actual_sizes_may_hold_primes_themselves(height: int, width: int) -> None:
+    sizes = Sizes({"batch": 101, "height": 103, "width": 107})
+    actual = {"batch": 103, "height": height, "width": width}
+    assert sizes.replace(8 * 103 * 107, actual) == 8 * height * width
+    assert sizes.replace(101 * 101 * 107, actual) == 103 * 103 * width
+    assert sizes.replace(-103, actual) == -height
+
+
 def test_primes_divide_no_fixed_size() -> None:
     sizes = choose_primes({"a", "b"}, {101 * 3, 77, 107})
     assert set(sizes.primes.values()) == {103, 109}
