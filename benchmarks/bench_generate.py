@@ -155,6 +155,7 @@ def maker(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> Ma
 
 def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -> tuple[MakePicture | None, dict]:
     row: dict[str, object] = {"label": name}
+    began = time.perf_counter()
     try:
         with at_its_best(name):
             make = maker(name, folders, arguments)
@@ -164,7 +165,7 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
     except torch.AcceleratorError:
         raise  # a fault of the GPU: no other subject runs after it, and none of them is to blame
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the others
-        row["error"] = f"{type(error).__name__}: {error}"[:500]
+        row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{name}: {row['error']}", flush=True)
         return None, row
     row["first_picture_seconds"] = time.perf_counter() - began
