@@ -33,7 +33,7 @@ class Sizes:
     primes: Mapping[str, int]
 
     def replace(self, literal: int, actual: Mapping[str, int]) -> int:
-        """`literal` with each prime in it replaced by the actual value of its name, all at once: values may be primes."""
+        """`literal` with its primes replaced by the actual values of their names, all at once: one may be a prime."""
         if literal == 0 or abs(literal) >= 2**62:
             return literal
         rest, product = literal, 1
