@@ -331,6 +331,8 @@ def test_the_report_may_go_to_standard_output_behind_the_paths(root: Path, capsy
         ("models", 4, ["models", "Is a directory"]),
         ("photo.png", 2, ["photo.png", ".txt"]),
         ("models/checkpoints/tiny.safetensors", 2, ["tiny.safetensors", ".txt"]),
+        ("two\nlines/report.txt", 4, ["two\\nlines/report.txt'", "No such file"]),
+        ("two\nlines.png", 2, ["two\\nlines.png'", ".txt"]),
     ],
 )
 def test_a_report_that_cannot_be_is_told_before_the_work(
@@ -339,6 +341,23 @@ def test_a_report_that_cannot_be_is_told_before_the_work(
     got, out, err = run(capsys, *FAST, "--stable-fast-report", str(root / name))
     assert (got, out) == (code, "") and err.count("\n") == 1 and all(word in err for word in words), err
     assert not list((root / "output").rglob("*.png"))
+
+
+def test_a_report_without_a_name_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *FAST, "--stable-fast-report", "")
+    assert (code, out) == (2, "") and "name of a file" in err and "written to ." not in err
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--img2img", "--control-image"])
+def test_a_report_overwrites_nothing_that_is_read(root: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    (root / "read.txt").write_text("a cat")
+    (root / "same.txt").symlink_to(root / "read.txt")
+    words = [] if option == "--prompts" else ["a cat"]
+    words += ["--control-net", "x"] if option == "--control-image" else []
+    given = [*words, "64", "64", option, str(root / "read.txt"), "--stable-fast"]
+    code, out, err = run(capsys, *given, "--stable-fast-report", str(root / "same.txt"))
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "same.txt" in err and option in err, err
+    assert (root / "read.txt").read_text() == "a cat"
 
 
 def test_looking_at_the_reports_place_changes_nothing_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
