@@ -120,6 +120,38 @@ def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest
     assert len(list((root / "output").rglob("*.png"))) == 1
 
 
+@pytest.mark.parametrize("asked", ["picture", "doctor"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_bug_of_ours_is_one_line_and_its_details_are_kept(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: str, as_json: bool
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("sizes differ\nat operation 7")
+
+    monkeypatch.setattr("modules.generation.session.load_checkpoint", broken)
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(root))
+    words = SMALL if asked == "picture" else ["--doctor"]
+    code, out, err = run(capsys, *words, *(["--json"] if as_json else []))
+    (details,) = root.glob("lightdiffusion-error-*.txt")
+    assert code == 1 and err.count("\n") == 1 and err.startswith("error: ") and "Traceback" not in err
+    assert "inside the program" in err and "RuntimeError: sizes differ" in err and str(details) in err
+    assert "Traceback" in details.read_text() and "at operation 7" in details.read_text()
+    assert (json.loads(out) == {"error": err.removeprefix("error: ").strip(), "exit_code": 1}) if as_json else not out
+
+
+def test_details_that_cannot_be_kept_are_shown(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("modules.generation.session.load_checkpoint", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(root / "gone"))
+    code, out, err = run(capsys, *SMALL, "--json")
+    assert code == 1 == json.loads(out)["exit_code"] and "Traceback" in err and "(RuntimeError)" in err
+
+
 def test_reuse_seed_repeats_the_last_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, *SMALL, "--reuse-seed")
     assert code == 2 and "no seed to reuse" in err
