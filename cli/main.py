@@ -162,6 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_doctor(as_json=given.get("json", False))
         result = run(given)
+        if given.get("json"):
+            print(json.dumps(result), flush=True)
+        return result.get("exit_code", 0)
     except LightDiffusionError as error:
         return refuse(str(error), error.exit_code, as_json=as_json)
     except BrokenPipeError:  # as with `| head -1`
@@ -170,6 +173,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  # a bug of ours, which is not to fill a terminal or break a script
         text = f"{bug_text(error)} Please report it with {keep_details(error)}."
         return refuse(text, LightDiffusionError.exit_code, as_json=as_json)
-    if given.get("json"):
-        print(json.dumps(result))
-    return result.get("exit_code", 0)

@@ -108,7 +108,8 @@ def test_a_seed_that_cannot_be_noted_does_not_lose_the_picture(
     assert code == 0 and Path(out.strip()).exists() and "--reuse-seed" in caplog.text
 
 
-def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
     class Gone:
         def write(self, _text: str) -> int:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
@@ -116,7 +117,7 @@ def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest
         def flush(self) -> None: ...
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert pipeline.main(SMALL) == 141
+    assert pipeline.main([*SMALL, *form]) == 141
     assert len(list((root / "output").rglob("*.png"))) == 1
 
 
