@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cli.report_file import read_report_path
 from modules.core.errors import OptionsError
 from modules.generation.options import (
     CONTROL_MODES,
@@ -134,7 +135,7 @@ def add_speed_options(group: ArgumentGroup) -> None:
     group.add_argument("--compare", action="store_true", help="one picture with and without Stable-Fast, side by side")
     group.add_argument(
         "--stable-fast-report",
-        type=Path,
+        type=read_report_path,
         metavar="FILE",
         help="with --stable-fast: write what was compiled and run (text, or JSON for a name ending in .json; - is "
         "standard output)",

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from cli.console import ProgressBar, Run, stop_on_interrupt
 from cli.prompt_batch import read_requests, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import build_options, check_together
-from modules.core.errors import DeviceError, LightDiffusionError, OutputError
+from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
 from modules.core.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -124,6 +126,28 @@ def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
         print(f"{given['from_image'].name} was made with another {names}: expect differences.", file=sys.stderr)
 
 
+def refuse(text: str, code: int, *, as_json: bool) -> int:
+    """One line for people, one object for scripts; gives the exit code back."""
+    if as_json:
+        print(json.dumps({"error": text, "exit_code": code}))
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+def keep_details(error: Exception) -> str:
+    """Writes the traceback into a file, and says where it is."""
+    details = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lightdiffusion-error-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.write(details)
+    except OSError:  # no room for it
+        sys.stderr.write(details)
+        return "the lines above"
+    return f"the details in {file.name}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     arguments = sys.argv[1:] if argv is None else argv
@@ -138,14 +162,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_doctor(as_json=given.get("json", False))
         result = run(given)
+        if given.get("json"):
+            print(json.dumps(result), flush=True)
+        return result.get("exit_code", 0)
     except LightDiffusionError as error:
-        if as_json:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return refuse(str(error), error.exit_code, as_json=as_json)
     except BrokenPipeError:  # as with `| head -1`
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is left in the buffer would fail again at exit
         return NOBODY_READS
-    if given.get("json"):
-        print(json.dumps(result))
-    return result.get("exit_code", 0)
+    except Exception as error:  # noqa: BLE001  # a bug of ours, which is not to fill a terminal or break a script
+        text = f"{bug_text(error)} Please report it with {keep_details(error)}."
+        return refuse(text, LightDiffusionError.exit_code, as_json=as_json)

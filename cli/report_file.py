@@ -10,12 +10,19 @@ from modules.core.errors import OptionsError, OutputError
 from modules.core.paths import ALL_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from modules.stable_fast import Report
 
 STANDARD_OUTPUT = Path("-")
 NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a slip of the hand must not cost a model or a picture
+
+
+def read_report_path(text: str) -> Path:
+    """What --stable-fast-report is given. Raises OptionsError for nothing at all, which Path takes for this folder."""
+    if not text:
+        raise OptionsError("--stable-fast-report needs the name of a file, or - for standard output.")
+    return Path(text)
 
 
 def check_report_file(given: Mapping[str, Any]) -> None:
@@ -28,10 +35,18 @@ def check_report_file(given: Mapping[str, Any]) -> None:
             raise OptionsError("--stable-fast-report - and --json both want standard output: give the report a file.")
         return
     if path.suffix.lower() in NO_REPORT:
-        raise OptionsError(f"--stable-fast-report {path}: a report is text, so let its name end in .txt or .json.")
+        raise OptionsError(
+            f"--stable-fast-report {shown(path)}: a report is text, so let its name end in .txt or .json."
+        )
     try:
         if path.is_fifo():  # opening it would end its reader
             return
+        for name, file in files_read(given):
+            if path.is_file() and file.is_file() and path.samefile(file):
+                option = f"--{name.replace('_', '-')}"
+                raise OptionsError(
+                    f"--stable-fast-report would overwrite {shown(path)}, which {option} reads: give it another name."
+                )
         is_new = not path.exists()
         with path.open("a"):
             pass
@@ -39,6 +54,15 @@ def check_report_file(given: Mapping[str, Any]) -> None:
             path.unlink()
     except OSError as error:
         raise cannot_be_written(path, error) from error
+
+
+def files_read(given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The files that the request reads, each with the argument that names it."""
+    for name, value in given.items():
+        if name not in ("stable_fast_report", "output_dir"):
+            yield from (
+                (name, item) for item in (value if isinstance(value, list) else [value]) if isinstance(item, Path)
+            )
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -53,4 +77,12 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def cannot_be_written(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"The report cannot be written to {path} ({error.strerror or error}); choose another place.")
+    return OutputError(
+        f"The report cannot be written to {shown(path)} ({error.strerror or error}); choose another place."
+    )
+
+
+def shown(path: Path) -> str:
+    """As it is, or quoted where it would not be one line."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)

@@ -108,7 +108,8 @@ def test_a_seed_that_cannot_be_noted_does_not_lose_the_picture(
     assert code == 0 and Path(out.strip()).exists() and "--reuse-seed" in caplog.text
 
 
-def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
     class Gone:
         def write(self, _text: str) -> int:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
@@ -116,8 +117,40 @@ def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest
         def flush(self) -> None: ...
 
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert pipeline.main(SMALL) == 141
+    assert pipeline.main([*SMALL, *form]) == 141
     assert len(list((root / "output").rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("asked", ["picture", "doctor"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_bug_of_ours_is_one_line_and_its_details_are_kept(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: str, as_json: bool
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("sizes differ\nat operation 7")
+
+    monkeypatch.setattr("modules.generation.session.load_checkpoint", broken)
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(root))
+    words = SMALL if asked == "picture" else ["--doctor"]
+    code, out, err = run(capsys, *words, *(["--json"] if as_json else []))
+    (details,) = root.glob("lightdiffusion-error-*.txt")
+    assert code == 1 and err.count("\n") == 1 and err.startswith("error: ") and "Traceback" not in err
+    assert "inside the program" in err and "RuntimeError: sizes differ" in err and str(details) in err
+    assert "Traceback" in details.read_text() and "at operation 7" in details.read_text()
+    assert (json.loads(out) == {"error": err.removeprefix("error: ").strip(), "exit_code": 1}) if as_json else not out
+
+
+def test_details_that_cannot_be_kept_are_shown(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("modules.generation.session.load_checkpoint", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(root / "gone"))
+    code, out, err = run(capsys, *SMALL, "--json")
+    assert code == 1 == json.loads(out)["exit_code"] and "Traceback" in err and "(RuntimeError)" in err
 
 
 def test_reuse_seed_repeats_the_last_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,6 +364,8 @@ def test_the_report_may_go_to_standard_output_behind_the_paths(root: Path, capsy
         ("models", 4, ["models", "Is a directory"]),
         ("photo.png", 2, ["photo.png", ".txt"]),
         ("models/checkpoints/tiny.safetensors", 2, ["tiny.safetensors", ".txt"]),
+        ("two\nlines/report.txt", 4, ["two\\nlines/report.txt'", "No such file"]),
+        ("two\nlines.png", 2, ["two\\nlines.png'", ".txt"]),
     ],
 )
 def test_a_report_that_cannot_be_is_told_before_the_work(
@@ -339,6 +374,23 @@ def test_a_report_that_cannot_be_is_told_before_the_work(
     got, out, err = run(capsys, *FAST, "--stable-fast-report", str(root / name))
     assert (got, out) == (code, "") and err.count("\n") == 1 and all(word in err for word in words), err
     assert not list((root / "output").rglob("*.png"))
+
+
+def test_a_report_without_a_name_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *FAST, "--stable-fast-report", "")
+    assert (code, out) == (2, "") and "name of a file" in err and "written to ." not in err
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--img2img", "--control-image"])
+def test_a_report_overwrites_nothing_that_is_read(root: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    (root / "read.txt").write_text("a cat")
+    (root / "same.txt").symlink_to(root / "read.txt")
+    words = [] if option == "--prompts" else ["a cat"]
+    words += ["--control-net", "x"] if option == "--control-image" else []
+    given = [*words, "64", "64", option, str(root / "read.txt"), "--stable-fast"]
+    code, out, err = run(capsys, *given, "--stable-fast-report", str(root / "same.txt"))
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "same.txt" in err and option in err, err
+    assert (root / "read.txt").read_text() == "a cat"
 
 
 def test_looking_at_the_reports_place_changes_nothing_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,3 +41,10 @@ class Cancelled(LightDiffusionError):
     """The user asked to stop; pictures already finished are kept."""
 
     exit_code = 130
+
+
+def bug_text(error: BaseException) -> str:
+    """What people read of an error that is none of the above, and so a bug; the rest belongs into a log."""
+    first_line = next(iter(str(error).splitlines()), "")
+    kind = type(error).__name__
+    return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modules.core.device import memory_report
+from modules.core.device import made_current, memory_report
 from modules.core.errors import OptionsError
 from modules.core.progress import CancelToken
+from modules.generation.job import prepare_job
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
-from modules.generation.text_to_image import Picture, generate
+from modules.generation.text_to_image import Picture, device_errors_for_people, generate
 from modules.stable_fast import level_in_force
 
 
@@ -85,13 +86,14 @@ def compare(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
 ) -> Comparison:
-    """Makes the request's first picture (or the only one it keeps) twice on each side; the checkpoint is loaded before
-    the clock starts. Raises OptionsError when nothing would be accelerated."""
+    """Makes the request's first picture (or the only one it keeps) twice on each side; models are loaded and LoRAs
+    merged before the clock starts. Raises OptionsError when nothing would be accelerated."""
     level = options.stable_fast if options.stable_fast != "off" else "full"
     highest, reason = level_in_force(level)
     if highest == "off":
         raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
-    model = session.model(options)
+    with made_current(session.device), device_errors_for_people(session):
+        model = prepare_job(replace(options, stable_fast="off"), session).model
     options = options.resolved(model.spec.native_size)
     if options.only is None:
         options = replace(options, number=1, batch=1)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modules.core.errors import Cancelled, LightDiffusionError, OptionsError
+from modules.core.errors import Cancelled, LightDiffusionError, OptionsError, bug_text
 from modules.generation.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -102,4 +102,4 @@ def conclude(ticket: Ticket, future: Future[None]) -> None:
         ticket.end("failed", str(error))
     else:
         log.error("%s failed", ticket.label, exc_info=error)
-        ticket.end("failed", f"An error inside the program stopped this ({type(error).__name__}: {error}).")
+        ticket.end("failed", bug_text(error))

@@ -23,7 +23,7 @@ from modules.loader.patcher import ModelPatcher
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
-from modules.stable_fast import Report
+from modules.stable_fast import Report, level_in_force
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
 
@@ -112,6 +112,8 @@ class Session:
             return Networks(model, level)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
             self._release_fast()
+            if self._tuning_seconds and self.device.type == "cuda" and level_in_force(level)[0] == "graph":
+                log.warning("--stable-fast-tune has no effect at level graph: there are no fused operations to time.")
             self._fast = Networks(model, level, self._tuning_seconds)
         return self._fast
 

@@ -44,16 +44,23 @@ def cache_folder() -> Path:
     if chosen:
         return Path(os.path.expanduser(chosen))
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        caches = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
     except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
         caches = Path(__file__).parents[2] / ".cache"
     return caches / "lightdiffusion"
 
 
+def make_folder(folder: Path) -> None:
+    """Raises OSError for a ~ that led to no home: a folder of that name would lie wherever the program was started."""
+    if str(folder).startswith("~"):
+        raise OSError(f"no home folder is known for {folder.parts[0]}")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def why_unwritable(folder: Path) -> str:
     """What keeps files from being written to a folder, found by trying; empty when nothing does."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             return ""
     except OSError as error:
@@ -79,7 +86,7 @@ def _tell(folder: Path, reason: str) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Replaced in one step, so that a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
         temporary = Path(file.name)
     try:

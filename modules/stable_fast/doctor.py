@@ -219,15 +219,17 @@ def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.std
     if {"-h", "--help"} & set(arguments):
         write(USAGE)
         return 0
-    if unknown := [argument for argument in arguments if argument != "--json"]:
-        sys.stderr.write(f"error: the doctor has no argument {unknown[0]}; see --help.\n")
-        return 2
+    as_json = "--json" in arguments
     try:
+        if unknown := [argument for argument in arguments if argument != "--json"]:
+            raise OptionsError(f"the doctor has no argument {unknown[0]}; see --help.")
         diagnosis = diagnose()
     except OptionsError as error:
+        if as_json:
+            write(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    write((json.dumps(to_dict(diagnosis)) if arguments else "\n".join(lines(diagnosis))) + "\n")
+    write((json.dumps(to_dict(diagnosis)) if as_json else "\n".join(lines(diagnosis))) + "\n")
     return diagnosis.exit_code
 
 

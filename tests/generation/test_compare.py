@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from modules.core.errors import OptionsError
 from modules.generation import compare as module
 from modules.generation.compare import Comparison, compare, difference
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
-from modules.generation.text_to_image import generate
+from modules.generation.text_to_image import Picture, generate
 from modules.stable_fast.config import DISABLE_VARIABLE
 from tests import tiny_project
 
@@ -71,6 +74,25 @@ def test_peak_memory_is_told_where_it_was_measured(comparison: Comparison) -> No
 def test_nothing_accelerated_is_not_called_faster(session: Session) -> None:
     text = compare(replace(SMALL, stable_fast="graph"), session).to_text()
     assert "off instead of graph: CUDA graphs need an NVIDIA GPU" in text and "times as fast" not in text
+
+
+def test_both_first_pictures_find_the_loras_merged(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = replace(SMALL, prompt="a cat <lora:ink:0.8>")
+    network = session.model(request).unet.module
+    sums = [weight_sum(network)]  # without
+
+    def spied(options: GenerationOptions, session: Session, **how: Any) -> Iterator[Picture]:
+        sums.append(weight_sum(network))
+        return generate(options, session, **how)
+
+    monkeypatch.setattr(module, "generate", spied)
+    compare(request, session)
+    without, *with_lora = sums
+    assert len(with_lora) == 4 and len(set(with_lora)) == 1 and with_lora[0] != without
+
+
+def weight_sum(network: nn.Module) -> float:
+    return sum(weight.double().sum().item() for weight in network.parameters())
 
 
 def test_what_the_environment_switches_off_has_nothing_to_compare(

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from modules.core.errors import OptionsError
+from modules.core.paths import ModelFolders
 from modules.generation.compare import compare
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.progress import Progress
@@ -192,6 +193,30 @@ def test_the_environments_share_in_a_lower_level_is_named(root: Path, monkeypatc
     session = tiny_project.session_at(root)
     latents(session, options(stable_fast="full"))
     assert f"off instead of full ({DISABLE_VARIABLE}=graph; CUDA graphs need" in report(session).status_line()
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "told"),
+    [("graph", "", ["graph"]), ("full", "graph", ["graph"]), ("full", "", []), ("fused", "", []), ("off", "", [])],
+)
+def test_tuning_at_a_level_without_fused_operations_is_told_to_have_no_effect(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: str,
+    most: str,
+    told: list[str],
+) -> None:
+    session = Session(ModelFolders(root), device="cpu", tuning_seconds=10.0)
+    caplog.clear()
+    monkeypatch.setenv(DISABLE_VARIABLE, most)
+    model = session.model(options())
+    session.device = torch.device("cuda")  # where it would tune; nothing is run
+    for _ in range(2):
+        session.networks(model, asked)
+    assert [record.message for record in caplog.records] == [
+        f"--stable-fast-tune has no effect at level {level}: there are no fused operations to time." for level in told
+    ]
 
 
 def test_another_checkpoint_frees_everything_of_the_first(tmp_path: Path) -> None:

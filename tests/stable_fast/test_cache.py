@@ -312,6 +312,23 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv(cache.CACHE_VARIABLE, "~/there")
     assert cache.cache_folder() == tmp_path / "there"
+    monkeypatch.delenv(cache.CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/caches")
+    assert cache.cache_folder() == tmp_path / "caches" / "lightdiffusion"
+
+
+@pytest.mark.parametrize("variable", [cache.CACHE_VARIABLE, "XDG_CACHE_HOME"])
+def test_a_home_that_nobody_has_becomes_no_folder(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cache.CACHE_VARIABLE)
+    monkeypatch.setenv(variable, "~nobody-of-that-name/x")
+    compiled(tiny.unet(), unet_call())
+    (line,) = warnings(caplog)
+    assert "no home folder is known for ~nobody-of-that-name" in line and cache.CACHE_VARIABLE in line
+    assert "no home folder" in cache.why_unwritable(cache.cache_folder())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

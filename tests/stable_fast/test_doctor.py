@@ -181,6 +181,16 @@ def test_an_unknown_word_in_the_variable_is_one_line(monkeypatch, capsys):
     assert error.startswith("error: LIGHTDIFFUSION_STABLE_FAST=nonsense is unknown") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("arguments", "word"), [(["--json"], "nonsense"), (["--json", "--jsn"], "--jsn")])
+def test_with_json_a_refusal_is_json_too(arguments, word, monkeypatch, capsys):
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "nonsense")
+    said = []
+    assert doctor.main(arguments, said.append) == 2
+    answer = json.loads("".join(said))
+    assert answer.keys() == {"error", "exit_code"} and answer["exit_code"] == 2 and word in answer["error"]
+    assert capsys.readouterr().err == f"error: {answer['error']}\n"
+
+
 def test_a_wrong_kernel_is_shown_and_fails(monkeypatch):
     wrong = OpCheck("linear_geglu", "2x2", "triton_64x64x64", 0.5, 0.004)
     monkeypatch.setattr(doctor, "check_all", lambda device, dtype: [wrong])
