@@ -12,7 +12,9 @@ The form that passes may rely on (torch.export's training IR, non-strict, infere
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,14 +70,38 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph."""
+    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph.
+
+    So is what kind of container holds the others, where it is no plain tuple.
+    """
     flat: dict[str, Any] = {}
     for name, value in example.items():
-        if isinstance(value, (tuple, list)) and value:
+        if isinstance(value, (tuple, list)):
+            if not value or type(value) is not tuple:
+                flat[name] = f"a {type(value).__name__}"
             flat |= flatten_constants({f"{name}_{index}": item for index, item in enumerate(value)})
         elif not isinstance(value, Tensor):
             flat[name] = value
     return flat
+
+
+def rebuilt(container: Sequence[Any], items: Iterable[Any]) -> Sequence[Any]:
+    """The items in a container of the same kind: a list, a tuple or one with names."""
+    kind: Any = type(container)
+    return kind._make(items) if hasattr(kind, "_make") else kind(list(items))
+
+
+def laid_out(module: nn.Module, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments of a call; all are named, unless forward has some that cannot be."""
+    signature = inspect.signature(module.forward)
+    nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    parameters = signature.parameters
+    if not any(parameters[name].kind in nameless for name in call if name in parameters):
+        return (), dict(call)
+    arguments = {name: call[name] for name in parameters if name in call}
+    others = {name: value for name, value in call.items() if name not in parameters}
+    bound = inspect.BoundArguments(signature, OrderedDict(arguments))
+    return bound.args, {**bound.kwargs, **others}
 
 
 def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
@@ -109,7 +135,7 @@ def _shape_call(
             with mode:
                 return torch.empty(shape, dtype=value.dtype, device=value.device)
         if isinstance(value, (tuple, list)):
-            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
+            return rebuilt(value, (convert(f"{name}_{index}", item) for index, item in enumerate(value)))
         return value
 
     return {name: convert(name, value) for name, value in example.items()}
@@ -145,7 +171,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
             before, after = _plain_attributes(twin), dict[str, str]()
             # A hook, since export puts the attributes back as they were.
             twin.register_forward_hook(lambda *_: after.update(_plain_attributes(twin)))
-            program = torch.export.export(twin, (), call, strict=False)
+            program = torch.export.export(twin, *laid_out(module, call), strict=False)
             if _writes_in_place(program.graph_module.graph):
                 program = program.run_decompositions({})  # functional form; keeps the operations named above
         _check_effects(program, before, after)

@@ -163,3 +163,8 @@ def test_what_a_graph_cannot_do_is_refused_and_runs_eagerly(forward: Callable[..
         assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(found, expected, strict=True))
         assert torch.equal(mine, theirs)
     assert words in compiled.report.status_line()
+
+
+def test_an_input_that_comes_back_after_fusion_is_a_trace_error() -> None:
+    with pytest.raises(TraceError, match="Calls cannot be compiled: the result x is an input itself"):
+        compile_module(Calls(lambda m, x: (m.linear(x), x * 1)), (random(2, 3),))
