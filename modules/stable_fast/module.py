@@ -39,6 +39,7 @@ from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.staging import MOMENTS
+from modules.stable_fast.structure import structure_of
 from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.verify import VerifyError
@@ -57,7 +58,8 @@ class CompiledModule:
     "graph" the module's own kernels are. After a call that only eager can serve all run eagerly, with the reason in
     the report; one that eager refuses too raises eager's error and changes nothing. A Python number is part of the
     form: after a few values of one, calls with others run eagerly. So do all while the module is in training.
-    Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for.
+    Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for; other layers,
+    attributes and hooks by `prepare` and `refresh_weights`.
     """
 
     def __init__(
@@ -93,21 +95,25 @@ class CompiledModule:
             self._graphs.release()
         self._graphs = None
         self._store = WeightStore(self._module)
+        self._structure = structure_of(self._module)
         self._forms: set[Form] = set()
         self._programs: dict[Form, Program] = {}
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights that were changed in place (all of them, if not told which), or bound to other memory."""
-        self._follow_moved_weights()
+        """Follows weights that were changed in place (all of them, if not told which), or bound to other memory.
+
+        Also other layers, attributes and hooks than at the trace.
+        """
+        self._follow_changes()
         self._store.refresh(changed)
         self._current.clear()
         self.report.counters.weights_refreshed += 1
 
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
-        self._follow_moved_weights()
+        self._follow_changes()
         self._prepared = inputs
         self._current.clear()
 
@@ -248,6 +254,11 @@ class CompiledModule:
     def _dims_for(self, call: Call) -> Mapping[str, Any]:
         """The named sizes, unless this call does not fit them."""
         return self._dims if fits(self._dims, call) else {}
+
+    def _follow_changes(self) -> None:
+        if structure_of(self._module) != self._structure:
+            self.release()
+        self._follow_moved_weights()
 
     def _follow_moved_weights(self) -> None:
         try:

@@ -314,3 +314,70 @@ def test_a_layer_or_weight_that_is_gone_is_followed() -> None:
         prepared(random(4, 3), 2.0)
     prepared.refresh_weights()
     assert rel_error(prepared(x, 2.0), timed(x, 2.0, c)) < TOLERANCE
+
+
+class Wrapped(nn.Module):
+    """As PEFT's layers: the weight is the wrapped layer's own, at the same address."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.added = nn.Linear(3, 3)
+        self.eval()
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.added(x)
+
+
+def _replace(module: Any) -> None:
+    module[1] = nn.Tanh()
+
+
+def _wrap(module: Any) -> None:
+    module[0] = Wrapped(module[0])
+
+
+def _reslope(module: Any) -> None:
+    module[1].negative_slope = 0.9
+
+
+def _hook(module: Any) -> None:
+    module[0].register_forward_hook(lambda layer, inputs, output: output * 2)
+
+
+def _unhook(module: Any) -> None:
+    module[1]._forward_hooks.clear()
+
+
+@pytest.mark.parametrize("change", [_replace, _wrap, _reslope, _hook, _unhook])
+@torch.no_grad()
+def test_a_changed_structure_is_followed_when_asked_to(change: Callable[[Any], None]) -> None:
+    module, x = nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1)).eval(), random(2, 3)
+    module[1].register_forward_hook(lambda layer, inputs, output: output + 1)
+    compiled = compile_module(module, (x,))
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+    compiled.refresh_weights()
+    compiled(x)
+    assert compiled.report.counters.traces == 1
+    change(module)
+    compiled.refresh_weights()
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_prepare_follows_a_changed_structure_too() -> None:
+    timed, x, c = Timed(), random(2, 3), random(3)
+    compiled = compile_module(timed, {"x": x, "t": 2.0, "c": c}, {"c": "prompt"})
+    compiled.prepare(c=c)
+    compiled(x, 2.0)
+    timed.linear.register_forward_hook(lambda layer, inputs, output: output * 2)
+    compiled.prepare(c=c)
+    assert rel_error(compiled(x, 2.0), timed(x, 2.0, c)) < TOLERANCE
