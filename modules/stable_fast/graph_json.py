@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.layout import as_image, as_tokens
 from modules.stable_fast.sizes import Sizes
-from modules.stable_fast.trace import Traced, named_placeholder
+from modules.stable_fast.trace import Fixed, Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
 _OPERATORS = ("aten", "lightdiffusion", "prims")
@@ -158,6 +158,8 @@ def _decode_value(value: Any, nodes: Mapping[str, fx.Node]) -> Any:
         return tuple(_decode_value(item, nodes) for item in content)
     if kind == "dict":
         return {name: _decode_value(item, nodes) for name, item in content.items()}
+    if kind == "fixed":
+        return Fixed(_decode_value(content, nodes))
     return torch.device(content) if kind == "device" else _torch_value(kind, content)
 
 
@@ -170,6 +172,8 @@ def _torch_value(kind: str, name: str) -> Any:
 
 def _encode_result(value: Any) -> Any:
     """How a result is put together, with nothing in place of its tensors; only what JSON gives back as it was."""
+    if value is None or type(value) in (bool, int, float, str):
+        return {"fixed": value}
     if type(value) is tuple:
         return {"tuple": [_encode_result(item) for item in value]}
     if type(value) is list:

@@ -39,8 +39,10 @@ from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
 from modules.stable_fast.staging import MOMENTS
-from modules.stable_fast.trace import flatten_inputs
+from modules.stable_fast.structure import structure_of
+from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
 from modules.stable_fast.tuning import make_ready
+from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ class CompiledModule:
     "graph" the module's own kernels are. After a call that only eager can serve all run eagerly, with the reason in
     the report; one that eager refuses too raises eager's error and changes nothing. A Python number is part of the
     form: after a few values of one, calls with others run eagerly. So do all while the module is in training.
-    Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for.
+    Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for; other layers,
+    attributes and hooks by `prepare` and `refresh_weights`.
     """
 
     def __init__(
@@ -92,31 +95,41 @@ class CompiledModule:
             self._graphs.release()
         self._graphs = None
         self._store = WeightStore(self._module)
+        self._structure = structure_of(self._module)
         self._forms: set[Form] = set()
         self._programs: dict[Form, Program] = {}
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights that were changed in place (all of them, if not told which), or bound to other memory."""
-        self._follow_moved_weights()
+        """Follows weights that were changed in place (all of them, if not told which), or bound to other memory.
+
+        Also other layers, attributes and hooks than at the trace.
+        """
+        self._follow_changes()
         self._store.refresh(changed)
         self._current.clear()
         self.report.counters.weights_refreshed += 1
 
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
-        self._follow_moved_weights()
+        self._follow_changes()
         self._prepared = inputs
         self._current.clear()
 
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
-        call = on_one_device(in_order(self._signature, self._prepared | bind_call(self._signature, args, kwargs)))
+        return self.compile_call(bind_call(self._signature, args, kwargs))
+
+    def compile_call(self, given: Call) -> Program:
+        """`compile` for inputs by name."""
+        call = on_one_device(in_order(self._signature, self._prepared | given))
         dims = self._dims_for(call)
         return self._program(form_of(call, dims), call, dims)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
         given = bind_call(self._signature, args, kwargs)
         call = in_order(self._signature, self._prepared | given)
         if self._module.training or self.report.level == "off":
@@ -137,10 +150,13 @@ class CompiledModule:
             return self._eager(as_given)
         try:
             return self._fused(form, call, dims, again=again) if is_fused else self._graph(form, call)
-        except CANNOT_COMPILE as error:
+        except (StaleWeightsError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except ERRORS as error:
             result = self._eager(as_given)  # raises the module's own error when this is no call of it
-            log.warning("Stable-Fast is off: %s", error)
-            self.report.lower("off", str(error))
+            reason = str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
+            log.warning("Stable-Fast is off: %s", reason)
+            self.report.lower("off", reason)
             self.release()
             return result
 
@@ -193,7 +209,8 @@ class CompiledModule:
 
     def _eager(self, call: Call) -> Any:
         with torch.set_grad_enabled(self._module.training and torch.is_grad_enabled()):
-            result = self._module(**call)
+            args, kwargs = laid_out(self._module, call)
+            result = self._module(*args, **kwargs)
         self.report.counters.eager_steps += 1
         return result
 
@@ -203,7 +220,8 @@ class CompiledModule:
         self._store.watch_all()
 
         def function(*values: Tensor) -> Any:
-            return self._module(**with_tensors(call, dict(zip(inputs, values, strict=True))))
+            args, kwargs = laid_out(self._module, with_tensors(call, dict(zip(inputs, values, strict=True))))
+            return self._module(*args, **kwargs)
 
         result = self._captured(form, function, list(inputs.values()))
         self._forms.add(form)
@@ -237,6 +255,11 @@ class CompiledModule:
         """The named sizes, unless this call does not fit them."""
         return self._dims if fits(self._dims, call) else {}
 
+    def _follow_changes(self) -> None:
+        if structure_of(self._module) != self._structure:
+            self.release()
+        self._follow_moved_weights()
+
     def _follow_moved_weights(self) -> None:
         try:
             self._store.check_addresses()
@@ -250,6 +273,8 @@ class CompiledModule:
                 self._programs[form], compiled = compile_program(
                     self._store, call, bindings=self._bindings, dims=dims, passes=passes_for(self.report.level, device)
                 )
+            for name in self._programs[form].weights.values():
+                self._store.source(name)  # watched from now on, not from the first call
             self._forms.add(form)
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
@@ -275,5 +300,8 @@ def compile_module(
     args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
     example = bind_call(inspect.signature(module.forward), args, kwargs)
     check_example(module, example, bindings or {}, dims or {})
-    compiled.compile(**example)
+    try:
+        compiled.compile_call(example)
+    except VerifyError as error:
+        raise TraceError(f"{type(module).__name__} cannot be compiled: {error}") from error
     return compiled

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.sizes import SizeError, fixed_sizes, measure
-from modules.stable_fast.trace import TraceError, flatten_constants, flatten_dims, flatten_inputs
+from modules.stable_fast.trace import TraceError, flatten_constants, flatten_dims, flatten_inputs, rebuilt
 
 MOST_NUMBERS = 4  # programs of one form of call that differ by a Python number only
 
@@ -70,7 +70,7 @@ def with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
 
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, (tuple, list)):
-            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
+            return rebuilt(value, (convert(f"{name}_{index}", item) for index, item in enumerate(value)))
         return tensors.get(name, value)
 
     return {name: convert(name, value) for name, value in call.items()}

@@ -12,24 +12,37 @@ The form that passes may rely on (torch.export's training IR, non-strict, infere
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
-from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
 
-# What a module's own code raises on fake tensors, and torch.export.
-_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# What a module's own code raises on fake tensors, torch.export, and a program that does not fit its inputs.
+ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
 
 
 class TraceError(RuntimeError):
     """A module that cannot be turned into one graph."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Stands in the structure of a result for what is no tensor, and comes out as that value."""
+
+    value: Any
+
+
+pytree.register_pytree_node(Fixed, lambda fixed: ([], fixed.value), lambda _, value: value)
 
 
 @dataclass(frozen=True)
@@ -57,14 +70,38 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph."""
+    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph.
+
+    So is what kind of container holds the others, where it is no plain tuple.
+    """
     flat: dict[str, Any] = {}
     for name, value in example.items():
-        if isinstance(value, (tuple, list)) and value:
+        if isinstance(value, (tuple, list)):
+            if not value or type(value) is not tuple:
+                flat[name] = f"a {type(value).__name__}"
             flat |= flatten_constants({f"{name}_{index}": item for index, item in enumerate(value)})
         elif not isinstance(value, Tensor):
             flat[name] = value
     return flat
+
+
+def rebuilt(container: Sequence[Any], items: Iterable[Any]) -> Sequence[Any]:
+    """The items in a container of the same kind: a list, a tuple or one with names."""
+    kind: Any = type(container)
+    return kind._make(items) if hasattr(kind, "_make") else kind(list(items))
+
+
+def laid_out(module: nn.Module, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments of a call; all are named, unless forward has some that cannot be."""
+    signature = inspect.signature(module.forward)
+    nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+    parameters = signature.parameters
+    if not any(parameters[name].kind in nameless for name in call if name in parameters):
+        return (), dict(call)
+    arguments = {name: call[name] for name in parameters if name in call}
+    others = {name: value for name, value in call.items() if name not in parameters}
+    bound = inspect.BoundArguments(signature, OrderedDict(arguments))
+    return bound.args, {**bound.kwargs, **others}
 
 
 def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
@@ -98,7 +135,7 @@ def _shape_call(
             with mode:
                 return torch.empty(shape, dtype=value.dtype, device=value.device)
         if isinstance(value, (tuple, list)):
-            return tuple(convert(f"{name}_{index}", item) for index, item in enumerate(value))
+            return rebuilt(value, (convert(f"{name}_{index}", item) for index, item in enumerate(value)))
         return value
 
     return {name: convert(name, value) for name, value in example.items()}
@@ -130,13 +167,46 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
     call = _shape_call(example, flat_dims, sizes, mode)
     try:
         with torch.no_grad():
-            program = torch.export.export(shape_twin(module, mode), (), call, strict=False)
+            twin = shape_twin(module, mode)
+            before, after = _plain_attributes(twin), dict[str, str]()
+            # A hook, since export puts the attributes back as they were.
+            twin.register_forward_hook(lambda *_: after.update(_plain_attributes(twin)))
+            program = torch.export.export(twin, *laid_out(module, call), strict=False)
             if _writes_in_place(program.graph_module.graph):
                 program = program.run_decompositions({})  # functional form; keeps the operations named above
-    except _REFUSALS as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TraceError(f"{type(module).__name__} cannot be traced: {first_line}") from error
-    return _lift(program, tuple(flat), flat_dims, sizes)
+        _check_effects(program, before, after)
+        return _lift(program, tuple(flat), flat_dims, sizes)
+    except ERRORS as error:
+        raise TraceError(f"{type(module).__name__} cannot be traced: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, str]:
+    """The module's attributes that may count or switch something, its parts' among them."""
+    return {
+        f"{path}.{name}".removeprefix("."): repr(value)
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if value is None or isinstance(value, (bool, int, float, str))
+    }
+
+
+def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """A graph gives results only: what else the module does while it runs would happen once and never again."""
+    for name in (*before, *after):
+        if before.get(name) != after.get(name):
+            raise TraceError(f"it changes its own attribute {name} while it runs")
+    signature = program.graph_signature
+    for name in signature.buffers_to_mutate.values():
+        raise TraceError(f"it changes its own buffer {name} while it runs")
+    for name in signature.user_inputs_to_mutate.values():
+        raise TraceError(f"it writes to its input {name}")
+    for node in program.graph.nodes:
+        if node.op == "call_function" and "as_strided" in str(node.target):
+            raise TraceError("it reads memory by strides (as_strided), and Stable-Fast has a layout of its own")
 
 
 def _lift(
@@ -163,7 +233,34 @@ def _lift(
         raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
     names = dict(zip(users, inputs, strict=True)) | {name: name for name in (*weights, *constants)}
     graph = _copied(program.graph, names)
-    return Traced(graph, weights, constants, tuple(inputs), dims, sizes, program.call_spec.out_spec)
+    _check_result(graph, inputs, sizes)
+    out_spec = _with_fixed(program, program.call_spec.out_spec)
+    return Traced(graph, weights, constants, tuple(inputs), dims, sizes, out_spec)
+
+
+def _with_fixed(program: torch.export.ExportedProgram, spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    """The structure of the result with its constants in it, so that only tensors are left to put in."""
+    results: Any = next(iter(reversed(program.graph.nodes))).args[0]
+    leaves = [result if isinstance(result, fx.Node) else Fixed(result) for result in results]
+    return pytree.tree_structure(pytree.tree_unflatten(leaves, spec))
+
+
+def _check_result(graph: fx.Graph, inputs: Sequence[str], sizes: Sizes) -> None:
+    """A result is computed anew by each call, from the inputs or their sizes."""
+    moving: set[fx.Node] = set()
+    for node in graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        if node.name in inputs or sizes.names_in(shape) or moving.intersection(node.all_input_nodes):
+            moving.add(node)
+    results = next(iter(reversed(graph.nodes))).all_input_nodes
+    if not results:
+        raise TraceError("its result holds no tensor")
+    for node in results:
+        if node.op == "placeholder":
+            what = f"its input {node.name}" if node.name in inputs else "one of its weights"
+            raise TraceError(f"it returns {what} as it is")
+        if node not in moving:
+            raise TraceError("it returns a value that depends on no input")
 
 
 def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
@@ -181,7 +278,7 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
         if node.op == "placeholder" and node.name in names:
             copies[node] = named_placeholder(result, names[node.name])
         elif node.op == "output":
-            result.output(map_arg(node.args[0], copies.__getitem__))
+            result.output(tuple(copies[item] for item in node.args[0] if isinstance(item, fx.Node)))
         elif node.op != "placeholder":
             copies[node] = result.node_copy(node, copies.__getitem__)
         else:

@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 class StaleWeightsError(RuntimeError):
-    """A parameter was rebound to other memory, which captured graphs cannot notice."""
+    """A parameter was rebound to other memory or taken away, which captured graphs cannot notice."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,14 @@ class WeightStore:
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer; its address is remembered and must stay."""
         owner, _, leaf = name.rpartition(".")
-        return self._watched(name, getattr(self.module.get_submodule(owner), leaf))
+        part: Any = self.module
+        for step in filter(None, owner.split(".")):
+            part = getattr(part, step, None)
+        return self._watched(name, getattr(part, leaf, None))
 
-    def _watched(self, name: str, tensor: Tensor) -> Tensor:
+    def _watched(self, name: str, tensor: Any) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise StaleWeightsError(f"parameter {name} is gone: call refresh_weights()")
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
             raise StaleWeightsError(f"parameter {name} was rebound to other memory: call refresh_weights()")
         return tensor
@@ -65,7 +70,7 @@ class WeightStore:
         owners = dict(self.module.named_modules(remove_duplicate=False))
         for name in self._addresses:
             owner, _, leaf = name.rpartition(".")
-            self._watched(name, getattr(owners[owner], leaf))
+            self._watched(name, getattr(owners.get(owner), leaf, None))
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
         """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""

@@ -267,7 +267,13 @@ class Answer(NamedTuple):
 
 @pytest.mark.parametrize(
     "form",
-    [tuple, list, lambda values: {"a": values[0], "b": tuple(values)}, lambda values: [(values[0],), [values[1]]]],
+    [
+        tuple,
+        list,
+        lambda values: {"a": values[0], "b": tuple(values)},
+        lambda values: [(values[0],), [values[1]]],
+        lambda values: {"a": values[0], "b": (None, 3, True, [0.5, "s"])},
+    ],
 )
 def test_results_of_every_form_come_back(form: Callable[[Any], Any], tmp_path: Path) -> None:
     class Network(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -221,3 +221,163 @@ def test_inputs_beyond_those_that_the_module_names() -> None:
         others = {name: random(2, 3, seed=len(name)) for name in names}
         assert rel_error(compiled(random(2, 3), 2.0, **others), module(random(2, 3), 2.0, **others)) < TOLERANCE
     assert compiled.report.level == "fused"
+
+
+class Nameless(nn.Module):
+    def forward(self, x: Tensor, /, *others: Tensor, scale: float = 2.0) -> Tensor:
+        return (x + sum(others)) * scale
+
+
+def test_inputs_that_have_no_names() -> None:
+    module, xs = Nameless().eval(), [random(2, 3, seed=seed) for seed in range(4)]
+    compiled = compile_module(module, xs[:2])
+    for call in (xs[:2], xs[1:3], xs[:3], xs[:1]):
+        assert rel_error(compiled(*call), module(*call)) < TOLERANCE
+    assert rel_error(compiled(*xs, scale=3.0), module(*xs, scale=3.0)) < TOLERANCE
+    assert compiled.report.level == "fused" and compiled.report.counters.eager_steps == 0
+
+
+class Pair(NamedTuple):
+    a: Tensor
+    b: Tensor
+
+
+class Kinds(nn.Module):
+    def forward(self, x: Any) -> Tensor:
+        return x.a * 2 if isinstance(x, Pair) else x[0] * (3 if isinstance(x, list) else 4)
+
+
+def test_the_kind_of_a_container_is_part_of_the_call() -> None:
+    module, a, b = Kinds().eval(), random(2), random(2)
+    compiled = compile_module(module, ([a, b],))
+    for x in ([a, b], (a, b), Pair(a, b)):
+        assert torch.equal(compiled(x), module(x))
+    assert torch.equal(compile_module(module, ((a, b),))((a, b)), a * 4)  # not the list's, from disk
+    assert compiled.report.level == "fused"
+
+
+class ByLayout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(x) * 2)
+
+
+def test_a_program_that_fails_where_eager_does_not_gives_way_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    compiled, x = compile_module(ByLayout().eval(), (random(1, 4, 4, 2),)), random(1, 4, 4, 2, seed=1)
+    assert torch.equal(compiled(x), ByLayout()(x)) and torch.equal(compiled(x), ByLayout()(x))
+    assert "its program fails: Tensor must have" in compiled.report.status_line()
+    assert caplog.text.count("Stable-Fast is off") == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, KeyboardInterrupt])
+def test_memory_faults_and_interrupts_are_not_tried_again(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, x = compile_module(Timed(), (random(2, 3), 2.0)), random(2, 3)
+
+    def fails(*args: object) -> None:
+        raise error("now")
+
+    monkeypatch.setattr(compiled, "_captured", fails)
+    with pytest.raises(error):
+        compiled(x, 2.0)
+    assert compiled.report.level == "full" and compiled.report.counters.eager_steps == 0
+
+
+def test_a_compiled_module_inside_another() -> None:
+    inner = compile_module(Timed(), (random(2, 3), 2.0))
+
+    class Outer(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return inner(x, 2.0) * 2
+
+    with pytest.raises(TraceError, match="Outer cannot be traced: it holds a module that is compiled already"):
+        compile_module(Outer().eval(), (random(2, 3),))
+    assert rel_error(inner(random(2, 3), 2.0), inner._module(random(2, 3), 2.0)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_a_layer_or_weight_that_is_gone_is_followed() -> None:
+    x = random(2, 3)
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).eval()
+    compiled = compile_module(module, (x,))
+    module[0] = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval()
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+    module[1].bias = None
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+    assert compiled.report.level == "fused"
+    timed, c = Timed(), random(3)
+    prepared = compile_module(timed, {"x": x, "t": 2.0, "c": c}, {"c": "prompt"}, {"x": ("batch", None)})
+    prepared.prepare(c=c)
+    prepared(x, 2.0)
+    timed.linear = nn.Identity()
+    with pytest.raises(RuntimeError, match=r"parameter linear.weight is gone: call refresh_weights\(\)"):
+        prepared(random(4, 3), 2.0)
+    prepared.refresh_weights()
+    assert rel_error(prepared(x, 2.0), timed(x, 2.0, c)) < TOLERANCE
+
+
+class Wrapped(nn.Module):
+    """As PEFT's layers: the weight is the wrapped layer's own, at the same address."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.added = nn.Linear(3, 3)
+        self.eval()
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.added(x)
+
+
+def _replace(module: Any) -> None:
+    module[1] = nn.Tanh()
+
+
+def _wrap(module: Any) -> None:
+    module[0] = Wrapped(module[0])
+
+
+def _reslope(module: Any) -> None:
+    module[1].negative_slope = 0.9
+
+
+def _hook(module: Any) -> None:
+    module[0].register_forward_hook(lambda layer, inputs, output: output * 2)
+
+
+def _unhook(module: Any) -> None:
+    module[1]._forward_hooks.clear()
+
+
+@pytest.mark.parametrize("change", [_replace, _wrap, _reslope, _hook, _unhook])
+@torch.no_grad()
+def test_a_changed_structure_is_followed_when_asked_to(change: Callable[[Any], None]) -> None:
+    module, x = nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1)).eval(), random(2, 3)
+    module[1].register_forward_hook(lambda layer, inputs, output: output + 1)
+    compiled = compile_module(module, (x,))
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+    compiled.refresh_weights()
+    compiled(x)
+    assert compiled.report.counters.traces == 1
+    change(module)
+    compiled.refresh_weights()
+    assert rel_error(compiled(x), module(x)) < TOLERANCE
+
+
+@torch.no_grad()
+def test_prepare_follows_a_changed_structure_too() -> None:
+    timed, x, c = Timed(), random(2, 3), random(3)
+    compiled = compile_module(timed, {"x": x, "t": 2.0, "c": c}, {"c": "prompt"})
+    compiled.prepare(c=c)
+    compiled(x, 2.0)
+    timed.linear.register_forward_hook(lambda layer, inputs, output: output * 2)
+    compiled.prepare(c=c)
+    assert rel_error(compiled(x, 2.0), timed(x, 2.0, c)) < TOLERANCE

@@ -1,0 +1,58 @@
+"""What of a module besides its weights decides what it computes: its parts, their attributes and their hooks.
+
+Two descriptions of one process are compared, so that a program made from an earlier form of the module is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import nn
+
+# Weights are watched by the store, and compiled for evaluation they are at any rate.
+_APART = frozenset({"_parameters", "_buffers", "_modules", "training"})
+
+Structure = list[tuple[str, type, Any, list[tuple[str, Any]]]]
+
+
+class _Same:
+    """An object that equals only itself; held, so that no later one takes its place in memory."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def structure_of(module: nn.Module) -> Structure:
+    return [
+        (
+            path,
+            type(part),
+            type(part).forward,
+            [(name, _fact(value)) for name, value in vars(part).items() if name not in _APART],
+        )
+        for path, part in module.named_modules()
+    ]
+
+
+def _fact(value: Any, depth: int = 8) -> Any:
+    """By value what is plain, by identity what is not, or lies so deep that it may hold itself."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return type(value), repr(value)
+    items: Any = None
+    if isinstance(value, (tuple, list)):
+        items = value
+    elif isinstance(value, Mapping):
+        items = [item for pair in value.items() for item in pair]
+    elif is_dataclass(value) and not isinstance(value, type):
+        items = [getattr(value, item.name) for item in fields(value)]
+    if items is None or depth == 0:
+        return _Same(value)
+    return type(value), [_fact(item, depth - 1) for item in items]
