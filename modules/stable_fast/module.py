@@ -38,6 +38,7 @@ from modules.stable_fast.module_call import (
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
+from modules.stable_fast.size_check import agrees, draws_random_numbers
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.structure import structure_of
 from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
@@ -58,6 +59,7 @@ class CompiledModule:
     "graph" the module's own kernels are. After a call that only eager can serve all run eagerly, with the reason in
     the report; one that eager refuses too raises eager's error and changes nothing. A Python number is part of the
     form: after a few values of one, calls with others run eagerly. So do all while the module is in training.
+    `proves_sizes` compares the first call of each set of named sizes with the module itself.
     Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for; other layers,
     attributes and hooks by `prepare` and `refresh_weights`.
     """
@@ -71,6 +73,7 @@ class CompiledModule:
         level: str = "full",
         capture_on: CaptureOn | None = None,
         tuning_seconds: float = 0.0,
+        proves_sizes: bool = False,
     ) -> None:
         check_level(level)
         check_evaluates(module)
@@ -85,6 +88,7 @@ class CompiledModule:
         self._dims = dict(dims or {})
         self._capture_on = capture_on
         self._tuning_seconds = tuning_seconds
+        self._proves_sizes = proves_sizes
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()
@@ -155,9 +159,12 @@ class CompiledModule:
         except ERRORS as error:
             result = self._eager(as_given)  # raises the module's own error when this is no call of it
             reason = str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
-            log.warning("Stable-Fast is off: %s", reason)
-            self.report.lower("off", reason)
-            self.release()
+            if dims and form in self._programs:  # so it can be traced, but not for these sizes
+                self._forget_names(reason)
+            else:
+                log.warning("Stable-Fast is off: %s", reason)
+                self.report.lower("off", reason)
+                self.release()
             return result
 
     def _note_numbers(self, call: Call, names: Sequence[str]) -> None:
@@ -196,9 +203,22 @@ class CompiledModule:
 
         if is_new:
             make_ready(partial(function, *inputs), device, self._tuning_seconds)
+            if dims and self._proves_sizes and not self._serves(program, call, function(*inputs)):
+                self._forget_names("it computes with a size, or branches on one, that dims names")
+                return self._fused(form_of(call, {}), call, {}, again=again)
             self._executions[key] = execution
         self.report.counters.fused_steps += 1
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
+
+    def _serves(self, program: Program, call: Call, result: Any) -> bool:
+        """Whether the program is right at these sizes, by comparison with the module itself."""
+        return draws_random_numbers(program) or agrees(result, self._module(**call))
+
+    def _forget_names(self, reason: str) -> None:
+        """From now on no size has a name, and each has a trace of its own."""
+        log.warning("Stable-Fast traces %s anew for each size: %s", type(self._module).__name__, reason)
+        self._dims = {}
+        self.release()
 
     def _make_room(self) -> None:
         while len(self._executions) >= MAX_SIZES:
@@ -293,9 +313,10 @@ def compile_module(
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
+    The first call of each such size is compared with the module; where they differ, each size gets its own trace.
     ValueError when these, or the level, do not fit the module and its example, or the module is in training mode.
     """
-    compiled = CompiledModule(module, bindings, dims, level=level)
+    compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
     by_name = isinstance(example_inputs, Mapping)
     args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
     example = bind_call(inspect.signature(module.forward), args, kwargs)

@@ -1,0 +1,43 @@
+"""Whether a program with named sizes computes what its module does: a size may count for more than shapes.
+
+The trace knows a size by its prime, and only as a whole number. A branch on a size, a size in a quotient or a root, and
+a constant that holds a prime by chance all give a graph that runs at every size and is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.program import Program
+
+# Largest difference over largest value that rounding explains.
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+HALF_PRECISION = 0.02
+
+
+def draws_random_numbers(program: Program) -> bool:
+    """Then two runs differ anyway."""
+    nodes = (node for stage in program.stages.values() for node in stage.graph.nodes if node.op == "call_function")
+    return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in nodes)
+
+
+def agrees(result: Any, expected: Any) -> bool:
+    """Whether all values of two results are equal but for rounding; nothing is asked where they are not finite."""
+    pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(expected), strict=True)
+    return all(_same(*pair) for pair in pairs if isinstance(pair[1], Tensor))
+
+
+def _same(result: Tensor, expected: Tensor) -> bool:
+    if result.shape != expected.shape or result.dtype != expected.dtype:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(result, expected)
+    if expected.numel() == 0:
+        return True
+    scale = expected.abs().amax().float()
+    tolerance = TOLERANCES.get(expected.dtype, HALF_PRECISION)
+    return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
