@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-# Weights are watched by the store, and compiled for evaluation they are at any rate.
-_APART = frozenset({"_parameters", "_buffers", "_modules", "training"})
+# What torch keeps in every module; weights among it are watched by the store.
+_APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
 
 Structure = list[tuple[str, type, Any, list[tuple[str, Any]]]]
 
