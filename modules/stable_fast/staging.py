@@ -74,6 +74,11 @@ class Stage:
     def __len__(self) -> int:
         return sum(node.op == "call_function" for node in self.graph.nodes)
 
+    def result(self, name: str) -> fx.Node:
+        """The node that computes an output."""
+        results: Any = self.graph.output_node().args[0]
+        return results[self.outputs.index(name)]
+
 
 def stage_of(needs: Needs) -> str:
     """The earliest stage at which everything needed is known."""
@@ -205,3 +210,37 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
     """Names of the values that the graph returns."""
     output = next(iter(reversed(graph.nodes)))
     return tuple(node.name for node in output.args[0])
+
+
+def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
+    """Results in memory that is not theirs alone: kept for later calls, an input's, or an earlier result's."""
+    taken: set[tuple[str, str]] = set()
+    lent: set[str] = set()
+    for name in names:
+        owner = _owner(stages, name)
+        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make theirs anew in each call
+            lent.add(name)
+        taken.add(owner)
+    return frozenset(lent)
+
+
+def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
+    """Stage (none for an input) and name of the value that this one is, or is a view of."""
+    for stage in stages.values():
+        if name in stage.outputs:
+            node = _viewed(stage.result(name))
+            return _owner(stages, node.name) if node.op == "placeholder" else (stage.name, node.name)
+    return "", name
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The node in whose memory this one's value may lie, by what the operations declare."""
+    while node.op == "call_function" and _may_be_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return any(value.alias_info is not None for value in node.target._schema.returns)
+    return node.target in (operator.getitem, as_tokens, as_image)

@@ -221,3 +221,44 @@ def test_inputs_beyond_those_that_the_module_names() -> None:
         others = {name: random(2, 3, seed=len(name)) for name in names}
         assert rel_error(compiled(random(2, 3), 2.0, **others), module(random(2, 3), 2.0, **others)) < TOLERANCE
     assert compiled.report.level == "fused"
+
+
+class GivesBack(nn.Module):
+    """Returns what later calls go on using: a value of the prompt, one of the weights, views of both; and one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        prompt, weight = self.linear(text), self.scale * 2
+        first_rows = (weight.expand(x.shape[0], 3), prompt[:1])
+        return x + prompt * weight, prompt, weight, *first_rows, x + 1, x + 1, self.scale[None].exp()
+
+
+BATCH_DIMS = {"x": ("batch", None), "text": ("batch", None)}
+
+
+def all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    return all(torch.allclose(one, other, atol=TOLERANCE) for one, other in zip(found, expected, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
+def test_results_belong_to_the_caller(dims: Mapping[str, Any]) -> None:
+    module, x, text = GivesBack(), random(4, 3), random(4, 3, seed=1)
+    expected = module(x, text)
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
+    first = compiled(x=x, text=text)
+    compiled(x=x, text=3 * text)
+    assert all_close(first, expected)  # a later call changes no earlier result
+    compiled.prepare(text=text)
+    for place in range(len(expected)):
+        result = compiled(x=x)
+        result[place].add_(100) if result[place].is_contiguous() else None
+        others = [index for index in range(len(expected)) if index != place]
+        assert all_close([result[index] for index in others], [expected[index] for index in others])
+        assert all_close(compiled(x=x), expected)  # nor does writing into a result change a later call
+    assert compiled.report.level == "fused"
