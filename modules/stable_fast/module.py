@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import check_level, level_in_force
-from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
+from modules.stable_fast.execution import DRAWS, NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.capture import GraphPool
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.module_call import (
@@ -182,6 +182,8 @@ class CompiledModule:
             make_ready(partial(function, *inputs), device, self._tuning_seconds)
             self._executions[key] = execution
         self.report.counters.fused_steps += 1
+        if self.report.level == "full" and program.draws and can_capture(device):
+            self.report.lower("fused", DRAWS)
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
 
     def _make_room(self) -> None:

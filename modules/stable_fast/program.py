@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.cache import VerifiedSizes
 from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
-from modules.stable_fast.staging import STEP, Stage, has_rows, lent_results
+from modules.stable_fast.staging import STEP, Stage, draws, has_rows, lent_results
 from modules.stable_fast.verify import propagate
 from modules.stable_fast.weights import WeightStore
 
@@ -84,6 +84,11 @@ class Program:
                 self.verified.add(key)
             self._functions[key] = StageFunction(part.inputs, part.outputs, module)
         return self._functions[key]
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(draws(node) for node in self.stages[STEP].graph.nodes)
 
     @cached_property
     def _lent(self) -> frozenset[str]:

@@ -7,8 +7,9 @@ needs what its arguments need, and that fixes its stage:
     weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
     shared    needs "latent" and perhaps "time"   step     anything else
 
-The split is exact: the same operations on the same values, each once. Two stages see other rows than the traced batch
-("time" one row a timestep, "shared" one half of guidance), so only operations that treat rows independently go there.
+What draws random numbers belongs to the step, too. The split is exact: the same operations on the same values, each
+once. Two stages see other rows than the traced batch ("time" one row a timestep, "shared" one half of guidance), so
+only operations that treat rows independently go there.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ _DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
     aten.softmax.int: (1, 0),
     aten.flatten.using_ints: (1, 0),
 }
+
+# Arguments that turn off, at False or 0, what an operation draws.
+_SWITCHES = ("train", "training", "dropout", "dropout_p")
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,13 @@ def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
 
 
 def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
-    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size."""
+    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size.
+
+    So does what draws random numbers: others in each call.
+    """
     needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
+    if draws(node):
+        return needs | {"step"}
     if (
         stage_of(needs) in (TIME, SHARED)
         and ROWS in sizes.primes
@@ -136,6 +145,17 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
     if not needs and sizes.names_in(_shape(node)):
         return needs | {"step"}  # made from a size alone, such as arange(height)
     return needs
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a call draws random numbers, so that it gives something else each time."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    operation: Any = node.target
+    arguments = operation._schema.arguments
+    given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    given |= dict(zip((argument.name for argument in arguments), node.args, strict=False)) | node.kwargs
+    return all(given.get(switch, True) for switch in _SWITCHES)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import modules.stable_fast.module as module_entry
 from modules.stable_fast import CompiledModule, TraceError, compile_module
 from modules.stable_fast.module_call import on_one_device
 from tests.stable_fast.networks import random, rel_error
+from tests.stable_fast.test_graph_footguns import FakeCapture
 
 TOLERANCE = 1e-5
 IMAGE = {"input": ("batch", None, "height", "width")}
@@ -262,3 +265,65 @@ def test_results_belong_to_the_caller(dims: Mapping[str, Any]) -> None:
         assert all_close([result[index] for index in others], [expected[index] for index in others])
         assert all_close(compiled(x=x), expected)  # nor does writing into a result change a later call
     assert compiled.report.level == "fused"
+
+
+class Draws(nn.Module):
+    """Random numbers in each way that a module may ask for them; `forward` is 0 where two draws were made one."""
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return x + self.draw(text) - self.draw(text), self.draw(text)
+
+
+DRAWS = {
+    "randn": lambda _: torch.randn(4, 3),
+    "like": torch.rand_like,
+    "in place": lambda text: torch.empty_like(text).uniform_(),
+    "dropout": lambda text: F.dropout(text, 0.5, training=True),
+    "bernoulli": lambda text: torch.bernoulli(text.sigmoid()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", DRAWS)
+def test_random_numbers_are_drawn_anew_in_each_call(way: str) -> None:
+    module, x, text = Draws(DRAWS[way]), random(4, 3), random(4, 3, seed=1)
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"})
+    compiled.prepare(text=text)
+    torch.manual_seed(3)
+    found = [compiled(x=x) for _ in range(2)]
+    torch.manual_seed(3)
+    expected = [module(x, text) for _ in range(2)]
+    for one, other in zip(sum(found, ()), sum(expected, ()), strict=True):
+        assert torch.equal(one, other)
+    assert compiled.report.level == "fused"
+
+
+class Dropping(nn.Module):
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        weighted = F.scaled_dot_product_attention(text, text, text)
+        return x + F.dropout(weighted, 0.5, training=self.training)
+
+
+@torch.no_grad()
+def test_a_dropout_that_is_off_draws_nothing() -> None:
+    x = random(1, 4, 3)
+    program = compile_module(Dropping().eval(), (x, x), {"text": "prompt"}).compile(x, x)
+    assert len(program.stages["step"]) == 1 and not program.draws
+
+
+@torch.no_grad()
+def test_what_draws_random_numbers_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_entry, "can_capture", lambda device: True)
+    captures = FakeCapture()
+    x = random(4, 3)
+    for module, level in ((Timed(), "full"), (Draws(torch.rand_like), "fused")):
+        compiled = CompiledModule(module, capture_on=lambda device: captures)
+        compiled(x, x)
+        assert compiled.report.level == level
+    assert len(captures.graphs) == 1
+    assert "it draws random numbers, which a CUDA graph may freeze" in compiled.report.status_line()
