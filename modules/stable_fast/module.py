@@ -41,6 +41,7 @@ from modules.stable_fast.report import Report
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.tuning import make_ready
+from modules.stable_fast.turns import Turn, in_turn
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,12 @@ class CompiledModule:
         self._dims = dict(dims or {})
         self._capture_on = capture_on
         self._tuning_seconds = tuning_seconds
+        self._turn = Turn()  # programs keep what they compute for one call
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()
 
+    @in_turn
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
         if self._graphs is not None:
@@ -97,6 +100,7 @@ class CompiledModule:
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
+    @in_turn
     def refresh_weights(self, changed: set[str] | None = None) -> None:
         """Follows weights that were changed in place (all of them, if not told which), or bound to other memory."""
         self._follow_moved_weights()
@@ -104,18 +108,21 @@ class CompiledModule:
         self._current.clear()
         self.report.counters.weights_refreshed += 1
 
+    @in_turn
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
         self._follow_moved_weights()
         self._prepared = inputs
         self._current.clear()
 
+    @in_turn
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
         call = on_one_device(in_order(self._signature, self._prepared | bind_call(self._signature, args, kwargs)))
         dims = self._dims_for(call)
         return self._program(form_of(call, dims), call, dims)
 
+    @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = bind_call(self._signature, args, kwargs)
         call = in_order(self._signature, self._prepared | given)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -327,3 +330,47 @@ def test_what_draws_random_numbers_is_not_captured(monkeypatch: pytest.MonkeyPat
         assert compiled.report.level == level
     assert len(captures.graphs) == 1
     assert "it draws random numbers, which a CUDA graph may freeze" in compiled.report.status_line()
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        return x + F.scaled_dot_product_attention(self.q(x), self.k(text), self.v(text))
+
+
+@pytest.fixture
+def threads_that_switch_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_that_switch_often")
+def test_threads_get_the_answer_to_their_own_prompt() -> None:
+    module, x = Attends(), random(2, 5, 8)
+    texts = [random(2, 7, 8, seed=seed) for seed in range(4)]
+    compiled = compile_module(module, {"x": x, "text": texts[0]}, {"text": "prompt"})
+    with torch.no_grad():
+        expected = [module(x, text) for text in texts]
+
+    def wrong(index: int) -> int:
+        results = (compiled(x=x, text=texts[index]) for _ in range(200))
+        return sum(not torch.allclose(result, expected[index], atol=TOLERANCE) for result in results)
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        assert list(pool.map(wrong, range(len(texts)))) == [0] * len(texts)
+
+
+@torch.no_grad()
+def test_a_copy_is_a_module_of_its_own() -> None:
+    module, x = Attends(), random(1, 5, 8)
+    compiled = compile_module(module, {"x": x, "text": x}, {"text": "prompt"})
+    expected = compiled(x=x, text=x)
+    twin = copy.deepcopy(compiled)
+    with ThreadPoolExecutor(1) as other, compiled._turn:  # whoever holds the one does not hold up the other
+        assert torch.equal(other.submit(twin, x=x, text=x).result(timeout=60), expected)
