@@ -12,6 +12,8 @@ from modules.stable_fast.program import Program, Values
 from modules.stable_fast.staging import PROMPT, ROWS, SHARED, STEP, TIME
 
 NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
+# Replays go on only in the GPU's default generator; a number drawn on the CPU would be recorded once and for all.
+DRAWS = "it draws random numbers, which a CUDA graph may freeze"
 ALIGNMENT = 64  # elements: every vector of a packed row starts where vectorised loads may
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import check_level, level_in_force
-from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture, channels_last
+from modules.stable_fast.execution import DRAWS, NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.graphs.capture import GraphPool
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.module_call import (
@@ -38,11 +38,12 @@ from modules.stable_fast.module_call import (
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report
-from modules.stable_fast.size_check import agrees, draws_random_numbers
+from modules.stable_fast.size_check import agrees
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.structure import structure_of
 from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
 from modules.stable_fast.tuning import make_ready
+from modules.stable_fast.turns import Turn, in_turn
 from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
@@ -89,10 +90,12 @@ class CompiledModule:
         self._capture_on = capture_on
         self._tuning_seconds = tuning_seconds
         self._proves_sizes = proves_sizes
+        self._turn = Turn()  # programs keep what they compute for one call
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()
 
+    @in_turn
     def release(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
         if self._graphs is not None:
@@ -105,6 +108,7 @@ class CompiledModule:
         self._executions: OrderedDict[Key, Execution] = OrderedDict()
         self._current: set[Key] = set()
 
+    @in_turn
     def refresh_weights(self, changed: set[str] | None = None) -> None:
         """Follows weights that were changed in place (all of them, if not told which), or bound to other memory.
 
@@ -115,12 +119,14 @@ class CompiledModule:
         self._current.clear()
         self.report.counters.weights_refreshed += 1
 
+    @in_turn
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
         self._follow_changes()
         self._prepared = inputs
         self._current.clear()
 
+    @in_turn
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if there is none yet."""
         return self.compile_call(bind_call(self._signature, args, kwargs))
@@ -131,6 +137,7 @@ class CompiledModule:
         dims = self._dims_for(call)
         return self._program(form_of(call, dims), call, dims)
 
+    @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_exporting():
             raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
@@ -208,11 +215,13 @@ class CompiledModule:
                 return self._fused(form_of(call, {}), call, {}, again=again)
             self._executions[key] = execution
         self.report.counters.fused_steps += 1
+        if self.report.level == "full" and program.draws and can_capture(device):
+            self.report.lower("fused", DRAWS)
         return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
 
     def _serves(self, program: Program, call: Call, result: Any) -> bool:
         """Whether the program is right at these sizes, by comparison with the module itself."""
-        return draws_random_numbers(program) or agrees(result, self._module(**call))
+        return program.draws or agrees(result, self._module(**call))
 
     def _forget_names(self, reason: str) -> None:
         """From now on no size has a name, and each has a trace of its own."""

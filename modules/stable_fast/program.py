@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from modules.stable_fast.cache import VerifiedSizes
 from modules.stable_fast.sizes import Dims, Sizes, measure, replace_literal
-from modules.stable_fast.staging import Stage, has_rows
+from modules.stable_fast.staging import STEP, Stage, draws, has_rows, lent_results
 from modules.stable_fast.verify import propagate
 from modules.stable_fast.weights import WeightStore
 
@@ -62,9 +64,9 @@ class Program:
         return measure(self.dims, tensors)
 
     def constants(self, stage: str) -> Values:
-        """The parameters and prepared weights that a stage reads."""
+        """The parameters and prepared weights that a stage reads; with the last stage those that are results, too."""
         values: Values = {}
-        for name in self.stages[stage].inputs:
+        for name in (*self.stages[stage].inputs, *(self.results if stage == STEP else ())):
             if name in self.prepared:
                 values[name] = self.store.values[self.prepared[name]]
             elif name in self.weights:
@@ -83,8 +85,24 @@ class Program:
             self._functions[key] = StageFunction(part.inputs, part.outputs, module)
         return self._functions[key]
 
+    @cached_property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(draws(node) for node in self.stages[STEP].graph.nodes)
+
+    @cached_property
+    def _lent(self) -> frozenset[str]:
+        return lent_results(self.stages, self.results)
+
     def result(self, values: Mapping[str, Tensor]) -> Any:
-        return pytree.tree_unflatten([values[name] for name in self.results], self.out_spec)
+        """The caller's own: what later calls read, and what is a result twice, is copied."""
+        leaves = [_own(values[name]) if name in self._lent else values[name] for name in self.results]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def _own(value: Tensor) -> Tensor:
+    """A copy, unless a graph is being captured, which hands out copies itself."""
+    return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
 
 
 def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:

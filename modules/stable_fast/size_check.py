@@ -12,17 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.program import Program
-
 # Largest difference over largest value that rounding explains.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 HALF_PRECISION = 0.02
-
-
-def draws_random_numbers(program: Program) -> bool:
-    """Then two runs differ anyway."""
-    nodes = (node for stage in program.stages.values() for node in stage.graph.nodes if node.op == "call_function")
-    return any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in nodes)
 
 
 def agrees(result: Any, expected: Any) -> bool:

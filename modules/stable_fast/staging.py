@@ -7,8 +7,9 @@ needs what its arguments need, and that fixes its stage:
     weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
     shared    needs "latent" and perhaps "time"   step     anything else
 
-The split is exact: the same operations on the same values, each once. Two stages see other rows than the traced batch
-("time" one row a timestep, "shared" one half of guidance), so only operations that treat rows independently go there.
+What draws random numbers belongs to the step, too. The split is exact: the same operations on the same values, each
+once. Two stages see other rows than the traced batch ("time" one row a timestep, "shared" one half of guidance), so
+only operations that treat rows independently go there.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ _DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
     aten.flatten.using_ints: (1, 0),
 }
 
+# Arguments that turn off, at False or 0, what an operation draws.
+_SWITCHES = ("train", "training", "dropout", "dropout_p")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -73,6 +77,11 @@ class Stage:
 
     def __len__(self) -> int:
         return sum(node.op == "call_function" for node in self.graph.nodes)
+
+    def result(self, name: str) -> fx.Node:
+        """The node that computes an output."""
+        results: Any = self.graph.output_node().args[0]
+        return results[self.outputs.index(name)]
 
 
 def stage_of(needs: Needs) -> str:
@@ -120,8 +129,13 @@ def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
 
 
 def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
-    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size."""
+    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size.
+
+    So does what draws random numbers: others in each call.
+    """
     needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
+    if draws(node):
+        return needs | {"step"}
     if (
         stage_of(needs) in (TIME, SHARED)
         and ROWS in sizes.primes
@@ -131,6 +145,17 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
     if not needs and sizes.names_in(_shape(node)):
         return needs | {"step"}  # made from a size alone, such as arange(height)
     return needs
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a call draws random numbers, so that it gives something else each time."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    operation: Any = node.target
+    arguments = operation._schema.arguments
+    given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    given |= dict(zip((argument.name for argument in arguments), node.args, strict=False)) | node.kwargs
+    return all(given.get(switch, True) for switch in _SWITCHES)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -205,3 +230,37 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
     """Names of the values that the graph returns."""
     output = next(iter(reversed(graph.nodes)))
     return tuple(node.name for node in output.args[0])
+
+
+def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
+    """Results in memory that is not theirs alone: kept for later calls, an input's, or an earlier result's."""
+    taken: set[tuple[str, str]] = set()
+    lent: set[str] = set()
+    for name in names:
+        owner = _owner(stages, name)
+        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make theirs anew in each call
+            lent.add(name)
+        taken.add(owner)
+    return frozenset(lent)
+
+
+def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
+    """Stage (none for an input) and name of the value that this one is, or is a view of."""
+    for stage in stages.values():
+        if name in stage.outputs:
+            node = _viewed(stage.result(name))
+            return _owner(stages, node.name) if node.op == "placeholder" else (stage.name, node.name)
+    return "", name
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The node in whose memory this one's value may lie, by what the operations declare."""
+    while node.op == "call_function" and _may_be_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return any(value.alias_info is not None for value in node.target._schema.returns)
+    return node.target in (operator.getitem, as_tokens, as_image)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import modules.stable_fast.module as module_entry
 from modules.stable_fast import CompiledModule, TraceError, compile_module
 from modules.stable_fast.module_call import on_one_device
 from tests.stable_fast.networks import random, rel_error
+from tests.stable_fast.test_graph_footguns import FakeCapture
 
 TOLERANCE = 1e-5
 IMAGE = {"input": ("batch", None, "height", "width")}
@@ -381,3 +387,150 @@ def test_prepare_follows_a_changed_structure_too() -> None:
     timed.linear.register_forward_hook(lambda layer, inputs, output: output * 2)
     compiled.prepare(c=c)
     assert rel_error(compiled(x, 2.0), timed(x, 2.0, c)) < TOLERANCE
+
+
+class GivesBack(nn.Module):
+    """Returns what later calls go on using: a value of the prompt, one of the weights, views of both; and one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        prompt, weight = self.linear(text), self.scale * 2
+        first_rows = (weight.expand(x.shape[0], 3), prompt[:1])
+        return x + prompt * weight, prompt, weight, *first_rows, x + 1, x + 1, self.scale[None].exp()
+
+
+BATCH_DIMS = {"x": ("batch", None), "text": ("batch", None)}
+
+
+def all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    return all(torch.allclose(one, other, atol=TOLERANCE) for one, other in zip(found, expected, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
+def test_results_belong_to_the_caller(dims: Mapping[str, Any]) -> None:
+    module, x, text = GivesBack(), random(4, 3), random(4, 3, seed=1)
+    expected = module(x, text)
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
+    first = compiled(x=x, text=text)
+    compiled(x=x, text=3 * text)
+    assert all_close(first, expected)  # a later call changes no earlier result
+    compiled.prepare(text=text)
+    for place in range(len(expected)):
+        result = compiled(x=x)
+        result[place].add_(100) if result[place].is_contiguous() else None
+        others = [index for index in range(len(expected)) if index != place]
+        assert all_close([result[index] for index in others], [expected[index] for index in others])
+        assert all_close(compiled(x=x), expected)  # nor does writing into a result change a later call
+    assert compiled.report.level == "fused"
+
+
+class Draws(nn.Module):
+    """Random numbers in each way that a module may ask for them; `forward` is 0 where two draws were made one."""
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return x + self.draw(text) - self.draw(text), self.draw(text)
+
+
+DRAWS = {
+    "randn": lambda _: torch.randn(4, 3),
+    "like": torch.rand_like,
+    "in place": lambda text: torch.empty_like(text).uniform_(),
+    "dropout": lambda text: F.dropout(text, 0.5, training=True),
+    "bernoulli": lambda text: torch.bernoulli(text.sigmoid()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", DRAWS)
+def test_random_numbers_are_drawn_anew_in_each_call(way: str) -> None:
+    module, x, text = Draws(DRAWS[way]), random(4, 3), random(4, 3, seed=1)
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"})
+    compiled.prepare(text=text)
+    torch.manual_seed(3)
+    found = [compiled(x=x) for _ in range(2)]
+    torch.manual_seed(3)
+    expected = [module(x, text) for _ in range(2)]
+    for one, other in zip(sum(found, ()), sum(expected, ()), strict=True):
+        assert torch.equal(one, other)
+    assert compiled.report.level == "fused"
+
+
+class Dropping(nn.Module):
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        weighted = F.scaled_dot_product_attention(text, text, text)
+        return x + F.dropout(weighted, 0.5, training=self.training)
+
+
+@torch.no_grad()
+def test_a_dropout_that_is_off_draws_nothing() -> None:
+    x = random(1, 4, 3)
+    program = compile_module(Dropping().eval(), (x, x), {"text": "prompt"}).compile(x, x)
+    assert len(program.stages["step"]) == 1 and not program.draws
+
+
+@torch.no_grad()
+def test_what_draws_random_numbers_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_entry, "can_capture", lambda device: True)
+    captures = FakeCapture()
+    x = random(4, 3)
+    for module, level in ((Timed(), "full"), (Draws(torch.rand_like), "fused")):
+        compiled = CompiledModule(module, capture_on=lambda device: captures)
+        compiled(x, x)
+        assert compiled.report.level == level
+    assert len(captures.graphs) == 1
+    assert "it draws random numbers, which a CUDA graph may freeze" in compiled.report.status_line()
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.eval()
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        return x + F.scaled_dot_product_attention(self.q(x), self.k(text), self.v(text))
+
+
+@pytest.fixture
+def threads_that_switch_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("threads_that_switch_often")
+def test_threads_get_the_answer_to_their_own_prompt() -> None:
+    module, x = Attends(), random(2, 5, 8)
+    texts = [random(2, 7, 8, seed=seed) for seed in range(4)]
+    compiled = compile_module(module, {"x": x, "text": texts[0]}, {"text": "prompt"})
+    with torch.no_grad():
+        expected = [module(x, text) for text in texts]
+
+    def wrong(index: int) -> int:
+        results = (compiled(x=x, text=texts[index]) for _ in range(200))
+        return sum(not torch.allclose(result, expected[index], atol=TOLERANCE) for result in results)
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        assert list(pool.map(wrong, range(len(texts)))) == [0] * len(texts)
+
+
+@torch.no_grad()
+def test_a_copy_is_a_module_of_its_own() -> None:
+    module, x = Attends(), random(1, 5, 8)
+    compiled = compile_module(module, {"x": x, "text": x}, {"text": "prompt"})
+    expected = compiled(x=x, text=x)
+    twin = copy.deepcopy(compiled)
+    with ThreadPoolExecutor(1) as other, compiled._turn:  # whoever holds the one does not hold up the other
+        assert torch.equal(other.submit(twin, x=x, text=x).result(timeout=60), expected)

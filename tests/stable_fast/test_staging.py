@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.program import Program
-from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME, WEIGHTS, stage_of
+from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME, WEIGHTS, lent_results, stage_of
 from modules.stable_fast.weights import WeightStore
 from tests import tiny
 from tests.stable_fast.networks import compiled_unet, operations, random, run_program, unet_call
@@ -40,6 +40,11 @@ def test_what_each_stage_holds(staged: tuple[nn.Module, Program]) -> None:
     assert not {"conv2d", "linear"} & counts[WEIGHTS].keys()
     total = sum(len(stage) for stage in program.stages.values())
     assert len(program.stages[STEP]) < 0.85 * total
+
+
+def test_a_unets_result_is_not_copied(staged: tuple[nn.Module, Program]) -> None:
+    _, program = staged
+    assert not lent_results(program.stages, program.results)
 
 
 def test_stage_of_needs() -> None:

@@ -2,7 +2,8 @@
 
 dropout, same-type conversions, x * 1, x / 1, contiguous and clone disappear; view, flatten, unsqueeze and their like
 become aten.reshape, transpose becomes aten.permute; neighbouring ones merge, identities disappear, and equal calls on
-equal arguments are made once. Not touched: conversions to another type, and reshapes of anything but neighbours.
+equal arguments are made once. Not touched: conversions to another type, reshapes of anything but neighbours, and calls
+that draw random numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import fx
 
 from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, dtype_of, shape
+from modules.stable_fast.staging import draws
 
 aten = torch.ops.aten
 
@@ -115,11 +117,14 @@ def erase_checks(graph: fx.Graph) -> None:
 
 
 def share_equal_calls(graph: fx.Graph) -> int:
-    """Replaces calls with the same target and arguments by the first of them; the number removed."""
+    """Replaces calls with the same target and arguments by the first of them; the number removed.
+
+    Not those that draw random numbers: each draws its own.
+    """
     seen: dict[Any, fx.Node] = {}
     removed = 0
     for node in list(graph.nodes):
-        if node.op != "call_function":
+        if node.op != "call_function" or draws(node):
             continue
         key = (node.target, repr(node.args), repr(node.kwargs))
         first = seen.setdefault(key, node)
