@@ -1,4 +1,4 @@
-"""Any nn.Module, compiled: the generic entry behind text encoders, VAE, ControlNets and other people's networks."""
+"""Any nn.Module, compiled: behind text encoders, VAE and ControlNets, and other people's networks (generic.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from modules.stable_fast.module_call import (
     bind_call,
     changing_numbers,
     check_evaluates,
-    check_example,
     device_of,
     fits,
     form_of,
@@ -44,7 +43,6 @@ from modules.stable_fast.structure import structure_of
 from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.turns import Turn, in_turn
-from modules.stable_fast.verify import VerifyError
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
@@ -308,30 +306,3 @@ class CompiledModule:
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
         return self._programs[form]
-
-
-def compile_module(
-    module: nn.Module,
-    example_inputs: Mapping[str, Any] | Sequence[Any],
-    bindings: Mapping[str, str] | None = None,
-    dims: Mapping[str, Any] | None = None,
-    *,
-    level: str = "full",
-) -> CompiledModule:
-    """Traces, stages and fuses any module; raises TraceError when it cannot be made one graph.
-
-    `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
-    `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
-    The first call of each such size is compared with the module; where they differ, each size gets its own trace.
-    ValueError when these, or the level, do not fit the module and its example, or the module is in training mode.
-    """
-    compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
-    by_name = isinstance(example_inputs, Mapping)
-    args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
-    example = bind_call(inspect.signature(module.forward), args, kwargs)
-    check_example(module, example, bindings or {}, dims or {})
-    try:
-        compiled.compile_call(example)
-    except VerifyError as error:
-        raise TraceError(f"{type(module).__name__} cannot be compiled: {error}") from error
-    return compiled

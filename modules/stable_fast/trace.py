@@ -233,7 +233,7 @@ def _lift(
         raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
     names = dict(zip(users, inputs, strict=True)) | {name: name for name in (*weights, *constants)}
     graph = _copied(program.graph, names)
-    _check_result(graph, inputs, sizes)
+    _check_result(graph, inputs)
     out_spec = _with_fixed(program, program.call_spec.out_spec)
     return Traced(graph, weights, constants, tuple(inputs), dims, sizes, out_spec)
 
@@ -245,13 +245,8 @@ def _with_fixed(program: torch.export.ExportedProgram, spec: pytree.TreeSpec) ->
     return pytree.tree_structure(pytree.tree_unflatten(leaves, spec))
 
 
-def _check_result(graph: fx.Graph, inputs: Sequence[str], sizes: Sizes) -> None:
-    """A result is computed anew by each call, from the inputs or their sizes."""
-    moving: set[fx.Node] = set()
-    for node in graph.nodes:
-        shape = getattr(node.meta.get("val"), "shape", ())
-        if node.name in inputs or sizes.names_in(shape) or moving.intersection(node.all_input_nodes):
-            moving.add(node)
+def _check_result(graph: fx.Graph, inputs: Sequence[str]) -> None:
+    """A result is a tensor, and none that belongs to somebody else."""
     results = next(iter(reversed(graph.nodes))).all_input_nodes
     if not results:
         raise TraceError("its result holds no tensor")
@@ -259,8 +254,6 @@ def _check_result(graph: fx.Graph, inputs: Sequence[str], sizes: Sizes) -> None:
         if node.op == "placeholder":
             what = f"its input {node.name}" if node.name in inputs else "one of its weights"
             raise TraceError(f"it returns {what} as it is")
-        if node not in moving:
-            raise TraceError("it returns a value that depends on no input")
 
 
 def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
