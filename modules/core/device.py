@@ -78,6 +78,12 @@ def raise_if_broken() -> None:
         torch.cuda.synchronize()
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out; the CPU's allocator, cuBLAS, and CUDA outside of PyTorch's allocator say so in words."""
+    words = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
+
+
 def release_memory(device: torch.device) -> None:
     """Give memory that torch keeps in reserve back to the device."""
     if device.type == "cuda":

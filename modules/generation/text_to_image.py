@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules.core.device import made_current, raise_if_broken, release_memory
+from modules.core.device import lacks_memory, made_current, raise_if_broken, release_memory
 from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.generation.hires_fix import second_pass
@@ -131,8 +131,7 @@ def device_errors_for_people(session: Session) -> Generator[None, None, None]:
         release_memory(session.device)
         raise OutOfMemoryError(out_of_memory_text(session)) from error
     except RuntimeError as error:
-        # What the CPU allocator says, and CUDA outside of PyTorch's allocator.
-        if "can't allocate memory" in str(error) or "CUDA error: out of memory" in str(error):
+        if lacks_memory(error):
             raise OutOfMemoryError(out_of_memory_text(session)) from error
         try:
             raise_if_broken()

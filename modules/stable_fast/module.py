@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.core.device import lacks_memory
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import check_level, level_in_force
 from modules.stable_fast.execution import DRAWS, NO_GRAPHS, Execution, can_capture, channels_last
@@ -40,7 +41,7 @@ from modules.stable_fast.report import Report
 from modules.stable_fast.size_check import agrees
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.structure import structure_of
-from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, laid_out
+from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, is_tracing, laid_out
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.turns import Turn, in_turn
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
@@ -60,7 +61,7 @@ class CompiledModule:
     form: after a few values of one, calls with others run eagerly. So do all while the module is in training.
     `proves_sizes` compares the first call of each set of named sizes with the module itself.
     Weights bound to other memory are noticed by `prepare`, and by calls that nothing was prepared for; other layers,
-    attributes and hooks by `prepare` and `refresh_weights`.
+    attributes and hooks by `refresh_weights`.
     """
 
     def __init__(
@@ -112,7 +113,9 @@ class CompiledModule:
 
         Also other layers, attributes and hooks than at the trace.
         """
-        self._follow_changes()
+        if structure_of(self._module) != self._structure:
+            self.release()
+        self._follow_moved_weights()
         self._store.refresh(changed)
         self._current.clear()
         self.report.counters.weights_refreshed += 1
@@ -120,7 +123,7 @@ class CompiledModule:
     @in_turn
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
-        self._follow_changes()
+        self._follow_moved_weights()
         self._prepared = inputs
         self._current.clear()
 
@@ -137,7 +140,7 @@ class CompiledModule:
 
     @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_exporting():
+        if is_tracing():
             raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
         given = bind_call(self._signature, args, kwargs)
         call = in_order(self._signature, self._prepared | given)
@@ -159,18 +162,21 @@ class CompiledModule:
             return self._eager(as_given)
         try:
             return self._fused(form, call, dims, again=again) if is_fused else self._graph(form, call)
-        except (StaleWeightsError, torch.OutOfMemoryError, torch.AcceleratorError):
+        except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            result = self._eager(as_given)  # raises the module's own error when this is no call of it
+            if lacks_memory(error):
+                raise
             reason = str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
-            if dims and form in self._programs:  # so it can be traced, but not for these sizes
-                self._forget_names(reason)
-            else:
-                log.warning("Stable-Fast is off: %s", reason)
-                self.report.lower("off", reason)
-                self.release()
-            return result
+        # Only here, since the error keeps alive what the program had computed.
+        result = self._eager(as_given)  # raises the module's own error when this is no call of it
+        if dims and form in self._programs:  # so it can be traced, but not for these sizes
+            self._forget_names(reason)
+        else:
+            log.warning("Stable-Fast is off: %s", reason)
+            self.report.lower("off", reason)
+            self.release()
+        return result
 
     def _note_numbers(self, call: Call, names: Sequence[str]) -> None:
         """These sizes run eagerly for other numbers than the first few."""
@@ -219,7 +225,8 @@ class CompiledModule:
 
     def _serves(self, program: Program, call: Call, result: Any) -> bool:
         """Whether the program is right at these sizes, by comparison with the module itself."""
-        return program.draws or agrees(result, self._module(**call))
+        args, kwargs = laid_out(self._module, call)
+        return program.draws or agrees(result, self._module(*args, **kwargs))
 
     def _forget_names(self, reason: str) -> None:
         """From now on no size has a name, and each has a trace of its own."""
@@ -281,11 +288,6 @@ class CompiledModule:
     def _dims_for(self, call: Call) -> Mapping[str, Any]:
         """The named sizes, unless this call does not fit them."""
         return self._dims if fits(self._dims, call) else {}
-
-    def _follow_changes(self) -> None:
-        if structure_of(self._module) != self._structure:
-            self.release()
-        self._follow_moved_weights()
 
     def _follow_moved_weights(self) -> None:
         try:

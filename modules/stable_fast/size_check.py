@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-# Largest difference over largest value that rounding explains.
+# Largest difference over largest value that the rounding of a whole network explains. Eager convolutions on a GPU may
+# multiply fp32 in TF32, with ten bits.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
-HALF_PRECISION = 0.02
+GPU_FLOAT32 = 0.02
+HALF_PRECISION = 0.05
 
 
 def agrees(result: Any, expected: Any) -> bool:
@@ -32,4 +34,6 @@ def _same(result: Tensor, expected: Tensor) -> bool:
         return True
     scale = expected.abs().amax().float()
     tolerance = TOLERANCES.get(expected.dtype, HALF_PRECISION)
+    if expected.dtype is torch.float32 and expected.device.type != "cpu":
+        tolerance = GPU_FLOAT32
     return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)

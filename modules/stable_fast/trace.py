@@ -14,7 +14,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,9 @@ ERRORS = (
 
 class TraceError(RuntimeError):
     """A module that cannot be turned into one graph."""
+
+
+_IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
 
 
 @dataclass(frozen=True)
@@ -171,13 +176,28 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
             before, after = _plain_attributes(twin), dict[str, str]()
             # A hook, since export puts the attributes back as they were.
             twin.register_forward_hook(lambda *_: after.update(_plain_attributes(twin)))
-            program = torch.export.export(twin, *laid_out(module, call), strict=False)
+            with tracing():
+                program = torch.export.export(twin, *laid_out(module, call), strict=False)
             if _writes_in_place(program.graph_module.graph):
                 program = program.run_decompositions({})  # functional form; keeps the operations named above
         _check_effects(program, before, after)
         return _lift(program, tuple(flat), flat_dims, sizes)
     except ERRORS as error:
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line(error)}") from error
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    token = _IS_TRACING.set(True)
+    try:
+        yield
+    finally:
+        _IS_TRACING.reset(token)
+
+
+def is_tracing() -> bool:
+    """Within the forward of a module that is traced, in this thread. (PyTorch's own flag is one for all threads.)"""
+    return _IS_TRACING.get()
 
 
 def first_line(error: Exception) -> str:
@@ -196,7 +216,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
 
 def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, str], after: Mapping[str, str]) -> None:
     """A graph gives results only: what else the module does while it runs would happen once and never again."""
-    for name in (*before, *after):
+    for name in (*before, *after) if after else ():  # empty where the hook did not run
         if before.get(name) != after.get(name):
             raise TraceError(f"it changes its own attribute {name} while it runs")
     signature = program.graph_signature

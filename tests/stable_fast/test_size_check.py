@@ -67,6 +67,17 @@ def test_sizes_that_are_shapes_need_one_trace(caplog: pytest.LogCaptureFixture) 
     assert fast.report.counters.traces == 1 and not warnings(caplog)
 
 
+class Nameless(nn.Module):
+    def forward(self, x: Tensor, /) -> Tensor:
+        return x * 2
+
+
+def test_inputs_without_names_are_compared_too(caplog: pytest.LogCaptureFixture) -> None:
+    fast = compile_module(Nameless().eval(), (torch.randn(4, 10),), dims={"x": ("batch", "n")})
+    x = torch.randn(3, 7)
+    assert agrees(fast(x), x * 2) and fast.report.counters.traces == 1 and not warnings(caplog)
+
+
 def test_random_numbers_prove_nothing(caplog: pytest.LogCaptureFixture) -> None:
     fast = compile_module(
         Calls(lambda x: x + torch.randn(1)).eval(), {"x": torch.randn(4, 10)}, dims={"x": ("batch", "n")}
