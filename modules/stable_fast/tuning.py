@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from modules.core.device import raise_if_broken
 from modules.stable_fast.cache import cache_folder, replace_file, told_once
@@ -116,11 +117,16 @@ def _fastest_right(
 
 
 def agree(result: Any, expected: Any) -> bool:
-    """Whether two implementations differ by rounding only; where the expected result is not finite nothing is asked."""
+    """Whether two implementations differ by rounding only."""
     if isinstance(expected, tuple):
         return all(agree(*pair) for pair in zip(result, expected, strict=True))
+    return within(result, expected, AGREEMENT)
+
+
+def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether the largest difference is at most so much of the largest value; true where that is not finite."""
     scale = expected.abs().amax().float()
-    return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= AGREEMENT * scale)
+    return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
 
 
 def slug(text: str) -> str:

@@ -56,7 +56,8 @@ def test_compiles_for_hopper_without_spilling(tile, size, even, tmp_path):
     usage = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)], text=True)
     assert re.findall(r"STACK:(\d+)", usage) == ["0"]
     instructions = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-sass", str(binary)], text=True)
-    # Short of registers, the assembler would let each product wait for the one before.
+    # The first scores, in the loop scores and values apart, the last values. Short of registers, the assembler would
+    # let each product wait for the one before.
     assert instructions.count("WARPGROUP.DEPBAR") <= 4 * tile.groups
     assert result.metadata.shared <= 227 * 1024
     assert "wgmma" in result.asm["ptx"] and "cp.async.bulk.tensor.4d" in result.asm["ptx"]
