@@ -58,7 +58,7 @@ second() {
   step doctor 60 python3 -m modules.stable_fast.doctor
   step vae 400 python3 -m benchmarks.bench_networks vae --rounds 10 --subjects $networks
   step controlnet 700 python3 -m benchmarks.bench_networks controlnet --batch 2 --rounds 10 --subjects $networks
-  step picture 700 python3 -m benchmarks.bench_generate --rounds 8 \
+  step picture 1100 python3 -m benchmarks.bench_generate --rounds 8 \
     --subjects full,off,diffusers,diffusers-regional,diffusers-max-autotune
   step quality 200 python3 -m benchmarks.bench_quality --divide 8 --levels off,full
   step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
