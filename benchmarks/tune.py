@@ -4,7 +4,7 @@
 
 Workloads are MODEL-SIZE-BATCH for UNets and vae-SIZE-BATCH. Triton compiles one kernel after the other in a process, so
 first one process for each workload runs everything once, all of them together, only to fill Triton's cache on disk.
-The table of this GPU in the folder is deleted first: what it names would not be timed again.
+The table of this GPU in the folder is deleted first, with `--ops` only those rows: what it names is not timed again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunn
 from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.kernels._timing import time_on_gpu
-from modules.stable_fast.tuning import BudgetTuner, environment, shipped_path, write_choices
+from modules.stable_fast.tuning import BudgetTuner, environment, read_choices, shipped_path, write_choices
 
 WORKLOADS = "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,vae-512-1,vae-768-1,vae-1024-1"
 DEVICE = torch.device("cuda")
@@ -69,18 +69,27 @@ def fill_cache(workloads: list[str], limit: float) -> None:
             process.kill()
 
 
+def forget(path: Path, ops: set[str] | None) -> None:
+    """Deletes the choices of these operations, or all."""
+    kept = [measured for measured in read_choices(path) if ops is not None and measured.op not in ops]
+    path.unlink(missing_ok=True)
+    if kept:
+        write_choices(path, environment(DEVICE), kept)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default=WORKLOADS)
     parser.add_argument("--seconds", type=float, default=300.0, help="for timing, after the kernels are compiled")
     parser.add_argument("--out", type=Path, help="folder of the table; left out, nothing is written")
+    parser.add_argument("--ops", help="only these, with commas between; other choices of the table stay")
     parser.add_argument("--only-compile", action="store_true", help="run every implementation once and time none")
     arguments = parser.parse_args()
     workloads = arguments.workloads.split(",")
     described = environment(DEVICE)
     path = shipped_path(arguments.out, described) if arguments.out else None
     if path:
-        path.unlink(missing_ok=True)
+        forget(path, set(arguments.ops.split(",")) if arguments.ops else None)
     os.environ.setdefault(CACHE_VARIABLE, tempfile.mkdtemp())  # choices of this computer's own are left aside
     if not arguments.only_compile:
         fill_cache(workloads, 150.0)

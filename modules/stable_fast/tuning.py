@@ -188,15 +188,16 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Choi
 def make_ready(run: Call, device: torch.device, tuning_seconds: float) -> None:
     """For a program that `run` runs for the first time, uncaptured: choices read, kernels compiled, the rest tuned.
 
-    What `run` returns or leaves behind means nothing. Off the GPU it is not called.
+    What `run` returns or leaves behind means nothing, and random numbers are drawn again. Off the GPU it is not called.
     """
     if device.type != "cuda":
         return
     load_choices(device)
-    compile_ahead(run, device)
-    if tuning_seconds > 0:
-        with tuning(device, tuning_seconds):
-            run()
+    with torch.random.fork_rng(devices=[device]):
+        compile_ahead(run, device)
+        if tuning_seconds > 0:
+            with tuning(device, tuning_seconds):
+                run()
 
 
 @contextmanager
