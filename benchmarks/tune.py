@@ -2,14 +2,16 @@
 
     python -m benchmarks.tune --out modules/stable_fast/tuned
 
-Workloads are MODEL-SIZE-BATCH for UNets and vae-SIZE-BATCH. Triton compiles one kernel after the other in a process, so
-first one process for each workload runs everything once, all of them together, only to fill Triton's cache on disk.
-The table of this GPU in the folder is deleted first, with `--ops` only those rows: what it names is not timed again.
+Workloads are MODEL-SIZE-BATCH for UNets and vae-SIZE-BATCH; each is tuned as `--stable-fast-tune` tunes a picture.
+Triton compiles one implementation after the other while they are timed, so first one process for each workload, all of
+them together, only fills Triton's cache on disk. The table of this GPU in the folder is deleted first, with `--ops`
+only those rows: what it names is not timed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -28,8 +30,14 @@ from modules.generation.runner import UNetInputs
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.kernels._dispatch import CHOICES
-from modules.stable_fast.kernels._timing import time_on_gpu
-from modules.stable_fast.tuning import BudgetTuner, environment, read_choices, shipped_path, write_choices
+from modules.stable_fast.tuning import (
+    BudgetTuner,
+    choices_path,
+    environment,
+    read_choices,
+    shipped_path,
+    write_choices,
+)
 
 WORKLOADS = "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,vae-512-1,vae-768-1,vae-1024-1"
 DEVICE = torch.device("cuda")
@@ -42,18 +50,18 @@ def only_compile(call: Callable[[], Any], warm: Any) -> float:
 
 
 @torch.inference_mode()
-def run_workload(workload: str) -> None:
-    """One uncaptured run, in which each operation at each shape asks the tuner once."""
+def run_workload(workload: str, seconds: float) -> None:
+    """The first step at one shape, of which `seconds` may go into tuning."""
     model, size, batch = workload.split("-")
     arguments = argparse.Namespace(
-        model=model, size=int(size), batch=int(batch), device="cuda", dtype="float16", tuning_seconds=0.0
+        model=model, size=int(size), batch=int(batch), device="cuda", dtype="float16", tuning_seconds=seconds
     )
     if model == "vae":
         bench = VAEBench(arguments, DEVICE, torch.float16)
-        CompiledModule(bench.decoder, dims=DECODER_DIMS, level="fused")(bench.x)
+        CompiledModule(bench.decoder, dims=DECODER_DIMS, tuning_seconds=seconds)(bench.x)
         return
     unet = Bench(arguments)
-    runner = StableFastRunner(unet.unet, StableFastConfig(level="fused"))
+    runner = StableFastRunner(unet.unet, StableFastConfig(tuning_seconds=seconds, timed_against_eager=False))
     runner.prepare(UNetInputs(context=unet.context), [TIMESTEP])
     runner.step(unet.x, TIMESTEP)
 
@@ -80,27 +88,31 @@ def forget(path: Path, ops: set[str] | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default=WORKLOADS)
-    parser.add_argument("--seconds", type=float, default=300.0, help="for timing, after the kernels are compiled")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for timing one workload, with kernels compiled")
     parser.add_argument("--out", type=Path, help="folder of the table; left out, nothing is written")
     parser.add_argument("--ops", help="only these, with commas between; other choices of the table stay")
     parser.add_argument("--only-compile", action="store_true", help="run every implementation once and time none")
     arguments = parser.parse_args()
     workloads = arguments.workloads.split(",")
+    if arguments.only_compile:
+        CHOICES.tuner = BudgetTuner(math.inf, only_compile)  # asked while kernels are compiled ahead, on all cores
+        for workload in workloads:
+            run_workload(workload, 0.0)
+        return
     described = environment(DEVICE)
     path = shipped_path(arguments.out, described) if arguments.out else None
     if path:
         forget(path, set(arguments.ops.split(",")) if arguments.ops else None)
-    os.environ.setdefault(CACHE_VARIABLE, tempfile.mkdtemp())  # choices of this computer's own are left aside
-    if not arguments.only_compile:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = folder  # choices of this computer's own are left aside
         fill_cache(workloads, 150.0)
-    tuner = BudgetTuner(arguments.seconds, only_compile if arguments.only_compile else time_on_gpu)
-    CHOICES.tuner = tuner
-    for workload in workloads:
-        began = time.monotonic()
-        run_workload(workload)
-        print(f"{workload}: {time.monotonic() - began:.1f} s, {len(tuner.measured)} choices, {tuner.skipped} skipped")
+        for workload in workloads:
+            began = time.monotonic()
+            run_workload(workload, arguments.seconds)
+            measured = read_choices(choices_path(Path(folder), described))
+            print(f"{workload}: {time.monotonic() - began:.1f} s, {len(measured)} choices", flush=True)
     if path:
-        write_choices(path, described, tuner.measured)
+        write_choices(path, described, measured)
         print(f"written: {path}")
 
 
