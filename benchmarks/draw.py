@@ -151,14 +151,15 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     gpu = [result for result in results if result["machine"].get("gpu")]
     timed = [(result["benchmark"], row["label"]) for result in gpu for row in result["rows"] if "ms" in row]
     done = {result["benchmark"] for result in gpu if any("error" not in row for row in result["rows"])}
-    lines += ["", "## Not measured yet on a GPU", ""]
-    lines += [f"- {title}" for name, title in WANTED.items() if name not in done]
+    wanting = [f"- {title}" for name, title in WANTED.items() if name not in done]
     failed = {(result["benchmark"], row["label"]) for result in gpu for row in result["rows"] if "error" in row}
-    lines += [
+    wanting += [
         f"- {WANTED[name]}: {', '.join(mode + ' (failed)' * ((name, mode) in failed) for mode in missing)}"
         for name, opponents in OPPONENTS.items()
         if (missing := [mode for mode in opponents if (name, mode) not in timed])
     ]
+    if wanting:
+        lines += ["", "## Not measured yet on a GPU", "", *wanting]
     return "\n".join(lines) + "\n"
 
 
