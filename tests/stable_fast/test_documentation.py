@@ -43,5 +43,6 @@ def test_a_lora_switch_takes_what_was_measured() -> None:
     rows = {row["label"]: row for row in newest["rows"]}
     kinds = [rows[f"full {kind}"] for kind in ("on", "strength", "other", "off")]
     *switches, off = (round(row["median"] * 1000) for row in kinds)
-    (told,) = re.findall(r"takes (\d+) to (\d+)\s+ms, to take it off (\d+)\s+\(a first time up to (\d+)\)", TEXT)
+    words = r"takes (\d+) to (\d+) ms, to take it off (\d+) \(a first time up to (\d+)\)"
+    (told,) = re.findall(words, " ".join(TEXT.split()))
     assert [int(ms) for ms in told] == [min(switches), max(switches), off, round(max(row["first_ms"] for row in kinds))]

@@ -187,6 +187,14 @@ class Form:
         there.or_(self.page.locator("#ld-panels .overflow-dropdown button", has_text=tab)).first.dispatch_event("click")
         expect(there).to_have_attribute("aria-selected", "true")
 
+    def search(self, words: str) -> None:
+        """In the history, whose fields Gradio builds as late as those of `unfold`."""
+        self.show("History")
+        field = self.page.locator("#ld-search textarea, #ld-search input").first
+        field.wait_for()
+        self.page.evaluate(TWO_FRAMES)
+        field.fill(words)
+
     def prompt(self, text: str = PROMPT, *, steps: int = 3) -> None:
         self.fill("Prompt", text)
         self.fill("Steps", steps)

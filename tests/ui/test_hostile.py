@@ -75,8 +75,7 @@ def test_one_tab_deletes_what_the_other_shows(open_page: Any, form: Form, served
     made = make_one(form, served, Seed=31337)
     tabs = [form.page, open_page()]
     for tab in tabs:
-        tab.get_by_role("tab", name="History").click()
-        tab.locator("#ld-search textarea, #ld-search input").first.fill("31337")
+        Form(tab).search("31337")
         tab.locator("#ld-history-words", has_text="of 1").wait_for()
         tab.locator("#ld-history img").first.click()
         tab.locator("#ld-history-delete").click()

@@ -227,8 +227,7 @@ def test_hires_fix_to_a_size_comes_back(page: Any, form: Form, served: Served) -
 
 def test_history_search_and_delete(page: Any, form: Form, served: Served) -> None:
     make_one(form, seed=987654)
-    page.get_by_role("tab", name="History").click()
-    page.locator("#ld-search textarea, #ld-search input").first.fill("987654 circle")
+    form.search("987654 circle")
     page.locator("#ld-history-words").get_by_text("1-1 of 1", exact=True).wait_for()
     page.locator("#ld-history img").first.click()
     expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("987654"))
