@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from modules.stable_fast.flatten import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.graph_json import Fused, NotKept, decode, encode
-from modules.stable_fast.trace import flatten_constants, flatten_dims, flatten_inputs
 
 log = logging.getLogger(__name__)
 

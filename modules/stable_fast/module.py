@@ -18,6 +18,7 @@ from modules.core.device import lacks_memory
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import check_level, level_in_force
 from modules.stable_fast.execution import DRAWS, NO_GRAPHS, Execution, can_capture, channels_last
+from modules.stable_fast.flatten import flatten_inputs, laid_out
 from modules.stable_fast.graphs.capture import GraphPool
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.module_call import (
@@ -41,7 +42,7 @@ from modules.stable_fast.report import Report
 from modules.stable_fast.size_check import agrees
 from modules.stable_fast.staging import MOMENTS
 from modules.stable_fast.structure import structure_of
-from modules.stable_fast.trace import ERRORS, TraceError, first_line, flatten_inputs, is_tracing, laid_out
+from modules.stable_fast.trace import ERRORS, TraceError, first_line, is_tracing
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.turns import Turn, in_turn
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
@@ -89,7 +90,7 @@ class CompiledModule:
         self._capture_on = capture_on
         self._tuning_seconds = tuning_seconds
         self._proves_sizes = proves_sizes
-        self._turn = Turn()  # programs keep what they compute for one call
+        self.turn = Turn()  # programs keep what they compute for one call
         self._prepared: Call = {}
         self._graphs: GraphTable | None = None
         self.release()

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
+from modules.stable_fast.flatten import flatten_inputs
 from modules.stable_fast.graphs.capture import GraphPool
 from modules.stable_fast.graphs.table import CaptureOn, GraphTable
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report, ShapeReport
-from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.tuning import make_ready
 from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
 from modules.stable_fast.weights import StaleWeightsError, WeightStore

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from modules.stable_fast.layout import as_image, as_tokens
 from modules.stable_fast.sizes import Sizes
@@ -261,6 +262,7 @@ def _viewed(node: fx.Node) -> fx.Node:
 
 
 def _may_be_view(node: fx.Node) -> bool:
-    if isinstance(node.target, torch._ops.OpOverload):
-        return any(value.alias_info is not None for value in node.target._schema.returns)
+    if isinstance(node.target, OpOverload):
+        operation: Any = node.target
+        return any(value.alias_info is not None for value in operation._schema.returns)
     return node.target in (operator.getitem, as_tokens, as_image)

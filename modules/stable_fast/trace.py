@@ -12,9 +12,7 @@ The form that passes may rely on (torch.export's training IR, non-strict, infere
 from __future__ import annotations
 
 import copy
-import inspect
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.flatten import flatten_dims, flatten_inputs, laid_out, rebuilt
 from modules.stable_fast.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
 
 # What a module's own code raises on fake tensors, torch.export, and a program that does not fit its inputs.
@@ -61,63 +60,6 @@ class Traced:
     dims: Mapping[str, Dims]
     sizes: Sizes
     out_spec: pytree.TreeSpec
-
-
-def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a (possibly nested) call by keyword, named like the graph's placeholders."""
-    flat: dict[str, Tensor] = {}
-    for name, value in example.items():
-        if isinstance(value, Tensor):
-            flat[name] = value
-        elif isinstance(value, (tuple, list)):
-            flat |= flatten_inputs({f"{name}_{index}": item for index, item in enumerate(value)})
-    return flat
-
-
-def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph.
-
-    So is what kind of container holds the others, where it is no plain tuple.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in example.items():
-        if isinstance(value, (tuple, list)):
-            if not value or type(value) is not tuple:
-                flat[name] = f"a {type(value).__name__}"
-            flat |= flatten_constants({f"{name}_{index}": item for index, item in enumerate(value)})
-        elif not isinstance(value, Tensor):
-            flat[name] = value
-    return flat
-
-
-def rebuilt(container: Sequence[Any], items: Iterable[Any]) -> Sequence[Any]:
-    """The items in a container of the same kind: a list, a tuple or one with names."""
-    kind: Any = type(container)
-    return kind._make(items) if hasattr(kind, "_make") else kind(list(items))
-
-
-def laid_out(module: nn.Module, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments of a call; all are named, unless forward has some that cannot be."""
-    signature = inspect.signature(module.forward)
-    nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-    parameters = signature.parameters
-    if not any(parameters[name].kind in nameless for name in call if name in parameters):
-        return (), dict(call)
-    arguments = {name: call[name] for name in parameters if name in call}
-    others = {name: value for name, value in call.items() if name not in parameters}
-    bound = inspect.BoundArguments(signature, OrderedDict(arguments))
-    return bound.args, {**bound.kwargs, **others}
-
-
-def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
-    """Dimension names for each flattened input; a tuple of tuples describes a tuple of tensors."""
-    flat: dict[str, Dims] = {}
-    for name, value in dims.items():
-        if any(isinstance(item, tuple) for item in value):
-            flat |= flatten_dims({f"{name}_{index}": item for index, item in enumerate(value)})
-        else:
-            flat[name] = tuple(value)
-    return flat
 
 
 def shape_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:

@@ -28,7 +28,7 @@ class Turn:
 
 
 class TakesTurns(Protocol):
-    _turn: Turn
+    turn: Turn
 
 
 Owner = TypeVar("Owner", bound=TakesTurns)
@@ -41,7 +41,7 @@ def in_turn(
 
     @wraps(method)
     def run(self: Owner, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        with self._turn:
+        with self.turn:
             return method(self, *args, **kwargs)
 
     return run

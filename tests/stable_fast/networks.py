@@ -14,12 +14,12 @@ from modules.generation.runner import EagerRunner, UNetInputs
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastRunner
 from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.flatten import flatten_inputs
 from modules.stable_fast.passes.base import FusionPass
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.sizes import Dims
 from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME
-from modules.stable_fast.trace import flatten_inputs
 from modules.stable_fast.unet_call import BINDINGS
 from modules.stable_fast.weights import WeightStore
 from tests import tiny

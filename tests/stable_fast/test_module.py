@@ -531,5 +531,5 @@ def test_a_copy_is_a_module_of_its_own() -> None:
     compiled = compile_module(module, {"x": x, "text": x}, {"text": "prompt"})
     expected = compiled(x=x, text=x)
     twin = copy.deepcopy(compiled)
-    with ThreadPoolExecutor(1) as other, compiled._turn:  # whoever holds the one does not hold up the other
+    with ThreadPoolExecutor(1) as other, compiled.turn:  # whoever holds the one does not hold up the other
         assert torch.equal(other.submit(twin, x=x, text=x).result(timeout=60), expected)

@@ -32,18 +32,18 @@ def own_workspaces() -> Iterator[None]:
     Otherwise it records the address of the one that its stream happens to have, which others may free before a replay:
     torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
     """
-    torch._C._cuda_clearCublasWorkspaces()
+    torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
     try:
         yield
     finally:
-        torch._C._cuda_clearCublasWorkspaces()
+        torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
 
 
 def end_failed_capture(device_index: int, handle: Any) -> None:
     """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
     for any other allocation (pytorch#180395)."""
     with suppress(RuntimeError):  # raised where it believes nothing of the kind
-        torch._C._cuda_endAllocateToPool(device_index, handle)
+        torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
 class GraphPool:
