@@ -31,6 +31,7 @@ from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunn
 from modules.stable_fast.cache import CACHE_VARIABLE
 from modules.stable_fast.kernels._dispatch import CHOICES
 from modules.stable_fast.tuning import (
+    SHIPPED,
     BudgetTuner,
     choices_path,
     environment,
@@ -93,6 +94,12 @@ def main() -> None:
         return
     described = environment(DEVICE)
     path = shipped_path(arguments.out, described) if arguments.out else None
+    if arguments.ops:
+        if path is None or path.parent.resolve() != SHIPPED:
+            parser.error(f"--ops needs --out {SHIPPED}, the folder of the table in force")
+        named = {old.op for old in read_choices(path)}
+        if unknown := set(arguments.ops) - named:
+            parser.error(f"the table has no {', '.join(sorted(unknown))}, but {', '.join(sorted(named))}")
     kept = [old for old in read_choices(path) if arguments.ops and old.op not in arguments.ops] if path else []
     if path:
         path.unlink(missing_ok=True)

@@ -448,7 +448,7 @@ def test_the_time_for_tuning_reaches_every_network(root: Path, monkeypatch: pyte
     asked: list[float] = []
     for place in ("runner", "module"):
         monkeypatch.setattr(
-            f"modules.stable_fast.{place}.make_ready", lambda run, device, seconds: asked.append(seconds)
+            f"modules.stable_fast.{place}.make_ready", lambda run, device, seconds, **_: asked.append(seconds)
         )
     for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
         assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0

@@ -214,20 +214,21 @@ class CompiledModule:
             return execution.run(values[len(times) :], known)
 
         if is_new:
-            make_ready(partial(function, *inputs), device, self._tuning_seconds)
-            if dims and self._proves_sizes and not self._serves(program, call, function(*inputs)):
+            make_ready(partial(function, *inputs), device, self._tuning_seconds, draws=program.draws)
+            proves = dims and self._proves_sizes and not program.draws  # others are drawn each time
+            if proves and not self._serves(call, function(*inputs)):
                 self._forget_names("it computes with a size, or branches on one, that dims names")
                 return self._fused(form_of(call, {}), call, {}, again=again)
             self._executions[key] = execution
         self.report.counters.fused_steps += 1
         if self.report.level == "full" and program.draws and can_capture(device):
             self.report.lower("fused", DRAWS)
-        return self._captured(key, function, inputs) if self.report.level == "full" else function(*inputs)
+        return self._captured(key, call, function, inputs) if self.report.level == "full" else function(*inputs)
 
-    def _serves(self, program: Program, call: Call, result: Any) -> bool:
-        """Whether the program is right at these sizes, by comparison with the module itself."""
+    def _serves(self, call: Call, result: Any) -> bool:
+        """Whether a program's result is right at these sizes, by comparison with the module itself."""
         args, kwargs = laid_out(self._module, call)
-        return program.draws or agrees(result, self._module(*args, **kwargs))
+        return agrees(result, self._module(*args, **kwargs))
 
     def _forget_names(self, reason: str) -> None:
         """From now on no size has a name, and each has a trace of its own."""
@@ -258,12 +259,12 @@ class CompiledModule:
             args, kwargs = laid_out(self._module, with_tensors(call, dict(zip(inputs, values, strict=True))))
             return self._module(*args, **kwargs)
 
-        result = self._captured(form, function, list(inputs.values()))
+        result = self._captured(form, call, function, list(inputs.values()))
         self._forms.add(form)
         self.report.counters.eager_steps += 1
         return result
 
-    def _captured(self, key: Key, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+    def _captured(self, key: Key, call: Call, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
         if inputs and not can_capture(inputs[0].device):
             self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
         if self.report.level not in ("full", "graph") or not inputs:
@@ -272,7 +273,12 @@ class CompiledModule:
             self._graphs = GraphTable((self._capture_on or GraphPool)(inputs[0].device), max_graphs=MAX_SIZES)
         result = self._graphs.run(key, function, inputs)
         counters = self.report.counters
-        counters.captures, counters.replays = self._graphs.captures, counters.replays + 1
+        counters.captures = self._graphs.captures
+        if key in self._graphs.reasons:
+            shape = self.report.shape(shapes_of(call))
+            shape.level, shape.reason = "fused" if self.report.level == "full" else "off", self._graphs.reasons[key]
+        else:
+            counters.replays += 1
         self.report.graph_mib = self._graphs.bytes / 2**20
         return result
 

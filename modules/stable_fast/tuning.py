@@ -185,15 +185,16 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Choi
     return len(choices.chosen)
 
 
-def make_ready(run: Call, device: torch.device, tuning_seconds: float) -> None:
+def make_ready(run: Call, device: torch.device, tuning_seconds: float, *, draws: bool = False) -> None:
     """For a program that `run` runs for the first time, uncaptured: choices read, kernels compiled, the rest tuned.
 
-    What `run` returns or leaves behind means nothing, and random numbers are drawn again. Off the GPU it is not called.
+    What `run` returns or leaves behind means nothing; random numbers that it `draws` are drawn again later. Off the GPU
+    it is not called.
     """
     if device.type != "cuda":
         return
     load_choices(device)
-    with torch.random.fork_rng(devices=[device]):
+    with torch.random.fork_rng(devices=[device], enabled=draws):
         compile_ahead(run, device)
         if tuning_seconds > 0:
             with tuning(device, tuning_seconds):

@@ -442,7 +442,7 @@ class Draws(nn.Module):
 
 
 DRAWS = {
-    "randn": lambda _: torch.randn(4, 3),
+    "randn": lambda text: torch.randn(*text.shape),
     "like": torch.rand_like,
     "in place": lambda text: torch.empty_like(text).uniform_(),
     "dropout": lambda text: F.dropout(text, 0.5, training=True),
@@ -451,10 +451,11 @@ DRAWS = {
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
 @pytest.mark.parametrize("way", DRAWS)
-def test_random_numbers_are_drawn_anew_in_each_call(way: str) -> None:
+def test_random_numbers_are_drawn_anew_in_each_call(way: str, dims: Mapping[str, Any]) -> None:
     module, x, text = Draws(DRAWS[way]), random(4, 3), random(4, 3, seed=1)
-    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"})
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
     compiled.prepare(text=text)
     torch.manual_seed(3)
     found = [compiled(x=x) for _ in range(2)]

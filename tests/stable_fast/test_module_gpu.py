@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from modules.stable_fast import compile_module
 from modules.stable_fast.size_check import agrees
 from tests.stable_fast.networks import random
-from tests.stable_fast.test_module import DRAWS, Attends, Draws, GivesBack, Timed
+from tests.stable_fast.test_module import BATCH_DIMS, DRAWS, Attends, Draws, GivesBack, Timed
 from tests.stable_fast.test_size_check import MORE_THAN_SHAPES, Calls
 
 pytestmark = pytest.mark.gpu
@@ -35,16 +36,17 @@ def test_a_time_on_the_cpu_reaches_a_captured_call(level: str) -> None:
     module, x = Timed().cuda(), on_gpu(2, 3)
     compiled = compile_module(module, (x, torch.tensor(500.0)), {"t": "time"}, level=level)
     for value in (500.0, 3.0, 0.25):
-        assert torch.allclose(compiled(x, torch.tensor(value)), module(x, torch.tensor(value)), rtol=1e-5)
+        assert torch.allclose(compiled(x, torch.tensor(value)), module(x, torch.tensor(value)), rtol=1e-5, atol=1e-3)
     assert compiled.report.level == level, compiled.report.reason
     assert compiled.report.counters.captures == 1
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("way", [way for way in DRAWS if way != "randn"])  # that draws on the CPU
-def test_random_numbers_are_drawn_anew_and_as_eager_draws_them(way: str) -> None:
+@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
+def test_random_numbers_are_drawn_anew_and_as_eager_draws_them(way: str, dims: Mapping[str, Any]) -> None:
     module, x, text = Draws(DRAWS[way]).cuda(), on_gpu(4, 3), on_gpu(4, 3, seed=1)
-    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"})
+    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
     compiled.prepare(text=text)
     torch.manual_seed(3)
     found = [compiled(x=x) for _ in range(3)]
@@ -71,7 +73,7 @@ def test_captured_results_belong_to_the_caller() -> None:
         others = [index for index in range(len(expected)) if index != place]
         assert all_close(tuple(result[index] for index in others), tuple(expected[index] for index in others))
         assert all_close(compiled(x=x), expected)
-    assert compiled.report.level == "full", compiled.report.reason
+    assert compiled.report.level == "full" and compiled.report.counters.captures == 1
 
 
 def test_threads_share_a_captured_module() -> None:
@@ -100,7 +102,7 @@ def test_a_size_that_is_more_than_a_shape_is_captured_for_itself(use: str) -> No
     for shape in ((4, 10), (1, 10), (4, 200), (4, 10)):
         x = on_gpu(*shape)
         assert agrees(compiled(x), module(x))
-    assert compiled.report.level == "full", compiled.report.reason
+    assert compiled.report.level == "full" and compiled.report.counters.captures > 1
 
 
 @torch.no_grad()
@@ -118,4 +120,4 @@ def test_another_layer_is_captured_when_told() -> None:
         compiled.refresh_weights()
         for _ in range(2):
             assert torch.allclose(compiled(x), module(x), atol=TOLERANCE)
-    assert compiled.report.level == "full", compiled.report.reason
+    assert compiled.report.level == "full" and compiled.report.counters.captures > 0

@@ -259,6 +259,20 @@ def test_compiled_modules_are_captured_for_each_size() -> None:
 
 
 @torch.no_grad()
+def test_a_size_of_a_module_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = "operation not permitted when stream is capturing"
+    pool = lambda device: AddressPool(device, lambda inputs: refusal if inputs[0].shape[-1] > 8 else "")  # noqa: E731
+    monkeypatch.setattr(module, "GraphPool", pool)
+    network, dims = nn.Conv2d(4, 4, 3, padding=1).eval(), {"input": ("batch", None, "height", "width")}
+    compiled = compile_module(network, (random(1, 4, 8, 8),), dims=dims)
+    for width, words in ((16, f"fused instead of full ({refusal}"), (8, "Stable-Fast: full")):
+        x = random(1, 4, 8, width)
+        assert rel_error(compiled(x), network(x)) < TOLERANCE
+        assert words in compiled.report.status_line()
+    assert compiled.report.counters.captures == compiled.report.counters.replays == 1
+
+
+@torch.no_grad()
 def test_a_module_keeps_its_latest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SIZES", 2)
     network = Decode(tiny.vae()).eval()
@@ -278,7 +292,7 @@ def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.M
     x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).context
     fast.prepare(context=context)
 
-    def interrupted(*arguments: Any) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

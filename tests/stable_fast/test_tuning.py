@@ -163,7 +163,8 @@ def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "as it was")
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: events.append(("random numbers", state)))
-    tuning.make_ready(lambda: events.append(("run", tuner_now() is not None)), torch.device("cuda"), seconds)
+    run = lambda: events.append(("run", tuner_now() is not None))  # noqa: E731
+    tuning.make_ready(run, torch.device("cuda"), seconds, draws=True)
     tuned = [("run", True)] * (seconds > 0)
     assert events == ["read", ("compile", None), *tuned, ("random numbers", "as it was")]
     assert tuner_now() is None
