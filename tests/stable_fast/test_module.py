@@ -450,20 +450,29 @@ DRAWS = {
 }
 
 
+in_one_size_and_any = pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
-@pytest.mark.parametrize("way", DRAWS)
-def test_random_numbers_are_drawn_anew_in_each_call(way: str, dims: Mapping[str, Any]) -> None:
-    module, x, text = Draws(DRAWS[way]), random(4, 3), random(4, 3, seed=1)
+def assert_draws_as_eager(way: str, dims: Mapping[str, Any], device: str) -> CompiledModule:
+    module = Draws(DRAWS[way]).to(device)
+    x, text = random(4, 3).to(device), random(4, 3, seed=1).to(device)
     compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
     compiled.prepare(text=text)
     torch.manual_seed(3)
-    found = [compiled(x=x) for _ in range(2)]
+    found = [compiled(x=x) for _ in range(3)]
     torch.manual_seed(3)
-    expected = [module(x, text) for _ in range(2)]
+    expected = [module(x, text) for _ in range(3)]
     for one, other in zip(sum(found, ()), sum(expected, ()), strict=True):
         assert torch.equal(one, other)
     assert compiled.report.level == "fused"
+    return compiled
+
+
+@in_one_size_and_any
+@pytest.mark.parametrize("way", DRAWS)
+def test_random_numbers_are_drawn_anew_in_each_call(way: str, dims: Mapping[str, Any]) -> None:
+    assert_draws_as_eager(way, dims, "cpu")
 
 
 class Dropping(nn.Module):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from modules.stable_fast import compile_module
 from modules.stable_fast.size_check import agrees
 from tests.stable_fast.networks import random
-from tests.stable_fast.test_module import BATCH_DIMS, DRAWS, Attends, Draws, GivesBack, Timed
+from tests.stable_fast.test_module import (
+    DRAWS,
+    Attends,
+    GivesBack,
+    Timed,
+    assert_draws_as_eager,
+    in_one_size_and_any,
+)
 from tests.stable_fast.test_size_check import MORE_THAN_SHAPES, Calls
 
 pytestmark = pytest.mark.gpu
@@ -41,20 +48,10 @@ def test_a_time_on_the_cpu_reaches_a_captured_call(level: str) -> None:
     assert compiled.report.counters.captures == 1
 
 
-@torch.no_grad()
+@in_one_size_and_any
 @pytest.mark.parametrize("way", [way for way in DRAWS if way != "randn"])  # that draws on the CPU
-@pytest.mark.parametrize("dims", [{}, BATCH_DIMS], ids=["one size", "any batch"])
 def test_random_numbers_are_drawn_anew_and_as_eager_draws_them(way: str, dims: Mapping[str, Any]) -> None:
-    module, x, text = Draws(DRAWS[way]).cuda(), on_gpu(4, 3), on_gpu(4, 3, seed=1)
-    compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
-    compiled.prepare(text=text)
-    torch.manual_seed(3)
-    found = [compiled(x=x) for _ in range(3)]
-    torch.manual_seed(3)
-    expected = [module(x, text) for _ in range(3)]
-    for one, other in zip(sum(found, ()), sum(expected, ()), strict=True):
-        assert torch.equal(one, other)
-    assert compiled.report.level == "fused" and compiled.report.counters.captures == 0
+    assert assert_draws_as_eager(way, dims, "cuda").report.counters.captures == 0
 
 
 @torch.no_grad()
