@@ -1,10 +1,18 @@
 """Errors for people: one sentence that names the cause and the remedy, and the exit code the command line ends with."""
 
+LONGEST_QUOTE = 200  # characters of what was given that a message repeats
+
 
 class LightDiffusionError(Exception):
-    """Base of every error a user can cause; the message is shown as it is, without a traceback."""
+    """Base of every error a user can cause; the message is shown as it is, without a traceback.
+
+    The message is always one printable line, whatever a file or an argument put into it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class OptionsError(LightDiffusionError):
@@ -48,3 +56,18 @@ def bug_text(error: BaseException) -> str:
     first_line = next(iter(str(error).splitlines()), "")
     kind = type(error).__name__
     return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."
+
+
+def printable(text: str) -> str:
+    """The text in one line: line ends become spaces, other control characters and lone surrogates become escapes."""
+    if text.isprintable():
+        return text
+    line = " ".join(text.splitlines())
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
+
+
+def quoted(value: object) -> str:
+    """What was given, as a message repeats it: in double quotes, printable, at most 200 characters of it."""
+    text = str(value)
+    shown = text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…"
+    return f'"{printable(shown)}"'

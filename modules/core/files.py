@@ -1,0 +1,140 @@
+"""Files that are whole or not there at all: bytes go to a hidden file first, and only then under the name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+if os.name == "nt":
+    fcntl = None
+else:
+    import fcntl
+
+HIDDEN_ENDING = ".tmp"
+STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes or replaces `path`. After a crash either the old bytes or the new ones are there. Raises OSError."""
+    with hidden_file(path.parent, data) as hidden:
+        os.replace(hidden, path)
+        sync_folder(path.parent)
+
+
+def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
+    """Writes `folder/names(0)`, or the first of names(1), names(2), ... that is free; never replaces a file.
+
+    Raises OSError.
+    """
+    with hidden_file(folder, data) as hidden:
+        attempt = 0
+        while not _publish(hidden, path := folder / names(attempt)):
+            attempt += 1
+        sync_folder(folder)
+        return path
+
+
+@contextmanager
+def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
+    """A hidden file with these bytes, on the disk and locked while it is used; gone afterwards unless it was moved."""
+    hidden = folder / f".{os.getpid()}-{secrets.token_hex(4)}{HIDDEN_ENDING}"
+    try:
+        with open(hidden, "xb") as file:
+            _lock(file.fileno())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is not None:  # the lock is held until the file has its name
+                yield hidden
+        if fcntl is None:  # Windows does not move an open file
+            yield hidden
+    finally:
+        with suppress(OSError):
+            hidden.unlink(missing_ok=True)
+
+
+def sweep_hidden(folder: Path) -> None:
+    """Deletes hidden files that killed programs left in this folder. Whoever still writes one holds its lock."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(".") and entry.name.endswith(HIDDEN_ENDING):
+                _sweep(Path(entry.path))
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a new name last; not every system can do this for a folder."""
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _publish(hidden: Path, path: Path) -> bool:
+    """Gives the hidden file its name unless that is taken."""
+    if os.name == "nt":
+        return _move_if_free(hidden, path)
+    try:
+        os.link(hidden, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        return _move_with_reservation(hidden, path)
+    return True
+
+
+def _move_if_free(hidden: Path, path: Path) -> bool:
+    try:
+        os.rename(hidden, path)  # Windows refuses a name that is taken
+    except FileExistsError:
+        return False
+    return True
+
+
+def _move_with_reservation(hidden: Path, path: Path) -> bool:
+    """For file systems without hard links: whoever makes the reservation, itself a hidden file, may take the name."""
+    reservation = path.with_name(f".{path.name}{HIDDEN_ENDING}")
+    try:
+        number = os.open(reservation, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        _lock(number)
+        if os.path.lexists(path):
+            return False
+        os.rename(hidden, path)
+        return True
+    finally:
+        os.close(number)
+        with suppress(OSError):
+            reservation.unlink(missing_ok=True)
+
+
+def _lock(number: int) -> None:
+    """Some network file systems know no locks; there only age tells a stale file."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(path: Path) -> None:
+    with suppress(OSError):
+        if time.time() - path.lstat().st_mtime < STALE_SECONDS or path.is_symlink() or not path.is_file():
+            return
+        if fcntl is None:
+            path.unlink()  # fails while it is open
+            return
+        with open(path, "rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()

@@ -1,0 +1,148 @@
+"""Values out of JSON, TOML and picture texts, with the types that are expected or one short reason (no torch).
+
+Whoever reads a file that others may have written reads it through here: a value of the wrong type, a number of
+four hundred digits or a thousand nested brackets become an Unreadable, never another error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from modules.core.errors import quoted
+
+LARGEST_NUMBER = 2**63  # beyond this no option, size or seed makes sense
+DEEPEST = 64  # levels of nesting
+LONGEST_TEXT = 1_000_000  # characters of one value
+
+T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """What is wrong with a value, as a short reason without a full stop: `width: 1.5 is not a whole number`."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a JSON text holds. Raises Unreadable for anything else, NaN and Infinity included."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and whole numbers of thousands of digits
+        raise Unreadable(f"it is not valid JSON ({error})") from error
+    check_depth(value)
+    return value
+
+
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """The same for a text that must hold an object. Raises Unreadable."""
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise Unreadable("it is not a JSON object")
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raises Unreadable where lists and objects are nested deeper than anything we write."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for item in level if isinstance(item, (dict, list)) for inner in _inside(item)]
+        if not level:
+            return
+    raise Unreadable("it is nested too deeply")
+
+
+def _inside(item: dict[str, Any] | list[Any]) -> Any:
+    return item.values() if isinstance(item, dict) else item
+
+
+def _refuse_constant(name: str) -> None:
+    raise Unreadable(f"it holds {name}, which is not a number")
+
+
+def whole(value: object, name: str) -> int:
+    """A whole number; true, 1.5 and "7" are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST_NUMBER:
+        raise Unreadable(f"{name}: {shown(value)} is not a whole number that can be used")
+    return value
+
+
+def number(value: object, name: str) -> float:
+    """A finite number; true and "7" are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST_NUMBER:
+        raise Unreadable(f"{name}: {shown(value)} is not a number that can be used")
+    return value
+
+
+def text(value: object, name: str) -> str:
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        raise Unreadable(f"{name}: {shown(value)} is not a text that can be used")
+    return value
+
+
+def flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise Unreadable(f"{name}: {shown(value)} is neither true nor false")
+    return value
+
+
+def shown(value: object) -> str:
+    """Any value in a message."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
+        return "a number of very many digits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return quoted(value)
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass out of untrusted values by field name, each checked against the field's annotation.
+
+    Raises Unreadable for a value of another type, a field that there is not, and one that is missing. What the class
+    itself refuses (an OptionsError) goes through.
+    """
+    if not is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} is not a dataclass")
+    hints = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise Unreadable(f"there is no field called {shown(name)}")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise Unreadable(f"{name} is missing")
+    return kind(**{name: read(value, hints[name], name) for name, value in values.items()})
+
+
+def read(value: object, hint: Any, name: str) -> Any:
+    """One value by its annotation: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [choice for choice in get_args(hint) if choice is not type(None)]
+        return None if value is None and len(inner) < len(get_args(hint)) else read(value, inner[0], name)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise Unreadable(f"{name}: {shown(value)} is not a list")
+        return tuple(read(item, get_args(hint)[0], name) for item in value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise Unreadable(f"{name}: {shown(value)} is not an object")
+        return build(hint, value)
+    if hint is Path:
+        return readable_path(value, name)
+    return {int: whole, float: number, str: text, bool: flag}[hint](value, name)
+
+
+def readable_path(value: object, name: str) -> Path:
+    """A path as the system takes it: a text without zero bytes, `~` at its start filled in where it can be."""
+    given = text(value, name)
+    if "\0" in given:
+        raise Unreadable(f"{name}: {shown(given)} holds a zero byte")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:  # ~nosuchuser
+        raise Unreadable(f"{name}: {shown(given)} names a user that there is not") from None
