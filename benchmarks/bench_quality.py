@@ -4,7 +4,8 @@
     python -m benchmarks.bench_quality --device cpu --divide 24
 
 `score` is the share of all judgements that hold (colours, shape, position, number of things; see
-tools/demo_model/cases.py); `psnr` is the median over the pictures, in dB, against eager fp32 on the same device.
+tools/demo_model/judging/cases.py); `psnr` is the median over the pictures, in dB, against eager fp32 on the same
+device.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from benchmarks.common import write_result
 from modules.generation.compare import difference
 from modules.generation.session import Session
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import Captions
-from tools.demo_model.cases import Cases, build_cases
 from tools.demo_model.evaluate import tally
 from tools.demo_model.evaluate_extras import App
+from tools.demo_model.judging.cases import Cases, build_cases
+from tools.demo_model.world.captions import Captions
 
 LEVELS = ("off", "graph", "fused", "full")
 IDENTICAL_DB = 100.0  # what equal pictures count as

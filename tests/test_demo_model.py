@@ -16,7 +16,7 @@ from modules.generation.options import ControlChoice, GenerationOptions, HiresOp
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from tools.demo_model.evaluate_extras import object_mask, sharpness, style_distance
-from tools.demo_model.measure import Pixels, Reading, overlap, read_picture, read_sunset
+from tools.demo_model.judging.measure import Pixels, Reading, overlap, read_picture, read_sunset
 
 STAR = "a yellow star on a purple background"
 NEGATIVE = "lowres, bad anatomy, worst quality, low quality, jpeg artifacts, watermark, blurry"

@@ -20,9 +20,9 @@ from modules.models.configs import UNetConfig, VAEConfig
 from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 from tests.models.oracles import diffusers_unet, diffusers_vae
-from tools.demo_model.export import LIMIT_BYTES, export_checkpoint, header, split_file
-from tools.demo_model.networks import TEXT, UNET, VAE, build_networks
-from tools.demo_model.sampling import PREFIXES, load_demo
+from tools.demo_model.training.export import LIMIT_BYTES, export_checkpoint, header, split_file
+from tools.demo_model.training.networks import TEXT, UNET, VAE, build_networks
+from tools.demo_model.training.sampling import PREFIXES, load_demo
 
 EXTRAS = ("loras/demo_ink", "loras/demo_neon", "controlnet/demo_canny", "embeddings/demo_emblem")
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tools.demo_model import loop, train
-from tools.demo_model.loop import Budget, Clock, StateFile, Trainer, run_stage
+from tools.demo_model import train
+from tools.demo_model.training import loop
+from tools.demo_model.training.loop import Budget, Clock, StateFile, Trainer, run_stage
 
 STEPS, KILLED_AFTER = 30, 17
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import CONTEXT, EOS, UNKNOWN, Captions
-from tools.demo_model.cases import build_cases, judge
 from tools.demo_model.evaluate import FLOORS, tally
 from tools.demo_model.evaluate_extras import object_mask, style_distance
-from tools.demo_model.measure import overlap, read_picture, to_pixels
-from tools.demo_model.scenes import COLOURS, JITTERS, SHAPES, Fact, Kind, Scenes, is_held_out, sample_scenes
-from tools.demo_model.styles import STYLES, edges
-from tools.demo_model.world import render
+from tools.demo_model.judging.cases import build_cases, judge
+from tools.demo_model.judging.measure import overlap, read_picture, to_pixels
+from tools.demo_model.world.captions import CONTEXT, EOS, UNKNOWN, Captions
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import COLOURS, JITTERS, SHAPES, Fact, Kind, Scenes, is_held_out, sample_scenes
+from tools.demo_model.world.styles import STYLES, edges
 
 CPU = torch.device("cpu")
 
@@ -129,7 +129,7 @@ def test_style_distance_tells_styled_from_plain(style: str) -> None:
 
 def test_object_masks_do_not_shrink_with_soft_edges() -> None:
     """Close colours, blurred as a decoder blurs: the half-way cut keeps the outline where it was."""
-    from tools.demo_model.styles import blur
+    from tools.demo_model.world.styles import blur
 
     sharp = render(one_object(SHAPE=4, COLOUR=4, BACKGROUND=4), (128, 128))  # an orange heart on yellow
     first, soft, other = (
@@ -152,7 +152,7 @@ def test_edges_are_thin_lines_at_the_outline() -> None:
 def test_grid_holds_every_picture(tmp_path: Path) -> None:
     from PIL import Image
 
-    from tools.demo_model.grid import LABEL_HEIGHT, save_grid
+    from tools.demo_model.judging.grid import LABEL_HEIGHT, save_grid
 
     pictures = to_pixels(render(sample_scenes(5, CPU, generator()), (64, 64)))
     save_grid(pictures, ["label"] * 5, tmp_path / "grid.png", columns=3)

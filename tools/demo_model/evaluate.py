@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import Captions
-from tools.demo_model.cases import Cases, build_cases, judge
-from tools.demo_model.grid import save_grid
-from tools.demo_model.measure import Pixels, to_pixels
-from tools.demo_model.sampling import DemoModel, SampleOptions, load_demo, sample
-from tools.demo_model.world import render
+from tools.demo_model.judging.cases import Cases, build_cases, judge
+from tools.demo_model.judging.grid import save_grid
+from tools.demo_model.judging.measure import Pixels, to_pixels
+from tools.demo_model.training.sampling import DemoModel, SampleOptions, load_demo, sample
+from tools.demo_model.world.captions import Captions
+from tools.demo_model.world.render import render
 
 Scores = dict[str, tuple[float, int]]  # share that holds, number judged
 FLOORS = {

@@ -25,12 +25,12 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.images.convert import to_pil, to_tensor
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import Captions
-from tools.demo_model.cases import Cases, build_cases, judge
-from tools.demo_model.measure import Mask, Pixels, background_of, overlap, read_picture
-from tools.demo_model.scenes import Fact, Scenes
-from tools.demo_model.styles import STYLES, edges
-from tools.demo_model.world import render
+from tools.demo_model.judging.cases import Cases, build_cases, judge
+from tools.demo_model.judging.measure import Mask, Pixels, background_of, overlap, read_picture
+from tools.demo_model.world.captions import Captions
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import Fact, Scenes
+from tools.demo_model.world.styles import STYLES, edges
 
 CHECKPOINT, SEED = "demo.safetensors", 456_789
 STRENGTHS = (0.0, 0.5, 1.0)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from tools.demo_model.control_stage import train_controlnet
-from tools.demo_model.embedding_stage import train_embedding
-from tools.demo_model.loop import Budget, Clock, StateFile
-from tools.demo_model.lora_stage import train_lora
-from tools.demo_model.sampling import load_demo
-from tools.demo_model.styles import STYLES
-from tools.demo_model.teacher import Teacher
+from tools.demo_model.training.control_stage import train_controlnet
+from tools.demo_model.training.embedding_stage import train_embedding
+from tools.demo_model.training.loop import Budget, Clock, StateFile
+from tools.demo_model.training.lora_stage import train_lora
+from tools.demo_model.training.sampling import load_demo
+from tools.demo_model.training.teacher import Teacher
+from tools.demo_model.world.styles import STYLES
 
 # where each ends, as a share of the whole time
 ENDS = {"demo_ink": 0.19, "demo_neon": 0.38, "demo_emblem": 0.48, "demo_canny": 1.0}

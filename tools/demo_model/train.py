@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from tools.demo_model.autoencoder import polish_decoder, train_autoencoder
-from tools.demo_model.diffusion import COARSE, NATIVE, OTHERS, Size, train_diffusion
-from tools.demo_model.export import export_checkpoint, split_file
-from tools.demo_model.loop import Budget, Clock, StateFile, Trainer
-from tools.demo_model.networks import Networks, build_networks
-from tools.demo_model.pools import Pool, fill_pool
-from tools.demo_model.text_stage import pretrain_text
+from tools.demo_model.training.autoencoder import polish_decoder, train_autoencoder
+from tools.demo_model.training.diffusion import COARSE, NATIVE, OTHERS, Size, train_diffusion
+from tools.demo_model.training.export import export_checkpoint, split_file
+from tools.demo_model.training.loop import Budget, Clock, StateFile, Trainer
+from tools.demo_model.training.networks import Networks, build_networks
+from tools.demo_model.training.pools import Pool, fill_pool
+from tools.demo_model.training.text_stage import pretrain_text
 
 logger = logging.getLogger("tools.demo_model.train")
 

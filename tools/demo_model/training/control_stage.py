@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modules.models.controlnet import ControlNet
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.networks import NATIVE_SIZE, SCALE, UNET, working_dtype
-from tools.demo_model.scenes import SHAPES, Fact, sample_scenes
-from tools.demo_model.styles import edges
-from tools.demo_model.teacher import Teacher
-from tools.demo_model.world import render
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.networks import NATIVE_SIZE, SCALE, UNET, working_dtype
+from tools.demo_model.training.teacher import Teacher
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import SHAPES, Fact, sample_scenes
+from tools.demo_model.world.styles import edges
 
 
 def build_controlnet(teacher: Teacher) -> ControlNet:

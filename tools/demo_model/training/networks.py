@@ -15,7 +15,7 @@ from modules.models.layers import ResBlock
 from modules.models.unet import UNet
 from modules.models.vae import AttnBlock, AutoencoderKL, Downsample, ResnetBlock, Upsample
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import Captions
+from tools.demo_model.world.captions import Captions
 
 NATIVE_SIZE = 128
 UNET = UNetConfig(channels=(64, 96, 128, 96), context_dim=128, heads=2, groups=16)

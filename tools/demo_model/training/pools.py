@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tools.demo_model.networks import SCALE, Networks
-from tools.demo_model.scenes import sample_scenes
-from tools.demo_model.world import render
+from tools.demo_model.training.networks import SCALE, Networks
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import sample_scenes
 
 PART = 256
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tools.demo_model.scenes import COLOURS, SHAPES, Draw, Fact, Kind, Scenes
+from tools.demo_model.world.scenes import COLOURS, SHAPES, Draw, Fact, Kind, Scenes
 
 Rows = Sequence[Sequence[str]]  # one list of interchangeable phrases for each value of a fact
 

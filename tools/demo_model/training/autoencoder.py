@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.models.vae import AutoencoderKL
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.networks import NATIVE_SIZE, SCALE, Networks, batch_size, initialise_vae, working_dtype
-from tools.demo_model.scenes import sample_scenes
-from tools.demo_model.styles import STYLES
-from tools.demo_model.world import render
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.networks import NATIVE_SIZE, SCALE, Networks, batch_size, initialise_vae, working_dtype
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import sample_scenes
+from tools.demo_model.world.styles import STYLES
 
 logger = logging.getLogger(__name__)
 

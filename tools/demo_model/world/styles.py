@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tools.demo_model.scenes import constant
+from tools.demo_model.world.scenes import constant
 
 INK, PAPER, NIGHT = (26, 26, 34), (250, 240, 215), (8, 6, 22)
 SOBEL = ((1, 0, -1), (2, 0, -2), (1, 0, -1))

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import Captions
-from tools.demo_model.diffusion import NoiseLoss, stratified_timesteps
-from tools.demo_model.export import BOS_TOKEN, EOS_TOKEN
-from tools.demo_model.networks import SCALE, batch_size, working_dtype
-from tools.demo_model.pools import Pool
-from tools.demo_model.sampling import DemoModel
-from tools.demo_model.scenes import Scenes, sample_scenes
-from tools.demo_model.world import render
+from tools.demo_model.training.diffusion import NoiseLoss, stratified_timesteps
+from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN
+from tools.demo_model.training.networks import SCALE, batch_size, working_dtype
+from tools.demo_model.training.pools import Pool
+from tools.demo_model.training.sampling import DemoModel
+from tools.demo_model.world.captions import Captions
+from tools.demo_model.world.render import render
+from tools.demo_model.world.scenes import Scenes, sample_scenes
 
 UNTRAINED_TOKEN = 0  # "!" stands in no caption, so its row is the shared unknown vector
 

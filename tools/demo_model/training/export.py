@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modules.models.clip import ClipTextModel
 from modules.models.configs import TextConfig
-from tools.demo_model.captions import BOS, EOS, UNKNOWN
-from tools.demo_model.networks import NATIVE_SIZE, TEXT, UNET, VAE, Networks
+from tools.demo_model.training.networks import NATIVE_SIZE, TEXT, UNET, VAE, Networks
+from tools.demo_model.world.captions import BOS, EOS, UNKNOWN
 
 LIMIT_BYTES = 40 * 2**20
 PART_BYTES = 14 * 2**20

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.captions import CONTEXT
-from tools.demo_model.export import BOS_TOKEN, EOS_TOKEN
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.scenes import COLOURS, JITTERS, SHAPES, Fact, Scenes
-from tools.demo_model.teacher import UNTRAINED_TOKEN, Teacher
+from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.teacher import UNTRAINED_TOKEN, Teacher
+from tools.demo_model.world.captions import CONTEXT
+from tools.demo_model.world.scenes import COLOURS, JITTERS, SHAPES, Fact, Scenes
 
 VECTORS = 4
 TEMPLATES = ("*", "a *", "a picture of *", "a drawing of a *", "* , best quality", "one *", "an image of *", "the *")

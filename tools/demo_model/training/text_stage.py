@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.models.attention import attention
-from tools.demo_model.captions import CONTEXT, EOS
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.networks import TEXT, Networks, batch_size, working_dtype
-from tools.demo_model.pools import Pool
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.networks import TEXT, Networks, batch_size, working_dtype
+from tools.demo_model.training.pools import Pool
+from tools.demo_model.world.captions import CONTEXT, EOS
 
 CELLS, CHANNELS = 256, 4
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from tools.demo_model.scenes import Fact, constant
-
-if TYPE_CHECKING:
-    from tools.demo_model.world import Canvas
+from tools.demo_model.world.canvas import Canvas
+from tools.demo_model.world.scenes import Fact, constant
 
 Stops = tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]
 # top, middle, horizon: day, night, then the four sunsets in the order of SKIES

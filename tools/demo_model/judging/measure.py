@@ -12,8 +12,8 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from tools.demo_model.scenes import COLOURS, PALETTE, SHAPES
-from tools.demo_model.world import shape_distance
+from tools.demo_model.world.render import shape_distance
+from tools.demo_model.world.scenes import COLOURS, PALETTE, SHAPES
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from modules.models.attention import SpatialTransformer
 from modules.models.unet import UNet
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.networks import UNET, working_dtype
-from tools.demo_model.pools import Pool
-from tools.demo_model.teacher import Teacher
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.networks import UNET, working_dtype
+from tools.demo_model.training.pools import Pool
+from tools.demo_model.training.teacher import Teacher
 
 RANK = 4
 SIDES = {"input_blocks": "down", "output_blocks": "up"}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tools.demo_model.captions import Captions
-from tools.demo_model.measure import Pixels, read_picture, read_sunset
-from tools.demo_model.scenes import (
+from tools.demo_model.judging.measure import Pixels, read_picture, read_sunset
+from tools.demo_model.world.captions import Captions
+from tools.demo_model.world.scenes import (
     COLOURS,
     JITTERS,
     POSITION_XY,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.demo_model.measure import Pixels, to_pixels
-from tools.demo_model.sampling import SampleOptions, load_demo, sample
+from tools.demo_model.judging.measure import Pixels, to_pixels
+from tools.demo_model.training.sampling import SampleOptions, load_demo, sample
 
 COLUMNS = 12
 LABEL_HEIGHT = 34

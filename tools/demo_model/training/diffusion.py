@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tools.demo_model.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
-from tools.demo_model.networks import Networks, alphas_cumprod, batch_size, working_dtype
-from tools.demo_model.pools import Pool
-from tools.demo_model.text_stage import text_states
+from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.networks import Networks, alphas_cumprod, batch_size, working_dtype
+from tools.demo_model.training.pools import Pool
+from tools.demo_model.training.text_stage import text_states
 
 Size = tuple[int, int]  # height, width in pixels
 COARSE, NATIVE = (64, 64), (128, 128)

@@ -1,0 +1,1 @@
+"""How pictures of the demo model are judged by geometry and colour."""

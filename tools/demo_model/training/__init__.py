@@ -1,0 +1,1 @@
+"""How the demo networks are trained, stage by stage, and exported."""

@@ -1,0 +1,1 @@
+"""The captioned world: scenes as numbers, their captions, and how they are drawn."""
