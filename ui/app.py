@@ -77,9 +77,11 @@ def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
 
 def make_handlers(arguments: argparse.Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
+    from modules.images.open import allow_only_formats
     from ui.quick_import import import_gradio
 
     import_gradio()
+    allow_only_formats()  # gradio opens uploads itself, with every reader that Pillow has
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 

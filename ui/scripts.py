@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modules.generation.inputs import MOST_PIXELS
 from modules.generation.options import MAX_SIZE
+from modules.images.open import MOST_PIXELS
 
 UPLOAD_MEGABYTES = 64
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from modules.core.errors import OptionsError, OutputError
 from modules.images.metadata import parameters_of
+from modules.images.open import opened
 
 INPUTS = "inputs"  # pictures to start from are kept here; they are no results
 
@@ -67,13 +66,13 @@ class History:
         if self.folder.is_dir():
             for day in self.folder.iterdir():
                 if day.is_dir() and day.name != INPUTS:
-                    yield from day.glob("[!.]*.png")
+                    yield from (path for path in day.glob("[!.]*.png") if path.is_file())
 
 
 def read_text(path: Path) -> str:
-    """The text from a file's header; the picture itself is not decoded."""
+    """The text from a file's header; the picture itself is not decoded. A file that cannot be read has none."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return parameters_of(image) or ""
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # damaged or foreign: listed without text
+    except OptionsError:  # it is listed all the same, so that it can be looked at and deleted
         return ""

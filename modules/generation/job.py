@@ -20,8 +20,8 @@ from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
-from modules.images.convert import open_image
 from modules.images.methods import OWN_METHODS
+from modules.images.open import open_image
 from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher

@@ -9,7 +9,8 @@ from PIL import Image
 
 from modules.core.errors import OptionsError
 from modules.generation.history import History
-from modules.generation.inputs import check_header, keep_drawing, keep_file, mask_layer, painted
+from modules.generation.inputs import keep_drawing, keep_file, mask_layer, painted
+from modules.images.open import check_header
 from modules.images.save import save_png
 
 

@@ -81,7 +81,7 @@ def test_missing_foreign_and_truncated_files_are_explained(tmp_path: Path) -> No
     with pytest.raises(OptionsError, match="does not exist"):
         open_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(OptionsError, match=r"text\.png is not a picture"):
+    with pytest.raises(OptionsError, match=r"text\.png. is not a picture"):
         open_image(tmp_path / "text.png")
     Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
