@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OutputError
+from modules.core.files import sweep_hidden, write_whole
 from ui.fields import CHOICES, IMAGE_FIELDS
 
 
@@ -32,15 +30,11 @@ class SettingsFile:
 
     def save(self, form: Mapping[str, Any]) -> None:
         kept = {name: value for name, value in form.items() if name not in (*IMAGE_FIELDS, "mode")}
-        hidden = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")  # two tabs may save at once
         try:
-            hidden.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
-            os.replace(hidden, self.path)
+            sweep_hidden(self.path.parent)
+            write_whole(self.path, json.dumps(kept, indent=1, ensure_ascii=False).encode())
         except (OSError, UnicodeError) as error:
             raise OutputError(f"The settings cannot be kept in {self.path} ({error}).") from error
-        finally:
-            with suppress(OSError):
-                hidden.unlink(missing_ok=True)
 
 
 def usable(stored: Any, default: Any, choices: Sequence[str] | None = None) -> Any:

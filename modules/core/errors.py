@@ -1,6 +1,7 @@
 """Errors for people: one sentence that names the cause and the remedy, and the exit code the command line ends with."""
 
 LONGEST_QUOTE = 200  # characters of what was given that a message repeats
+LARGEST_SHOWN = 10**40  # Python itself refuses to write out numbers of more than 4300 digits
 
 
 class LightDiffusionError(Exception):
@@ -68,6 +69,12 @@ def printable(text: str) -> str:
 
 def quoted(value: object) -> str:
     """What was given, as a message repeats it: in double quotes, printable, at most 200 characters of it."""
+    return f'"{shortened(value)}"'
+
+
+def shortened(value: object) -> str:
+    """The same without the quotes, for numbers."""
+    if isinstance(value, int) and abs(value) > LARGEST_SHOWN:
+        return "with very many digits"
     text = str(value)
-    shown = text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…"
-    return f'"{printable(shown)}"'
+    return printable(text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…")

@@ -7,7 +7,6 @@ four hundred digits or a thousand nested brackets become an Unreadable, never an
 from __future__ import annotations
 
 import json
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -68,36 +67,27 @@ def _refuse_constant(name: str) -> None:
 def whole(value: object, name: str) -> int:
     """A whole number; true, 1.5 and "7" are none."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST_NUMBER:
-        raise Unreadable(f"{name}: {shown(value)} is not a whole number that can be used")
+        raise Unreadable(f"{name}: {quoted(value)} is not a whole number that can be used")
     return value
 
 
 def number(value: object, name: str) -> float:
     """A finite number; true and "7" are none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST_NUMBER:
-        raise Unreadable(f"{name}: {shown(value)} is not a number that can be used")
+        raise Unreadable(f"{name}: {quoted(value)} is not a number that can be used")
     return value
 
 
 def text(value: object, name: str) -> str:
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
-        raise Unreadable(f"{name}: {shown(value)} is not a text that can be used")
+        raise Unreadable(f"{name}: {quoted(value)} is not a text that can be used")
     return value
 
 
 def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
-        raise Unreadable(f"{name}: {shown(value)} is neither true nor false")
+        raise Unreadable(f"{name}: {quoted(value)} is neither true nor false")
     return value
-
-
-def shown(value: object) -> str:
-    """Any value in a message."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**40:
-        return "a number of very many digits"
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return quoted(value)
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -112,7 +102,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     known = {field.name: field for field in fields(kind)}
     for name in values:
         if name not in known:
-            raise Unreadable(f"there is no field called {shown(name)}")
+            raise Unreadable(f"there is no field called {quoted(name)}")
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise Unreadable(f"{name} is missing")
@@ -126,11 +116,11 @@ def read(value: object, hint: Any, name: str) -> Any:
         return None if value is None and len(inner) < len(get_args(hint)) else read(value, inner[0], name)
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise Unreadable(f"{name}: {shown(value)} is not a list")
+            raise Unreadable(f"{name}: {quoted(value)} is not a list")
         return tuple(read(item, get_args(hint)[0], name) for item in value)
     if is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise Unreadable(f"{name}: {shown(value)} is not an object")
+            raise Unreadable(f"{name}: {quoted(value)} is not an object")
         return build(hint, value)
     if hint is Path:
         return readable_path(value, name)
@@ -141,8 +131,8 @@ def readable_path(value: object, name: str) -> Path:
     """A path as the system takes it: a text without zero bytes, `~` at its start filled in where it can be."""
     given = text(value, name)
     if "\0" in given:
-        raise Unreadable(f"{name}: {shown(given)} holds a zero byte")
+        raise Unreadable(f"{name}: {quoted(given)} holds a zero byte")
     try:
         return Path(given).expanduser()
     except RuntimeError:  # ~nosuchuser
-        raise Unreadable(f"{name}: {shown(given)} names a user that there is not") from None
+        raise Unreadable(f"{name}: {quoted(given)} names a user that there is not") from None

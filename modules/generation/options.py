@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted, shortened
 from modules.images.methods import IMAGE_MODES
 from modules.text.prompt import EMPHASIS_MODES
 
@@ -190,8 +190,10 @@ def default_of(name: str) -> Any:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not math.isfinite(value) or not low <= value <= high:
-        raise OptionsError(f"{name} {value} is out of range: choose a value from {_short(low)} to {_short(high)}.")
+    if not low <= value <= high:  # neither is NaN
+        raise OptionsError(
+            f"{name} {shortened(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
+        )
 
 
 def _short(value: float) -> str:
@@ -203,16 +205,16 @@ def _check_size(name: str, value: int | None) -> None:
     if value is None:
         return
     if not MIN_SIZE <= value <= MAX_SIZE or value % SIZE_STEP:
-        nearest = min(max(round(value / SIZE_STEP) * SIZE_STEP, MIN_SIZE), MAX_SIZE)
+        nearest = round(min(max(value, MIN_SIZE), MAX_SIZE) / SIZE_STEP) * SIZE_STEP
         raise OptionsError(
-            f"{name} {value} cannot be used: it must be a multiple of {SIZE_STEP} "
+            f"{name} {shortened(value)} cannot be used: it must be a multiple of {SIZE_STEP} "
             f"from {MIN_SIZE} to {MAX_SIZE}, for example {nearest}."
         )
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise OptionsError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}.")
+        raise OptionsError(f"{name} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
 
 
 def read_tuning_seconds(text: str) -> float:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.core.errors import OptionsError, OutputError
+from modules.core.files import sweep_hidden, write_whole
 from modules.core.paths import PROJECT_ROOT
+from modules.core.typed import Unreadable, parse_json_object, whole
 
 if TYPE_CHECKING:
     from modules.generation.text_to_image import Picture
@@ -26,9 +28,11 @@ class OutputFolder:
         self.folder = Path(folder) if folder is not None else PROJECT_ROOT / "output"
 
     def check_writable(self) -> None:
-        """Raises OutputError now rather than after minutes of work."""
+        """Raises OutputError now rather than after minutes of work; sweeps up what killed runs left."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+                sweep_hidden(folder)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
@@ -47,7 +51,7 @@ class OutputFolder:
     def _note_seed(self, seed: int) -> None:
         """Told, not raised, when it fails: the picture itself is safe by now."""
         try:
-            (self.folder / LAST_SEED).write_text(json.dumps({"seed": seed}), encoding="utf-8")
+            write_whole(self.folder / LAST_SEED, json.dumps({"seed": seed}).encode())
         except OSError as error:
             reason = error.strerror or str(error)
             log.warning("The seed could not be noted in %s (%s): --reuse-seed will not know it.", self.folder, reason)
@@ -55,12 +59,12 @@ class OutputFolder:
     def last_seed(self) -> int:
         """The seed of the last request, for --reuse-seed."""
         try:
-            return int(json.loads((self.folder / LAST_SEED).read_text(encoding="utf-8"))["seed"])
+            return whole(parse_json_object((self.folder / LAST_SEED).read_bytes()).get("seed"), "seed")
         except FileNotFoundError as error:
             raise OptionsError(
                 f"There is no earlier picture in {self.folder}, so no seed to reuse; give one with --seed."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, Unreadable) as error:
             raise OptionsError(
                 f"The last seed in {self.folder / LAST_SEED} is unreadable; give one with --seed."
             ) from error

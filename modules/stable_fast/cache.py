@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,12 +27,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from modules.core.files import sweep_hidden, write_whole
 from modules.stable_fast.flatten import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.graph_json import Fused, NotKept, decode, encode
 
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
+# What a kept graph that is damaged, hostile or of another program can raise when it is read, staged or first run.
+BROKEN = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    ArithmeticError,
+    SyntaxError,
+    MemoryError,
+)
 MAX_GRAPHS = 64  # kept on disk, half a megabyte each
 
 
@@ -87,14 +102,8 @@ def _tell(folder: Path, reason: str) -> None:
 def replace_file(path: Path, text: str) -> None:
     """Replaced in one step, so that a reader never meets half a file."""
     make_folder(path.parent)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        temporary = Path(file.name)
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:  # a full disk; on Windows a file that another process reads
-        temporary.unlink(missing_ok=True)
-        raise
+    sweep_hidden(path.parent)
+    write_whole(path, text.encode())
 
 
 def graph_path(
@@ -185,14 +194,27 @@ def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any
 
 
 def read_graph(path: Path) -> Fused | None:
-    """None for a file that is missing or damaged; it is made again."""
+    """None where there is none; a file that cannot be used is deleted, and the graph is made again."""
     try:
-        return decode(json.loads(opened(path.read_text(encoding="utf-8"))))
-    except FileNotFoundError:
+        if not path.exists() and not path.is_symlink():
+            return None
+        if not path.is_file():
+            raise ValueError("it is not a regular file")
+        return decode(json.loads(opened(path.read_text(encoding="utf-8"), path.stem)))
+    except BROKEN as error:
+        discard(path, error)
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        log.info("The graph in %s is unreadable and will be made again: %s", path, error)
-        return None
+
+
+def discard(path: Path, error: Exception) -> None:
+    """Deletes a kept graph that failed, whatever lies in its place, and says so in the log."""
+    log.info("The graph in %s cannot be used (%s: %s) and is made again", path, type(error).__name__, error)
+    with suppress(OSError):
+        path.with_suffix(".sizes").unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_graph(path: Path, fused: Fused) -> None:
@@ -203,19 +225,22 @@ def write_graph(path: Path, fused: Fused) -> None:
         return
     with told_once():
         path.with_suffix(".sizes").unlink(missing_ok=True)
-        replace_file(path, sealed(text))
+        replace_file(path, sealed(text, path.stem))
         _drop_oldest(path.parent)
 
 
-def sealed(text: str) -> str:
-    """A line of text, and its checksum in a second one: a graph with one wrong digit would run, and be wrong."""
-    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}"
+def sealed(text: str, name: str) -> str:
+    """A line of text, and in a second one a checksum of it and of the file's name, which says whose graph it is.
+
+    A graph with one wrong digit would run, and be wrong; so would that of another network.
+    """
+    return f"{text}\n{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()}"
 
 
-def opened(content: str) -> str:
-    """The text that was sealed; ValueError for anything else."""
+def opened(content: str, name: str) -> str:
+    """The text that was sealed under this name; ValueError for anything else."""
     text = content.partition("\n")[0]
-    if sealed(text) != content:
+    if sealed(text, name) != content:
         raise ValueError("the checksum is wrong")
     return text
 

@@ -6,11 +6,13 @@ Trace and fusion are left out where an earlier start has left the fused graph on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from modules.stable_fast.cache import VerifiedSizes, graph_path, read_graph, write_graph
+from modules.stable_fast.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
 from modules.stable_fast.fusing import fuse, moments_of
+from modules.stable_fast.graph_json import Fused
 from modules.stable_fast.passes import FusionPass
 from modules.stable_fast.passes.base import count_calls
 from modules.stable_fast.program import Program
@@ -37,28 +39,56 @@ def compile_program(
 
     `bindings` says when each input becomes known (see staging.py); inputs it leaves out are known at each step.
     """
-    started = time.perf_counter()
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
-    fused = read_graph(path) if path else None
-    was_kept = fused is not None
-    if fused is None:
-        fused = fuse(store.module, example, bindings, dims, passes)
-        if path:
-            write_graph(path, fused)
+    started = time.perf_counter()
+    kept = read_graph(path) if path else None
+    if path and kept:
+        try:
+            for name in kept.traced.weights.values():
+                store.parameter(name)
+            return build_program(kept, store, bindings, started, path, from_disk=True)
+        except BROKEN as error:
+            discard(path, error)
+    fused = fuse(store.module, example, bindings, dims, passes)
+    if path:
+        write_graph(path, fused)
+    return build_program(fused, store, bindings, started, path, from_disk=False)
+
+
+def build_program(
+    fused: Fused,
+    store: WeightStore,
+    bindings: Mapping[str, str],
+    started: float,
+    path: Path | None,
+    *,
+    from_disk: bool,
+) -> tuple[Program, CompileReport]:
+    """Stages the fused graph and prepares its weights; `path` is where the graph is kept."""
     graph = fused.traced.graph
     stages = split(graph)
     fused_at = time.perf_counter()
-    program = assemble(fused.traced, moments_of(fused.traced.inputs, bindings), stages, store, VerifiedSizes(path))
+    moments = moments_of(fused.traced.inputs, bindings)
+    program = assemble(fused.traced, moments, stages, store, VerifiedSizes(path), kept_at=path if from_disk else None)
     report = CompileReport(
         nodes_before=fused.nodes_before,
         nodes_after=count_calls(graph),
         matches=fused.matches,
         stage_nodes={name: len(stage) for name, stage in stages.items()},
-        from_disk=was_kept,
+        from_disk=from_disk,
         trace_seconds=fused_at - started,
         compile_seconds=time.perf_counter() - started,
     )
     return program, report
+
+
+def forget_kept(programs: Iterable[Program], error: Exception) -> bool:
+    """After an error: deletes the kept graphs that these programs were made of. False when there were none, and
+    tracing anew would not help."""
+    kept = [program.kept_at for program in programs if program.kept_at is not None]
+    for path in kept:
+        discard(path, error)
+    return bool(kept)
 
 
 def assemble(
@@ -67,6 +97,8 @@ def assemble(
     stages: Mapping[str, Stage],
     store: WeightStore,
     verified: VerifiedSizes,
+    *,
+    kept_at: Path | None = None,
 ) -> Program:
     """The program of staged graphs, its weights stage evaluated into the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
@@ -82,4 +114,5 @@ def assemble(
         prepared=store.add(stages[WEIGHTS], weights),
         weights=weights,
         verified=verified,
+        kept_at=kept_at,
     )

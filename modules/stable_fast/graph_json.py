@@ -2,8 +2,8 @@
 
 A file that somebody else wrote cannot run code, neither when it is read nor when its graph runs: its values are
 numbers, strings, containers and constants of torch, and nothing is unpickled or imported; it can call three functions
-and the operators of three namespaces, but not the two that open files; and its names, which FX puts into the Python
-source of a graph, have to be identifiers. At worst such a graph computes something else, or fails.
+and the operators of graph_operators.py; and its names, which FX puts into the Python source of a graph, have to be
+identifiers. At worst such a graph computes something else, or fails.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.graph_operators import may_be_kept, operator_called
 from modules.stable_fast.layout import as_image, as_tokens
 from modules.stable_fast.sizes import Sizes
 from modules.stable_fast.trace import Fixed, Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
-_OPERATORS = ("aten", "lightdiffusion", "prims")
-_OPEN_FILES = ("aten.from_file", "aten.save")
 _FUNCTIONS: dict[str, Any] = {"getitem": operator.getitem, "as_tokens": as_tokens, "as_image": as_image}
 # How values that JSON does not have are written: {"dtype": "float16"}; torch.<name> for all but devices.
 _NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format, "device": torch.device}
@@ -109,7 +107,7 @@ def _decode_node(graph: fx.Graph, item: Mapping[str, Any], nodes: Mapping[str, f
 
 
 def _target_name(target: Any) -> str:
-    if isinstance(target, OpOverload) and target.namespace in _OPERATORS:
+    if may_be_kept(target):
         return str(target)
     name = getattr(target, "__name__", "")
     if _FUNCTIONS.get(name) is not target:
@@ -120,13 +118,7 @@ def _target_name(target: Any) -> str:
 def _target(name: str) -> Any:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    namespace, operation, overload = name.split(".")
-    if namespace not in _OPERATORS or f"{namespace}.{operation}" in _OPEN_FILES:
-        raise ValueError(f"{name} is no operator that a graph may call")
-    target = getattr(getattr(getattr(torch.ops, namespace), operation), overload)
-    if not isinstance(target, OpOverload):
-        raise ValueError(f"{name} is no operator")
-    return target
+    return operator_called(name)
 
 
 def _encode_value(value: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.device import lacks_memory
-from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
+from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program, forget_kept
 from modules.stable_fast.config import check_level, level_in_force
 from modules.stable_fast.execution import DRAWS, NO_GRAPHS, Execution, can_capture, channels_last
 from modules.stable_fast.flatten import flatten_inputs, laid_out
@@ -168,6 +168,9 @@ class CompiledModule:
         except ERRORS as error:
             if lacks_memory(error):
                 raise
+            if form in self._programs and forget_kept([self._programs[form]], error):
+                self.release()
+                return self._compiled(as_given, again=again)
             reason = str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
         # Only here, since the error keeps alive what the program had computed.
         result = self._eager(as_given)  # raises the module's own error when this is no call of it

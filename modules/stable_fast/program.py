@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class Program:
     prepared: Mapping[str, str]  # value of the weights stage -> key in the store
     weights: Mapping[str, str]  # placeholder -> parameter or constant
     verified: VerifiedSizes
+    kept_at: Path | None = None  # the file that its graph was read from; None when it was traced
     _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
 
     def inputs_at(self, moment: str) -> tuple[str, ...]:

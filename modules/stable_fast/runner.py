@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program
+from modules.stable_fast.cache import BROKEN
+from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program, forget_kept
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.execution import NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.flatten import flatten_inputs
@@ -129,13 +130,25 @@ class StableFastRunner:
             self._forget()
             self._refused.add(call.key)
             self._note_uncaptured(call, "off", "not enough memory")
-        except CANNOT_COMPILE as error:
+        except torch.AcceleratorError:
+            raise
+        except BROKEN as error:
+            if forget_kept(self._new_programs(call), error):
+                self._forget()
+                return self.step(x, timestep)
+            if not isinstance(error, CANNOT_COMPILE):
+                raise
             result = self._eager_step(call)  # raises the network's own error when this is no call of it
             log.warning("Stable-Fast is off: %s", error)
             self.report.lower("off", str(error))
             self._forget()
             return result
         return self._timed(call, self._eager_step)
+
+    def _new_programs(self, call: UNetCall) -> list[Program]:
+        """The program of this call, as long as it has not run through once."""
+        program = None if call.key in self._warm else self._programs.get(call.form)
+        return [] if program is None else [program]
 
     def _call(self, x: Tensor, timestep: float) -> UNetCall:
         inputs = self._inputs

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from modules.core import files
 from modules.core.errors import OptionsError, OutputError
 from modules.images import save
 from modules.images.save import read_parameters, save_png
@@ -110,6 +111,9 @@ class RefusingFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    def fileno(self) -> int:
+        return self._file.fileno()
+
     def write(self, data: bytes) -> int:
         self._file.write(data[: len(data) // 2])
         raise OSError(self._error, os.strerror(self._error))
@@ -122,7 +126,7 @@ class RefusingFile:
 def test_a_refusing_disk_is_explained_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, words: str
 ) -> None:
-    monkeypatch.setattr(save, "open", lambda path, mode: RefusingFile(path, error), raising=False)
+    monkeypatch.setattr(files, "open", lambda path, mode: RefusingFile(path, error), raising=False)
     with pytest.raises(OutputError, match=words) as caught:
         save_png(PICTURE, tmp_path, 1)
     assert "\n" not in str(caught.value) and "--output-dir" in str(caught.value)

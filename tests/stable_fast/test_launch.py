@@ -132,6 +132,42 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing_behind(without_gpu):
     compile_ahead(lambda: order(1), torch.device("cuda", 0))
 
 
+@pytest.mark.parametrize("error", [SystemError("AST constructor recursion depth mismatch"), RuntimeError("a library")])
+def test_nothing_that_goes_wrong_while_only_compiling_ends_the_request(without_gpu, error):
+    def fail():
+        raise error
+
+    def order():
+        mode = LeavesItselfBehind.active.get()
+        mode.ordered.append(mode.workers.submit(fail))  # in a worker ...
+        fail()  # ... and in the run itself
+
+    compile_ahead(order, torch.device("cuda", 0))
+    assert LeavesItselfBehind.active.get() is None
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton")
+def test_triton_parses_one_kernel_at_a_time(monkeypatch):
+    import ast
+    from concurrent.futures import ThreadPoolExecutor
+
+    from modules.stable_fast.kernels._epilogue import _geglu_kernel as kernel
+
+    parse, at_once, most = ast.parse, [], []
+
+    def watched(source):
+        at_once.append(source)
+        most.append(len(at_once))
+        time.sleep(0.005)
+        at_once.pop()
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: kernel.parse(), range(32)))
+    assert max(most) == 1
+
+
 def test_a_device_without_a_number_is_the_current_one(without_gpu, monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)

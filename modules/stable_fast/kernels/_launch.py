@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -12,6 +13,14 @@ from typing import Any
 import torch
 
 from modules.stable_fast.kernels._triton import HAS_TRITON, INTERPRETED, AsyncCompileMode, TritonError
+
+log = logging.getLogger(__name__)
+
+# What may come out of a run whose launches are left out, of Triton, and of Python's own parser.
+FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, SystemError, TypeError, ValueError, TritonError, CancelledError),
+)
 
 _ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
 
@@ -58,13 +67,16 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     """Compiles (or loads from disk) every Triton kernel that `run` would launch, on all cores instead of one by one.
 
     `run` is called once with its launches left out, so what it returns means nothing; libraries are called as ever. A
-    kernel that does not compile is left for its launch to report. Without CUDA nothing is done.
+    kernel that does not compile is left for its launch to report, and whatever else goes wrong for the real run, which
+    comes next. Without CUDA nothing is done.
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
         return
     workers = _Workers(device)
     try:
         copy_context().run(_only_compile, run, workers)
+    except FAULTS as error:
+        log.debug("compiling ahead ended early: %s: %s", type(error).__name__, error)
     finally:
         workers.stop()  # done, unless an interrupt ended the wait: then without compiling the whole queue
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,22 @@ except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError):
     gluon = mbarrier = tma_load = warpgroup_mma = warpgroup_mma_wait = GluonDescriptor = None  # type: ignore[assignment]
     gl = tl  # type: ignore[assignment]
     HAS_GLUON = False
+
+
+def _parse_in_turn() -> None:
+    """Lets Triton parse one kernel at a time. Python's parser counts its recursion for all threads together, so two
+    that parse at once can meet "SystemError: AST constructor recursion depth mismatch" (CPython issue 106905)."""
+    parse, lock = triton.JITFunction.parse, Lock()
+
+    def parse_alone(kernel: Any) -> Any:
+        with lock:
+            return parse(kernel)
+
+    triton.JITFunction.parse = parse_alone
+
+
+if HAS_TRITON:
+    _parse_in_turn()
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"

@@ -1,0 +1,172 @@
+"""Kept graphs that somebody else wrote, or that are no files: deleted and traced anew, never the end of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modules.stable_fast import StableFastRunner, cache, compile_module
+from tests import tiny
+from tests.stable_fast.networks import inputs_for, latent
+
+CALL = {"input": torch.randn(2, 8, generator=torch.Generator().manual_seed(1))}
+ROUNDS = 2000
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)).eval()
+
+
+def kept_graph(network: nn.Module) -> Path:
+    """Compiles once, so that a graph is kept; its path."""
+    compile_module(network, CALL)(**CALL)
+    (path,) = (cache.cache_folder() / "graphs").glob("*.json")
+    return path
+
+
+def content(path: Path) -> dict[str, Any]:
+    return json.loads(cache.opened(path.read_text(), path.stem))
+
+
+def put(path: Path, graph: Any) -> None:
+    """In place of the kept graph, its checksum right."""
+    path.write_text(cache.sealed(json.dumps(graph), path.stem))
+
+
+def answers_rightly(network: nn.Module, *, from_disk: bool) -> None:
+    compiled = compile_module(network, CALL)
+    torch.testing.assert_close(compiled(**CALL), network(**CALL))
+    assert compiled.report.programs[-1].from_disk is from_disk and compiled.report.level != "off"
+
+
+def test_a_good_graph_is_read(network: nn.Module) -> None:
+    kept_graph(network)
+    answers_rightly(network, from_disk=True)
+
+
+IN_PLACE: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a folder": lambda path: (path.mkdir(), (path / "x").touch()),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_what_is_no_file_makes_way(network: nn.Module, what: str) -> None:
+    path = kept_graph(network)
+    path.unlink()
+    IN_PLACE[what](path)
+    answers_rightly(network, from_disk=False)
+    assert path.is_file() and not path.is_symlink()
+    answers_rightly(network, from_disk=True)
+
+
+def breaks_when_run(graph: dict[str, Any]) -> dict[str, Any]:
+    """Well formed, but its first product has the wrong sides, as only running it shows."""
+    node = next(node for node in graph["nodes"] if "linear" in str(node.get("target")))
+    node["args"]["tuple"][1] = node["args"]["tuple"][0]
+    return graph
+
+
+def lacks_its_weights(graph: dict[str, Any]) -> dict[str, Any]:
+    return {**graph, "weights": {}}
+
+
+def names_other_weights(graph: dict[str, Any]) -> dict[str, Any]:
+    return {**graph, "weights": {name: "gone.weight" for name in graph["weights"]}}
+
+
+@pytest.mark.parametrize("change", [breaks_when_run, lacks_its_weights, names_other_weights])
+def test_a_graph_that_fails_later_is_traced_anew(
+    network: nn.Module, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    path = kept_graph(network)
+    for sizes in path.parent.glob("*.sizes"):
+        sizes.unlink()
+    whole = path.read_text()
+    put(path, change(content(path)))
+    answers_rightly(network, from_disk=False)
+    assert path.read_text() == whole
+
+
+def test_the_unet_goes_on_too() -> None:
+    network = tiny.unet()
+
+    def step() -> tuple[Tensor, StableFastRunner]:
+        runner = StableFastRunner(network)
+        runner.prepare(inputs_for(), [500.0])
+        with torch.inference_mode():
+            return runner.step(latent(), 500.0), runner
+
+    expected, _ = step()
+    (path,) = (cache.cache_folder() / "graphs").glob("*.json")
+    put(path, breaks_when_run(content(path)))
+    path.with_suffix(".sizes").unlink(missing_ok=True)
+    found, runner = step()
+    assert torch.equal(found, expected) and not runner.report.programs[-1].from_disk
+    assert runner.report.level == "fused"
+
+
+VALUES = (
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x; import os",
+    [],
+    {},
+    [[]],
+    {"node": "gone"},
+    {"tuple": None},
+    {"dtype": "os"},
+)
+TARGETS = (
+    "aten.add_.Tensor",
+    "aten.from_file.default",
+    "os.system.x",
+    "aten.set_.source_Storage",
+    "prims.copy_to.default",
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) of a JSON value."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
+
+
+def test_thousands_of_changed_graphs_are_read_or_deleted(network: nn.Module, tmp_path: Path) -> None:
+    path = kept_graph(network)
+    text, generator = json.dumps(content(path)), random.Random(8)
+    target, read = tmp_path / path.name, 0
+    for _ in range(ROUNDS):
+        graph = json.loads(text)
+        for _ in range(generator.randint(1, 3)):
+            container, key = generator.choice(places(graph) or [({"x": 0}, "x")])
+            if key == "target" and generator.random() < 0.7:
+                container[key] = generator.choice(TARGETS)
+            elif generator.random() < 0.3 and isinstance(container, dict):
+                del container[key]
+            else:
+                container[key] = generator.choice(VALUES)
+        put(target, graph)
+        fused = cache.read_graph(target)
+        assert target.exists() == (fused is not None)
+        if fused is not None:
+            read += 1
+            assert not {str(node.target) for node in fused.traced.graph.nodes} & set(TARGETS)
+    assert 0 < read < ROUNDS
