@@ -45,8 +45,7 @@ class Conditioning:
 
     def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
         """For N `pictures`: N rows for each part of the prompt, part by part, then the negative prompt's if wanted."""
-        texts = [*self.schedule.parts, *([self.schedule.negative] if unconditional else [])]
-        by_step = list(zip(*texts, strict=True))
+        by_step = self.schedule.steps(negative=unconditional)
         numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
         return Contexts(
             distinct=tuple(self._context(row, pictures) for row in numbers),

@@ -13,7 +13,7 @@ from modules.core.errors import OptionsError
 from modules.text.emphasis import MAX_WEIGHT
 
 MOST_PARTS = 16  # of AND: each is another row for the network
-MOST_TEXTS = 128
+MOST_TEXTS = 128  # or combinations of those that AND joins: what a network prepares for each is kept
 
 _AND = re.compile(r"\bAND\b")
 _PART_WEIGHT = re.compile(r"\s*[+-]?(\d+\.?|\d*\.\d+)\s*", re.ASCII)
@@ -50,6 +50,10 @@ class PromptSchedule:
     parts: tuple[tuple[str, ...], ...]
     negative: tuple[str, ...]
 
+    def steps(self, *, negative: bool) -> list[tuple[str, ...]]:
+        """The texts of each step: one for each part, then the negative prompt's if it is wanted."""
+        return list(zip(*self.parts, *([self.negative] if negative else []), strict=True))
+
     @property
     def texts(self) -> list[str]:
         """Every distinct text."""
@@ -66,9 +70,10 @@ def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule
         parts=tuple(texts_by_step(text, when) for text, _ in parts),
         negative=texts_by_step(negative, when),
     )
-    if len(schedule.texts) > MOST_TEXTS:
+    different = max(len(schedule.texts), len(set(schedule.steps(negative=True))))
+    if different > MOST_TEXTS:
         raise OptionsError(
-            f"The brackets of the prompt make {len(schedule.texts)} different texts: {MOST_TEXTS} is the most. "
+            f"The brackets of the prompts make {different} different texts: {MOST_TEXTS} is the most. "
             "Use fewer or shorter lists such as [a|b]."
         )
     return schedule

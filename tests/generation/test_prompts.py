@@ -20,6 +20,7 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.stable_fast.execution import Execution
 from modules.text.encode import encode_texts
 from tests import tiny_project
 
@@ -183,13 +184,33 @@ def test_pictures_of_a_batch_are_those_made_alone(session: Session, sampler: str
         assert distance(together[position], alone[0]) < ROUNDING * 10
 
 
-def test_stable_fast_and_controlnets_see_the_switches(session: Session, root: Path) -> None:
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The contexts that a prompt stage was evaluated for."""
+    seen: list[Tensor] = []
+    original = Execution._evaluate_prompt
+
+    def evaluate(execution: Execution, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(inputs["context"])
+        return original(execution, inputs)
+
+    monkeypatch.setattr(Execution, "_evaluate_prompt", evaluate)
+    return seen
+
+
+def fused_is_eager(session: Session, **how: Any) -> bool:
+    eager = latents(session, EVERYTHING, batch=2, **how)
+    return distance(latents(session, EVERYTHING, batch=2, stable_fast="fused", **how), eager) < ROUNDING
+
+
+def test_stable_fast_and_controlnets_see_the_switches(session: Session, root: Path, evaluations: list[Tensor]) -> None:
     """Mode "control" leaves the negative rows alone, and only these, however many parts there are."""
     control = ControlChoice(name="edges", image=root / "photo.png", mode="control", strength=2.0)
-    for how in ({}, {"controls": (control,)}):
-        eager = latents(session, EVERYTHING, batch=2, **how)
-        fused = latents(session, EVERYTHING, batch=2, stable_fast="fused", **how)
-        assert distance(fused, eager) < ROUNDING
+    assert fused_is_eager(session)
+    assert fused_is_eager(session, controls=(control,))
+    evaluations.clear()
+    assert fused_is_eager(session, controls=(control,))
+    assert len(evaluations) == 2 * 4  # four combinations of texts, for the UNet and for the ControlNet
     alone = [latents(session, part, controls=(control,)) for part in ("a cat", "a cat AND a cat:0")]
     assert distance(alone[1], alone[0]) < ROUNDING
 
