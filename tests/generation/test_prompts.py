@@ -175,7 +175,7 @@ def test_a_pass_without_steps_needs_no_prompt(session: Session, root: Path) -> N
 EVERYTHING = "a [cat|dog] AND (a [red:blue:0.5] hat:1.2):0.5"
 
 
-@pytest.mark.parametrize("sampler", ["heun", "euler_cfg_pp", "dpm_adaptive"])
+@pytest.mark.parametrize("sampler", ["heun", "euler_cfg_pp"])
 def test_pictures_of_a_batch_are_those_made_alone(session: Session, sampler: str) -> None:
     how: dict[str, Any] = {"sampler": sampler, "cfg": 1.0}
     together = latents(session, EVERYTHING, batch=2, **how)
@@ -206,7 +206,6 @@ def fused_is_eager(session: Session, **how: Any) -> bool:
 def test_stable_fast_and_controlnets_see_the_switches(session: Session, root: Path, evaluations: list[Tensor]) -> None:
     """Mode "control" leaves the negative rows alone, and only these, however many parts there are."""
     control = ControlChoice(name="edges", image=root / "photo.png", mode="control", strength=2.0)
-    assert fused_is_eager(session)
     assert fused_is_eager(session, controls=(control,))
     evaluations.clear()
     assert fused_is_eager(session, controls=(control,))
