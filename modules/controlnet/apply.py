@@ -103,12 +103,12 @@ def sum_residuals(
 
 
 class ControlStack:
-    """All ControlNets of a batch of `pictures`, as the UNet's runner calls them."""
+    """All ControlNets of a batch whose first `conditional` rows are the prompt's, as the UNet's runner calls them."""
 
-    def __init__(self, controls: Sequence[AppliedControl], pictures: int) -> None:
+    def __init__(self, controls: Sequence[AppliedControl], conditional: int) -> None:
         self._controls = tuple(controls)
-        self._pictures = pictures
+        self._conditional = conditional
 
     def __call__(self, x: Tensor, timestep: float, context: Tensor) -> Residuals | None:
         progress = sampling_progress(timestep)
-        return sum_residuals(self._controls, x, timestep, context, progress, conditional=self._pictures)
+        return sum_residuals(self._controls, x, timestep, context, progress, conditional=self._conditional)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from modules.generation.job import Job
-from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import HiresOptions
-from modules.generation.sampling_pass import Outside, PassSettings, run_pass
+from modules.generation.passes import hires_settings
+from modules.generation.sampling_pass import Outside, run_pass
 from modules.images.convert import to_pil, to_tensor
 from modules.images.methods import LATENT_METHODS
 from modules.images.resize import resize_image, resize_latent
@@ -19,7 +19,7 @@ def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, 
     width, height = hires_size(job, hires)
     enlarged = enlarge(job, hires, latents, width, height)
     seeds = [job.seed + index for index in indices]
-    return run_pass(job, hires_settings(job, hires), seeds, enlarged, outside, job.start_at(width, height))
+    return run_pass(job, hires_settings(job.options, hires), seeds, enlarged, outside, job.start_at(width, height))
 
 
 def hires_size(job: Job, hires: HiresOptions) -> tuple[int, int]:
@@ -27,20 +27,6 @@ def hires_size(job: Job, hires: HiresOptions) -> tuple[int, int]:
     if options.width is None or options.height is None:
         raise ValueError("a job holds resolved options")
     return hires.target(options.width, options.height)
-
-
-def hires_settings(job: Job, hires: HiresOptions) -> PassSettings:
-    """The second pass's settings; what is not set is as in the first pass."""
-    first = job.first_pass
-    sampler, scheduler = sampler_and_scheduler(hires.sampler or first.sampler, hires.scheduler or first.scheduler)
-    return PassSettings(
-        phase="hires",
-        sampler=sampler,
-        scheduler=scheduler,
-        steps=hires.steps or first.steps,
-        cfg=first.cfg if hires.cfg is None else hires.cfg,
-        denoise=hires.denoise,
-    )
 
 
 @torch.inference_mode()

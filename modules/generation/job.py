@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,8 +18,8 @@ from modules.generation.image_to_image import Source, Start, fit, inpaint_channe
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.networks import Networks
-from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
-from modules.generation.sampling_pass import PassSettings
+from modules.generation.options import ControlChoice, GenerationOptions
+from modules.generation.prompts import Conditioning, read_schedules, split_loras, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
 from modules.images.open import open_image
@@ -27,9 +28,9 @@ from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.sampling.names import uses_unconditional
+from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
-from modules.text.encode import Conditioning, encode_prompts
-from modules.text.prompt import extract_loras
+from modules.text.encode import encode_texts
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Job:
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    conditioning: Conditioning
+    conditioning: Mapping[str, Conditioning]  # of each pass, by its phase
     source: Source | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
@@ -66,19 +67,6 @@ class Job:
     @property
     def dtype(self) -> torch.dtype:
         return self.session.dtype
-
-    @property
-    def first_pass(self) -> PassSettings:
-        options = self.options
-        sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
-        return PassSettings(
-            phase="sampling",
-            sampler=sampler,
-            scheduler=scheduler,
-            steps=options.steps,
-            cfg=options.cfg,
-            denoise=options.init.denoise if options.init else 1.0,
-        )
 
     @property
     def seed(self) -> int:
@@ -110,13 +98,13 @@ class Job:
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         return inpaint_channels(self.encode, start, width, height)
 
-    def control_for(self, latent: Tensor) -> ControlStack | None:
-        """The ControlNets with their pictures fitted to this latent's size."""
+    def control_for(self, latent: Tensor, conditional: int) -> ControlStack | None:
+        """The ControlNets with their pictures fitted to this latent's size; `conditional` rows are the prompt's."""
         if not self.controls:
             return None
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         applied = [applied_control(control, width, height, self) for control in self.controls]
-        return ControlStack(applied, pictures=latent.shape[0])
+        return ControlStack(applied, conditional)
 
 
 @torch.inference_mode()
@@ -129,26 +117,18 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
+    tell_other_tags(options)
     prompt, choices = split_loras(options.prompt)
+    texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
     networks = session.networks(model, options.stable_fast)
     unet, _ = session.patched(model, options.loras + choices)
-    conditioning = encode_prompts(
-        networks.text,
-        model.spec.text,
-        [prompt],
-        [without_loras(options.negative_prompt)],
-        emphasis=options.emphasis,
-        clip_skip=options.clip_skip,
-        embeddings=session.embeddings,
-        tokenizer=session.tokenizer,
-    )
     return Job(
         options=replace(with_lasting_names(options, session.folders), checkpoint=options.checkpoint or model.name),
         session=session,
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        conditioning=conditioning,
+        conditioning=conditioning_of(texts, model, networks, session),
         source=source,
         upscaler=upscaler,
         controls=tuple(
@@ -156,6 +136,23 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
             for choice, image in zip(options.controls, control_images, strict=True)
         ),
     )
+
+
+def conditioning_of(
+    options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
+) -> dict[str, Conditioning]:
+    """The prompts of each pass, encoded; all texts of a request in one go, so that they have one length."""
+    schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
+    encoded = encode_texts(
+        networks.text,
+        model.spec.text,
+        [text for schedule in schedules.values() for text in schedule.texts],
+        emphasis=options.emphasis,
+        clip_skip=options.clip_skip,
+        embeddings=session.embeddings,
+        tokenizer=session.tokenizer,
+    )
+    return {phase: Conditioning(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 
 def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:
@@ -205,20 +202,3 @@ def check_sampling(options: GenerationOptions) -> None:
         sampler_and_scheduler(hires.sampler or sampler, hires.scheduler or scheduler)
     if uses_unconditional(sampler) and options.cfg > HIGHEST_CFG_PP:
         log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)
-
-
-def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
-    """The prompt without its `<lora:name:weight>` tags, and the choices they make."""
-    text, tags = extract_loras(prompt)
-    return text, tuple(
-        LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
-    )
-
-
-def without_loras(negative: str) -> str:
-    """The negative prompt without tags: a LoRA acts on both halves of guidance, so it belongs into the prompt."""
-    text, tags = extract_loras(negative)
-    if tags:
-        names = ", ".join(tag.name for tag in tags)
-        log.warning("A LoRA in the negative prompt has no effect (%s): name it in the prompt.", names)
-    return text

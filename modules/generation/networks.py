@@ -127,20 +127,31 @@ class FastTextEncoder:
 
 
 class FastControlNet:
-    """A compiled ControlNet; hint and context are prepared again only when they are others than last time."""
+    """A compiled ControlNet; a hint is prepared once with each of the contexts that it comes with."""
 
     def __init__(self, compiled: CompiledModule) -> None:
         self._compiled = compiled
-        self._prepared: tuple[Tensor, ...] = ()
+        # The tensors are kept, so their memory cannot have become something else's in between.
+        self._hint: Tensor | None = None
+        self._layout = torch.empty(0)  # the hint as the program takes it
+        self._contexts: list[Tensor] = []
 
     def __call__(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        inputs = (hint, context)
-        # The tensors are kept, so their memory cannot have become something else's in between.
-        if tuple(map(_place, inputs)) != tuple(map(_place, self._prepared)):
-            layout = hint.contiguous(memory_format=torch.channels_last)
-            self._compiled.prepare(hint=layout, context=context.contiguous())
-            self._prepared = inputs
+        if self._hint is None or _place(hint) != _place(self._hint):
+            self._hint, self._contexts = hint, [context]
+            self._layout = hint.contiguous(memory_format=torch.channels_last)
+            self._compiled.prepare(hint=self._layout, context=context.contiguous())
+        else:
+            self._compiled.switch(self._number(context), hint=self._layout, context=context.contiguous())
         return self._compiled(x, timesteps=timesteps)
+
+    def _number(self, context: Tensor) -> int:
+        """Which of the contexts met so far this is; a new one is added."""
+        places = [_place(known) for known in self._contexts]
+        if _place(context) not in places:
+            self._contexts.append(context)
+            places.append(_place(context))
+        return places.index(_place(context))
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ SIZE_STEP = 8
 MIN_SIZE, MAX_SIZE = 64, 8192
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
+MAX_PROMPT = 20_000  # characters
 RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
 
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
@@ -148,6 +149,8 @@ class GenerationOptions:
     only: int | None = field(default=None)  # keep just this picture of the batch (how a batch member is reproduced)
 
     def __post_init__(self) -> None:
+        _check_length("prompt", self.prompt)
+        _check_length("negative prompt", self.negative_prompt)
         _check_size("width", self.width)
         _check_size("height", self.height)
         _in_range("number of images", self.number, 1, 10_000)
@@ -210,6 +213,11 @@ def _check_size(name: str, value: int | None) -> None:
             f"{name} {shortened(value)} cannot be used: it must be a multiple of {SIZE_STEP} "
             f"from {MIN_SIZE} to {MAX_SIZE}, for example {nearest}."
         )
+
+
+def _check_length(name: str, text: str) -> None:
+    if len(text) > MAX_PROMPT:
+        raise OptionsError(f"The {name} has {len(text)} characters: {MAX_PROMPT} is the most.")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

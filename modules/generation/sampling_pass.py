@@ -10,29 +10,20 @@ import torch
 from torch import Tensor
 
 from modules.core.progress import CancelToken, StepEvent
+from modules.generation.passes import PassSettings
 from modules.generation.progress import OnProgress, Progress
-from modules.generation.runner import EagerRunner, UNetInputs
-from modules.sampling.denoiser import Denoiser, Prediction, Runner
+from modules.generation.prompts import Contexts
+from modules.generation.runner import EagerRunner, UNetInputs, UNetRunner
+from modules.sampling.denoiser import Denoiser, Prediction
 from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers import SAMPLERS, planned_levels
-from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+from modules.sampling.schedules import NoiseSchedule, start_latent
+from modules.sampling.switching import StepClock, SwitchingDenoiser
 
 if TYPE_CHECKING:
     from modules.generation.image_to_image import Inpaint, Start
     from modules.generation.job import Job
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassSettings:
-    """How one pass samples; `denoise` 1 starts from pure noise."""
-
-    phase: str
-    sampler: str
-    scheduler: str
-    steps: int
-    cfg: float
-    denoise: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,40 +65,56 @@ def run_pass(
     `start` is the picture this pass repaints, if any: outside its mask the result is the picture's own latent.
     """
     schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
-    sigmas = make_sigmas(
-        schedule, settings.scheduler, settings.steps, sampler=settings.sampler, denoise=settings.denoise
-    )
+    sigmas = settings.sigmas(schedule)
     latent = latent.to(job.device, torch.float32)
     if len(sigmas) < 2:
         return latent
     noise = ImageNoise(seeds, tuple(latent.shape[1:]))
     first_noise = noise.start().to(latent)
-    timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, sigmas)]
-    runner = prepare_runner(job, settings, latent, start, timesteps)
-    prediction: Prediction = "v" if job.model.spec.prediction == "v" else "epsilon"
-    denoise = GuidedDenoiser(Denoiser(runner, schedule, prediction), settings.cfg)
+    clock = StepClock(sigmas)
+    denoise = guided_denoiser(job, settings, latent, start, clock)
     inpaint = start.inpaint if start else None
     if inpaint is not None:
         denoise = MaskedDenoiser(denoise, inpaint, first_noise)
     x = start_latent(first_noise, sigmas, schedule, latent)
-    result = SAMPLERS[settings.sampler](
-        denoise, x, sigmas, noise=noise, on_step=lambda event: outside.sampled(settings.phase, event)
-    )
+
+    def on_step(event: StepEvent) -> None:
+        clock.step_done()
+        outside.sampled(settings.phase, event)
+
+    result = SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise, on_step=on_step)
     return result if inpaint is None else torch.lerp(inpaint.latent.to(result), result, inpaint.mask.to(result))
 
 
+def guided_denoiser(
+    job: Job, settings: PassSettings, latent: Tensor, start: Start | None, clock: StepClock
+) -> GuidedDenoiser:
+    """The network prepared for this pass's shape, shown in each step what the prompts say then, behind guidance."""
+    spec, conditioning = job.model.spec, job.conditioning[settings.phase]
+    schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
+    unconditional = needs_unconditional(settings.cfg, settings.sampler, conditioning.weights)
+    contexts = conditioning.contexts(latent.shape[0], unconditional=unconditional)
+    timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, settings.sigmas(schedule))]
+    runner = prepare_runner(job, contexts, latent, start, timesteps)
+    prediction: Prediction = "v" if spec.prediction == "v" else "epsilon"
+    denoiser = Denoiser(runner, schedule, prediction)
+    switching = SwitchingDenoiser(denoiser, runner.switch, contexts.by_step, clock)
+    return GuidedDenoiser(switching, settings.cfg, conditioning.weights)
+
+
 def prepare_runner(
-    job: Job, settings: PassSettings, latent: Tensor, start: Start | None, timesteps: list[float]
-) -> Runner:
-    """The runner for this pass's shape, holding conditioning for N or 2N rows."""
-    rows = latent.shape[0]
-    halves = [job.conditioning.positive]
-    if needs_unconditional(settings.cfg, settings.sampler):
-        halves.append(job.conditioning.negative)
-    context = torch.cat([half.expand(rows, -1, -1) for half in halves]).to(job.device, job.dtype)
-    inputs = UNetInputs(context=context, concat=job.concat_for(latent, start), control=job.control_for(latent))
+    job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]
+) -> UNetRunner:
+    """The runner for this pass's shape, holding its contexts."""
+    context, *alternatives = (each.to(job.device, job.dtype) for each in contexts.distinct)
+    inputs = UNetInputs(
+        context=context,
+        alternatives=tuple(alternatives),
+        concat=job.concat_for(latent, start),
+        control=job.control_for(latent, contexts.conditional),
+    )
     wrapper = job.unet.unet_function_wrapper
-    runner: Runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
+    runner: UNetRunner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(inputs, timesteps)
     return runner
 

@@ -17,6 +17,7 @@ from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
 from modules.generation.metadata import to_parameters
 from modules.generation.options import GenerationOptions
+from modules.generation.passes import first_settings
 from modules.generation.progress import OnProgress
 from modules.generation.sampling_pass import Outside, run_pass
 from modules.generation.session import Session
@@ -72,9 +73,9 @@ def first_pass(job: Job, indices: range, width: int, height: int, outside: Outsi
     vae, seeds = job.model.spec.vae, [job.seed + index for index in indices]
     start = job.start_at(width, height)
     if start is not None:
-        return run_pass(job, job.first_pass, seeds, start.latents(seeds), outside, start)
+        return run_pass(job, first_settings(job.options), seeds, start.latents(seeds), outside, start)
     empty = torch.zeros(len(seeds), vae.latent_channels, height // vae.downscale, width // vae.downscale)
-    return run_pass(job, job.first_pass, seeds, empty, outside)
+    return run_pass(job, first_settings(job.options), seeds, empty, outside)
 
 
 def finish(

@@ -1,43 +1,63 @@
-"""Classifier-free guidance: one clean prediction from a conditional and an unconditional one."""
+"""Classifier-free guidance: one clean prediction from those of the prompt's parts and the unconditional one."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from modules.sampling.denoiser import Denoiser
 from modules.sampling.names import uses_unconditional
+from modules.sampling.stepping import Denoise
 
 
-def needs_unconditional(cfg: float, sampler: str) -> bool:
-    """Whether a runner must be prepared with the negative prompt: not at cfg = 1, except for CFG++."""
-    return cfg != 1.0 or uses_unconditional(sampler)
+def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:
+    """Whether a runner must be prepared with the negative prompt: not where the formula leaves it out (see below)."""
+    return cfg != 1.0 or sum(weights) != 1.0 or uses_unconditional(sampler)
 
 
 class GuidedDenoiser:
-    """The `denoise` that samplers call. With CFG++ samplers `cfg` is the paper's lambda: 0 to 1, little more if any."""
+    """The `denoise` that samplers call: negative + cfg * (sum of weight * (part - negative)), over the prompt's parts.
 
-    def __init__(self, denoiser: Denoiser, cfg: float) -> None:
+    `weights` has one number for each part of a prompt joined by AND (Liu et al. 2022, composable diffusion). At cfg 1
+    with weights that sum to 1 the negative prompt cancels out, and is not needed. With CFG++ samplers `cfg` is the
+    paper's lambda: 0 to 1, little more if any.
+    """
+
+    def __init__(self, denoiser: Denoise, cfg: float, weights: Sequence[float] = (1.0,)) -> None:
+        """`denoiser` gives the rows of each part for all pictures, part by part, then the unconditional rows."""
         self._denoiser = denoiser
         self._cfg = cfg
+        self._weights = tuple(weights)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        denoised = self._denoiser(x, sigma)
-        if denoised.shape[0] == x.shape[0]:
-            if self._cfg != 1.0:
-                raise ValueError(f"cfg {self._cfg} needs a runner prepared with the unconditional half.")
-            return denoised
-        return self._combine(*denoised.chunk(2))
+        *parts, last = self._predictions(x, sigma)
+        if len(parts) == len(self._weights):
+            return self._combine(parts, last)
+        if self._cfg != 1.0 or sum(self._weights) != 1.0:
+            raise ValueError(f"cfg {self._cfg} needs a runner prepared with the unconditional half.")
+        return self._weighted([*parts, last])
 
     def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The guided prediction and the unconditional one, which CFG++ takes the noise from."""
-        denoised = self._denoiser(x, sigma)
-        if denoised.shape[0] == x.shape[0]:
+        *parts, last = self._predictions(x, sigma)
+        if len(parts) != len(self._weights):
             raise ValueError("CFG++ needs a runner prepared with the unconditional half, at cfg 1 too.")
-        conditional, unconditional = denoised.chunk(2)
-        return self._combine(conditional, unconditional), unconditional
+        return self._combine(parts, last), last
 
-    def _combine(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        if self._cfg == 1.0:
-            return conditional
-        return torch.lerp(unconditional, conditional, self._cfg)
+    def _predictions(self, x: Tensor, sigma: float) -> tuple[Tensor, ...]:
+        denoised = self._denoiser(x, sigma)
+        return denoised.split(x.shape[0])
+
+    def _combine(self, parts: Sequence[Tensor], unconditional: Tensor) -> Tensor:
+        total = sum(self._weights)
+        conditional = self._weighted(parts)
+        if total != 1.0:
+            conditional = conditional + unconditional * (1.0 - total)
+        return conditional if self._cfg == 1.0 else torch.lerp(unconditional, conditional, self._cfg)
+
+    def _weighted(self, parts: Sequence[Tensor]) -> Tensor:
+        if self._weights == (1.0,):
+            return parts[0]
+        products = (part * weight for part, weight in zip(parts, self._weights, strict=True))
+        return sum(products, torch.zeros_like(parts[0]))

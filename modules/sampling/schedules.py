@@ -17,6 +17,10 @@ from modules.sampling.beta_distribution import beta_quantile
 _SKIP_LAST_LEVEL = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
 # What is left of the signal at the last timestep of a zero-terminal-SNR model: exactly zero has no finite sigma.
 _TERMINAL_ALPHA = 4.8973451890853435e-08
+# With a longer schedule (a smaller denoise) neighbouring levels could not be told apart.
+_LONGEST = 10**9
+# So many quantiles for each trained level visit them all: the density is nowhere below 0.7.
+_BETA_VISITS_ALL = 2
 
 
 def _stable_diffusion_alphas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> list[float]:
@@ -68,52 +72,62 @@ class NoiseSchedule:
         return math.exp((1.0 - weight) * self._log_sigmas[low] + weight * self._log_sigmas[high])
 
 
-def _ramp(start: float, end: float, count: int) -> list[float]:
-    """`count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one)."""
-    return [start + (end - start) * index / max(count - 1, 1) for index in range(count)]
+def _ramp(start: float, end: float, count: int, first: int) -> list[float]:
+    """`count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one).
+
+    Only those from number `first` on are made.
+    """
+    return [start + (end - start) * index / max(count - 1, 1) for index in range(first, count)]
 
 
-def _normal(schedule: NoiseSchedule, steps: int) -> list[float]:
-    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps)]
+def _normal(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
+    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps, first)]
 
 
-def _sgm_uniform(schedule: NoiseSchedule, steps: int) -> list[float]:
-    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps + 1)[:-1]]
+def _sgm_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
+    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps + 1, first)[:-1]]
 
 
-def _karras(schedule: NoiseSchedule, steps: int, rho: float = 7.0) -> list[float]:
+def _karras(schedule: NoiseSchedule, steps: int, first: int, rho: float = 7.0) -> list[float]:
     """Karras et al. 2022, equation 5."""
-    return [root**rho for root in _ramp(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps)]
+    roots = _ramp(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps, first)
+    return [root**rho for root in roots]
 
 
-def _exponential(schedule: NoiseSchedule, steps: int) -> list[float]:
-    return [math.exp(log) for log in _ramp(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps)]
+def _exponential(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
+    logs = _ramp(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps, first)
+    return [math.exp(log) for log in logs]
 
 
-def _kl_optimal(schedule: NoiseSchedule, steps: int) -> list[float]:
+def _kl_optimal(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
     """Sabour et al. 2024 ("Align Your Steps"), the closed form of its theorem 3.1."""
-    return [math.tan(angle) for angle in _ramp(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), steps)]
+    angles = _ramp(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), steps, first)
+    return [math.tan(angle) for angle in angles]
 
 
-def _simple(schedule: NoiseSchedule, steps: int) -> list[float]:
+def _simple(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
+    steps = min(steps, len(schedule.sigmas))  # more would visit levels twice
     stride = len(schedule.sigmas) / steps
     return [schedule.sigmas[-1 - int(index * stride)] for index in range(steps)]
 
 
-def _ddim_uniform(schedule: NoiseSchedule, steps: int) -> list[float]:
+def _ddim_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
     """Every k-th timestep from 1 upwards: when `steps` does not divide the table, a few more levels than asked for."""
     stride = max(len(schedule.sigmas) // steps, 1)
     return list(reversed(schedule.sigmas[1::stride]))
 
 
-def _beta(schedule: NoiseSchedule, steps: int, shape: float = 0.6) -> list[float]:
+def _beta(schedule: NoiseSchedule, steps: int, first: int, shape: float = 0.6) -> list[float]:
     """Timesteps at even quantiles of a beta distribution, dense at both ends (Lee et al. 2024)."""
+    steps = min(steps, _BETA_VISITS_ALL * len(schedule.sigmas))
     last = len(schedule.sigmas) - 1
     quantiles = (beta_quantile(1.0 - index / steps, shape, shape) for index in range(steps))
     return [schedule.sigmas[round(quantile * last)] for quantile in quantiles]
 
 
-_SCHEDULERS: dict[str, Callable[[NoiseSchedule, int], list[float]]] = {
+# levels(schedule, steps, first): those of a schedule of `steps` levels from number `first` on. Schedulers that choose
+# among the trained levels visit some twice, so that they make them all: there are a few thousand at most.
+_SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
     "normal": _normal,
     "karras": _karras,
     "exponential": _exponential,
@@ -125,9 +139,10 @@ _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int], list[float]]] = {
 }
 
 
-def _full_sigmas(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: str) -> list[float]:
+def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: str, first: int) -> list[float]:
+    """A schedule of `steps` steps, or (from some schedulers) only what follows its first `first` levels."""
     skip = sampler in _SKIP_LAST_LEVEL
-    levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps)
+    levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps, first)
     # A level visited twice would be a step of no length, which multistep samplers cannot divide by.
     levels = list(dict.fromkeys(levels))
     return [*(levels[:-1] if skip else levels), 0.0]
@@ -145,8 +160,9 @@ def make_sigmas(
     if denoise == 0.0:
         return [0.0]
     if denoise > 0.9999:
-        return _full_sigmas(schedule, scheduler, steps, sampler)
-    return _full_sigmas(schedule, scheduler, int(steps / denoise), sampler)[-(steps + 1) :]
+        return _sigmas_from(schedule, scheduler, steps, sampler, 0)
+    longer = int(min(steps / denoise, _LONGEST))
+    return _sigmas_from(schedule, scheduler, longer, sampler, longer - steps)[-(steps + 1) :]
 
 
 def start_latent(

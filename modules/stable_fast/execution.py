@@ -96,13 +96,40 @@ class Execution:
         )
         self.moving_inputs = (*program.inputs_at("latent"), *program.inputs_at("step"))
         self._prompt_values: Values = {}
+        self._which = 0  # the prompt that is held, of those to switch between
+        self._kept_prompts: dict[int, Values] = {}
         self._held: dict[torch.dtype, Tensor] = {}
 
-    def set_prompt(self, inputs: Mapping[str, Tensor]) -> None:
-        """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs."""
+    def set_prompt(self, inputs: Mapping[str, Tensor], which: int = 0) -> None:
+        """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs.
+
+        This one is number `which` of those to switch between.
+        """
+        self.forget_prompts()
+        self._which = which
+        self._hold_prompt(self._evaluate_prompt(inputs))
+
+    def switch_prompt(self, which: int, inputs: Mapping[str, Tensor]) -> None:
+        """Holds the results of another prompt, which is evaluated when it is first met after `set_prompt`."""
+        if which == self._which:
+            return
+        if self._which not in self._kept_prompts:
+            self._kept_prompts[self._which] = {name: value.clone() for name, value in self._prompt_values.items()}
+        if which not in self._kept_prompts:
+            self._kept_prompts[which] = self._evaluate_prompt(inputs)
+        self._hold_prompt(self._kept_prompts[which])
+        self._which = which
+
+    def forget_prompts(self) -> None:
+        """Frees the results kept for switching."""
+        self._kept_prompts.clear()
+
+    def _evaluate_prompt(self, inputs: Mapping[str, Tensor]) -> Values:
         results = self._prompt({**self.program.constants(PROMPT), **inputs})
         later = (*self._shared.inputs, *self._step.inputs)
-        results |= {name: value for name, value in inputs.items() if name in later}
+        return results | {name: value for name, value in inputs.items() if name in later}
+
+    def _hold_prompt(self, results: Values) -> None:
         for name, value in results.items():
             if name in self._prompt_values:
                 self._prompt_values[name].copy_(value)

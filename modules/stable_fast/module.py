@@ -92,6 +92,7 @@ class CompiledModule:
         self._proves_sizes = proves_sizes
         self.turn = Turn()  # programs keep what they compute for one call
         self._prepared: Call = {}
+        self._which = 0
         self._graphs: GraphTable | None = None
         self.release()
 
@@ -125,8 +126,14 @@ class CompiledModule:
     def prepare(self, **inputs: Any) -> None:
         """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
         self._follow_moved_weights()
-        self._prepared = inputs
         self._current.clear()
+        self.switch(0, **inputs)
+
+    @in_turn
+    def switch(self, which: int, **inputs: Any) -> None:
+        """Other inputs in place of those prepared, which are number 0. Each number's stage runs once: until `prepare`
+        a number always has to come with the same inputs."""
+        self._prepared, self._which = inputs, which
 
     @in_turn
     def compile(self, *args: Any, **kwargs: Any) -> Program:
@@ -203,12 +210,15 @@ class CompiledModule:
             self._make_room()
         else:
             self._executions.move_to_end(key)
+        prompt = {name: tensors[name] for name in program.inputs_at("prompt")}
         if is_new or key not in self._current or again or not self._prepared:
-            execution.set_prompt({name: tensors[name] for name in program.inputs_at("prompt")})
+            execution.set_prompt(prompt, self._which)
             if again:  # what was prepared counts again for the next call
                 self._current.discard(key)
             else:
                 self._current.add(key)
+        else:
+            execution.switch_prompt(self._which, prompt)
         times = program.inputs_at("time")
         inputs = [tensors[name] for name in (*times, *execution.moving_inputs)]
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,31 +22,12 @@ from modules.stable_fast.passes import passes_for
 from modules.stable_fast.program import Program
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.tuning import make_ready
-from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall
+from modules.stable_fast.unet_call import BINDINGS, Conditioning, Key, UNetCall
 from modules.stable_fast.weights import StaleWeightsError, WeightStore
 
 log = logging.getLogger(__name__)
 
 MAX_KEPT_TIMESTEPS = 512
-
-
-class Control(Protocol):
-    """The summed residuals of all ControlNets for this evaluation, or None when none is active."""
-
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None: ...
-
-
-class Conditioning(Protocol):
-    """What stays the same over all steps: context [R * N, S, D], extra input channels [1 or N, K, h, w], controls."""
-
-    @property
-    def context(self) -> Tensor: ...
-
-    @property
-    def concat(self) -> Tensor | None: ...
-
-    @property
-    def control(self) -> Control | None: ...
 
 
 class StableFastRunner:
@@ -63,6 +43,7 @@ class StableFastRunner:
         self._network = network
         self._inputs: Conditioning | None = None
         self._timesteps: list[float] = []
+        self._which = 0  # the context in force: of the inputs, or one of its alternatives
         self._stamp = 0  # grows whenever prompt and time stage have to be evaluated again
         self._graphs: GraphTable | None = None
         self._refused: set[Key] = set()  # shapes that memory does not suffice for
@@ -88,11 +69,17 @@ class StableFastRunner:
 
     def prepare(self, conditioning: Conditioning, timesteps: Sequence[float]) -> None:
         """Remembers what does not depend on the latent; it is evaluated at the first step, when the shape is known."""
-        self._inputs = conditioning
+        self._inputs, self._which = conditioning, 0
         self._timesteps = list(timesteps)
         self._stamp += 1
+        for execution in self._executions.values():
+            execution.forget_prompts()
         self.report.steps_per_image = len(self._timesteps)
         self._follow_moved_weights()
+
+    def switch(self, which: int) -> None:
+        """From the next step on uses the context (0, as after `prepare`) or one of its alternatives (from 1)."""
+        self._which = which
 
     def _follow_moved_weights(self) -> None:
         try:
@@ -114,7 +101,7 @@ class StableFastRunner:
         self.report.counters.weights_refreshed += 1
 
     def step(self, x: Tensor, timestep: float) -> Tensor:
-        """x [N, C, h, w] -> the network's raw output [R * N, C, h, w], conditional rows first."""
+        """x [N, C, h, w] -> the network's raw output [R * N, C, h, w], its rows in the order of the context's."""
         call = self._call(x, timestep)
         if not can_capture(call.x.device) and self.report.level in ("full", "graph"):
             self.report.lower("fused" if self.report.level == "full" else "off", NO_GRAPHS)
@@ -154,13 +141,14 @@ class StableFastRunner:
         inputs = self._inputs
         if inputs is None:
             raise RuntimeError("prepare() comes before step()")
+        context = (inputs.context, *inputs.alternatives)[self._which]
         if inputs.concat is not None:
             x = torch.cat([x, inputs.concat.to(x).expand(x.shape[0], -1, -1, -1)], dim=1)
         control = None
         if inputs.control is not None:
-            rows = torch.cat([x.to(inputs.context.dtype)] * (inputs.context.shape[0] // x.shape[0]))
-            control = inputs.control(rows, timestep, inputs.context)
-        return UNetCall(x, timestep, inputs.context, control)
+            rows = torch.cat([x.to(context.dtype)] * (context.shape[0] // x.shape[0]))
+            control = inputs.control(rows, timestep, context)
+        return UNetCall(x, timestep, context, control)
 
     def _timed(self, call: UNetCall, step: Callable[[UNetCall], Tensor]) -> Tensor:
         """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
@@ -242,10 +230,11 @@ class StableFastRunner:
             self._current[key] = self._stamp
         elif call.timestep not in execution.times:
             execution.times.extend([call.timestep], call.x.device)
+        execution.switch_prompt(self._which, {"context": call.context})
 
     def _evaluate(self, execution: Execution, call: UNetCall) -> None:
         execution.times.extend([*self._timesteps, call.timestep], call.x.device)
-        execution.set_prompt({"context": call.context})
+        execution.set_prompt({"context": call.context}, self._which)
 
     def _specialise(self, call: UNetCall) -> Execution:
         """The program for this form of call, traced if there is none yet, at these sizes."""

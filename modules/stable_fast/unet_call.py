@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,29 @@ BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": 
 COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own
 
 Key = tuple[Any, ...]
+
+
+class Control(Protocol):
+    """The summed residuals of all ControlNets for this evaluation, or None when none is active."""
+
+    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None: ...
+
+
+class Conditioning(Protocol):
+    """What stays the same over all steps: context [R * N, S, D] and others of its shape to switch to between steps,
+    extra input channels [1 or N, K, h, w], controls."""
+
+    @property
+    def context(self) -> Tensor: ...
+
+    @property
+    def alternatives(self) -> tuple[Tensor, ...]: ...
+
+    @property
+    def concat(self) -> Tensor | None: ...
+
+    @property
+    def control(self) -> Control | None: ...
 
 
 @dataclass(frozen=True)

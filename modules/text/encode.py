@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -12,13 +11,15 @@ from torch import Tensor
 
 from modules.core.errors import OptionsError
 from modules.models.configs import TextConfig
+from modules.text.chunks import Unit, pack_chunks
 from modules.text.embeddings import EmbeddingLibrary
-from modules.text.prompt import Mention, MentionFinder, Unit, check_emphasis, pack_chunks, parse_prompt
-from modules.text.tokenizer import BOS, EOS, Tokenizer
+from modules.text.prompt import A1111_MODES, Mention, MentionFinder, check_emphasis, parse_prompt
+from modules.text.tokenizer import BOS, COMMA, EOS, Tokenizer
 
-# ComfyUI moves a short phrase to the next chunk rather than cut it; A1111 does so with embeddings only.
+# ComfyUI moves a short phrase to the next chunk rather than cut it; A1111 does so with embeddings, and after a comma.
 _COMFY_LONGEST_PHRASE = 7
 _ROWS_AT_ONCE = 16
+MOST_CHUNKS = 256  # of all texts together: about half a minute on two CPU cores
 
 
 class TextEncoder(Protocol):
@@ -40,42 +41,34 @@ class Token(NamedTuple):
 Chunk = list[Token]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conditioning:
-    """What the UNet attends to: [N, S, width] each, S the same multiple of the encoder's 77 positions."""
-
-    positive: Tensor
-    negative: Tensor
-
-
-def encode_prompts(
+def encode_texts(
     text_model: TextEncoder,
     config: TextConfig,
-    positives: Sequence[str],
-    negatives: Sequence[str],
+    texts: Iterable[str],
     *,
     emphasis: str,
     clip_skip: int = 1,
     embeddings: EmbeddingLibrary | None = None,
     tokenizer: Tokenizer | None = None,
-) -> Conditioning:
-    """Encodes prompts with their negatives; all are padded with empty chunks to the longest of them.
+) -> dict[str, Tensor]:
+    """What the UNet attends to for each text: [S, width], S the same multiple of the encoder's 77 positions for all.
 
-    A prompt that occurs several times is encoded once. Building a tokenizer takes a moment: pass one to reuse it.
+    Shorter texts are padded with empty chunks. Building a tokenizer takes a moment: pass one to reuse it.
+    Raises OptionsError when the texts are more than can be encoded in reasonable time.
     """
-    if not positives or len(positives) != len(negatives):
-        raise ValueError(f"{len(positives)} prompts with {len(negatives)} negative ones: give as many of both")
     skip = layers_to_skip(clip_skip, config)
     chunker = PromptChunker(tokenizer or Tokenizer(), config, emphasis, embeddings)
-    chunks = {text: chunker.chunks(text) for text in dict.fromkeys([*positives, *negatives])}
+    chunks = {text: chunker.chunks(text) for text in dict.fromkeys(texts)}
     length = max(map(len, chunks.values()))
+    if length * len(chunks) > MOST_CHUNKS:
+        raise OptionsError(
+            f"The prompts make {len(chunks)} different texts, and the longest fills {length} chunks of "
+            f"{config.positions - 2} tokens: {length * len(chunks)} chunks in all, {MOST_CHUNKS} is the most. "
+            "Shorten the prompt or the negative prompt."
+        )
     padded = [[*rows, *([[]] * (length - len(rows)))] for rows in chunks.values()]
     encoded = _encode_chunks(text_model, config, [row for rows in padded for row in rows], emphasis, skip)
-    per_text = dict(zip(chunks, encoded.unflatten(0, (len(padded), length)).flatten(1, 2), strict=True))
-    return Conditioning(
-        positive=torch.stack([per_text[text] for text in positives]),
-        negative=torch.stack([per_text[text] for text in negatives]),
-    )
+    return dict(zip(chunks, encoded.unflatten(0, (len(padded), length)).flatten(1, 2), strict=True))
 
 
 def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
@@ -109,7 +102,7 @@ class PromptChunker:
             [unit for segment in section for unit in self._units(segment.text, segment.weight)]
             for section in parse_prompt(text, self._emphasis)
         ]
-        return pack_chunks(sections, self._size)
+        return pack_chunks(sections, self._size, _is_comma if self._emphasis in A1111_MODES else None)
 
     def _units(self, text: str, weight: float) -> list[Unit[Token]]:
         return [self._unit(piece, weight) for piece in self._finder.split(text)]
@@ -127,6 +120,10 @@ class PromptChunker:
         if self._embeddings is None:
             raise OptionsError(f'The prompt names the embedding "{name}", but there is no embeddings folder.')
         return self._embeddings.get(name, self._config.width)
+
+
+def _is_comma(token: Token) -> bool:
+    return token.id == COMMA
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Reads the prompt language: emphasis, BREAK, LoRA tags, mentions of embeddings, and packing into chunks (no torch).
+"""Reads the prompt language: emphasis, BREAK, `<lora:...>` and other tags, mentions of embeddings (no torch).
 
 Every function is linear in the length of the text, however hostile its brackets are.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 from modules.text.emphasis import Segment, parse_a1111, parse_comfy
 
 EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
+A1111_MODES = ("a1111", "no_norm")  # prompts mean what they mean there
 
 _BREAK = re.compile(r"\bBREAK\b")
-_LORA = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+# A1111's "extra networks"; `lyco` is its older name for some kinds of LoRA.
+_TAG = re.compile(r"<(?:(lora|lyco):([^<>]*)|[^\W\d]\w*:[^<>]+)>", re.IGNORECASE)
 _TRAILING_PUNCTUATION = ".;:!?"
-
-T = TypeVar("T")
 
 
 class LoraTag(NamedTuple):
@@ -37,14 +37,6 @@ class Mention:
     """A place in the text where the vectors of the embedding `name` go."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class Unit(Generic[T]):
-    """Tokens in a row; `together` asks for them to land in one chunk when they fit in one."""
-
-    tokens: Sequence[T]
-    together: bool = False
 
 
 def parse_emphasis(text: str, mode: str) -> list[Segment]:
@@ -77,12 +69,20 @@ def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
 
 
 def extract_loras(text: str) -> tuple[str, list[LoraTag]]:
-    """Takes the `<lora:...>` tags out of a prompt; one weight serves both networks, none means 1."""
-    tags = [_read_lora(match.group(1)) for match in _LORA.finditer(text)]
-    return _LORA.sub("", text), tags
+    """Takes the `<lora:...>` tags out of a prompt; one weight serves both networks, none means 1.
+
+    Tags of other networks (`other_tags`) are taken out too: they are not words.
+    """
+    tags = [_read_lora(match[0], match[2]) for match in _TAG.finditer(text) if match[1]]
+    return _TAG.sub("", text), tags
 
 
-def _read_lora(body: str) -> LoraTag:
+def other_tags(text: str) -> list[str]:
+    """The tags of networks that do not exist here, such as `<hypernet:name:1>`."""
+    return [match[0] for match in _TAG.finditer(text) if not match[1]]
+
+
+def _read_lora(tag: str, body: str) -> LoraTag:
     name, *weights = (part.strip() for part in body.split(":"))
     try:
         model_weight = float(weights[0]) if weights else 1.0
@@ -90,7 +90,7 @@ def _read_lora(body: str) -> LoraTag:
     except ValueError:
         model_weight = text_weight = math.nan
     if not name or len(weights) > 2 or not (math.isfinite(model_weight) and math.isfinite(text_weight)):
-        raise OptionsError(f"Cannot read '<lora:{body}>': write <lora:name:0.8> or <lora:name:0.8:0.6>.")
+        raise OptionsError(f"Cannot read {quoted(tag)}: write <lora:name:0.8> or <lora:name:0.8:0.6>.")
     return LoraTag(name, model_weight, text_weight)
 
 
@@ -124,18 +124,3 @@ class MentionFinder:
             return match["missing"].rstrip(_TRAILING_PUNCTUATION)
         # re folds a few letters that lower() keeps (a long s matches s): such a look-alike is text.
         return self._aliases.get(known.lower())
-
-
-def pack_chunks(sections: Iterable[Iterable[Unit[T]]], size: int) -> list[list[T]]:
-    """Fills chunks of at most `size` tokens; every section starts a new chunk, an empty last one adds none."""
-    chunks: list[list[T]] = []
-    for section in sections:
-        chunks.append([])
-        for unit in section:
-            if unit.together and len(unit.tokens) <= size < len(chunks[-1]) + len(unit.tokens):
-                chunks.append([])
-            for token in unit.tokens:
-                if len(chunks[-1]) == size:
-                    chunks.append([])
-                chunks[-1].append(token)
-    return chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks or [[]]

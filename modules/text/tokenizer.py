@@ -10,6 +10,7 @@ from tokenizers import Tokenizer as BackendTokenizer
 
 BOS = 49406
 EOS = 49407
+COMMA = 267  # a comma by itself
 
 _MERGES_FILE = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 _MERGES_COUNT = 49152 - 256 - 2  # the file holds more; CLIP was trained with these

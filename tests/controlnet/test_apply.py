@@ -119,7 +119,7 @@ def test_several_controls_are_summed_and_idle_ones_skipped() -> None:
 
 
 def test_stack_reads_progress_from_the_timestep() -> None:
-    stack = ControlStack([control(start=0.0, end=0.5, mode="control")], pictures=1)
+    stack = ControlStack([control(start=0.0, end=0.5, mode="control")], conditional=1)
     x, context = torch.zeros(2, 4, 8, 8), torch.zeros(2, 7, 64)
     early = stack(x, 900.0, context)
     assert early is not None and early[12][0].count_nonzero() == 2 and early[12][1].count_nonzero() == 0
@@ -132,7 +132,7 @@ def test_unet_output_changes_with_the_hint_and_not_at_strength_zero() -> None:
     times = torch.full((2,), 400.0)
 
     def output(hint: Tensor, strength: float) -> Tensor:
-        stack = ControlStack([AppliedControl(network=network, hint=hint, strength=strength)], pictures=1)
+        stack = ControlStack([AppliedControl(network=network, hint=hint, strength=strength)], conditional=1)
         with torch.inference_mode():
             return unet(x, times, context, stack(x, 400.0, context))
 

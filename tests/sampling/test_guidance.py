@@ -78,3 +78,39 @@ def test_the_unconditional_half_is_asked_for_where_it_is_needed() -> None:
         _guided(7.0, None)[1](torch.zeros(1, 4, 3, 3), 1.0)
     with pytest.raises(ValueError, match="unconditional"):
         _guided(1.0, None)[1].with_unconditional(torch.zeros(1, 4, 3, 3), 1.0)
+
+
+class ThreeRows:
+    """Clean predictions for two parts of a prompt and the negative one, each a constant, for two pictures."""
+
+    rows = (3.0, -1.0, 0.5)
+
+    def __init__(self, count: int = 3) -> None:
+        self._count = count
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return torch.cat([x * row for row in self.rows[: self._count]])
+
+
+@pytest.mark.parametrize("cfg", [1.0, 7.5])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 0.5), (2.0, -0.7)])
+def test_parts_of_a_prompt_pull_away_from_the_negative_one_each(cfg: float, weights: tuple[float, float]) -> None:
+    x = torch.tensor([[2.0], [5.0]])
+    first, second, negative = ThreeRows.rows
+    expected = x * (negative + cfg * (weights[0] * (first - negative) + weights[1] * (second - negative)))
+    guided = GuidedDenoiser(ThreeRows(), cfg, weights)
+    torch.testing.assert_close(guided(x, 1.0), expected)
+    pair = guided.with_unconditional(x, 1.0)
+    torch.testing.assert_close(pair[0], expected)
+    assert torch.equal(pair[1], x * negative)
+    assert needs_unconditional(cfg, "euler", weights) == ((cfg, sum(weights)) != (1.0, 1.0))
+
+
+def test_parts_whose_weights_sum_to_one_need_no_negative_prompt_at_cfg_one() -> None:
+    x = torch.tensor([[2.0], [5.0]])
+    weights = (0.25, 0.75)
+    assert torch.equal(
+        GuidedDenoiser(ThreeRows(2), 1.0, weights)(x, 1.0), GuidedDenoiser(ThreeRows(), 1.0, weights)(x, 1.0)
+    )
+    with pytest.raises(ValueError, match="unconditional"):
+        GuidedDenoiser(ThreeRows(2), 1.0, (1.0, 1.0))(x, 1.0)

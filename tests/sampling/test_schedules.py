@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from itertools import pairwise
 
 import diffusers
 import numpy as np
@@ -10,9 +12,12 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_euler_discrete import rescale_zero_terminal_snr
 from scipy import stats
+from torch import Tensor
 
 from modules.core.errors import OptionsError
 from modules.sampling.names import SCHEDULERS
+from modules.sampling.noise import ImageNoise
+from modules.sampling.samplers import SAMPLERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 
 SCHEDULE = NoiseSchedule()
@@ -130,6 +135,51 @@ def test_denoise_keeps_the_end_of_a_longer_schedule() -> None:
     assert make_sigmas(SCHEDULE, "karras", 10, sampler="euler", denoise=0.45) == longer[-11:]
     assert make_sigmas(SCHEDULE, "normal", 10, sampler="euler", denoise=0.0) == [0.0]
     assert make_sigmas(SCHEDULE, "normal", 10, sampler="euler", denoise=0.99999)[0] == pytest.approx(SCHEDULE.sigma_max)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpm_2"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_tail_is_the_end_of_the_whole_schedule(scheduler: str, sampler: str) -> None:
+    """Table lookups visit levels twice from about 1000 steps on; 2250 is beyond what the tail builds."""
+    for steps, denoise in [(1, 0.5), (1, 0.3), (20, 0.35), (20, 0.9998), (37, 0.03), (9, 0.004)]:
+        whole = make_sigmas(SCHEDULE, scheduler, int(steps / denoise), sampler=sampler)
+        tail = make_sigmas(SCHEDULE, scheduler, steps, sampler=sampler, denoise=denoise)
+        assert tail == whole[-(steps + 1) :], (steps, denoise)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_denoise_answers_at_once(scheduler: str) -> None:
+    started = time.perf_counter()
+    for denoise in (1e-7, 5e-324):
+        sigmas = make_sigmas(SCHEDULE, scheduler, 20, sampler="euler", denoise=denoise)
+        assert len(sigmas) == 21
+        assert all(high > low for high, low in pairwise(sigmas))
+    assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_levels_as_close_as_they_come(sampler: str) -> None:
+    """Steps next to no length: a picture comes out, hardly changed, and it is finite."""
+    for scheduler in ("karras", "normal"):
+        sigmas = make_sigmas(SCHEDULE, scheduler, 20, sampler=sampler, denoise=1e-12)
+        noise = ImageNoise([3], (4, 2, 2))
+        latent = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+        x = start_latent(noise.start(), sigmas, SCHEDULE, latent)
+        result = SAMPLERS[sampler](Still(latent), x, sigmas, noise=noise)
+        torch.testing.assert_close(result, latent, rtol=1e-3, atol=1e-3)
+
+
+class Still:
+    """A network that knows the clean latent."""
+
+    def __init__(self, latent: Tensor) -> None:
+        self._latent = latent
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self._latent
+
+    def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        return self._latent, self._latent
 
 
 @pytest.mark.parametrize(("steps", "denoise"), [(0, 1.0), (-3, 1.0), (10, 1.5), (10, -0.1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
 from modules.text.embeddings import EmbeddingLibrary
-from modules.text.encode import Conditioning, encode_prompts, layers_to_skip
+from modules.text.encode import MOST_CHUNKS, encode_texts, layers_to_skip
 from modules.text.tokenizer import BOS, EOS, Tokenizer
 from tests import tiny
 
@@ -22,8 +23,16 @@ TOKENIZER = Tokenizer()
 MODEL = tiny.text_model(CONFIG)
 
 
-def encode(positive: str, negative: str = "", *, emphasis: str = "comfy", **options: object) -> Conditioning:
-    return encode_prompts(MODEL, CONFIG, [positive], [negative], emphasis=emphasis, tokenizer=TOKENIZER, **options)  # type: ignore[arg-type]
+class Encoded(NamedTuple):
+    """A prompt and its negative, each [1, S, width]."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+def encode(positive: str, negative: str = "", *, emphasis: str = "comfy", **options: object) -> Encoded:
+    found = encode_texts(MODEL, CONFIG, [positive, negative], emphasis=emphasis, tokenizer=TOKENIZER, **options)  # type: ignore[arg-type]
+    return Encoded(found[positive][None], found[negative][None])
 
 
 def row(ids: list[int], pad: int = EOS) -> list[int]:
@@ -97,9 +106,9 @@ def test_weight_one_changes_nothing(emphasis: str) -> None:
 def test_absurd_weights_stay_finite_in_half_precision(emphasis: str) -> None:
     model = tiny.text_model(CONFIG).half()
     prompt = "(" * 10_000 + "cat" + ")" * 10_000
-    found = encode_prompts(model, CONFIG, [prompt], [""], emphasis=emphasis, tokenizer=TOKENIZER)
-    assert found.positive.dtype == torch.float16
-    assert found.positive.isfinite().all()
+    found = encode_texts(model, CONFIG, [prompt], emphasis=emphasis, tokenizer=TOKENIZER)[prompt]
+    assert found.dtype == torch.float16
+    assert found.isfinite().all()
 
 
 def test_long_prompts_fill_chunks_of_75() -> None:
@@ -111,14 +120,23 @@ def test_long_prompts_fill_chunks_of_75() -> None:
         close(encode(text, emphasis=emphasis).positive[0], raw(*rows).flatten(0, 1))
 
 
-def test_both_sides_and_all_prompts_have_one_length() -> None:
+def test_all_texts_have_the_length_of_the_longest() -> None:
     long = "cat " * 100
-    found = encode_prompts(MODEL, CONFIG, ["cat", long], ["", "dog"], emphasis="comfy", tokenizer=TOKENIZER)
-    assert found.positive.shape == found.negative.shape == (2, 154, CONFIG.width)
-    close(found.positive[0], raw(row(words("cat")), row([])).flatten(0, 1))
-    close(found.negative[1], raw(row(words("dog")), row([])).flatten(0, 1))
-    alone = encode("cat", long)
-    close(alone.positive[0], found.positive[0].double())
+    found = encode_texts(MODEL, CONFIG, ["cat", long, "dog", "cat"], emphasis="comfy", tokenizer=TOKENIZER)
+    assert list(found) == ["cat", long, "dog"]
+    assert all(text.shape == (154, CONFIG.width) for text in found.values())
+    close(found["cat"], raw(row(words("cat")), row([])).flatten(0, 1))
+    close(found["dog"], raw(row(words("dog")), row([])).flatten(0, 1))
+    close(encode("cat", long).positive[0], found["cat"].double())
+
+
+def test_more_chunks_than_can_be_encoded_soon_are_refused() -> None:
+    most = MOST_CHUNKS // 2
+    assert encode("BREAK " * most, "").positive.shape[1] == 77 * most
+    with pytest.raises(OptionsError, match=r"2 different texts.*129 chunks of 75 tokens.*256 is the most"):
+        encode("BREAK " * most + "cat", "")
+    with pytest.raises(OptionsError, match=f"{MOST_CHUNKS + 1} different texts"):
+        encode_texts(MODEL, CONFIG, map(str, range(MOST_CHUNKS + 1)), emphasis="comfy", tokenizer=TOKENIZER)
 
 
 @pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
@@ -138,10 +156,9 @@ def test_comfy_keeps_a_short_phrase_together_and_a1111_cuts_it() -> None:
 
 def test_many_prompts_equal_single_ones() -> None:
     prompts = [f"(cat:{1 + n / 10}) number {n}" for n in range(20)]
-    together = encode_prompts(MODEL, CONFIG, prompts, ["bad"] * 20, emphasis="comfy", tokenizer=TOKENIZER)
-    for n in (0, 7, 19):
-        close(together.positive[n], encode(prompts[n], "bad").positive[0].double())
-    assert torch.equal(together.negative[0], together.negative[19])
+    together = encode_texts(MODEL, CONFIG, prompts, emphasis="comfy", tokenizer=TOKENIZER)
+    for prompt in (prompts[0], prompts[7], prompts[19]):
+        close(together[prompt], encode(prompt).positive[0].double())
 
 
 def test_a_prompt_met_again_is_encoded_once() -> None:
@@ -157,16 +174,16 @@ def test_a_prompt_met_again_is_encoded_once() -> None:
 
     model = Counting()
     model.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
-    encode_prompts(model, CONFIG, ["cat"] * 8, ["bad"] * 8, emphasis="comfy", tokenizer=TOKENIZER)
+    encode_texts(model, CONFIG, ["cat", "bad"] * 8, emphasis="comfy", tokenizer=TOKENIZER)
     assert rows == [2]
 
 
 def test_sd2_pads_with_zero_and_skips_a_layer() -> None:
     model, config = tiny.text_model(tiny.SD2_TEXT), tiny.SD2_TEXT
-    found = encode_prompts(model, config, ["cat"], [""], emphasis="comfy", tokenizer=TOKENIZER)
+    found = encode_texts(model, config, ["cat"], emphasis="comfy", tokenizer=TOKENIZER)["cat"][None]
     ids = torch.tensor([row(words("cat"), pad=0)])
     assert ids[0, -1] == 0
-    close(found.positive, model(model.embed_tokens(ids), skip=1).double())
+    close(found, model(model.embed_tokens(ids), skip=1).double())
 
 
 @pytest.mark.parametrize(("clip_skip", "skip"), [(1, 0), (2, 1), (3, 2), (-1, 0), (-2, 1)])
@@ -206,11 +223,9 @@ def test_transformers_agrees() -> None:
     close(encode("a photo of a cat on a red sofa", clip_skip=2).positive, norm(hidden).double())
 
 
-def test_unknown_emphasis_and_uneven_lists() -> None:
+def test_unknown_emphasis() -> None:
     with pytest.raises(OptionsError, match="Unknown emphasis"):
         encode("cat", emphasis="forge")
-    with pytest.raises(ValueError, match="2 prompts with 1"):
-        encode_prompts(MODEL, CONFIG, ["a", "b"], [""], emphasis="comfy")
 
 
 @pytest.fixture

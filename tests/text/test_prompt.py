@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modules.core.errors import OptionsError
-from modules.text.prompt import Mention, MentionFinder, Unit, extract_loras, pack_chunks, parse_emphasis, parse_prompt
+from modules.text.prompt import Mention, MentionFinder, extract_loras, other_tags, parse_emphasis, parse_prompt
 
 
 def test_needs_no_torch() -> None:
@@ -48,6 +48,8 @@ def test_break_cuts_sections_even_inside_brackets(mode: str) -> None:
         ("<lora:sub/my x>,<LORA:y:-1>", ",", [("sub/my x", 1.0, 1.0), ("y", -1.0, -1.0)]),
         ("<lora:x", "<lora:x", []),
         ("<b> (a:1.2)", "<b> (a:1.2)", []),
+        ("<lyco:x:0.5>a<LyCO:y>", "a", [("x", 0.5, 0.5), ("y", 1.0, 1.0)]),
+        ("a <hypernet:x:1><lora:y> b", "a  b", [("y", 1.0, 1.0)]),
     ],
 )
 def test_lora_tags(text: str, rest: str, tags: list[tuple[str, float, float]]) -> None:
@@ -60,9 +62,30 @@ def test_unreadable_lora_tags_say_how_to_write_them(tag: str) -> None:
         extract_loras(tag)
 
 
+def test_tags_of_other_networks_are_told_and_are_not_words() -> None:
+    text = "a <hypernet:ink:0.5> <Wildcard:x> <lora:y> b"
+    assert other_tags(text) == ["<hypernet:ink:0.5>", "<Wildcard:x>"]
+    assert extract_loras(text)[0].split() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I <3 you", "a < b > c", "<|endoftext|>", "<3:>", "<b>", "<hypernet:", "x<:y>", "< lora:x>", "<a:>", "<:o>"],
+)
+def test_angle_brackets_of_plain_text_stay(text: str) -> None:
+    assert extract_loras(text) == (text, [])
+    assert other_tags(text) == []
+
+
+def test_a_tag_between_halves_of_a_tag_does_not_make_a_third() -> None:
+    assert extract_loras("<hyper<lora:x>net:y>")[0] == "<hypernet:y>"
+    assert other_tags("<hyper<lora:x>net:y>") == []
+
+
 @pytest.mark.timeout(120)
 def test_hostile_tags_end_soon() -> None:
     assert extract_loras("<lora:" * 300_000)[1] == []
+    assert other_tags("<a:" * 300_000 + "<" + "a" * 300_000) == []
     assert len(parse_prompt(" " * 300_000 + "BREAK " * 50_000, "comfy")) == 50_001
 
 
@@ -95,37 +118,3 @@ def test_letters_that_only_fold_to_a_name_are_text() -> None:
 
 def test_without_a_library_explicit_names_are_still_found() -> None:
     assert MentionFinder({}).split("bad embedding:bad") == ["bad ", Mention("bad")]
-
-
-def units(*lengths: int, together: bool = False) -> list[Unit[int]]:
-    return [Unit(list(range(n)), together=together) for n in lengths]
-
-
-@pytest.mark.parametrize(
-    ("sections", "lengths"),
-    [
-        ([[]], [0]),
-        ([units(5)], [5]),
-        ([units(10)], [10]),
-        ([units(11)], [10, 1]),
-        ([units(35)], [10, 10, 10, 5]),
-        ([units(4), units(3)], [4, 3]),
-        ([units(10), units(3)], [10, 3]),
-        ([units(4), []], [4]),  # nothing after the last BREAK
-        ([[], units(4)], [0, 4]),
-        ([units(4), [], units(3)], [4, 0, 3]),
-        ([units(8) + units(5, together=True)], [8, 5]),
-        ([units(8) + units(2, together=True)], [10]),
-        ([units(8) + units(12, together=True)], [10, 10]),  # fits in no chunk: cut
-    ],
-)
-def test_chunks(sections: list[list[Unit[int]]], lengths: list[int]) -> None:
-    chunks = pack_chunks(sections, 10)
-    assert [len(chunk) for chunk in chunks] == lengths
-    assert [t for chunk in chunks for t in chunk] == [
-        t for section in sections for unit in section for t in unit.tokens
-    ]
-
-
-def test_no_sections_is_one_empty_chunk() -> None:
-    assert pack_chunks([], 10) == [[]]

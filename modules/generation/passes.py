@@ -1,0 +1,51 @@
+"""How each pass of a request samples: its settings and its noise levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modules.generation.metadata import sampler_and_scheduler
+from modules.generation.options import GenerationOptions, HiresOptions
+from modules.sampling.schedules import NoiseSchedule, make_sigmas
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSettings:
+    """How one pass samples; `denoise` 1 starts from pure noise."""
+
+    phase: str
+    sampler: str
+    scheduler: str
+    steps: int
+    cfg: float
+    denoise: float = 1.0
+
+    def sigmas(self, schedule: NoiseSchedule) -> list[float]:
+        """The noise levels it visits, zero at the end."""
+        return make_sigmas(schedule, self.scheduler, self.steps, sampler=self.sampler, denoise=self.denoise)
+
+
+def first_settings(options: GenerationOptions) -> PassSettings:
+    sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
+    return PassSettings(
+        phase="sampling",
+        sampler=sampler,
+        scheduler=scheduler,
+        steps=options.steps,
+        cfg=options.cfg,
+        denoise=options.init.denoise if options.init else 1.0,
+    )
+
+
+def hires_settings(options: GenerationOptions, hires: HiresOptions) -> PassSettings:
+    """The second pass's settings; what is not set is as in the first pass."""
+    first = first_settings(options)
+    sampler, scheduler = sampler_and_scheduler(hires.sampler or first.sampler, hires.scheduler or first.scheduler)
+    return PassSettings(
+        phase="hires",
+        sampler=sampler,
+        scheduler=scheduler,
+        steps=hires.steps or first.steps,
+        cfg=first.cfg if hires.cfg is None else hires.cfg,
+        denoise=hires.denoise,
+    )

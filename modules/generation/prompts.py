@@ -1,0 +1,105 @@
+"""A request's prompts: network tags taken out, read for the steps of each pass, and everything encoded once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modules.core.errors import quoted
+from modules.generation.options import GenerationOptions, LoraChoice
+from modules.generation.passes import first_settings, hires_settings
+from modules.sampling.schedules import NoiseSchedule
+from modules.text.prompt import A1111_MODES, extract_loras, other_tags
+from modules.text.schedule import PassSteps, PromptSchedule, changes, plain_schedule, read_schedule, split_parts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contexts:
+    """What a pass's network is shown: distinct contexts [R * N, S, width], and which of them each step takes.
+
+    The first `conditional` rows of each are the prompt's, any others the negative prompt's.
+    """
+
+    distinct: tuple[Tensor, ...]
+    by_step: tuple[int, ...]
+    conditional: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """The prompts of one pass; `encoded` holds [S, width] for each of their texts, S the same for all."""
+
+    schedule: PromptSchedule
+    encoded: Mapping[str, Tensor]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """One for each part of a prompt joined by AND."""
+        return self.schedule.weights
+
+    def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
+        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative prompt's if wanted."""
+        by_step = self.schedule.steps(negative=unconditional)
+        numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
+        return Contexts(
+            distinct=tuple(self._context(row, pictures) for row in numbers),
+            by_step=tuple(numbers[row] for row in by_step),
+            conditional=len(self.schedule.parts) * pictures,
+        )
+
+    def _context(self, texts: tuple[str, ...], pictures: int) -> Tensor:
+        return torch.cat([self.encoded[text].expand(pictures, -1, -1) for text in texts])
+
+
+def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str, PromptSchedule]:
+    """The prompts of each pass, by the pass's phase. `options.prompt` and `negative_prompt` are without tags."""
+    passes = [first_settings(options)]
+    if options.hires is not None:
+        passes.append(hires_settings(options, options.hires))
+    tell_words(options)
+    read = read_schedule if options.emphasis in A1111_MODES else plain_schedule
+    schedules: dict[str, PromptSchedule] = {}
+    earlier: int | None = None
+    for settings in passes:
+        steps = max(len(settings.sigmas(noise)) - 1, 1)  # a pass of no steps is shown as one, and is not run
+        when = PassSteps(steps=steps, earlier=earlier)
+        schedules[settings.phase] = read(options.prompt, options.negative_prompt, when)
+        earlier = steps
+    return schedules
+
+
+def tell_words(options: GenerationOptions) -> None:
+    """One line when what changes or joins prompts in other modes is words in the default one."""
+    texts = (options.prompt, options.negative_prompt)
+    if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_parts(options.prompt)) > 1):
+        log.warning("AND and brackets such as [a:b:0.5] or [a|b] are words in mode comfy: give --emphasis a1111.")
+
+
+def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+    """The prompt without its `<lora:name:weight>` tags, and the choices they make."""
+    text, tags = extract_loras(prompt)
+    return text, tuple(
+        LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
+    )
+
+
+def without_loras(negative: str) -> str:
+    """The negative prompt without tags: a LoRA acts on both halves of guidance, so it belongs in the prompt."""
+    text, tags = extract_loras(negative)
+    if tags:
+        names = ", ".join(tag.name for tag in tags)
+        log.warning("A LoRA in the negative prompt has no effect (%s): name it in the prompt.", names)
+    return text
+
+
+def tell_other_tags(options: GenerationOptions) -> None:
+    """One line that names the tags of networks that do not exist here."""
+    tags = dict.fromkeys(other_tags(options.prompt) + other_tags(options.negative_prompt))
+    if tags:
+        log.warning("Left out of the prompt: %s. Only <lora:...> tags are known here.", quoted(" ".join(tags)))

@@ -1,0 +1,71 @@
+"""Packs tokens into chunks of the text encoder's length, as ComfyUI and as A1111 do (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+# A1111's setting "Prompt word wrap length limit", at its default.
+COMMA_BACKTRACK = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unit(Generic[T]):
+    """Tokens in a row; `together` asks for them to land in one chunk when they fit in one."""
+
+    tokens: Sequence[T]
+    together: bool = False
+
+
+def pack_chunks(
+    sections: Iterable[Iterable[Unit[T]]], size: int, is_comma: Callable[[T], bool] | None = None
+) -> list[list[T]]:
+    """Fills chunks of at most `size` tokens; every section starts a new chunk, an empty last one adds none.
+
+    With `is_comma` a full chunk gives what follows a comma among its last 20 tokens to the next one, as in A1111.
+    """
+    packer = _Packer(size, is_comma or (lambda token: False))
+    for section in sections:
+        packer.start_chunk([])
+        for unit in section:
+            packer.add(unit)
+    chunks = packer.chunks
+    return chunks[:-1] if len(chunks) > 1 and not chunks[-1] else chunks or [[]]
+
+
+class _Packer(Generic[T]):
+    def __init__(self, size: int, is_comma: Callable[[T], bool]) -> None:
+        self.chunks: list[list[T]] = []
+        self._size = size
+        self._is_comma = is_comma
+        self._after_comma: int | None = None  # where the text after the chunk's last comma starts
+
+    def start_chunk(self, tokens: list[T]) -> None:
+        self.chunks.append(tokens)
+        self._after_comma = None
+
+    def add(self, unit: Unit[T]) -> None:
+        if unit.together and unit.tokens and len(unit.tokens) <= self._size:
+            self._make_room(unit.tokens[0])
+            if len(self.chunks[-1]) + len(unit.tokens) > self._size:
+                self.start_chunk([])
+        for token in unit.tokens:
+            self._make_room(token)
+            self.chunks[-1].append(token)
+            if self._is_comma(token):
+                self._after_comma = len(self.chunks[-1])
+
+    def _make_room(self, token: T) -> None:
+        """Starts a chunk when the current one is full."""
+        chunk, start = self.chunks[-1], self._after_comma
+        if len(chunk) < self._size:
+            return
+        if start is None or self._is_comma(token) or self._size - (start - 1) > COMMA_BACKTRACK:
+            self.start_chunk([])
+            return
+        moved = chunk[start:]
+        del chunk[start:]
+        self.start_chunk(moved)
