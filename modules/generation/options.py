@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 from modules.images.methods import IMAGE_MODES
 from modules.text.prompt import EMPHASIS_MODES
 
@@ -16,6 +16,7 @@ SIZE_STEP = 8
 MIN_SIZE, MAX_SIZE = 64, 8192
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
+RANDOM_SEED = -1  # what other programs write for a random seed
 RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
 
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
@@ -120,7 +121,7 @@ class InitImage:
 class GenerationOptions:
     """A request for `number` x `batch` pictures; picture i of them uses seed + i.
 
-    Width and height left out mean the checkpoint's native size, the seed left out means a random one.
+    Width and height left out mean the checkpoint's native size, the seed left out, or -1, means a random one.
     Raises OptionsError with a sentence for people when a value makes no sense.
     """
 
@@ -155,6 +156,8 @@ class GenerationOptions:
         _in_range("steps", self.steps, 1, MAX_STEPS)
         _in_range("cfg", self.cfg, 0.0, 100.0)
         _in_range("clip skip", self.clip_skip, -12, 12)
+        if self.seed == RANDOM_SEED:
+            object.__setattr__(self, "seed", None)
         if self.seed is not None:
             _in_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
         if self.clip_skip == 0:
@@ -190,8 +193,15 @@ def default_of(name: str) -> Any:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not math.isfinite(value) or not low <= value <= high:
-        raise OptionsError(f"{name} {value} is out of range: choose a value from {_short(low)} to {_short(high)}.")
+    if not low <= value <= high:  # nan is not
+        raise OptionsError(
+            f"{name} {_given(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
+        )
+
+
+def _given(value: float) -> str:
+    """The value in a message; Python itself refuses to write thousands of digits."""
+    return str(value) if abs(value) < 10**40 or not isinstance(value, int) else "of very many digits"
 
 
 def _short(value: float) -> str:
@@ -203,16 +213,16 @@ def _check_size(name: str, value: int | None) -> None:
     if value is None:
         return
     if not MIN_SIZE <= value <= MAX_SIZE or value % SIZE_STEP:
-        nearest = min(max(round(value / SIZE_STEP) * SIZE_STEP, MIN_SIZE), MAX_SIZE)
+        nearest = round(min(max(value, MIN_SIZE), MAX_SIZE) / SIZE_STEP) * SIZE_STEP
         raise OptionsError(
-            f"{name} {value} cannot be used: it must be a multiple of {SIZE_STEP} "
+            f"{name} {_given(value)} cannot be used: it must be a multiple of {SIZE_STEP} "
             f"from {MIN_SIZE} to {MAX_SIZE}, for example {nearest}."
         )
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise OptionsError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}.")
+        raise OptionsError(f"{name} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
 
 
 def read_tuning_seconds(text: str) -> float:
@@ -222,5 +232,5 @@ def read_tuning_seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise OptionsError(f"--stable-fast-tune {text}: give seconds, for example 30.")
+        raise OptionsError(f"--stable-fast-tune {text[:LONGEST_QUOTE]}: give seconds, for example 30.")
     return seconds
