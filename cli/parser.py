@@ -75,9 +75,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
         shortened = re.sub(rf"(['\"])(.{{{LONGEST_QUOTE}}}).*\1", r"\1\2…\1", message, flags=re.DOTALL)
-        raise OptionsError(f"{shortened.rstrip('.')}; see --help.")
+        raise OptionsError(f"{shortened} See --help." if shortened.endswith("?") else f"{shortened}; see --help.")
 
 
 def is_option(word: str) -> bool:
     """A word that starts like an option; a number and a prompt of several words are none."""
-    return bool(re.match(r"-+[A-Za-z]", word)) and " " not in word.partition("=")[0]
+    return bool(re.match(r"-+[^\d\s.-]", word)) and " " not in word.partition("=")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +19,12 @@ LAST_PORT = 65535
 
 
 def whole(text: str) -> int:
-    try:
-        value = int(text) if len(text) <= LONGEST_NUMBER else LARGEST_NUMBER + 1
-    except ValueError:
-        kind = "a number" if not any(character.isdigit() for character in text) else "a whole number"
-        raise ArgumentTypeError(f"{quoted(text)} is not {kind}") from None
-    if abs(value) > LARGEST_NUMBER:
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+        kind = "a whole number" if re.search(r"\d", text) else "a number"
+        raise ArgumentTypeError(f"{quoted(text)} is not {kind}")
+    if len(text) > LONGEST_NUMBER or abs(int(text)) > LARGEST_NUMBER:
         raise ArgumentTypeError(f"{quoted(text)} is out of range")
-    return value
+    return int(text)
 
 
 def number(text: str) -> float:
