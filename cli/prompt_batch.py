@@ -42,7 +42,7 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         name = option_name(key)
         if name not in parser.names():
-            parser.refuse(key if key.startswith("-") else f"--{key}")
+            parser.refuse(as_option(key))
         if name in WHOLE_RUN:
             raise OptionsError(f"{quoted(key)} counts for the whole run: give it on the command line, not in a line.")
         if name in given:
@@ -63,9 +63,14 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def option_name(key: str) -> str:
     """What `key`, with - or _ between words and by any name that the command line takes, is called in `given`."""
-    option = f"--{key.lstrip('-').replace('_', '-')}"
-    name = SYNONYMS.get(key, SYNONYMS.get(option, option)).removeprefix("--").replace("-", "_")
+    option = as_option(key)
+    name = SYNONYMS.get(option, option).removeprefix("--").replace("-", "_")
     return "negative_prompt" if name == "negative" else name
+
+
+def as_option(key: str) -> str:
+    """How the command line writes it."""
+    return key if key.startswith("-") else "-" * min(len(key), 2) + key.replace("_", "-")
 
 
 def _plain(key: str, value: Any, read: Callable[[object, str], Any]) -> Any:

@@ -30,7 +30,7 @@ def warn(text: str) -> None:
 def output_errors() -> Generator[None, None, None]:
     """What is written to standard output inside arrives there before this ends, or the error of `tell` is raised."""
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # a shell's >&-
-        raise OutputError("Standard output is closed, so nothing can be told there; finished pictures are kept.")
+        raise OutputError("Standard output is closed: send it to a file or a terminal. Finished pictures are kept.")
     try:
         yield
         sys.stdout.flush()

@@ -215,7 +215,9 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return asdict(diagnosis) | {"checks": checks, "exit_code": diagnosis.exit_code}
 
 
-def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.stdout.write) -> int:
+def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None) -> int:
+    """Gives the diagnosis to `write`, which is standard output unless named, and returns the exit code."""
+    write = write or sys.stdout.write
     if {"-h", "--help"} & set(arguments):
         write(USAGE)
         return 0
