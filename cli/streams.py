@@ -17,7 +17,11 @@ def tell(text: str) -> None:
     Raises OutputError where it cannot be written, BrokenPipeError when nobody reads it any more.
     """
     with output_errors():
-        sys.stdout.write(text + "\n")
+        try:
+            sys.stdout.write(text + "\n")
+        except UnicodeEncodeError:  # a path of bytes that this encoding lacks: written as the system has them
+            sys.stdout.flush()
+            sys.stdout.buffer.write(os.fsencode(text + "\n"))
 
 
 def warn(text: str) -> None:
