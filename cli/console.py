@@ -33,19 +33,21 @@ class ProgressBar:
         """Moves the bar. A new one begins with each phase, and where the same phase begins again."""
         if self._quiet:
             return
-        if self._bar is None or self._phase != (event.phase, event.batch) or event.step <= self._bar.n:
-            self._open(event)
-        self._bar.update(event.step - self._bar.n)
+        bar = self._bar
+        if bar is None or self._phase != (event.phase, event.batch) or event.step <= bar.n:
+            bar = self._open(event)
+        bar.update(event.step - bar.n)
         if event.step >= event.steps:
             self.close()
 
-    def _open(self, event: Progress) -> None:
+    def _open(self, event: Progress) -> Any:
         from tqdm import tqdm
 
         self.close()
         label = event.phase if event.batches == 1 else f"{event.phase} {event.batch}/{event.batches}"
         self._bar = tqdm(total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True)
         self._phase = (event.phase, event.batch)
+        return self._bar
 
     @property
     def is_open(self) -> bool:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from cli.streams import tell
 from cli.synonyms import HABITS, SYNONYMS
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
             hint = "check its spelling"
         self.error(f"{quoted(name)} is not an option: {hint}")
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         tell(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:

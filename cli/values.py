@@ -40,13 +40,13 @@ def path(text: str) -> Path:
         raise ArgumentTypeError("the path is empty: give the name of a file or folder")
     try:
         found = readable_path(text, "path")
-        os.lstat(found)
     except Unreadable as error:
         raise ArgumentTypeError(str(error).removeprefix("path: ")) from None
-    except OSError as error:
+    try:
+        os.lstat(found)
+    except OSError as error:  # not there yet, or not ours to see: whoever opens it says so
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentTypeError(f"{quoted(text)} is longer than this system allows for a path") from None
-        return found  # not there yet, or not ours to see: whoever opens it says so
     return found
 
 

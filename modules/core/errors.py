@@ -53,7 +53,7 @@ class Cancelled(LightDiffusionError):
 
 def bug_text(error: BaseException) -> str:
     """What people read of an error that is none of the above, and so a bug; the rest belongs into a log."""
-    first_line = next(iter(str(error).splitlines()), "")
+    first_line = next(iter(str(error).splitlines()), "")[:LONGEST_QUOTE]
     kind = type(error).__name__
     return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."
 

@@ -217,9 +217,9 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None) -> int:
     """Gives the diagnosis to `write`, which is standard output unless named, and returns the exit code."""
-    write = write or sys.stdout.write
+    say = write or sys.stdout.write
     if {"-h", "--help"} & set(arguments):
-        write(USAGE)
+        say(USAGE)
         return 0
     as_json = "--json" in arguments
     try:
@@ -228,10 +228,10 @@ def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = 
         diagnosis = diagnose()
     except OptionsError as error:
         if as_json:
-            write(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
+            say(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    write((json.dumps(to_dict(diagnosis)) if as_json else "\n".join(lines(diagnosis))) + "\n")
+    say((json.dumps(to_dict(diagnosis)) if as_json else "\n".join(lines(diagnosis))) + "\n")
     return diagnosis.exit_code
 
 
