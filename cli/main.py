@@ -39,7 +39,9 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     requests = [] if lines else build_requests(given)
     check_together(given, requests)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
-    with stop_on_interrupt(cancel, bar):
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with stop_on_interrupt(cancel, bar), logging_redirect_tqdm():
         from modules.generation.output import OutputFolder
         from modules.generation.session import Session
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,10 @@ import pytest
 from PIL import Image
 
 from cli.console import ProgressBar
+from cli.streams import forgive_errors
+from modules.generation.output import OutputFolder
 from modules.generation.progress import Progress
+from modules.generation.text_to_image import Picture
 from tests.cli.conftest import QUICK, SIZE, Run
 
 
@@ -70,6 +75,20 @@ def test_the_same_phase_again_is_a_bar_of_its_own(capsys: pytest.CaptureFixture[
     bar.close()
     err = capsys.readouterr().err
     assert begun(err, "sampling") == 4 and all(end in err for end in ("2/2", "3/3", "1/5", "1/4"))
+
+
+def test_a_warning_between_two_pictures_has_a_line_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgive_errors()  # before the log finds its stream, as in cli/main.py
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    saved = OutputFolder.save
+
+    def save(folder: OutputFolder, picture: Picture) -> Path:
+        logging.getLogger("modules.generation.output").warning("Something to know.")
+        return saved(folder, picture)
+
+    monkeypatch.setattr(OutputFolder, "save", save)
+    code, _, err = run("a cat", *SIZE, "1", "2", *QUICK)
+    assert code == 0 and err.replace("\r", "\n").splitlines().count("Something to know.") == 2, err
 
 
 @pytest.mark.parametrize(("phase", "kept"), [("sampling", 0), ("decoding", 1), ("hires", 2)])

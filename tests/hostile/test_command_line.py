@@ -13,7 +13,8 @@ import pytest
 from cli.arguments import build_parser, parse_arguments
 from cli.requests import build_requests
 from cli.streams import tell
-from modules.core.errors import LONGEST_QUOTE, OptionsError, OutputError
+from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, OutputError
+from modules.core.paths import KINDS, ModelFolders
 from modules.generation.prompt_file import LARGEST_FILE, read_prompt_file
 from ui.arguments import check_port, read_arguments
 
@@ -112,6 +113,14 @@ def test_an_option_takes_any_text_or_says_why_not_in_a_short_line(option: str, v
 def test_words_without_measure(words: list[str]) -> None:
     with pytest.raises(OptionsError) as error:
         parse_arguments(words)
+    assert str(error.value).isprintable() and len(str(error.value)) < LONGEST_QUOTE + 300
+
+
+@pytest.mark.parametrize("name", ["~nosuch/x", "z" * 100_000, "/" + "z" * 5000, "a/" * 3000, "a\0b", "\x1b[31m", ""])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_no_system_could_hold_is_just_not_there(model_root: Path, kind: str, name: str) -> None:
+    with pytest.raises(ModelFileError) as error:
+        ModelFolders(model_root).find(kind, name)
     assert str(error.value).isprintable() and len(str(error.value)) < LONGEST_QUOTE + 300
 
 
