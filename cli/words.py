@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from modules.core.errors import OptionsError, quoted
 from modules.generation.options import STABLE_FAST_LEVELS
 
 NAMES = ("prompt", "width", "height", "number", "batch")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 LIKE_LEVELS = (*STABLE_FAST_LEVELS, "fast", "none")  # what people write in place of a level
 
 
@@ -22,9 +23,13 @@ def read_words(words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]
     """Their values by name. Raises OptionsError for one that cannot be read, is too many, or is an option as well."""
     pictures: list[Path] = []
     if "from_image" in given:  # a shell writes *.png as one word for each file
-        pictures = [_picture(word) for word in words if word.lower().endswith(PICTURES)]
-        words = [word for word in words if not word.lower().endswith(PICTURES)]
+        pictures = [_picture(word) for word in words if _names_a_file(word)]
+        words = [word for word in words if not _names_a_file(word)]
     names = NAMES[1:] if "prompts" in given else NAMES
+    if "prompts" in given and words and not re.search(r"\d", words[0]):
+        raise OptionsError(
+            f"{quoted(words[0])} stands beside --prompts, which brings the prompts: leave one of them out."
+        )
     if len(words) > len(names):
         raise OptionsError(
             f"{quoted(words[len(names)])} is one word too many: {', '.join(names)} are all that can stand without an "
@@ -35,6 +40,10 @@ def read_words(words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]
         if name in given:
             raise OptionsError(f"The {name} is given twice, {quoted(value)} and --{name}: leave one of them out.")
     return {**values, "from_image": [*given["from_image"], *pictures]} if pictures else values
+
+
+def _names_a_file(word: str) -> bool:
+    return word.lower().endswith(PICTURES) or os.path.isfile(word)
 
 
 def _picture(word: str) -> Path:

@@ -76,6 +76,7 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("x --seed 1 --seed 2", ["--seed is given twice"]),
         ("x --cfg 1 --cfg-scale 1", ["--cfg is given twice"]),
         ("x --img2img a.png --img2img b.png", ["--img2img is given twice"]),
+        ("--prompts f.txt 'a cat'", ['"a cat"', "--prompts"]),
         ("x --seed 1 --reuse-seed", ["--seed and --reuse-seed"]),
         ("x --stepz 3", ["--stepz", "did you mean --steps?"]),
         ("x --outptu-dir o", ["--outptu-dir", "did you mean --output-dir?"]),
@@ -162,6 +163,7 @@ def test_each_of_several_pictures_is_made_again(run: Run) -> None:
     twice = [word for path in first for word in ("--from-image", str(path))]
     code, out, err = run(*twice, "--json", "--device", "cpu")
     assert code == 0 and all(f"-{seed}.png" in str(out[0]) for seed in (1, 2))
-    code, out, err = run(*twice, "gone.png")
-    assert (code, out) == (2, []) and "gone.png" in err
+    for other in ("gone.png", __file__):
+        code, out, err = run(*twice, other)
+        assert (code, out) == (2, []) and Path(other).name in err
     assert run(*twice, "--compare")[0] == 2
