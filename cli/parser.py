@@ -58,13 +58,13 @@ class Parser(argparse.ArgumentParser):
         """Raises OptionsError for an option that there is not, with the one that is meant, to all appearance."""
         name = word.partition("=")[0]
         ours = self._option_string_actions
-        known = [*ours, *(other for other, own in SYNONYMS.items() if own in ours)]
+        known = {option.lstrip("-"): option for option in (*SYNONYMS, *ours) if SYNONYMS.get(option, option) in ours}
         if HABITS.get(name, "").split(" ")[0] in ours:
             hint = f"it is written {HABITS[name]} here"
-        elif name[:2] in known:
+        elif SYNONYMS.get(name[:2]) in ours:
             hint = f"write a space behind {name[:2]}"
-        elif near := difflib.get_close_matches(name[:LONGEST_QUOTE], known, n=1):
-            hint = f"did you mean {near[0]}?"
+        elif near := difflib.get_close_matches(name.lstrip("-")[:LONGEST_QUOTE], known, n=1):
+            hint = f"the nearest is {known[near[0]]}"
         else:
             hint = "check its spelling"
         self.error(f"{quoted(name)} is not an option: {hint}")
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
         shortened = re.sub(rf"(['\"])(.{{{LONGEST_QUOTE}}}).*\1", r"\1\2…\1", message, flags=re.DOTALL)
-        raise OptionsError(f"{shortened} See --help." if shortened.endswith("?") else f"{shortened}; see --help.")
+        raise OptionsError(f"{shortened}; see --help.")
 
 
 def is_option(word: str) -> bool:

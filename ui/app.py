@@ -18,7 +18,7 @@ from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue
 from modules.generation.starter import StarterDownload
 from modules.version import VERSION
-from ui.arguments import LOCAL, check_port, port_in_use, read_arguments, read_auth
+from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgive_errors()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = read_arguments(build_parser(), sys.argv[1:] if argv is None else argv)
         if arguments.version:
             tell(f"LightDiffusion-Next {VERSION}")
             return 0

@@ -43,9 +43,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def read_arguments(argv: Sequence[str]) -> Namespace:
+def read_arguments(parser: Parser, argv: Sequence[str]) -> Namespace:
     """What was given, and the defaults of the rest. Raises OptionsError."""
-    parser = build_parser()
     given, words = parser.given(argv)
     if words:
         parser.error(f"{quoted(words[0])} is one word too many: run.sh takes options only")

@@ -78,8 +78,8 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("x --img2img a.png --img2img b.png", ["--img2img is given twice"]),
         ("--prompts f.txt 'a cat'", ['"a cat"', "--prompts"]),
         ("x --seed 1 --reuse-seed", ["--seed and --reuse-seed"]),
-        ("x --stepz 3", ["--stepz", "did you mean --steps?"]),
-        ("x --outptu-dir o", ["--outptu-dir", "did you mean --output-dir?"]),
+        ("x --stepz 3", ["--stepz", "the nearest is --steps;"]),
+        ("x --outptu-dir o", ["--outptu-dir", "the nearest is --output-dir;"]),
         ("x --cpu", ["--cpu", "--device cpu"]),
         ("x --fp16", ["--fp16", "--dtype float16"]),
         ("x -W64", ["-W64", "write a space behind -W"]),
@@ -137,7 +137,7 @@ def test_minus_one_is_a_random_seed_everywhere() -> None:
 
 
 def test_run_sh_says_the_same() -> None:
-    assert str(read_arguments(["-o", "there"]).output_dir) == "there"
+    assert str(read_arguments(build_page_parser(), ["-o", "there"]).output_dir) == "there"
     for given, word in (
         (["--cpu"], "--device cpu"),
         (["--prot", "1"], "--port"),
@@ -146,7 +146,7 @@ def test_run_sh_says_the_same() -> None:
         (["--port", "1", "--port", "2"], "given twice"),
     ):
         with pytest.raises(OptionsError, match=word):
-            read_arguments(given)
+            read_arguments(build_page_parser(), given)
 
 
 def test_version_and_lists(run: Run, models: Path) -> None:

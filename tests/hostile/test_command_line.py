@@ -16,6 +16,7 @@ from cli.streams import tell
 from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, OutputError
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.prompt_file import LARGEST_FILE, read_prompt_file
+from ui.arguments import build_parser as build_page_parser
 from ui.arguments import check_port, read_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ def test_a_file_of_prompts_that_never_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("port", ["99999", "-1", "0", "65536", "7" * 5000, "http"])
 def test_a_port_that_is_none(port: str) -> None:
     with pytest.raises(OptionsError, match="--port") as error:
-        read_arguments([f"--port={port}"])
+        read_arguments(build_page_parser(), [f"--port={port}"])
     assert len(str(error.value)) < LONGEST_QUOTE + 100
 
 
