@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
 from cli.console import ProgressBar, Run, stop_on_interrupt
+from cli.listing import list_names
+from cli.packages import missing_package
 from cli.prompt_batch import read_requests, run_prompts
 from cli.report_file import check_report_file, write_report
-from cli.requests import build_options, check_together
+from cli.requests import Request, build_requests, check_together
+from cli.streams import tell, warn
 from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
 from modules.core.progress import CancelToken
+from modules.version import VERSION
 
 if TYPE_CHECKING:
     from modules.generation.options import GenerationOptions
@@ -29,29 +33,22 @@ if TYPE_CHECKING:
 NOBODY_READS = 141  # what shells say of a program whose reader has gone
 
 
-def list_names(kind: str) -> list[str]:
-    from modules.core.paths import ModelFolders
-    from modules.sampling.names import SAMPLERS, SCHEDULERS
-
-    if kind in ("samplers", "schedulers"):
-        return list(SAMPLERS if kind == "samplers" else SCHEDULERS)
-    return ModelFolders().list(kind)
-
-
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
     lines = read_requests(given) if "prompts" in given else []
-    options = None if lines else build_options(given)
-    if options is not None:
-        check_together(given, options)
+    requests = [] if lines else build_requests(given)
+    check_together(given, requests)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
-    with stop_on_interrupt(cancel):
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with stop_on_interrupt(cancel, bar), logging_redirect_tqdm():
         from modules.generation.output import OutputFolder
         from modules.generation.session import Session
 
         output = OutputFolder(given.get("output_dir"))
-        if options is not None and given.get("reuse_seed"):
-            options = replace(options, seed=output.last_seed())
+        if given.get("reuse_seed"):
+            seed = output.last_seed()
+            requests = [replace(request, options=replace(request.options, seed=seed)) for request in requests]
         output.check_writable()
         check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
@@ -59,13 +56,10 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
         shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
-        make = make_comparison if given.get("compare") else make_pictures
         try:
-            result = run_prompts(lines, shared) if options is None else make(options, shared)
+            result = run_prompts(lines, shared) if lines else run_requests(requests, shared)
         finally:
             bar.close()
-    if "from_image" in given and result["images"]:
-        tell_changed_facts(given, Path(result["images"][0]["path"]))
     result["seconds"] = round(time.perf_counter() - began, 3)
     if result.get("exit_code") == DeviceError.exit_code:  # measured times lie on the GPU
         return result
@@ -73,27 +67,49 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     return result | {name: value for name, value in told.items() if name not in result}  # the first error stays
 
 
-def make_pictures(options: GenerationOptions, run: Run) -> dict[str, Any]:
+def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
+    """Makes the pictures of each; an error after the first picture is told beside what is there."""
+    images: list[dict[str, Any]] = []
+    answer: dict[str, Any] = {"images": images}
+    try:
+        for request in requests:
+            first = len(images)
+            if run.given.get("compare"):
+                answer["compare"] = make_comparison(request.options, run, images)
+            else:
+                make_pictures(request.options, run, images)
+            if request.picture is not None and len(images) > first:
+                tell_changed_facts(run.given, request.picture, Path(images[first]["path"]))
+    except LightDiffusionError as error:
+        if not images:
+            raise
+        run.bar.close()
+        warn(f"error: {error}")
+        answer |= {"error": str(error), "exit_code": error.exit_code}
+    return answer
+
+
+def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> None:
+    """Adds each picture to `images` as soon as it is on disk."""
     from modules.generation.text_to_image import generate
 
-    saved: list[dict[str, Any]] = []
     for picture in generate(options, run.session, on_progress=run.bar, cancel=run.cancel):
         path = run.output.save(picture)
-        saved.append({"path": str(path), "seed": picture.seed})
+        images.append({"path": str(path), "seed": picture.seed})
         run.say_path(path)
-    return {"images": saved}
 
 
-def make_comparison(options: GenerationOptions, run: Run) -> dict[str, Any]:
+def make_comparison(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> dict[str, Any]:
     """Saves one picture with both halves; its text is that of the accelerated half."""
     from modules.generation.compare import compare
 
     comparison = compare(options, run.session, on_progress=run.bar, cancel=run.cancel)
     picture = comparison.accelerated.picture
     path = run.output.save(replace(picture, image=comparison.image))
+    images.append({"path": str(path), "seed": picture.seed})
     run.say(comparison.to_text())
     run.say_path(path)
-    return {"images": [{"path": str(path), "seed": picture.seed}], "compare": comparison.to_dict()}
+    return comparison.to_dict()
 
 
 def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
@@ -101,36 +117,37 @@ def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
     report = session.stable_fast_report
     if report is None:
         if "stable_fast_report" in given:
-            print("There is no report: nothing was made with Stable-Fast.", file=sys.stderr)
+            warn("There is no report: nothing was made with Stable-Fast.")
         return {}
-    print(report.status_line(), file=sys.stderr)
+    warn(report.status_line())
     level, reason = report.in_force
     answer: dict[str, Any] = {"stable_fast": {"status": report.status_line(), "level": level, "reason": reason}}
     if "stable_fast_report" in given:
         try:
             write_report(given["stable_fast_report"], report)
         except OutputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            warn(f"error: {error}")
             answer |= {"error": str(error), "exit_code": error.exit_code}
     return answer
 
 
-def tell_changed_facts(given: dict[str, Any], made: Path) -> None:
+def tell_changed_facts(given: Mapping[str, Any], picture: Path, made: Path) -> None:
     """Why a picture made again is not the same bit for bit, where that was not asked for."""
     from modules.generation.metadata import changed_facts
 
     asked = {"Model hash": "checkpoint", "Precision": "dtype"}
-    changed = [name for name in changed_facts(given["from_image"], made) if asked.get(name) not in given]
+    changed = [name for name in changed_facts(picture, made) if asked.get(name) not in given]
     if changed:
         names = ", ".join(changed)
-        print(f"{given['from_image'].name} was made with another {names}: expect differences.", file=sys.stderr)
+        warn(f"{picture.name} was made with another {names}: expect differences.")
 
 
 def refuse(text: str, code: int, *, as_json: bool) -> int:
     """One line for people, one object for scripts; gives the exit code back."""
     if as_json:
-        print(json.dumps({"error": text, "exit_code": code}))
-    print(f"error: {text}", file=sys.stderr)
+        with suppress(OutputError, BrokenPipeError):  # the line for people is left
+            tell(json.dumps({"error": text, "exit_code": code}))
+    warn(f"error: {text}")
     return code
 
 
@@ -148,28 +165,38 @@ def keep_details(error: Exception) -> str:
     return f"the details in {file.name}"
 
 
+def answer(arguments: Sequence[str]) -> int:
+    """Does what is asked and gives the exit code. Raises LightDiffusionError."""
+    given = parse_arguments(arguments)
+    if given.get("version"):
+        tell(f"LightDiffusion-Next {VERSION}")
+        return 0
+    if "list" in given:
+        list_names(given["list"])
+        return 0
+    if given.get("doctor"):
+        from modules.generation.doctor import run_doctor
+
+        return run_doctor(lambda text: tell(text.rstrip("\n")), as_json=given.get("json", False))
+    result = run(given)
+    if given.get("json"):
+        tell(json.dumps(result))
+    return result.get("exit_code", 0)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments  # known before all the others are understood
     try:
-        given = parse_arguments(arguments)
-        if "list" in given:
-            print("\n".join(list_names(given["list"])))
-            return 0
-        if given.get("doctor"):
-            from modules.generation.doctor import run_doctor
-
-            return run_doctor(as_json=given.get("json", False))
-        result = run(given)
-        if given.get("json"):
-            print(json.dumps(result), flush=True)
-        return result.get("exit_code", 0)
+        return answer(arguments)
     except LightDiffusionError as error:
         return refuse(str(error), error.exit_code, as_json=as_json)
     except BrokenPipeError:  # as with `| head -1`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # what is left in the buffer would fail again at exit
         return NOBODY_READS
     except Exception as error:  # noqa: BLE001  # a bug of ours, which is not to fill a terminal or break a script
+        missing = missing_package(error, "pipeline")
+        if missing is not None:
+            return refuse(str(missing), missing.exit_code, as_json=as_json)
         text = f"{bug_text(error)} Please report it with {keep_details(error)}."
         return refuse(text, LightDiffusionError.exit_code, as_json=as_json)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cli.arguments import parse_arguments
+from cli.arguments import build_parser, parse_arguments
 from cli.console import Run
-from cli.requests import build_options
-from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError
+from cli.requests import build_requests
+from cli.synonyms import SYNONYMS
+from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
+from modules.core.typed import Unreadable, shown, text, whole
 from modules.generation.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
     from modules.generation.prompt_record import PromptRecord
 
-POSITIONAL = {"width": int, "height": int, "number": int, "batch": int, "prompt": str, "negative_prompt": str}
+POSITIONAL = {"width": whole, "height": whole, "number": whole, "batch": whole, "prompt": text, "negative_prompt": text}
 # These belong to the run, not to a picture.
 WHOLE_RUN = (
     "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype",
-    "output_dir", "json", "quiet", "doctor", "list", "help",
+    "output_dir", "json", "quiet", "doctor", "list", "help", "version",
 )  # fmt: skip
-NOT_TOGETHER = ("reuse_seed", "compare")
+NOT_TOGETHER = ("reuse_seed", "compare", "prompt")
 STOPS_ALL = (Cancelled, DeviceError, OutputError)
 
 
@@ -36,35 +38,55 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON line's values as the command line would have given them; None takes an option back to its default."""
     given: dict[str, Any] = {}
     arguments: list[str] = []
+    parser = build_parser()
     for key, value in values.items():
-        name = {"negative": "negative_prompt", "model": "checkpoint"}.get(key, key.replace("-", "_"))
+        name = option_name(key)
+        if name not in parser.names():
+            parser.refuse(as_option(key))
         if name in WHOLE_RUN:
-            raise OptionsError(f"{key!r} counts for the whole run: give it on the command line, not in a line.")
-        if value is None or name in POSITIONAL:
-            given[name] = _plain(key, value, POSITIONAL.get(name))
+            raise OptionsError(f"{quoted(key)} counts for the whole run: give it on the command line, not in a line.")
+        if name in given:
+            raise OptionsError(f"{quoted(key)} is given twice in this line, under two names: leave one of them out.")
+        if value is None:
+            given[name] = None
+        elif name in POSITIONAL:
+            given[name] = _plain(key, value, POSITIONAL[name])
         elif value is False and name in ("hires_fix", "keep_first_pass", "prio_speed"):
             given[name] = False
         elif value is False and name == "stable_fast":
             given[name] = "off"
         else:
-            arguments += _as_written(key, name, value)
+            arguments += _as_written(name, value)
     # Parsed by themselves, so that types, choices and unknown names are checked in one place.
-    return {**parse_arguments(["--prompts=-", *arguments]), **given}
+    return {**parse_arguments(arguments), **given}
 
 
-def _plain(key: str, value: Any, kind: type | None) -> Any:
-    if value is not None and kind is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise OptionsError(f"{key!r} must be {'a text' if kind is str else 'a whole number'}, not {value!r}.")
-    return value
+def option_name(key: str) -> str:
+    """What `key`, with - or _ between words and by any name that the command line takes, is called in `given`."""
+    option = as_option(key)
+    name = SYNONYMS.get(option, option).removeprefix("--").replace("-", "_")
+    return "negative_prompt" if name == "negative" else name
 
 
-def _as_written(key: str, name: str, value: Any) -> list[str]:
+def as_option(key: str) -> str:
+    """How the command line writes it."""
+    return key if key.startswith("-") else "-" * min(len(key), 2) + key.replace("_", "-")
+
+
+def _plain(key: str, value: Any, read: Callable[[object, str], Any]) -> Any:
+    try:
+        return read(value, quoted(key))
+    except Unreadable as error:
+        raise OptionsError(f"{error}.") from None
+
+
+def _as_written(name: str, value: Any) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         return [flag]
     written = value if isinstance(value, list) else [value]
     if any(not isinstance(item, (str, int, float)) for item in written):
-        raise OptionsError(f"{key!r} must be a text, a number, true or false, or a list of those, not {value!r}.")
+        raise OptionsError(f"{flag}: {shown(value)} is not a text, a number, true or false, or a list of those.")
     return [f"{flag}={item}" for item in written]
 
 
@@ -86,6 +108,7 @@ def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
         try:
             _run_line(line, answer, record, run)
         except LightDiffusionError as error:
+            run.bar.close()
             answer |= {"status": "failed", "error": str(error), "exit_code": error.exit_code}
             run.say(f"error: {_place(line, run)}: {error}")
             ending.setdefault("exit_code", error.exit_code)
@@ -102,13 +125,12 @@ def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, ru
     if line.error is not None:
         raise OptionsError(line.error)
     run.cancel.check()
-    options = build_options(merged(run.given, line_arguments(line.values)))
-    for saved in record.pictures(options, run.session, on_progress=run.bar, cancel=run.cancel):
-        answer["images"].append({"path": str(saved.path), "seed": saved.seed})
-        if not saved.fresh:
-            continue
-        answer["status"] = "done"
-        run.say_path(saved.path)
+    for request in build_requests(merged(run.given, line_arguments(line.values))):
+        for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):
+            answer["images"].append({"path": str(saved.path), "seed": saved.seed})
+            if saved.fresh:
+                answer["status"] = "done"
+                run.say_path(saved.path)
 
 
 def _place(line: PromptLine, run: Run) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.streams import tell
+from cli.values import path
 from modules.core.errors import OptionsError, OutputError
 from modules.core.paths import ALL_SUFFIXES
 
@@ -22,7 +23,7 @@ def read_report_path(text: str) -> Path:
     """What --stable-fast-report is given. Raises OptionsError for nothing at all, which Path takes for this folder."""
     if not text:
         raise OptionsError("--stable-fast-report needs the name of a file, or - for standard output.")
-    return Path(text)
+    return path(text)
 
 
 def check_report_file(given: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ def files_read(given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
 def write_report(path: Path, report: Report) -> None:
     if path == STANDARD_OUTPUT:
-        sys.stdout.write(report.to_text() + "\n")
+        tell(report.to_text())
         return
     text = report.to_json() if path.suffix.lower() == ".json" else report.to_text()
     try:

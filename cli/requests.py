@@ -1,11 +1,15 @@
-"""Arguments that were given -> one GenerationOptions."""
+"""Arguments that were given -> requests: one, or one for each picture that is to be made again."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from argparse import ArgumentTypeError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from cli.values import number, whole
+from modules.core.errors import OptionsError, quoted
 from modules.generation.options import (
     ControlChoice,
     GenerationOptions,
@@ -15,8 +19,24 @@ from modules.generation.options import (
 )
 
 
-def build_options(given: dict[str, Any]) -> GenerationOptions:
-    """Raises OptionsError for arguments that do not go together."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be made, and the picture that --from-image took it from."""
+
+    options: GenerationOptions
+    picture: Path | None = None
+
+
+def build_requests(given: Mapping[str, Any]) -> list[Request]:
+    """One request, or one for each --from-image. Raises OptionsError for arguments that do not go together."""
+    pictures = given.get("from_image")
+    if not pictures:
+        return [Request(options=build_options(given))]
+    return [Request(options=build_options({**given, "from_image": one}), picture=one) for one in pictures]
+
+
+def build_options(given: Mapping[str, Any]) -> GenerationOptions:
+    """One request; `from_image` is one picture here. Raises OptionsError as build_requests does."""
     plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
@@ -32,20 +52,24 @@ def build_options(given: dict[str, Any]) -> GenerationOptions:
     return replace(options, **extra_passes(given, options))
 
 
-def check_together(given: dict[str, Any], options: GenerationOptions) -> None:
-    """What belongs to the run has to fit what is asked of Stable-Fast; raises OptionsError with the remedy."""
+def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> None:
+    """What belongs to the run has to fit the requests (none: a file of them); raises OptionsError with the remedy."""
+    if "seed" in given and "reuse_seed" in given:
+        raise OptionsError("--seed and --reuse-seed both name the seed: leave one of them out.")
     if given.get("compare"):
         if given.get("stable_fast") == "off":
             raise OptionsError("--compare with --stable-fast=off has nothing to compare: leave one of them out.")
-        if options.images > 1 and options.only is None:
+        if len(requests) > 1:
+            raise OptionsError("--compare makes one picture each way: give one --from-image only.")
+        if any(request.options.images > 1 and request.options.only is None for request in requests):
             raise OptionsError("--compare makes one picture each way: leave number and batch out, or both at 1.")
-    elif options.stable_fast == "off":
+    elif requests and all(request.options.stable_fast == "off" for request in requests):
         for name, what in (("tune", "times the kernels of"), ("report", "tells the work of")):
             if f"stable_fast_{name}" in given:
                 raise OptionsError(f"--stable-fast-{name} {what} Stable-Fast: give --stable-fast too.")
 
 
-def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str, Any]:
+def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[str, Any]:
     """LoRA, HiresFix, image to image and ControlNet as far as they are given."""
     extra: dict[str, Any] = {}
     if "lora" in given:
@@ -73,16 +97,18 @@ def parse_lora(text: str) -> LoraChoice:
     while len(numbers) < 2 and ":" in name:
         head, _, tail = name.rpartition(":")
         try:
-            numbers.insert(0, float(tail))
-        except ValueError:
+            numbers.insert(0, number(tail))
+        except ArgumentTypeError:
             if tail.startswith(("\\", "/")):
                 break
-            raise OptionsError(f"--lora {text}: {tail!r} is no number; write NAME:0.8 or NAME:0.8:0.6.") from None
+            raise OptionsError(
+                f"--lora {quoted(text)}: {quoted(tail)} is not a number; write NAME:0.8 or NAME:0.8:0.6."
+            ) from None
         name = head
     return LoraChoice(name=name, **dict(zip(("strength", "text_strength"), numbers, strict=False)))
 
 
-def parse_hires(given: dict[str, Any], base: HiresOptions) -> HiresOptions:
+def parse_hires(given: Mapping[str, Any], base: HiresOptions) -> HiresOptions:
     renamed = {name.removeprefix("hires_"): value for name, value in given.items() if name.startswith("hires_")}
     renamed.pop("fix", None)
     if "size" in renamed:
@@ -95,20 +121,21 @@ def parse_hires(given: dict[str, Any], base: HiresOptions) -> HiresOptions:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    width, separator, height = text.lower().partition("x")
-    if not (separator and width.isdecimal() and height.isdecimal()):
-        raise OptionsError(f"--hires-size {text}: write it as WIDTHxHEIGHT, for example 1024x768.")
-    return int(width), int(height)
+    width, _, height = text.lower().partition("x")
+    try:
+        return whole(width), whole(height)
+    except ArgumentTypeError:
+        raise OptionsError(f"--hires-size {quoted(text)}: write it as WIDTHxHEIGHT, for example 1024x768.") from None
 
 
-def parse_init(given: dict[str, Any], base: InitImage | None) -> InitImage:
+def parse_init(given: Mapping[str, Any], base: InitImage | None) -> InitImage:
     names = {"img2img": "image", "resize_mode": "resize", "denoise": "denoise", "mask": "mask"}
     names |= {"mask_blur": "mask_blur", "mask_content": "mask_content"}
     values = {field: given[name] for name, field in names.items() if name in given}
     return replace(base, **values) if base else InitImage(**values)
 
 
-def parse_controls(given: dict[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
+def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
     """The nets that are given, else those of the picture, with the settings that are given."""
     if "control_net" in given or "control_image" in given:
         base = parse_nets(given)
@@ -126,7 +153,7 @@ def parse_controls(given: dict[str, Any], base: tuple[ControlChoice, ...]) -> tu
     return tuple(replace(control, **change) for control, change in zip(base, changes, strict=True))
 
 
-def parse_nets(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
+def parse_nets(given: Mapping[str, Any]) -> tuple[ControlChoice, ...]:
     nets, images = given.get("control_net", []), given.get("control_image", [])
     if len(nets) != len(images):
         raise OptionsError(
@@ -138,6 +165,6 @@ def parse_nets(given: dict[str, Any]) -> tuple[ControlChoice, ...]:
 def parse_range(text: str) -> tuple[float, float]:
     start, _, end = text.partition(":")
     try:
-        return float(start), float(end)
-    except ValueError:
-        raise OptionsError(f"--control-range {text}: write it as START:END, for example 0:0.6.") from None
+        return number(start), number(end)
+    except ArgumentTypeError:
+        raise OptionsError(f"--control-range {quoted(text)}: write it as START:END, for example 0:0.6.") from None

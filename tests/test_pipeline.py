@@ -165,7 +165,8 @@ def test_lists(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--list", "checkpoints")[1].splitlines() == ["tiny.safetensors"]
     assert "dpmpp_2m" in run(capsys, "--list", "samplers")[1].splitlines()
     assert "karras" in run(capsys, "--list", "schedulers")[1].splitlines()
-    assert run(capsys, "--list", "loras") == (0, "\n", "")
+    code, out, err = run(capsys, "--list", "lora")
+    assert (code, out, err.count("\n")) == (0, "", 1) and str(root / "models" / "loras") in err
 
 
 def truncated(path: Path) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from cli.packages import missing_package
+from cli.streams import forgive_errors, tell, warn
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.options import read_tuning_seconds
 from modules.generation.output import OutputFolder
 from modules.generation.queue import GenerationQueue
 from modules.generation.starter import StarterDownload
+from modules.version import VERSION
+from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -24,58 +26,8 @@ if TYPE_CHECKING:
     from modules.generation.session import Session
     from ui.handlers import Handlers
 
-PORT = 7860
-LOCAL = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"
-AUTH_VARIABLE = "LIGHTDIFFUSION_AUTH"
 
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise OptionsError(f"{message}; see --help.")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="run.sh", description="LightDiffusion-Next in the browser.", allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")
-    parser.add_argument(
-        "--listen", nargs="?", const=EVERYWHERE, metavar="ADDRESS", help="let other computers in; needs --auth"
-    )
-    parser.add_argument("--auth", metavar="NAME:PASSWORD", help=f"ask for a login (or set {AUTH_VARIABLE})")
-    parser.add_argument("--open", action="store_true", help="open the browser")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: output/")
-    parser.add_argument("--models-root", type=Path, metavar="DIR", help="the folder that holds models/")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="default: settings.json")
-    parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
-    parser.add_argument(
-        "--stable-fast-tune",
-        type=read_tuning_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="time Stable-Fast's kernels for so long, for each network at each new size (NVIDIA GPU; kept on disk)",
-    )
-    return parser
-
-
-def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
-    """The login. Raises OptionsError where others could get in without one."""
-    text = text or os.environ.get(AUTH_VARIABLE)
-    if not text:
-        if listen and listen not in (LOCAL, "localhost", "::1"):
-            raise OptionsError(
-                f"--listen lets other computers use this one: add --auth NAME:PASSWORD (or set {AUTH_VARIABLE})."
-            )
-        return None
-    name, _, password = text.partition(":")
-    if not name or not password:
-        raise OptionsError("--auth: write it as NAME:PASSWORD, neither of them empty.")
-    return name, password
-
-
-def make_handlers(arguments: argparse.Namespace) -> Handlers:
+def make_handlers(arguments: Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
     from modules.images.open import allow_only_formats
     from ui.quick_import import import_gradio
@@ -118,7 +70,7 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     return page
 
 
-def launch(page: Blocks, handlers: Handlers, arguments: argparse.Namespace, **settings: Any) -> Any:
+def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: Any) -> Any:
     from ui.scripts import UPLOAD_MEGABYTES, head
     from ui.style import CSS, theme
 
@@ -168,29 +120,38 @@ def stay_offline() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgive_errors()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = read_arguments(build_parser(), sys.argv[1:] if argv is None else argv)
+        if arguments.version:
+            tell(f"LightDiffusion-Next {VERSION}")
+            return 0
         read_auth(arguments.auth, arguments.listen)
+        check_port(arguments.listen or LOCAL, arguments.port)
         stay_offline()
         handlers = make_handlers(arguments)
         handlers.output.check_writable()
-        page = build_app(handlers)
+        return serve(build_app(handlers), handlers, arguments)
     except LightDiffusionError as error:
-        print(f"error: {error}", file=sys.stderr)
+        warn(f"error: {error}")
         return error.exit_code
-    return serve(page, handlers, arguments)
+    except ModuleNotFoundError as error:
+        missing = missing_package(error, "run")
+        if missing is None:
+            raise
+        warn(f"error: {missing}")
+        return missing.exit_code
 
 
-def serve(page: Blocks, handlers: Handlers, arguments: argparse.Namespace) -> int:
-    """Until Ctrl-C; then what runs stops after its step."""
+def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
+    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken."""
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    except OSError:  # Gradio's words for a port that is taken name its own options
-        print(f"error: port {arguments.port} cannot be used; choose another with --port.", file=sys.stderr)
-        return 1
-    print(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).", flush=True)
+    except OSError as error:  # Gradio's words for a port that is taken name its own options
+        raise OptionsError(port_in_use(arguments.port)) from error
     try:
+        tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
         page.block_thread()
     finally:
         handlers.queue.close()

@@ -27,8 +27,6 @@ FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; what lies outside is writte
 
 def build_options(values: Values, inputs: Path) -> GenerationOptions:
     """Raises OptionsError with a sentence for people. Pictures of the form are kept under `inputs`."""
-    if not (values["prompt"] or "").strip() and values["mode"] == TEXT_MODE:
-        raise OptionsError("The prompt is empty: write what the picture shall show.")
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 
 DTYPE_NAMES: dict[str, torch.dtype] = {
     "float16": torch.float16,
@@ -31,8 +32,8 @@ def choose_device(name: str | None = None) -> torch.device:
     if name is None or name.strip().lower() in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_available() else "cpu")
     kind, colon, index = name.strip().lower().partition(":")
-    if kind not in DEFAULT_DTYPES or (colon and not index.isdecimal()) or (colon and kind != "cuda"):
-        raise OptionsError(f'Unknown device "{name}"; choose cuda, cuda:<number>, mps or cpu.')
+    if kind not in DEFAULT_DTYPES or (colon and not re.fullmatch(r"[0-9]{1,4}", index)) or (colon and kind != "cuda"):
+        raise OptionsError(f"Unknown device {quoted(name)}; choose cuda, cuda:<number>, mps or cpu.")
     if kind == "cuda":
         return _cuda_device(int(index or 0))
     if kind == "mps" and not _mps_available():
@@ -46,7 +47,7 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
         return DEFAULT_DTYPES.get(device.type, torch.float32)
     dtype = DTYPE_NAMES.get(name.strip().lower())
     if dtype is None:
-        raise OptionsError(f'Unknown number type "{name}"; choose float16, bfloat16 or float32.')
+        raise OptionsError(f"Unknown number type {quoted(name)}; choose float16, bfloat16 or float32.")
     if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         raise OptionsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16.")
     return dtype

@@ -54,7 +54,7 @@ class Cancelled(LightDiffusionError):
 
 def bug_text(error: BaseException) -> str:
     """What people read of an error that is none of the above, and so a bug; the rest belongs into a log."""
-    first_line = next(iter(str(error).splitlines()), "")
+    first_line = next(iter(str(error).splitlines()), "")[:LONGEST_QUOTE]
     kind = type(error).__name__
     return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."
 
@@ -75,6 +75,6 @@ def quoted(value: object) -> str:
 def shortened(value: object) -> str:
     """The same without the quotes, for numbers."""
     if isinstance(value, int) and abs(value) > LARGEST_SHOWN:
-        return "with very many digits"
+        return "of very many digits"
     text = str(value)
     return printable(text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…")

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from modules.core.errors import ModelFileError, OptionsError
+from modules.core.errors import ModelFileError, OptionsError, quoted
+from modules.core.typed import Unreadable, readable_path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,10 +98,13 @@ class ModelFolders:
 
     @staticmethod
     def _by_path(wanted: str) -> Path | None:
-        path = Path(wanted).expanduser()
-        # A bare word is a name; only what looks like a path or a model file may be taken from the current folder.
-        looks_like_path = path.parent != Path(".") or path.suffix != "" or path.is_absolute()
-        return path.resolve() if wanted and looks_like_path and path.exists() else None
+        try:
+            path = readable_path(wanted, "path")
+            # A bare word is a name; only what looks like a path or a model file may be taken from the current folder.
+            looks_like_path = path.parent != Path(".") or path.suffix != "" or path.is_absolute()
+            return path.resolve() if wanted and looks_like_path and path.exists() else None
+        except (Unreadable, OSError):  # a user that there is not, or longer than the system takes
+            return None
 
     def _by_short_name(self, kind: str, wanted: str) -> Path | None:
         """Match without regard to case, ending and sub-folder; more than one match is an error that lists them."""
@@ -108,7 +112,9 @@ class ModelFolders:
             matches = [name for name in self.list(kind) if short(name) == short(wanted)]
             if len(matches) > 1:
                 listed = ", ".join(f'"{name}"' for name in matches)
-                raise ModelFileError(f'"{wanted}" fits several {SINGULAR[kind]} files ({listed}); give the full name.')
+                raise ModelFileError(
+                    f"{quoted(wanted)} fits several {SINGULAR[kind]} files ({listed}); give the full name."
+                )
             if matches:
                 return self._by_exact_name(kind, matches[0])
         return None
@@ -116,12 +122,14 @@ class ModelFolders:
     def _not_found(self, kind: str, wanted: str) -> str:
         names, noun, home = self.list(kind), SINGULAR[kind], self.folders(kind)[0]
         if not names:
-            return f'{_article(noun)} named "{wanted}" was not found: there is none in {home}; put the file there.'
+            return (
+                f"{_article(noun)} named {quoted(wanted)} was not found: there is none in {home}; put the file there."
+            )
         nearest = difflib.get_close_matches(_stem(wanted), [_stem(name) for name in names], n=3, cutoff=0.4)
         shown = [name for name in names if _stem(name) in nearest][:3] or names[:5]
         listed = ", ".join(f'"{name}"' for name in shown)
         label = "nearest" if nearest else "available"
-        return f'No {noun} named "{wanted}" in {home}; {label}: {listed}.'
+        return f"No {noun} named {quoted(wanted)} in {home}; {label}: {listed}."
 
 
 def _article(noun: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError, quoted, shortened
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted, shortened
 from modules.images.methods import IMAGE_MODES
 from modules.text.prompt import EMPHASIS_MODES
 
@@ -17,6 +17,7 @@ MIN_SIZE, MAX_SIZE = 64, 8192
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 20_000  # characters
+RANDOM_SEED = -1  # what other programs write for a random seed
 RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
 
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
@@ -121,7 +122,7 @@ class InitImage:
 class GenerationOptions:
     """A request for `number` x `batch` pictures; picture i of them uses seed + i.
 
-    Width and height left out mean the checkpoint's native size, the seed left out means a random one.
+    Width and height left out mean the checkpoint's native size, the seed left out, or -1, means a random one.
     Raises OptionsError with a sentence for people when a value makes no sense.
     """
 
@@ -158,6 +159,8 @@ class GenerationOptions:
         _in_range("steps", self.steps, 1, MAX_STEPS)
         _in_range("cfg", self.cfg, 0.0, 100.0)
         _in_range("clip skip", self.clip_skip, -12, 12)
+        if self.seed == RANDOM_SEED:
+            object.__setattr__(self, "seed", None)
         if self.seed is not None:
             _in_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
         if self.clip_skip == 0:
@@ -232,5 +235,5 @@ def read_tuning_seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise OptionsError(f"--stable-fast-tune {text}: give seconds, for example 30.")
+        raise OptionsError(f"--stable-fast-tune {text[:LONGEST_QUOTE]}: give seconds, for example 30.")
     return seconds

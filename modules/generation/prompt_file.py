@@ -11,6 +11,7 @@ from typing import Any
 from modules.core.errors import OptionsError
 
 COMMENT = "#"
+LARGEST_FILE = 16 << 20  # bytes
 EXAMPLE = '{"prompt": "a cat", "seed": 7}'
 
 
@@ -26,10 +27,13 @@ class PromptLine:
 def read_prompt_file(path: Path) -> list[PromptLine]:
     """All lines but empty ones and comments (#); raises OptionsError when there is nothing to read."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:  # a pipe or a device may never end
+            data = file.read(LARGEST_FILE + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OptionsError(f"The prompts in {path} cannot be read ({reason}); check the name.") from error
+    if len(data) > LARGEST_FILE:
+        raise OptionsError(f"The prompts in {path} are over {LARGEST_FILE >> 20} MB: split the file.")
     texts = _decoded(data).split("\n")
     lines = [(number, text.strip()) for number, text in enumerate(texts, start=1)]
     found = [_read_line(number, text) for number, text in lines if text and not text.startswith(COMMENT)]

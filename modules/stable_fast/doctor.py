@@ -215,9 +215,11 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return asdict(diagnosis) | {"checks": checks, "exit_code": diagnosis.exit_code}
 
 
-def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.stdout.write) -> int:
+def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None) -> int:
+    """Gives the diagnosis to `write`, which is standard output unless named, and returns the exit code."""
+    say = write or sys.stdout.write
     if {"-h", "--help"} & set(arguments):
-        write(USAGE)
+        say(USAGE)
         return 0
     as_json = "--json" in arguments
     try:
@@ -226,10 +228,10 @@ def main(arguments: Sequence[str] = (), write: Callable[[str], object] = sys.std
         diagnosis = diagnose()
     except OptionsError as error:
         if as_json:
-            write(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
+            say(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    write((json.dumps(to_dict(diagnosis)) if as_json else "\n".join(lines(diagnosis))) + "\n")
+    say((json.dumps(to_dict(diagnosis)) if as_json else "\n".join(lines(diagnosis))) + "\n")
     return diagnosis.exit_code
 
 

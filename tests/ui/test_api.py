@@ -105,7 +105,6 @@ def test_a_control_picture_by_program(client: Client, photo: Path) -> None:
     ("asked", "words"),
     [
         ({"width": 100}, "multiple of 8"),
-        ({"prompt": ""}, "prompt is empty"),
         ({"prompt": 5}, "prompt 5 is of the wrong kind"),
         ({"steps": "many"}, "steps 'many' is of the wrong kind"),
         ({"steps": 10**9}, "out of range"),

@@ -54,6 +54,11 @@ def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:
     assert (alone.seed, alone.batch, alone.only) == (12, 1, None)
 
 
+def test_an_empty_prompt_and_minus_one_for_the_seed_are_taken(fresh: dict[str, Any], tmp_path: Path) -> None:
+    options = build_options({**fresh, "prompt": "", "seed": "-1"}, tmp_path)
+    assert (options.prompt, options.seed) == ("", None)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -61,7 +66,6 @@ def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:
         ({"width": 99.5}, "whole number"),
         ({"control_1": "net"}, "has no picture"),
         ({"mode": "image"}, "needs a picture"),
-        ({"prompt": "   "}, "prompt is empty"),
     ],
 )
 def test_refusals(fresh: dict[str, Any], tmp_path: Path, change: dict[str, Any], words: str) -> None:

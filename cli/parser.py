@@ -1,0 +1,83 @@
+"""The parser that the command line and run.sh share: one sentence for what is wrong, other programs' names known."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cli.streams import tell
+from cli.synonyms import HABITS, SYNONYMS
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
+
+
+class StoreOnce(argparse.Action):
+    """Keeps a value and refuses a second one, since nobody knows which of the two was meant."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest, self.default) is not self.default:
+            parser.error(f"{option} is given twice: leave one of them out")
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, not after a page of usage."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        for action in (None, "store"):
+            self.register("action", action, StoreOnce)
+
+    def given(self, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The options' values by name, and all other words in order. Raises OptionsError."""
+        end = argv.index("--") if "--" in argv else len(argv)
+        options = [self._canonical(argument) for argument in argv[:end]]
+        for option in options:
+            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value and then misses it
+                self.error(f"{option.removesuffix('=--')}: -- is not a value")
+        namespace, words = self.parse_known_args(options)
+        for word in words:
+            if is_option(word):
+                self.refuse(word)
+        return vars(namespace), [*words, *argv[end + 1 :]]
+
+    def names(self) -> set[str]:
+        """What the options' values are called."""
+        return {action.dest for action in self._option_string_actions.values()}
+
+    def _canonical(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        wanted = SYNONYMS.get(name, name)
+        return f"{wanted}{equals}{value}" if wanted in self._option_string_actions else argument
+
+    def refuse(self, word: str) -> NoReturn:
+        """Raises OptionsError for an option that there is not, with the one that is meant, to all appearance."""
+        name = word.partition("=")[0]
+        ours = self._option_string_actions
+        known = {option.lstrip("-"): option for option in (*SYNONYMS, *ours) if SYNONYMS.get(option, option) in ours}
+        if HABITS.get(name, "").split(" ")[0] in ours:
+            hint = f"it is written {HABITS[name]} here"
+        elif SYNONYMS.get(name[:2]) in ours:
+            hint = f"write a space behind {name[:2]}"
+        elif near := difflib.get_close_matches(name.lstrip("-")[:LONGEST_QUOTE], known, n=1):
+            hint = f"the nearest is {known[near[0]]}"
+        else:
+            hint = "check its spelling"
+        self.error(f"{quoted(name)} is not an option: {hint}")
+
+    def print_help(self, file: Any = None) -> None:
+        tell(self.format_help().rstrip("\n"))
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        shortened = re.sub(rf"(['\"])(.{{{LONGEST_QUOTE}}}).*\1", r"\1\2…\1", message, flags=re.DOTALL)
+        raise OptionsError(f"{shortened}; see --help.")
+
+
+def is_option(word: str) -> bool:
+    """A word that starts like an option; a number and a prompt of several words are none."""
+    return bool(re.match(r"-+[^\d\s.-]", word)) and " " not in word.partition("=")[0]

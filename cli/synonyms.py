@@ -1,0 +1,44 @@
+"""Options as other programs call them: those that are taken, and those that are only understood."""
+
+from __future__ import annotations
+
+# Names that people know from other programs and that mean the same here.
+SYNONYMS = {
+    "--cfg-scale": "--cfg",
+    "--guidance-scale": "--cfg",
+    "--negative-prompt": "--negative",
+    "--model": "--checkpoint",
+    "--output": "--output-dir",
+    "-o": "--output-dir",
+    "--batch-size": "--batch",
+    "-p": "--prompt",
+    "-W": "--width",
+    "-H": "--height",
+    "-n": "--number",
+}
+# Names that people know from other programs and that are written in another way here.
+HABITS = {
+    "--cpu": "--device cpu",
+    "--gpu": "--device cuda",
+    "--cuda": "--device cuda",
+    "--fp16": "--dtype float16",
+    "--half": "--dtype float16",
+    "--bf16": "--dtype bfloat16",
+    "--fp32": "--dtype float32",
+    "--num-inference-steps": "--steps",
+    "--sampling-steps": "--steps",
+    "-s": "--steps",
+    "--ckpt": "--checkpoint",
+    "--count": "--number",
+    "--num-images": "--number",
+    "--size": "--width and --height",
+    "--init-image": "--img2img",
+    "--image": "--img2img",
+    "--strength": "--denoise",
+    "--denoising-strength": "--denoise",
+    "--out": "--output-dir",
+    "--host": "--listen",
+    "--share": "--listen with --auth",
+    "-V": "--version",
+    "-q": "--quiet",
+}

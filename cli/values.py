@@ -1,0 +1,70 @@
+"""Readers of the options' values: a number, a path, one of several names, or one short reason why not."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import quoted
+from modules.core.typed import LARGEST_NUMBER, Unreadable, readable_path
+
+LONGEST_NUMBER = 400  # characters; Python itself stops at a few thousand digits
+LAST_PORT = 65535
+
+
+def whole(text: str) -> int:
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", text):
+        kind = "a whole number" if re.search(r"\d", text) else "a number"
+        raise ArgumentTypeError(f"{quoted(text)} is not {kind}")
+    if len(text) > LONGEST_NUMBER or abs(int(text)) > LARGEST_NUMBER:
+        raise ArgumentTypeError(f"{quoted(text)} is out of range")
+    return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        return float(text) if len(text) <= LONGEST_NUMBER else float("inf")
+    except ValueError:
+        raise ArgumentTypeError(f"{quoted(text)} is not a number") from None
+
+
+def path(text: str) -> Path:
+    """A path that the system can look up, whether or not something is there."""
+    if not text:
+        raise ArgumentTypeError("the path is empty: give the name of a file or folder")
+    try:
+        found = readable_path(text, "path")
+    except Unreadable as error:
+        raise ArgumentTypeError(str(error).removeprefix("path: ")) from None
+    try:
+        os.lstat(found)
+    except OSError as error:  # not there yet, or not ours to see: whoever opens it says so
+        if error.errno == errno.ENAMETOOLONG:
+            raise ArgumentTypeError(f"{quoted(text)} is longer than this system allows for a path") from None
+    return found
+
+
+def port(text: str) -> int:
+    value = whole(text)
+    if not 1 <= value <= LAST_PORT:
+        raise ArgumentTypeError(f"{value} is not a port: choose one from 1 to {LAST_PORT}")
+    return value
+
+
+def one_of(names: Sequence[str]) -> dict[str, Any]:
+    """For `add_argument`: takes one of these names, and says the nearest when it is given another."""
+
+    def read(text: str) -> str:
+        if text in names:
+            return text
+        near = difflib.get_close_matches(text.lower(), names, n=1)
+        hint = f"did you mean {near[0]}? It is one of" if near else "choose one of"
+        raise ArgumentTypeError(f"{quoted(text)} is unknown: {hint} {', '.join(names)}")
+
+    return {"type": read, "metavar": f"{{{','.join(names)}}}"}

@@ -1,0 +1,169 @@
+"""What may be given: other programs' names, words in the wrong place, one option twice, and what is said of each."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cli.arguments import build_parser, parse_arguments
+from cli.listing import LISTS
+from cli.prompt_batch import line_arguments
+from cli.requests import build_options, build_requests, check_together
+from cli.synonyms import HABITS, SYNONYMS
+from modules.core.errors import OptionsError
+from modules.version import VERSION
+from tests.cli.conftest import QUICK, SIZE, Run
+from ui.arguments import build_parser as build_page_parser
+from ui.arguments import read_arguments
+
+
+def refusal(line: str) -> str:
+    with pytest.raises(OptionsError) as error:
+        given = parse_arguments(shlex.split(line))
+        check_together(given, build_requests(given))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("x --cfg-scale 5", "cfg", 5.0),
+        ("x --guidance-scale=5", "cfg", 5.0),
+        ("x --negative-prompt blurry", "negative_prompt", "blurry"),
+        ("x --model tiny", "checkpoint", "tiny"),
+        ("x -o there", "output_dir", Path("there")),
+        ("x --output=there", "output_dir", Path("there")),
+        ("x -W 72", "width", 72),
+        ("x --width 72", "width", 72),
+        ("x -H 72", "height", 72),
+        ("x --height 72", "height", 72),
+        ("-p 'a cat'", "prompt", "a cat"),
+        ("--prompt 'a cat'", "prompt", "a cat"),
+        ("x -n 3", "number", 3),
+        ("x --batch-size 3", "batch", 3),
+        ("-- '-a cat' 64", "prompt", "-a cat"),
+        ("'-people in the park' 64", "prompt", "-people in the park"),
+        ("'' 64", "prompt", ""),
+        ("--list LoRA", "list", "loras"),
+        ("--list checkpoint", "list", "checkpoints"),
+        ("--list vaes", "list", "vae"),
+        ("--list embedding", "list", "embeddings"),
+        ("--list controlnets", "list", "controlnet"),
+        ("--list upscaler", "list", "upscalers"),
+        ("--list sampler", "list", "samplers"),
+    ],
+)
+def test_what_is_taken(line: str, name: str, value: object) -> None:
+    assert parse_arguments(shlex.split(line))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a red circle 128 128", ['width: "red" is not a number', "put the prompt in quotes"]),
+        ("a 3 legged dog", ['height: "legged" is not a number', "put the prompt in quotes"]),
+        ("'a cat' 128x128", ['width: "128x128"', "write 128 128"]),
+        ("'a cat' 64.5", ['width: "64.5" is not a whole number']),
+        ("'a cat' 64 64 1 1 9", ['"9" is one word too many']),
+        ("--stable-fast ful 'a cat'", ['"ful"', "Did you mean full?"]),
+        ("--stable-fast fsat", ['"fsat"', "off, graph, fused, full"]),
+        ("--stable-fast quick 'a cat' 64", ['"quick"', "off, graph, fused, full"]),
+        ("--stable-fast a red cat 64", ['"a"', "quotes"]),
+        ("'a cat' -p 'a dog'", ["prompt is given twice"]),
+        ("'a cat' 64 --width 64", ["width is given twice"]),
+        ("x --seed 1 --seed 2", ["--seed is given twice"]),
+        ("x --cfg 1 --cfg-scale 1", ["--cfg is given twice"]),
+        ("x --img2img a.png --img2img b.png", ["--img2img is given twice"]),
+        ("--prompts f.txt 'a cat'", ['"a cat"', "--prompts"]),
+        ("x --seed 1 --reuse-seed", ["--seed and --reuse-seed"]),
+        ("x --stepz 3", ["--stepz", "the nearest is --steps;"]),
+        ("x --outptu-dir o", ["--outptu-dir", "the nearest is --output-dir;"]),
+        ("x --cpu", ["--cpu", "--device cpu"]),
+        ("x --fp16", ["--fp16", "--dtype float16"]),
+        ("x -W64", ["-W64", "write a space behind -W"]),
+        ("x --emphasis a111", ["--emphasis", '"a111"', "did you mean a1111?"]),
+        ("x --seed seven", ['--seed: "seven" is not a number']),
+        ("x --list lor", ["--list", "lor", "loras"]),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_remedy(line: str, words: list[str]) -> None:
+    said = refusal(line)
+    assert all(word in said for word in words) and "argument" not in said, said
+
+
+def test_the_tables_of_names_lead_to_options_that_there_are() -> None:
+    ours = {option for parser in (build_parser(), build_page_parser()) for option in parser.format_help().split()}
+    for own in SYNONYMS.values():
+        assert own in ours
+    for written in HABITS.values():
+        assert written.split()[0] in ours
+    assert not (SYNONYMS.keys() & HABITS.keys())
+
+
+def test_lines_of_a_file_take_the_same_names() -> None:
+    line = {"-W": 72, "height": 80, "cfg_scale": 5, "batch_size": 2, "n": 3}
+    assert line_arguments({"prompt": "", **line, "negative-prompt": "x"}) == {
+        "prompt": "", "width": 72, "height": 80, "cfg": 5.0, "batch": 2, "number": 3, "negative_prompt": "x"
+    }  # fmt: skip
+    assert line_arguments({"prompt": "x", "cfg-scale": None}) == {"prompt": "x", "cfg": None}
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ({"stepz": None}, "--steps"),
+        ({"cpu": True}, "--device cpu"),
+        ({"batch": 1, "batch_size": 2}, "given twice"),
+        ({"cfg": 1, "cfg_scale": 2}, "given twice"),
+        ({"version": True}, "whole run"),
+        ({"output": "there"}, "whole run"),
+        ({"width": 10**400}, "width"),
+        ({"steps": 10**400}, "out of range"),
+        ({"stable_fast": "ful"}, "did you mean full?"),
+        ({"two words": "x"}, "two words"),
+    ],
+)
+def test_lines_of_a_file_are_refused_with_the_same_sentences(line: dict[str, object], word: str) -> None:
+    with pytest.raises(OptionsError, match=word):
+        build_requests({"prompt": "x", **line_arguments(line)})
+
+
+def test_minus_one_is_a_random_seed_everywhere() -> None:
+    assert build_options(parse_arguments(["x", "--seed", "-1"])).seed is None
+    assert build_options({"prompt": "", **line_arguments({"seed": -1})}).seed is None
+    assert "seed -2 is out of range" in refusal("x --seed -2")
+
+
+def test_run_sh_says_the_same() -> None:
+    assert str(read_arguments(build_page_parser(), ["-o", "there"]).output_dir) == "there"
+    for given, word in (
+        (["--cpu"], "--device cpu"),
+        (["--prot", "1"], "--port"),
+        (["--share"], "--listen"),
+        (["7861"], "options only"),
+        (["--port", "1", "--port", "2"], "given twice"),
+    ):
+        with pytest.raises(OptionsError, match=word):
+            read_arguments(build_page_parser(), given)
+
+
+def test_version_and_lists(run: Run, models: Path) -> None:
+    assert run("--version") == (0, [Path(f"LightDiffusion-Next {VERSION}")], "")
+    for kind in LISTS:
+        code, names, err = run("--list", kind)
+        assert code == 0 and (bool(names) or f"put one into {models / 'models' / kind}" in err)
+
+
+def test_each_of_several_pictures_is_made_again(run: Run) -> None:
+    first = [run("a cat", *SIZE, *QUICK, "--seed", seed, "--quiet")[1][0] for seed in ("1", "2")]
+    code, again, err = run("--from-image", *(str(path) for path in first), "--steps", "1", "--device", "cpu")
+    assert code == 0 and [path.stem.split("-")[1] for path in again] == ["1", "2"], err
+    twice = [word for path in first for word in ("--from-image", str(path))]
+    code, out, err = run(*twice, "--json", "--device", "cpu")
+    assert code == 0 and all(f"-{seed}.png" in str(out[0]) for seed in (1, 2))
+    for other in ("gone.png", __file__):
+        code, out, err = run(*twice, other)
+        assert (code, out) == (2, []) and Path(other).name in err
+    assert run(*twice, "--compare")[0] == 2
