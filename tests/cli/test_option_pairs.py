@@ -129,7 +129,7 @@ def test_what_lacks_what_it_needs_is_refused(name: str, folder: Path, capfd: pyt
 def test_what_ends_at_once_does_so_beside_every_option(
     end: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modules.generation.doctor.run_doctor", lambda **_: 0)
+    monkeypatch.setattr("modules.generation.doctor.run_doctor", lambda *_, **__: 0)
     for values in VALUES.values():
         code = pipeline.main([*END_AT_ONCE[end], *values[1]])
         out, err = capfd.readouterr()

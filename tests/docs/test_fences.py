@@ -14,7 +14,7 @@ from ui.app import build_parser as build_server_parser
 
 COMMAND = re.compile(r"^(\./|\.venv|(python3?|pip|git|set) )", re.MULTILINE)
 OTHER_PROGRAMS = {"--no-deps", "--update"}  # pip's and WSL's
-SOURCES = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+SOURCES = [source for folder in ("cli", "tools", "benchmarks") for source in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.place)
@@ -51,5 +51,7 @@ def test_every_option_that_is_named_exists() -> None:
     for source in SOURCES:
         known |= set(re.findall(r'"(--[a-z][a-z0-9-]*)"', source.read_text(encoding="utf-8")))
     for document in DOCUMENTS:
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", document.read_text(encoding="utf-8")))
+        named = set(
+            re.findall(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?![\w-])", document.read_text(encoding="utf-8"))
+        )
         assert named <= known, f"{document.name}: {named - known}"
