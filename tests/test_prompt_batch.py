@@ -45,7 +45,7 @@ class Runner:
     def plain(self, lines: list[str], *arguments: str) -> tuple[int, str, str]:
         file = self.folder / "prompts.txt"
         file.write_text("\n".join(lines), encoding="utf-8")
-        size = ["64", "64", "1", "1", "--steps", "1", "--device", "cpu", "--quiet"]
+        size = ["64", "64", "1", "1", "--steps", "1", "--device", "cpu"]
         code = pipeline.main(["--prompts", str(file), *size, *arguments])
         captured = self._capsys.readouterr()
         return code, captured.out, captured.err
@@ -73,7 +73,7 @@ def test_each_line_is_a_request_with_its_own_options(run: Runner) -> None:
         line(prompt="a dog", negative="red", width=72, seed=7, number=2, lora=["ink:0.5", "clay:-0.5:0"], cfg=1),
         line(prompt="-a hat", **{"hires-fix": True, "hires_steps": 1, "stable-fast": False}),
     ]
-    code, answer, err = run(lines, "--sampler", "euler")
+    code, answer, err = run(lines, "--sampler", "euler", "--quiet")
     assert code == 0 and statuses(answer) == ["done"] * 3 and err == ""
     assert [len(entry["images"]) for entry in answer["lines"]] == [1, 2, 1]
     assert [image["seed"] for image in answer["lines"][1]["images"]] == [7, 8]

@@ -1,0 +1,42 @@
+"""A copy of the project as somebody has it who has just cloned it, set up, with the files that examples name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.fences import ROOT, to_run
+from tests.docs.stand_ins import add_files
+
+OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "cli", "modules", "tools", "ui")
+
+
+@pytest.fixture(autouse=True)
+def cache_of_the_clone(empty_cache: None, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all commands, as on a user's computer: the first of them traces."""
+    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(clone / ".cache"))
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output, settings and the caches of Python go here, and `./pipeline.sh` is written as in the documentation."""
+    folder = tmp_path_factory.mktemp("clones") / "LightDiffusion-Next"
+    folder.mkdir()
+    for pattern in OF_A_CLONE:
+        for source in ROOT.glob(pattern):
+            if source.is_dir():
+                shutil.copytree(source, folder / source.name)
+            else:
+                shutil.copy(source, folder)
+    for source in (ROOT / "models").glob("*/demo*.safetensors"):
+        target = folder / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    (folder / ".venv").symlink_to((ROOT / ".venv").resolve())
+    add_files(folder)
+    for fence in to_run("text"):
+        if fence.file:
+            (folder / fence.file).write_text(fence.text, encoding="utf-8")
+    return folder

@@ -1,0 +1,45 @@
+"""What the documentation's examples need and a fresh clone lacks, and the only changes that are made to them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+# On a CPU the sizes of real checkpoints take minutes; the shape stays, and so does everything else.
+SIZES = {" 1024 768 ": " 128 96 ", " 512 768 ": " 64 96 "}
+# The snippet says itself what a CPU leaves out; a UNet with as many blocks and fewer channels is enough for it.
+WITHOUT_GPU = {
+    ".half()": "",
+    ".cuda()": "",
+    "cross_attention_dim=768": "cross_attention_dim=768, block_out_channels=(32, 32, 64, 64)",
+}
+PARAMETERS = (
+    "a red circle on a blue background\n"
+    "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 7, Size: 128x128"
+)
+
+
+def replaced(text: str, table: dict[str, str]) -> str:
+    for written, instead in table.items():
+        text = text.replace(written, instead)
+    return text
+
+
+def add_files(clone: Path) -> None:
+    """The LoRA `style`, a picture with a mask, and a picture that was made days ago."""
+    loras = clone / "models" / "loras"
+    shutil.copy(loras / "demo_ink.safetensors", loras / "style.safetensors")
+    noise = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((192, 128), Image.Resampling.BICUBIC).save(clone / "photo.png")
+    mask = Image.new("L", (192, 128))
+    mask.paste(255, (96, 0, 192, 128))
+    mask.save(clone / "mask.png")
+    earlier = clone / "output" / "2026-11-23" / "00001-7.png"
+    earlier.parent.mkdir(parents=True)
+    text = PngInfo()
+    text.add_text("parameters", PARAMETERS)
+    Image.new("RGB", (128, 128)).save(earlier, pnginfo=text)

@@ -1,0 +1,26 @@
+"""The Python of the documentation as it is written; what talks to the server is in test_server.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modules.core import paths
+from tests.docs.fences import Fence, to_run
+from tests.docs.stand_ins import WITHOUT_GPU, replaced
+
+SNIPPETS = [fence for fence in to_run("python") if "gradio_client" not in fence.text]
+
+
+@pytest.mark.parametrize("fence", SNIPPETS, ids=lambda fence: fence.place)
+def test_a_snippet_runs(fence: Fence, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PROJECT_ROOT", clone)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(replaced(fence.text, WITHOUT_GPU), fence.place, "exec"), names)
+    if "options" in names:
+        assert Path("circle.png").stat().st_size > 0
+    if "fast" in names:
+        assert names["noise"].shape == names["x"].shape  # type: ignore[attr-defined]
+        assert "fused" in names["fast"].report.status_line()  # type: ignore[attr-defined]
