@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from cli.report_file import read_report_path
 from modules.core.errors import OptionsError
+from modules.core.paths import KINDS
 from modules.generation.options import (
     CONTROL_MODES,
     EMPHASIS_MODES,
@@ -20,7 +21,7 @@ from modules.generation.options import (
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse does not name the type of its groups in public
-LISTS = ("checkpoints", "vae", "loras", "embeddings", "controlnet", "upscalers", "samplers", "schedulers")
+LISTS = (*KINDS, "samplers", "schedulers")
 
 EXAMPLES = """examples:
   pipeline.sh "a red circle on a blue background" 128 128 1 1 --seed 7
@@ -92,6 +93,13 @@ def add_model_options(group: ArgumentGroup) -> None:
         "--checkpoint", "--model", metavar="NAME", help="name or path (default: your first one, else the demo)"
     )
     group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
+    group.add_argument(
+        "--text-encoder",
+        dest="text_encoders",
+        action="append",
+        metavar="NAME",
+        help="another text encoder than the checkpoint's: a file, or a checkpoint that has one",
+    )
     group.add_argument("--prediction", choices=("epsilon", "v"), help="override what is detected")
     group.add_argument("--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
 from modules.loader.diffusers_layout import controlnet_to_ldm
 from modules.loader.foreign import foreign_kind
 from modules.loader.parts import strip_prefix
@@ -62,12 +62,14 @@ def _merge_control_lora(file: Weights, base: Mapping[str, Tensor]) -> Weights:
             continue
         weight = f"{layer}.weight"
         if weight not in base or f"{layer}.up" not in file:
-            raise ModelFileError(f"Its {name} belongs to no layer of this checkpoint.")
+            raise ModelFileError(f"Its {quoted(name)} belongs to no layer of this checkpoint.")
         merged[weight] = _plus_low_rank(base[weight], file[f"{layer}.up"], down, is_stem=layer == _STEM)
     return merged
 
 
 def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -> Tensor:
+    if min(up.ndim, down.ndim, weight.ndim) < 2 or 0 in (*up.shape, *down.shape):
+        raise ModelFileError(f"It changes a layer by factors of shape {list(up.shape)} and {list(down.shape)}.")
     up, down = up.float().flatten(1), down.float().flatten(1)
     if is_stem:
         weight = weight[:, : down.shape[1] // weight[0, 0].numel()]
@@ -85,7 +87,8 @@ def _add_base(weights: Weights, base: Mapping[str, Tensor]) -> Weights:
     for name, difference in weights.items():
         if name in base:
             # An inpainting UNet has more input channels than the net.
-            own = base[name][:, : difference.shape[1]] if name == f"{_STEM}.weight" else base[name]
+            is_stem = name == f"{_STEM}.weight" and difference.ndim == 4
+            own = base[name][:, : difference.shape[1]] if is_stem else base[name]
             if own.numel() == difference.numel():
                 added[name] = own.float().cpu().reshape(difference.shape) + difference.float()
     return added

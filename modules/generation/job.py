@@ -191,6 +191,7 @@ def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> Gen
     return replace(
         options,
         vae=options.vae and folders.lasting_name("vae", options.vae),
+        text_encoders=tuple(folders.lasting_name("text_encoders", name) for name in options.text_encoders),
         loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
         controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
         hires=hires,
