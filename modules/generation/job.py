@@ -17,6 +17,7 @@ from modules.generation.image_to_image import Source, Start, fit, inpaint_channe
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.networks import Networks
+from modules.generation.not_finite import NotFinite, cause
 from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.sampling_pass import PassSettings
 from modules.generation.session import Session
@@ -93,11 +94,17 @@ class Job:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> pictures [N, 3, H, W] in -1..1 on the CPU."""
-        return decode(self.model.vae, latents, self.networks.decode)
+        try:
+            return decode(self.model.vae, latents, self.networks.decode)
+        except NotFinite as error:
+            raise cause(self) from error
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures in -1..1 -> scaled latents on the CPU."""
-        return encode(self.model.vae, images, self.networks.encode)
+        try:
+            return encode(self.model.vae, images, self.networks.encode)
+        except NotFinite as error:
+            raise cause(self) from error
 
     def start_at(self, width: int, height: int) -> Start | None:
         """The picture to start from, fitted to this size; None for text to image."""

@@ -16,7 +16,7 @@ from modules.core.errors import ModelFileError, quoted
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _DEEPEST = 24  # levels of nesting: a network saved as a tree of dicts has ten
-_MOST_ENTRIES = 1_000_000  # lists that hold each other can stand for more than any file could
+_MOST_ENTRIES = 200_000  # lists that hold each other can stand for more than any file could
 
 
 class _Inert:
@@ -94,8 +94,6 @@ def _flatten(value: object) -> dict[str, Tensor]:
 
     Raises ValueError where there is no end to it.
     """
-    while isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
     flat: dict[str, Tensor] = {}
     level: list[tuple[str, object]] = [("", value)]
     seen = 0
@@ -109,7 +107,7 @@ def _flatten(value: object) -> dict[str, Tensor]:
             seen += len(inside)
             if seen > _MOST_ENTRIES:
                 raise ValueError("it holds too many entries")
-            deeper += [(f"{name}.{key}" if name else str(key), inner) for key, inner in inside]
+            deeper += [(f"{name}.{key}".strip("."), inner) for key, inner in inside]
         if not deeper:
             return flat
         level = deeper
@@ -122,4 +120,6 @@ def _items(value: object) -> Iterable[tuple[object, object]]:
         value = state.get("_parameters", {}) if isinstance(state, Mapping) else {}
     if isinstance(value, Mapping):
         return value.items()
-    return enumerate(value) if isinstance(value, (list, tuple)) else ()
+    if not isinstance(value, (list, tuple)):
+        return ()
+    return [("", value[0])] if len(value) == 1 else enumerate(value)

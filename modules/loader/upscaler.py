@@ -29,7 +29,7 @@ _RENAMED = (
     (r"HRconv\.", "conv_hr."),
 )
 _DOUBLING = re.compile(r"(?:upconv|conv_up)(\d)\.")
-_NUMBERED = re.compile(r"model\.(\d{1,4})\.")
+_NUMBERED = re.compile(r"^model\.(\d{1,4})\.")
 
 
 def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
