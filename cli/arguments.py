@@ -95,7 +95,6 @@ def add_model_options(group: ArgumentGroup) -> None:
     group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
     group.add_argument(
         "--text-encoder",
-        dest="text_encoders",
         action="append",
         metavar="NAME",
         help="another text encoder than the checkpoint's: a file, or a checkpoint that has one",

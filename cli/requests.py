@@ -14,12 +14,10 @@ from modules.generation.options import (
     LoraChoice,
 )
 
-OF_SEVERAL_ARGUMENTS = {"loras", "text_encoders", "controls", "init", "hires"}
-
 
 def build_options(given: dict[str, Any]) -> GenerationOptions:
     """Raises OptionsError for arguments that do not go together."""
-    plain_names = set(GenerationOptions.__dataclass_fields__) - OF_SEVERAL_ARGUMENTS - {"only"}
+    plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
         from modules.generation.metadata import from_picture
@@ -52,8 +50,8 @@ def extra_passes(given: dict[str, Any], options: GenerationOptions) -> dict[str,
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
-    if "text_encoders" in given:
-        extra["text_encoders"] = tuple(given["text_encoders"])
+    if "text_encoder" in given:
+        extra["text_encoders"] = tuple(given["text_encoder"])
     if given.get("hires_fix") is False:  # a line of --prompts says no
         extra["hires"] = None
     elif options.hires is not None or any(name.startswith("hires_") for name in given):

@@ -53,7 +53,7 @@ class Choices:
         return {
             "checkpoint": self.named("checkpoints"),
             "vae": self.optional("vae", "From the checkpoint"),
-            "text_encoder": self.optional("text_encoders", "From the checkpoint"),
+            "text_encoder": self.optional("text_encoders", "From the checkpoint") + self.named("checkpoints"),
             "hires_method": self.hires_methods(),
             **{f"lora_{slot}": self.optional("loras") for slot in range(1, LORA_SLOTS + 1)},
             **{f"control_{slot}": self.optional("controlnet") for slot in range(1, CONTROL_SLOTS + 1)},

@@ -52,7 +52,7 @@ def split_parts(state: Mapping[str, Tensor]) -> Parts:
     unet = unet or strip_prefix(state, LONE_UNET_PREFIX) or _bare_unet(state)
     vae = strip_prefix(state, VAE_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["vae"])
     unet = unet_to_ldm(unet) if is_diffusers_unet(unet) else unet
-    linear = _has_linear_projection(unet)
+    linear = _has_linear_projection(unet, state)
     return Parts(unet, vae_part(vae), _text_part(state, is_sd2=linear), linear)
 
 
@@ -71,12 +71,14 @@ def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED_VAE)}
 
 
-def _has_linear_projection(unet: Mapping[str, Tensor]) -> bool:
-    """By the width of the text for full-size models, whose matrices some writers save as 1x1 convolutions or the
-    reverse; else by the shape itself."""
+def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """By the width or the layout of the text encoder where they tell, since some writers save matrices as 1x1
+    convolutions or the reverse; else by the shape itself."""
     reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
-    if reader is not None and reader.ndim >= 2 and reader.shape[1] in (SD15_UNET.context_dim, SD21_UNET.context_dim):
-        return reader.shape[1] == SD21_UNET.context_dim
+    width = reader.shape[1] if reader is not None and reader.ndim >= 2 else 0
+    for is_sd2, family, prefix in ((False, SD15_UNET, CLIP_PREFIX), (True, SD21_UNET, OPENCLIP_PREFIX)):
+        if width == family.context_dim or any(name.startswith(prefix) for name in state):
+            return is_sd2
     return any(name.endswith(".proj_in.weight") and tensor.ndim == 2 for name, tensor in unet.items())
 
 
