@@ -10,6 +10,7 @@ from modules.core.errors import ModelFileError, quoted
 from modules.loader.diffusers_layout import controlnet_to_ldm
 from modules.loader.foreign import foreign_kind
 from modules.loader.parts import strip_prefix
+from modules.loader.weights import require_weights
 
 Weights = dict[str, Tensor]
 
@@ -29,6 +30,9 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
         weights = controlnet_to_ldm(weights)
     if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
         raise ModelFileError(f"It is {_kind(weights)}; supported are ControlNets of SD1.x and SD2.x.")
+    if _CONTROL_LORA in weights or is_difference:  # these are computed with, before any other check
+        for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
+            require_weights(name, weights[name])
     if _CONTROL_LORA in weights:
         return _merge_control_lora(weights, _required(base))
     if is_difference:

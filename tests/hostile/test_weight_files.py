@@ -83,6 +83,8 @@ class Models:
             "vae": networks["first_stage_model."].state_dict(),
             "text": networks["cond_stage_model.transformer."].state_dict(),
             "controlnet": tiny.controlnet(UNET).state_dict(),
+            "control-LoRA": self.control_lora(),
+            "difference": tiny.controlnet(UNET).state_dict() | {"difference": torch.zeros(1)},
             "upscaler": esrgan_tensors(4, 2, 1),
             "embedding": {"emb_params": torch.randn(2, 8)},
             "lora": {
@@ -104,11 +106,21 @@ class Models:
             "checkpoint": partial(load_checkpoint, **load),
             "vae": partial(load_vae, **load),
             "text": open_text_encoder,
-            "controlnet": lambda path: load_controlnet(path, self.spec, CPU, torch.float32, base=self.unet.pristine()),
+            **dict.fromkeys(("controlnet", "control-LoRA", "difference"), self.controlnet),
             "upscaler": lambda path: load_rrdbnet(path, CPU),
             "embedding": lambda path: read_embedding(path, 8),
             "lora": self.merge,
         }
+
+    def control_lora(self) -> dict[str, Tensor]:
+        """The parts that a ControlNet has beside the UNet, and a change of one layer of it."""
+        layer = "input_blocks.1.1.transformer_blocks.0.attn1.to_q."
+        change = {"lora_controlnet": torch.zeros(1), f"{layer}up": torch.ones(8, 2), f"{layer}down": torch.ones(2, 8)}
+        own = ("input_hint_block.", "zero_convs.", "middle_block_out.")
+        return change | {n: t for n, t in tiny.controlnet(UNET).state_dict().items() if n.startswith(own)}
+
+    def controlnet(self, path: Path) -> object:
+        return load_controlnet(path, self.spec, CPU, torch.float32, base=self.unet.pristine())
 
     def merge(self, path: Path) -> None:
         patches = lora_patches(path, self.unet, self.text, self.spec)
@@ -196,8 +208,8 @@ def read(models: Models, kind: str, path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("checkpoint", 120), ("vae", 150), ("text", 400), ("controlnet", 150), ("upscaler", 400), ("embedding", 1200)]
-    + [("lora", 400)],
+    [("checkpoint", 120), ("vae", 120), ("text", 400), ("controlnet", 100), ("control-LoRA", 100), ("difference", 60)]
+    + [("upscaler", 400), ("embedding", 1200), ("lora", 400)],
 )
 def test_mutated_headers_are_one_sentence(models: Models, kind: str, count: int, tmp_path: Path) -> None:
     path, chance = tmp_path / "m.safetensors", random.Random(kind)
