@@ -11,7 +11,7 @@ from torch import Tensor
 from modules.core.errors import ModelFileError
 from modules.loader.diffusers_layout import text_encoder_metadata, weight_files
 from modules.loader.foreign import foreign_kind
-from modules.loader.key_maps import DIFFUSERS_PARTS, OPENCLIP_PREFIX, TEXT_PREFIXES
+from modules.loader.key_maps import CLIP_PREFIX, OPENCLIP_PREFIX, TEXT_PREFIXES
 from modules.loader.state_dict import open_weights
 from modules.loader.weights import Weights, naming
 
@@ -37,7 +37,7 @@ def _as_in_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return inside
     # ComfyUI saves a CLIP with one level more than Hugging Face.
     names = {name: name.removeprefix("transformer.") if "text_model." in name else name for name in tensors}
-    for prefix, roots in ((DIFFUSERS_PARTS["text"], _HUGGING_FACE), (OPENCLIP_PREFIX, _OPENCLIP)):
+    for prefix, roots in ((CLIP_PREFIX, _HUGGING_FACE), (OPENCLIP_PREFIX, _OPENCLIP)):
         if any(name.endswith("token_embedding.weight") and name.startswith(roots) for name in names.values()):
             return {prefix + names[name]: tensor for name, tensor in tensors.items() if names[name].startswith(roots)}
     raise ModelFileError(

@@ -45,17 +45,7 @@ SUFFIXES = {
     )
 }
 # Slots that are matrices whatever the layer, and the fewest dimensions of those that may have less than two.
-_MATRICES = (
-    "lokr_w1",
-    "hada_w1_a",
-    "hada_w1_b",
-    "hada_w2_a",
-    "hada_w2_b",
-    "lokr_w1_a",
-    "lokr_w1_b",
-    "lokr_w2_a",
-    "lokr_w2_b",
-)
+_MATRICES = {"lokr_w1", *(f"{kind}_w{side}_{half}" for kind in ("lokr", "hada") for side in (1, 2) for half in "ab")}
 _RANKS = {"magnitude": 1, "magnitude_vector": 1, "diff": 1, "diff_b": 0}
 # PEFT puts the adapter's name and ".weight" after its own suffixes, or leaves them out; biases are not handled.
 _PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
