@@ -94,10 +94,11 @@ class Session:
         """A text encoder's file, or the checkpoint of that name, whose text encoder is meant."""
         try:
             return self.folders.find("text_encoders", name)
-        except ModelFileError:
-            if name in self.folders.list("checkpoints"):
+        except ModelFileError as missing:
+            try:
                 return self.folders.find("checkpoints", name)
-            raise
+            except ModelFileError:
+                raise missing from None
 
     def _text_path(self, options: GenerationOptions) -> Path | None:
         if len(options.text_encoders) > 1:
