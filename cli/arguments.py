@@ -91,6 +91,12 @@ def add_picture_options(group: ArgumentGroup) -> None:
 def add_model_options(group: ArgumentGroup) -> None:
     group.add_argument("--checkpoint", metavar="NAME", help="name or path (default: your first one, else the demo)")
     group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
+    group.add_argument(
+        "--text-encoder",
+        action="append",
+        metavar="NAME",
+        help="another text encoder than the checkpoint's: a file, or a checkpoint that has one",
+    )
     group.add_argument("--prediction", **one_of(("epsilon", "v")), help="override what is detected")
     group.add_argument("--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once")
 

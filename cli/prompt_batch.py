@@ -10,7 +10,7 @@ from cli.console import Run
 from cli.requests import build_requests
 from cli.synonyms import SYNONYMS
 from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
-from modules.core.typed import Unreadable, shown, text, whole
+from modules.core.typed import Unreadable, text, whole
 from modules.generation.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _as_written(name: str, value: Any) -> list[str]:
         return [flag]
     written = value if isinstance(value, list) else [value]
     if any(not isinstance(item, (str, int, float)) for item in written):
-        raise OptionsError(f"{flag}: {shown(value)} is not a text, a number, true or false, or a list of those.")
+        raise OptionsError(f"{flag}: {quoted(value)} is not a text, a number, true or false, or a list of those.")
     return [f"{flag}={item}" for item in written]
 
 

@@ -74,6 +74,8 @@ def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[s
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
+    if "text_encoder" in given:
+        extra["text_encoders"] = tuple(given["text_encoder"])
     if given.get("hires_fix") is False:  # a line of --prompts says no
         extra["hires"] = None
     elif options.hires is not None or any(name.startswith("hires_") for name in given):

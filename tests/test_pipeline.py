@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import pipeline
 from cli.arguments import parse_arguments
@@ -243,6 +243,8 @@ def test_bad_checkpoints_are_one_sentence(
         (["a", "--hires-method", "bilinaer"], 3, ["bilinaer", "bilinear"]),
         (["a", "--keep-first-pass"], 2, ["--hires-fix"]),
         (["a", "--vae", "checkpoints"], 3, ["checkpoints"]),
+        (["a", "--text-encoder", "gone"], 3, ["gone", "text_encoders"]),
+        (["a", "--text-encoder", "tiny.safetensors", "--text-encoder", "b"], 2, ["--text-encoder once"]),
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
         (["a", "--stable-fast-tune", "10"], 2, ["--stable-fast too"]),
@@ -277,6 +279,25 @@ def test_a_file_that_is_no_vae_is_named_alone(root: Path, capsys: pytest.Capture
     code, out, err = run(capsys, *SMALL, "--vae", "style")
     assert code == 3 and out == "" and err.startswith("error: style.safetensors: ") and "LoRA" in err
     assert "tiny" not in err
+
+
+def test_a_split_checkpoint_makes_the_picture_of_the_whole(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = root / "models"
+    tensors = load_file(models / "checkpoints" / "tiny.safetensors")
+    parts = {"checkpoints/unet": "model.diffusion_model.", "vae/v": "first_stage_model."}
+    for place, prefix in (parts | {"text_encoders/t": "cond_stage_model.transformer."}).items():
+        part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        save_file(part, models / f"{place}.safetensors")
+    _, whole, _ = run(capsys, *SMALL, "--seed", "7", "--checkpoint", "tiny")
+    for text in ("t", "tiny"):
+        split = ("--checkpoint", "unet", "--vae", "v", "--text-encoder", text)
+        code, out, err = run(capsys, *SMALL, "--seed", "7", *split)
+        assert code == 0, err
+        again = run(capsys, "--from-image", out.strip())[1]
+        pictures = [Image.open(path.strip()).tobytes() for path in (whole, out, again)]
+        assert pictures[0] == pictures[1] == pictures[2]
+    code, out, err = run(capsys, *SMALL, "--checkpoint", "unet")
+    assert (code, out) == (3, "") and "UNet alone" in err and "--vae" in err and "--text-encoder" in err
 
 
 def test_without_any_checkpoint_it_says_where_to_put_one(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

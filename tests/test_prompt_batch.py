@@ -98,7 +98,9 @@ def test_a_second_run_skips_all_and_a_new_line_is_made(run: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [["--seed", "4"], ["--cfg", "5"], ["--sampler", "euler"], ["--lora", "ink:0.3"], ["--negative", "x"]]
+    "changed",
+    [["--seed", "4"], ["--cfg", "5"], ["--sampler", "euler"], ["--lora", "ink:0.3"], ["--negative", "x"]]
+    + [["--text-encoder", "tiny.safetensors"]],
 )
 def test_changed_options_are_other_pictures(run: Runner, changed: list[str]) -> None:
     run(["a cat"])
@@ -223,11 +225,12 @@ def test_the_exit_code_is_that_of_the_first_failure(run: Runner) -> None:
 
 
 def test_a_line_takes_back_what_the_run_says(run: Runner) -> None:
-    lines = [line(prompt="a", hires_fix=False), line(prompt="a", hires_scale=None, hires_fix=None, lora=None)]
-    _, answer, _ = run(lines, "--hires-scale", "1.5", "--lora", "ink")
+    nothing = {"hires_scale": None, "hires_fix": None, "lora": None, "text_encoder": None}
+    lines = [line(prompt="a", hires_fix=False), line(prompt="a", **nothing)]
+    _, answer, _ = run(lines, "--hires-scale", "1.5", "--lora", "ink", "--text-encoder", "tiny.safetensors")
     assert [Image.open(image["path"]).size for image in answer["images"]] == [(64, 64), (64, 64)]
     texts = [Image.open(image["path"]).info["parameters"] for image in answer["images"]]
-    assert "ink" in texts[0] and "ink" not in texts[1]
+    assert all(words in texts[0] and words not in texts[1] for words in ("ink", "Text encoder: tiny"))
 
 
 def test_a_broken_record_only_forgets(run: Runner, root: Path) -> None:

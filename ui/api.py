@@ -88,7 +88,7 @@ class Api:
         return self.handlers.queue.cancel(id)
 
     def models(self, kind: str = "checkpoints") -> list[str]:
-        """Names of model files: checkpoints, vae, loras, embeddings, controlnet or upscalers."""
+        """Names of model files: checkpoints, vae, text_encoders, loras, embeddings, controlnet or upscalers."""
         try:
             return self.handlers.folders.list(kind)
         except LightDiffusionError as error:

@@ -64,6 +64,7 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         "scheduler": SCHEDULER,
         "seed": "",
         "vae": AUTOMATIC,
+        "text_encoder": AUTOMATIC,
         "prediction": AUTOMATIC,
         **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
         **hires_defaults(),

@@ -53,6 +53,7 @@ class Choices:
         return {
             "checkpoint": self.named("checkpoints"),
             "vae": self.optional("vae", "From the checkpoint"),
+            "text_encoder": self.optional("text_encoders", "From the checkpoint") + self.named("checkpoints"),
             "hires_method": self.hires_methods(),
             **{f"lora_{slot}": self.optional("loras") for slot in range(1, LORA_SLOTS + 1)},
             **{f"control_{slot}": self.optional("controlnet") for slot in range(1, CONTROL_SLOTS + 1)},
@@ -189,6 +190,7 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
                     values[f"lora_{slot}_text"], label=f"LoRA {slot} text", placeholder="same", step=0.05, min_width=90
                 )
         parts["vae"] = file_choice(lists["vae"], values["vae"], "VAE")
+        parts["text_encoder"] = file_choice(lists["text_encoder"], values["text_encoder"], "Text encoder")
     return parts
 
 

@@ -152,7 +152,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
     """The fields whose choices are files."""
     slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
-    return ("checkpoint", "vae", "hires_method", *slots)
+    return ("checkpoint", "vae", "text_encoder", "hires_method", *slots)
 
 
 def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
 from modules.loader.diffusers_layout import controlnet_to_ldm
 from modules.loader.foreign import foreign_kind
 from modules.loader.parts import strip_prefix
+from modules.loader.weights import require_weights
 
 Weights = dict[str, Tensor]
 
@@ -29,6 +30,9 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
         weights = controlnet_to_ldm(weights)
     if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
         raise ModelFileError(f"It is {_kind(weights)}; supported are ControlNets of SD1.x and SD2.x.")
+    if _CONTROL_LORA in weights or is_difference:  # these are computed with, before any other check
+        for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
+            require_weights(name, weights[name])
     if _CONTROL_LORA in weights:
         return _merge_control_lora(weights, _required(base))
     if is_difference:
@@ -62,12 +66,14 @@ def _merge_control_lora(file: Weights, base: Mapping[str, Tensor]) -> Weights:
             continue
         weight = f"{layer}.weight"
         if weight not in base or f"{layer}.up" not in file:
-            raise ModelFileError(f"Its {name} belongs to no layer of this checkpoint.")
+            raise ModelFileError(f"Its {quoted(name)} belongs to no layer of this checkpoint.")
         merged[weight] = _plus_low_rank(base[weight], file[f"{layer}.up"], down, is_stem=layer == _STEM)
     return merged
 
 
 def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -> Tensor:
+    if min(up.ndim, down.ndim, weight.ndim) < 2 or 0 in (*up.shape, *down.shape):
+        raise ModelFileError(f"It changes a layer by factors of shape {list(up.shape)} and {list(down.shape)}.")
     up, down = up.float().flatten(1), down.float().flatten(1)
     if is_stem:
         weight = weight[:, : down.shape[1] // weight[0, 0].numel()]
@@ -85,7 +91,8 @@ def _add_base(weights: Weights, base: Mapping[str, Tensor]) -> Weights:
     for name, difference in weights.items():
         if name in base:
             # An inpainting UNet has more input channels than the net.
-            own = base[name][:, : difference.shape[1]] if name == f"{_STEM}.weight" else base[name]
+            is_stem = name == f"{_STEM}.weight" and difference.ndim == 4
+            own = base[name][:, : difference.shape[1]] if is_stem else base[name]
             if own.numel() == difference.numel():
                 added[name] = own.float().cpu().reshape(difference.shape) + difference.float()
     return added

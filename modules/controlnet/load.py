@@ -11,11 +11,13 @@ from torch import Tensor
 
 from modules.controlnet.layouts import cldm_weights
 from modules.core.errors import ModelFileError
-from modules.loader.detect import ModelSpec, header_facts
+from modules.loader.detect import ModelSpec, check_unet
 from modules.loader.diffusers_layout import weight_files
+from modules.loader.facts import header_facts, number_of
 from modules.loader.family import context_family, model_family
 from modules.loader.fill import empty_weights, fill_network
-from modules.loader.state_dict import Weights, open_weights
+from modules.loader.state_dict import open_weights
+from modules.loader.weights import Weights, same_but_for_ones
 from modules.models.configs import UNetConfig
 from modules.models.controlnet import ControlNet
 
@@ -56,19 +58,28 @@ def _build(
     weights = cldm_weights(opened.tensors, base)
     config = _config(weights, spec.unet, header_facts(opened.metadata))
     with empty_weights():
-        network = ControlNet(config, hint_channels=weights[_HINT].shape[1])
-    weights = _fitted(weights, network.state_dict(), spec)
+        network = ControlNet(config, hint_channels=_inputs(weights, _HINT))
+    _check_shapes(weights, network.state_dict(), spec)
     fill_network(network, weights, device, dtype, lambda: None, "ControlNet")
     return network
 
 
 def _config(weights: Mapping[str, Tensor], unet: UNetConfig, facts: Mapping[str, object]) -> UNetConfig:
     """The UNet's own configuration, since residuals must fit it, with the heads and groups of the file's header."""
-    config = replace(unet, in_channels=weights[_STEM].shape[1] if _STEM in weights else unet.in_channels)
-    heads, groups = facts.get("unet_heads"), facts.get("unet_groups")
-    if isinstance(heads, int):
-        config = replace(config, heads=heads)
-    return replace(config, groups=groups) if isinstance(groups, int) else config
+    config = replace(unet, in_channels=_inputs(weights, _STEM) if _STEM in weights else unet.in_channels)
+    if unet.heads is not None:
+        config = replace(config, heads=number_of(facts, "unet_heads", unet.heads))
+    config = replace(config, groups=number_of(facts, "unet_groups", unet.groups))
+    check_unet(config)
+    return config
+
+
+def _inputs(weights: Mapping[str, Tensor], name: str) -> int:
+    """Input channels of a convolution."""
+    shape = weights[name].shape
+    if len(shape) != 4 or 0 in shape:
+        raise ModelFileError(f"Its {name} has shape {list(shape)}, which no ControlNet has.")
+    return shape[1]
 
 
 def _refuse_other_family(state: Mapping[str, Tensor], spec: ModelSpec) -> None:
@@ -89,16 +100,12 @@ def _family(state: Mapping[str, Tensor], spec: ModelSpec) -> str | None:
     return None
 
 
-def _fitted(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: ModelSpec) -> dict[str, Tensor]:
-    """Projections saved as matrices become 1x1 convolutions and the reverse; other shapes are of another model."""
-    fitted: dict[str, Tensor] = {}
+def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: ModelSpec) -> None:
+    """Other shapes than the checkpoint's are those of another model."""
     for name, tensor in weights.items():
         wanted = expected[name].shape if name in expected else tensor.shape
-        same_but_for_ones = tuple(tensor.shape[:2]) == tuple(wanted[:2]) and tensor.numel() == wanted.numel()
-        if tensor.shape != wanted and not same_but_for_ones:
+        if not same_but_for_ones(tensor.shape, wanted):
             raise ModelFileError(
                 f"Its {name} has shape {list(tensor.shape)} where this checkpoint ({model_family(spec)}) needs "
                 f"{list(wanted)}; choose a ControlNet made for this model."
             )
-        fitted[name] = tensor.reshape(wanted)
-    return fitted

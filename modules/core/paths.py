@@ -19,6 +19,7 @@ else:
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "checkpoints": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
     "vae": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
+    "text_encoders": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
     "loras": (".safetensors", ".pt", ".ckpt", ".bin"),
     "embeddings": (".safetensors", ".pt", ".bin"),
     "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
@@ -29,6 +30,7 @@ ALL_SUFFIXES = tuple({suffix for suffixes in SUFFIXES.values() for suffix in suf
 SINGULAR = {
     "checkpoints": "checkpoint",
     "vae": "VAE",
+    "text_encoders": "text encoder",
     "loras": "LoRA",
     "embeddings": "embedding",
     "controlnet": "ControlNet",
@@ -38,6 +40,7 @@ SINGULAR = {
 FOLDER_MARKERS = {
     "checkpoints": ("model_index.json",),
     "vae": ("config.json",),
+    "text_encoders": ("config.json",),
     "controlnet": ("config.json",),
 }
 CONFIG_NAME = "model_folders.toml"

@@ -18,6 +18,7 @@ from modules.generation.image_to_image import Source, Start, fit, inpaint_channe
 from modules.generation.latents import decode, encode
 from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.networks import Networks
+from modules.generation.not_finite import NotFinite, cause
 from modules.generation.options import ControlChoice, GenerationOptions
 from modules.generation.prompts import Conditioning, read_schedules, split_loras, tell_other_tags, without_loras
 from modules.generation.session import Session
@@ -81,11 +82,17 @@ class Job:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> pictures [N, 3, H, W] in -1..1 on the CPU."""
-        return decode(self.model.vae, latents, self.networks.decode)
+        try:
+            return decode(self.model.vae, latents, self.networks.decode)
+        except NotFinite as error:
+            raise cause(self) from error
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures in -1..1 -> scaled latents on the CPU."""
-        return encode(self.model.vae, images, self.networks.encode)
+        try:
+            return encode(self.model.vae, images, self.networks.encode)
+        except NotFinite as error:
+            raise cause(self) from error
 
     def start_at(self, width: int, height: int) -> Start | None:
         """The picture to start from, fitted to this size; None for text to image."""
@@ -188,6 +195,7 @@ def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> Gen
     return replace(
         options,
         vae=options.vae and folders.lasting_name("vae", options.vae),
+        text_encoders=tuple(folders.lasting_name("text_encoders", name) for name in options.text_encoders),
         loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
         controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
         hires=hires,

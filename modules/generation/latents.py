@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.core.device import free_memory
-from modules.core.errors import LightDiffusionError
+from modules.generation.not_finite import NotFinite
 from modules.models.vae import AutoencoderKL
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tens
     """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 where the autoencoder is, in -1..1.
 
     They stay there until they are bytes: on a GPU all that is left to do takes microseconds, on its CPU 0.1 seconds.
-    `run` decodes in place of `vae.decode`. Raises LightDiffusionError when even float32 gives no finite picture.
+    `run` decodes in place of `vae.decode`. Raises NotFinite when even float32 gives no finite picture.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
     return torch.cat(pictures).clamp(-1, 1)
@@ -43,15 +43,13 @@ def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Te
     out = work(vae, x, run)
     if torch.isfinite(out).all():
         return out
-    if next(vae.parameters()).dtype != torch.float32:
+    if next(vae.parameters()).dtype != torch.float32 and torch.isfinite(x).all():
         log.warning("The VAE overflowed in half precision; this picture is computed again in float32.")
         exact = copy.deepcopy(vae).float()
         out = work(exact, x, exact.decode if work is _decode_one else exact.encode)
         if torch.isfinite(out).all():
             return out
-    raise LightDiffusionError(
-        "The result holds NaN values, so no picture was written: try --dtype float32, another --vae or a lower --cfg."
-    )
+    raise NotFinite("The result holds values that are not numbers (NaN), so no picture was written.")
 
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:

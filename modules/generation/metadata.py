@@ -58,6 +58,7 @@ def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str])
         value = getattr(options, name)
         if value is not None and value != "off":
             info[PLAIN_KEYS[name]] = str(value)
+    info |= {text_encoder_key(position): name for position, name in enumerate(options.text_encoders)}
     if batch > 1:
         info |= {"Batch size": str(batch), "Batch pos": str(index % batch)}
     for position, lora in enumerate(options.loras):
@@ -73,6 +74,10 @@ def to_parameters(options: GenerationOptions, index: int, facts: dict[str, str])
     if denoise is not None:
         info["Denoising strength"] = f"{denoise:g}"
     return write_parameters(info, options.prompt, options.negative_prompt)
+
+
+def text_encoder_key(position: int) -> str:
+    return "Text encoder" if position == 0 else f"Text encoder {position + 1}"
 
 
 def exact(value: float) -> str:
@@ -135,6 +140,7 @@ def _plain(info: dict[str, str]) -> dict[str, Any]:
         "emphasis": info.get("Emphasis", "a1111").lower().replace("original", "a1111").replace("no norm", "no_norm"),
         "checkpoint": info.get("Model path", info.get("Model")),
         "vae": info.get("VAE"),
+        "text_encoders": tuple(info[key] for position in range(2) if (key := text_encoder_key(position)) in info),
         "prediction": info.get("Prediction"),
         "stable_fast": info.get("Stable-Fast", "off"),
     }

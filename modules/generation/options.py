@@ -141,6 +141,7 @@ class GenerationOptions:
     emphasis: str = "comfy"
     checkpoint: str | None = None
     vae: str | None = None
+    text_encoders: tuple[str, ...] = ()  # in place of the checkpoint's own, by name or path
     prediction: str | None = None  # None: detect; "epsilon" or "v" to override
     loras: tuple[LoraChoice, ...] = ()
     controls: tuple[ControlChoice, ...] = ()

@@ -148,6 +148,7 @@ def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
     yield session.checkpoint_path(options.checkpoint)
     if options.vae:
         yield folders.find("vae", options.vae)
+    yield from map(session.text_encoder_path, options.text_encoders)
     names = [lora.name for lora in options.loras] + [tag.name for tag in extract_loras(options.prompt)[1]]
     yield from (folders.find("loras", name) for name in names)
     yield from (folders.find("controlnet", control.name) for control in options.controls)

@@ -12,7 +12,7 @@ import torch
 
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.catalog import default_checkpoint
 from modules.generation.networks import Networks
@@ -62,12 +62,18 @@ class Session:
         """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
         path = self.checkpoint_path(options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
-        key = (*stamp(path), *(stamp(vae) if vae else ()), options.prediction)
+        text = self._text_path(options)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *(stamp(text) if text else ()), options.prediction)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
             self._model = load_checkpoint(
-                path, device=self.device, dtype=self.dtype, vae_path=vae, prediction=options.prediction
+                path,
+                device=self.device,
+                dtype=self.dtype,
+                vae_path=vae,
+                text_path=text,
+                prediction=options.prediction,
             )
             self._key = key
         return self._model
@@ -83,6 +89,21 @@ class Session:
                 "put an SD1.x or SD2.x .safetensors file there, or name one with --checkpoint."
             )
         return self.folders.find("checkpoints", default)
+
+    def text_encoder_path(self, name: str) -> Path:
+        """A text encoder's file, or the checkpoint of that name, whose text encoder is meant."""
+        try:
+            return self.folders.find("text_encoders", name)
+        except ModelFileError as missing:
+            try:
+                return self.folders.find("checkpoints", name)
+            except ModelFileError:
+                raise missing from None
+
+    def _text_path(self, options: GenerationOptions) -> Path | None:
+        if len(options.text_encoders) > 1:
+            raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
+        return self.text_encoder_path(options.text_encoders[0]) if options.text_encoders else None
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
         """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""

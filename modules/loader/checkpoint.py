@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +12,17 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.loader.detect import ModelSpec, describe_parts, header_facts, refuse_foreign, vae_config
+from modules.loader.detect import ModelSpec, describe_parts, refuse_foreign, vae_config
 from modules.loader.diffusers_layout import open_folder, weight_files
+from modules.loader.facts import header_facts
 from modules.loader.fill import empty_weights, fill_network
 from modules.loader.foreign import foreign_kind
 from modules.loader.key_maps import VAE_PREFIX
 from modules.loader.parts import split_parts, strip_prefix, vae_part
 from modules.loader.patcher import ModelPatcher
-from modules.loader.state_dict import Weights, open_weights
+from modules.loader.state_dict import open_weights
+from modules.loader.text_encoder import open_text_encoder, with_text_encoder
+from modules.loader.weights import Weights, naming
 from modules.models.clip import build_text_model
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet
@@ -56,28 +57,32 @@ def load_checkpoint(
     device: torch.device | str,
     dtype: torch.dtype,
     vae_path: Path | str | None = None,
+    text_path: Path | str | None = None,
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
 ) -> LoadedModel:
-    """Loads a checkpoint; `vae_path` replaces its autoencoder, `prediction` ("epsilon" or "v") what detection says."""
-    path = Path(path)
+    """Loads a checkpoint; `vae_path` and `text_path` replace (or add) its autoencoder and text encoder, `prediction`
+    ("epsilon" or "v") replaces what detection says."""
+    path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v"):
         raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
+    other_text = open_text_encoder(Path(text_path)) if text_path is not None else None
     other_vae = _open_vae(Path(vae_path)) if vae_path is not None else None
-    with _naming(path):
+    with naming(path):
         refuse_foreign(weights.tensors)
-        parts = split_parts(weights.tensors)
+        parts = split_parts(with_text_encoder(weights.tensors, other_text.tensors if other_text else {}))
         vae_weights, vae_state, own_vae = other_vae or (weights, parts.vae, None)
-        spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae)
+        text_metadata = other_text.metadata if other_text else None
+        spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae, text_metadata=text_metadata)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), build_text_model(spec.text), AutoencoderKL(spec.vae)
-        device = torch.device(device)
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
-        fill_network(text, parts.text, device, dtype, weights.drop_pages, "text encoder")
-    with _naming(Path(vae_path or path)):
+    with naming(Path(text_path or path)):
+        fill_network(text, parts.text, device, dtype, (other_text or weights).drop_pages, "text encoder")
+    with naming(Path(vae_path or path)):
         fill_network(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
     return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
 
@@ -90,21 +95,11 @@ def load_vae(path: Path | str, *, device: torch.device | str, dtype: torch.dtype
     """An autoencoder by itself: a VAE file of either layout, a checkpoint's own, or a diffusers folder's."""
     path = Path(path)
     weights, state, config = _open_vae(path)
-    with _naming(path), empty_weights():
+    with naming(path), empty_weights():
         vae = AutoencoderKL(config)
-    with _naming(path):
+    with naming(path):
         fill_network(vae, state, torch.device(device), dtype, weights.drop_pages, "VAE")
     return vae
-
-
-@contextmanager
-def _naming(path: Path) -> Generator[None]:
-    """Puts the file's name in front of errors raised by code that knows only its contents."""
-    try:
-        yield
-    except ModelFileError as error:
-        message = str(error)
-        raise (error if path.name in message else ModelFileError(f"{path.name}: {message}")) from error.__cause__
 
 
 def _open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
@@ -114,7 +109,7 @@ def _open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
     weights = open_weights(path)
     tensors = weights.tensors
     state = vae_part(strip_prefix(tensors, VAE_PREFIX) or strip_prefix(tensors, "vae.") or tensors)
-    with _naming(path):
+    with naming(path):
         kind = foreign_kind(tensors)
         if "post_quant_conv.weight" not in state:
             raise ModelFileError(f"This file is {kind or 'no VAE we know'} and cannot be used as VAE of SD1 or SD2.")

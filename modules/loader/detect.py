@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
-from modules.loader.foreign import SUPPORTED, embedding_by_shape, foreign_kind
+from modules.core.errors import ModelFileError, quoted
+from modules.loader.facts import TEXT_FACTS, count_numbered, factor_of, header_facts, number_of
+from modules.loader.foreign import LONE_UNET, SUPPORTED, embedding_by_shape, foreign_kind
 from modules.loader.key_maps import KIND_FOLDERS
-from modules.loader.parts import Parts, has_linear_projection, split_parts
+from modules.loader.parts import Parts, split_parts
 from modules.models.configs import OPENCLIP_H, TextConfig, UNetConfig, VAEConfig, default_groups, default_heads
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -48,23 +47,38 @@ def detect(
 
 
 def describe_parts(
-    parts: Parts, names: Iterable[str], metadata: Mapping[str, str], *, vae: VAEConfig | None = None
+    parts: Parts,
+    names: Iterable[str],
+    metadata: Mapping[str, str],
+    *,
+    vae: VAEConfig | None = None,
+    text_metadata: Mapping[str, str] | None = None,
 ) -> ModelSpec:
-    """The same for weights already split; `names` are the file's own, where marker keys are looked for."""
+    """The same for weights already split; `names` are the file's own, where marker keys are looked for.
+
+    `text_metadata` is the header of the file that the text encoder came from, when that is another one.
+    """
     _require_parts(parts, names, has_vae=vae is not None)
     facts = header_facts(metadata)
-    unet = unet_config(parts.unet, facts)
+    text_facts = facts | {name: fact for name, fact in header_facts(text_metadata or {}).items() if name in TEXT_FACTS}
+    unet = unet_config(parts.unet, facts, linear=parts.linear_projection)
+    text = text_config(parts.text, text_facts)
+    if text.width != unet.context_dim:
+        raise ModelFileError(
+            f"The text encoder gives vectors of width {text.width}, this UNet reads {unet.context_dim}; "
+            "choose one that belongs to it with --text-encoder."
+        )
     family = "SD2.x" if unet.linear_projection else "SD1.x"
     prediction = _prediction(parts.unet, set(names), metadata, facts, is_sd2=unet.linear_projection)
     default_size = 768 if unet.linear_projection and prediction == "v" else 512
     return ModelSpec(
         unet=unet,
         vae=vae or vae_config(parts.vae, facts),
-        text=text_config(parts.text, facts),
+        text=text,
         family=family,
         prediction=prediction,
         zero_terminal_snr="ztsnr" in set(names) or bool(facts.get("zero_terminal_snr")),
-        native_size=_number(facts, "native_size", _number(facts, "image_size", default_size)),
+        native_size=number_of(facts, "native_size", number_of(facts, "image_size", default_size)),
         inpaint=unet.in_channels == 9,
     )
 
@@ -80,6 +94,8 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 def refuse_foreign(state: Mapping[str, Tensor]) -> None:
     """Names files of other kinds instead of complaining about some key of theirs."""
     kind = foreign_kind(state)
+    if kind == LONE_UNET:  # runs with the other parts; what is lacking is told when it is not given
+        return
     if kind is None and embedding_by_shape(shapes_of(state)):
         kind = "a textual inversion embedding"
     if kind is not None:
@@ -89,52 +105,66 @@ def refuse_foreign(state: Mapping[str, Tensor]) -> None:
 
 def _require_parts(parts: Parts, names: Iterable[str], *, has_vae: bool) -> None:
     if not parts.unet:
-        first = next(iter(sorted(names)), "no weights at all")
-        raise ModelFileError(f"This file is no Stable Diffusion checkpoint: it begins with {first}. {SUPPORTED}.")
-    if not parts.text:
-        raise ModelFileError("This checkpoint has no text encoder (cond_stage_model); use a complete checkpoint.")
-    if not parts.vae and not has_vae:
-        raise ModelFileError("This checkpoint has no VAE (first_stage_model); choose one with --vae.")
+        first = next(iter(sorted(names)), None)
+        begins = f"it begins with {quoted(first)}" if first is not None else "it holds no weights at all"
+        raise ModelFileError(f"This file is no Stable Diffusion checkpoint: {begins}. {SUPPORTED}.")
+    has_vae = has_vae or bool(parts.vae)
+    if parts.text and has_vae:
+        return
+    lone = "" if parts.text or parts.vae else "is a UNet alone: it "
+    lacking = " and no ".join(
+        part for part, there in (("text encoder", bool(parts.text)), ("VAE", has_vae)) if not there
+    )
+    text = "" if parts.text else "--text-encoder NAME (files in models/text_encoders, or another checkpoint)"
+    vae = "" if has_vae else "--vae NAME (files in models/vae)"
+    raise ModelFileError(
+        f"This file {lone}has no {lacking}. Choose what it lacks with {' and '.join(filter(None, (vae, text)))}; "
+        'on the page under "LoRA and VAE".'
+    )
 
 
-def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
-    """Our own header text: what shapes cannot tell; it overrides the rules."""
-    text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
-    if not text:
-        return {}
-    try:
-        facts = json.loads(text)
-    except ValueError as error:
-        raise ModelFileError(f'The header text "lightdiffusion" of this file is damaged ({error}).') from error
-    return facts if isinstance(facts, dict) else {}
+def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, linear: bool) -> UNetConfig:
+    """Reads the input blocks one by one: residual blocks give a level its width, downsampling ends it.
 
-
-def _number(facts: Mapping[str, object], name: str, default: int) -> int:
-    value = facts.get(name)
-    return value if isinstance(value, int) and value > 0 else default
-
-
-def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object]) -> UNetConfig:
-    """Reads the input blocks one by one: residual blocks give a level its width, downsampling ends it."""
+    `linear`: the projections around the transformer blocks are matrices (SD2.x), not 1x1 convolutions.
+    """
     shapes = shapes_of(unet)
-    stem = _shape(shapes, "input_blocks.0.0.weight", "UNet")
+    stem = _shape(shapes, "input_blocks.0.0.weight", "UNet", 4)
     _refuse_variant(shapes, stem[1])
     channels, attention, res_blocks = _levels(shapes)
-    linear = has_linear_projection(unet)
-    context = _shape(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", "UNet")[1]
-    return UNetConfig(
+    context = _shape(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", "UNet", 2)[1]
+    config = UNetConfig(
         channels=channels,
         attention_levels=attention,
         res_blocks=res_blocks,
         in_channels=stem[1],
-        out_channels=_shape(shapes, "out.2.weight", "UNet")[0],
+        out_channels=_shape(shapes, "out.2.weight", "UNet", 4)[0],
         context_dim=context,
-        heads=None if linear else _number(facts, "unet_heads", default_heads(stem[0])),
-        head_dim=_number(facts, "unet_head_dim", min(64, stem[0])) if linear else None,
-        groups=_number(facts, "unet_groups", default_groups(stem[0])),
+        heads=None if linear else number_of(facts, "unet_heads", default_heads(stem[0])),
+        head_dim=number_of(facts, "unet_head_dim", min(64, stem[0])) if linear else None,
+        groups=number_of(facts, "unet_groups", default_groups(stem[0])),
         linear_projection=linear,
         upcast_attention=linear,
     )
+    check_unet(config)
+    return config
+
+
+def check_unet(config: UNetConfig) -> None:
+    """Raises ModelFileError where groups or heads (a header may name any) do not divide the channels."""
+    for level, channels in enumerate(config.channels):
+        _divides(channels, config.groups, "groups", "UNet")
+        if config.attention_levels[level]:
+            _divides(channels, config.heads or config.head_dim or 64, "heads", "UNet")
+    _divides(config.channels[-1], config.heads or config.head_dim or 64, "heads", "UNet")
+
+
+def _divides(channels: int, parts: int, what: str, network: str) -> None:
+    if parts < 1 or channels % parts:
+        raise ModelFileError(
+            f"The {network}'s {channels} channels cannot be divided into {what} of {parts}; "
+            f"this is not a network that we know. {SUPPORTED}."
+        )
 
 
 def _refuse_variant(shapes: Shapes, in_channels: int) -> None:
@@ -156,7 +186,7 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
             new_level = True
         else:
             if new_level:
-                channels.append(shapes[f"input_blocks.{index}.0.in_layers.2.weight"][0])
+                channels.append(_shape(shapes, f"input_blocks.{index}.0.in_layers.2.weight", "UNet", 4)[0])
                 attention.append(f"input_blocks.{index}.1.proj_in.weight" in shapes)
                 new_level = False
             blocks += 1
@@ -168,69 +198,73 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
     return tuple(channels), tuple(attention), blocks // len(channels)
 
 
-def _shape(shapes: Shapes, name: str, network: str) -> tuple[int, ...]:
+def _shape(shapes: Shapes, name: str, network: str, rank: int) -> tuple[int, ...]:
+    """The shape of a weight that must be there; at least `rank` dimensions long and without any of size 0."""
     if name not in shapes:
         raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
-    return shapes[name]
+    shape = shapes[name]
+    if len(shape) < rank or 0 in shape:
+        raise ModelFileError(
+            f"{name} of the {network} has shape {list(shape)}, which no network of ours has. {SUPPORTED}."
+        )
+    return shape
 
 
 def vae_config(vae: Mapping[str, Tensor], facts: Mapping[str, object]) -> VAEConfig:
     """Widths from the encoder's levels; 32 GroupNorm groups at SD's width, fewer in proportion below."""
     shapes = shapes_of(vae)
     channels: list[int] = []
-    while (name := f"encoder.down.{len(channels)}.block.0.conv1.weight") in shapes:
-        channels.append(shapes[name][0])
-    if not channels:
-        _shape(shapes, "encoder.down.0.block.0.conv1.weight", "VAE")
-    scale = facts.get("scale_factor")
+    while not channels or f"encoder.down.{len(channels)}.block.0.conv1.weight" in shapes:
+        channels.append(_shape(shapes, f"encoder.down.{len(channels)}.block.0.conv1.weight", "VAE", 4)[0])
+    groups = number_of(facts, "vae_groups", default_groups(channels[0]))
+    for width in channels:
+        _divides(width, groups, "groups", "VAE")
     return VAEConfig(
         channels=tuple(channels),
-        res_blocks=1 + _last_number(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
-        latent_channels=_shape(shapes, "post_quant_conv.weight", "VAE")[0],
-        groups=_number(facts, "vae_groups", default_groups(channels[0])),
-        scale_factor=scale if isinstance(scale, float) else VAEConfig().scale_factor,
+        res_blocks=count_numbered(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        latent_channels=_shape(shapes, "post_quant_conv.weight", "VAE", 2)[0],
+        groups=groups,
+        scale_factor=factor_of(facts, "scale_factor", VAEConfig().scale_factor),
     )
 
 
 def text_config(text: Mapping[str, Tensor], facts: Mapping[str, object]) -> TextConfig:
     """CLIP (SD1.x) or OpenCLIP (SD2.x) by its key names."""
     shapes = shapes_of(text)
-    return _openclip_config(shapes, facts) if "positional_embedding" in shapes else _clip_config(shapes, facts)
+    config = _openclip_config(shapes, facts) if "positional_embedding" in shapes else _clip_config(shapes, facts)
+    _divides(config.width, config.heads, "heads", "text encoder")
+    return config
 
 
 def _clip_config(shapes: Shapes, facts: Mapping[str, object]) -> TextConfig:
-    vocabulary, width = _shape(shapes, "text_model.embeddings.token_embedding.weight", "text encoder")
+    vocabulary, width = _shape(shapes, "text_model.embeddings.token_embedding.weight", "text encoder", 2)[:2]
     return TextConfig(
         width=width,
-        layers=1 + _last_number(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
-        heads=_number(facts, "clip_heads", max(1, width // 64)),
-        mlp_width=_shape(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", "text encoder")[0],
+        layers=count_numbered(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
+        heads=number_of(facts, "clip_heads", max(1, width // 64)),
+        mlp_width=_shape(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", "text encoder", 2)[0],
         vocab_size=vocabulary,
-        positions=_shape(shapes, "text_model.embeddings.position_embedding.weight", "text encoder")[0],
+        positions=_shape(shapes, "text_model.embeddings.position_embedding.weight", "text encoder", 2)[0],
         activation="gelu" if facts.get("clip_activation") == "gelu" else "quick_gelu",
     )
 
 
 def _openclip_config(shapes: Shapes, facts: Mapping[str, object]) -> TextConfig:
-    vocabulary, width = _shape(shapes, "token_embedding.weight", "text encoder")
-    layers = 1 + _last_number(shapes, r"transformer\.resblocks\.(\d+)\.")
+    vocabulary, width = _shape(shapes, "token_embedding.weight", "text encoder", 2)[:2]
+    layers = count_numbered(shapes, r"transformer\.resblocks\.(\d+)\.")
     return TextConfig(
         layout="openclip",
         width=width,
         layers=layers,
-        heads=_number(facts, "clip_heads", max(1, width // 64)),
-        mlp_width=_shape(shapes, "transformer.resblocks.0.mlp.c_fc.weight", "text encoder")[0],
+        heads=number_of(facts, "clip_heads", max(1, width // 64)),
+        mlp_width=_shape(shapes, "transformer.resblocks.0.mlp.c_fc.weight", "text encoder", 2)[0],
         vocab_size=vocabulary,
-        positions=_shape(shapes, "positional_embedding", "text encoder")[0],
+        positions=_shape(shapes, "positional_embedding", "text encoder", 2)[0],
         activation="quick_gelu" if facts.get("clip_activation") == "quick_gelu" else OPENCLIP_H.activation,
         # SD2 stops one layer early; diffusers saves the encoder without that layer, which leaves an odd number.
         skip=OPENCLIP_H.skip if layers % 2 == 0 else 0,
         pad_token=OPENCLIP_H.pad_token,
     )
-
-
-def _last_number(names: Iterable[str], pattern: str) -> int:
-    return max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
 
 
 def _prediction(
@@ -248,7 +282,7 @@ def _prediction(
     if stated in ("epsilon", "eps"):
         return "epsilon"
     if stated:
-        raise ModelFileError(f'This checkpoint predicts "{stated}"; only epsilon and v-prediction are supported.')
+        raise ModelFileError(f"This checkpoint predicts {quoted(stated)}; only epsilon and v-prediction are supported.")
     if "v_pred" in names:
         return "v"
     mark = unet.get(_V_MARK)

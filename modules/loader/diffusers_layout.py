@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
+from modules.core.typed import Unreadable, parse_json_object
+from modules.loader.facts import count_numbered
 from modules.loader.key_maps import (
     CONTROLNET_ENDS,
     DIFFUSERS_PARTS,
@@ -21,8 +24,10 @@ from modules.loader.key_maps import (
     VAE_ATTENTION,
     VAE_PIECES,
 )
-from modules.loader.state_dict import Weights, open_weights
+from modules.loader.state_dict import open_weights
+from modules.loader.weights import Weights
 
+_MOST_LEVELS = 8
 _FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder"}
 
 
@@ -69,7 +74,7 @@ def controlnet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A diffusers ControlNet's weights under cldm names (without the `control_model.` prefix)."""
     blocks = _blocks_of(state) | CONTROLNET_ENDS
     for name in state:
-        if match := re.match(r"(controlnet_cond_embedding\.blocks|controlnet_down_blocks)\.(\d+)\.", name):
+        if match := re.match(r"(controlnet_cond_embedding\.blocks|controlnet_down_blocks)\.(\d{1,4})\.", name):
             number = int(match[2])
             hint = match[1].startswith("controlnet_cond")
             blocks[match[0][:-1]] = f"input_hint_block.{2 * number + 2}" if hint else f"zero_convs.{number}.0"
@@ -78,15 +83,10 @@ def controlnet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _blocks_of(state: Mapping[str, Tensor]) -> dict[str, str]:
-    res_blocks = _count(state, r"down_blocks\.0\.resnets\.(\d+)\.")
-    levels = _count(state, r"down_blocks\.(\d+)\.")
+    res_blocks = count_numbered(state, r"down_blocks\.0\.resnets\.(\d+)\.")
+    levels = count_numbered(state, r"down_blocks\.(\d+)\.")
     with_attention = {name.split(".")[1] for name in state if re.match(r"down_blocks\.\d+\.attentions\.", name)}
     return unet_block_names([str(level) in with_attention for level in range(levels)], res_blocks)
-
-
-def _count(names: Iterable[str], pattern: str) -> int:
-    """One more than the largest number the pattern finds."""
-    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
 
 
 def _unet_name(name: str, blocks: Mapping[str, str]) -> str:
@@ -101,13 +101,9 @@ def _unet_name(name: str, blocks: Mapping[str, str]) -> str:
 
 
 def vae_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A diffusers autoencoder's weights under LDM names; linear attention weights become 1x1 convolutions."""
-    levels = _count(state, r"encoder\.down_blocks\.(\d+)\.")
-    converted: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        new = _vae_name(name, levels)
-        converted[new] = tensor[:, :, None, None] if ".attn_1." in new and tensor.ndim == 2 else tensor
-    return converted
+    """A diffusers autoencoder's weights under LDM names."""
+    levels = count_numbered(state, r"encoder\.down_blocks\.(\d+)\.")
+    return {_vae_name(name, levels): tensor for name, tensor in state.items()}
 
 
 def _vae_name(name: str, levels: int) -> str:
@@ -115,9 +111,9 @@ def _vae_name(name: str, levels: int) -> str:
         name = name.replace(f"{old}.", f"{new}.")
     name = re.sub(r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block.", name)
     name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0\.", r"down.\1.downsample.", name)
-    name = re.sub(r"up_blocks\.(\d+)\.resnets\.", lambda match: f"up.{levels - 1 - int(match[1])}.block.", name)
+    name = re.sub(r"up_blocks\.(\d{1,4})\.resnets\.", lambda match: f"up.{levels - 1 - int(match[1])}.block.", name)
     name = re.sub(
-        r"up_blocks\.(\d+)\.upsamplers\.0\.", lambda match: f"up.{levels - 1 - int(match[1])}.upsample.", name
+        r"up_blocks\.(\d{1,4})\.upsamplers\.0\.", lambda match: f"up.{levels - 1 - int(match[1])}.upsample.", name
     )
     head, mark, tail = name.partition(".attn_1.")
     if mark:
@@ -138,6 +134,8 @@ def text_to_openclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer, piece, kind = match.groups()
         if piece == "self_attn.q_proj":
             packed = [state[_sibling(state, layer, part, kind)] for part in "qkv"]
+            if any(weight.shape[1:] != tensor.shape[1:] or not weight.ndim for weight in packed):
+                raise ModelFileError(f"{quoted(name)} and its siblings have different shapes and cannot be joined.")
             converted[f"transformer.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(packed)
         elif piece not in ("self_attn.k_proj", "self_attn.v_proj"):
             converted[f"transformer.resblocks.{layer}.{OPENCLIP_LAYER.get(piece, piece)}.{kind}"] = tensor
@@ -162,7 +160,9 @@ def open_folder(path: Path) -> Weights:
         raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is no diffusers model.")
     if not (path / "unet").is_dir():
         pipeline = _read_config(path, "model_index.json").get("_class_name", "an unknown pipeline")
-        raise ModelFileError(f"{path.name} is a diffusers folder of {pipeline}; only SD1.x and SD2.x are supported.")
+        raise ModelFileError(
+            f"{path.name} is a diffusers folder of {quoted(pipeline)}; only SD1.x and SD2.x are supported."
+        )
     tensors: dict[str, Tensor] = {}
     opened: list[Weights] = []
     for part, folder in _FOLDERS.items():
@@ -193,39 +193,54 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelFileError(f"The diffusers folder has no weights in {folder}; download that part again.")
 
 
+def text_encoder_metadata(folder: Path) -> dict[str, str]:
+    """The config of a text encoder's folder as our header text."""
+    return {"lightdiffusion": json.dumps(_text_facts(folder))}
+
+
+def _text_facts(folder: Path) -> dict[str, object]:
+    text = _read_config(folder)
+    facts = {"clip_heads": text.get("num_attention_heads"), "clip_activation": text.get("hidden_act")}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def _folder_facts(path: Path) -> dict[str, object]:
     """What the configs say and shapes cannot tell, under the names of our own header."""
     unet = _read_config(path / "unet")
     vae = _read_config(path / "vae")
-    text = _read_config(path / "text_encoder")
     scheduler = _read_config(path / "scheduler", "scheduler_config.json")
     facts: dict[str, object] = {
         "unet_groups": unet.get("norm_num_groups"),
         "vae_groups": vae.get("norm_num_groups"),
         "scale_factor": vae.get("scaling_factor"),
-        "clip_heads": text.get("num_attention_heads"),
-        "clip_activation": text.get("hidden_act"),
         "prediction_type": scheduler.get("prediction_type"),
         "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
     }
     # diffusers calls the number of heads "attention_head_dim"; SD2 has one number a level, always width / 64.
     heads = unet.get("num_attention_heads") or unet.get("attention_head_dim")
-    channels = unet.get("block_out_channels")
-    if isinstance(heads, list) and isinstance(channels, list):
-        facts["unet_head_dim"] = channels[0] // heads[0]
-    elif isinstance(heads, int):
+    if isinstance(heads, list):
+        facts["unet_head_dim"] = _first(unet.get("block_out_channels")) // _first(heads)
+    else:
         facts["unet_heads"] = heads
-    if isinstance(size := unet.get("sample_size"), int) and isinstance(blocks := vae.get("block_out_channels"), list):
-        facts["native_size"] = size * 2 ** (len(blocks) - 1)
-    return {name: fact for name, fact in facts.items() if fact is not None}
+    blocks = vae.get("block_out_channels")
+    if isinstance(size := unet.get("sample_size"), int) and isinstance(blocks, list):
+        facts["native_size"] = size * 2 ** (min(len(blocks), _MOST_LEVELS) - 1)
+    return {name: fact for name, fact in facts.items() if fact is not None} | _text_facts(path / "text_encoder")
 
 
-def _read_config(folder: Path, name: str = "config.json") -> dict[str, object]:
+def _first(value: object) -> int:
+    """The first number of a list of them, one a level."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, bool) or not isinstance(first, int) or first < 1:
+        raise ModelFileError(f"The UNet's config.json names {quoted(value)} where a list of numbers is needed.")
+    return first
+
+
+def _read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     file = folder / name
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{file} is damaged ({error}); download it again.") from error
-    return config if isinstance(config, dict) else {}
+        return parse_json_object(file.read_bytes())
+    except (OSError, Unreadable) as error:
+        raise ModelFileError(f"{file} cannot be used ({error}); download it again.") from error

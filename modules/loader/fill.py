@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
 from modules.loader.foreign import SUPPORTED
+from modules.loader.weights import require_weights, same_but_for_ones
 from modules.models.attention import CrossAttention
 
 _DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
@@ -44,7 +45,7 @@ def fill_network(
     network: str,
 ) -> None:
     """Gives an empty (meta) module its weights: as they lie in the file where they fit, else converted one by one."""
-    _check_names(module.state_dict(), state, network)
+    state = fitted(module.state_dict(), state, network)
     converted: dict[str, Tensor] = {}
     pending = 0
     for name, tensor in state.items():
@@ -81,15 +82,24 @@ def adjoin_projections(module: nn.Module) -> None:
             weight.data = part
 
 
-def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> None:
+def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """The weights in the shapes that the network has. Raises ModelFileError for names, types or shapes of another one.
+
+    Matrices saved as 1x1 convolutions, and the reverse, are the same weights.
+    """
     for name in expected:
         if name not in state:
             raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
+    fit: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name not in expected:
-            raise ModelFileError(f"The {network} has the unexpected weight {name}. {SUPPORTED}.")
-        if tensor.shape != expected[name].shape:
-            found, wanted = list(tensor.shape), list(expected[name].shape)
+            raise ModelFileError(f"The {network} has the unexpected weight {quoted(name)}. {SUPPORTED}.")
+        require_weights(name, tensor)
+        wanted = expected[name].shape
+        if not same_but_for_ones(tensor.shape, wanted):
             raise ModelFileError(
-                f"{name} of the {network} has shape {found} where {wanted} is needed; the file is damaged."
+                f"{name} of the {network} has shape {list(tensor.shape)} where {list(wanted)} is needed, "
+                f"so the file is of another kind. {SUPPORTED}."
             )
+        fit[name] = tensor if tensor.shape == wanted else tensor.reshape(wanted)
+    return fit

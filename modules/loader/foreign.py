@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from modules.loader.key_maps import (
-    CLIP_PREFIX,
     DIFFUSERS_PARTS,
     EMA_PREFIX,
     FOREIGN_KINDS,
-    OPENCLIP_PREFIX,
+    LONE_UNET_PREFIX,
+    TEXT_PREFIXES,
     UNET_PREFIX,
 )
 
+LONE_UNET = "a UNet without text encoder and VAE"
 SUPPORTED = "Supported are SD1.x and SD2.x checkpoints, among them 768-v and inpainting models"
 
 
@@ -29,15 +30,15 @@ def foreign_kind(names: Iterable[str]) -> str | None:
 def _lone_part(names: list[str]) -> str | None:
     """A single network saved by itself, or a file that is just one embedding."""
     whole = (UNET_PREFIX, EMA_PREFIX, DIFFUSERS_PARTS["unet"])
+    found = {name.removeprefix(LONE_UNET_PREFIX) for name in names}
+    if {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"} & found:
+        return LONE_UNET
     if any(name.startswith(whole) for name in names):
         return None
-    found = set(names)
-    if {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"} & found:
-        return "a UNet without text encoder and VAE"
     if any(name.removeprefix("first_stage_model.").startswith("decoder.") for name in names):
         return "a VAE"
-    texts = (CLIP_PREFIX, OPENCLIP_PREFIX, "text_model.", "transformer.resblocks.", "transformer.text_model.")
-    if any(name.startswith(texts) for name in names):
+    texts = (*TEXT_PREFIXES, "text_model.", "transformer.resblocks.", "transformer.text_model.")
+    if any(name.startswith(texts) for name in names) or "embeddings.token_embedding.weight" in found:
         return "a text encoder"
     return None
 

@@ -8,6 +8,8 @@ VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPENCLIP_PREFIX = "cond_stage_model.model."
 
+LONE_UNET_PREFIX = "diffusion_model."  # ComfyUI's, for a UNet saved alone
+
 # Component folders of a diffusers model, which some single files use as prefixes.
 DIFFUSERS_PARTS = {"unet": "unet.", "vae": "vae.", "text": "text_encoder."}
 
@@ -78,6 +80,14 @@ EMA_PIECES = (
     "weight bias"
 ).split()
 
+# How the names of a text encoder begin in a checkpoint of any layout.
+TEXT_PREFIXES = (CLIP_PREFIX, OPENCLIP_PREFIX, DIFFUSERS_PARTS["text"])
+# First pieces of the names of a UNet that is saved without any prefix.
+UNET_ROOTS = (
+    *("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "out."),
+    *("down_blocks.", "mid_block.", "up_blocks.", "time_embedding.", "conv_in.", "conv_norm_out.", "conv_out."),
+)
+
 # Names that may stand in a file without being part of a network.
 IGNORED_TEXT = ("position_ids", "text_projection", "logit_scale", "attn_mask", "visual.")
 IGNORED_VAE = ("loss.", "model_ema.")
@@ -88,6 +98,7 @@ KIND_FOLDERS = {
     "a LoRA (LyCORIS)": "models/loras",
     "a ControlNet": "models/controlnet",
     "a VAE": "models/vae",
+    "a text encoder": "models/text_encoders",
     "a textual inversion embedding": "models/embeddings",
     "an upscaler": "models/upscalers",
 }

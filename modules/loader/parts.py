@@ -22,29 +22,43 @@ from modules.loader.key_maps import (
     EMA_PREFIX,
     IGNORED_TEXT,
     IGNORED_VAE,
+    LONE_UNET_PREFIX,
     OPENCLIP_PREFIX,
     UNET_PREFIX,
+    UNET_ROOTS,
     VAE_PREFIX,
 )
+from modules.models.configs import SD15_UNET, SD21_UNET
 
 _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The three networks' weights; a part the file does not have is empty."""
+    """The three networks' weights; a part the file does not have is empty.
+
+    `linear_projection`: SD2's mark, the projections around its transformer blocks are matrices and no convolutions.
+    """
 
     unet: dict[str, Tensor]
     vae: dict[str, Tensor]
     text: dict[str, Tensor]
+    linear_projection: bool
 
 
 def split_parts(state: Mapping[str, Tensor]) -> Parts:
     """Finds each network under any of the prefixes in use and gives it LDM names."""
     unet = strip_prefix(state, UNET_PREFIX) or _ema_unet(state) or strip_prefix(state, DIFFUSERS_PARTS["unet"])
+    unet = unet or strip_prefix(state, LONE_UNET_PREFIX) or _bare_unet(state)
     vae = strip_prefix(state, VAE_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["vae"])
     unet = unet_to_ldm(unet) if is_diffusers_unet(unet) else unet
-    return Parts(unet, vae_part(vae), _text_part(state, is_sd2=has_linear_projection(unet)))
+    linear = _has_linear_projection(unet, state)
+    return Parts(unet, vae_part(vae), _text_part(state, is_sd2=linear), linear)
+
+
+def _bare_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A UNet that is saved without any prefix."""
+    return {name: tensor for name, tensor in state.items() if name.startswith(UNET_ROOTS)}
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -52,17 +66,19 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Autoencoder weights under LDM names; attention weights saved as matrices become 1x1 convolutions."""
+    """Autoencoder weights under LDM names."""
     state = vae_to_ldm(state) if is_diffusers_vae(state) else state
-    return {
-        name: tensor[:, :, None, None] if ".attn_1." in name and tensor.ndim == 2 else tensor
-        for name, tensor in state.items()
-        if not name.startswith(IGNORED_VAE)
-    }
+    return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED_VAE)}
 
 
-def has_linear_projection(unet: Mapping[str, Tensor]) -> bool:
-    """SD2's mark: the projections around its transformer blocks are matrices, SD1's are 1x1 convolutions."""
+def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """By the width or the layout of the text encoder where they tell, since some writers save matrices as 1x1
+    convolutions or the reverse; else by the shape itself."""
+    reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
+    width = reader.shape[1] if reader is not None and reader.ndim >= 2 else 0
+    for is_sd2, family, prefix in ((False, SD15_UNET, CLIP_PREFIX), (True, SD21_UNET, OPENCLIP_PREFIX)):
+        if width == family.context_dim or any(name.startswith(prefix) for name in state):
+            return is_sd2
     return any(name.endswith(".proj_in.weight") and tensor.ndim == 2 for name, tensor in unet.items())
 
 

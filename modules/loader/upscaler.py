@@ -10,24 +10,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
+from modules.loader.facts import count_numbered
 from modules.loader.fill import empty_weights
 from modules.loader.parts import strip_prefix
 from modules.loader.state_dict import read_state_dict
+from modules.loader.weights import naming, require_weights
 from modules.models.esrgan import RRDBNet, UpscalerConfig
 
 _WRAPPERS = ("params_ema.", "params.")  # Real-ESRGAN's trainer; averaged weights first
 # ESRGAN's own files and BSRGAN's -> Real-ESRGAN's names, and ours for the list of doubling convolutions.
 _RENAMED = (
     (r"model\.0\.", "conv_first."),
-    (r"model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
+    (r"model\.1\.sub\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
     (r"model\.1\.sub\.\d+\.(?=weight|bias)", "conv_body."),
-    (r"RRDB_trunk\.(\d+)\.RDB(\d)\.", r"body.\1.rdb\2."),
+    (r"RRDB_trunk\.(\d+)\.(?:RDB|rdb)(\d)\.", r"body.\1.rdb\2."),
     (r"trunk_conv\.", "conv_body."),
     (r"HRconv\.", "conv_hr."),
 )
 _DOUBLING = re.compile(r"(?:upconv|conv_up)(\d)\.")
-_NUMBERED = re.compile(r"model\.(\d+)\.")
+_NUMBERED = re.compile(r"^model\.(\d{1,4})\.")
 
 
 def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
@@ -35,16 +37,20 @@ def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
     weights = rrdb_names(read_state_dict(path))
     if "conv_first.weight" not in weights or "body.0.rdb1.conv1.weight" not in weights:
         return None
+    with naming(path):
+        for name, tensor in weights.items():
+            require_weights(name, tensor)
+        config = _config(weights)
     with empty_weights():
-        network = RRDBNet(_config(weights))
+        network = RRDBNet(config)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in weights.items()}:
         wrong = sorted(
             name for name in expected.keys() | weights.keys() if expected.get(name) != _shape(weights.get(name))
         )
         raise ModelFileError(
-            f"{path.name} is no ESRGAN upscaler that can be used: its {wrong[0]} is missing, unknown or of another "
-            "shape; choose another --hires-method."
+            f"{path.name} is no ESRGAN upscaler that can be used: its {quoted(wrong[0])} is missing, unknown or of "
+            "another shape; choose another --hires-method."
         )
     converted = {name: tensor.to(device, torch.float32) for name, tensor in weights.items()}
     network.load_state_dict(converted, assign=True)
@@ -72,10 +78,12 @@ def _rename(name: str) -> str:
 
 def _config(weights: Mapping[str, Tensor]) -> UpscalerConfig:
     first, growing = weights["conv_first.weight"], weights["body.0.rdb1.conv1.weight"]
+    if first.ndim != 4 or growing.ndim != 4 or not first.numel() or not growing.numel():
+        raise ModelFileError("Its first layers are no convolutions, so it is no ESRGAN upscaler.")
     return UpscalerConfig(
         features=first.shape[0],
         growth=growing.shape[0],
-        blocks=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("body.")),
+        blocks=count_numbered(weights, r"body\.(\d+)\."),
         doublings=sum(name.startswith("conv_up.") and name.endswith(".weight") for name in weights),
         shuffle=max(1, math.isqrt(first.shape[1] // 3)),
     )

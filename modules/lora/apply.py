@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
 from modules.loader.detect import ModelSpec
 from modules.loader.family import model_family
 from modules.loader.foreign import foreign_kind
@@ -85,7 +85,7 @@ def add_lora(
 
 def unmatched_line(name: str, unmatched: list[str], total: int) -> str:
     """One line for people about the keys of a file that were left out."""
-    shown = ", ".join(unmatched[:_NAMED_KEYS])
+    shown = ", ".join(quoted(key)[1:-1] for key in unmatched[:_NAMED_KEYS])
     more = f" and {len(unmatched) - _NAMED_KEYS} more" if len(unmatched) > _NAMED_KEYS else ""
     return f"{name}: {len(unmatched)} of {total} keys match nothing in this model and were left out: {shown}{more}."
 
@@ -122,7 +122,9 @@ def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
     columns = 1
     for size in shape[1:]:
         columns *= size
-    if patch.magnitude is not None and patch.magnitude.numel() not in (rows, *shape[1:2]):
+    # A magnitude of one dimension counts outputs, any other outputs or inputs.
+    counted = (rows, *shape[1:2]) if patch.magnitude is not None and patch.magnitude.ndim > 1 else (rows,)
+    if patch.magnitude is not None and patch.magnitude.numel() not in counted:
         return False
     return patch.size == (rows, columns)
 
@@ -140,10 +142,10 @@ def _refuse_other_families(
     if misfit is not None:
         rows, columns = misfit.patch.size
         raise ModelFileError(
-            f"{name} does not fit this checkpoint ({ours}): {misfit.module} is made for a layer of {rows} x {columns} "
-            "weights; choose a LoRA made for this model."
+            f"{name} does not fit this checkpoint ({ours}): {quoted(misfit.module)} is made for a layer of {rows} x "
+            f"{columns} weights; choose a LoRA made for this model."
         )
     raise ModelFileError(
-        f"No layer that {name} changes exists in this checkpoint ({ours}), for example {weights[0].module}; "
+        f"No layer that {name} changes exists in this checkpoint ({ours}), for example {quoted(weights[0].module)}; "
         "choose a LoRA made for this model."
     )

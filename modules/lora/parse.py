@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
+from modules.loader.weights import require_weights
 from modules.lora.weights import Difference, Hadamard, Kronecker, LowRank, Patch
 
 Slots = Mapping[str, Tensor]
@@ -43,6 +44,9 @@ SUFFIXES = {
         *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     )
 }
+# Slots that are matrices whatever the layer, and the fewest dimensions of those that may have less than two.
+_MATRICES = {"lokr_w1", *(f"{kind}_w{side}_{half}" for kind in ("lokr", "hada") for side in (1, 2) for half in "ab")}
+_RANKS = {"magnitude": 1, "magnitude_vector": 1, "diff": 1, "diff_b": 0}
 # PEFT puts the adapter's name and ".weight" after its own suffixes, or leaves them out; biases are not handled.
 _PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
 
@@ -72,6 +76,7 @@ def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | N
     """
     weights: list[LoraWeight] = []
     for module, layer in _group(state_dict).items():
+        _check_slots(module, layer.slots)
         weights += _layer_weights(module, layer, (scales or {}).get(module, 1.0))
     for weight in weights:
         _check(weight)
@@ -93,9 +98,29 @@ def _group(state_dict: Mapping[str, Tensor]) -> dict[str, _Layer]:
         found = split_key(key)
         if found is not None:
             module, slot = found
-            layers[module].slots[slot] = tensor
+            layers[module].slots[slot] = tensor.flatten(1) if slot in _MATRICES and _ends_in_ones(tensor) else tensor
             layers[module].keys[slot] = key
     return layers
+
+
+def _ends_in_ones(tensor: Tensor) -> bool:
+    """A matrix that was saved as a 1x1 convolution."""
+    return tensor.ndim > 2 and tensor[0, 0].numel() == 1 if 0 not in tensor.shape else False
+
+
+def _check_slots(module: str, slots: Slots) -> None:
+    """Raises ModelFileError for a tensor that cannot be what its name says, before anything is computed with it."""
+    for slot, tensor in slots.items():
+        label = f"{module}.{slot}"
+        if slot == "alpha":
+            if tensor.numel() != 1 or tensor.is_meta or tensor.is_complex() or not math.isfinite(tensor.item()):
+                raise ModelFileError(f"{quoted(label)} is not one number; use another copy of this LoRA.")
+            continue
+        require_weights(label, tensor)
+        if tensor.ndim < _RANKS.get(slot, 2) or 0 in tensor.shape:
+            raise ModelFileError(
+                f"{quoted(label)} has shape {list(tensor.shape)}, which changes no layer; use another copy of it."
+            )
 
 
 def _layer_weights(module: str, layer: _Layer, default_scale: float) -> list[LoraWeight]:
@@ -160,7 +185,7 @@ def _scale(slots: Slots, rank: int | None, default: float) -> float:
     if rank is None:
         return default
     # An alpha of 0 means "not set" to the trainers that write it.
-    alpha = float(slots["alpha"]) if "alpha" in slots and slots["alpha"].numel() == 1 else 0.0
+    alpha = float(slots["alpha"].item()) if "alpha" in slots else 0.0
     return alpha / rank if alpha else default
 
 
@@ -171,19 +196,16 @@ def _magnitude(slots: Slots) -> Tensor | None:
 
 def _check(weight: LoraWeight) -> None:
     """Refuses factors that do not multiply, by multiplying them without data, and values that are not numbers."""
+    layer = quoted(weight.module)
     try:
         product = weight.patch.product(torch.empty((), device="meta"))
         rows, columns = weight.patch.size
     except (RuntimeError, IndexError) as error:
-        raise ModelFileError(
-            f"The LoRA is damaged: the tensors of {weight.module} do not fit each other; download it again."
-        ) from error
+        raise ModelFileError(f"The tensors of {layer} do not fit each other; use another copy of this LoRA.") from error
     if product.numel() != rows * columns:
-        raise ModelFileError(f"The LoRA is damaged: {weight.module} has an unexpected shape; download it again.")
+        raise ModelFileError(f"The tensors of {layer} have shapes that we do not know; use another copy of this LoRA.")
     if not all(_is_finite(factor) for factor in weight.patch.factors()):
-        raise ModelFileError(
-            f"The LoRA is damaged: {weight.module} holds a value that is not a number; use another copy of it."
-        )
+        raise ModelFileError(f"The LoRA's {layer} holds values that are not numbers; use another copy of it.")
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, quoted
+from modules.core.typed import Unreadable, number, parse_json_object
 from modules.loader.state_dict import read_metadata
 from modules.lora.parse import split_key
 
 _HEADER = "lora_adapter_metadata"
 _SIDECAR = "adapter_config.json"
+# PEFT's patterns are regular expressions, and the file may be anyone's.
+_LONGEST_PATTERN, _MOST_PATTERNS, _MOST_REPEATS = 200, 4096, 2
+_REPEATS = re.compile(r"[*+{?]")
+_NESTED = re.compile(r"\)[*+{?]|\\\d|\(\?")  # a repeated group, a back reference, anything that looks around
 
 
 def read_scales(path: Path, keys: Iterable[str]) -> dict[str, float]:
-    """alpha / rank for each layer of the file; empty when the file comes without a PEFT configuration."""
+    """alpha / rank for each layer of the file; empty when the file comes without a PEFT configuration.
+
+    Raises ModelFileError for a configuration that is damaged or holds values of other types.
+    """
     modules = {found[0] for key in keys if (found := split_key(key))}
     header = read_metadata(path).get(_HEADER)
-    if header is not None:
-        return _scales(_components(_parse(path, header)), modules)
     sidecar = path.with_name(_SIDECAR)
-    if path.stem.startswith("adapter_model") and sidecar.is_file():
-        return _scales({"": _parse(sidecar, sidecar.read_text(encoding="utf-8"))}, modules)
-    return {}
-
-
-def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise ModelFileError(
-            f"The LoRA configuration in {path.name} is damaged ({error}); download it again."
-        ) from error
-    if not isinstance(config, dict):
-        raise ModelFileError(f"The LoRA configuration in {path.name} is not a table; download it again.")
-    return config
+        if header is not None:
+            return _scales(_components(parse_json_object(header)), modules)
+        if path.stem.startswith("adapter_model") and sidecar.is_file():
+            return _scales({"": parse_json_object(sidecar.read_bytes())}, modules)
+    except (OSError, Unreadable) as error:
+        source = path.name if header is not None else sidecar.name
+        raise ModelFileError(f"The LoRA configuration in {source} cannot be used: {error}.") from error
+    return {}
 
 
 def _components(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -51,25 +50,59 @@ def _components(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _scales(configs: Mapping[str, Mapping[str, Any]], modules: Iterable[str]) -> dict[str, float]:
-    scales: dict[str, float] = {}
-    for module in modules:
-        for prefix, config in configs.items():
-            if module.startswith(prefix):
-                scales[module] = _scale(config, module)
-    return scales
+    read = {prefix: _Config(config) for prefix, config in configs.items()}
+    return {
+        module: config.scale(module)
+        for module in modules
+        for prefix, config in read.items()
+        if module.startswith(prefix)
+    }
 
 
-def _scale(config: Mapping[str, Any], module: str) -> float:
-    rank = _value(config, "rank_pattern", module, config.get("r", 0))
-    alpha = _value(config, "alpha_pattern", module, config.get("lora_alpha", config.get("alpha", 0)))
-    if not rank or not alpha:
-        return 1.0
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+class _Config:
+    """The values of one configuration that decide alpha / rank, with their types checked."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._rank = _positive(config.get("r"), "r")
+        self._alpha = _positive(config.get("lora_alpha", config.get("alpha")), "lora_alpha")
+        self._ranks = _patterns(config.get("rank_pattern"), "rank_pattern")
+        self._alphas = _patterns(config.get("alpha_pattern"), "alpha_pattern")
+        self._root = bool(config.get("use_rslora"))
+
+    def scale(self, module: str) -> float:
+        rank = _matching(self._ranks, module, self._rank)
+        alpha = _matching(self._alphas, module, self._alpha)
+        if not rank or not alpha:
+            return 1.0
+        return alpha / (math.sqrt(rank) if self._root else rank)
 
 
-def _value(config: Mapping[str, Any], patterns: str, module: str, default: Any) -> float:
+def _matching(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, default: float) -> float:
     """PEFT's rule: the first pattern that matches the end of the layer's name wins."""
-    for pattern, value in (config.get(patterns) or {}).items():
-        if re.match(rf"(?:.*\.)?(?:{pattern})$", module):
-            return float(value)
-    return float(default or 0)
+    return next((value for pattern, value in patterns if pattern.match(module)), default)
+
+
+def _positive(value: object, name: str) -> float:
+    """A number that is not below 0; 0 where nothing is said."""
+    found = 0.0 if value is None else float(number(value, name))
+    if found < 0:
+        raise Unreadable(f"{name}: {quoted(value)} is below 0")
+    return found
+
+
+def _patterns(table: object, name: str) -> list[tuple[re.Pattern[str], float]]:
+    if not table:
+        return []
+    if not isinstance(table, dict) or len(table) > _MOST_PATTERNS:
+        raise Unreadable(f"{name}: {quoted(table)} is not a table of at most {_MOST_PATTERNS} layers")
+    return [(_compiled(pattern, name), _positive(value, pattern)) for pattern, value in table.items()]
+
+
+def _compiled(pattern: str, name: str) -> re.Pattern[str]:
+    """A pattern whose matching takes no more than a moment on any name: few repetitions, and none of a group."""
+    if len(pattern) > _LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > _MOST_REPEATS or _NESTED.search(pattern):
+        raise Unreadable(f"{name}: {quoted(pattern)} is too involved to be the name of a layer")
+    try:
+        return re.compile(rf"(?:.*\.)?(?:{pattern})$")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise Unreadable(f"{name}: {quoted(pattern)} is not a pattern ({error})") from error

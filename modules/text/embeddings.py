@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
-from modules.loader.state_dict import read_state_dict
+from modules.loader.state_dict import read_weights
 
 _KIND = "embeddings"
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
 # A file of one embedding holds one tensor per text encoder; more is a model that strayed into the folder.
 _MOST_TENSORS = 8
+_OWN_NAMES = ("string_to_param.", "emb_params")
 
 
 class EmbeddingLibrary:
@@ -60,9 +62,7 @@ def read_embedding(path: Path, width: int) -> Tensor:
     Written as `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
     or one tensor under the name of its token (diffusers); the shape tells which tensor is meant.
     """
-    tensors = [
-        tensor for tensor in read_state_dict(path).values() if tensor.is_floating_point() and tensor.ndim in (1, 2)
-    ]
+    tensors = _tables(read_weights(path))
     if not 1 <= len(tensors) <= _MOST_TENSORS:
         raise ModelFileError(f"{path.name} is not a textual inversion embedding; remove it from the embeddings folder.")
     matching = [tensor for tensor in tensors if tensor.shape[-1] == width]
@@ -72,8 +72,22 @@ def read_embedding(path: Path, width: int) -> Tensor:
         raise ModelFileError(f"{path.name} holds {len(matching)} embeddings; use a file with one.")
     vectors = matching[0].reshape(-1, width).to(torch.float32, copy=True)
     if len(vectors) == 0 or not bool(vectors.isfinite().all()):
-        raise ModelFileError(f"The vectors of {path.name} are empty or not finite numbers; download it again.")
+        raise ModelFileError(f"The vectors of {path.name} are empty or not finite numbers; use another copy.")
     return vectors
+
+
+def _tables(state: Mapping[str, Tensor]) -> list[Tensor]:
+    """What can be vectors; where A1111 or kohya wrote the file, only what stands under their own name."""
+    named = {name: tensor for name, tensor in state.items() if name.startswith(_OWN_NAMES)}
+    plain = [_without_ones(tensor) for tensor in (named or state).values()]
+    return [tensor for tensor in plain if tensor.ndim in (1, 2)]
+
+
+def _without_ones(tensor: Tensor) -> Tensor:
+    """[1, n, width] and [n, width, 1, 1] are tables too."""
+    while tensor.ndim > 2 and 1 in (tensor.shape[0], tensor.shape[-1]):
+        tensor = tensor[0] if tensor.shape[0] == 1 else tensor[..., 0]
+    return tensor
 
 
 def _wrong_width(path: Path, tensors: list[Tensor], width: int) -> str:

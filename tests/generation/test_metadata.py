@@ -26,6 +26,8 @@ def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
         {"negative_prompt": "blurry, ugly", "prompt": 'two\nlines, "quoted", Steps: 3'},
         {"sampler": "dpmpp_2m_cfg_pp", "scheduler": "kl_optimal", "cfg": 0.75, "steps": 33},
         {"clip_skip": 2, "emphasis": "a1111", "vae": "my, vae", "prediction": "v", "stable_fast": "fused"},
+        {"text_encoders": ("my, clip",)},
+        {"text_encoders": ("one", "two.safetensors")},
         {"loras": (LoraChoice(name="a b, c:d", strength=0.8, text_strength=0.0), LoraChoice(name="e"))},
         {"hires": HiresOptions(scale=1.5, method="bislerp", steps=7, denoise=0.4, cfg=3.0, sampler="euler")},
         {"hires": HiresOptions(width=640, height=512, keep_first_pass=True)},

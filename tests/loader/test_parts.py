@@ -76,10 +76,3 @@ def test_sd2_leftovers_are_left_out() -> None:
         "cond_stage_model.model.attn_mask": torch.zeros(77, 77),
     }
     assert split_parts(state).text.keys() == split_parts(tiny.checkpoint_tensors(sd2=True)).text.keys()
-
-
-def test_matrix_shaped_vae_attention_becomes_a_convolution() -> None:
-    state = tiny.checkpoint_tensors()
-    name = "first_stage_model.decoder.mid.attn_1.q.weight"
-    flat = state | {name: state[name][:, :, 0, 0]}
-    assert torch.equal(split_parts(flat).vae["decoder.mid.attn_1.q.weight"], state[name])

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from modules.core.errors import ModelFileError
-from modules.loader.state_dict import open_weights, read_metadata, read_shapes, read_state_dict
+from modules.loader.state_dict import open_weights, read_metadata, read_state_dict
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn]
 
@@ -59,7 +59,6 @@ def test_safetensors_values_and_types(tmp_path: Path, dtype: torch.dtype) -> Non
     assert read_metadata(tmp_path / "m.safetensors") == {"hello": "world"} | (
         {"format": "pt"} if "format" in read_metadata(tmp_path / "m.safetensors") else {}
     )
-    assert read_shapes(tmp_path / "m.safetensors") == {name: tuple(tensor.shape) for name, tensor in read.items()}
 
 
 def test_writing_to_a_mapped_tensor_never_changes_the_file(tmp_path: Path) -> None:
@@ -140,7 +139,7 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
         b"{ not json at all, \x00\x01",
         b"[1, 2, 3]",
         {"w": {"dtype": "F32", "shape": [2]}},
-        {"w": {"dtype": "Q4", "shape": [2], "data_offsets": [0, 8]}},
+        {"w": {"dtype": 4, "shape": [2], "data_offsets": [0, 8]}},
         {"w": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}},
         {"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, -8]}},
         {"w": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
@@ -169,7 +168,6 @@ def test_pickles_are_read(tmp_path: Path, suffix: str, zipped: bool) -> None:
     torch.save(content, tmp_path / f"m{suffix}", _use_new_zipfile_serialization=zipped)
     read = read_state_dict(tmp_path / f"m{suffix}")
     assert list(read) == ["w"] and torch.equal(read["w"], w)
-    assert read_shapes(tmp_path / f"m{suffix}") == {"w": (3, 2)}
     assert read_metadata(tmp_path / f"m{suffix}") == {}
 
 

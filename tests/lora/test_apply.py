@@ -257,7 +257,7 @@ def test_damaged_files(models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path
     save(tmp_path / "ranks.safetensors", tensors)
     tensors[f"lora_unet_{ATTN1}_to_q.lora_up.weight"] = torch.full((64, 4), torch.nan)
     save(tmp_path / "nan.safetensors", tensors)
-    for name, words in (("cut", "cut off"), ("ranks", "do not fit each other"), ("nan", "not a number")):
+    for name, words in (("cut", "cut off"), ("ranks", "do not fit each other"), ("nan", "not numbers")):
         with pytest.raises(ModelFileError, match=words):
             lora_patches(tmp_path / f"{name}.safetensors", *models, spec())
 

@@ -75,5 +75,26 @@ def test_weight_and_bias_of_one_layer() -> None:
     ],
 )
 def test_factors_that_do_not_fit_are_refused(tensors: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(ModelFileError, match="The LoRA is damaged"):
+    with pytest.raises(ModelFileError, match="use another copy"):
         parse_lora(tensors)
+
+
+def test_matrices_saved_as_convolutions_make_the_same_change() -> None:
+    files: list[dict[str, torch.Tensor]] = [
+        {"x.lora_up.weight": random(8, 4), "x.lora_down.weight": random(4, 6)},
+        {f"x.hada_w{i}_{c}": random(*((8, 4) if c == "a" else (4, 6))) for i in (1, 2) for c in "ab"},
+        {"x.lokr_w1": random(2, 2), "x.lokr_w2_a": random(4, 3), "x.lokr_w2_b": random(3, 3)},
+    ]
+    for matrices in files:
+        longer = {name: tensor[:, :, None, None] for name, tensor in matrices.items()}
+        weight = torch.zeros(8, 6)
+        (plain,), (other,) = parse_lora(matrices), parse_lora(longer)
+        assert torch.equal(plain.patch.apply(weight, 1.0), other.patch.apply(weight, 1.0))
+
+
+@pytest.mark.parametrize("slot", ["lora_up.weight", "lora_down.weight", "alpha", "dora_scale"])
+@pytest.mark.parametrize("bad", [torch.zeros(0, 4), torch.zeros(2, 2, dtype=torch.int32), torch.tensor(float("nan"))])
+def test_tensors_that_cannot_be_what_they_are_called(slot: str, bad: torch.Tensor) -> None:
+    good = {"x.lora_up.weight": random(8, 4), "x.lora_down.weight": random(4, 6), "x.alpha": torch.tensor(4.0)}
+    with pytest.raises(ModelFileError, match="use another"):
+        parse_lora(good | {f"x.{slot}": bad})

@@ -42,3 +42,30 @@ def test_damaged_configuration(text: str, tmp_path: Path) -> None:
     path = save(tmp_path / "a.safetensors", lora("x", 4, 4), {"lora_adapter_metadata": text})
     with pytest.raises(ModelFileError, match="LoRA configuration in a.safetensors"):
         read_scales(path, keys("a"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"r": "x"},
+        {"r": [4]},
+        {"r": -4, "lora_alpha": 4, "use_rslora": True},
+        {"r": 4, "lora_alpha": True},
+        {"rank_pattern": ["a"]},
+        {"rank_pattern": {"a": "x"}},
+        {"alpha_pattern": {"a": {"b": 1}}},
+        {"rank_pattern": {"(": 4}},
+        {"rank_pattern": {"(a+)+$": 4}},
+    ],
+)
+def test_values_of_other_types_and_patterns_that_hang(config: dict[str, object], tmp_path: Path) -> None:
+    path = save(tmp_path / "a.safetensors", lora("x", 4, 4), {"lora_adapter_metadata": json.dumps(config)})
+    with pytest.raises(ModelFileError, match="LoRA configuration in a.safetensors cannot be used"):
+        read_scales(path, keys("a" * 40 + "!"))
+
+
+@pytest.mark.parametrize("pattern", ["to_q", "mid.to_q", r"^unet\.mid\.to_q", "m.d.to_(q|k)", ".*mid.*", "to_[qk]"])
+def test_patterns_that_name_a_layer(pattern: str, tmp_path: Path) -> None:
+    config = {"r": 8, "lora_alpha": 8, "rank_pattern": {pattern: 2}}
+    path = save(tmp_path / "a.safetensors", lora("x", 4, 4), {"lora_adapter_metadata": json.dumps(config)})
+    assert read_scales(path, keys("unet.mid.to_q", "other")) == {"unet.mid.to_q": 4.0, "other": 1.0}

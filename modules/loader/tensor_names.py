@@ -1,0 +1,61 @@
+"""One spelling for the names in a model file: no wrapper around the network, dots between levels, the usual case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+# What trainers put around a network when they save it; the first that is there counts.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "ema")
+# Names that begin so are already those of a whole checkpoint.
+_ROOTS = frozenset(
+    ("first_stage_model", "cond_stage_model", "model_ema", "control_model", "conditioner")
+    + ("unet", "vae", "text_encoder", "diffusion_model")
+)
+_WRAPPED_IN_LDM = "diffusion_model"  # "model.diffusion_model." is the UNet's own name in a checkpoint
+_SEPARATOR = re.compile(r"[/\\]+")
+# The few pieces of names that are written with capitals (PEFT's, ESRGAN's and BSRGAN's).
+_CAPITALS = {piece.lower(): piece for piece in ("lora_A", "lora_B", "RRDB_trunk", "HRconv")}
+_CAPITAL_PIECE = re.compile(rf"(?:^|(?<=[._]))(?:{'|'.join(_CAPITALS)})(?=[._]|$)")
+_MAY_BE_CAPITAL = re.compile(rf"{'|'.join(_CAPITALS.values())}|RDB\d")
+_MOST_WRAPPERS = 4
+
+
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under plain names; what lies beside a wrapped network (an optimizer's state) is left out."""
+    plain = _renamed(dict(tensors), {name: _SEPARATOR.sub(".", name) for name in tensors})
+    plain = _renamed(plain, {name: _usual_case(name) for name in plain})
+    for _ in range(_MOST_WRAPPERS):
+        wrapper = _wrapper(plain)
+        if wrapper is None:
+            break
+        plain = {name[len(wrapper) :]: tensor for name, tensor in plain.items() if name.startswith(wrapper)}
+    return plain
+
+
+def _renamed(tensors: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Under the new names, unless two of them would become one."""
+    renamed = {names[name]: tensor for name, tensor in tensors.items()}
+    return renamed if len(renamed) == len(tensors) else tensors
+
+
+def _usual_case(name: str) -> str:
+    if _MAY_BE_CAPITAL.sub("", name) != _MAY_BE_CAPITAL.sub("", name).lower():
+        name = name.lower()
+    return _CAPITAL_PIECE.sub(lambda match: _CAPITALS[match[0]], name)
+
+
+def _wrapper(names: Iterable[str]) -> str | None:
+    """The piece to take off with its dot, or None."""
+    pieces = {tuple(name.split(".", 2)[:2]) for name in names}
+    roots = {piece[0] for piece in pieces}
+    if roots & _ROOTS:
+        return None
+    for wrapper in _WRAPPERS:
+        inside = {piece[1] for piece in pieces if piece[0] == wrapper and len(piece) > 1}
+        # ESRGAN's own files number the layers of their "model".
+        if inside and not any(piece == _WRAPPED_IN_LDM or piece.isdigit() for piece in inside):
+            return f"{wrapper}."
+    return "0." if roots == {"0"} and all(len(piece) > 1 for piece in pieces) else None
