@@ -26,7 +26,7 @@ from modules.generation.options import ControlChoice, GenerationOptions, HiresOp
         ({"cfg": -1.0}, ["cfg -1"]),
         ({"number": 0}, ["number of images 0"]),
         ({"batch": 65}, ["batch size 65"]),
-        ({"seed": -1}, ["seed -1"]),
+        ({"seed": -2}, ["seed -2"]),
         ({"seed": 2**63}, ["seed"]),
         ({"clip_skip": 0}, ["Clip skip 0"]),
         ({"emphasis": "strong"}, ["strong", "comfy"]),
