@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.events import api as add_endpoint
 from gradio.utils import get_upload_folder
 
-from modules.core.errors import LightDiffusionError, OptionsError
+from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.generation.options import default_of
 from modules.generation.ticket import Ticket
 from modules.generation.uploads import open_drawing, permitted
@@ -121,30 +121,32 @@ class Api:
         values = {**fresh, **checked({name: value for name, value in given.items() if value is not None}, fresh)}
         values |= checked(other, fresh)
         for name in CONTROL_IMAGES:
-            values[name] = self._file(values[name])
+            values[name] = self._file(name, values[name])
         if drawing is not None:
-            image, mask = (self._file(drawing[name]) for name in ("image", "mask"))
+            image, mask = (self._file(name, drawing[name]) for name in ("image", "mask"))
             if image is None:
                 raise OptionsError("Image to image needs a picture: upload one, with handle_file in Python.")
             values |= {"mode": IMAGE_MODE, "editor": open_drawing(image, mask)}
         return handlers.queue.submit("", make_pictures(build_options(values, handlers.output.folder), handlers.output))
 
-    def _file(self, given: Any) -> Path | None:
-        """What `handle_file` uploaded, or a path in the output folder."""
-        path = given.get("path") if isinstance(given, dict) else given
-        if not path:
+    def _file(self, name: str, given: Any) -> Path | None:
+        """What `handle_file` uploaded, or a path in the output folder. Anything else is an error, not left out."""
+        if given in (None, ""):
             return None
-        return permitted(Path(str(path)), (Path(get_upload_folder()), self.handlers.output.folder))
+        path = given.get("path") if isinstance(given, dict) else given
+        if not isinstance(path, str) or not path or "://" in path:
+            raise OptionsError(f"{name} is not an uploaded picture: upload it first, with handle_file in Python.")
+        return permitted(Path(path), (Path(get_upload_folder()), self.handlers.output.folder))
 
 
 def checked(values: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Raises OptionsError for a field that there is not, or a value of another kind than the field's."""
     unknown = sorted(name for name in values if name not in fresh or name in NOT_FIELDS)
     if unknown:
-        raise OptionsError(f"There is no field called {', '.join(unknown)}; /defaults lists them.")
+        raise OptionsError(f"There is no field called {quoted(', '.join(unknown))}; /defaults lists them.")
     for name, value in values.items():
         if name not in CONTROL_IMAGES and not fits(value, fresh[name]):
-            raise OptionsError(f"{name} {value!r} is of the wrong kind: it is like {fresh[name]!r} by default.")
+            raise OptionsError(f"{name} {quoted(value)} is of the wrong kind: it is like {fresh[name]!r} by default.")
     return dict(values)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.packages import missing_package
@@ -19,6 +19,7 @@ from modules.generation.queue import GenerationQueue
 from modules.generation.starter import StarterDownload
 from modules.version import VERSION
 from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
+from ui.upload_folder import UploadFolder, make_upload_folder
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -31,9 +32,11 @@ def make_handlers(arguments: Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
     from modules.images.open import allow_only_formats
     from ui.quick_import import import_gradio
+    from ui.quiet_errors import log_in_one_line
 
     import_gradio()
     allow_only_formats()  # gradio opens uploads itself, with every reader that Pillow has
+    log_in_one_line()
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 
@@ -81,7 +84,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
         server_name=arguments.listen or LOCAL,
         server_port=arguments.port,
         auth=auth,
-        app_kwargs={} if auth else {"middleware": known_hosts_only()},
+        app_kwargs={"middleware": [*([] if auth else known_hosts_only()), guarded()]},
         inbrowser=arguments.open,
         share=False,
         allowed_paths=[str(output)],
@@ -112,11 +115,21 @@ def known_hosts_only() -> list[Any]:
     return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
 
 
-def stay_offline() -> None:
+def guarded() -> Any:
+    """Bodies, origins and logins are looked at before gradio sees a request."""
+    from gradio.utils import get_upload_folder
+    from starlette.middleware import Middleware
+
+    from ui.guard import Guard
+
+    return Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())))
+
+
+def stay_offline() -> UploadFolder:
     """Before gradio is imported: no analytics, no version check; uploads go to a folder of our own."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="lightdiffusion-"))
+    return make_upload_folder()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,10 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         read_auth(arguments.auth, arguments.listen)
         check_port(arguments.listen or LOCAL, arguments.port)
-        stay_offline()
-        handlers = make_handlers(arguments)
-        handlers.output.check_writable()
-        return serve(build_app(handlers), handlers, arguments)
+        uploads = stay_offline()
+        try:
+            handlers = make_handlers(arguments)
+            handlers.output.check_writable()
+            return serve(build_app(handlers), handlers, arguments)
+        finally:
+            uploads.remove()
     except LightDiffusionError as error:
         warn(f"error: {error}")
         return error.exit_code

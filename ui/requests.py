@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 from modules.generation.inputs import keep_drawing, keep_file
 from modules.generation.options import (
     ControlChoice,
@@ -74,8 +75,8 @@ def read_seed(text: str | None) -> int | None:
     text = (text or "").strip()
     if text in ("", "-1"):
         return None
-    if not text.isdecimal():
-        raise OptionsError(f"The seed {text!r} is no whole number: leave it empty for a random one.")
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise OptionsError(f"The seed {quoted(text)} is not a whole number: leave it empty for a random one.")
     return int(text)
 
 

@@ -9,7 +9,12 @@ from typing import Any
 
 from modules.core.errors import OutputError
 from modules.core.files import sweep_hidden, write_whole
+from modules.core.typed import Unreadable, parse_json_object
 from ui.fields import CHOICES, IMAGE_FIELDS
+
+LARGEST_FILE = 1 << 22  # bytes
+LONGEST_TEXT = 200_000  # characters
+LARGEST_NUMBER = 1e9
 
 
 class SettingsFile:
@@ -21,10 +26,11 @@ class SettingsFile:
     def load(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
         """The remembered form, complete: what is missing or of another type is as in `fresh`."""
         try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # no file yet, or not ours any more
-            return dict(fresh)
-        if not isinstance(stored, dict):
+            if not self.path.is_file():
+                return dict(fresh)
+            with self.path.open("rb") as file:
+                stored = parse_json_object(file.read(LARGEST_FILE))
+        except (OSError, Unreadable):  # not ours any more
             return dict(fresh)
         return {name: usable(stored.get(name), value, CHOICES.get(name)) for name, value in fresh.items()}
 
@@ -45,7 +51,20 @@ def usable(stored: Any, default: Any, choices: Sequence[str] | None = None) -> A
 
 
 def fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the default's kind; all numbers are one kind, and None stands for a number left out."""
-    if isinstance(default, (bool, str)):
-        return isinstance(value, type(default))
-    return (value is None and default is None) or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    """Whether a value is of the default's kind and what a page can hold; None stands for a number left out."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, str):
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_text(value)
+    if value is None:
+        return default is None
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be sent to a browser; half a character, as JSON may hold it, cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

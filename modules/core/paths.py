@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from modules.core.errors import ModelFileError, OptionsError, quoted
+from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, quoted
 from modules.core.typed import Unreadable, readable_path
 
 if sys.version_info >= (3, 11):
@@ -44,6 +44,8 @@ FOLDER_MARKERS = {
     "controlnet": ("config.json",),
 }
 CONFIG_NAME = "model_folders.toml"
+LARGEST_CONFIG = 1 << 20  # bytes
+MOST_FOLDERS = 20_000  # looked through below one; a whole disk has more
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # `list` below is a method of the class, so annotations inside the class name these instead.
 _Paths: TypeAlias = list[Path]
@@ -168,6 +170,8 @@ def _scan(folder: Path, kind: str) -> list[str]:
             folders.clear()
             continue
         visited.add(real)
+        if len(visited) > MOST_FOLDERS:
+            raise OptionsError(f"{folder} holds over {MOST_FOLDERS} folders: name the one that the models are in.")
         if here != folder and any(marker in files for marker in markers):
             names.append(here.relative_to(folder).as_posix())
             folders.clear()
@@ -181,7 +185,9 @@ def _scan(folder: Path, kind: str) -> list[str]:
 def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
     """Extra folders a kind from TOML (`loras = ["~/sd/loras"]`); relative ones count from the file's own folder."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise OptionsError(f"The folder list {path} is not a regular file.")
+        text = path.read_bytes()[:LARGEST_CONFIG].decode()
     except FileNotFoundError as error:
         if required:
             raise OptionsError(f"The folder list {path} does not exist; check its name.") from error
@@ -190,15 +196,20 @@ def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
         raise OptionsError(f"The folder list {path} cannot be read ({error}).") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OptionsError(f"The folder list {path} is not valid TOML: {error}.") from error
+    except RecursionError as error:
+        raise OptionsError(f"The folder list {path} is nested too deeply.") from error
+    except ValueError as error:  # TOMLDecodeError, and whole numbers of thousands of digits
+        raise OptionsError(f"The folder list {path} is not valid TOML: {str(error)[:LONGEST_QUOTE]}.") from error
     return {kind: _config_folders(path, kind, value) for kind, value in table.items()}
 
 
 def _config_folders(path: Path, kind: str, value: object) -> list[Path]:
     if kind not in SUFFIXES:
-        raise OptionsError(f'{path} names the unknown kind "{kind}"; the kinds are {", ".join(KINDS)}.')
+        raise OptionsError(f"{path} names the unknown kind {quoted(kind)}; the kinds are {', '.join(KINDS)}.")
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) for entry in entries):
         raise OptionsError(f'{path}: "{kind}" must be a folder or a list of folders, each in quotes.')
-    return [path.parent / Path(str(entry)).expanduser() for entry in entries]
+    try:
+        return [path.parent / readable_path(entry, kind) for entry in entries]
+    except Unreadable as error:
+        raise OptionsError(f"{path}: {error}.") from error

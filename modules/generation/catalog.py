@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, printable
 from modules.core.paths import ModelFolders
+from modules.core.typed import Unreadable, parse_json_object
+from modules.generation.options import MAX_SIZE, MIN_SIZE, SIZE_STEP
 
 DEMO = "demo.safetensors"
 DEMO_HINT = (
@@ -17,6 +19,7 @@ DEMO_HINT = (
     'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
 )
 HEADER_LIMIT = 100_000_000
+LONGEST_DESCRIPTION = 500  # characters, in the field for the prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,40 +47,46 @@ def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
         path = None
-    header = read_header(path) if path is not None else {}
-    facts = _ours(header.get("__metadata__") or {})
+    metadata = read_metadata(path) if path is not None else {}
+    facts = _ours(metadata)
     hint = DEMO_HINT if name == DEMO else ""
-    size = facts.get("native_size", facts.get("image_size")) or _native_size(header)
-    return CheckpointFacts(native_size=int(size), description=str(facts.get("description") or hint))
+    size = facts.get("native_size", facts.get("image_size"))
+    description = facts.get("description")
+    return CheckpointFacts(
+        native_size=size if _is_size(size) else _native_size(metadata),
+        description=printable(description)[:LONGEST_DESCRIPTION] if isinstance(description, str) else hint,
+    )
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file; empty for any other file."""
+def _is_size(value: object) -> TypeGuard[int]:
+    """Whether pictures can be made at this size."""
+    return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of itself; empty for any other file, and for one that loading will complain of."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > HEADER_LIMIT:
-                return {}
-            header = json.loads(file.read(length))
-    except (OSError, struct.error, ValueError):  # loading it will say what is wrong
+            header = parse_json_object(file.read(length)) if length <= HEADER_LIMIT else {}
+    except (OSError, struct.error, Unreadable):
         return {}
-    return header if isinstance(header, dict) else {}
+    metadata = header.get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
-def _ours(metadata: dict[str, str]) -> dict[str, Any]:
+def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
     text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
     try:
-        facts = json.loads(text) if text else {}
-    except ValueError:
+        return parse_json_object(text) if isinstance(text, str) else {}
+    except Unreadable:
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
-def _native_size(header: dict[str, Any]) -> int:
+def _native_size(metadata: Mapping[str, Any]) -> int:
     """768 for SD2's v-prediction files that say so in their name for it, 512 for everything else."""
-    metadata = header.get("__metadata__") or {}
     return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
 
 

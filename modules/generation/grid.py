@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 from modules.generation.options import GenerationOptions
 
 MOST_CELLS = 100
 MOST_PIXELS = 100_000_000
+LONGEST_VALUES = 10_000  # characters of all values of one direction
+WHOLE = re.compile("[0-9]{1,19}")
 MARGIN = 8
 TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
 
@@ -87,8 +90,10 @@ def read_axis(option: str, text: str) -> Axis:
     """`10, 20, 30` (or `1-5` for whole numbers) -> an axis; values are separated by commas, or by | when they hold
     commas themselves."""
     if option not in VARIABLES:
-        raise OptionsError(f"A grid cannot vary {option!r}; choose one of {', '.join(VARIABLES)}.")
+        raise OptionsError(f"A grid cannot vary {quoted(option)}; choose one of {', '.join(VARIABLES)}.")
     variable = VARIABLES[option]
+    if len(text) > LONGEST_VALUES:
+        raise OptionsError(f"{variable.label}: the values are over {LONGEST_VALUES} characters long; leave some out.")
     parts = [part.strip() for part in text.split("|" if "|" in text else ",")]
     parts = [part for part in parts if part]
     if variable.read is int:
@@ -98,16 +103,16 @@ def read_axis(option: str, text: str) -> Axis:
     try:
         return Axis(variable=variable, values=tuple(variable.read(part) for part in parts))
     except ValueError:
-        raise OptionsError(f"{variable.label}: {text!r} holds something that is no number.") from None
+        raise OptionsError(f"{variable.label}: {quoted(text)} holds something that is not a number.") from None
 
 
 def expand_range(part: str) -> list[str]:
     """`3-6` -> 3 4 5 6; anything else as it is."""
     first, dash, last = part.partition("-")
-    if not (dash and first.strip().isdecimal() and last.strip().isdecimal()):
+    if not (dash and WHOLE.fullmatch(first.strip()) and WHOLE.fullmatch(last.strip())):
         return [part]
     if int(last) - int(first) >= MOST_CELLS:
-        raise OptionsError(f"{part} are too many values; a grid holds at most {MOST_CELLS} pictures.")
+        raise OptionsError(f"{part} is too many values; a grid holds at most {MOST_CELLS} pictures.")
     return [str(number) for number in range(int(first), int(last) + 1)]
 
 
@@ -116,13 +121,13 @@ def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> l
     rows = [options] if down is None else [down.apply(options, value) for value in down.values]
     if len(rows) * len(across.values) > MOST_CELLS:
         raise OptionsError(
-            f"That are {len(rows) * len(across.values)} pictures; a grid holds at most {MOST_CELLS}, leave some out."
+            f"That is {len(rows) * len(across.values)} pictures; a grid holds at most {MOST_CELLS}, leave some out."
         )
     if down is not None and down.variable == across.variable:
         raise OptionsError("Both directions of the grid vary the same option; choose another one for the rows.")
     for axis in (across, down):
         if axis is not None and axis.variable.option == "replace" and axis.values[0] not in options.prompt:
-            raise OptionsError(f"The prompt does not hold {axis.values[0]!r}, the text that the others replace.")
+            raise OptionsError(f"The prompt does not hold {quoted(axis.values[0])}, the text that the others replace.")
     return [across.apply(row, value) for row in rows for value in across.values]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OptionsError
+from modules.core.typed import Unreadable, parse_json_object
 
 COMMENT = "#"
 LARGEST_FILE = 16 << 20  # bytes
@@ -57,9 +57,8 @@ def _read_line(number: int, text: str) -> PromptLine:
     if not text.startswith("{"):
         return PromptLine(number=number, values={"prompt": text})
     try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return PromptLine(number=number, values=parse_json_object(text))
+    except Unreadable as error:
         return PromptLine(
-            number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE} ({error})."
+            number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE}; {error}."
         )
-    return PromptLine(number=number, values=values)

@@ -33,7 +33,7 @@ def test_prompt_words_are_replaced_and_denoise_finds_its_pass() -> None:
 @pytest.mark.parametrize(
     ("across", "values", "down", "more", "words"),
     [
-        ("steps", "a", "", "", "no number"),
+        ("steps", "a", "", "", "not a number"),
         ("steps", " , ", "", "", "no values"),
         ("steps", "1-200", "", "", "too many"),
         ("steps", "1-20", "cfg", "1,2,3,4,5,6", "at most 100"),

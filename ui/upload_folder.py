@@ -1,0 +1,85 @@
+"""The folder that uploads go to: one for each server, bounded while it runs, gone when it has ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+VARIABLE = "GRADIO_TEMP_DIR"
+PREFIX = "lightdiffusion-"
+MOST_BYTES = 2 * 1024**3
+KEPT_SECONDS = 3600  # a form that is open may still use what is younger
+
+
+class UploadFolder:
+    """Where gradio keeps what browsers send it."""
+
+    def __init__(self, path: Path, most_bytes: int = MOST_BYTES, *, is_ours: bool = False) -> None:
+        """`is_ours`: it was made for this server, and goes with it."""
+        self.path = path
+        self._most_bytes = most_bytes
+        self._is_ours = is_ours
+
+    def make_room(self, size: int) -> bool:
+        """Deletes the oldest files until `size` bytes more fit; false where those that may still be used fill it."""
+        files = sorted(self._files())
+        total = sum(length for _, length, _ in files)
+        for modified, length, path in files:
+            if total + size <= self._most_bytes or time.time() - modified < KEPT_SECONDS:
+                break
+            with suppress(OSError):
+                path.unlink()
+                total -= length
+        return total + size <= self._most_bytes
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """(time of writing, bytes, path) of each file."""
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):
+                    path = Path(folder, name)
+                    state = path.lstat()
+                    yield state.st_mtime, state.st_size, path
+
+    def remove(self) -> None:
+        """At the server's end."""
+        if self._is_ours:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def make_upload_folder() -> UploadFolder:
+    """A new folder, named to gradio by the environment; those of servers that are gone are deleted first. A folder
+    that the environment names already is somebody's choice and stays."""
+    if chosen := os.environ.get(VARIABLE):
+        return UploadFolder(Path(chosen))
+    sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    os.environ[VARIABLE] = str(folder)
+    return UploadFolder(folder, is_ours=True)
+
+
+def sweep(temporary: Path) -> None:
+    """Deletes the upload folders of dead servers, as far as they are this user's."""
+    with suppress(OSError):
+        for entry in os.scandir(temporary):
+            match = re.fullmatch(rf"{PREFIX}([0-9]{{1,9}})-\w+", entry.name)
+            if match and entry.is_dir(follow_symlinks=False) and not is_running(int(match[1])):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def is_running(process: int) -> bool:
+    if os.name == "nt":
+        return True  # asking would end it; Windows cleans its folder of temporary files itself
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
