@@ -50,7 +50,7 @@ class ProgressBar:
             return
         from tqdm import tqdm
 
-        if self._phase != (event.phase, event.batch):
+        if self._bar is None or self._phase != (event.phase, event.batch):
             self.close()
             label = event.phase if event.batches == 1 else f"{event.phase} {event.batch}/{event.batches}"
             self._bar = tqdm(total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True)
