@@ -66,6 +66,7 @@ def commands() -> dict[str, str]:
     for fence in to_run("sh"):
         for line in fence.text.splitlines():
             found.setdefault(re.sub(r" +#.*", "", line), fence.place)
-    for line in EXAMPLES.splitlines()[1:]:
-        found.setdefault(f"./{line.strip()}", "--help")
+    for line in EXAMPLES.splitlines():
+        if line.strip().startswith("pipeline.sh"):
+            found.setdefault(f"./{line.strip()}", "--help")
     return found

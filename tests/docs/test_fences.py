@@ -13,6 +13,7 @@ from tests.docs.fences import DOCUMENTS, FENCES, MARK, ROOT, Fence, commands, to
 from ui.app import build_parser as build_server_parser
 
 COMMAND = re.compile(r"^(\./|\.venv|(python3?|pip|git|set) )", re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?![\w-])")
 OTHER_PROGRAMS = {"--no-deps", "--update"}  # pip's and WSL's
 SOURCES = [source for folder in ("cli", "tools", "benchmarks") for source in (ROOT / folder).rglob("*.py")]
 
