@@ -119,7 +119,7 @@ def read_controls(values: Values, inputs: Path) -> tuple[ControlChoice, ...]:
 def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
     name, image = values[f"control_{slot}"], values[f"control_{slot}_image"]
     if not image:
-        raise OptionsError(f"ControlNet {slot} ({name}) has no picture: drop one, or choose no ControlNet.")
+        raise OptionsError(f"ControlNet {slot} ({quoted(name)}) has no picture: drop one, or choose no ControlNet.")
     start, end = (number(values, f"control_{slot}_{edge}", f"ControlNet {edge}") for edge in ("start", "end"))
     if start > end:
         raise OptionsError(f"ControlNet {slot} would end ({end:g}) before it starts ({start:g}): swap the two.")

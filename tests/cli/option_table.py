@@ -53,6 +53,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "emphasis": (ABSENT, ("--emphasis", "a1111"), ("--emphasis", "no_norm"), ("--emphasis", "off")),
     "checkpoint": (ABSENT, ("--checkpoint", "tiny")),
     "vae": (ABSENT, ("--vae", "other")),
+    "text_encoder": (ABSENT, ("--text-encoder", "tiny")),
     "prediction": (ABSENT, ("--prediction", "v")),
     "lora": (ABSENT, ("--lora", "ink:0.8", "--lora", "clay")),
     "device": (ABSENT, ("--device", "cpu")),
@@ -62,7 +63,11 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "quiet": (ABSENT, ("--quiet",)),
 }  # fmt: skip
 ALWAYS_TOGETHER = {"prompt": "prompts", "control_image": "control_net", "width": "number", "height": "number"}
-END_AT_ONCE = {"list": ("--list", "samplers"), "doctor": ("--doctor",)}  # whatever else is given
+END_AT_ONCE = {
+    "list": ("--list", "samplers"),
+    "doctor": ("--doctor",),
+    "version": ("--version",),
+}  # whatever else is given
 
 HIRES = tuple(name for name in VALUES if name.startswith("hires_"))
 ACCELERATED = ("compare", "prio_speed", "stable_fast")
@@ -89,6 +94,7 @@ class Exclusion:
 EXCLUSIONS = (
     Exclusion(("prompts", "--prompts"), ("compare", "--compare")),
     Exclusion(("prompts", "--prompts"), ("reuse_seed", "--reuse")),
+    Exclusion(("seed", "--seed"), ("reuse_seed", "--reuse")),
     Exclusion(("compare", "--compare"), ("stable_fast", "--stable-fast=off")),
     Exclusion(("compare", "--compare"), ("number", "2")),
     Exclusion(("compare", "--compare"), ("batch", "2")),
