@@ -102,8 +102,10 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
 
     from ui.api import add_endpoints
     from ui.layout import build_page
+    from ui.pictures import open_our_formats_only
     from ui.wiring import connect
 
+    open_our_formats_only()
     with gr.Blocks(
         title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:

@@ -135,8 +135,6 @@ class Recall:
 
 
 def read_options(path: Path) -> GenerationOptions:
-    from modules.generation.inputs import check_header
     from modules.generation.metadata import from_picture
 
-    check_header(path)
     return from_picture(path)

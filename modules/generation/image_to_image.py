@@ -13,7 +13,9 @@ from torch import Tensor
 
 from modules.core.errors import OptionsError
 from modules.generation.options import InitImage
-from modules.images.convert import open_image, to_rgb, to_tensor
+from modules.images.convert import to_tensor
+from modules.images.modes import to_mask, to_rgb
+from modules.images.open import open_image
 from modules.images.resize import resize_image
 from modules.sampling.noise import ImageNoise
 
@@ -75,7 +77,7 @@ def open_source(init: InitImage) -> Source:
     image = to_rgb(open_image(init.image))
     if init.mask is None:
         return Source(init=init, image=image, mask=None)
-    mask = to_rgb(open_image(init.mask)).convert("L")
+    mask = to_mask(open_image(init.mask))
     if mask.size != image.size:
         raise OptionsError(
             f"The mask {init.mask.name} is {mask.width}x{mask.height} but the picture {init.image.name} is "

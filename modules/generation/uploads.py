@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OptionsError
-from modules.generation.inputs import check_header, mask_layer
+from modules.generation.inputs import mask_layer
 from modules.generation.options import GenerationOptions
+from modules.images.modes import to_rgb
+from modules.images.open import open_image
 
 
 def permitted(path: Path, folders: Iterable[Path]) -> Path:
@@ -23,7 +25,7 @@ def reachable(path: Path, folders: Iterable[Path]) -> bool:
     try:
         real = path.resolve()
         return any(real.is_relative_to(folder.resolve()) for folder in folders) and real.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
         return False
 
 
@@ -36,13 +38,9 @@ def out_of_reach(options: GenerationOptions, folder: Path) -> list[Path]:
 
 def open_drawing(image: Path, mask: Path | None) -> dict[str, Any]:
     """The same as the mask editor gives: the picture, and a layer over it where the mask is white."""
-    from modules.images.convert import open_image, to_rgb  # brings torch, which a front end starts without
-
-    check_header(image)
     background = to_rgb(open_image(image))
     if mask is None:
         return {"background": background, "layers": []}
-    check_header(mask)
     layer = mask_layer(mask)
     if layer.size != background.size:
         raise OptionsError(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from modules.core.errors import OptionsError, quoted
 
 # Never all that Pillow knows: an EPS named .png would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 64_000_000
+MEGAPIXELS = f"{MOST_PIXELS // 10**6} megapixels"
 FORMAT_WORDS = "use PNG, JPEG, WebP, GIF, BMP or TIFF"
 # What Pillow raises for damaged files, as found by changing good ones at random.
 DAMAGE = (
@@ -27,21 +32,31 @@ DAMAGE = (
     LookupError,
     RuntimeError,
     EOFError,
-    OverflowError,
+    ArithmeticError,
     AssertionError,
     MemoryError,
     struct.error,
     zlib.error,
 )
+# Pillow tells which grey or colour is transparent in the numbers of the file, not in those of the 8-bit picture.
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+DEEP_COLOUR = "RGB;16B"
+
+Source = str | Path | BytesIO
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """A whole picture file in memory, so that a damaged one is told here and not in the middle of a run.
+def open_image(source: Source, name: str = "") -> Image.Image:
+    """A whole picture in memory, upright, of an animation the first frame; messages call it `name`, else as its file.
 
-    Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format.
+    Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format, so that
+    this is told here and not in the middle of a run.
     """
-    with opened(path) as image:
+    with opened(source, name) as image:
+        clear = _transparent(image)
         image.load()
+        if clear is not None:
+            image.info["transparency"] = clear
+        ImageOps.exif_transpose(image, in_place=True)
         return image
 
 
@@ -52,32 +67,53 @@ def check_header(path: str | Path) -> None:
 
 
 @contextmanager
-def opened(path: str | Path) -> Generator[Image.Image]:
-    """A picture file whose header was read and whose size is within limits; closed at the end, errors in sentences."""
+def opened(source: Source, name: str = "") -> Generator[Image.Image]:
+    """A picture whose header was read and whose size is within limits; closed at the end, every error a sentence."""
+    shown = quoted(name or source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about large pictures; our limit comes below
-            with Image.open(path, formats=FORMATS) as image:
-                check_pixels(image)
+            check_regular(source)
+            with Image.open(source, formats=FORMATS) as image:
+                check_pixels(image, shown)
                 yield image
     except OptionsError:
         raise
     except FileNotFoundError as error:
-        raise OptionsError(f"The picture {quoted(path)} does not exist; check its name.") from error
-    except IsADirectoryError as error:
-        raise OptionsError(f"{quoted(path)} is a folder; name one picture in it.") from error
+        raise OptionsError(f"The picture {shown} does not exist; check its name.") from error
     except UnidentifiedImageError as error:
-        raise OptionsError(f"{quoted(path)} is not a picture file that can be read; {FORMAT_WORDS}.") from error
+        raise OptionsError(f"{shown} is not a picture file that can be read; {FORMAT_WORDS}.") from error
     except Image.DecompressionBombError as error:
-        raise OptionsError(f"The picture {quoted(path)} is too large ({error}).") from error
+        raise OptionsError(f"The picture {shown} is too large; at most {MEGAPIXELS} are taken.") from error
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise OptionsError(f"The picture {quoted(path)} is damaged or cannot be read ({reason}).") from error
+        raise OptionsError(f"The picture {shown} is damaged or cannot be read ({reason}).") from error
 
 
-def check_pixels(image: Image.Image) -> None:
-    """Raises OptionsError for more pixels than are taken."""
+def check_regular(source: Source) -> None:
+    """Raises OptionsError for a folder, and for a pipe or a device, which might never end; OSError for no file."""
+    if isinstance(source, BytesIO):
+        return
+    mode = os.stat(source).st_mode
+    if stat.S_ISDIR(mode):
+        raise OptionsError(f"{quoted(source)} is a folder; name one picture in it.")
+    if not stat.S_ISREG(mode):
+        raise OptionsError(f"{quoted(source)} is not a regular file; {FORMAT_WORDS}.")
+
+
+def check_pixels(image: Image.Image, shown: str = "") -> None:
+    """Raises OptionsError for more pixels than are taken; `shown` names the picture."""
     if image.width * image.height > MOST_PIXELS:
-        raise OptionsError(
-            f"The picture is {image.width}x{image.height}; at most {MOST_PIXELS // 10**6} megapixels are taken."
-        )
+        called = f"The picture {shown}".rstrip()
+        raise OptionsError(f"{called} is {image.width}x{image.height}; at most {MEGAPIXELS} are taken.")
+
+
+def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent grey or colour of a PNG in 8 bits where Pillow has it in 2, 4 or 16. Only before it is loaded."""
+    clear = image.info.get("transparency")
+    layout = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    if isinstance(clear, int) and layout in GREY_STEPS:
+        return clear * GREY_STEPS[layout]
+    if isinstance(clear, tuple) and layout == DEEP_COLOUR:
+        return tuple(number >> 8 for number in clear)
+    return None

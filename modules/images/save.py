@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from modules.core.errors import OptionsError, OutputError
-from modules.images.convert import open_image
+from modules.core.errors import OptionsError, OutputError, quoted
 from modules.images.metadata import PNG_KEY, parameters_of
+from modules.images.open import opened
 
 COMPRESSION = 4  # half the time of Pillow's default for a few percent more bytes
 _NUMBERED = re.compile(r"(\d+)-")
@@ -36,11 +36,15 @@ def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") 
 
 
 def read_parameters(path: str | Path) -> str:
-    """The generation text inside a picture file, ours or A1111's."""
-    text = parameters_of(open_image(path))
+    """The generation text inside a picture file, ours or A1111's. Raises OptionsError."""
+    with opened(path) as image:
+        text = parameters_of(image)
+        if text is None:  # it may stand behind the pixels
+            image.load()
+            text = parameters_of(image)
     if text is None:
         raise OptionsError(
-            f"{path} holds no generation text; it was made or rewritten by a program that leaves it out."
+            f"{quoted(path)} holds no generation text; it was made or rewritten by a program that leaves it out."
         )
     return text
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from modules.core.errors import OptionsError
 from modules.generation.history import History
-from modules.generation.inputs import check_header, keep_drawing, keep_file, mask_layer, painted
+from modules.generation.inputs import keep_drawing, keep_file, mask_layer, painted
 from modules.images.save import save_png
 
 
@@ -63,12 +63,3 @@ def test_inputs_are_kept_once_and_are_no_history(folder: Path) -> None:
     assert keep_drawing(picture, [Image.new("RGBA", (100, 60))], folder).mask is None
     assert keep_file(kept.image, folder) == kept.image
     assert len(History(folder).paths()) == 3
-
-
-def test_too_large_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
-    with pytest.raises(OptionsError, match="megapixels"):
-        check_header(tmp_path / "large.png")
-    (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(OptionsError, match="not a picture"):
-        check_header(tmp_path / "text.png")

@@ -167,5 +167,5 @@ def test_mkdir_refused_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_reading_a_picture_without_text_is_explained(tmp_path: Path) -> None:
     PICTURE.save(tmp_path / "bare.png")
-    with pytest.raises(OptionsError, match=r"bare\.png holds no generation text"):
+    with pytest.raises(OptionsError, match=r'bare\.png" holds no generation text'):
         read_parameters(tmp_path / "bare.png")
