@@ -5,12 +5,16 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
-import gradio as gr
 from PIL import Image
 
 from modules.core.errors import LightDiffusionError
 from modules.images.modes import to_8_bit
 from modules.images.open import FORMATS, check_header, open_image
+from ui.quick_import import import_gradio
+
+import_gradio()  # Gradio would write stubs of the classes below into this folder
+
+import gradio as gr  # noqa: E402
 
 
 def open_our_formats_only() -> None:
@@ -31,9 +35,10 @@ class PictureEditor(gr.ImageEditor):
         del flatten_on_white  # transparency has one rule for all of the program
         if file is None:
             return None
-        source = BytesIO(file) if isinstance(file, (bytes, bytearray, memoryview)) else file.path
+        drawn = isinstance(file, (bytes, bytearray, memoryview))
+        source, name = (BytesIO(file), None) if drawn else (file.path, file.orig_name)
         try:
-            return to_8_bit(open_image(source, "in the editor"))
+            return to_8_bit(open_image(source, name or "in the editor"))
         except LightDiffusionError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
@@ -47,7 +52,7 @@ class PictureFile(gr.Image):
         if payload is None:
             return None
         try:
-            check_header(payload.path or "")
+            check_header(payload.path or "", payload.orig_name or "")
         except LightDiffusionError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return payload.path

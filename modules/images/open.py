@@ -60,9 +60,9 @@ def open_image(source: Source, name: str = "") -> Image.Image:
         return image
 
 
-def check_header(path: str | Path) -> None:
+def check_header(path: str | Path, name: str = "") -> None:
     """Raises OptionsError where `open_image` would for the header alone; nothing is decoded."""
-    with opened(path):
+    with opened(path, name):
         pass
 
 
