@@ -32,6 +32,8 @@ TORCH_FREE = (
     "modules/core/progress.py",
     "modules/core/paths.py",
     "modules/generation/options.py",
+    "modules/images/modes.py",
+    "modules/images/open.py",
     "modules/text/prompt.py",
     "modules/sampling/names.py",
 )

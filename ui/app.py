@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
 def make_handlers(arguments: Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
-    from modules.images.open import allow_only_formats
     from ui.quick_import import import_gradio
     from ui.quiet_errors import log_in_one_line
 
     import_gradio()
-    allow_only_formats()  # gradio opens uploads itself, with every reader that Pillow has
     log_in_one_line()
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
@@ -59,8 +57,10 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
 
     from ui.api import add_endpoints
     from ui.layout import build_page
+    from ui.pictures import open_our_formats_only
     from ui.wiring import connect
 
+    open_our_formats_only()
     with gr.Blocks(
         title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
     ) as page:

@@ -14,6 +14,7 @@ from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTE
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, PREDICTIONS, PREPROCESSORS, TEXT_MODE
+from ui.pictures import PictureEditor, PictureFile
 
 Components = dict[str, Any]
 NONE = ("None", AUTOMATIC)
@@ -131,10 +132,8 @@ def build_modes(shapes: Mapping[str, Any], values: Mapping[str, Any]) -> Compone
 
 def build_image_mode(values: Mapping[str, Any]) -> Components:
     parts: Components = {}
-    parts["editor"] = gr.ImageEditor(
+    parts["editor"] = PictureEditor(
         label="Picture; paint over what shall be repainted",
-        type="pil",
-        image_mode="RGBA",
         sources=["upload", "clipboard"],
         transforms=[],
         brush=gr.Brush(default_size=32, colors=[MASK_BRUSH], color_mode="fixed"),
@@ -243,7 +242,7 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
 
     parts: Components = {}
     with gr.Row():
-        parts["image"] = gr.Image(
+        parts["image"] = PictureFile(
             label=f"Control picture {slot}",
             type="filepath",
             sources=["upload", "clipboard"],

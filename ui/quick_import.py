@@ -25,15 +25,20 @@ class WithoutStubs(MetaPathFinder):
 
         def execute_and_patch(module: Any) -> None:
             execute(module)
-            module.create_or_modify_pyi = lambda *_: None
+            write_no_stubs(module)
 
         spec.loader.exec_module = execute_and_patch
         return spec
 
 
+def write_no_stubs(module: Any) -> None:
+    module.create_or_modify_pyi = lambda *_: None
+
+
 def import_gradio() -> None:
-    """Before anything else imports gradio; later it changes nothing."""
+    """Best before anything else imports gradio; later it only keeps stubs of our own components from being written."""
     if "gradio" in sys.modules:
+        write_no_stubs(sys.modules[STUB_WRITER])
         return
     finder = WithoutStubs()
     sys.meta_path.insert(0, finder)

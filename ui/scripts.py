@@ -35,7 +35,7 @@ CHECK_PICTURES = """
     if (file.size > MEGABYTES * 1024 * 1024)
       return `${file.name} is ${Math.ceil(file.size / 1048576)} MB large; at most MEGABYTES MB are taken.`;
     const size = await sizeOf(file);
-    if (!size) return `${file.name} is not a picture file that can be read; use PNG, JPEG or WebP.`;
+    if (!size) return `${file.name} is not a picture file that can be read; use PNG, JPEG, WebP, GIF or BMP.`;
     if (Math.max(...size) > LONGEST || size[0] * size[1] > MOST_PIXELS)
       return `${file.name} is ${size[0]}x${size[1]}; at most MEGAPIXELS megapixels, LONGEST a side, are taken.`;
     return '';

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.core.errors import OptionsError, OutputError
-from modules.images.metadata import parameters_of
-from modules.images.open import opened
+from modules.core.errors import OptionsError, OutputError, quoted
+from modules.images.save import read_parameters
 
 INPUTS = "inputs"  # pictures to start from are kept here; they are no results
 
@@ -44,14 +44,14 @@ class History:
             if key not in self._texts:
                 self._texts[key] = read_text(path)
             return self._texts[key]
-        except FileNotFoundError:  # deleted meanwhile, by us or by anyone
+        except OSError:  # deleted meanwhile, by us or by anyone
             return ""
 
     def delete(self, path: Path) -> None:
         """Removes one picture of this folder for good. Raises for anything that is not one."""
         path = Path(path)
-        if path.resolve() not in {known.resolve() for known in self.paths()}:
-            raise OptionsError(f"{path.name} is no picture in the output folder, so it is not deleted.")
+        if os.path.realpath(path) not in {os.path.realpath(known) for known in self.paths()}:
+            raise OptionsError(f"{quoted(path.name)} is no picture in the output folder, so it is not deleted.")
         try:
             path.unlink()
         except OSError as error:
@@ -62,17 +62,29 @@ class History:
         return all(word in text for word in wanted)
 
     def _files(self) -> Iterator[Path]:
-        """Only <folder>/<date>/*.png, as the output folder writes them."""
-        if self.folder.is_dir():
-            for day in self.folder.iterdir():
-                if day.is_dir() and day.name != INPUTS:
-                    yield from (path for path in day.glob("[!.]*.png") if path.is_file())
+        """Only <folder>/<date>/*.png, as the output folder writes them. What is no regular file, or not for us to
+        read, is left out: the page could not show it."""
+        for day in listed(self.folder):
+            if day.name != INPUTS and os.path.isdir(day):
+                yield from (path for path in listed(day) if is_picture(path))
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it is gone, or may not be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def is_picture(path: Path) -> bool:
+    """A visible .png file that can be read; anyone may have deleted or replaced it by now."""
+    return path.suffix == ".png" and not path.name.startswith(".") and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def read_text(path: Path) -> str:
-    """The text from a file's header; the picture itself is not decoded. A file that cannot be read has none."""
+    """The text inside a picture file; a damaged or foreign one is listed without text."""
     try:
-        with opened(path) as image:
-            return parameters_of(image) or ""
-    except OptionsError:  # it is listed all the same, so that it can be looked at and deleted
+        return read_parameters(path)
+    except OptionsError:
         return ""

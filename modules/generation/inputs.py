@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from modules.core.errors import OutputError
 from modules.core.files import write_whole
 from modules.generation.history import INPUTS
 from modules.generation.options import SIZE_STEP
-from modules.images.modes import to_mask, to_rgb
+from modules.images.modes import to_8_bit, to_mask, to_rgb
 from modules.images.open import check_pixels, open_image
 
 MASK_COLOUR = (255, 64, 160)
@@ -34,7 +35,7 @@ def keep_drawing(background: Image.Image, layers: Sequence[Image.Image], folder:
     mask = painted(layers, background.size)
     width, height = (max(SIZE_STEP * 8, round(side / SIZE_STEP) * SIZE_STEP) for side in background.size)
     return KeptDrawing(
-        image=keep_input(background, folder),
+        image=keep_input(to_rgb(background), folder),
         mask=None if mask is None else keep_input(mask, folder),
         size=(width, height),
     )
@@ -50,7 +51,7 @@ def painted(layers: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image
 
 
 def mask_layer(mask: Path) -> Image.Image:
-    """A mask as a layer of the editor."""
+    """A mask file as a layer of the editor. Raises OptionsError."""
     cover = to_mask(open_image(mask))
     layer = Image.new("RGBA", cover.size, (*MASK_COLOUR, 255))
     layer.putalpha(cover)
@@ -58,10 +59,10 @@ def mask_layer(mask: Path) -> Image.Image:
 
 
 def keep_file(path: Path, folder: Path) -> Path:
-    """A picture file from anywhere, kept as it is seen."""
-    if path.resolve().parent == (folder / INPUTS).resolve():
+    """A picture file from anywhere, kept as it is seen. Raises OptionsError."""
+    if os.path.realpath(path.parent) == os.path.realpath(folder / INPUTS):
         return path
-    return keep_input(to_rgb(open_image(path)), folder)
+    return keep_input(to_8_bit(open_image(path)), folder)
 
 
 def keep_input(image: Image.Image, folder: Path) -> Path:
@@ -72,8 +73,8 @@ def keep_input(image: Image.Image, folder: Path) -> Path:
     data = buffer.getvalue()
     path = folder / INPUTS / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
     except OSError as error:
         raise OutputError(f"The picture to start from cannot be kept in {path.parent} ({error.strerror}).") from error

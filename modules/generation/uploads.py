@@ -25,7 +25,7 @@ def reachable(path: Path, folders: Iterable[Path]) -> bool:
     try:
         real = path.resolve()
         return any(real.is_relative_to(folder.resolve()) for folder in folders) and real.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
         return False
 
 

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from modules.core.errors import OutputError
 from modules.images.modes import to_rgb
-from modules.images.open import open_image
-
-__all__ = ["open_image", "to_pil", "to_rgb", "to_tensor"]
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:

@@ -1,92 +1,72 @@
-"""Pictures of every mode as 8-bit RGB or as a mask, upright; the one rule for transparency (no torch).
-
-What is transparent is not painted: a picture lies on white, and a mask is its brightness times its alpha.
-"""
+"""Pictures of any mode as 8-bit pictures: one rule for transparency, one for numbers of more than 8 bits (no torch)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from modules.core.errors import OptionsError
 from modules.images.open import upright
 
-Grey = NDArray[np.uint8]  # [height, width]
-
 WHITE = (255, 255, 255, 255)
-REMEDY = "save it with 8 or 16 bits a channel"
+# 32-bit pictures do not say which number is white. These are in use.
+WHITES_OF_32_BIT = (1, 255, 65535)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB. Raises OptionsError for numbers that have no brightness of their own."""
-    image = upright(image)
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    alpha = alpha_of(image)
-    rgb = opaque(image)
-    if alpha is None:
-        return rgb
-    return Image.composite(rgb, Image.new("RGB", rgb.size, WHITE[:3]), Image.fromarray(alpha))
+    """Any picture as upright 8-bit RGB; transparent parts are laid on white. Raises OptionsError as `to_8_bit`."""
+    picture = to_8_bit(image)
+    if picture.mode == "RGB":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, WHITE), picture).convert("RGB")
 
 
 def to_mask(image: Image.Image) -> Image.Image:
-    """Any picture as an upright grey one: white where it is bright and opaque. Raises OptionsError as `to_rgb`."""
-    image = upright(image)
-    grey = np.asarray(opaque(image).convert("L"), dtype=np.float32)
-    alpha = alpha_of(image)
-    if alpha is not None:
-        grey = grey * (alpha.astype(np.float32) / 255)
-    return Image.fromarray(grey.round().astype(np.uint8))
+    """Any picture as an upright 8-bit grey mask: luminance times alpha, so what is transparent is not painted.
 
-
-def opaque(image: Image.Image) -> Image.Image:
-    """The colours as 8-bit RGB, whatever is transparent."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(grey_levels(np.asarray(image), image.mode)).convert("RGB")
-    straight = image.convert({"RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode))
-    plain = straight.copy()
-    plain.info.pop("transparency", None)  # Pillow would look for that colour again
-    if plain.mode == "P":
-        return plain.convert("RGBA").convert("RGB")  # a palette may hold alpha, which is read by itself
-    return plain.convert("RGB")
-
-
-def grey_levels(values: NDArray[np.generic], mode: str) -> Grey:
-    """Numbers of more than 8 bits [height, width] as bytes: 16 bits are scaled; of 32 bits the range tells the scale.
-
-    Raises OptionsError where it does not: depths in metres, say, or numbers that are not finite.
+    Raises OptionsError as `to_8_bit`.
     """
-    exact = values.astype(np.float64)
-    if not bool(np.isfinite(exact).all()):
-        raise OptionsError(f"The picture holds values that are not finite numbers; {REMEDY}.")
-    low, high = float(exact.min(initial=0)), float(exact.max(initial=0))
-    if mode.startswith("I;16"):
-        top = 65535.0
-    else:
-        tops = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
-        top = next((top for top in tops if high <= top), 0.0)
-    if low < 0 or not top:
-        raise OptionsError(f"The picture holds values from {low:g} to {high:g}, whose brightness is unknown; {REMEDY}.")
-    return (exact * (255 / top)).round().astype(np.uint8)
+    picture = to_8_bit(image)
+    grey = picture.convert("L")
+    return grey if picture.mode == "RGB" else ImageChops.multiply(grey, picture.getchannel("A"))
 
 
-def alpha_of(image: Image.Image) -> Grey | None:
-    """How opaque each pixel is, [height, width]; None for a picture without transparency."""
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        return np.asarray(image.getchannel(image.getbands()[-1].upper() if image.mode in ("RGBA", "LA", "PA") else "a"))
-    if image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
-        return np.asarray(image.convert("RGBA").getchannel("A"))
-    key = image.info.get("transparency")
-    if key is None:
-        return None
-    if image.mode == "P":
-        table = np.full(256, 255, dtype=np.uint8)
-        if isinstance(key, bytes):
-            table[: len(key)] = np.frombuffer(key[:256], dtype=np.uint8)
-        else:
-            table[key] = 0
-        return table[np.asarray(image)]
-    pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-    same = pixels == np.asarray(key)
-    return np.where(same.all(axis=-1) if same.ndim == 3 else same, 0, 255).astype(np.uint8)
+def to_8_bit(image: Image.Image) -> Image.Image:
+    """Any picture upright and with 8 bits a channel: RGBA where it may be transparent, else RGB.
+
+    Raises OptionsError for a 32-bit picture whose numbers could mean anything.
+    """
+    image = upright(image)
+    if image.mode.startswith("I;16"):
+        return _from_numbers(image, 65535)
+    if image.mode in ("I", "F"):
+        return _from_numbers(image, _white_of(np.asarray(image)))
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow knows no direct way to RGBA
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _from_numbers(image: Image.Image, white: int) -> Image.Image:
+    """A grey picture whose number for white is known; a PNG may name one number that is transparent."""
+    numbers = np.asarray(image)
+    scaled = np.multiply(numbers, np.float32(255 / white), dtype=np.float32)
+    picture = Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8)).convert("RGB")
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        picture.putalpha(Image.fromarray(np.where(numbers == clear, np.uint8(0), np.uint8(255))))
+    return picture
+
+
+def _white_of(numbers: NDArray[Any]) -> int:
+    """The number that is white in a 32-bit picture. Raises OptionsError where that is anybody's guess."""
+    lowest, highest = float(numbers.min()), float(numbers.max())  # NaN when any is
+    for white in WHITES_OF_32_BIT:
+        if 0 <= lowest and highest <= white and (white == 1 or highest > white / 2):
+            return white
+    raise OptionsError(
+        f"A picture holds 32-bit values from {lowest:g} to {highest:g}, and which of them is white is not known; "
+        "save it as 8 or 16 bit."
+    )

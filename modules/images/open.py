@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
-from modules.core.errors import OptionsError, quoted
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
 # Never all that Pillow knows: an EPS named .png would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 64_000_000
+MEGAPIXELS = f"{MOST_PIXELS // 10**6} megapixels"
 FORMAT_WORDS = "use PNG, JPEG, WebP, GIF, BMP or TIFF"
 # What Pillow raises for damaged files, as found by changing good ones at random.
 DAMAGE = (
@@ -33,18 +38,24 @@ DAMAGE = (
     struct.error,
     zlib.error,
 )
-# How much larger a pixel is in memory than in a PNG of few bits, which its transparent value is counted in.
-FEW_BITS = {"1": 255, "L;2": 85, "L;4": 17}
+# Pillow tells which grey or colour is transparent in the numbers of the file, not in those of the 8-bit picture.
+GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
+DEEP_COLOUR = "RGB;16B"
+
+Source = str | Path | BytesIO
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The first picture of a file, whole, in memory and upright as its EXIF says; a damaged one is told here and not
-    in the middle of a run.
+def open_image(source: Source, name: str = "") -> Image.Image:
+    """A whole picture in memory, upright, of an animation the first frame; messages call it `name`, else as its file.
 
-    Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format.
+    Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format, so that
+    this is told here and not in the middle of a run.
     """
-    with opened(path) as image:
+    with opened(source, name) as image:
+        clear = _transparent(image)
         image.load()
+        if clear is not None:
+            image.info["transparency"] = clear
         return upright(image)
 
 
@@ -59,57 +70,60 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def check_header(path: str | Path) -> None:
+def check_header(path: str | Path, name: str = "") -> None:
     """Raises OptionsError where `open_image` would for the header alone; nothing is decoded."""
-    with opened(path):
+    with opened(path, name):
         pass
 
 
 @contextmanager
-def opened(path: str | Path) -> Generator[Image.Image]:
-    """A picture file whose header was read and whose size is within limits; closed at the end, errors in sentences."""
+def opened(source: Source, name: str = "") -> Generator[Image.Image]:
+    """A picture whose header was read and whose size is within limits; closed at the end, every error a sentence."""
+    shown = quoted(name or source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about large pictures; our limit comes below
-            if Path(path).exists() and not Path(path).is_dir() and not Path(path).is_file():
-                raise OptionsError(f"{quoted(path)} is not a regular file; name a picture file.")  # a pipe would block
-            with Image.open(path, formats=FORMATS) as image:
-                check_pixels(image)
-                scale_transparency(image)
+            check_regular(source)
+            with Image.open(source, formats=FORMATS) as image:
+                check_pixels(image, shown)
                 yield image
     except OptionsError:
         raise
     except FileNotFoundError as error:
-        raise OptionsError(f"The picture {quoted(path)} does not exist; check its name.") from error
-    except IsADirectoryError as error:
-        raise OptionsError(f"{quoted(path)} is a folder; name one picture in it.") from error
+        raise OptionsError(f"The picture {shown} does not exist; check its name.") from error
     except UnidentifiedImageError as error:
-        raise OptionsError(f"{quoted(path)} is not a picture file that can be read; {FORMAT_WORDS}.") from error
+        raise OptionsError(f"{shown} is not a picture file that can be read; {FORMAT_WORDS}.") from error
     except Image.DecompressionBombError as error:
-        raise OptionsError(f"The picture {quoted(path)} is too large ({error}).") from error
+        raise OptionsError(f"The picture {shown} is too large; at most {MEGAPIXELS} are taken.") from error
     except DAMAGE as error:
-        reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-        raise OptionsError(f"The picture {quoted(path)} is damaged or cannot be read ({reason[:200]}).") from error
+        reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:LONGEST_QUOTE]
+        raise OptionsError(f"The picture {shown} is damaged or cannot be read ({reason}).") from error
 
 
-def check_pixels(image: Image.Image) -> None:
-    """Raises OptionsError for more pixels than are taken."""
+def check_regular(source: Source) -> None:
+    """Raises OptionsError for a folder, and for a pipe or a device, which might never end; OSError for no file."""
+    if isinstance(source, BytesIO):
+        return
+    mode = os.stat(source).st_mode
+    if stat.S_ISDIR(mode):
+        raise OptionsError(f"{quoted(source)} is a folder; name one picture in it.")
+    if not stat.S_ISREG(mode):
+        raise OptionsError(f"{quoted(source)} is not a regular file; {FORMAT_WORDS}.")
+
+
+def check_pixels(image: Image.Image, shown: str = "") -> None:
+    """Raises OptionsError for more pixels than are taken; `shown` names the picture."""
     if image.width * image.height > MOST_PIXELS:
-        raise OptionsError(
-            f"The picture is {image.width}x{image.height}; at most {MOST_PIXELS // 10**6} megapixels are taken."
-        )
+        called = f"The picture {shown}".rstrip()
+        raise OptionsError(f"{called} is {image.width}x{image.height}; at most {MEGAPIXELS} are taken.")
 
 
-def scale_transparency(image: Image.Image) -> None:
-    """Pillow widens pixels of 1, 2, 4 and 16 bits to bytes, but leaves the transparent value as the file counts it."""
-    key, raw = image.info.get("transparency"), image.tile[0].args if image.tile else ""
-    if isinstance(key, int) and isinstance(raw, str) and raw in FEW_BITS:
-        image.info["transparency"] = key * FEW_BITS[raw]
-    elif isinstance(key, tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-
-
-def allow_only_formats() -> None:
-    """Takes all other readers out of Pillow, for a process in which a library opens files on its own (gradio)."""
-    Image.init()
-    Image.ID[:] = [name for name in Image.ID if name in FORMATS]
+def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
+    """The transparent grey or colour of a PNG in 8 bits where Pillow has it in 2, 4 or 16. Only before it is loaded."""
+    clear = image.info.get("transparency")
+    layout = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    if isinstance(clear, int) and layout in GREY_STEPS:
+        return clear * GREY_STEPS[layout]
+    if isinstance(clear, tuple) and layout == DEEP_COLOUR:
+        return tuple(number >> 8 for number in clear)
+    return None

@@ -47,12 +47,14 @@ def resize_image(
     if mode == "stretch":
         return image.resize((width, height), resample)
     ratios = (width / image.width, height / image.height)
-    scale = max(ratios) if mode == "crop" else min(ratios)
-    inner_size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    inner = image.resize(inner_size, resample)
-    left, top = (inner.width - width) // 2, (inner.height - height) // 2
-    if mode == "crop":
-        return inner.crop((left, top, left + width, top + height))
+    if mode == "crop":  # cut while it is enlarged: a very long picture would take gigabytes before
+        cut_x, cut_y = (
+            max(0.0, (old - new / max(ratios)) / 2) for old, new in zip(image.size, (width, height), strict=True)
+        )
+        box = (cut_x, cut_y, image.width - cut_x, image.height - cut_y)
+        return image.resize((width, height), resample, box=box)
+    scale = min(ratios)
+    inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resample)
     return _pad_with_border(inner, width, height)
 
 

@@ -171,7 +171,7 @@ def test_the_network_sees_the_picture(session: Session, control: Control, root: 
     assert distance(white, black) > VISIBLE
 
 
-@pytest.mark.parametrize("kind", ["grey.png", "alpha.png", "palette.gif", "deep.png", "one.png"])
+@pytest.mark.parametrize("kind", ["grey.png", "alpha.png", "palette.gif", "deep.png", "one.png", "depth.tif"])
 def test_pictures_of_every_kind_are_taken(session: Session, control: Control, root: Path, kind: str) -> None:
     photo, path = Image.open(root / "photo.png"), root / kind
     deep = Image.fromarray(np.full((64, 64), 40_000, dtype=np.uint16))
@@ -181,9 +181,18 @@ def test_pictures_of_every_kind_are_taken(session: Session, control: Control, ro
         "palette.gif": photo.convert("P"),
         "deep.png": deep,
         "one.png": Image.new("1", (1, 1), 1),
+        "depth.tif": Image.fromarray(np.full((64, 64), 0.5, dtype=np.float32)),
     }
     made[kind].save(path)
     assert make(session, control(image=path), steps=1).isfinite().all()
+
+
+def test_a_depth_map_of_floats_is_seen_as_bright_as_its_bytes(session: Session, control: Control, root: Path) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.float32) / 63, (64, 1))
+    Image.fromarray(ramp).save(root / "ramp.tif")
+    Image.fromarray(np.rint(ramp * 255).astype(np.uint8)).save(root / "ramp.png")
+    floats, whole = (make(session, control(image=root / f"ramp.{end}")) for end in ("tif", "png"))
+    assert distance(floats, whole) == 0
 
 
 def test_the_picture_is_made_again_from_its_text(session: Session, control: Control, root: Path) -> None:

@@ -9,8 +9,10 @@ from PIL import Image
 
 from modules.core.errors import OptionsError
 from modules.generation.history import History
+from modules.generation.image_to_image import open_source
 from modules.generation.inputs import keep_drawing, keep_file, mask_layer, painted
-from modules.images.open import check_header
+from modules.generation.options import InitImage
+from modules.generation.uploads import open_drawing
 from modules.images.save import save_png
 
 
@@ -66,10 +68,24 @@ def test_inputs_are_kept_once_and_are_no_history(folder: Path) -> None:
     assert len(History(folder).paths()) == 3
 
 
-def test_too_large_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
-    with pytest.raises(OptionsError, match="megapixels"):
-        check_header(tmp_path / "large.png")
-    (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(OptionsError, match="not a picture"):
-        check_header(tmp_path / "text.png")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_mask_means_the_same_on_the_command_line_and_in_the_api(tmp_path: Path, mode: str) -> None:
+    """Half of it white on a transparent ground: only that half is painted."""
+    mask = Image.new("RGBA", (64, 64))
+    mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
+    (mask.quantize(4) if mode == "P" else mask.convert(mode)).save(tmp_path / "mask.png")
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(tmp_path / "picture.png")
+    source = open_source(InitImage(image=tmp_path / "picture.png", mask=tmp_path / "mask.png"))
+    drawing = open_drawing(tmp_path / "picture.png", tmp_path / "mask.png")
+    kept = keep_drawing(drawing["background"], drawing["layers"], tmp_path)
+    assert kept.mask is not None and source.mask is not None
+    assert Image.open(kept.mask).tobytes() == source.mask.tobytes()
+    assert source.mask.getbbox() == (0, 0, 32, 64)
+    assert Image.open(kept.image).tobytes() == source.image.tobytes()
+    assert source.image.getextrema() == ((255, 255),) * 3, "the transparent picture is laid on white"
+
+
+def test_a_control_picture_is_kept_with_its_transparency(tmp_path: Path) -> None:
+    """In a hint nothing is black, whoever gives it: the ground is laid below it only when it is used."""
+    Image.new("LA", (8, 8), (255, 128)).save(tmp_path / "hint.png")
+    assert Image.open(keep_file(tmp_path / "hint.png", tmp_path)).getpixel((0, 0)) == (255, 255, 255, 128)

@@ -117,7 +117,7 @@ def test_numbers_of_many_bits_are_scaled(tmp_path: Path, array: np.ndarray, brig
     ],
 )
 def test_numbers_without_a_known_brightness_are_refused(tmp_path: Path, array: np.ndarray) -> None:
-    with pytest.raises(OptionsError, match="8 or 16 bits"):
+    with pytest.raises(OptionsError, match="8 or 16 bit"):
         to_rgb(reread(Image.fromarray(array), tmp_path, "depth.tif"))
 
 

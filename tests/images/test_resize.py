@@ -188,6 +188,11 @@ def test_crop_keeps_shapes_and_fill_keeps_everything() -> None:
     assert filled[:, 7:].max() < 60
 
 
+def test_of_a_very_long_picture_only_the_middle_is_enlarged() -> None:
+    """As a whole it would have 10^13 pixels at a height of 512."""
+    assert resize_image(Image.new("L", (40_000_000, 1), 200), 512, 512, "crop").getextrema() == (200, 200)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
 def test_fill_works_in_other_modes(mode: str) -> None:
     assert resize_image(Image.new(mode, (4, 2)), 8, 8, "fill").mode == mode

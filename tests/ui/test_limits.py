@@ -69,6 +69,21 @@ def test_the_server_does_not_rely_on_the_page(served: Served, unwanted: dict[str
     assert answer.status_code == 413
 
 
+def test_a_false_name_is_told_whatever_field_it_is_put_into(
+    page: Any, form: Form, served: Served, tmp_path: Path
+) -> None:
+    """What a browser cannot show is refused beside the form; what a program uploads all the same, by the server."""
+    drawing = tmp_path / "drawing.png"
+    drawing.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    page.get_by_role("tab", name="Image to image").click()
+    page.locator("#ld-editor canvas").first.wait_for()
+    choose(page, "#ld-editor", drawing)
+    expect(page.locator("#ld-upload-message .ld-error")).to_contain_text("drawing.png is not a picture file")
+    asked = {"image": handle_file(str(drawing)), "prompt": PROMPT, "checkpoint": DEMO}
+    with pytest.raises(Exception, match="is not a picture file that can be read"):
+        Client(served.url, verbose=False).predict(**asked, api_name="/image_to_image")
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Iterator[Served]:
     folder, files = tmp_path_factory.mktemp("guarded"), {f"checkpoints/{DEMO}": demo_checkpoint}
