@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from modules.generation.job import Job
-from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import HiresOptions
 from modules.generation.sampling_pass import Outside, PassSettings, run_pass
 from modules.images.convert import to_pil, to_tensor
 from modules.images.methods import LATENT_METHODS
 from modules.images.resize import resize_image, resize_latent
+from modules.sampling.names import sampler_and_scheduler
 
 
 def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:

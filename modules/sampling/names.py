@@ -103,10 +103,10 @@ def resolve_sampler(name: str) -> SamplerChoice:
     key = key.removesuffix("gpu")
     if key in _SAMPLER_TABLE:
         return SamplerChoice(_SAMPLER_TABLE[key], None)
-    for scheduler in ("karras", "exponential"):
-        base = key.removesuffix(scheduler)
-        if base != key and base in _SAMPLER_TABLE:
-            return SamplerChoice(_SAMPLER_TABLE[base], scheduler)
+    for ending in sorted(_SCHEDULER_TABLE, key=len, reverse=True):
+        base = key.removesuffix(ending).removesuffix("gpu")
+        if key.endswith(ending) and base in _SAMPLER_TABLE:
+            return SamplerChoice(_SAMPLER_TABLE[base], _SCHEDULER_TABLE[ending])
     raise OptionsError(_unknown("sampler", name, key, _SAMPLER_TABLE, SAMPLERS))
 
 
@@ -118,6 +118,14 @@ def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
     if key in _SCHEDULER_TABLE:
         return _SCHEDULER_TABLE[key]
     raise OptionsError(_unknown("scheduler", name, key, _SCHEDULER_TABLE, SCHEDULERS))
+
+
+def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
+    """Ids of sampler and scheduler: the scheduler asked for, else the one in the sampler's label, else karras."""
+    choice = resolve_sampler(sampler)
+    if scheduler is None or scheduler.lower() == "automatic":
+        scheduler = choice.scheduler or (scheduler or "karras")
+    return choice.sampler, resolve_scheduler(scheduler, sampler=choice.sampler)
 
 
 def label_of(sampler: str, scheduler: str) -> Labels:
