@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,11 @@ def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> Generati
     return options
 
 
-def from_parameters(text: str, given: Mapping[str, Any] | None = None) -> GenerationOptions:
-    """The same for a `parameters` text alone; nothing is looked for but pictures named by their whole paths."""
-    return _complete(recall_texts({PNG_KEY: text}, given=given), "the picture")
+def from_parameters(
+    text: str, given: Mapping[str, Any] | None = None, places: Sequence[Path] = ()
+) -> GenerationOptions:
+    """The same for a `parameters` text alone; pictures that it names are looked for in these folders."""
+    return _complete(recall_texts({PNG_KEY: text}, given=given, places=places), "the picture")
 
 
 def _complete(recalled: Recalled, name: str) -> GenerationOptions:

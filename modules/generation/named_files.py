@@ -94,16 +94,10 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def places_of(picture: Path, output: Path) -> list[Path]:
-    """Where the files of a picture are looked for: beside it, in its output folder, in and beside ours, where we are."""
-    beside = picture.absolute().parent
-    roots = (beside.parent, output.absolute())
-    places = [
-        beside,
-        *(place for root in roots for place in (root / INPUTS, *_days(root))),
-        output.absolute().parent,
-        Path.cwd(),
-    ]
-    return list(dict.fromkeys(places))
+    """Where a picture's files may be: beside it, in its output folder and in ours, beside ours, and where we are."""
+    beside, output = picture.absolute().parent, output.absolute()
+    kept = [place for root in (beside.parent, output) for place in (root / INPUTS, *_days(root))]
+    return list(dict.fromkeys([beside, *kept, output.parent, Path.cwd()]))
 
 
 def _days(output: Path) -> Iterable[Path]:
