@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 from modules.images.methods import IMAGE_MODES
 from modules.text.prompt import EMPHASIS_MODES
 
@@ -212,7 +212,7 @@ def _check_size(name: str, value: int | None) -> None:
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise OptionsError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}.")
+        raise OptionsError(f"{name} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
 
 
 def read_tuning_seconds(text: str) -> float:

@@ -21,6 +21,8 @@ STEPS = "steps"
 MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
 MINIMUM_FIELDS = 3
 
+# Lines that programs write between the prompts and the settings.
+REMARKS = ("Used embeddings:", "Template:", "Negative Template:", "Wildcard prompt:")
 _NAME = re.compile(r"(?:^|,)\s*(\w[\w \-/().+#]*):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
 _END = re.compile(r"\s*(?:,|$)")
@@ -174,7 +176,7 @@ def _unquote(value: str) -> str:
 
 def _split_prompts(body: str) -> tuple[str, str]:
     """Everything from the first line that starts with the marker is the negative prompt."""
-    lines = body.split("\n")
+    lines = [line for line in body.split("\n") if not line.startswith(REMARKS)]
     start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE)
     return "\n".join(lines[:start]).strip(), negative.strip()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from modules.core.errors import OptionsError
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
 SAMPLER_LABELS: dict[str, str] = {
     "euler": "Euler",
@@ -139,7 +139,7 @@ def uses_unconditional(sampler: str) -> bool:
 
 
 def _unknown(kind: str, name: str, key: str, table: dict[str, str], ids: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, table, n=5, cutoff=0.4)
+    near = difflib.get_close_matches(key[:LONGEST_QUOTE], table, n=5, cutoff=0.4)
     suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
     hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Choose one of {', '.join(ids)}."
-    return f'There is no {kind} called "{name}". {hint}'
+    return f"There is no {kind} called {quoted(name)}. {hint}"

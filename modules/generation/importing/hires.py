@@ -59,13 +59,18 @@ def second_pass(fields: Fields, given: Collection[str], folders: ModelFolders) -
         "sampler": _sampler,
         "scheduler": _scheduler,
     }
-    values = read_each(readers, fields, given, "hires_")
+    values = read_each(readers, fields, given, _check, "hires_")
     if not {"hires_size", "hires_scale"} & set(given):
-        values |= read_each({"size": _target, "scale": lambda fields: fields.number(*SCALE)}, fields, given, "hires_")
+        sizes = {"size": _target, "scale": lambda fields: fields.number(*SCALE)}
+        values |= read_each(sizes, fields, given, _check, "hires_")
         values |= values.pop("size", {})
         if not {"scale", "width"} & set(values):
             left_out = (*left_out, "the size of HiresFix, which is not named (2 times is used)")
     return SecondPass(options=HiresOptions(**values), left_out=() if "hires_method" in given else left_out)
+
+
+def _check(name: str, value: Any) -> None:
+    HiresOptions(**value if name == "size" else {name: value})
 
 
 def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[str, ...]]:

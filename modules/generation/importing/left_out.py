@@ -34,7 +34,10 @@ _OURS = re.compile(r"(?:lora|controlnet) \d+")
 
 def left_out(fields: Mapping[str, str]) -> list[str]:
     """Names of fields that are switched on and that no option stands for."""
-    return [name for name, value in fields.items() if _counts(name.casefold(), value.strip().casefold())]
+    names = [name for name, value in fields.items() if _counts(name.casefold(), value.strip().casefold())]
+    if "Model hash" in fields and "Model" not in fields:
+        names.append("the checkpoint (only its hash is known)")
+    return names
 
 
 def _counts(name: str, value: str) -> bool:

@@ -10,9 +10,11 @@ from modules.core.errors import OptionsError
 from modules.core.typed import Unreadable
 from modules.generation.importing.fields import Fields
 from modules.generation.named_files import file_name, is_there
+from modules.generation.options import GenerationOptions
 from modules.sampling.names import resolve_sampler, resolve_scheduler
 
 Reader = Callable[[Fields], Any]
+Check = Callable[[str, Any], object]
 
 # A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
 EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
@@ -21,9 +23,10 @@ NO_VAE = ("none", "automatic", "default")
 
 
 def read_each(
-    readers: Mapping[str, Reader], fields: Fields, given: Collection[str], prefix: str = ""
+    readers: Mapping[str, Reader], fields: Fields, given: Collection[str], check: Check, prefix: str = ""
 ) -> dict[str, Any]:
-    """Values by the readers' names without those that are not there; `prefix` + name is the option.
+    """Values by the readers' names without those that are not there; `check` is called with each of them, and
+    `prefix` + name is its option.
 
     Raises OptionsError that names the option which would replace what cannot be read.
     """
@@ -34,6 +37,8 @@ def read_each(
             continue
         try:
             value = reader(fields)
+            if value is not None:
+                check(name, value)
         except (Unreadable, OptionsError) as error:
             raise OptionsError(_with_remedy(str(error), option)) from error
         if value is not None:
@@ -128,7 +133,7 @@ PLAIN: dict[str, Reader] = {
 
 
 def plain_options(fields: Fields, given: Collection[str]) -> dict[str, Any]:
-    values = read_each(PLAIN, fields, given)
+    values = read_each(PLAIN, fields, given, lambda name, value: GenerationOptions(prompt="", **{name: value}))
     if not {"batch", "number"} & set(given) and (place := position(fields)) is not None:
         values["only"] = place
     return values
