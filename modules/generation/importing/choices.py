@@ -107,11 +107,9 @@ class Choices:
             self.lacks.append("the picture that it was made from (give it with --img2img FILE)")
         if "mask" not in self.given and any(name in self.fields for name in INPAINTED):
             self.left_out.append("the mask (give it with --mask FILE)")
-        image = self.given.get("img2img", UNKNOWN_PICTURE)
-        values = read_each(
-            readers, self.fields, self.given, lambda name, value: InitImage(image=image, **{name: value})
-        )
-        return InitImage(image=image, **values)
+        start = InitImage(image=self.given.get("img2img", UNKNOWN_PICTURE))
+        values = read_each(readers, self.fields, self.given, lambda name, value: replace(start, **{name: value}))
+        return replace(start, **values)
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:
         """The file, or its bare name where it was not found or another one is given."""
