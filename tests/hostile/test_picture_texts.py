@@ -18,8 +18,8 @@ from modules.generation.recall import recall_texts
 
 A1111 = (
     "a (cat:1.2)\nNegative prompt: dog\n"
-    "Steps: 4, Sampler: DPM++ 2M Karras, Schedule type: Karras, CFG scale: 7, Seed: 5, Size: 128x128, Model: x, VAE: y, "
-    'Clip skip: 2, Hires resize: 256x0, Hires upscaler: Latent, Hires sampler: "Heun", '
+    "Steps: 4, Sampler: DPM++ 2M Karras, Schedule type: Karras, CFG scale: 7, Seed: 5, Size: 128x128, Model: x, "
+    'VAE: y, Clip skip: 2, Hires resize: 256x0, Hires upscaler: Latent, Hires sampler: "Heun", '
     'Denoising strength: 0.5, Hires fix: {"scale": 1.5, "denoise": 0.5, "method": "x"}, LoRA 0: {"name": "a"}, '
     'Init image: {"image": "/dev/zero", "mask": "m.png"}, ControlNet 0: {"name": "c", "image": "i.png", "end": 0.5}'
 )
