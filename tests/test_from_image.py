@@ -94,6 +94,17 @@ def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home:
         build_options({"from_image": Path(first), "control_strength": [1.0, 1.0, 1.0]})
 
 
+def test_a_path_in_a_tag_of_the_prompt_is_not_written(run: Run, tmp_path: Path) -> None:
+    code, first, told = run(f"a cat <lora:{Path('my ink.safetensors').absolute()}:0.5>", *SMALL[1:])
+    assert code == 0, told
+    text = Image.open(first).info["parameters"]
+    assert str(tmp_path) not in text and "<lora:my ink.safetensors:0.5>" in text
+    code, again, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0, told
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert Image.open(again).info["parameters"] == text
+
+
 def test_what_is_gone_is_named(run: Run) -> None:
     code, first, _ = run(*SMALL, "--lora", "my ink.safetensors")
     assert code == 0

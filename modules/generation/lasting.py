@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,9 @@ from modules.generation.named_files import Fingerprints
 from modules.generation.options import GenerationOptions
 from modules.images.methods import OWN_METHODS
 
+# The start of a LoRA's tag in a prompt with its name or path, which on Windows may hold a drive's colon.
+_TAG = re.compile(r"(<(?:lora|lyco):)((?:[A-Za-z]:(?=[\\/]))?[^:<>]*)", re.IGNORECASE)
+
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
     """Models that were given as paths under the names that they have in our folders, else under their files' names."""
@@ -20,6 +24,7 @@ def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> Gen
         hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
     return replace(
         options,
+        prompt=_TAG.sub(lambda tag: tag[1] + folders.lasting_name("loras", tag[2]), options.prompt),
         vae=options.vae and folders.lasting_name("vae", options.vae),
         loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
         controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),

@@ -63,7 +63,7 @@ def recall_texts(
     fields = Fields(recipe.fields)
     if recipe.prompt is None and "prompt" not in given:
         raise OptionsError(f"{recipe.program} computed the prompt of this picture: give one in quotes.")
-    plain = {"prompt": recipe.prompt, "negative_prompt": recipe.negative} | plain_options(fields, given)
+    plain: dict[str, Any] = {"prompt": recipe.prompt, "negative_prompt": recipe.negative} | plain_options(fields, given)
     plain |= {name: given[name] for name in GIVEN if name in given}
     choices = Choices(fields=fields, given=given, folders=folders or ModelFolders(), places=places)
     try:

@@ -18,6 +18,7 @@ Check = Callable[[str, Any], object]
 
 # A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
 EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
+PARSERS = {"fixed attention": "off"}  # SD.Next's name for prompts whose brackets are plain text
 AUTOMATIC = "automatic"
 NO_VAE = ("none", "automatic", "default")
 
@@ -71,7 +72,7 @@ def _scheduler(fields: Fields) -> str:
 
 
 def _emphasis(fields: Fields) -> str:
-    name = fields.text("Emphasis") or "a1111"
+    name = fields.text("Emphasis") or PARSERS.get((fields.text("Parser") or "").casefold(), "a1111")
     return EMPHASIS.get(name.casefold(), name.casefold())
 
 
