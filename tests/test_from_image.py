@@ -85,6 +85,9 @@ def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home:
     assert [control.strength for control in controls] == [0.9, 1.0]
     assert [(control.start, control.end) for control in controls] == [(0.0, 1.0), (0.2, 0.5)]
     assert [control.image.resolve() for control in controls] == [Path(photo)] * 2
+    other = Path("other vae.safetensors")
+    controls = build_options({"from_image": Path(first), "control_image": [other, other]}).controls
+    assert [(control.name, control.image) for control in controls] == [("edges", other)] * 2
     hires = build_options({"from_image": Path(first), "hires_scale": 1.5, "keep_first_pass": True}).hires
     assert hires is not None and hires.target(64, 64) == (96, 96) and hires.keep_first_pass and hires.steps == 1
     hires = build_options({"from_image": Path(first)}).hires

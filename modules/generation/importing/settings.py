@@ -19,6 +19,7 @@ Check = Callable[[str, Any], object]
 # A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
 EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
 PARSERS = {"fixed attention": "off"}  # SD.Next's name for prompts whose brackets are plain text
+SAMPLER = "euler"  # where none is named
 AUTOMATIC = "automatic"
 NO_VAE = ("none", "automatic", "default")
 
@@ -54,14 +55,13 @@ def _with_remedy(reason: str, option: str) -> str:
     return f"The settings in this picture cannot be used ({option.replace('_', ' ')}: {reason}); give {flag}."
 
 
-def _sampler(fields: Fields) -> str | None:
-    name = fields.text("Sampler")
-    return None if name is None else resolve_sampler(name).sampler
+def _sampler(fields: Fields) -> str:
+    return resolve_sampler(fields.text("Sampler") or SAMPLER).sampler
 
 
 def _scheduler(fields: Fields) -> str:
     """The schedule that is named, also behind the sampler's name; else the usual one of the sampler."""
-    name, label = fields.text("Schedule type", "Scheduler"), fields.text("Sampler") or "Euler"
+    name, label = fields.text("Schedule type", "Scheduler"), fields.text("Sampler") or SAMPLER
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)
     try:

@@ -286,7 +286,7 @@ def test_what_is_not_read_says_whose_it_is(texts: dict[str, str], whose: str) ->
     ],
 )
 def test_what_is_no_such_text_never_yields_a_request(tmp_path: Path, text: str) -> None:
-    with pytest.raises(OptionsError, match="no generation settings"):
+    with pytest.raises(OptionsError, match="no generation text"):
         recall_picture(jpeg(tmp_path / "a.jpg", b"ASCII\0\0\0" + text.encode()), tmp_path)
 
 
