@@ -42,7 +42,7 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
     if "from_image" in given:
         from modules.generation.metadata import from_picture
 
-        options = replace(from_picture(given["from_image"]), **plain)
+        options = from_picture(given["from_image"], given)
     elif plain.get("prompt") is None:
         raise OptionsError('A prompt is needed, for example: pipeline.sh "a red circle on a blue background"')
     else:
@@ -139,8 +139,10 @@ def parse_init(given: Mapping[str, Any], base: InitImage | None) -> InitImage:
 
 def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
     """The nets that are given, else those of the picture, with the settings that are given."""
-    if "control_net" in given or "control_image" in given:
+    if "control_net" in given or "control_image" in given and len(given["control_image"]) != len(base):
         base = parse_nets(given)
+    elif "control_image" in given:  # for the nets that a picture was made with
+        base = tuple(replace(net, image=image) for net, image in zip(base, given["control_image"], strict=True))
     if not base:
         raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
     for name in ("control_strength", "control_range"):

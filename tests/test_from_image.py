@@ -45,11 +45,11 @@ def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-def test_models_given_as_relative_paths_are_found_from_another_folder(
+def test_models_outside_our_folders_are_named_without_their_place(
     run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo = Path("photo.png")
-    tiny_project.save_photo(photo)
+    tiny_project.save_photo(photo, 128)
     code, first, told = run(
         *SMALL,
         *("--checkpoint", "base.safetensors", "--vae", "other vae.safetensors"),
@@ -58,13 +58,19 @@ def test_models_given_as_relative_paths_are_found_from_another_folder(
         *("--img2img", "photo.png", "--denoise", "0.6"),
     )
     assert code == 0, told
+    text = Image.open(first).info["parameters"]
+    assert str(tmp_path) not in text and "/" not in text.splitlines()[-1]
+    code, again, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0 and told == "", told
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert Image.open(again).info["parameters"] == text
     (tmp_path / "third").mkdir()
     monkeypatch.chdir(tmp_path / "third")
-    code, again, told = run("--from-image", first, "--device", "cpu", "--quiet")
-    assert code == 0, told
-    assert Image.open(again).tobytes() == Image.open(first).tobytes()
-    text = Image.open(again).info["parameters"]
-    assert text == Image.open(first).info["parameters"]
+    code, out, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 2 and not out and '"photo.png" (give it with --img2img FILE)' in told and "--control-image" in told
+    os.rename("../other models/photo.png", "renamed.png")  # found by its content
+    code, out, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 3 and not out and "base.safetensors" in told and "--checkpoint" in told and told.count("\n") == 1
     assert '"clay.safetensors' in text.replace("\\", "")  # one of our own is kept by name, wherever the project goes
 
 
@@ -78,7 +84,10 @@ def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home:
     assert [control.name for control in controls] == ["edges", "edges"]
     assert [control.strength for control in controls] == [0.9, 1.0]
     assert [(control.start, control.end) for control in controls] == [(0.0, 1.0), (0.2, 0.5)]
-    assert [control.image for control in controls] == [Path(photo)] * 2
+    assert [control.image.resolve() for control in controls] == [Path(photo)] * 2
+    other = Path("other vae.safetensors")
+    controls = build_options({"from_image": Path(first), "control_image": [other, other]}).controls
+    assert [(control.name, control.image) for control in controls] == [("edges", other)] * 2
     hires = build_options({"from_image": Path(first), "hires_scale": 1.5, "keep_first_pass": True}).hires
     assert hires is not None and hires.target(64, 64) == (96, 96) and hires.keep_first_pass and hires.steps == 1
     hires = build_options({"from_image": Path(first)}).hires
@@ -86,6 +95,17 @@ def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home:
     assert build_options({"from_image": Path(first), "control_mode": "control"}).controls[1].mode == "control"
     with pytest.raises(OptionsError, match="more --control-strength"):
         build_options({"from_image": Path(first), "control_strength": [1.0, 1.0, 1.0]})
+
+
+def test_a_path_in_a_tag_of_the_prompt_is_not_written(run: Run, tmp_path: Path) -> None:
+    code, first, told = run(f"a cat <lora:{Path('my ink.safetensors').absolute()}:0.5>", *SMALL[1:])
+    assert code == 0, told
+    text = Image.open(first).info["parameters"]
+    assert str(tmp_path) not in text and "<lora:my ink.safetensors:0.5>" in text
+    code, again, told = run("--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0, told
+    assert Image.open(again).tobytes() == Image.open(first).tobytes()
+    assert Image.open(again).info["parameters"] == text
 
 
 def test_what_is_gone_is_named(run: Run) -> None:

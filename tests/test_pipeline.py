@@ -85,14 +85,19 @@ def test_another_precision_than_the_pictures_is_told(root: Path, capsys: pytest.
     assert "another" not in run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
 
 
-def test_a_picture_of_a_checkpoint_given_as_a_path_is_made_again(
+def test_a_picture_of_a_checkpoint_given_as_a_path_is_made_again_where_that_is_given_again(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere = tiny.save_checkpoint(tmp_path / "else where" / "other.safetensors", seed=9)
     _, first, _ = run(capsys, *SMALL, "--checkpoint", str(elsewhere))
-    code, again, told = run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
-    assert code == 0, told
+    assert str(tmp_path) not in Image.open(first.strip()).info["parameters"]
+    code, _, told = run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
+    assert code == 3 and "other.safetensors" in told and "--checkpoint" in told and told.count("\n") == 1
+    given = ("--checkpoint", str(elsewhere), "--device", "cpu", "--quiet")
+    code, again, told = run(capsys, "--from-image", first.strip(), *given)
+    assert code == 0 and "another" not in told, told
     assert Image.open(first.strip()).tobytes() == Image.open(again.strip()).tobytes()
+    assert Image.open(first.strip()).info["parameters"] == Image.open(again.strip()).info["parameters"]
 
 
 def test_a_cfg_of_many_digits_is_read_back(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from modules.core.errors import LightDiffusionError
-from modules.generation.options import GenerationOptions
 from modules.generation.uploads import out_of_reach
 from ui import render
 from ui.fields import IMAGE_MODE
 from ui.handlers import Handlers, Update, hide, hide_row
 from ui.requests import editor_value, for_number, to_form
+
+if TYPE_CHECKING:
+    from modules.generation.recall import Recalled
 
 PAGE = 48
 
@@ -41,7 +44,8 @@ class Recall:
         if not path.is_file():
             return {message: render.error_box(f"{path.name} is not there any more.")}
         try:
-            options = for_number(read_options(path))
+            recalled = read_options(path, self.handlers)
+            options = for_number(recalled.options)
         except LightDiffusionError as error:
             return {message: render.error_box(str(error))}
         lost = out_of_reach(options, self.handlers.output.folder)
@@ -51,6 +55,8 @@ class Recall:
         words = f"Settings taken from {path.name}." + (" HiresFix is on: press Generate." if hires else "")
         if lost:
             words += " A picture that it started from is gone or outside the output folder: drop it in again."
+        if recalled.left_out:
+            words += f" Left out, because it is not done here: {recalled.left_out}."
         modes = {"modes": gr.Tabs(selected=form["mode"])}
         return {**form, **modes, **self.handlers.lora_rows(form), message: render.note_box(words)}
 
@@ -134,7 +140,7 @@ class Recall:
         }
 
 
-def read_options(path: Path) -> GenerationOptions:
-    from modules.generation.metadata import from_picture
+def read_options(path: Path, handlers: Handlers) -> Recalled:
+    from modules.generation.recall import recall_picture
 
-    return from_picture(path)
+    return recall_picture(path, handlers.output.folder, folders=handlers.folders)

@@ -86,17 +86,26 @@ class ModelFolders:
 
     def lasting_name(self, kind: str, name_or_path: str) -> str:
         """What leads to the same file from any working folder: a name stays as it is, a path becomes the name that its
-        file has in our folders, or a whole path."""
+        file has in our folders, or the file's bare name where it lies outside of them."""
+        path = self._given_as_path(kind, name_or_path)
+        return name_or_path if path is None else self._own_name(kind, path) or path.name
+
+    def outside(self, kind: str, name_or_path: str) -> Path | None:
+        """The file, if it was given as a path and lies in none of our folders."""
+        path = self._given_as_path(kind, name_or_path)
+        return path if path is not None and self._own_name(kind, path) is None else None
+
+    def _given_as_path(self, kind: str, name_or_path: str) -> Path | None:
         wanted = name_or_path.strip()
-        path = None if self._by_exact_name(kind, wanted) else self._by_path(wanted)
-        if path is None:
-            return name_or_path
+        return None if self._by_exact_name(kind, wanted) else self._by_path(wanted)
+
+    def _own_name(self, kind: str, path: Path) -> str | None:
         for folder in self.folders(kind):
             if path.is_relative_to(folder.resolve()):
                 name = path.relative_to(folder.resolve()).as_posix()
                 if self._by_exact_name(kind, name) == folder / name:
                     return name
-        return str(path)
+        return None
 
     def _by_exact_name(self, kind: str, wanted: str) -> Path | None:
         return next((folder / wanted for folder in self.folders(kind) if wanted in _scan(folder, kind)), None)

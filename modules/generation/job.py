@@ -13,10 +13,10 @@ from torch import Tensor
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import ModelFileError
-from modules.core.paths import ModelFolders
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
+from modules.generation.lasting import hashes_of, with_lasting_names
 from modules.generation.latents import decode, encode
-from modules.generation.metadata import sampler_and_scheduler
+from modules.generation.metadata import Hashes
 from modules.generation.networks import Networks
 from modules.generation.not_finite import NotFinite, cause
 from modules.generation.options import ControlChoice, GenerationOptions
@@ -28,7 +28,7 @@ from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
-from modules.sampling.names import uses_unconditional
+from modules.sampling.names import sampler_and_scheduler, uses_unconditional
 from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
 from modules.text.encode import encode_texts
@@ -60,6 +60,7 @@ class Job:
     source: Source | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
+    hashes: Hashes  # of the files that the picture's text names
 
     @property
     def device(self) -> torch.device:
@@ -138,6 +139,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         conditioning=conditioning_of(texts, model, networks, session),
         source=source,
         upscaler=upscaler,
+        hashes=hashes_of(options, session.folders, session.fingerprints),
         controls=tuple(
             LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
             for choice, image in zip(options.controls, control_images, strict=True)
@@ -185,21 +187,6 @@ def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | No
     except ModelFileError as error:  # more likely a method misspelt
         raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
     return session.upscaler(hires.method)
-
-
-def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
-    """Models that were given as paths under names that are still found from another folder, for the picture's text."""
-    hires = options.hires
-    if hires is not None and hires.method not in OWN_METHODS:
-        hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
-    return replace(
-        options,
-        vae=options.vae and folders.lasting_name("vae", options.vae),
-        text_encoders=tuple(folders.lasting_name("text_encoders", name) for name in options.text_encoders),
-        loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
-        controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
-        hires=hires,
-    )
 
 
 def check_sampling(options: GenerationOptions) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modules.generation.metadata import sampler_and_scheduler
 from modules.generation.options import GenerationOptions, HiresOptions
+from modules.sampling.names import sampler_and_scheduler
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from modules.core.errors import OutputError
 from modules.core.progress import CancelToken
-from modules.generation.options import GenerationOptions, random_seed
+from modules.core.typed import Unreadable, build, parse_json_object
+from modules.generation.named_files import is_there
+from modules.generation.options import MAX_SEED, GenerationOptions, random_seed
 from modules.generation.output import OutputFolder
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
@@ -31,6 +33,16 @@ class SavedPicture:
     path: Path
     seed: int
     fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the file; `path` counts from the output folder."""
+
+    request: str
+    picture: int
+    seed: int
+    path: Path
 
 
 class PromptRecord:
@@ -52,12 +64,12 @@ class PromptRecord:
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
-                entry = json.loads(line)
-                request, picture, seed = str(entry["request"]), int(entry["picture"]), int(entry["seed"])
-                path = self._output.folder / str(entry["path"])
-            except (ValueError, KeyError, TypeError):
+                entry = build(Entry, parse_json_object(line))
+            except Unreadable:
                 continue  # the end of a line that was being written when the machine stopped
-            if path.is_file():
+            request, picture, seed = entry.request, entry.picture, entry.seed
+            path = self._output.folder / entry.path
+            if 0 <= seed <= MAX_SEED and is_there(path) and path.is_file():
                 self._seeds[request] = seed
                 self._paths[request, picture] = path
 

@@ -15,6 +15,7 @@ from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.catalog import default_checkpoint
+from modules.generation.named_files import Fingerprints
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
@@ -52,6 +53,7 @@ class Session:
         self._tuning_seconds = tuning_seconds
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
+        self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
         self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
         self._fast: Networks | None = None  # the latest that were accelerated

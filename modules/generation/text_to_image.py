@@ -96,7 +96,7 @@ def finish(
             image=start.put_back(image) if start else image,
             seed=job.seed + index,
             request_seed=job.seed,
-            parameters=to_parameters(options, index, facts(job)),
+            parameters=to_parameters(options, index, facts(job), job.hashes),
         )
 
 
@@ -105,7 +105,7 @@ def facts(job: Job) -> dict[str, str]:
     return {
         "Model hash": job.model.sha256,
         "Model": job.model.name,
-        **outside_path(job),
+        **outside_file(job),
         "RNG": "CPU",
         "Precision": str(job.dtype).removeprefix("torch."),
         "Torch": torch.__version__,
@@ -113,14 +113,14 @@ def facts(job: Job) -> dict[str, str]:
     }
 
 
-def outside_path(job: Job) -> dict[str, str]:
-    """Where the checkpoint is, when its name alone does not lead to it: it was given as a path."""
+def outside_file(job: Job) -> dict[str, str]:
+    """The checkpoint's file name, when its name alone does not lead to it: it was given as a path."""
     try:
         named = job.session.folders.find("checkpoints", job.model.name).resolve()
     except ModelFileError:
         named = None
     path = job.model.path.resolve()
-    return {} if named == path else {"Model path": str(path)}
+    return {} if named == path else {"Model path": path.name}
 
 
 @contextmanager

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from PIL import ExifTags, Image
+
+from modules.core.typed import Unreadable, parse_json
 
 PNG_KEY = "parameters"
 NEGATIVE = "Negative prompt:"
 # Fields of ours, written only for texts that the plain format cannot carry exactly; other programs ignore them.
 EXACT_PROMPT = "Exact prompt"
 EXACT_NEGATIVE = "Exact negative prompt"
-MINIMUM_FIELDS = 3  # fewer `key: value` pairs on the last line mean that it belongs to the prompt
+# A line is the settings line when it has the first of these and two of the others: a camera's comment, or a prompt
+# with colons, has not.
+STEPS = "steps"
+MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
+MINIMUM_FIELDS = 3
 
-_FIELD = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+# Lines that programs write between the prompts and the settings.
+REMARKS = ("Used embeddings:", "Template:", "Negative Template:", "Wildcard prompt:")
+_NAME = re.compile(r"(?:^|,)\s*(\w[\w \-/().+#]*):\s*")
+_QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
+_END = re.compile(r"\s*(?:,|$)")
+EXIF_TEXTS = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.Artist,
+)
 _KEY = re.compile(r"\w[\w \-/]*")
-_PLAIN_VALUE = re.compile(r'[^\s,:"](?:[^,:"\n\r]*[^\s,:"])?')
+_PLAIN_VALUE = re.compile(r'[^\s,:"{\[](?:[^,:"\n\r]*[^\s,:"])?')
 
 
 def write_parameters(info: Mapping[str, object], prompt: str, negative: str = "") -> str:
@@ -48,11 +65,30 @@ def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
 
 def parameters_of(image: Image.Image) -> str | None:
     """The text inside an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
-    text = image.info.get(PNG_KEY)
+    return texts_of(image).get(PNG_KEY)
+
+
+def texts_of(image: Image.Image) -> dict[str, str]:
+    """All texts inside an opened picture by their names; EXIF's comment counts as `parameters` where PNG text is not.
+
+    Raises what Pillow raises for damaged EXIF data, so it belongs inside `modules.images.open.opened`.
+    """
+    texts = {str(key): text for key, text in image.info.items() if isinstance(text, str) and text.strip()}
+    exif = image.getexif()
+    for tag in EXIF_TEXTS:
+        if isinstance(text := exif.get(tag), str) and text.strip():
+            texts.setdefault(*_named_text(tag.name, text.strip("\0 ")))
+    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment) or exif.get(ExifTags.Base.UserComment)
+    text = _decode_comment(comment) if isinstance(comment, bytes) else comment
     if isinstance(text, str) and text.strip():
-        return text
-    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    return (_decode_comment(comment) if isinstance(comment, bytes) else comment) or None
+        texts.setdefault(PNG_KEY, text)
+    return texts
+
+
+def _named_text(name: str, text: str) -> tuple[str, str]:
+    """ComfyUI writes `prompt:{...}` and `workflow:{...}` into whatever EXIF field is free."""
+    inner, _, value = text.partition(":")
+    return (inner.lower(), value) if inner.lower() in ("prompt", "workflow") else (name, text)
 
 
 def _assemble(fields: Mapping[str, str], prompt: str, negative: str) -> str:
@@ -73,25 +109,74 @@ def _format(value: object) -> str:
 
 
 def _split_fields(text: str) -> tuple[str, dict[str, str]]:
-    body, _, last = text.rpartition("\n")
-    found = _FIELD.findall(last)
-    if len(found) < MINIMUM_FIELDS:
-        return text, {}
-    return body, {key.strip(): _unquote(value.strip()) for key, value in found}
+    """What stands above the settings line, and its fields; a program may have written more lines below it."""
+    lines = text.split("\n")
+    for number in range(len(lines) - 1, -1, -1):
+        if STEPS in lines[number].casefold():
+            fields = dict(_fields_of(lines[number].strip()))
+            if _are_settings(fields):
+                return "\n".join(lines[:number]), fields
+    return text, {}
+
+
+def _are_settings(fields: Mapping[str, str]) -> bool:
+    names = {name.casefold() for name in fields}
+    return STEPS in names and len(names.intersection(MARKS)) >= MINIMUM_FIELDS - 1
+
+
+def _fields_of(line: str) -> Iterator[tuple[str, str]]:
+    """`key: value` pairs between commas; a value in quotes or in JSON's brackets may hold commas itself."""
+    start, whole = 0, True
+    while found := _NAME.search(line, start):
+        begin = found.end()
+        end, whole = _value_end(line, begin, brackets=whole)
+        yield found[1].strip(), _unquote(line[begin:end].strip())
+        start = end
+
+
+def _value_end(line: str, begin: int, *, brackets: bool) -> tuple[int, bool]:
+    """Where a value ends, and whether brackets that open later on this line may still be closed."""
+    first = line[begin : begin + 1]
+    if first == '"' and (quoted := _QUOTED.match(line, begin)) and _END.match(line, quoted.end()):
+        return quoted.end(), brackets
+    if brackets and first and first in "[{":
+        end = _closing(line, begin)
+        if end is not None and _END.match(line, end):
+            return end, True
+        brackets = end is not None
+    comma = line.find(",", begin)
+    return len(line) if comma < 0 else comma, brackets
+
+
+def _closing(line: str, begin: int) -> int | None:
+    """The place behind the bracket that closes the one at `begin`."""
+    depth, place = 0, begin
+    while place < len(line):
+        if line[place] == '"':
+            quoted = _QUOTED.match(line, place)
+            if not quoted:
+                return None
+            place = quoted.end()
+            continue
+        depth += (line[place] in "[{") - (line[place] in "]}")
+        place += 1
+        if depth == 0:
+            return place
+    return None
 
 
 def _unquote(value: str) -> str:
     if len(value) < 2 or value[0] != '"' or value[-1] != '"':
         return value
     try:
-        return str(json.loads(value, strict=False))
-    except json.JSONDecodeError:
+        return str(parse_json(value))
+    except Unreadable:
         return value
 
 
 def _split_prompts(body: str) -> tuple[str, str]:
     """Everything from the first line that starts with the marker is the negative prompt."""
-    lines = body.split("\n")
+    lines = [line for line in body.split("\n") if not line.startswith(REMARKS)]
     start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE)
     return "\n".join(lines[:start]).strip(), negative.strip()
@@ -101,7 +186,7 @@ def _decode_comment(comment: bytes) -> str:
     """EXIF's UserComment: eight bytes naming the encoding, then the text."""
     code, data = comment[:8], comment[8:]
     if code == b"UNICODE\0":
-        little = data[:2] == b"\xff\xfe" or (data[1:2] == b"\0" and data[:1] != b"\0")
+        little = data[:2] == b"\xff\xfe" or data[1::2].count(0) > data[::2].count(0)  # where most letters are Latin
         return data.decode("utf-16-le" if little else "utf-16-be", "replace").lstrip("\ufeff")
     text = data if code in (b"ASCII\0\0\0", b"\0" * 8) else comment
     return text.decode("utf-8", "replace").strip("\0")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from modules.core.errors import OptionsError, quoted
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
 SAMPLER_LABELS: dict[str, str] = {
     "euler": "Euler",
@@ -103,10 +103,10 @@ def resolve_sampler(name: str) -> SamplerChoice:
     key = key.removesuffix("gpu")
     if key in _SAMPLER_TABLE:
         return SamplerChoice(_SAMPLER_TABLE[key], None)
-    for scheduler in ("karras", "exponential"):
-        base = key.removesuffix(scheduler)
-        if base != key and base in _SAMPLER_TABLE:
-            return SamplerChoice(_SAMPLER_TABLE[base], scheduler)
+    for ending in sorted(_SCHEDULER_TABLE, key=len, reverse=True):
+        base = key.removesuffix(ending).removesuffix("gpu")
+        if key.endswith(ending) and base in _SAMPLER_TABLE:
+            return SamplerChoice(_SAMPLER_TABLE[base], _SCHEDULER_TABLE[ending])
     raise OptionsError(_unknown("sampler", name, key, _SAMPLER_TABLE, SAMPLERS))
 
 
@@ -120,6 +120,14 @@ def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
     raise OptionsError(_unknown("scheduler", name, key, _SCHEDULER_TABLE, SCHEDULERS))
 
 
+def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
+    """Ids of sampler and scheduler: the scheduler asked for, else the one in the sampler's label, else karras."""
+    choice = resolve_sampler(sampler)
+    if scheduler is None or scheduler.lower() == "automatic":
+        scheduler = choice.scheduler or (scheduler or "karras")
+    return choice.sampler, resolve_scheduler(scheduler, sampler=choice.sampler)
+
+
 def label_of(sampler: str, scheduler: str) -> Labels:
     """The A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` read them back."""
     return Labels(SAMPLER_LABELS[sampler], SCHEDULER_LABELS[scheduler])
@@ -131,7 +139,7 @@ def uses_unconditional(sampler: str) -> bool:
 
 
 def _unknown(kind: str, name: str, key: str, table: dict[str, str], ids: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, table, n=5, cutoff=0.4)
+    near = difflib.get_close_matches(key[:LONGEST_QUOTE], table, n=5, cutoff=0.4)
     suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
     hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Choose one of {', '.join(ids)}."
     return f"There is no {kind} called {quoted(name)}. {hint}"

@@ -100,8 +100,10 @@ def test_a_path_gets_a_name_that_lasts(model_root: Path, tmp_path: Path, monkeyp
     assert folders.lasting_name("loras", str(model_root / "models/loras/b.safetensors")) == "b.safetensors"
     monkeypatch.chdir(outside)
     for typed in ("./b.safetensors", str(outside / "b.safetensors")):
-        assert folders.lasting_name("loras", typed) == str((outside / "b.safetensors").resolve())
-        assert folders.find("loras", folders.lasting_name("loras", typed)) == folders.find("loras", typed)
+        assert folders.lasting_name("loras", typed) == "b.safetensors"  # never where it is on this disk
+        assert folders.outside("loras", typed) == (outside / "b.safetensors").resolve()
+    assert folders.outside("loras", str(model_root / "models/loras/b.safetensors")) is None
+    assert folders.outside("loras", "gone") is None
 
 
 def test_nothing_found_names_the_nearest(model_root: Path) -> None:

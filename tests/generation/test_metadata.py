@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from modules.core.errors import OptionsError
 from modules.generation.metadata import from_parameters, to_parameters
-from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
+from modules.generation.options import GenerationOptions, HiresOptions, LoraChoice
 
 FACTS = {"Model hash": "0123456789", "Model": "tiny", "RNG": "CPU", "Version": "test"}
 PLAIN = GenerationOptions(prompt="a cat", width=128, height=192, seed=7, scheduler="karras", checkpoint="tiny")
@@ -31,8 +30,6 @@ def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
         {"loras": (LoraChoice(name="a b, c:d", strength=0.8, text_strength=0.0), LoraChoice(name="e"))},
         {"hires": HiresOptions(scale=1.5, method="bislerp", steps=7, denoise=0.4, cfg=3.0, sampler="euler")},
         {"hires": HiresOptions(width=640, height=512, keep_first_pass=True)},
-        {"init": InitImage(image=Path("/tmp/a, b.png"), mask=Path("/tmp/m.png"), mask_blur=0, mask_content="noise")},
-        {"controls": (ControlChoice(name="canny", image=Path("/tmp/c.png"), strength=0.6, end=0.5, mode="control"),)},
     ],
 )
 def test_every_option_is_read_back(changes: dict[str, object]) -> None:

@@ -1,0 +1,59 @@
+"""Which settings of other programs change the picture and cannot be done here: whatever is not known to be harmless."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+OFF = ("", "0", "0.0", "1.0x", "false", "none", "off", "null", "[]", "{}", "disabled", "default", "automatic")
+MOST_NAMES = 12
+
+# What becomes an option, and what says nothing of the picture (names in lower case).
+HONOURED = frozenset(
+    (
+        *("steps", "sampler", "schedule type", "scheduler", "cfg scale", "seed", "size", "clip skip", "emphasis"),
+        *("model", "model path", "model hash", "base model", "base model hash", "vae", "vae hash", "module 1"),
+        *("text encoder", "text encoder hash", "text encoder 2", "text encoder 2 hash"),
+        *("prediction", "stable-fast", "batch size", "batch pos", "init image", "hires fix", "denoising strength"),
+        *("hires upscale", "hires scale", "hires resize", "hires size", "hires upscaler", "hires steps"),
+        *("hires cfg scale", "hires sampler", "hires schedule type", "hires scheduler", "hires strength"),
+    )
+)
+HARMLESS = frozenset(
+    (
+        *("version", "app", "backend", "pipeline", "operations", "parser", "precision", "torch", "performance"),
+        *("lora hashes", "ti hashes", "ti", "hashes", "embeddings", "used embeddings", "refine", "metadata scheme"),
+        *("created date", "civitai resources", "civitai metadata", "generated", "time taken", "user", "comment"),
+        *("template", "negative template", "wildcard prompt", "wildcard negative prompt", "hires force", "cfg mode"),
+        *("diffusion in low bits", "gpu", "source identifier", "url", "title", "image seed", "batch index", "index"),
+        *("init image hash", "init image size", "mask hash", "mask blur", "workflow", "image hash", "hires module 1"),
+    )
+)
+_OURS = re.compile(r"(?:lora|controlnet) \d+")
+
+
+def left_out(fields: Mapping[str, str]) -> list[str]:
+    """Names of fields that are switched on and that no option stands for."""
+    names = [name for name, value in fields.items() if _counts(name.casefold(), value.strip().casefold())]
+    if "Model hash" in fields and "Model" not in fields:
+        names.append("the checkpoint (only its hash is known)")
+    return names
+
+
+def _counts(name: str, value: str) -> bool:
+    if name in HONOURED or name in HARMLESS or value in OFF or (name == "rng" and value == "cpu"):
+        return False
+    return not (_OURS.fullmatch(name) and value.startswith("{"))
+
+
+def in_words(names: Iterable[str]) -> str:
+    """The names in one line; the many settings of one extension, which begin with the same word, count as one."""
+    unique = list(dict.fromkeys(names))
+    first_words = Counter(name.split()[0] for name in unique)
+    short = dict.fromkeys(
+        f"{word} ({first_words[word]} settings)" if first_words[word := name.split()[0]] > 2 else name
+        for name in unique
+    )
+    shown = list(short)[:MOST_NAMES]
+    return ", ".join(shown) + (f" and {len(short) - MOST_NAMES} more" if len(short) > MOST_NAMES else "")

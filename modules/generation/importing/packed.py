@@ -1,0 +1,41 @@
+"""One choice of ours (a LoRA, a ControlNet, HiresFix, a picture to start from) <-> one JSON field of a picture's text.
+
+A file is named by its own name and the start of its SHA-256, never by where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from modules.core.typed import build, parse_json_object, text
+from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
+
+Choice = TypeVar("Choice", LoraChoice, ControlChoice, HiresOptions, InitImage)
+
+HASH = "_hash"  # `image_hash` belongs to the file that `image` names
+
+
+def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: Mapping[str, str]) -> str:
+    """`hashes` are those of the files, by the name of the choice's attribute."""
+    values: dict[str, object] = {}
+    for name, value in asdict(choice).items():
+        if value is not None:
+            values[name] = value.name if isinstance(value, Path) else value
+        if name in hashes:
+            values[name + HASH] = hashes[name]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def unpack(kind: type[Choice], packed: str) -> tuple[Choice, dict[str, str]]:
+    """The choice and the hashes of its files. Raises Unreadable, or what the choice refuses."""
+    values = parse_json_object(packed)
+    hashes = {name.removesuffix(HASH): text(values.pop(name), name) for name in list(values) if name.endswith(HASH)}
+    return build(kind, values), hashes
+
+
+def text_encoder_key(position: int) -> str:
+    return "Text encoder" if position == 0 else f"Text encoder {position + 1}"

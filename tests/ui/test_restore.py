@@ -1,0 +1,52 @@
+"""Restoring the settings of other programs' pictures: what is read fills the form, the rest stands in the note."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from modules.core.paths import ModelFolders
+from modules.generation.output import OutputFolder
+from modules.generation.queue import GenerationQueue
+from modules.generation.session import Session
+from ui.handlers import Handlers
+from ui.recall import Recall
+from ui.settings import SettingsFile
+
+A1111 = "a cat\nSteps: 4, Sampler: Euler a, CFG scale: 6, Seed: 5, Size: 128x128, "
+
+
+@pytest.fixture
+def recall(model_root: Path) -> Recall:
+    folders = ModelFolders(model_root)
+    queue = GenerationQueue(lambda: Session(folders, device="cpu"))
+    return Recall(Handlers(queue, folders, OutputFolder(model_root / "output"), SettingsFile(model_root / "s.json")))
+
+
+def restored(recall: Recall, folder: Path, **texts: str) -> dict[str, Any]:
+    info = PngInfo()
+    for name, text in texts.items():
+        info.add_text(name, text)
+    Image.new("RGB", (8, 8)).save(folder / "a.png", pnginfo=info)
+    return recall.restore(str(folder / "a.png"))
+
+
+def test_what_cannot_be_followed_is_named(recall: Recall, tmp_path: Path) -> None:
+    form = restored(recall, tmp_path, parameters=A1111 + "Variation seed: 7, Variation seed strength: 0.5")
+    assert (form["prompt"], form["steps"], form["sampler"], form["seed"]) == ("a cat", 4, "euler_ancestral", "5")
+    assert "Variation seed, Variation seed strength" in form["message"] and form["mode"] == "text"
+
+
+def test_image_to_image_waits_for_its_picture(recall: Recall, tmp_path: Path) -> None:
+    form = restored(recall, tmp_path, parameters=A1111 + "Denoising strength: 0.3")
+    assert form["mode"] == "image" and form["denoise"] == 0.3 and form["editor"] is None
+    assert "drop it in again" in form["message"]
+
+
+def test_a_strangers_picture_is_a_sentence(recall: Recall, tmp_path: Path) -> None:
+    form = restored(recall, tmp_path, Software="Draw Things 1.0")
+    assert "Draw Things" in form["message"] and "ld-error" in form["message"] and "prompt" not in form
