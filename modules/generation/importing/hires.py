@@ -26,6 +26,11 @@ METHODS = {
     "latent (bicubic antialiased)": "bicubic-antialiased",
     "latent (nearest)": "nearest-exact",
     "latent (nearest-exact)": "nearest-exact",
+    "latent nearest": "nearest-exact",  # SD.Next's names
+    "latent nearest exact": "nearest-exact",
+    "latent bilinear": "bilinear",
+    "latent bicubic": "bicubic",
+    "latent area": "area",
     "none": "lanczos",  # A1111 enlarges the picture with Lanczos then
     "nearest": "lanczos",
 }

@@ -18,6 +18,7 @@ from modules.generation.importing.recipe import (
 from modules.images.metadata import PNG_KEY
 
 PROGRAM = "SwarmUI"
+PIXELS = {"pixel-lanczos": "lanczos"}  # our other methods enlarge latents
 # Parameters that become fields or say nothing of the picture; every other one is told.
 KNOWN = frozenset(
     (
@@ -72,7 +73,7 @@ def _hires(given: Mapping[str, Any], start: object) -> dict[str, object]:
     method = str(given.get("refinerupscalemethod", "pixel-lanczos"))
     return {
         "Hires upscale": scale,
-        "Hires upscaler": method.removeprefix("pixel-").removeprefix("latent-").removeprefix("model-"),
+        "Hires upscaler": PIXELS.get(method, method.removeprefix("latent-").removeprefix("model-")),
         "Hires steps": given.get("refinersteps"),
         "Hires CFG Scale": given.get("refinercfgscale"),
         "Hires strength": given.get("refinercontrolpercentage", given.get("refinercontrol", 0.2)),

@@ -238,6 +238,9 @@ def test_swarmui() -> None:
     assert (options.prompt, options.checkpoint, options.height) == ("a cat", "sd/v15", 448)
     assert options.loras == (LoraChoice(name="ink", strength=0.5),)
     assert options.hires == HiresOptions(scale=1.5, denoise=0.3) and recalled.left_out == "variationseed"
+    pixels = {**values, "refinerupscalemethod": "pixel-bicubic"}
+    told = recall_texts({"parameters": json.dumps({"sui_image_params": pixels})})
+    assert told.options.hires == HiresOptions(scale=1.5, denoise=0.3) and "pixel-bicubic" in told.left_out
     started = {**values, "refinerupscale": 1, "initimagecreativity": 0.4}
     assert recall_texts({"parameters": json.dumps({"sui_image_params": started})}).lacks
 
