@@ -23,6 +23,7 @@ from modules.generation.options import ControlChoice, GenerationOptions
 from modules.generation.prompts import Conditioning, read_schedules, split_loras, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
+from modules.images.modes import to_8_bit
 from modules.images.open import open_image
 from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
@@ -121,7 +122,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     check_sampling(options)  # a wrong name is told before minutes of loading
     level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None
-    control_images = [open_image(choice.image) for choice in options.controls]
+    control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
     upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
     model = session.model(options)
     options = options.resolved(model.spec.native_size)
