@@ -14,7 +14,6 @@ from modules.generation.history import INPUTS
 DIGITS = 16
 MOST_FILES = 1000  # of one folder that are read in search of a hash
 PIECE = 2**20  # bytes
-LARGEST = 256 * 2**20  # bytes; no picture that we take is larger
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # folders of the output
 _KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # inputs that are kept beside the output are called by their hash
@@ -45,7 +44,7 @@ class Fingerprints:
             if key not in self._known:
                 self._known[key] = fingerprint(path)
             return self._known[key]
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             return None
 
 
@@ -62,7 +61,7 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def find_picture(named: Path, wanted: str | None, folders: Sequence[Path]) -> Path | None:
+def find_picture(named: Path, wanted: str | None, folders: Sequence[Path], known: Fingerprints) -> Path | None:
     """The file of this name and hash in the folders, else any picture there with the hash; in the many pictures of a
     day only by the name. A whole path, as older pictures of ours hold it, counts without a hash.
     """
@@ -75,14 +74,7 @@ def find_picture(named: Path, wanted: str | None, folders: Sequence[Path]) -> Pa
         return None
     by_name = (folder / name for folder in folders)
     by_hash = (path for folder in folders if not folder.match(DAY) for path in _pictures(folder))
-    return next((path for path in (*by_name, *by_hash) if _has(path, wanted)), None)
-
-
-def _has(path: Path, wanted: str) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size <= LARGEST and fingerprint(path) == wanted
-    except (OSError, ValueError):
-        return False
+    return next((path for path in (*by_name, *by_hash) if known.of(path) == wanted), None)
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

@@ -38,11 +38,11 @@ def test_the_hash_decides(photo: Path, tmp_path: Path) -> None:
     wanted, other = fingerprint(photo), tmp_path / "photo.png"
     Image.new("RGB", (64, 64), "blue").save(other)
     folders = [tmp_path, photo.parent]
-    assert find_picture(Path("photo.png"), wanted, folders) == photo
+    assert find_picture(Path("photo.png"), wanted, folders, Fingerprints()) == photo
     os.rename(photo, photo.with_name("renamed.png"))
-    assert find_picture(Path("photo.png"), wanted, folders) == photo.with_name("renamed.png")
-    assert find_picture(Path("photo.png"), "0" * 16, folders) is None
-    assert find_picture(Path("photo.png"), None, folders) is None  # a name alone may be anyone's
+    assert find_picture(Path("photo.png"), wanted, folders, Fingerprints()) == photo.with_name("renamed.png")
+    assert find_picture(Path("photo.png"), "0" * 16, folders, Fingerprints()) is None
+    assert find_picture(Path("photo.png"), None, folders, Fingerprints()) is None  # a name alone may be anyone's
 
 
 def test_old_whole_paths_still_work(photo: Path, tmp_path: Path) -> None:
@@ -51,13 +51,13 @@ def test_old_whole_paths_still_work(photo: Path, tmp_path: Path) -> None:
     kept = tmp_path / "inputs" / f"{fingerprint(photo)}.png"
     kept.parent.mkdir()
     os.rename(photo, kept)  # as inputs are kept beside the output; the project moved
-    assert find_picture(Path("/gone/output/inputs") / kept.name, None, [kept.parent]) == kept
+    assert find_picture(Path("/gone/output/inputs") / kept.name, None, [kept.parent], Fingerprints()) == kept
 
 
 def test_nothing_but_files_is_opened(tmp_path: Path) -> None:
     for name in ("/dev/zero", str(tmp_path), "a\0b", "x" * 5000, "~nosuch/x", "C:\\a\\b.png"):
-        assert find_picture(Path(name), None, [tmp_path]) is None
-        assert find_picture(Path(name), "0" * 16, [tmp_path]) is None
+        assert find_picture(Path(name), None, [tmp_path], Fingerprints()) is None
+        assert find_picture(Path(name), "0" * 16, [tmp_path], Fingerprints()) is None
         with pytest.raises(ModelFileError):
             find_model(ModelFolders(tmp_path), "checkpoints", name if name != str(tmp_path) else "none")
 

@@ -165,6 +165,12 @@ def test_a_packed_choice_has_the_types_of_ours(packed: str) -> None:
         recall_texts({"parameters": text})
 
 
+def test_entries_without_end_are_refused() -> None:
+    text = "a\nSteps: 1, Sampler: Euler, Seed: 1, " + ", ".join(f'LoRA {i}: {{"name": "x"}}' for i in range(2000))
+    with pytest.raises(OptionsError, match="more than 64"):
+        recall_texts({"parameters": text})
+
+
 def test_a_checkpoint_that_is_a_device_is_no_path(tmp_path: Path) -> None:
     text = "a\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model path: /dev/zero"
     assert recall_texts({"parameters": text}, folders=ModelFolders(tmp_path)).options.checkpoint == "zero"

@@ -9,16 +9,18 @@ from typing import Any
 
 from modules.core.errors import quoted
 from modules.core.paths import ModelFolders
+from modules.core.typed import Unreadable
 from modules.generation.importing.fields import Fields
 from modules.generation.importing.hires import MARKS, second_pass
 from modules.generation.importing.packed import Choice, unpack
 from modules.generation.importing.settings import read_each
-from modules.generation.named_files import find_picture
+from modules.generation.named_files import Fingerprints, find_picture
 from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
 from modules.images.methods import OWN_METHODS
 
 UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs do not name it so that it could be found
 FROM_PICTURE = ("Init image", "Init image hash", "Init image size")
+MOST_ENTRIES = 64
 INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint area")
 
 
@@ -41,6 +43,7 @@ class Choices:
     given: Mapping[str, Any]
     folders: ModelFolders
     places: Sequence[Path]
+    known: Fingerprints = field(default_factory=Fingerprints)
     models: list[NamedModel] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -113,7 +116,7 @@ class Choices:
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:
         """The file, or its bare name where it was not found or another one is given."""
-        found = None if option in self.given else find_picture(named, wanted, self.places)
+        found = None if option in self.given else find_picture(named, wanted, self.places, self.known)
         if found is None and option not in self.given:
             self.lacks.append(f"{quoted(named.name)} (give it with --{option.replace('_', '-')} FILE)")
         return found or Path(named.name)
@@ -122,5 +125,7 @@ class Choices:
         """Entries `key 0`, `key 1`, ... that are ours; A1111's ControlNet entries are not JSON and name no file."""
         number = 0
         while (text := self.fields.text(f"{key} {number}") or "").startswith("{"):
+            if number == MOST_ENTRIES:
+                raise Unreadable(f"it names more than {MOST_ENTRIES} entries of the kind {key}")
             yield unpack(kind, text)
             number += 1
