@@ -58,8 +58,9 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
 
 
 def paths_in(shown: str) -> list[Path]:
-    """Lines that are a path and nothing else."""
-    return [Path(line) for line in shown.split("\r\n") if re.fullmatch(r"/[^\r]*\.png", line)]
+    """Lines that end as a path and nothing else, the bar wiped away before it."""
+    lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
+    return [Path(line) for line in lines if re.fullmatch(r"/.*\.png", line)]
 
 
 def pixels(path: Path) -> Any:

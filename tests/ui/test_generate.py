@@ -128,7 +128,7 @@ def test_two_tabs_queue(open_page: Any, form: Form) -> None:
         ("Width", "100", "multiple of 8"),
         ("Steps", "0", "steps 0 is out of range"),
         ("Steps", "", "Steps is empty"),
-        ("Seed", "abc", "no whole number"),
+        ("Seed", "abc", "not a whole number"),
         ("CFG", "1000", "cfg 1000.0 is out of range"),
         ("Clip skip", "0", "Clip skip 0"),
         ("Checkpoint", "nothing-here", "nothing-here"),

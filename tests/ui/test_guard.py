@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,12 @@ from ui.guard import BODY_BYTES, STRANGER_BYTES, UPLOAD_BYTES, Guard, Logins, is
 from ui.upload_folder import UploadFolder, make_upload_folder, sweep
 
 HOST = {"host": "localhost:7860"}
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """In a thread of its own: the browser of other tests keeps a loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 class Server:
@@ -59,7 +67,7 @@ def ask(
 
     given = [(name.encode(), value.encode()) for name, value in {**HOST, **(headers or {})}.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": given, "app": server, "client": ("1.2.3.4", 5)}
-    asyncio.run((wall or Guard(server, UploadFolder(folder)))(scope, receive, send))
+    run((wall or Guard(server, UploadFolder(folder)))(scope, receive, send))
     start, *bodies = sent
     found = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], found, b"".join(message.get("body", b"") for message in bodies)
@@ -116,7 +124,7 @@ def test_a_slow_body_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "app": Server(), "client": None}
-    asyncio.run(Guard(Server(), UploadFolder(tmp_path))(scope, receive, send))
+    run(Guard(Server(), UploadFolder(tmp_path))(scope, receive, send))
     assert sent[0]["status"] == 408
 
 

@@ -46,7 +46,7 @@ def test_markup_in_a_prompt_is_text(page: Any, form: Form, served: Served) -> No
 
 
 def test_a_huge_prompt_is_taken_and_can_be_cancelled(page: Any, form: Form) -> None:
-    form.prompt("a red circle, " * 2000, steps=900)
+    form.prompt("a red circle, " * 1400, steps=900)
     form.generate()
     page.locator("#ld-stage .ld-words").wait_for()
     page.locator("#ld-cancel").click()

@@ -101,7 +101,7 @@ def test_long_words_and_names_stay_on_screen(context: Any, long_names: Served, w
     for label, value in {"Width": 64, "Height": 64, "Negative prompt": LONG_WORD, "Seed": LONG_WORD}.items():
         form.fill(label, value)
     form.generate()
-    assert LONG_WORD in form.message()
+    assert LONG_WORD[:150] in form.message()
     nothing_beyond_the_edge(page)
     form.fill("Seed", 5)
     form.make(long_names)

@@ -63,7 +63,7 @@ def test_an_empty_prompt_and_minus_one_for_the_seed_are_taken(fresh: dict[str, A
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seed": "1.5"}, "no whole number"),
+        ({"seed": "1.5"}, "not a whole number"),
         ({"width": 99.5}, "whole number"),
         ({"control_1": "net"}, "has no picture"),
         ({"mode": "image"}, "needs a picture"),
