@@ -11,6 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from modules.core.errors import bug_text, printable
 from ui.upload_folder import UploadFolder
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ SLOW = Refusal(408, "The request came too slowly and was given up.")
 NO_ROOM = Refusal(507, "The folder for uploads is full; try again in an hour, or restart the program.")
 
 
+FAULT = Refusal(500, "The server could not make sense of this request.")
+
+
 def too_large(limit: int) -> Refusal:
     size = f"{limit // 1024**2} MB" if limit >= 1024**2 else f"{limit // 1024} KB"
     return Refusal(413, f"The request is too large: at most {size} are taken.")
@@ -83,6 +87,21 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._look_at(scope, receive, noted)
+        except Exception as error:  # noqa: BLE001  # gradio and its libraries have kinds of their own
+            log.warning("A request was given up: %s", printable(bug_text(error)))
+            if not started:
+                await answer(scope, send, FAULT)
+
+    async def _look_at(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
         method = scope.get("method", "POST")  # a websocket changes things, too
         if method not in SAFE_METHODS and is_foreign(headers):

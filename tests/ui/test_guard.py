@@ -153,6 +153,16 @@ def test_foreign_origins_are_refused_on_every_post(
     assert is_foreign({**HOST, **headers}) is foreign and (b"another site" in body) is foreign
 
 
+def test_a_fault_is_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(*_: object) -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    status, _, body = ask(Server(), tmp_path, wall=Guard(broken, UploadFolder(tmp_path)))
+    assert status == 500 and b"make sense" in body
+    (record,) = caplog.records
+    assert "UnicodeDecodeError" in record.message and record.exc_info is None
+
+
 def test_looking_is_free(tmp_path: Path) -> None:
     assert ask(Server(), tmp_path, method="GET", headers={"origin": "http://evil.example"})[0] == 200
 
