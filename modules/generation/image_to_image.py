@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from modules.images.resize import resize_image
 from modules.sampling.noise import ImageNoise
 
 Encode = Callable[[Tensor], Tensor]  # pictures in -1..1 -> scaled latents
+
+log = logging.getLogger(__name__)
 
 FILL_RADII = (128, 64, 32, 16, 8, 4, 2)
 
@@ -78,6 +81,8 @@ def open_source(init: InitImage) -> Source:
     if init.mask is None:
         return Source(init=init, image=image, mask=None)
     mask = to_mask(open_image(init.mask))
+    if mask.getbbox() is None:
+        log.warning("The mask %s is black or transparent everywhere, so nothing is repainted.", init.mask.name)
     if mask.size != image.size:
         raise OptionsError(
             f"The mask {init.mask.name} is {mask.width}x{mask.height} but the picture {init.image.name} is "

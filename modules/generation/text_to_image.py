@@ -84,14 +84,13 @@ def finish(
     """Decodes one by one, so that the first picture is there early; `options` goes into the metadata."""
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
-    for done, (index, latent) in enumerate(zip(indices, latents, strict=True), start=1):
-        if options.only not in (None, index):
-            continue
+    kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
+    for done, (index, latent) in enumerate(kept, start=1):
         if outside.cancel is not None:
             outside.cancel.check()
         with torch.inference_mode():
             image = to_pil(job.decode(latent[None]))[0]
-        outside.decoded(done, len(indices))
+        outside.decoded(done, len(kept))
         yield Picture(
             image=start.put_back(image) if start else image,
             seed=job.seed + index,

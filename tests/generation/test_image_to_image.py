@@ -216,3 +216,10 @@ class TestHiresFix:
         picture: Picture = make(session, init=init, hires=HiresOptions(steps=2))[0]
         enlarged = np.asarray(Image.open(photo).resize((128, 144), Image.Resampling.LANCZOS), dtype=np.float64)
         assert np.abs(pixels(picture)[:, :54] - enlarged[:, :54]).max() <= 1
+
+
+def test_a_mask_that_selects_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "photo.png")
+    Image.new("LA", (64, 64), (255, 0)).save(tmp_path / "mask.png")
+    open_source(InitImage(image=tmp_path / "photo.png", mask=tmp_path / "mask.png"))
+    assert "mask.png is black or transparent everywhere" in caplog.text
