@@ -115,9 +115,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--img2img", type=path, metavar="FILE", help="start from this picture")
     group.add_argument("--denoise", type=number, help="0 keeps the picture, 1 ignores it (default 0.75)")
     group.add_argument("--resize-mode", **one_of(IMAGE_MODES))
-    group.add_argument(
-        "--mask", type=path, metavar="FILE", help="repaint only where this is white and not transparent"
-    )
+    group.add_argument("--mask", type=path, metavar="FILE", help="repaint only where this is white and not transparent")
     group.add_argument("--mask-blur", type=whole, metavar="PIXELS")
     group.add_argument("--mask-content", **one_of(MASK_CONTENTS), help="what the masked part starts from")
     group.add_argument("--control-net", action="append", metavar="NAME", help="may be given more than once")
