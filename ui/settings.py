@@ -9,7 +9,7 @@ from typing import Any
 
 from modules.core.errors import OutputError
 from modules.core.files import sweep_hidden, write_whole
-from modules.core.typed import Unreadable, parse_json_object
+from modules.core.typed import Unreadable, is_utf8, parse_json_object
 from ui.fields import CHOICES, IMAGE_FIELDS
 
 LARGEST_FILE = 1 << 22  # bytes
@@ -55,16 +55,7 @@ def fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):
-        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_text(value)
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_utf8(value)
     if value is None:
         return default is None
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
-
-
-def is_text(value: str) -> bool:
-    """Whether it can be sent to a browser; half a character, as JSON may hold it, cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
