@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 from gradio.events import api as add_endpoint
 from gradio.utils import get_upload_folder
 
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
+from modules.core.typed import Unreadable, text
 from modules.generation.options import default_of
 from modules.generation.ticket import Ticket
 from modules.generation.uploads import open_drawing, permitted
@@ -23,6 +25,7 @@ from ui.settings import fits
 
 CONTROL_IMAGES = tuple(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1))
 NOT_FIELDS = ("editor", "mode")  # the endpoints themselves say which mode, and the picture is an argument
+FILE_KEYS = frozenset(FileData.model_fields)  # what an uploaded file may say of itself
 POLL_SECONDS = 0.1
 
 
@@ -85,12 +88,12 @@ class Api:
 
     def cancel(self, id: str) -> bool:
         """Stops one request of `queue` within one step, at once if it waits; false when it is not there."""
-        return self.handlers.queue.cancel(id)
+        return self.handlers.queue.cancel(as_text("id", id))
 
     def models(self, kind: str = "checkpoints") -> list[str]:
         """Names of model files: checkpoints, vae, text_encoders, loras, embeddings, controlnet or upscalers."""
         try:
-            return self.handlers.folders.list(kind)
+            return self.handlers.folders.list(as_text("kind", kind))
         except LightDiffusionError as error:
             raise told(error) from error
 
@@ -103,7 +106,7 @@ class Api:
     ) -> dict[str, Any]:
         """Waiting holds no thread: as many programs as like may wait, and the page still answers."""
         try:
-            ticket = await asyncio.to_thread(self._submit, given, other or {}, drawing)
+            ticket = await asyncio.to_thread(self._submit, given, {} if other is None else other, drawing)
         except LightDiffusionError as error:
             raise told(error) from error
         while not ticket.finished:
@@ -115,11 +118,11 @@ class Api:
     def _submit(self, given: dict[str, Any], other: dict[str, Any], drawing: Mapping[str, Any] | None) -> Ticket:
         handlers = self.handlers
         fresh = handlers.fresh()
-        given["checkpoint"] = given["checkpoint"] or fresh["checkpoint"]
-        given["seed"] = str(given["seed"])
-        fresh |= handlers.native_size(given["checkpoint"])
-        values = {**fresh, **checked({name: value for name, value in given.items() if value is not None}, fresh)}
-        values |= checked(other, fresh)
+        if type(given["seed"]) is int:
+            given["seed"] = str(given["seed"])
+        given = checked({name: value for name, value in given.items() if value is not None}, fresh)
+        given["checkpoint"] = given.get("checkpoint") or fresh["checkpoint"]
+        values = {**fresh, **handlers.native_size(given["checkpoint"]), **given, **checked(other, fresh)}
         for name in CONTROL_IMAGES:
             values[name] = self._file(name, values[name])
         if drawing is not None:
@@ -133,14 +136,24 @@ class Api:
         """What `handle_file` uploaded, or a path in the output folder. Anything else is an error, not left out."""
         if given in (None, ""):
             return None
-        path = given.get("path") if isinstance(given, dict) else given
+        path = given.get("path") if isinstance(given, dict) and given.keys() <= FILE_KEYS else given
         if not isinstance(path, str) or not path or "://" in path:
             raise OptionsError(f"{name} is not an uploaded picture: upload it first, with handle_file in Python.")
         return permitted(Path(path), (Path(get_upload_folder()), self.handlers.output.folder))
 
 
+def as_text(name: str, value: object) -> str:
+    """An argument that must be a text; gradio passes on whatever it was sent. Raises gr.Error."""
+    try:
+        return text(value, name)
+    except Unreadable as error:
+        raise gr.Error(f"{error}.", print_exception=False) from error
+
+
 def checked(values: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Raises OptionsError for a field that there is not, or a value of another kind than the field's."""
+    if not isinstance(values, Mapping):
+        raise OptionsError(f"other: {quoted(values)} is not an object of fields and values.")
     unknown = sorted(name for name in values if name not in fresh or name in NOT_FIELDS)
     if unknown:
         raise OptionsError(f"There is no field called {quoted(', '.join(unknown))}; /defaults lists them.")

@@ -84,7 +84,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
         server_name=arguments.listen or LOCAL,
         server_port=arguments.port,
         auth=auth,
-        app_kwargs={"middleware": [*([] if auth else known_hosts_only()), guarded()]},
+        app_kwargs={"middleware": [*([] if auth else known_hosts_only()), *guarded()]},
         inbrowser=arguments.open,
         share=False,
         allowed_paths=[str(output)],
@@ -115,14 +115,15 @@ def known_hosts_only() -> list[Any]:
     return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
 
 
-def guarded() -> Any:
-    """Bodies, origins and logins are looked at before gradio sees a request."""
+def guarded() -> list[Any]:
+    """Bodies, origins and logins are looked at before gradio sees a request, and what breaks it fills no log."""
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
 
     from ui.guard import Guard
+    from ui.quiet_errors import OneLine
 
-    return Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())))
+    return [Middleware(OneLine), Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())))]
 
 
 def stay_offline() -> UploadFolder:

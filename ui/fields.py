@@ -42,6 +42,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
+# The ends of the sliders; a remembered value beyond them would be refused by it, too.
+SHARE = (0.0, 1.0)
+RANGES: dict[str, tuple[float, float]] = {
+    "denoise": SHARE,
+    "hires_denoise": SHARE,
+    "hires_scale": (1.0, 4.0),
+    **{f"lora_{slot}_strength": (-2.0, 2.0) for slot in range(1, LORA_SLOTS + 1)},
+    **{f"control_{slot}_strength": (0.0, 2.0) for slot in range(1, CONTROL_SLOTS + 1)},
+    **{f"control_{slot}_{end}": SHARE for slot in range(1, CONTROL_SLOTS + 1) for end in ("start", "end")},
+}
+
 # Fields that hold pictures; they are not remembered between starts.
 IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
 

@@ -13,7 +13,17 @@ from modules.generation.catalog import checkpoint_facts, size_presets
 from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, PREDICTIONS, PREPROCESSORS, TEXT_MODE
+from ui.fields import (
+    AUTOMATIC,
+    CONTROL_SLOTS,
+    IMAGE_MODE,
+    LORA_SLOTS,
+    PREDICTIONS,
+    PREPROCESSORS,
+    RANGES,
+    SHARE,
+    TEXT_MODE,
+)
 from ui.pictures import PictureEditor, PictureFile
 
 Components = dict[str, Any]
@@ -183,7 +193,11 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
                     lists[f"lora_{slot}"], values[f"lora_{slot}"], f"LoRA {slot}", scale=3
                 )
                 parts[f"lora_{slot}_strength"] = gr.Slider(
-                    -2, 2, values[f"lora_{slot}_strength"], step=0.05, label=f"LoRA {slot} strength", scale=2
+                    *RANGES[f"lora_{slot}_strength"],
+                    values[f"lora_{slot}_strength"],
+                    step=0.05,
+                    label=f"LoRA {slot} strength",
+                    scale=2,
                 )
                 parts[f"lora_{slot}_text"] = gr.Number(
                     values[f"lora_{slot}_text"], label=f"LoRA {slot} text", placeholder="same", step=0.05, min_width=90
@@ -198,7 +212,9 @@ def build_hires(lists: Components, values: Mapping[str, Any]) -> Components:
     with gr.Accordion("HiresFix", open=False) as parts["hires_panel"]:
         parts["hires"] = gr.Checkbox(values["hires"], label="HiresFix: enlarge, then sample a second time")
         with gr.Row():
-            parts["hires_scale"] = gr.Slider(1, 4, values["hires_scale"], step=0.05, label="Enlarge by")
+            parts["hires_scale"] = gr.Slider(
+                *RANGES["hires_scale"], values["hires_scale"], step=0.05, label="Enlarge by"
+            )
             parts["hires_denoise"] = share(values["hires_denoise"], "HiresFix denoise")
         with gr.Row():
             parts["hires_method"] = file_choice(lists["hires_method"], values["hires_method"], "Upscaler")
@@ -255,7 +271,9 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
             parts["preprocessor"] = choice(PREPROCESSORS, field("preprocessor"), f"Preprocessor {slot}")
             parts["mode"] = choice(CONTROL_MODES, field("mode"), f"Mode {slot}")
     with gr.Row():
-        parts["strength"] = gr.Slider(0, 2, field("strength"), step=0.05, label=f"Strength {slot}", min_width=110)
+        parts["strength"] = gr.Slider(
+            *RANGES[f"control_{slot}_strength"], field("strength"), step=0.05, label=f"Strength {slot}", min_width=110
+        )
         parts["start"] = share(field("start"), f"Start {slot}", min_width=110)
         parts["end"] = share(field("end"), f"End {slot}", min_width=110)
     return {f"control_{slot}": net, **{f"control_{slot}_{name}": part for name, part in parts.items()}}
@@ -282,7 +300,7 @@ def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
 
 
 def share(value: float, label: str, *, info: str | None = None, min_width: int = 160) -> gr.Slider:
-    return gr.Slider(0, 1, value, step=0.01, label=label, info=info, min_width=min_width)
+    return gr.Slider(*SHARE, value, step=0.01, label=label, info=info, min_width=min_width)
 
 
 def small_button(word: str, elem_id: str) -> gr.Button:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -11,10 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from modules.core.errors import bug_text, printable
 from ui.upload_folder import UploadFolder
-
-log = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -27,7 +24,8 @@ STRANGER_BYTES = 64 * 1024  # before a login: a name and a password
 BODY_BYTES = 2 * 1024**2
 UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its wrapping
 BODY_SECONDS = 30  # to wait for the next piece of a body
-LONGEST_DELAY = 8.0  # seconds before another login is looked at
+LONGEST_DELAY = 8.0  # seconds between two logins of one client
+LONGEST_WAIT = 30.0  # seconds that a login waits behind others of its client
 MOST_CLIENTS = 1000  # whose wrong logins are remembered
 HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -46,10 +44,8 @@ class Refusal:
 
 FOREIGN = Refusal(403, "This request comes from another site and was refused.")
 SLOW = Refusal(408, "The request came too slowly and was given up.")
+IMPATIENT = Refusal(429, "Too many logins were tried at once; wait a minute.")
 NO_ROOM = Refusal(507, "The folder for uploads is full; try again in an hour, or restart the program.")
-
-
-FAULT = Refusal(500, "The server could not make sense of this request.")
 
 
 def too_large(limit: int) -> Refusal:
@@ -59,17 +55,21 @@ def too_large(limit: int) -> Refusal:
 
 @dataclass
 class Logins:
-    """Wrong logins by client, the oldest forgotten first. Each one doubles the wait before the next is looked at."""
+    """Wrong logins by client, how many and when the last one had its turn; the oldest client is forgotten first. Each
+    one doubles the wait before the next is looked at, and many at once wait one behind the other."""
 
-    wrong: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    wrong: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
 
-    def begin(self, client: str) -> float:
-        """Counts as wrong until it is known to be right, so that many at once do not help; the seconds to wait."""
-        count = self.wrong.pop(client, 0)
-        self.wrong[client] = count + 1
+    def begin(self, client: str) -> float | None:
+        """Counts as wrong until it is known to be right; the seconds to wait, None where they would be too many."""
+        now = time.monotonic()
+        count, last = self.wrong.pop(client, (0, now))
+        turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2**count) if count else 0.0)
+        is_taken = turn - now <= LONGEST_WAIT
+        self.wrong[client] = (count + 1, turn) if is_taken else (count, last)
         while len(self.wrong) > MOST_CLIENTS:
             self.wrong.popitem(last=False)
-        return min(LONGEST_DELAY, 0.25 * 2**count) if count else 0.0
+        return turn - now if is_taken else None
 
     def right(self, client: str) -> None:
         self.wrong.pop(client, None)
@@ -87,21 +87,6 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._look_at(scope, receive, noted)
-        except Exception as error:  # noqa: BLE001  # gradio and its libraries have kinds of their own
-            log.warning("A request was given up: %s", printable(bug_text(error)))
-            if not started:
-                await answer(scope, send, FAULT)
-
-    async def _look_at(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope)
         method = scope.get("method", "POST")  # a websocket changes things, too
         if method not in SAFE_METHODS and is_foreign(headers):
@@ -120,18 +105,30 @@ class Guard:
         if size > limit or len(declared) >= 20:
             await answer(scope, send, too_large(limit))
             return
-        if is_upload and not await asyncio.to_thread(self._uploads.make_room, size or UPLOAD_BYTES):
-            await answer(scope, send, NO_ROOM)
-            return
         body = Body(receive, send, limit)
-        if path.endswith("/login"):
+        if is_upload:
+            await self._upload(scope, body, size or limit)
+        elif path.endswith("/login"):
             await self._log_in(scope, body)
         else:
             await self._app(scope, body.receive, body.send)
 
+    async def _upload(self, scope: Scope, body: Body, size: int) -> None:
+        if not await asyncio.to_thread(self._uploads.make_room, size):
+            await answer(scope, body.send, NO_ROOM)
+            return
+        try:
+            await self._app(scope, body.receive, body.send)
+        finally:
+            self._uploads.arrived(size)
+
     async def _log_in(self, scope: Scope, body: Body) -> None:
         client = (scope.get("client") or ("", 0))[0]
-        await asyncio.sleep(self._logins.begin(client))
+        wait = self._logins.begin(client)
+        if wait is None:
+            await answer(scope, body.send, IMPATIENT)
+            return
+        await asyncio.sleep(wait)
         await self._app(scope, body.receive, body.send)
         if body.status < 400:
             self._logins.right(client)
@@ -180,8 +177,9 @@ def read_headers(scope: Scope) -> dict[str, str]:
 
 def is_foreign(headers: dict[str, str]) -> bool:
     """Whether a browser says that another site asks. Programs say nothing, and are no browsers to be misled."""
-    if headers.get("sec-fetch-site") == "cross-site":
-        return True
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # over https and on this computer; true whatever name a proxy was asked by
+        return site not in ("same-origin", "none")
     origin = headers.get("origin")
     if origin is None:
         return False
@@ -189,8 +187,7 @@ def is_foreign(headers: dict[str, str]) -> bool:
         place = urlsplit(origin).netloc
     except ValueError:
         return True
-    # A proxy tells by which name it was asked; a page of another site cannot set this header without being refused.
-    return not place or place not in (headers.get("host"), headers.get("x-forwarded-host"))
+    return not place or place != headers.get("host")
 
 
 def body_limit(scope: Scope, headers: dict[str, str], *, is_upload: bool) -> int:

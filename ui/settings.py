@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OutputError
 from modules.core.files import sweep_hidden, write_whole
-from modules.core.typed import Unreadable, parse_json_object
-from ui.fields import CHOICES, IMAGE_FIELDS
+from modules.core.typed import Unreadable, is_utf8, parse_json_object
+from ui.fields import CHOICES, IMAGE_FIELDS, RANGES
 
 LARGEST_FILE = 1 << 22  # bytes
 LONGEST_TEXT = 200_000  # characters
@@ -32,7 +32,7 @@ class SettingsFile:
                 stored = parse_json_object(file.read(LARGEST_FILE))
         except (OSError, Unreadable):  # not ours any more
             return dict(fresh)
-        return {name: usable(stored.get(name), value, CHOICES.get(name)) for name, value in fresh.items()}
+        return {name: usable(name, stored.get(name), value) for name, value in fresh.items()}
 
     def save(self, form: Mapping[str, Any]) -> None:
         kept = {name: value for name, value in form.items() if name not in (*IMAGE_FIELDS, "mode")}
@@ -43,11 +43,12 @@ class SettingsFile:
             raise OutputError(f"The settings cannot be kept in {self.path} ({error}).") from error
 
 
-def usable(stored: Any, default: Any, choices: Sequence[str] | None = None) -> Any:
-    """The stored value where it is of the default's kind and among the choices."""
-    if stored is None or not fits(stored, default) or (choices is not None and stored not in choices):
+def usable(name: str, stored: Any, default: Any) -> Any:
+    """The stored value where it is of the default's kind, among the field's choices and within its range."""
+    if stored is None or not fits(stored, default) or (name in CHOICES and stored not in CHOICES[name]):
         return default
-    return stored
+    low, high = RANGES.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+    return stored if isinstance(stored, str) or low <= stored <= high else default
 
 
 def fits(value: Any, default: Any) -> bool:
@@ -55,16 +56,7 @@ def fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):
-        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_text(value)
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_utf8(value)
     if value is None:
         return default is None
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
-
-
-def is_text(value: str) -> bool:
-    """Whether it can be sent to a browser; half a character, as JSON may hold it, cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

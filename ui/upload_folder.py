@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,18 +26,29 @@ class UploadFolder:
         self.path = path
         self._most_bytes = most_bytes
         self._is_ours = is_ours
+        self._coming = 0  # bytes that have been promised room and are not here yet
+        self._lock = threading.Lock()
 
     def make_room(self, size: int) -> bool:
-        """Deletes the oldest files until `size` bytes more fit; false where those that may still be used fill it."""
-        files = sorted(self._files())
-        total = sum(length for _, length, _ in files)
-        for modified, length, path in files:
-            if total + size <= self._most_bytes or time.time() - modified < KEPT_SECONDS:
-                break
-            with suppress(OSError):
-                path.unlink()
-                total -= length
-        return total + size <= self._most_bytes
+        """Keeps room for `size` bytes until they have `arrived`, and deletes the oldest files for it; false where those
+        that may still be used fill the folder."""
+        with self._lock:
+            files = sorted(self._files())
+            total = sum(length for _, length, _ in files) + self._coming + size
+            for modified, length, path in files:
+                if total <= self._most_bytes or time.time() - modified < KEPT_SECONDS:
+                    break
+                with suppress(OSError):
+                    path.unlink()
+                    total -= length
+            has_room = total <= self._most_bytes
+            self._coming += size if has_room else 0
+            return has_room
+
+    def arrived(self, size: int) -> None:
+        """What was promised room is among the files now, or does not come."""
+        with self._lock:
+            self._coming -= size
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """(time of writing, bytes, path) of each file."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import TypeAlias
 
 from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, quoted
-from modules.core.typed import Unreadable, readable_path
+from modules.core.typed import Unreadable, is_utf8, readable_path
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+log = logging.getLogger(__name__)
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "checkpoints": (".safetensors", ".ckpt", ".pt", ".pth", ".bin"),
@@ -61,6 +64,7 @@ class ModelFolders:
     def __init__(self, root: Path | None = None, config: Path | None = None, *, names_only: bool = False) -> None:
         self.root = Path(root) if root is not None else PROJECT_ROOT
         self.names_only = names_only
+        self._left_out: set[str] = set()  # names that were told of already
         self._extra = _read_config(
             config if config is not None else self.root / CONFIG_NAME, required=config is not None
         )
@@ -72,7 +76,7 @@ class ModelFolders:
 
     def list(self, kind: str) -> _Names:
         """Names of all models of this kind, relative to their folder, each name once."""
-        names = {name for folder in self.folders(kind) for name in _scan(folder, kind)}
+        names = {name for folder in self.folders(kind) for name in self._names(folder, kind)}
         return sorted(names, key=lambda name: (name.casefold(), name))
 
     def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
@@ -108,7 +112,16 @@ class ModelFolders:
         return None
 
     def _by_exact_name(self, kind: str, wanted: str) -> Path | None:
-        return next((folder / wanted for folder in self.folders(kind) if wanted in _scan(folder, kind)), None)
+        return next((folder / wanted for folder in self.folders(kind) if wanted in self._names(folder, kind)), None)
+
+    def _names(self, folder: Path, kind: str) -> _Names:
+        """What can be told of: a page or a picture's text cannot hold a name whose bytes are not UTF-8."""
+        names = _scan(folder, kind)
+        strange = {name for name in names if not is_utf8(name)}
+        for name in strange - self._left_out:
+            log.warning("%s in %s is left out: its name is not UTF-8 text; rename it.", quoted(name), folder)
+        self._left_out |= strange
+        return [name for name in names if name not in strange]
 
     @staticmethod
     def _by_path(wanted: str) -> Path | None:
@@ -152,7 +165,7 @@ def _article(noun: str) -> str:
 
 def _check_kind(kind: str) -> None:
     if kind not in SUFFIXES:
-        raise OptionsError(f'Unknown kind of model "{kind}"; choose one of {", ".join(KINDS)}.')
+        raise OptionsError(f"Unknown kind of model {quoted(kind)}; choose one of {', '.join(KINDS)}.")
 
 
 def _fold(name: str) -> str:
@@ -196,7 +209,11 @@ def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
     try:
         if path.exists() and not path.is_file():
             raise OptionsError(f"The folder list {path} is not a regular file.")
-        text = path.read_bytes()[:LARGEST_CONFIG].decode()
+        with path.open("rb") as file:
+            data = file.read(LARGEST_CONFIG + 1)
+        if len(data) > LARGEST_CONFIG:
+            raise OptionsError(f"The folder list {path} is over {LARGEST_CONFIG >> 20} MB large; shorten it.")
+        text = data.decode()
     except FileNotFoundError as error:
         if required:
             raise OptionsError(f"The folder list {path} does not exist; check its name.") from error

@@ -84,6 +84,15 @@ def text(value: object, name: str) -> str:
     return value
 
 
+def is_utf8(value: str) -> bool:
+    """Whether it can be sent and written; half a character, as JSON and names of files may hold it, cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise Unreadable(f"{name}: {quoted(value)} is neither true nor false")

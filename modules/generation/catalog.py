@@ -18,7 +18,7 @@ DEMO_HINT = (
     "The demo model draws one circle, square, triangle or star in a colour on a plain background, and simple "
     'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
 )
-HEADER_LIMIT = 100_000_000
+HEADER_LIMIT = 16_000_000  # bytes; a longer header, which no model needs, would take seconds to read at each look
 LONGEST_DESCRIPTION = 500  # characters, in the field for the prompt
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from modules.core.errors import OptionsError, quoted
+from modules.core.errors import OptionsError, printable, quoted
 from modules.generation.options import GenerationOptions
 
 MOST_CELLS = 100
 MOST_PIXELS = 100_000_000
 LONGEST_VALUES = 10_000  # characters of all values of one direction
+LONGEST_LABEL = 200  # characters; more cannot be read beside a picture
 WHOLE = re.compile("[0-9]{1,19}")
 MARGIN = 8
 TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
@@ -65,7 +66,8 @@ class Axis:
 
     def labels(self) -> list[str]:
         name = "" if self.variable.option == "replace" else f"{self.variable.label} "
-        return [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for value in self.values]
+        texts = [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for value in self.values]
+        return [printable(text[-LONGEST_LABEL:]) for text in texts]
 
     def apply(self, options: GenerationOptions, value: Any) -> GenerationOptions:
         """The request with this option at this value."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.core.errors import OptionsError, OutputError, quoted
+from modules.core.typed import is_utf8
 from modules.images.save import read_parameters
 
 INPUTS = "inputs"  # pictures to start from are kept here; they are no results
@@ -78,8 +79,9 @@ def listed(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """A visible .png file that can be read; anyone may have deleted or replaced it by now."""
-    return path.suffix == ".png" and not path.name.startswith(".") and os.path.isfile(path) and os.access(path, os.R_OK)
+    """A visible .png file that can be read and named; anyone may have deleted or replaced it by now."""
+    is_named_so = path.suffix == ".png" and not path.name.startswith(".") and is_utf8(str(path))
+    return is_named_so and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def read_text(path: Path) -> str:

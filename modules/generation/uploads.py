@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import OptionsError
+from modules.core.errors import OptionsError, quoted
 from modules.generation.inputs import mask_layer
 from modules.generation.options import GenerationOptions
 from modules.images.modes import to_rgb
@@ -17,7 +17,8 @@ def permitted(path: Path, folders: Iterable[Path]) -> Path:
     """The file, if it lies in one of these folders, links resolved. Nothing is told about any other file, not even
     whether it exists."""
     if not reachable(path, folders):
-        raise OptionsError(f"{path.name} is neither an upload nor a picture in the output folder: upload it first.")
+        given = quoted(path.name)
+        raise OptionsError(f"{given} is neither an upload nor a picture in the output folder: upload it first.")
     return path.resolve()
 
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import struct
+import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
+from PIL import Image
 
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, build, parse_json, parse_json_object
 from modules.generation.catalog import checkpoint_facts
-from modules.generation.grid import VARIABLES, grid_cells, read_axis
+from modules.generation.grid import VARIABLES, grid_cells, paste_grid, read_axis
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.output import LAST_SEED, OutputFolder
 from modules.generation.prompt_file import read_prompt_file
-from ui.api import checked
-from ui.fields import defaults
+from modules.generation.queue import GenerationQueue
+from modules.generation.ticket import Ticket
+from ui.api import Api, checked
+from ui.fields import RANGES, defaults
+from ui.handlers import Handlers
 from ui.requests import build_options
 from ui.settings import SettingsFile
 
@@ -96,6 +104,25 @@ def test_checkpoint_headers_of_any_values(folders: ModelFolders) -> None:
     assert checkpoint_facts(folders, "a.safetensors").native_size == 512
 
 
+def test_a_header_that_would_take_gigabytes_is_left_alone(folders: ModelFolders) -> None:
+    path = folders.folders("checkpoints")[0] / "a.safetensors"
+    header_file(path, b'{"a":[' + b"[]," * 10_000_000 + b"[]]}")
+    began = time.monotonic()
+    assert checkpoint_facts(folders, "a.safetensors").native_size == 512
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_name_that_is_no_text_is_told_once_and_left_out(
+    folders: ModelFolders, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = folders.folders("loras")[0]
+    for name in (b"\xff.safetensors", "ü 🎈.safetensors".encode()):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"")
+    assert folders.list("loras") == folders.list("loras") == ["ü 🎈.safetensors"]
+    assert len(caplog.messages) == 1 and "rename it" in caplog.messages[0]
+    answers(lambda: folders.find("loras", "\udcff.safetensors"), "surrogate")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -106,6 +133,7 @@ def test_checkpoint_headers_of_any_values(folders: ModelFolders) -> None:
         "loras = 1",
         "loras = " + "1" * 10**5,
         "x" * 10**6,
+        "#" * 10**7,
         '"a\\nb" = 1',
         "\xff",
         "loras = [[]]",
@@ -146,6 +174,7 @@ def test_settings_of_any_values(folders: ModelFolders, tmp_path: Path) -> None:
         json.dumps(form, allow_nan=False).encode()  # as the page is sent
         assert not any(isinstance(value, str) and "\ud800" in value for value in form.values())
         assert not any(isinstance(value, (int, float)) and abs(value) > 1e9 for value in form.values())
+        assert all(low <= form[name] <= high for name, (low, high) in RANGES.items())
     for content in (nested(10**5), "[]", "3", "{", "\xff", '{"prompt": "' + "x" * 10**7 + '"}'):
         path.write_text(content, encoding="latin-1")
         assert SettingsFile(path).load(fresh) == fresh
@@ -161,6 +190,54 @@ def test_api_fields_of_any_values(folders: ModelFolders, tmp_path: Path) -> None
         names = generator.sample([*fresh, "unknown"], generator.randint(1, 4))
         given = {name: generator.choice(VALUES) for name in names}
         answers(lambda given=given: build_options({**fresh, **checked(given, fresh), **images}, tmp_path), given)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_api_arguments_of_any_type(folders: ModelFolders, tmp_path: Path, value: Any) -> None:
+    queue = GenerationQueue(lambda: pytest.fail("nothing may run"))
+    queue.submit = lambda label, work: finished()
+    settings = SettingsFile(tmp_path / "settings.json")
+    api = Api(Handlers(queue, folders, OutputFolder(tmp_path / "output"), settings))
+    calls = [lambda: api.models(value), lambda: api.cancel(value)]
+    for name in signature(api.text_to_image).parameters:
+        given = {"prompt": "x", name: value}
+        calls.append(lambda given=given: asyncio.run(api.text_to_image(**given)))
+    for name in ("image", "mask", "denoise"):
+        given = {"image": "", name: value}
+        calls.append(lambda given=given: asyncio.run(api.image_to_image(**given)))
+    for call in calls:
+        try:
+            call()
+        except gr.Error as error:
+            assert 0 < len(error.message) < 1500 and error.message.isprintable()
+
+
+def finished() -> Ticket:
+    ticket = Ticket(label="")
+    ticket.end("done")
+    return ticket
+
+
+@pytest.mark.parametrize("wrong", [5, [], "x", 0, False, ""])
+def test_other_that_is_no_object_is_not_left_out(wrong: Any) -> None:
+    with pytest.raises(OptionsError, match="not an object"):
+        checked(wrong, {})
+
+
+def test_what_an_uploaded_file_cannot_say_is_an_error(folders: ModelFolders, tmp_path: Path) -> None:
+    queue = GenerationQueue(lambda: pytest.fail("nothing may run"))
+    api = Api(Handlers(queue, folders, OutputFolder(tmp_path), SettingsFile(tmp_path / "settings.json")))
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    for image in ({"path": str(tmp_path / "x.png"), "crop": [0, 0, 8, 8]}, {"url": "http://x/y.png"}):
+        with pytest.raises(gr.Error, match="not an uploaded picture"):
+            asyncio.run(api.image_to_image(image, mask=None))
+
+
+def test_labels_of_any_text_are_drawn(folders: ModelFolders) -> None:
+    for text in ("a\nb,c", "x" * 9000 + ",y", "\0,\x1b"):
+        axis, pictures = read_axis("negative_prompt", text), [Image.new("RGB", (64, 64))] * 2
+        assert paste_grid(pictures, axis, None).width < 200
+        assert paste_grid(pictures, read_axis("seed", "1"), axis).width < 400
 
 
 def test_grids_of_any_values() -> None:

@@ -77,7 +77,7 @@ def running_app(
     from ui.app import build_app, launch, make_handlers, stay_offline
 
     for kind in KINDS:
-        (folder / "models" / kind).mkdir(parents=True)
+        (folder / "models" / kind).mkdir(parents=True, exist_ok=True)
     for name, source in files.items():
         shutil.copy(source, folder / "models" / name)
     stay_offline()

@@ -30,6 +30,9 @@ def test_bad_calls_are_answered_without_a_traceback(served: Served, capfd: pytes
             for content in (b"", b"{", b"\xff" * 50, b"[" * 100_000):
                 headers = {"content-type": generator.choice(("application/json", "multipart/form-data", "x"))}
                 assert client.post(path, content=content, headers=headers).status_code < 600
+    for ticket in served.handlers.queue.unfinished():  # some calls were sound, and would disturb the tests that follow
+        ticket.cancel.cancel()
+        ticket.wait(60)
     told = capfd.readouterr()
     assert "Traceback" not in told.err + told.out, told.err[-3000:]
 
