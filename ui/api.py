@@ -150,7 +150,7 @@ def as_text(name: str, value: object) -> str:
         raise gr.Error(f"{error}.", print_exception=False) from error
 
 
-def checked(values: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def checked(values: object, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Raises OptionsError for a field that there is not, or a value of another kind than the field's."""
     if not isinstance(values, Mapping):
         raise OptionsError(f"other: {quoted(values)} is not an object of fields and values.")

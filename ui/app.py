@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -176,4 +177,5 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops a service wants what Ctrl-C does
     sys.exit(main())

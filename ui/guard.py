@@ -64,7 +64,7 @@ class Logins:
         """Counts as wrong until it is known to be right; the seconds to wait, None where they would be too many."""
         now = time.monotonic()
         count, last = self.wrong.pop(client, (0, now))
-        turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2**count) if count else 0.0)
+        turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2 ** min(count, 9)) if count else 0.0)
         is_taken = turn - now <= LONGEST_WAIT
         self.wrong[client] = (count + 1, turn) if is_taken else (count, last)
         while len(self.wrong) > MOST_CLIENTS:

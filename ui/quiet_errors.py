@@ -6,6 +6,7 @@ import logging
 import sys
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 from modules.core.errors import LONGEST_QUOTE, printable
 from ui.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
@@ -18,7 +19,7 @@ PRINTERS = ("gradio.queueing", "gradio.routes", "gradio.route_utils", "gradio.ut
 def log_in_one_line() -> None:
     """After gradio is imported. What our own work raises is logged with its traceback by the queue."""
     for name in PRINTERS:
-        module = import_module(name)
+        module: Any = import_module(name)
         if hasattr(module, "traceback"):
             module.traceback = SimpleNamespace(**vars(module.traceback) | {"print_exc": print_line})
 

@@ -7,6 +7,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -16,10 +17,11 @@ from tests.ui.conftest import Served, running_app
 
 BODIES = (
     *("{", "[]", "3", '{"data": 3}', '{"data": []}', '{"data": [1, 2, 3]}', "[" * 50_000, "\xff"),
+    *("", "null", "{}", '{"data": {"x": 1}}', '{"fn_index": "x"}', '{"data": ["p", 5, {}, [], true], "event_id": {}}'),
     *('{"data": [], "fn_index": 99999, "session_hash": "s"}', '{"data": [], "fn_index": 1e400}'),
     *('{"data": "\\ud800"}', '{"component_id": 99999, "fn_name": "x", "data": [], "session_hash": "x"}'),
 )
-JSON = {"content-type": "application/json"}
+KINDS = ("application/json", "multipart/form-data", "x")
 ROUTES = (
     *("call/text_to_image", "call/nosuch", "call/v2/text_to_image", "call/v2/nosuch", "run/predict", "run/models"),
     *("queue/join", "cancel", "reset", "component_server", "stream/x", "upload", "process_recording", "vibe-edit"),
@@ -76,8 +78,8 @@ def test_calls_that_make_no_sense_are_answered_without_a_traceback(
 ) -> None:
     with httpx.Client(base_url=f"{open_server.url}gradio_api/", timeout=20) as client:
         for route in ROUTES:
-            for body in BODIES:
-                answer = client.post(route, content=body.encode("latin-1"), headers=JSON)
+            for body, kind in product(BODIES, KINDS):
+                answer = client.post(route, content=body.encode("latin-1"), headers={"content-type": kind})
                 assert (answer.text or answer.status_code == 404) and "Traceback" not in answer.text, (route, body[:40])
         for kind, body in UPLOADS:
             answer = client.post("upload", content=body, headers={"content-type": kind})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -27,6 +26,7 @@ from modules.generation.output import LAST_SEED, OutputFolder
 from modules.generation.prompt_file import read_prompt_file
 from modules.generation.queue import GenerationQueue
 from modules.generation.ticket import Ticket
+from tests.ui.conftest import run_apart
 from ui.api import Api, checked
 from ui.fields import RANGES, defaults
 from ui.handlers import Handlers
@@ -201,10 +201,10 @@ def test_api_arguments_of_any_type(folders: ModelFolders, tmp_path: Path, value:
     calls = [lambda: api.models(value), lambda: api.cancel(value)]
     for name in signature(api.text_to_image).parameters:
         given = {"prompt": "x", name: value}
-        calls.append(lambda given=given: asyncio.run(api.text_to_image(**given)))
+        calls.append(lambda given=given: run_apart(api.text_to_image(**given)))
     for name in ("image", "mask", "denoise"):
         given = {"image": "", name: value}
-        calls.append(lambda given=given: asyncio.run(api.image_to_image(**given)))
+        calls.append(lambda given=given: run_apart(api.image_to_image(**given)))
     for call in calls:
         try:
             call()
@@ -230,7 +230,7 @@ def test_what_an_uploaded_file_cannot_say_is_an_error(folders: ModelFolders, tmp
     Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
     for image in ({"path": str(tmp_path / "x.png"), "crop": [0, 0, 8, 8]}, {"url": "http://x/y.png"}):
         with pytest.raises(gr.Error, match="not an uploaded picture"):
-            asyncio.run(api.image_to_image(image, mask=None))
+            run_apart(api.image_to_image(image, mask=None))
 
 
 def test_labels_of_any_text_are_drawn(folders: ModelFolders) -> None:

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from modules.generation.metadata import from_picture
 from modules.images.save import read_parameters
-from tests.ui.conftest import CANNY, DEMO, PROMPT, Served
+from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api
 from ui.recall import Recall
 
@@ -177,7 +177,7 @@ def test_waiting_programs_hold_no_threads(served: Served) -> None:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     queue.submit("", lambda session, ticket: release.wait(60) and None)
-    assert all("Cancelled" in str(error) for error in asyncio.run(ask()))
+    assert all("Cancelled" in str(error) for error in run_apart(ask()))
     assert api.cancel("no such") is False
 
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.ui.conftest import run_apart
 from ui import guard
 from ui.guard import BODY_BYTES, STRANGER_BYTES, UPLOAD_BYTES, Guard, Logins, is_foreign
 from ui.quiet_errors import OneLine
 from ui.upload_folder import UploadFolder, make_upload_folder, sweep
 
 HOST = {"host": "localhost:7860"}
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """In a thread of its own: the browser of other tests keeps a loop in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
 
 
 class Server:
@@ -68,7 +62,7 @@ def ask(
 
     given = [(name.encode(), value.encode()) for name, value in {**HOST, **(headers or {})}.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": given, "app": server, "client": ("1.2.3.4", 5)}
-    run((wall or Guard(server, UploadFolder(folder)))(scope, receive, send))
+    run_apart((wall or Guard(server, UploadFolder(folder)))(scope, receive, send))
     start, *bodies = sent
     found = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], found, b"".join(message.get("body", b"") for message in bodies)
@@ -125,7 +119,7 @@ def test_a_slow_body_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "app": Server(), "client": None}
-    run(Guard(Server(), UploadFolder(tmp_path))(scope, receive, send))
+    run_apart(Guard(Server(), UploadFolder(tmp_path))(scope, receive, send))
     assert sent[0]["status"] == 408
 
 
@@ -186,7 +180,7 @@ def test_many_logins_at_once_wait_one_behind_the_other(tmp_path: Path) -> None:
     waits = [logins.begin("1.2.3.4") for _ in range(1000)]
     taken = [wait for wait in waits if wait is not None]
     assert taken == pytest.approx([0, 0.5, 1.5, 3.5, 7.5, 15.5, 23.5], abs=0.2)
-    assert logins.begin("5.6.7.8") == 0
+    assert logins.begin("5.6.7.8") == 0 and Logins(OrderedDict({"1.2.3.4": (5000, 0.0)})).begin("1.2.3.4") == 8
     server = Server(auth={"me": "x"})
     wall = Guard(server, UploadFolder(tmp_path))
     wall._logins = logins
