@@ -81,13 +81,13 @@ def open_source(init: InitImage) -> Source:
     if init.mask is None:
         return Source(init=init, image=image, mask=None)
     mask = to_mask(open_image(init.mask))
-    if mask.getbbox() is None:
-        log.warning("The mask %s is black or transparent everywhere, so nothing is repainted.", init.mask.name)
     if mask.size != image.size:
         raise OptionsError(
             f"The mask {init.mask.name} is {mask.width}x{mask.height} but the picture {init.image.name} is "
             f"{image.width}x{image.height}: make them the same size."
         )
+    if mask.getbbox() is None:
+        log.warning("The mask %s is black or transparent everywhere, so nothing is repainted.", init.mask.name)
     return Source(init=init, image=image, mask=mask)
 
 

@@ -325,4 +325,4 @@ def test_a_grid_that_cannot_be_says_so_in_its_tab(page: Any, form: Form) -> None
     page.get_by_role("tab", name="Compare").click()
     form.fill("Values of the columns", "10, many")
     page.locator("#ld-grid").click()
-    page.locator("#ld-compare-message", has_text="no number").wait_for()
+    page.locator("#ld-compare-message", has_text="not a number").wait_for()
