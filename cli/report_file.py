@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.streams import tell
 from cli.values import path
 from modules.core.errors import OptionsError, OutputError
+from modules.core.files import write_whole
 from modules.core.paths import ALL_SUFFIXES
 
 if TYPE_CHECKING:
@@ -48,13 +50,21 @@ def check_report_file(given: Mapping[str, Any]) -> None:
                 raise OptionsError(
                     f"--stable-fast-report would overwrite {shown(path)}, which {option} reads: give it another name."
                 )
-        is_new = not path.exists()
-        with path.open("a"):
-            pass
-        if is_new:
-            path.unlink()
+        try_to_write(path)
     except OSError as error:
         raise cannot_be_written(path, error) from error
+
+
+def try_to_write(path: Path) -> None:
+    """Raises OSError where a report could not be written."""
+    is_new = not path.exists()
+    with path.open("a"):
+        pass
+    if is_new:
+        path.unlink()
+    if is_new or path.is_file():
+        with tempfile.TemporaryFile(dir=path.resolve().parent):  # the report is written beside its place first
+            pass
 
 
 def files_read(given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -72,7 +82,10 @@ def write_report(path: Path, report: Report) -> None:
         return
     text = report.to_json() if path.suffix.lower() == ".json" else report.to_text()
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe or a device takes what it is given
+            path.write_text(text + "\n", encoding="utf-8")
+        else:
+            write_whole(path.resolve(), f"{text}\n".encode())
     except OSError as error:
         raise cannot_be_written(path, error) from error
 

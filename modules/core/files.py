@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Generator
@@ -16,6 +17,9 @@ else:
     import fcntl
 
 HIDDEN_ENDING = ".tmp"
+# What we call hidden files; the folder may be somebody's home, and other programs hide files too. The last two are from
+# earlier versions.
+OURS = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
@@ -63,7 +67,7 @@ def sweep_hidden(folder: Path) -> None:
     """Deletes hidden files that killed programs left in this folder. Whoever still writes one holds its lock."""
     with suppress(OSError):
         for entry in os.scandir(folder):
-            if entry.name.startswith(".") and entry.name.endswith(HIDDEN_ENDING):
+            if OURS.fullmatch(entry.name):
                 _sweep(Path(entry.path))
 
 
@@ -104,7 +108,7 @@ def _move_if_free(hidden: Path, path: Path) -> bool:
 
 def _move_with_reservation(hidden: Path, path: Path) -> bool:
     """For file systems without hard links: whoever makes the reservation, itself a hidden file, may take the name."""
-    reservation = path.with_name(f".{path.name}{HIDDEN_ENDING}")
+    reservation = path.with_name(f".reserved-{path.name}{HIDDEN_ENDING}")
     try:
         number = os.open(reservation, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:

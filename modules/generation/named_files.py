@@ -10,12 +10,12 @@ from pathlib import Path
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.history import INPUTS
+from modules.generation.output import DAY
 
 DIGITS = 16
 MOST_FILES = 1000  # of one folder that are read in search of a hash
 PIECE = 2**20  # bytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # folders of the output
 _KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # inputs that are kept beside the output are called by their hash
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_SEED = "last_seed.json"
+DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # the names of the folders in it
 
 
 class OutputFolder:
@@ -31,7 +32,7 @@ class OutputFolder:
         """Raises OutputError now rather than after minutes of work; sweeps up what killed runs left."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for folder in (self.folder, *(path for path in self.folder.iterdir() if path.is_dir())):
+            for folder in (self.folder, *self.folder.glob(DAY)):
                 sweep_hidden(folder)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass

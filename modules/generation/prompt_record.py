@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -126,6 +127,8 @@ class PromptRecord:
             # Starts with a line end, so that a line cut off by a crash spoils only itself.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{entry}\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
                 f"{self._file} cannot be written ({error.strerror or error}); free some space or use --output-dir."

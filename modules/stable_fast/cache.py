@@ -48,6 +48,7 @@ BROKEN = (
     MemoryError,
 )
 MAX_GRAPHS = 64  # kept on disk, half a megabyte each
+MAX_BYTES = 64 << 20  # of one file; larger ones are none of ours
 
 
 def cache_folder() -> Path:
@@ -198,12 +199,21 @@ def read_graph(path: Path) -> Fused | None:
     try:
         if not path.exists() and not path.is_symlink():
             return None
-        if not path.is_file():
-            raise ValueError("it is not a regular file")
-        return decode(json.loads(opened(path.read_text(encoding="utf-8"), path.stem)))
+        return decode(json.loads(opened(read_file(path), path.stem)))
     except BROKEN as error:
         discard(path, error)
         return None
+
+
+def read_file(path: Path) -> str:
+    """The text of a regular file. Raises OSError, or ValueError for a pipe, a device, and what is too large."""
+    if not path.is_file():
+        if path.exists() or path.is_symlink():
+            raise ValueError("it is not a regular file")
+        raise FileNotFoundError(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError("it is too large")
+    return path.read_text(encoding="utf-8")
 
 
 def discard(path: Path, error: Exception) -> None:
@@ -266,7 +276,7 @@ class VerifiedSizes:
         if self._path is None:
             return
         with suppress(OSError, ValueError):  # missing, of another user, or damaged
-            self._keys = set(self._path.read_text(encoding="utf-8").splitlines())
+            self._keys = set(read_file(self._path).splitlines())
 
     def __contains__(self, key: object) -> bool:
         return repr(key) in self._keys

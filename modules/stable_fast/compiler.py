@@ -34,14 +34,16 @@ def compile_program(
     bindings: Mapping[str, str],
     dims: Mapping[str, Any],
     passes: Sequence[FusionPass],
+    reads_kept: bool = True,
 ) -> tuple[Program, CompileReport]:
     """One program for `module(**example)` and every other value of the sizes that `dims` names.
 
     `bindings` says when each input becomes known (see staging.py); inputs it leaves out are known at each step.
+    Without `reads_kept` it is traced even where an earlier start has left the graph.
     """
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
     started = time.perf_counter()
-    kept = read_graph(path) if path else None
+    kept = read_graph(path) if path and reads_kept else None
     if path and kept:
         try:
             for name in kept.traced.weights.values():

@@ -94,6 +94,7 @@ class CompiledModule:
         self._prepared: Call = {}
         self._which = 0
         self._graphs: GraphTable | None = None
+        self._reads_kept = True  # until a graph from disk has failed: it may be one that cannot be deleted
         self.release()
 
     @in_turn
@@ -173,11 +174,12 @@ class CompiledModule:
         except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            if lacks_memory(error):
-                raise
-            if form in self._programs and forget_kept([self._programs[form]], error):
+            if self._reads_kept and forget_kept(self._suspects(form, error), error):
+                self._reads_kept = False
                 self.release()
                 return self._compiled(as_given, again=again)
+            if lacks_memory(error):
+                raise
             reason = str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
         # Only here, since the error keeps alive what the program had computed.
         result = self._eager(as_given)  # raises the module's own error when this is no call of it
@@ -188,6 +190,11 @@ class CompiledModule:
             self.report.lower("off", reason)
             self.release()
         return result
+
+    def _suspects(self, form: Form, error: Exception) -> list[Program]:
+        """The program that may be at fault. Memory can run out in any, so then only one that never ran is suspected."""
+        has_run = any(key[: len(form)] == form for key in self._executions)
+        return [] if form not in self._programs or (has_run and lacks_memory(error)) else [self._programs[form]]
 
     def _note_numbers(self, call: Call, names: Sequence[str]) -> None:
         """These sizes run eagerly for other numbers than the first few."""
@@ -320,7 +327,12 @@ class CompiledModule:
             with torch.inference_mode(mode=False), torch.no_grad():
                 device = device_of(self._module, call)
                 self._programs[form], compiled = compile_program(
-                    self._store, call, bindings=self._bindings, dims=dims, passes=passes_for(self.report.level, device)
+                    self._store,
+                    call,
+                    bindings=self._bindings,
+                    dims=dims,
+                    passes=passes_for(self.report.level, device),
+                    reads_kept=self._reads_kept,
                 )
             for name in self._programs[form].weights.values():
                 self._store.source(name)  # watched from now on, not from the first call

@@ -47,6 +47,7 @@ class StableFastRunner:
         self._stamp = 0  # grows whenever prompt and time stage have to be evaluated again
         self._graphs: GraphTable | None = None
         self._refused: set[Key] = set()  # shapes that memory does not suffice for
+        self._reads_kept = True  # until a graph from disk has failed: it may be one that cannot be deleted
         self._forget()
 
     def _forget(self) -> None:
@@ -120,7 +121,8 @@ class StableFastRunner:
         except torch.AcceleratorError:
             raise
         except BROKEN as error:
-            if forget_kept(self._new_programs(call), error):
+            if self._reads_kept and forget_kept(self._new_programs(call), error):
+                self._reads_kept = False
                 self._forget()
                 return self.step(x, timestep)
             if not isinstance(error, CANNOT_COMPILE):
@@ -247,6 +249,7 @@ class StableFastRunner:
                     bindings=BINDINGS,
                     dims=call.dims(),
                     passes=passes_for(self.report.level, call.x.device),
+                    reads_kept=self._reads_kept,
                 )
             self._programs[call.form] = program
             self.report.programs.append(compiled)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from modules.core.device import raise_if_broken
-from modules.stable_fast.cache import cache_folder, replace_file, told_once
+from modules.core.typed import Unreadable, number, parse_json_object, text, whole
+from modules.stable_fast.cache import cache_folder, read_file, replace_file, told_once
 from modules.stable_fast.kernels._dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
 from modules.stable_fast.kernels._launch import compile_ahead
 from modules.stable_fast.kernels._timing import time_on_gpu
@@ -157,15 +158,24 @@ def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
 def read_choices(path: Path) -> list[Measured]:
     """Nothing for a file that cannot be read; a damaged one is reported, since its results took time to measure."""
     try:
-        content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
+        content = parse_json_object(read_file(path))
+        if whole(content.get("format"), "format") != FORMAT:
             return []
-        return [Measured(op, tuple(key), name, times) for op, key, name, times in content["choices"]]
+        return [measured_in(row) for row in content["choices"]]
     except OSError:  # missing, or in a folder that cannot be read, which is told where it cannot be written
         return []
     except (ValueError, KeyError, TypeError) as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
         return []
+
+
+def measured_in(row: Any) -> Measured:
+    """One row of a file of choices. Raises ValueError or TypeError for anything else."""
+    op, key, name, times = row
+    if not isinstance(key, list) or any(isinstance(part, (list, dict, type(None))) for part in key):
+        raise Unreadable("the key of a shape is not a list of sizes and names")
+    milliseconds = {text(each, "name"): number(value, "time") for each, value in dict(times).items()}
+    return Measured(text(op, "op"), tuple(key), text(name, "name"), milliseconds)
 
 
 def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:

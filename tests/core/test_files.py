@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modules.core import files
-from modules.core.files import HIDDEN_ENDING, STALE_SECONDS, sweep_hidden, write_new, write_whole
+from modules.core.files import STALE_SECONDS, sweep_hidden, write_new, write_whole
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -65,16 +65,29 @@ def test_without_links_nothing_is_visible_before_it_is_whole(tmp_path: Path, mon
 
 
 def test_hidden_files_of_the_dead_are_swept_and_others_stay(tmp_path: Path) -> None:
-    dead, young, visible = tmp_path / f".1-a{HIDDEN_ENDING}", tmp_path / f".2-b{HIDDEN_ENDING}", tmp_path / "x.tmp"
+    dead, young, visible = tmp_path / ".1-0a1b2c3d.tmp", tmp_path / ".2-0a1b2c3d.tmp", tmp_path / "x.tmp"
     for path in (dead, young, visible, tmp_path / ".hidden"):
         path.write_text("x")
         make_old(path)
     young.touch()
     os.utime(young)
-    (tmp_path / f".link{HIDDEN_ENDING}").symlink_to(visible)
+    (tmp_path / ".3-0a1b2c3d.tmp").symlink_to(visible)
     sweep_hidden(tmp_path)
     assert not dead.exists() and young.exists() and visible.exists() and (tmp_path / ".hidden").exists()
     sweep_hidden(tmp_path / "nowhere")
+
+
+OURS = (".4711-0a1b2c3d.tmp", ".0a1b2c3d.tmp", ".settings.json.0a1b2c3d.tmp", ".reserved-00001-7.png.tmp")
+OTHERS = (".important.tmp", ".~lock.thesis.tmp", ".4711-draft.tmp", ".settings.json.tmp", ".x-0a1b2c3d.tmp.odt")
+
+
+def test_hidden_files_of_other_programs_stay(tmp_path: Path) -> None:
+    """The folder may be somebody's home."""
+    for name in (*OURS, *OTHERS):
+        (tmp_path / name).write_text("x")
+        make_old(tmp_path / name)
+    sweep_hidden(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(OTHERS)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="locks and signals of POSIX")

@@ -73,6 +73,20 @@ def test_what_is_no_file_makes_way(network: nn.Module, what: str) -> None:
     answers_rightly(network, from_disk=True)
 
 
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_what_is_no_list_of_sizes_makes_way(network: nn.Module, what: str) -> None:
+    sizes = kept_graph(network).with_suffix(".sizes")
+    sizes.unlink(missing_ok=True)
+    IN_PLACE[what](sizes)
+    answers_rightly(network, from_disk=True)
+
+
+def test_what_is_too_large_makes_way(network: nn.Module) -> None:
+    path = kept_graph(network)
+    os.truncate(path, cache.MAX_BYTES + 1)
+    answers_rightly(network, from_disk=False)
+
+
 def breaks_when_run(graph: dict[str, Any]) -> dict[str, Any]:
     """Well formed, but its first product has the wrong sides, as only running it shows."""
     node = next(node for node in graph["nodes"] if "linear" in str(node.get("target")))
@@ -88,7 +102,13 @@ def names_other_weights(graph: dict[str, Any]) -> dict[str, Any]:
     return {**graph, "weights": {name: "gone.weight" for name in graph["weights"]}}
 
 
-@pytest.mark.parametrize("change", [breaks_when_run, lacks_its_weights, names_other_weights])
+def asks_for_all_memory(graph: dict[str, Any]) -> dict[str, Any]:
+    node = next(node for node in graph["nodes"] if node["op"] == "call_function")
+    node.update(target="aten.ones.default", args={"tuple": [[2**44, 8]]}, kwargs={"dict": {}})
+    return graph
+
+
+@pytest.mark.parametrize("change", [breaks_when_run, lacks_its_weights, names_other_weights, asks_for_all_memory])
 def test_a_graph_that_fails_later_is_traced_anew(
     network: nn.Module, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
@@ -99,6 +119,21 @@ def test_a_graph_that_fails_later_is_traced_anew(
     put(path, change(content(path)))
     answers_rightly(network, from_disk=False)
     assert path.read_text() == whole
+
+
+def test_a_failing_graph_that_cannot_be_deleted_is_read_once(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kept_graph(network)
+    path.with_suffix(".sizes").unlink(missing_ok=True)
+    put(path, breaks_when_run(content(path)))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    answers_rightly(network, from_disk=False)
 
 
 def test_the_unet_goes_on_too() -> None:

@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from cli.report_file import write_report
 from modules.core.errors import OutputError
 from modules.core.files import HIDDEN_ENDING, STALE_SECONDS, sweep_hidden
 from modules.generation.output import LAST_SEED, OutputFolder
 from modules.generation.text_to_image import Picture
 from modules.images.save import save_png
+from modules.stable_fast import Report
 from ui.settings import SettingsFile
 
+resource = pytest.importorskip("resource", reason="limits of POSIX")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals of POSIX")
 
 CALLS = ("open", "fsync", "link", "replace", "rename", "unlink", "mkdir", "listdir", "close", "scandir")
@@ -139,6 +142,41 @@ def test_a_picture_is_whole_or_not_there_whichever_call_is_the_last(tmp_path: Pa
         if ended == 0:
             break
     assert ended == 0 and whole_pictures(tmp_path) > 1
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 4000])
+def test_a_file_that_ends_in_the_middle_of_its_bytes_is_never_seen(tmp_path: Path, room: int) -> None:
+    """The system takes so many bytes of a file and no more."""
+    old, output = Report(asked="full", level="fused"), tmp_path / "out"
+    save_png(PICTURE, output, 7)
+    write_report(tmp_path / "report.txt", old)
+    before = (tmp_path / "report.txt").read_bytes()
+
+    def write() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        new = Report(asked="full", level="off", reason="x" * 5000)
+        for work in (lambda: save_png(PICTURE, output, 8), lambda: write_report(tmp_path / "report.txt", new)):
+            try:
+                work()
+            except OutputError:
+                os.write(refused, b"x")
+
+    reader, refused = os.pipe()
+    assert in_child(write) == 0
+    assert os.read(reader, 9) == b"xx"
+    assert whole_pictures(output) == 1 and (tmp_path / "report.txt").read_bytes() == before
+    assert hidden_files(tmp_path) == []
+
+
+def test_a_home_as_output_folder_keeps_what_is_hidden_in_it(tmp_path: Path) -> None:
+    names = (".draft.tmp", "Documents/.4711-0a1b2c3d.tmp", "2026-01-02/.draft.tmp")
+    for path in (tmp_path / name for name in names):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    age(tmp_path)
+    OutputFolder(tmp_path).check_writable()
+    assert all((tmp_path / name).exists() for name in names)
 
 
 @pytest.mark.parametrize("act", [refusing(errno.ENOSPC), killing], ids=["full", "killed"])

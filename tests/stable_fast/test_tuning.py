@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -121,12 +122,28 @@ def test_results_come_back_from_disk(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary files
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "choices": [[1]]}'])
+ROWS = (
+    [1], 5, ["op", [[1]], "a", {}], ["op", [None], "a", {}], ["op", 1, "a", {}], [["op"], [1], "a", {}],
+    ["op", [1], 7, {}], ["op", [1], "a", [1, 2]], ["op", [1], "a", {"a": "fast"}],
+    ["op", [1], "a", {"a": float("nan")}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "[" * 100_000, '{"format": 1}', '{"format": 1, "choices": 5}',
+    *(json.dumps({"format": 1, "choices": [row]}) for row in ROWS),
+])  # fmt: skip
 def test_a_damaged_file_is_reported_and_ignored(content, tmp_path, caplog):
     path = tmp_path / "tuned.json"
     path.write_text(content)
     assert tuning.read_choices(path) == []
     assert "will be made again" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "tuned.json")
+    assert tuning.read_choices(tmp_path / "tuned.json") == []
 
 
 def test_a_file_of_another_format_is_ignored(tmp_path):
