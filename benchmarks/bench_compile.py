@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import bench_unet
 from benchmarks.common import ROOT, synchronise, write_result
-from modules.generation.runner import UNetInputs
+from modules.generation.eager_runner import UNetInputs
 from modules.stable_fast import StableFastConfig, StableFastRunner
 
 TORCH_COMPILE = {

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.common import ROOT, peak_memory, write_result
-from modules.loader.fill import empty_weights
+from modules.loader.load_weights import empty_weights
 from modules.models.clip import ClipTextModel
 from modules.models.configs import CLIP_L, SD15_UNET, SD_VAE
 from modules.models.unet import UNet

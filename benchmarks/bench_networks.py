@@ -21,8 +21,8 @@ from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
+from modules.generation.eager_runner import EagerRunner, UNetInputs
 from modules.generation.networks import CONTROL_BINDINGS, CONTROL_DIMS, Decoder, FastControlNet
-from modules.generation.runner import EagerRunner, UNetInputs
 from modules.models.configs import VAEConfig
 from modules.models.controlnet import ControlNet
 from modules.models.vae import AutoencoderKL

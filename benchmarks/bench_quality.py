@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 from benchmarks.common import write_result
-from modules.generation.compare import difference
 from modules.generation.session import Session
+from modules.tasks.compare import difference
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.evaluate import tally
 from tools.demo_model.evaluate_extras import App

@@ -57,7 +57,7 @@ def write_diffusers_folder(checkpoint: Path, folder: Path) -> None:
     from transformers import CLIPTokenizer
 
     from modules.loader.checkpoint import load_checkpoint
-    from modules.loader.state_dict import read_state_dict
+    from modules.loader.files.state_dict import read_state_dict
     from tests.models.oracles import diffusers_unet, diffusers_vae, transformers_text
 
     spec = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).spec

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
-from modules.generation.runner import EagerRunner, UNetInputs
-from modules.loader.fill import adjoin_projections
+from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.loader.load_weights import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner

@@ -42,7 +42,7 @@ unet() { # unet NAME SECONDS SUBJECTS ARGUMENTS...
 
 BASELINES=diffusers,diffusers-channels-last,diffusers-regional
 SEARCHED=$BASELINES,diffusers-max-autotune
-TESTS=${TESTS:-"tests/stable_fast tests/generation tests/lora tests/loader tests/core tests/sampling/test_samplers.py"}
+TESTS=${TESTS:-"tests/stable_fast tests/generation tests/lora tests/loader tests/core tests/sampling/samplers/test_samplers.py"}
 
 first() {
   unet unet-512 900 full,graph,fused,eager,$BASELINES,diffusers-reduce-overhead,diffusers-max-autotune
@@ -64,7 +64,7 @@ second() {
   step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
   step compile-ours 130 python3 -m benchmarks.bench_compile --subjects full --limit 60
   step lora-switch 60 python3 -m benchmarks.bench_lora_switch
-  step profile 30 python3 -m benchmarks.profile_unet --level full
+  step profile 30 python3 -m benchmarks.gpu.profile_unet --level full
 }
 
 GPUS=$(nvidia-smi -L | wc -l)

@@ -14,7 +14,7 @@ from cli.streams import tell, warn
 from modules.core.progress import CancelToken
 
 if TYPE_CHECKING:
-    from modules.generation.output import OutputFolder
+    from modules.gallery.output import OutputFolder
     from modules.generation.progress import Progress
     from modules.generation.session import Session
 

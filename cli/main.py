@@ -42,7 +42,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     with stop_on_interrupt(cancel, bar), logging_redirect_tqdm():
-        from modules.generation.output import OutputFolder
+        from modules.gallery.output import OutputFolder
         from modules.generation.session import Session
 
         output = OutputFolder(given.get("output_dir"))
@@ -101,7 +101,7 @@ def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, A
 
 def make_comparison(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> dict[str, Any]:
     """Saves one picture with both halves; its text is that of the accelerated half."""
-    from modules.generation.compare import compare
+    from modules.tasks.compare import compare
 
     comparison = compare(options, run.session, on_progress=run.bar, cancel=run.cancel)
     picture = comparison.accelerated.picture
@@ -133,7 +133,7 @@ def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
 
 def tell_changed_facts(given: Mapping[str, Any], picture: Path, made: Path) -> None:
     """Why a picture made again is not the same bit for bit, where that was not asked for."""
-    from modules.generation.metadata import changed_facts
+    from modules.generation.metadata.write import changed_facts
 
     asked = {"Model hash": "checkpoint", "Precision": "dtype"}
     changed = [name for name in changed_facts(picture, made) if asked.get(name) not in given]
@@ -175,9 +175,9 @@ def answer(arguments: Sequence[str]) -> int:
         list_names(given["list"])
         return 0
     if given.get("doctor"):
-        from modules.generation.doctor import run_doctor
+        from modules.stable_fast.doctor.diagnose import main as run_doctor  # brings torch
 
-        return run_doctor(lambda text: tell(text.rstrip("\n")), as_json=given.get("json", False))
+        return run_doctor(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")))
     result = run(given)
     if given.get("json"):
         tell(json.dumps(result))

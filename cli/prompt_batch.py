@@ -11,10 +11,10 @@ from cli.requests import build_requests
 from cli.synonyms import SYNONYMS
 from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
 from modules.core.typed import Unreadable, text, whole
-from modules.generation.prompt_file import PromptLine, read_prompt_file
+from modules.tasks.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
-    from modules.generation.prompt_record import PromptRecord
+    from modules.tasks.prompt_record import PromptRecord
 
 POSITIONAL = {"width": whole, "height": whole, "number": whole, "batch": whole, "prompt": text, "negative_prompt": text}
 # These belong to the run, not to a picture.
@@ -97,7 +97,7 @@ def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]
 
 def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
     """Makes the pictures of all lines; the answer says what became of each line, and how the whole ends."""
-    from modules.generation.prompt_record import PromptRecord
+    from modules.tasks.prompt_record import PromptRecord
 
     record = PromptRecord(run.output)
     answers: list[dict[str, Any]] = []

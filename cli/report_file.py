@@ -15,7 +15,7 @@ from modules.core.paths import ALL_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from modules.stable_fast import Report
+    from modules.stable_fast.report import Report
 
 STANDARD_OUTPUT = Path("-")
 NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a slip of the hand must not cost a model or a picture

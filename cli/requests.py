@@ -40,7 +40,7 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
     plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
-        from modules.generation.metadata import from_picture
+        from modules.generation.metadata.write import from_picture
 
         options = from_picture(given["from_image"], given)
     elif plain.get("prompt") is None:

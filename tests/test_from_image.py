@@ -13,7 +13,7 @@ import pipeline
 from cli.requests import build_options
 from modules.core import paths
 from modules.core.errors import OptionsError
-from modules.generation import output
+from modules.gallery import output
 from tests import tiny, tiny_project
 
 Run = Callable[..., tuple[int, str, str]]

@@ -19,7 +19,7 @@ import pipeline
 from cli.arguments import parse_arguments
 from cli.requests import build_options, parse_lora
 from modules.core import paths
-from modules.generation import output
+from modules.gallery import output
 from modules.generation.options import HiresOptions, LoraChoice
 from tests import tiny
 
@@ -135,7 +135,7 @@ def test_a_bug_of_ours_is_one_line_and_its_details_are_kept(
         raise RuntimeError("sizes differ\nat operation 7")
 
     monkeypatch.setattr("modules.generation.session.load_checkpoint", broken)
-    monkeypatch.setattr("modules.stable_fast.doctor.diagnose", broken)
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose.diagnose", broken)
     monkeypatch.setattr("tempfile.tempdir", str(root))
     words = SMALL if asked == "picture" else ["--doctor"]
     code, out, err = run(capsys, *words, *(["--json"] if as_json else []))

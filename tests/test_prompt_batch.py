@@ -13,7 +13,8 @@ from PIL import Image
 import pipeline
 from modules.core import paths
 from modules.core.errors import Cancelled, DeviceError
-from modules.generation import output, prompt_record
+from modules.gallery import output
+from modules.tasks import prompt_record
 from tests import tiny_project
 
 

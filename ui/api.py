@@ -14,10 +14,10 @@ from gradio.utils import get_upload_folder
 
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.core.typed import Unreadable, text
+from modules.gallery.uploads import open_drawing, permitted
 from modules.generation.options import default_of
-from modules.generation.ticket import Ticket
-from modules.generation.uploads import open_drawing, permitted
-from modules.generation.work import make_pictures
+from modules.tasks.kinds import make_pictures
+from modules.tasks.task import Ticket
 from ui.fields import CONTROL_SLOTS, IMAGE_MODE, SCHEDULER, image_defaults
 from ui.handlers import Handlers
 from ui.requests import build_options

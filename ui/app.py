@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from cli.packages import missing_package
 from cli.streams import forgive_errors, tell, warn
+from modules.catalog.starter import StarterDownload
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.output import OutputFolder
-from modules.generation.queue import GenerationQueue
-from modules.generation.starter import StarterDownload
+from modules.gallery.output import OutputFolder
+from modules.tasks.queue import GenerationQueue
 from modules.version import VERSION
 from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
-from ui.upload_folder import UploadFolder, make_upload_folder
+from ui.server.upload_folder import UploadFolder, make_upload_folder
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 def make_handlers(arguments: Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
-    from ui.quick_import import import_gradio
-    from ui.quiet_errors import log_in_one_line
+    from ui.server.quick_import import import_gradio
+    from ui.server.quiet_errors import log_in_one_line
 
     import_gradio()
     log_in_one_line()
@@ -57,7 +57,7 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     import gradio as gr
 
     from ui.api import add_endpoints
-    from ui.layout import build_page
+    from ui.panels.layout import build_page
     from ui.pictures import open_our_formats_only
     from ui.wiring import connect
 
@@ -75,8 +75,8 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
 
 
 def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: Any) -> Any:
-    from ui.scripts import UPLOAD_MEGABYTES, head
-    from ui.style import CSS, theme
+    from ui.panels.scripts import UPLOAD_MEGABYTES, head
+    from ui.panels.style import CSS, theme
 
     auth = read_auth(arguments.auth, arguments.listen)
     output = handlers.output.folder.resolve()
@@ -121,8 +121,8 @@ def guarded() -> list[Any]:
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
 
-    from ui.guard import Guard
-    from ui.quiet_errors import OneLine
+    from ui.server.guard import Guard
+    from ui.server.quiet_errors import OneLine
 
     return [Middleware(OneLine), Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())))]
 

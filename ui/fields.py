@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from modules.catalog.models import checkpoint_facts, default_checkpoint
 from modules.core.paths import ModelFolders
-from modules.generation.catalog import checkpoint_facts, default_checkpoint
 from modules.generation.options import (
     CONTROL_MODES,
     EMPHASIS_MODES,

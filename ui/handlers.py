@@ -9,18 +9,18 @@ from typing import Any
 
 import gradio as gr
 
+from modules.catalog.models import checkpoint_facts
 from modules.core.errors import LightDiffusionError
 from modules.core.paths import ModelFolders
-from modules.generation.catalog import checkpoint_facts
-from modules.generation.history import History
-from modules.generation.output import OutputFolder
-from modules.generation.queue import GenerationQueue, Work
-from modules.generation.ticket import Ticket
-from modules.generation.work import free_memory, make_pictures
-from ui import render
+from modules.gallery.history import History
+from modules.gallery.output import OutputFolder
+from modules.tasks.kinds import free_memory, make_pictures
+from modules.tasks.queue import GenerationQueue, Work
+from modules.tasks.task import Ticket
 from ui.fields import LORA_SLOTS, defaults
-from ui.form import Choices
-from ui.panels import PICTURES
+from ui.panels import render
+from ui.panels.form import Choices
+from ui.panels.results import PICTURES
 from ui.requests import build_options
 from ui.settings import SettingsFile
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from modules.core.errors import LightDiffusionError
-from modules.generation.uploads import out_of_reach
-from ui import render
+from modules.gallery.uploads import reachable
+from modules.generation.options import GenerationOptions
 from ui.fields import IMAGE_MODE
 from ui.handlers import Handlers, Update, hide, hide_row
+from ui.panels import render
 from ui.requests import editor_value, for_number, to_form
 
 if TYPE_CHECKING:
-    from modules.generation.recall import Recalled
+    from modules.generation.metadata.recall import Recalled
 
 PAGE = 48
 
@@ -141,6 +142,13 @@ class Recall:
 
 
 def read_options(path: Path, handlers: Handlers) -> Recalled:
-    from modules.generation.recall import recall_picture
+    from modules.generation.metadata.recall import recall_picture
 
     return recall_picture(path, handlers.output.folder, folders=handlers.folders)
+
+
+def out_of_reach(options: GenerationOptions, folder: Path) -> list[Path]:
+    """Pictures that a recalled request starts from and that are gone or lie outside of the folder."""
+    init = [] if options.init is None else [options.init.image, options.init.mask]
+    named = [*init, *(control.image for control in options.controls)]
+    return [path for path in named if path is not None and not reachable(path, [folder])]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OptionsError, quoted
-from modules.generation.inputs import keep_drawing, keep_file
+from modules.gallery.inputs import keep_drawing, keep_file
 from modules.generation.options import (
     ControlChoice,
     GenerationOptions,
@@ -220,7 +220,7 @@ def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
 
 def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any]:
     """What the mask editor takes."""
-    from modules.generation.inputs import mask_layer
+    from modules.gallery.inputs import mask_layer
 
     return {"background": str(image), "layers": [] if mask is None else [mask_layer(mask)], "composite": None}
 

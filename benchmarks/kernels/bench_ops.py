@@ -14,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.gpu.probe_gpu import candidates, machine
 from benchmarks.kernels.sd15_shapes import all_calls
-from benchmarks.probe_gpu import candidates, machine
 
 
 def main() -> None:

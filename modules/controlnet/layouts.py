@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.diffusers_layout import controlnet_to_ldm
-from modules.loader.foreign import foreign_kind
-from modules.loader.parts import strip_prefix
-from modules.loader.weights import require_weights
+from modules.loader.detection.foreign import foreign_kind
+from modules.loader.files.open_file import require_weights
+from modules.loader.layouts.diffusers import controlnet_to_ldm
+from modules.loader.layouts.parts import strip_prefix
 
 Weights = dict[str, Tensor]
 

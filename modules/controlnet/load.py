@@ -11,13 +11,13 @@ from torch import Tensor
 
 from modules.controlnet.layouts import cldm_weights
 from modules.core.errors import ModelFileError
-from modules.loader.detect import ModelSpec, check_unet
-from modules.loader.diffusers_layout import weight_files
-from modules.loader.facts import header_facts, number_of
-from modules.loader.family import context_family, model_family
-from modules.loader.fill import empty_weights, fill_network
-from modules.loader.state_dict import open_weights
-from modules.loader.weights import Weights, same_but_for_ones
+from modules.loader.detection.detect import ModelSpec, check_unet
+from modules.loader.detection.facts import header_facts, number_of
+from modules.loader.detection.family import context_family, model_family
+from modules.loader.files.open_file import Weights, same_but_for_ones
+from modules.loader.files.state_dict import open_weights
+from modules.loader.layouts.diffusers import weight_files
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.configs import UNetConfig
 from modules.models.controlnet import ControlNet
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modules.generation.job import Job
 from modules.generation.options import HiresOptions
-from modules.generation.passes import hires_settings
+from modules.generation.pass_settings import hires_settings
 from modules.generation.sampling_pass import Outside, run_pass
 from modules.images.convert import to_pil, to_tensor
 from modules.images.methods import LATENT_METHODS

@@ -14,9 +14,9 @@ from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import ModelFileError
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
-from modules.generation.lasting import hashes_of, with_lasting_names
 from modules.generation.latents import decode, encode
-from modules.generation.metadata import Hashes
+from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
+from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.not_finite import NotFinite, cause
 from modules.generation.options import ControlChoice, GenerationOptions

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted, shortened
+from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
 from modules.images.methods import IMAGE_MODES
 from modules.text.prompt import EMPHASIS_MODES
 
-SIZE_STEP = 8
-MIN_SIZE, MAX_SIZE = 64, 8192
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 20_000  # characters

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from modules.core.progress import CancelToken, StepEvent
-from modules.generation.passes import PassSettings
+from modules.generation.eager_runner import EagerRunner, UNetInputs, UNetRunner
+from modules.generation.pass_settings import PassSettings
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.prompts import Contexts
-from modules.generation.runner import EagerRunner, UNetInputs, UNetRunner
 from modules.sampling.denoiser import Denoiser, Prediction
 from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS, planned_levels
+from modules.sampling.samplers.table import SAMPLERS, planned_levels
 from modules.sampling.schedules import NoiseSchedule, start_latent
 from modules.sampling.switching import StepClock, SwitchingDenoiser
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
+from modules.catalog.models import default_checkpoint
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.catalog import default_checkpoint
-from modules.generation.named_files import Fingerprints
+from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from modules.core.device import lacks_memory, made_current, raise_if_broken, release_memory
 from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
 from modules.core.progress import CancelToken
+from modules.gallery.picture import Picture
 from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
-from modules.generation.metadata import to_parameters
+from modules.generation.metadata.write import to_parameters
 from modules.generation.options import GenerationOptions
-from modules.generation.passes import first_settings
+from modules.generation.pass_settings import first_settings
 from modules.generation.progress import OnProgress
 from modules.generation.sampling_pass import Outside, run_pass
 from modules.generation.session import Session
 from modules.images.convert import to_pil
 from modules.version import VERSION
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A finished picture; `parameters` is its metadata text, `request_seed` the seed of the request it belongs to."""
-
-    image: Image.Image
-    seed: int
-    request_seed: int
-    parameters: str
 
 
 def generate(

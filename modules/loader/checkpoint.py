@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.loader.detect import ModelSpec, describe_parts, refuse_foreign, vae_config
-from modules.loader.diffusers_layout import open_folder, weight_files
-from modules.loader.facts import header_facts
-from modules.loader.fill import empty_weights, fill_network
-from modules.loader.foreign import foreign_kind
-from modules.loader.key_maps import VAE_PREFIX
-from modules.loader.parts import split_parts, strip_prefix, vae_part
+from modules.loader.detection.detect import ModelSpec, describe_parts, refuse_foreign, vae_config
+from modules.loader.detection.facts import header_facts
+from modules.loader.detection.foreign import foreign_kind
+from modules.loader.files.open_file import Weights, naming
+from modules.loader.files.state_dict import open_weights
+from modules.loader.layouts.diffusers import open_folder, weight_files
+from modules.loader.layouts.key_maps import VAE_PREFIX
+from modules.loader.layouts.parts import split_parts, strip_prefix, vae_part
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
-from modules.loader.state_dict import open_weights
 from modules.loader.text_encoder import open_text_encoder, with_text_encoder
-from modules.loader.weights import Weights, naming
 from modules.models.clip import build_text_model
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet

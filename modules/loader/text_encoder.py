@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from modules.core.errors import ModelFileError
-from modules.loader.diffusers_layout import text_encoder_metadata, weight_files
-from modules.loader.foreign import foreign_kind
-from modules.loader.key_maps import CLIP_PREFIX, OPENCLIP_PREFIX, TEXT_PREFIXES
-from modules.loader.state_dict import open_weights
-from modules.loader.weights import Weights, naming
+from modules.loader.detection.foreign import foreign_kind
+from modules.loader.files.open_file import Weights, naming
+from modules.loader.files.state_dict import open_weights
+from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
+from modules.loader.layouts.key_maps import CLIP_PREFIX, OPENCLIP_PREFIX, TEXT_PREFIXES
 
 # First pieces of names inside a Hugging Face CLIP, whose outer level many savers leave out, and inside an OpenCLIP.
 _HUGGING_FACE = ("text_model.", "embeddings.", "encoder.layers.", "final_layer_norm.")

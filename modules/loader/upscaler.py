@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.facts import count_numbered
-from modules.loader.fill import empty_weights
-from modules.loader.parts import strip_prefix
-from modules.loader.state_dict import read_state_dict
-from modules.loader.weights import naming, require_weights
+from modules.loader.detection.facts import count_numbered
+from modules.loader.files.open_file import naming, require_weights
+from modules.loader.files.state_dict import read_state_dict
+from modules.loader.layouts.parts import strip_prefix
+from modules.loader.load_weights import empty_weights
 from modules.models.esrgan import RRDBNet, UpscalerConfig
 
 _WRAPPERS = ("params_ema.", "params.")  # Real-ESRGAN's trainer; averaged weights first

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.detect import ModelSpec
-from modules.loader.family import model_family
-from modules.loader.foreign import foreign_kind
+from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.family import model_family
+from modules.loader.detection.foreign import foreign_kind
+from modules.loader.files.state_dict import read_state_dict
 from modules.loader.patcher import ModelPatcher
-from modules.loader.state_dict import read_state_dict
 from modules.lora.family import file_family, marked_family
 from modules.lora.names import Target, canonical, name_table
 from modules.lora.parse import LoraWeight, parse_lora

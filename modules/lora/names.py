@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from modules.loader.diffusers_layout import unet_block_names
-from modules.loader.key_maps import OPENCLIP_LAYER, UNET_RESNET
+from modules.loader.layouts.diffusers import unet_block_names
+from modules.loader.layouts.key_maps import OPENCLIP_LAYER, UNET_RESNET
 from modules.lora.weights import Slice
 from modules.models.configs import TextConfig, UNetConfig
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.weights import require_weights
+from modules.loader.files.open_file import require_weights
 from modules.lora.weights import Difference, Hadamard, Kronecker, LowRank, Patch
 
 Slots = Mapping[str, Tensor]

@@ -10,7 +10,7 @@ from typing import Any
 
 from modules.core.errors import ModelFileError, quoted
 from modules.core.typed import Unreadable, number, parse_json_object
-from modules.loader.state_dict import read_metadata
+from modules.loader.files.state_dict import read_metadata
 from modules.lora.parse import split_key
 
 _HEADER = "lora_adapter_metadata"

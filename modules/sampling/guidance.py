@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modules.sampling.names import uses_unconditional
-from modules.sampling.stepping import Denoise
+from modules.sampling.samplers.sampler_common import Denoise
 
 
 def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:

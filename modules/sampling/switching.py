@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from modules.sampling.stepping import Denoise
+from modules.sampling.samplers.sampler_common import Denoise
 
 # Some samplers work their levels out anew, and meet those of the schedule up to rounding.
 _ROUNDING = 1e-6

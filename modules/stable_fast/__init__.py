@@ -1,13 +1,13 @@
 """Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
 
+from modules.stable_fast.compile_module import compile_module
+from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.config import LEVELS, StableFastConfig, level_in_force
-from modules.stable_fast.generic import compile_module
-from modules.stable_fast.graphs.table import SharedCapture
-from modules.stable_fast.module import CompiledModule
+from modules.stable_fast.graph.trace import TraceError
 from modules.stable_fast.patcher import StableFastPatcher
 from modules.stable_fast.report import Report
-from modules.stable_fast.runner import StableFastRunner
-from modules.stable_fast.trace import TraceError
+from modules.stable_fast.runtime.capture_table import SharedCapture
+from modules.stable_fast.unet_runner import StableFastRunner
 
 __all__ = [
     "LEVELS",

@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modules.stable_fast.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
-from modules.stable_fast.fusing import fuse, moments_of
-from modules.stable_fast.graph_json import Fused
+from modules.stable_fast.graph.fuse import fuse, moments_of
+from modules.stable_fast.graph.serialize import Fused
+from modules.stable_fast.graph.sizes import SizeError
+from modules.stable_fast.graph.staging import WEIGHTS, Stage, result_names, split
+from modules.stable_fast.graph.trace import Traced, TraceError
+from modules.stable_fast.graph.verify import VerifyError
 from modules.stable_fast.passes import FusionPass
 from modules.stable_fast.passes.base import count_calls
-from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
-from modules.stable_fast.sizes import SizeError
-from modules.stable_fast.staging import WEIGHTS, Stage, result_names, split
-from modules.stable_fast.trace import Traced, TraceError
-from modules.stable_fast.verify import VerifyError
-from modules.stable_fast.weights import WeightStore
+from modules.stable_fast.runtime.program import Program
+from modules.stable_fast.runtime.weights import WeightStore
+from modules.stable_fast.store.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
 
 # What compiling raises for a network that has to run eagerly.
 CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)

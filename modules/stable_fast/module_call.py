@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.flatten import flatten_constants, flatten_dims, flatten_inputs, rebuilt
-from modules.stable_fast.sizes import SizeError, fixed_sizes, measure
-from modules.stable_fast.trace import TraceError
+from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs, rebuilt
+from modules.stable_fast.graph.sizes import SizeError, fixed_sizes, measure
+from modules.stable_fast.graph.trace import TraceError
 
 MOST_NUMBERS = 4  # programs of one form of call that differ by a Python number only
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 from torch import nn
 
 from modules.stable_fast.config import StableFastConfig
-from modules.stable_fast.graphs.table import CaptureOn
-from modules.stable_fast.runner import StableFastRunner
+from modules.stable_fast.runtime.capture_table import CaptureOn
+from modules.stable_fast.unet_runner import StableFastRunner
 
 
 class Patchable(Protocol):

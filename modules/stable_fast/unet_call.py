@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from modules.stable_fast.execution import channels_last
+from modules.stable_fast.runtime.execution import channels_last
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
 COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
-from modules.loader.state_dict import read_weights
+from modules.loader.files.state_dict import read_weights
 
 _KIND = "embeddings"
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}

@@ -9,7 +9,7 @@ import pytest
 
 import pipeline
 from modules.core import paths
-from modules.generation import output
+from modules.gallery import output
 from tests import tiny_project
 
 Run = Callable[..., tuple[int, list[Path], str]]

@@ -15,9 +15,9 @@ from PIL import Image
 
 from cli.console import ProgressBar
 from cli.streams import forgive_errors
-from modules.generation.output import OutputFolder
+from modules.gallery.output import OutputFolder
+from modules.gallery.picture import Picture
 from modules.generation.progress import Progress
-from modules.generation.text_to_image import Picture
 from tests.cli.conftest import QUICK, SIZE, Run
 
 
@@ -83,7 +83,7 @@ def test_a_warning_between_two_pictures_has_a_line_of_its_own(run: Run, monkeypa
     saved = OutputFolder.save
 
     def save(folder: OutputFolder, picture: Picture) -> Path:
-        logging.getLogger("modules.generation.output").warning("Something to know.")
+        logging.getLogger("modules.gallery.output").warning("Something to know.")
         return saved(folder, picture)
 
     monkeypatch.setattr(OutputFolder, "save", save)

@@ -14,7 +14,7 @@ from PIL import Image
 import pipeline
 from cli.arguments import build_parser
 from modules.core import paths
-from modules.generation import output
+from modules.gallery import output
 from tests import tiny, tiny_project
 from tests.cli.option_table import ALWAYS_TOGETHER, END_AT_ONCE, EXCLUSIONS, NEEDS, VALUES, Words, allowed
 from tests.cli.pairs import allowed_pairs, covering_rows, pairs_of
@@ -129,7 +129,7 @@ def test_what_lacks_what_it_needs_is_refused(name: str, folder: Path, capfd: pyt
 def test_what_ends_at_once_does_so_beside_every_option(
     end: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modules.generation.doctor.run_doctor", lambda *_, **__: 0)
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose.main", lambda *_, **__: 0)
     for values in VALUES.values():
         code = pipeline.main([*END_AT_ONCE[end], *values[1]])
         out, err = capfd.readouterr()

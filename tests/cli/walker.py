@@ -17,7 +17,7 @@ from unittest import mock
 
 import pipeline
 from modules.core import paths
-from modules.generation import output
+from modules.gallery import output
 
 
 def stopping(function: Any, presses: int) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cli.arguments import parse_arguments
-from modules.generation.prompt_file import read_prompt_file
+from modules.tasks.prompt_file import read_prompt_file
 from tests.docs.fences import commands
 from tests.docs.stand_ins import SIZES, replaced
 

@@ -17,8 +17,8 @@ import pipeline
 from modules.controlnet.apply import AppliedControl
 from modules.core import paths
 from modules.core.errors import ModelFileError, OptionsError
-from modules.generation import output
-from modules.generation.metadata import from_parameters
+from modules.gallery import output
+from modules.generation.metadata.write import from_parameters
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.progress import Progress
 from modules.generation.session import Session

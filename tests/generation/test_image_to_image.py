@@ -13,12 +13,13 @@ from PIL import Image, ImageDraw
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
+from modules.gallery.picture import Picture
 from modules.generation.image_to_image import fill_masked, fit, inpaint_channels, open_source
 from modules.generation.latents import encode
-from modules.generation.metadata import from_parameters
+from modules.generation.metadata.write import from_parameters
 from modules.generation.options import GenerationOptions, HiresOptions, InitImage
 from modules.generation.session import Session
-from modules.generation.text_to_image import Picture, generate
+from modules.generation.text_to_image import generate
 from modules.images.convert import to_tensor
 from tests import tiny
 from tests.generation.test_text_to_image import make, pixels

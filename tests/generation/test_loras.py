@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 import pipeline
 from modules.core import paths
 from modules.core.errors import LightDiffusionError, ModelFileError
-from modules.generation import output
-from modules.generation.metadata import from_parameters
+from modules.gallery import output
+from modules.gallery.picture import Picture
+from modules.generation.metadata.write import from_parameters
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.session import MOST_LORAS, Session
-from modules.generation.text_to_image import Picture, generate
+from modules.generation.text_to_image import generate
 from tests import tiny_project
 
 INK, CLAY = LoraChoice(name="ink", strength=0.8, text_strength=0.5), LoraChoice(name="clay", strength=-0.6)

@@ -20,7 +20,7 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
-from modules.stable_fast.execution import Execution
+from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
 from tests import tiny_project
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.compare import compare
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.stable_fast import Report
 from modules.stable_fast.config import DISABLE_VARIABLE
+from modules.tasks.compare import compare
 from tests import tiny, tiny_project
 
 ROUNDING = 2e-5  # float32, another order of sums; see tests/test_matrix.py

@@ -13,11 +13,12 @@ import torch
 from modules.core.errors import Cancelled, DeviceError, ModelFileError, OptionsError, OutOfMemoryError
 from modules.core.paths import KINDS, ModelFolders
 from modules.core.progress import CancelToken
-from modules.generation.metadata import from_parameters
+from modules.gallery.picture import Picture
+from modules.generation.metadata.write import from_parameters
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
-from modules.generation.text_to_image import Picture, generate
+from modules.generation.text_to_image import generate
 from tests import tiny
 
 

@@ -15,7 +15,7 @@ from cli.requests import build_requests
 from cli.streams import tell
 from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, OutputError
 from modules.core.paths import KINDS, ModelFolders
-from modules.generation.prompt_file import LARGEST_FILE, read_prompt_file
+from modules.tasks.prompt_file import LARGEST_FILE, read_prompt_file
 from ui.arguments import build_parser as build_page_parser
 from ui.arguments import check_port, read_arguments
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast import StableFastRunner, cache, compile_module
+from modules.stable_fast import StableFastRunner, compile_module
+from modules.stable_fast.store import cache
 from tests import tiny
 from tests.stable_fast.networks import inputs_for, latent
 

@@ -19,8 +19,8 @@ from PIL import Image
 from cli.report_file import write_report
 from modules.core.errors import OutputError
 from modules.core.files import HIDDEN_ENDING, STALE_SECONDS, sweep_hidden
-from modules.generation.output import LAST_SEED, OutputFolder
-from modules.generation.text_to_image import Picture
+from modules.gallery.output import LAST_SEED, OutputFolder
+from modules.gallery.picture import Picture
 from modules.images.save import save_png
 from modules.stable_fast import Report
 from ui.settings import SettingsFile

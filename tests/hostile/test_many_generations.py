@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from modules.gallery.output import OutputFolder
 from modules.generation.options import GenerationOptions
-from modules.generation.output import OutputFolder
 from modules.generation.text_to_image import generate
 from tests.tiny_project import project, session_at
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modules.core.errors import ModelFileError
-from modules.loader.state_dict import read_state_dict
+from modules.loader.files.state_dict import read_state_dict
 
 GADGETS = (
     *("os.system", "posix.system", "subprocess.Popen", "subprocess.call", "builtins.eval", "builtins.exec", "os.execv"),

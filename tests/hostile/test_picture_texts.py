@@ -14,7 +14,7 @@ import pytest
 
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.recall import recall_texts
+from modules.generation.metadata.recall import recall_texts
 
 A1111 = (
     "a (cat:1.2)\nNegative prompt: dog\n"

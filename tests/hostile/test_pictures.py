@@ -15,10 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from modules.core.errors import LightDiffusionError, OptionsError
-from modules.generation.history import History, read_text
-from modules.generation.inputs import keep_file
-from modules.generation.metadata import from_picture
-from modules.generation.uploads import open_drawing
+from modules.gallery.history import History, read_text
+from modules.gallery.inputs import keep_file
+from modules.gallery.uploads import open_drawing
+from modules.generation.metadata.write import from_picture
 from modules.images.modes import to_rgb
 from modules.images.open import check_header, open_image
 

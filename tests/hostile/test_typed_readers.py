@@ -16,16 +16,16 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from modules.catalog.models import checkpoint_facts
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, build, parse_json, parse_json_object
-from modules.generation.catalog import checkpoint_facts
-from modules.generation.grid import VARIABLES, grid_cells, paste_grid, read_axis
+from modules.gallery.output import LAST_SEED, OutputFolder
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
-from modules.generation.output import LAST_SEED, OutputFolder
-from modules.generation.prompt_file import read_prompt_file
-from modules.generation.queue import GenerationQueue
-from modules.generation.ticket import Ticket
+from modules.tasks.grid import VARIABLES, grid_cells, paste_grid, read_axis
+from modules.tasks.prompt_file import read_prompt_file
+from modules.tasks.queue import GenerationQueue
+from modules.tasks.task import Ticket
 from tests.ui.conftest import run_apart
 from ui.api import Api, checked
 from ui.fields import RANGES, defaults

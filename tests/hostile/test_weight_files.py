@@ -19,7 +19,7 @@ from torch import Tensor
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
 from modules.loader.checkpoint import load_checkpoint, load_vae
-from modules.loader.detect import ModelSpec, detect
+from modules.loader.detection.detect import ModelSpec, detect
 from modules.loader.patcher import ModelPatcher
 from modules.loader.text_encoder import open_text_encoder
 from modules.loader.upscaler import load_rrdbnet

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.checkpoint import LoadedModel, load_checkpoint, load_vae
-from modules.loader.diffusers_layout import vae_to_ldm
+from modules.loader.layouts.diffusers import vae_to_ldm
 from modules.models.clip import OpenClipTextModel
 from tests import tiny
 from tests.models.oracles import diffusers_unet, diffusers_vae, random_ids, transformers_text
@@ -278,7 +278,7 @@ def test_demo_checkpoint(demo_checkpoint: Path) -> None:
 
 
 def load_header(path: Path) -> str:
-    from modules.loader.state_dict import read_metadata
+    from modules.loader.files.state_dict import read_metadata
 
     metadata = read_metadata(path)
     return metadata.get("lightdiffusion") or metadata["sd_tiny"]

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from modules.loader.fill import fill_network
+from modules.loader.files.state_dict import open_weights
+from modules.loader.load_weights import fill_network
 from modules.loader.patcher import ModelPatcher, WeightPatch, _home_of_copies
-from modules.loader.state_dict import open_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.loader.diffusers_layout import unet_to_ldm
+from modules.loader.layouts.diffusers import unet_to_ldm
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import add_lora, lora_patches
 from tests import tiny

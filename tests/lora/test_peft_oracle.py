@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.loader.diffusers_layout import text_to_openclip, unet_to_ldm
+from modules.loader.layouts.diffusers import text_to_openclip, unet_to_ldm
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import add_lora, lora_patches
 from modules.models.clip import build_text_model

@@ -7,8 +7,8 @@ import torch
 from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 from torch import nn
 
-from modules.loader.diffusers_layout import text_to_openclip
-from modules.loader.fill import empty_weights, fill_network
+from modules.loader.layouts.diffusers import text_to_openclip
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.clip import build_text_model
 from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
 from tests import tiny

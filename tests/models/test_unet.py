@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint, convert_ldm_unet_checkpoint
 
-from modules.loader.diffusers_layout import controlnet_to_ldm, unet_to_ldm
-from modules.loader.fill import empty_weights, fill_network
+from modules.loader.layouts.diffusers import controlnet_to_ldm, unet_to_ldm
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.controlnet import ControlNet
 from modules.models.unet import UNet

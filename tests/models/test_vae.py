@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-from modules.loader.diffusers_layout import vae_to_ldm
-from modules.loader.fill import empty_weights, fill_network
+from modules.loader.layouts.diffusers import vae_to_ldm
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.configs import SD_VAE, VAEConfig
 from modules.models.vae import AutoencoderKL
 from tests import tiny

@@ -10,7 +10,7 @@ from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
 from modules.sampling.names import SAMPLERS
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS as FUNCTIONS
+from modules.sampling.samplers.table import SAMPLERS as FUNCTIONS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 
 SCHEDULE = NoiseSchedule()

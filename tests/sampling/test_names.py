@@ -8,13 +8,14 @@ import sys
 import pytest
 
 from modules.core.errors import OptionsError
-from modules.sampling import names, samplers
+from modules.sampling import names
+from modules.sampling.samplers import table
 
 
 def test_every_name_has_a_sampler_and_the_other_way_round() -> None:
-    assert set(names.SAMPLERS) == set(samplers.SAMPLERS)
+    assert set(names.SAMPLERS) == set(table.SAMPLERS)
     assert len(names.SAMPLERS) == 23
-    for name, function in samplers.SAMPLERS.items():
+    for name, function in table.SAMPLERS.items():
         assert function.__name__ == f"sample_{name}"
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from modules.core.errors import OptionsError
 from modules.sampling.names import SCHEDULERS
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS
+from modules.sampling.samplers.table import SAMPLERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 
 SCHEDULE = NoiseSchedule()

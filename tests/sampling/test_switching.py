@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modules.core.progress import StepEvent
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS
+from modules.sampling.samplers.table import SAMPLERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
 from modules.sampling.switching import StepClock, SwitchingDenoiser
 from tests.sampling.toys import Curved

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from modules.generation.runner import EagerRunner, UNetInputs
+from modules.generation.eager_runner import EagerRunner, UNetInputs
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastRunner
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.flatten import flatten_inputs
+from modules.stable_fast.graph.flatten import flatten_inputs
+from modules.stable_fast.graph.sizes import Dims
+from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME
 from modules.stable_fast.passes.base import FusionPass
-from modules.stable_fast.program import Program
 from modules.stable_fast.report import CompileReport
-from modules.stable_fast.sizes import Dims
-from modules.stable_fast.staging import PROMPT, SHARED, STEP, TIME
+from modules.stable_fast.runtime.program import Program
+from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.unet_call import BINDINGS
-from modules.stable_fast.weights import WeightStore
 from tests import tiny
 
 UNET_DIMS: Mapping[str, Dims] = {

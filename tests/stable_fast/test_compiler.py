@@ -10,16 +10,16 @@ import torch
 from diffusers import AutoencoderKL as DiffusersVAE
 from torch import Tensor, nn
 
-from modules.loader.fill import adjoin_projections
+from modules.loader.load_weights import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import CompiledModule, compile_module
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.fusing import bind
+from modules.stable_fast.graph.fuse import bind
+from modules.stable_fast.graph.staging import PROMPT, STEP
 from modules.stable_fast.passes import PASSES
-from modules.stable_fast.staging import PROMPT, STEP
+from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.unet_call import BINDINGS
-from modules.stable_fast.weights import WeightStore
 from tests import tiny
 from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error, run_program
 

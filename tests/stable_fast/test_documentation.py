@@ -10,9 +10,9 @@ import torch
 
 from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
-from modules.stable_fast.fusing import fuse
+from modules.stable_fast.graph.fuse import fuse
+from modules.stable_fast.graph.staging import STAGES, split
 from modules.stable_fast.passes import PASSES
-from modules.stable_fast.staging import STAGES, split
 from modules.stable_fast.unet_call import BINDINGS
 from tests.stable_fast.networks import UNET_DIMS, unet_call
 

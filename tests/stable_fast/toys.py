@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.graph.staging import STEP
 from modules.stable_fast.passes.base import FusionPass
 from modules.stable_fast.report import CompileReport
-from modules.stable_fast.staging import STEP
-from modules.stable_fast.weights import WeightStore
+from modules.stable_fast.runtime.weights import WeightStore
 from tests import tiny
 from tests.stable_fast.networks import operations, rel_error, run_program
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from modules.catalog.starter import STARTER, StarterDownload, StarterModel
 from modules.core.paths import KINDS
-from modules.generation.starter import STARTER, StarterDownload, StarterModel
 from tests.tiny import save_checkpoint
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

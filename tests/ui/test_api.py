@@ -16,7 +16,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from modules.generation.metadata import from_picture
+from modules.generation.metadata.write import from_picture
 from modules.images.save import read_parameters
 from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api

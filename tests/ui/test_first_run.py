@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from modules.catalog.starter import STARTER
 from modules.core.download import CHUNK
-from modules.generation.starter import STARTER
 from tests.hub import Remote, serving
 from tests.tiny import save_checkpoint
 from tests.ui.conftest import DEMO, Form, Served, running_app, wait_until_ready

@@ -10,9 +10,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from modules.core.paths import ModelFolders
-from modules.generation.output import OutputFolder
-from modules.generation.queue import GenerationQueue
+from modules.gallery.output import OutputFolder
 from modules.generation.session import Session
+from modules.tasks.queue import GenerationQueue
 from ui.handlers import Handlers
 from ui.recall import Recall
 from ui.settings import SettingsFile

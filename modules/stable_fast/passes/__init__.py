@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.passes import (
     attention,
     cleanup,
@@ -19,7 +20,6 @@ from modules.stable_fast.passes import (
     tokens,
 )
 from modules.stable_fast.passes.base import Editor, FusionPass, run_pass
-from modules.stable_fast.sizes import Sizes
 
 PASSES: tuple[FusionPass, ...] = (
     cleanup.PASS,

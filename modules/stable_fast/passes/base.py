@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 
 import modules.stable_fast.kernels  # noqa: F401  registers torch.ops.lightdiffusion, which the passes name
-from modules.stable_fast.sizes import Sizes
-from modules.stable_fast.staging import needs_of, stage_of
-from modules.stable_fast.verify import evaluate_on_meta
+from modules.stable_fast.graph.sizes import Sizes
+from modules.stable_fast.graph.staging import needs_of, stage_of
+from modules.stable_fast.graph.verify import evaluate_on_meta
 
 aten = torch.ops.aten
 

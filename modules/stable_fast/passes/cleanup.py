@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.staging import draws
 from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, dtype_of, shape
-from modules.stable_fast.staging import draws
 
 aten = torch.ops.aten
 

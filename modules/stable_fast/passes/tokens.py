@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from modules.stable_fast.layout import as_image, as_tokens
+from modules.stable_fast.graph.layout import as_image, as_tokens
 from modules.stable_fast.passes.base import Editor, FusionPass, Rule, is_call, is_tensor, only_user, same_stage, shape
 from modules.stable_fast.passes.convolutions import is_pointwise, read_convolution
 

@@ -9,9 +9,9 @@ import pytest
 
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.metadata import from_parameters
+from modules.generation.metadata.recall import recall_texts
+from modules.generation.metadata.write import from_parameters
 from modules.generation.options import GenerationOptions, HiresOptions
-from modules.generation.recall import recall_texts
 
 BASE = "Steps: 4, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 128x192"
 

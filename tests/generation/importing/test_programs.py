@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from modules.core.errors import OptionsError
+from modules.generation.metadata.recall import Recalled, recall_picture, recall_texts
 from modules.generation.options import HiresOptions, LoraChoice
-from modules.generation.recall import Recalled, recall_picture, recall_texts
 
 Graph = dict[str, dict[str, Any]]
 

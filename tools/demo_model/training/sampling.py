@@ -17,7 +17,7 @@ from modules.models.vae import AutoencoderKL
 from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers import SAMPLERS
+from modules.sampling.samplers.table import SAMPLERS
 from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN

@@ -1,0 +1,1 @@
+"""Which models there are, and where the first one comes from (no torch)."""

@@ -1,0 +1,103 @@
+"""What a front end shows about the models there are, without loading one (no torch here)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from modules.core.errors import ModelFileError, printable
+from modules.core.paths import ModelFolders
+from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
+from modules.core.typed import Unreadable, parse_json_object
+
+DEMO = "demo.safetensors"
+DEMO_HINT = (
+    "The demo model draws one circle, square, triangle or star in a colour on a plain background, and simple "
+    'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
+)
+HEADER_LIMIT = 16_000_000  # bytes; a longer header, which no model needs, would take seconds to read at each look
+LONGEST_DESCRIPTION = 500  # characters, in the field for the prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFacts:
+    """`native_size` is the side in pixels that the checkpoint was trained for, as far as its header tells."""
+
+    native_size: int
+    description: str
+
+
+def default_checkpoint(folders: ModelFolders) -> str | None:
+    """The user's first own checkpoint, else the demo, else none."""
+    names = folders.list("checkpoints")
+    own = [name for name in names if name != DEMO]
+    return (own or names or [None])[0]
+
+
+def has_own_checkpoint(folders: ModelFolders) -> bool:
+    return any(name != DEMO for name in folders.list("checkpoints"))
+
+
+def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts:
+    """From the file's header alone; a file that tells nothing counts as SD1.x."""
+    try:
+        path = folders.find("checkpoints", name) if name else None
+    except ModelFileError:
+        path = None
+    metadata = read_metadata(path) if path is not None else {}
+    facts = _ours(metadata)
+    hint = DEMO_HINT if name == DEMO else ""
+    size = facts.get("native_size", facts.get("image_size"))
+    description = facts.get("description")
+    return CheckpointFacts(
+        native_size=size if _is_size(size) else _native_size(metadata),
+        description=printable(description)[:LONGEST_DESCRIPTION] if isinstance(description, str) else hint,
+    )
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    """Whether pictures can be made at this size."""
+    return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of itself; empty for any other file, and for one that loading will complain of."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = parse_json_object(file.read(length)) if length <= HEADER_LIMIT else {}
+    except (OSError, struct.error, Unreadable):
+        return {}
+    metadata = header.get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
+    try:
+        return parse_json_object(text) if isinstance(text, str) else {}
+    except Unreadable:
+        return {}
+
+
+def _native_size(metadata: Mapping[str, Any]) -> int:
+    """768 for SD2's v-prediction files that say so in their name for it, 512 for everything else."""
+    return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
+
+
+def size_presets(native: int) -> list[tuple[str, int, int]]:
+    """(name, width, height) of usual shapes with about as many pixels a side as the checkpoint knows."""
+    step = 64 if native >= 512 else 8
+    longer, longest = (round(native * ratio / step) * step for ratio in (1.5, 1.75))
+    return [
+        ("Square", native, native),
+        ("Portrait", native, longer),
+        ("Landscape", longer, native),
+        ("Tall", native, longest),
+        ("Wide", longest, native),
+    ]

@@ -1,0 +1,131 @@
+"""A recipe's fields -> LoRAs, ControlNets, HiresFix and the picture to start from, with the files they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import quoted
+from modules.core.paths import ModelFolders
+from modules.core.typed import Unreadable
+from modules.generation.metadata.fields import Fields
+from modules.generation.metadata.hires import MARKS, second_pass
+from modules.generation.metadata.named_files import Fingerprints, find_picture
+from modules.generation.metadata.packed import Choice, unpack
+from modules.generation.metadata.settings import read_each
+from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
+from modules.images.methods import OWN_METHODS
+
+UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs do not name it so that it could be found
+FROM_PICTURE = ("Init image", "Init image hash", "Init image size")
+MOST_ENTRIES = 64
+INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint area")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """A model file that the picture names; `option` would name another one."""
+
+    kind: str
+    name: str
+    option: str
+    hash: str | None = None
+
+
+@dataclass(kw_only=True)
+class Choices:
+    """Reads them one after the other, and notes which models they name, which pictures were not found in `places`
+    (each with its option), and what cannot be followed. `given` replaces what the picture says."""
+
+    fields: Fields
+    given: Mapping[str, Any]
+    folders: ModelFolders
+    places: Sequence[Path]
+    known: Fingerprints = field(default_factory=Fingerprints)
+    models: list[NamedModel] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def loras(self) -> tuple[LoraChoice, ...]:
+        if "lora" in self.given:
+            return ()
+        found = list(self._numbered(LoraChoice, "LoRA"))
+        self.models += [NamedModel(kind="loras", name=c.name, option="lora", hash=h.get("name")) for c, h in found]
+        return tuple(choice for choice, _ in found)
+
+    def controls(self) -> tuple[ControlChoice, ...]:
+        if "control_net" in self.given:
+            return ()
+        controls: list[ControlChoice] = []
+        for choice, hashes in self._numbered(ControlChoice, "ControlNet"):
+            name = NamedModel(kind="controlnet", name=choice.name, option="control_net", hash=hashes.get("name"))
+            self.models.append(name)
+            image = self._picture(choice.image, hashes.get("image"), "control_image")
+            controls.append(replace(choice, image=image))
+        return tuple(controls)
+
+    def hires(self) -> HiresOptions | None:
+        if self.given.get("hires_fix") is False:
+            return None
+        packed = self.fields.text("Hires fix")
+        if packed is not None and packed.startswith("{"):
+            choice, hashes = unpack(HiresOptions, packed)
+            if choice.method not in OWN_METHODS and "hires_method" not in self.given:
+                name = NamedModel(
+                    kind="upscalers", name=choice.method, option="hires_method", hash=hashes.get("method")
+                )
+                self.models.append(name)
+            return choice
+        second = second_pass(self.fields, self.given, self.folders)
+        if second is None:
+            return None
+        self.left_out += second.left_out
+        return second.options
+
+    def init(self) -> InitImage | None:
+        packed = self.fields.text("Init image")
+        if packed is None or not packed.startswith("{"):
+            return self._foreign_init() if self._is_from_picture() else None
+        choice, hashes = unpack(InitImage, packed)
+        image = self._picture(choice.image, hashes.get("image"), "img2img")
+        mask = choice.mask and self._picture(choice.mask, hashes.get("mask"), "mask")
+        return replace(choice, image=image, mask=mask)
+
+    def _is_from_picture(self) -> bool:
+        """A1111 writes `Denoising strength` for its second pass too; very old ones named the `First pass size` then."""
+        if any(name in self.fields for name in (*FROM_PICTURE, *INPAINTED)):
+            return True
+        return "Denoising strength" in self.fields and not any(
+            name in self.fields for name in (*MARKS, "Hires fix", "First pass size")
+        )
+
+    def _foreign_init(self) -> InitImage:
+        readers = {
+            "denoise": lambda fields: fields.number("Denoising strength"),
+            "mask_blur": lambda fields: fields.whole("Mask blur"),
+        }
+        if "img2img" not in self.given:
+            self.lacks.append("the picture that it was made from (give it with --img2img FILE)")
+        if "mask" not in self.given and any(name in self.fields for name in INPAINTED):
+            self.left_out.append("the mask (give it with --mask FILE)")
+        start = InitImage(image=self.given.get("img2img", UNKNOWN_PICTURE))
+        values = read_each(readers, self.fields, self.given, lambda name, value: replace(start, **{name: value}))
+        return replace(start, **values)
+
+    def _picture(self, named: Path, wanted: str | None, option: str) -> Path:
+        """The file, or its bare name where it was not found or another one is given."""
+        found = None if option in self.given else find_picture(named, wanted, self.places, self.known)
+        if found is None and option not in self.given:
+            self.lacks.append(f"{quoted(named.name)} (give it with --{option.replace('_', '-')} FILE)")
+        return found or Path(named.name)
+
+    def _numbered(self, kind: type[Choice], key: str) -> Iterator[tuple[Choice, dict[str, str]]]:
+        """Entries `key 0`, `key 1`, ... that are ours; A1111's ControlNet entries are not JSON and name no file."""
+        number = 0
+        while (text := self.fields.text(f"{key} {number}") or "").startswith("{"):
+            if number == MOST_ENTRIES:
+                raise Unreadable(f"it names more than {MOST_ENTRIES} entries of the kind {key}")
+            yield unpack(kind, text)
+            number += 1

@@ -1,0 +1,1 @@
+"""Other programs' notations, each in a file of its own (no torch)."""

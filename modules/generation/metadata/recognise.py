@@ -1,0 +1,50 @@
+"""Whose settings a picture holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modules.core.errors import OptionsError
+from modules.generation.metadata.programs import a1111, civitai, comfyui, fooocus, invokeai, novelai, swarmui
+from modules.generation.metadata.recipe import Recipe
+from modules.images.metadata import PNG_KEY
+
+# Those whose notation lies inside `parameters` come before A1111's; a picture with A1111's text and a graph of
+# ComfyUI's beside it is read by the text, which says more.
+PROGRAMS = (swarmui, fooocus, civitai, a1111, comfyui, invokeai, novelai)
+# Recognised, not read: a word in a text of this name, and who writes it.
+STRANGERS = (
+    ("XML:com.adobe.xmp", "Draw Things", "Draw Things"),
+    ("Software", "Draw Things", "Draw Things"),
+    ("Software", "Mochi Diffusion", "Mochi Diffusion"),
+    ("Software", "DiffusionBee", "DiffusionBee"),
+    ("Software", "NovelAI", "NovelAI"),
+    ("Software", "Adobe Firefly", "Adobe Firefly"),
+    ("Software", "Celsys", "Clip Studio"),
+    ("use_stable_diffusion_model", "", "Easy Diffusion"),
+    ("smproj", "", "Stability Matrix"),
+    ("parameters-json", "", "Stability Matrix"),
+    ("invokeai_metadata", "", "InvokeAI"),
+    ("invokeai_graph", "", "InvokeAI"),
+    ("sd-metadata", "", "InvokeAI"),
+    ("Dream", "", "InvokeAI"),
+    ("fooocus_scheme", "", "Fooocus"),
+    ("workflow", "{", "ComfyUI"),
+    ("prompt", "{", "ComfyUI"),
+    ("Description", "Job ID:", "Midjourney"),
+    ("ImageDescription", "Job ID:", "Midjourney"),
+    (PNG_KEY, "RuinedFooocus", "RuinedFooocus"),
+    (PNG_KEY, "sui_image_params", "SwarmUI"),
+)
+
+
+def read_recipe(texts: Mapping[str, str]) -> Recipe:
+    """Raises OptionsError for texts that hold no settings, with the program's name where it is known."""
+    for program in PROGRAMS:
+        recipe = program.read(texts)
+        if recipe is not None:
+            return recipe
+    for name, word, stranger in STRANGERS:
+        if word in texts.get(name, "") and name in texts:
+            raise OptionsError(f"This picture was made by {stranger}, whose settings cannot be read here: enter them.")
+    raise OptionsError("This picture holds no generation text that is known here, so its settings cannot be read.")

@@ -1,0 +1,147 @@
+"""A recipe's fields -> the plain options of a request; what is given on the command line is not read at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import OptionsError
+from modules.core.typed import Unreadable
+from modules.generation.metadata.fields import Fields
+from modules.generation.metadata.named_files import file_name, is_there
+from modules.generation.metadata.packed import text_encoder_key
+from modules.generation.options import GenerationOptions
+from modules.sampling.names import resolve_sampler, resolve_scheduler
+
+Reader = Callable[[Fields], Any]
+Check = Callable[[str, Any], object]
+
+# A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
+EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
+PARSERS = {"fixed attention": "off"}  # SD.Next's name for prompts whose brackets are plain text
+SAMPLER = "euler"  # where none is named
+AUTOMATIC = "automatic"
+NO_VAE = ("none", "automatic", "default")
+
+
+def read_each(
+    readers: Mapping[str, Reader], fields: Fields, given: Collection[str], check: Check, prefix: str = ""
+) -> dict[str, Any]:
+    """Values by the readers' names without those that are not there; `check` is called with each of them, and
+    `prefix` + name is its option.
+
+    Raises OptionsError that names the option which would replace what cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for name, reader in readers.items():
+        option = prefix + name
+        if option in given:
+            continue
+        try:
+            value = reader(fields)
+            if value is not None:
+                check(name, value)
+        except (Unreadable, OptionsError) as error:
+            raise OptionsError(_with_remedy(str(error), option)) from error
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _with_remedy(reason: str, option: str) -> str:
+    flag = f"--{option.replace('_', '-')}"
+    if reason.endswith((".", "?")):  # a sentence of its own: an unknown name
+        return f"The picture cannot be made again as it is. {reason} Give another with {flag}."
+    return f"The settings in this picture cannot be used ({option.replace('_', ' ')}: {reason}); give {flag}."
+
+
+def _sampler(fields: Fields) -> str:
+    return resolve_sampler(fields.text("Sampler") or SAMPLER).sampler
+
+
+def _scheduler(fields: Fields) -> str:
+    """The schedule that is named, also behind the sampler's name; else the usual one of the sampler."""
+    name, label = fields.text("Schedule type", "Scheduler"), fields.text("Sampler") or SAMPLER
+    if name is not None and name.casefold() != AUTOMATIC:
+        return resolve_scheduler(name)
+    try:
+        choice = resolve_sampler(label)
+    except OptionsError:  # told by the sampler's own reader, unless another one is given
+        return resolve_scheduler(AUTOMATIC)
+    return choice.scheduler or resolve_scheduler(AUTOMATIC, sampler=choice.sampler)
+
+
+def _emphasis(fields: Fields) -> str:
+    name = fields.text("Emphasis") or PARSERS.get((fields.text("Parser") or "").casefold(), "a1111")
+    return EMPHASIS.get(name.casefold(), name.casefold())
+
+
+def _vae(fields: Fields) -> str | None:
+    name = fields.text("VAE", "Module 1")
+    return None if name is None or name.casefold() in NO_VAE else name
+
+
+def _checkpoint(fields: Fields) -> str | None:
+    """The file's name where the checkpoint was given as a path, in older pictures of ours the path itself."""
+    path = fields.text("Model path")
+    if path is None:
+        return fields.text("Model", "Base model")
+    return path if is_there(Path(path)) else file_name(path)
+
+
+def _text_encoders(fields: Fields) -> tuple[str, ...] | None:
+    names = [fields.text(text_encoder_key(position)) for position in range(2)]
+    return tuple(name for name in names if name is not None) or None
+
+
+def _seed(fields: Fields) -> int | None:
+    """The seed of the batch's first picture; -1 means that it is not known."""
+    seed = fields.whole("Seed")
+    if seed is None or seed == -1:
+        return None
+    return seed - (position(fields) or 0)
+
+
+def position(fields: Fields) -> int | None:
+    """The picture's place in its batch, if it was made in one."""
+    batch, place = fields.whole("Batch size"), fields.whole("Batch pos")
+    return place if place is not None and (batch or 1) > 1 else None
+
+
+def _batch(fields: Fields) -> int | None:
+    return None if position(fields) is None else fields.whole("Batch size")
+
+
+def _side(index: int) -> Reader:
+    def read(fields: Fields) -> int | None:
+        size = fields.size("Size")
+        return None if size is None else size[index]
+
+    return read
+
+
+PLAIN: dict[str, Reader] = {
+    "width": _side(0),
+    "height": _side(1),
+    "seed": _seed,
+    "batch": _batch,
+    "steps": lambda fields: fields.whole("Steps"),
+    "cfg": lambda fields: fields.number("CFG scale"),
+    "sampler": _sampler,
+    "scheduler": _scheduler,
+    "clip_skip": lambda fields: fields.whole("Clip skip"),
+    "emphasis": _emphasis,
+    "checkpoint": _checkpoint,
+    "vae": _vae,
+    "text_encoders": _text_encoders,
+    "prediction": lambda fields: fields.text("Prediction"),
+    "stable_fast": lambda fields: fields.text("Stable-Fast"),
+}
+
+
+def plain_options(fields: Fields, given: Collection[str]) -> dict[str, Any]:
+    values = read_each(PLAIN, fields, given, lambda name, value: GenerationOptions(prompt="", **{name: value}))
+    if not {"batch", "number"} & set(given) and (place := position(fields)) is not None:
+        values["only"] = place
+    return values

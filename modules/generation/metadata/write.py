@@ -1,0 +1,133 @@
+"""GenerationOptions <-> the `parameters` text of a picture: what is written is all that is needed to make it again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modules.core.errors import OptionsError, quoted
+from modules.core.paths import ModelFolders
+from modules.gallery.output import OutputFolder
+from modules.generation.metadata.packed import pack, text_encoder_key
+from modules.generation.metadata.recall import Recalled, check_models, recall_picture, recall_texts
+from modules.generation.options import GenerationOptions
+from modules.images.metadata import PNG_KEY, parameters_of, parse_parameters, write_parameters
+from modules.images.open import opened
+from modules.sampling.names import label_of, sampler_and_scheduler
+
+log = logging.getLogger(__name__)
+
+Hashes = Mapping[str, Mapping[str, str]]  # of files by the names of field and attribute: {"Init image": {"image": ...}}
+
+# A1111's name of each plain option; order is the order in the text
+PLAIN_KEYS = {
+    "steps": "Steps",
+    "cfg": "CFG scale",
+    "clip_skip": "Clip skip",
+    "emphasis": "Emphasis",
+    "vae": "VAE",
+    "prediction": "Prediction",
+    "stable_fast": "Stable-Fast",
+}
+
+DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not settings of the request, but the picture depends on them
+
+
+def to_parameters(
+    options: GenerationOptions, index: int, facts: Mapping[str, str], hashes: Hashes | None = None
+) -> str:
+    """The text for picture `index` of a resolved request; `facts` adds what the session knows (model hash, versions),
+    `hashes` are those of the files that are named without saying where they are.
+
+    The seed written is the picture's own. A member of a batch also names its place, since only the same batch
+    reproduces it bit for bit.
+    """
+    seed, batch, hashes = options.seed, options.batch, hashes or {}
+    if seed is None or options.width is None or options.height is None:
+        raise ValueError("parameters are written from resolved options only")
+    labels = label_of(*sampler_and_scheduler(options.sampler, options.scheduler))
+    info: dict[str, str] = {
+        "Steps": str(options.steps),
+        "Sampler": labels.sampler,
+        "Schedule type": labels.schedule,
+        "CFG scale": exact(options.cfg),
+        "Seed": str(seed + index),
+        "Size": f"{options.width}x{options.height}",
+    }
+    info |= dict(facts)
+    for name in ("clip_skip", "emphasis", "vae", "prediction", "stable_fast"):
+        value = getattr(options, name)
+        if value is not None and value != "off":
+            info[PLAIN_KEYS[name]] = str(value)
+    info |= {text_encoder_key(position): name for position, name in enumerate(options.text_encoders)}
+    for name in ("VAE", *map(text_encoder_key, range(len(options.text_encoders)))):
+        if name in hashes:
+            info[f"{name} hash"] = hashes[name]["name"]
+    if batch > 1:
+        info |= {"Batch size": str(batch), "Batch pos": str(index % batch)}
+    info |= _extras(options, hashes)
+    return write_parameters(info, options.prompt, options.negative_prompt)
+
+
+def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:
+    """LoRAs, ControlNets, HiresFix and the picture to start from."""
+    choices = {f"LoRA {position}": lora for position, lora in enumerate(options.loras)}
+    choices |= {f"ControlNet {position}": control for position, control in enumerate(options.controls)}
+    info = {field: pack(choice, hashes.get(field, {})) for field, choice in choices.items()}
+    if options.hires:
+        info["Hires fix"] = pack(options.hires, hashes.get("Hires fix", {}))
+        info |= {"Hires upscale": f"{options.hires.scale:g}", "Hires upscaler": options.hires.method}
+    if options.init:
+        info["Init image"] = pack(options.init, hashes.get("Init image", {}))
+    denoise = options.init.denoise if options.init else options.hires.denoise if options.hires else None
+    if denoise is not None:
+        info["Denoising strength"] = f"{denoise:g}"
+    return info
+
+
+def exact(value: float) -> str:
+    """The shortest text that reads back as this very number; whole numbers without a point, as A1111 writes them."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def changed_facts(before: Path, after: Path) -> list[str]:
+    """Names of what decides the bits of a picture and is not the same in two files, as far as both tell."""
+    old, new = (_own_fields(path) for path in (before, after))
+    return [key for key in DECIDING_FACTS if key in old and key in new and old[key] != new[key]]
+
+
+def _own_fields(path: Path) -> dict[str, str]:
+    with opened(path) as image:
+        return parse_parameters(parameters_of(image) or "")[2]
+
+
+def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> GenerationOptions:
+    """The request that made a picture file, ours or another program's; `given` replaces what the picture says.
+
+    What cannot be followed is told once, in the log. Raises OptionsError for settings that cannot be used and for
+    pictures that were not found, with the options to give them; ModelFileError for a model that is not there.
+    """
+    given = given or {}
+    recalled = recall_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)
+    options = _complete(recalled, path.name)
+    others = check_models(recalled.models, ModelFolders())
+    if others:
+        log.warning("%s was made with other files of these names: %s.", path.name, ", ".join(others))
+    return options
+
+
+def from_parameters(
+    text: str, given: Mapping[str, Any] | None = None, places: Sequence[Path] = ()
+) -> GenerationOptions:
+    """The same for a `parameters` text alone; pictures that it names are looked for in these folders."""
+    return _complete(recall_texts({PNG_KEY: text}, given=given, places=places), "the picture")
+
+
+def _complete(recalled: Recalled, name: str) -> GenerationOptions:
+    if recalled.lacks:
+        raise OptionsError(f"To make {quoted(name)} again, these are missing: {', '.join(recalled.lacks)}.")
+    if recalled.left_out:
+        log.warning("Left out of %s, because it is not done here: %s.", name, recalled.left_out)
+    return recalled.options

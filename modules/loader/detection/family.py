@@ -1,0 +1,22 @@
+"""Names of model families in words for people, told by the width of the text that cross-attention reads."""
+
+from __future__ import annotations
+
+from modules.loader.detection.detect import ModelSpec
+
+CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
+
+
+def context_family(width: int, spec: ModelSpec) -> str:
+    """The family of an add-on made for this width, in the loaded model's own words when it is the same."""
+    if width == spec.unet.context_dim:
+        return model_family(spec)
+    family = CONTEXT_FAMILIES.get(width, f"a model of context width {width}")
+    return f"full-size {family}" if family == spec.family else family
+
+
+def model_family(spec: ModelSpec) -> str:
+    """The loaded model in words; small models of a family are told by their context width."""
+    width = spec.unet.context_dim
+    usual = CONTEXT_FAMILIES.get(width) == spec.family
+    return spec.family if usual else f"a small {spec.family} of context width {width}"

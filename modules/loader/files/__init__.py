@@ -1,0 +1,1 @@
+"""Model files as flat dicts of tensors: read safely, under plain names."""

@@ -1,0 +1,1 @@
+"""Key names: LDM's, diffusers', and which network a tensor belongs to."""

@@ -1,0 +1,105 @@
+"""Builds networks without memory or initial values, and gives them the weights of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from modules.core.errors import ModelFileError, quoted
+from modules.loader.detection.foreign import SUPPORTED
+from modules.loader.files.open_file import require_weights, same_but_for_ones
+from modules.models.attention import CrossAttention
+
+_DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leaves parameters as they are: on the meta device random numbers cost a second of imports and mean nothing."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def empty_weights() -> Generator[None]:
+    """Networks constructed inside have shapes but no weights (meta device); `fill_network` gives them some."""
+    with torch.device("meta"), _SkipInit():
+        yield
+
+
+def fill_network(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    drop_pages: Callable[[], None],
+    network: str,
+) -> None:
+    """Gives an empty (meta) module its weights: as they lie in the file where they fit, else converted one by one."""
+    state = fitted(module.state_dict(), state, network)
+    converted: dict[str, Tensor] = {}
+    pending = 0
+    for name, tensor in state.items():
+        weight = tensor.to(device=device, dtype=dtype, memory_format=_layout(tensor, device))
+        converted[name] = weight
+        pending += 0 if weight is tensor else tensor.nbytes
+        if pending > _DROP_EVERY:
+            drop_pages()
+            pending = 0
+    module.load_state_dict(converted, strict=True, assign=True)
+    module.requires_grad_(requires_grad=False).eval()
+    if device.type == "cuda":
+        adjoin_projections(module)
+
+
+def _layout(tensor: Tensor, device: torch.device) -> torch.memory_format:
+    """Convolutions on a GPU are fastest over channels-last weights; loaded so, nothing has to keep a second copy."""
+    return torch.channels_last if device.type == "cuda" and tensor.dim() == 4 else torch.preserve_format
+
+
+@torch.no_grad()
+def adjoin_projections(module: nn.Module) -> None:
+    """Puts weights that Stable-Fast stacks (query, key, value; or key, value) back to back in one piece of memory.
+
+    They stay the parameters they were; stacking them is then a view instead of a copy.
+    """
+    for attention in module.modules():
+        if not isinstance(attention, CrossAttention):
+            continue
+        weights = [attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]
+        together = weights if weights[0].shape == weights[1].shape else weights[1:]
+        stacked = torch.cat(together)
+        for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
+            weight.data = part
+
+
+def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """The weights in the shapes that the network has. Raises ModelFileError for names, types or shapes of another one.
+
+    Matrices saved as 1x1 convolutions, and the reverse, are the same weights.
+    """
+    for name in expected:
+        if name not in state:
+            raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
+    fit: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name not in expected:
+            raise ModelFileError(f"The {network} has the unexpected weight {quoted(name)}. {SUPPORTED}.")
+        require_weights(name, tensor)
+        wanted = expected[name].shape
+        if not same_but_for_ones(tensor.shape, wanted):
+            raise ModelFileError(
+                f"{name} of the {network} has shape {list(tensor.shape)} where {list(wanted)} is needed, "
+                f"so the file is of another kind. {SUPPORTED}."
+            )
+        fit[name] = tensor if tensor.shape == wanted else tensor.reshape(wanted)
+    return fit

@@ -1,0 +1,1 @@
+"""Every sampler, a pure function each."""

@@ -1,0 +1,41 @@
+"""`compile_module`: the generic entry for other people's networks, which checks what it is told of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from modules.stable_fast.compiled_module import CompiledModule
+from modules.stable_fast.graph.trace import TraceError
+from modules.stable_fast.graph.verify import VerifyError
+from modules.stable_fast.module_call import bind_call, check_example
+
+
+def compile_module(
+    module: nn.Module,
+    example_inputs: Mapping[str, Any] | Sequence[Any],
+    bindings: Mapping[str, str] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    *,
+    level: str = "full",
+) -> CompiledModule:
+    """Traces, stages and fuses any module; raises TraceError when it cannot be made one graph.
+
+    `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
+    `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
+    The first call of each such size is compared with the module; where they differ, each size gets its own trace.
+    ValueError when these, or the level, do not fit the module and its example, or the module is in training mode.
+    """
+    compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
+    by_name = isinstance(example_inputs, Mapping)
+    args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
+    example = bind_call(inspect.signature(module.forward), args, kwargs)
+    check_example(module, example, bindings or {}, dims or {})
+    try:
+        compiled.compile_call(example)
+    except VerifyError as error:
+        raise TraceError(f"{type(module).__name__} cannot be compiled: {error}") from error
+    return compiled

@@ -1,0 +1,116 @@
+"""What was found on this machine that Stable-Fast depends on, as plain data; doctor.py draws the conclusions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from modules.stable_fast.config import level_in_force
+from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND
+from modules.stable_fast.kernels.triton_import import HAS_TRITON, TRITON_PROBLEM, TRITON_VERSION
+from modules.stable_fast.store.cache import cache_folder, why_unwritable
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found on the machine; empty or None means absent."""
+
+    system: str
+    python: str
+    torch: str
+    torch_cuda: str | None
+    gpu: str | None
+    capability: tuple[int, int] | None
+    memory_gib: float
+    driver: str | None
+    triton: str | None
+    cudnn: int | None
+    cudnn_frontend: str | None
+    xformers: str | None
+    compiler: str | None
+    wsl: bool
+    forced_level: str
+    cache: str
+    cache_mib: float
+    cache_problem: str = ""  # why nothing can be written there
+    driver_problem: str = ""  # why a driver that is there cannot be used
+    hidden_gpus: bool = False  # by CUDA_VISIBLE_DEVICES
+    triton_problem: str = ""  # why an installed Triton cannot be used
+
+
+def gather() -> Facts:
+    has_gpu = torch.cuda.is_available()
+    properties = torch.cuda.get_device_properties(0) if has_gpu else None
+    driver, driver_problem = find_driver()
+    folder = cache_folder()
+    return Facts(
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        torch_cuda=torch.version.cuda,
+        gpu=properties.name if properties else None,
+        capability=(properties.major, properties.minor) if properties else None,
+        memory_gib=round(properties.total_memory / 2**30, 1) if properties else 0.0,
+        driver=driver,
+        triton=TRITON_VERSION if HAS_TRITON else None,
+        cudnn=torch.backends.cudnn.version() if has_gpu else None,
+        cudnn_frontend=_installed("nvidia-cudnn-frontend") if HAS_CUDNN_FRONTEND else None,
+        xformers=_installed("xformers"),
+        compiler=shutil.which("gcc") or shutil.which("clang") or shutil.which("cl"),
+        wsl="microsoft" in platform.release().lower(),
+        forced_level=level_in_force("full")[1],
+        cache=str(folder),
+        cache_mib=round(_size_of(folder) / 2**20, 1),
+        cache_problem=why_unwritable(folder),
+        driver_problem=driver_problem,
+        hidden_gpus=os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"),
+        triton_problem=TRITON_PROBLEM,
+    )
+
+
+def find_driver(kernel_module: Path = Path("/proc/driver/nvidia/version")) -> tuple[str | None, str]:
+    """The version of the NVIDIA driver, and why it cannot be used."""
+    version, problem = _ask_driver()
+    if version is None:
+        with suppress(OSError):
+            found = re.search(r"\d+\.\d+(\.\d+)?", kernel_module.read_text())
+            return found[0] if found else None, problem or "nvidia-smi is missing"
+    return version, problem
+
+
+def _ask_driver() -> tuple[str | None, str]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None, ""
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    said = (asked.stdout.strip() or asked.stderr.strip() or "nvidia-smi fails").splitlines()[0]
+    return (None, said) if asked.returncode else (said, "")
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes in all files under a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process has just replaced it
+            total += path.lstat().st_size
+    return total
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,225 @@
+"""Runs every implementation of every op at small UNet-like shapes against its float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels.attention import attention_packed
+from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
+from modules.stable_fast.kernels.dispatch import (
+    CHOICES,
+    REFUSALS,
+    Implementations,
+    Key,
+    Tuner,
+    Unsupported,
+    channels_last,
+)
+from modules.stable_fast.kernels.launch import compile_ahead
+from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
+from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
+from modules.stable_fast.kernels.triton_import import TritonError
+
+LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # whose code others compiled
+# Largest error allowed, relative to the largest value of the reference.
+TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op: `reference` takes the same arguments."""
+
+    op: str
+    reference: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class OpCheck:
+    """How far one implementation was from the float64 reference; `refused` says why it does not serve the shape.
+
+    `fault` is what the GPU said when it broke down over it.
+    """
+
+    op: str
+    shape: str
+    implementation: str
+    error: float
+    tolerance: float
+    refused: str = ""
+    fault: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.fault and (bool(self.refused) or self.error <= self.tolerance)
+
+
+class _Maker:
+    """Random operands, the same on every device."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self._to = {"device": device, "dtype": dtype}
+
+    def rows(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(shape, generator=self._generator)).to(**self._to)
+
+    def image(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return channels_last(self.rows(*shape, scale=scale))
+
+
+def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """Every op, with and without each optional operand, over even and odd sizes."""
+    make = _Maker(device, dtype)
+    yield from _norm_cases(make)
+    yield from _conv_cases(make)
+    yield from _linear_cases(make)
+    yield from _attention_cases(make)
+
+
+def _norm_cases(make: _Maker) -> Iterator[Case]:
+    for batch, channels, size, groups in ((2, 320, 16, 32), (1, 60, 33, 4), (2, 1280, 8, 32), (3, 64, 48, 2)):
+        weight, bias = make.rows(channels), make.rows(channels)
+        x = make.image(batch, channels, size, size) + 3.0
+        args = (x, weight, bias, groups, 1e-5, True)
+        yield Case("group_norm_silu", group_norm_silu.group_norm_silu_reference, args)
+        split = channels * 2 // 3
+        parts = (channels_last(x[:, :split]), channels_last(x[:, split:]))
+        args = (*parts, weight, bias, groups, 1e-6, False)
+        yield Case("group_norm_silu_cat", group_norm_silu.group_norm_silu_cat_reference, args)
+    for rows, channels in ((130, 320), (17, 1280), (64, 77)):
+        norm = (make.rows(channels), make.rows(channels), 1e-5)
+        x = make.rows(2, rows, channels) + 3.0
+        yield Case("layer_norm", layer_norm.layer_norm_reference, (x, *norm))
+        yield Case("add_layer_norm", layer_norm.add_layer_norm_reference, (x, make.rows(2, rows, channels), *norm))
+
+
+def _conv_cases(make: _Maker) -> Iterator[Case]:
+    reference = conv2d_epilogue.conv2d_epilogue_reference
+    for channels, out, size, kernel, stride in (
+        (64, 128, 16, 3, 1), (4, 64, 24, 3, 1), (64, 4, 16, 3, 1), (320, 320, 8, 3, 1), (64, 64, 17, 3, 2),
+        (96, 128, 12, 1, 1), (64, 64, 64, 3, 1), (136, 328, 20, 3, 1),
+    ):  # fmt: skip
+        x = make.image(2, channels, size, size)
+        weight = make.image(out, channels, kernel, kernel, scale=(channels * kernel**2) ** -0.5)
+        bias, padding = make.rows(out), kernel // 2
+        done = (size + 2 * padding - kernel) // stride + 1
+        residual = make.image(2, out, done, done)
+        tail = (stride, padding)
+        yield Case("conv2d_epilogue", reference, (x, weight, bias, None, None, *tail, "none"))
+        vector = make.rows(1, 2 * out)[:, out:]
+        yield Case("conv2d_epilogue", reference, (x, weight, bias, vector, None, *tail, "none"))
+        yield Case("conv2d_epilogue", reference, (x, weight, bias, None, residual, *tail, "none"))
+        full = (x, weight, bias, make.rows(2, out), residual, *tail, "silu")
+        yield Case("conv2d_epilogue", reference, full)
+    a, b = make.image(2, 128, 12, 12), make.image(2, 64, 12, 12)
+    weight, bias = make.image(96, 192, 1, 1, scale=0.07), make.rows(96)
+    for residual in (None, make.image(2, 96, 12, 12)):
+        args = (a, b, weight, bias, residual)
+        yield Case("conv2d_cat_epilogue", conv2d_cat_epilogue.conv2d_cat_epilogue_reference, args)
+    for channels, size in ((64, 8), (40, 13)):
+        x = make.image(2, channels, size, size)
+        weight = upsample_conv2d.prepare_subpixel_weight(make.image(channels, channels, 3, 3, scale=0.05))
+        args = (x, weight, make.rows(channels))
+        yield Case("upsample_conv2d", upsample_conv2d.upsample_conv2d_reference, args)
+
+
+def _linear_cases(make: _Maker) -> Iterator[Case]:
+    for rows, k, n in ((256, 320, 320), (77, 64, 200), (128, 1280, 320)):
+        x, weight, bias = make.rows(2, rows, k), make.rows(n, k, scale=k**-0.5), make.rows(n)
+        for residual in (None, make.rows(2, rows, n)):
+            for activation in ("none", "silu", "gelu", "quick_gelu"):
+                args = (x, weight, bias, residual, activation)
+                yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, args)
+        yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, (x, weight, None, None, "none"))
+        yield Case("linear_geglu", linear_geglu.linear_geglu_reference, (x, weight, bias))
+
+
+def _attention_cases(make: _Maker) -> Iterator[Case]:
+    for heads, size, rows in ((8, 40, 256), (2, 80, 100), (2, 160, 64), (5, 64, 144), (1, 512, 64)):
+        width = heads * size
+        packed = (make.rows(2, rows, 3 * width), heads, False)
+        yield Case("attention_packed_qkv", attention_packed.attention_packed_qkv_reference, packed)
+        cross = (make.rows(2, rows, width), make.rows(2, 77, 2 * width), heads, False)
+        yield Case("attention_packed_kv", attention_packed.attention_packed_kv_reference, cross)
+
+
+def _error(result: Any, expected: Any) -> float:
+    """Largest difference relative to the largest expected value; infinite for a result that is not finite."""
+    if isinstance(expected, tuple):
+        return max(_error(r, e) for r, e in zip(result, expected, strict=True))
+    error = float((result.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return error if error == error else float("inf")
+
+
+def _shape(case: Case) -> str:
+    return " ".join("x".join(map(str, arg.shape)) for arg in case.args if isinstance(arg, Tensor))
+
+
+def check(case: Case) -> list[OpCheck]:
+    """Every implementation the op offers for this call, up to one that the GPU breaks down over; on a CPU, the op."""
+    x = case.args[0]
+    expected = case.reference(*(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args))
+    tolerance = TOLERANCES[x.dtype]
+    checks: list[OpCheck] = []
+
+    def note(implementation: str, run: Callable[[], Any]) -> None:
+        error, refused, fault = 0.0, "", ""
+        try:
+            error = _error(run(), expected)
+        except (Unsupported, TritonError) as reason:
+            refused = str(reason).splitlines()[0]
+        except torch.AcceleratorError as reason:
+            if any(done.fault for done in checks):  # passing through from the implementation that is to blame
+                raise
+            fault = str(reason).splitlines()[0]
+        checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused, fault))
+        if fault:
+            raise torch.AcceleratorError(fault)
+
+    def every(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+        for name, implementation in implementations.items():
+            note(name, lambda implementation=implementation: implementation(*args))
+        return default
+
+    with suppress(torch.AcceleratorError):  # noted already
+        note("chosen", lambda: _call(case, every))
+    return checks
+
+
+def _call(case: Case, tuner: Tuner) -> Any:
+    """The op, with no choices known; `tuner` is offered its implementations."""
+    before = CHOICES.chosen, CHOICES.tuner
+    CHOICES.chosen, CHOICES.tuner = {}, tuner
+    try:
+        return getattr(torch.ops.lightdiffusion, case.op)(*case.args)
+    finally:
+        CHOICES.chosen, CHOICES.tuner = before
+
+
+def _launch_all(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+    """All kernels of our own, for `compile_ahead`; libraries have nothing to compile, and would run."""
+    for name, implementation in implementations.items():
+        if not name.startswith(LIBRARIES):
+            with suppress(*REFUSALS):
+                implementation(*args)
+    return default
+
+
+def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
+    """All checks; a fault of the GPU ends them, since nothing runs on it afterwards."""
+    checks: list[OpCheck] = []
+    with torch.inference_mode():
+        made = list(cases(device, dtype))
+        compile_ahead(lambda: [_call(case, _launch_all) for case in made], device)
+        for case in made:
+            checks += check(case)
+            if checks[-1].fault:
+                break
+    return checks

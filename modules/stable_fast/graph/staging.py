@@ -1,0 +1,268 @@
+"""Binding times: runs every node of a graph at the earliest moment its inputs are known.
+
+Each named input is bound to a moment: "prompt" (once per conditioning), "time" (once per timestep, so for a whole
+schedule at once), "latent" (each step, the same for both halves of guidance) or "step" (each step, any row). A node
+needs what its arguments need, and that fixes its stage:
+
+    weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
+    shared    needs "latent" and perhaps "time"   step     anything else
+
+What draws random numbers belongs to the step, too. The split is exact: the same operations on the same values, each
+once. Two stages see other rows than the traced batch ("time" one row a timestep, "shared" one half of guidance), so
+only operations that treat rows independently go there.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from modules.stable_fast.graph.layout import as_image, as_tokens
+from modules.stable_fast.graph.sizes import Sizes
+from modules.stable_fast.graph.trace import named_placeholder
+
+WEIGHTS, PROMPT, TIME, SHARED, STEP = STAGES = ("weights", "prompt", "time", "shared", "step")
+ROWS = "batch"  # the named size whose rows are independent pictures (and, with guidance, their two halves)
+MOMENTS = ("prompt", "time", "latent", "step")
+
+Needs = frozenset[str]
+
+aten = torch.ops.aten
+
+# Operations whose row i of the result depends on row i of the arguments only (dimension arguments are checked apart).
+_ROW_WISE = frozenset(
+    {
+        operator.getitem, as_tokens, as_image,
+        aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.pow.Tensor_Scalar,
+        aten.exp.default, aten.sin.default, aten.cos.default, aten.sqrt.default, aten.rsqrt.default,
+        aten.silu.default, aten.gelu.default, aten.relu.default, aten.sigmoid.default, aten.tanh.default,
+        aten.dropout.default, aten.to.dtype, aten.contiguous.default, aten.clone.default, aten._to_copy.default,
+        aten.linear.default, aten.conv2d.default, aten.group_norm.default, aten.layer_norm.default,
+        aten.scaled_dot_product_attention.default, aten.upsample_nearest2d.vec, aten.constant_pad_nd.default,
+        aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.squeeze.dim, aten.flatten.using_ints,
+        aten.permute.default, aten.transpose.int, aten.expand.default, aten._unsafe_view.default,
+        aten.chunk.default, aten.split.Tensor, aten.slice.Tensor, aten.cat.default, aten.softmax.int,
+    }
+)  # fmt: skip
+
+# Position of the dimension argument of operations that may touch the rows, and its default.
+_DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
+    aten.unsqueeze.default: (1, 0),
+    aten.squeeze.dim: (1, 0),
+    aten.chunk.default: (2, 0),
+    aten.split.Tensor: (2, 0),
+    aten.slice.Tensor: (1, 0),
+    aten.cat.default: (1, 0),
+    aten.softmax.int: (1, 0),
+    aten.flatten.using_ints: (1, 0),
+}
+
+# Arguments that turn off, at False or 0, what an operation draws.
+_SWITCHES = ("train", "training", "dropout", "dropout_p")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the program: a graph from named values to named values."""
+
+    name: str
+    graph: fx.Graph
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return sum(node.op == "call_function" for node in self.graph.nodes)
+
+    def result(self, name: str) -> fx.Node:
+        """The node that computes an output."""
+        results: Any = self.graph.output_node().args[0]
+        return results[self.outputs.index(name)]
+
+
+def stage_of(needs: Needs) -> str:
+    """The earliest stage at which everything needed is known."""
+    if not needs:
+        return WEIGHTS
+    if needs == frozenset({"prompt"}):
+        return PROMPT
+    if needs == frozenset({"time"}):
+        return TIME
+    return SHARED if needs <= {"latent", "time"} else STEP
+
+
+def is_row_wise(node: fx.Node) -> bool:
+    """Whether each row of the result (dimension 0) is computed from the same row of the arguments."""
+    namespace = getattr(node.target, "namespace", "")
+    if node.target not in _ROW_WISE and namespace != "lightdiffusion":
+        return False
+    if node.target in (aten.permute.default, aten.transpose.int):
+        return _keeps_first_dim(node)
+    if node.target in _DIM_ARGUMENT:
+        position, default = _DIM_ARGUMENT[node.target]
+        dim = node.args[position] if len(node.args) > position else default
+        source = node.all_input_nodes[0].meta["val"]
+        rank = source.dim() + (node.target == aten.unsqueeze.default)
+        return isinstance(dim, int) and dim % rank != 0
+    return True
+
+
+def _keeps_first_dim(node: fx.Node) -> bool:
+    rank = node.all_input_nodes[0].meta["val"].dim()
+    dims: Any = node.args[1:]
+    if node.target == aten.permute.default:
+        return dims[0][0] % rank == 0
+    return all(dim % rank != 0 for dim in dims[:2])
+
+
+def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
+    """Writes `meta["needs"]` on every node; `bindings` maps input placeholders to moments."""
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            node.meta["needs"] = frozenset({bindings[node.name]}) if node.name in bindings else frozenset()
+        elif node.op == "call_function":
+            node.meta["needs"] = needs_of(node, sizes)
+
+
+def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
+    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size.
+
+    So does what draws random numbers: others in each call.
+    """
+    needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
+    if draws(node):
+        return needs | {"step"}
+    if (
+        stage_of(needs) in (TIME, SHARED)
+        and ROWS in sizes.primes
+        and not (is_row_wise(node) and _rows_first(node, sizes))
+    ):
+        return needs | {"step"}
+    if not needs and sizes.names_in(_shape(node)):
+        return needs | {"step"}  # made from a size alone, such as arange(height)
+    return needs
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a call draws random numbers, so that it gives something else each time."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    operation: Any = node.target
+    arguments = operation._schema.arguments
+    given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    given |= dict(zip((argument.name for argument in arguments), node.args, strict=False)) | node.kwargs
+    return all(given.get(switch, True) for switch in _SWITCHES)
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _rows_first(node: fx.Node, sizes: Sizes) -> bool:
+    return ROWS not in sizes.names_in(_shape(node)[1:])
+
+
+def has_rows(node: fx.Node, sizes: Sizes) -> bool:
+    """Whether the value has one entry a row of the batch (in dimension 0)."""
+    return ROWS in sizes.primes and ROWS in sizes.names_in(_shape(node)[:1])
+
+
+def split(graph: fx.Graph) -> dict[str, Stage]:
+    """The five stages of a labelled graph; values that cross from one to another are named after their nodes."""
+    return {name: _extract(graph, name) for name in STAGES}
+
+
+def _is_in(node: fx.Node, stage: str) -> bool:
+    return node.op == "call_function" and stage_of(node.meta["needs"]) == stage
+
+
+def _extract(graph: fx.Graph, stage: str) -> Stage:
+    members = [node for node in graph.nodes if _is_in(node, stage)]
+    inside = set(members)
+    inputs = _unique(source for node in members for source in node.all_input_nodes if source not in inside)
+    outputs = [node for node in members if any(user not in inside for user in node.users)]
+    part = fx.Graph()
+    copies = {source: _placeholder(part, source) for source in inputs}
+    for source in inputs:
+        if stage_of(source.meta["needs"]) == TIME and not all(_broadcasts(user, source) for user in source.users):
+            copies[source] = _expanded(part, copies[source])
+    for node in members:
+        copies[node] = part.node_copy(node, lambda source: copies[source])
+    part.output(tuple(copies[node] for node in outputs))
+    return Stage(stage, part, tuple(node.name for node in inputs), tuple(node.name for node in outputs))
+
+
+def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
+    node = named_placeholder(graph, source.name)
+    node.meta = dict(source.meta)
+    return node
+
+
+def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
+    """Whether `user` takes one row of `source` in place of one row for each row of the batch."""
+    if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
+        return source is user.args[3] and source not in (user.args[0], user.args[4])
+    if user.target in (aten.add.Tensor, aten.mul.Tensor):
+        others = [other for other in user.all_input_nodes if other is not source]
+        return any(
+            _shape(other)[:1] == _shape(source)[:1] and len(_shape(other)) == len(_shape(source)) for other in others
+        )
+    return stage_of(user.meta.get("needs", frozenset({"step"}))) == TIME
+
+
+def _expanded(graph: fx.Graph, row: fx.Node) -> fx.Node:
+    """The row repeated (without a copy) to the traced shape, for users that do not broadcast."""
+    node = graph.call_function(aten.expand.default, (row, list(_shape(row))))
+    node.meta = dict(row.meta)
+    return node
+
+
+def _unique(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    return list(dict.fromkeys(nodes))
+
+
+def result_names(graph: fx.Graph) -> tuple[str, ...]:
+    """Names of the values that the graph returns."""
+    output = next(iter(reversed(graph.nodes)))
+    return tuple(node.name for node in output.args[0])
+
+
+def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
+    """Results in memory that is not theirs alone: kept for later calls, an input's, or an earlier result's."""
+    taken: set[tuple[str, str]] = set()
+    lent: set[str] = set()
+    for name in names:
+        owner = _owner(stages, name)
+        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make theirs anew in each call
+            lent.add(name)
+        taken.add(owner)
+    return frozenset(lent)
+
+
+def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
+    """Stage (none for an input) and name of the value that this one is, or is a view of."""
+    for stage in stages.values():
+        if name in stage.outputs:
+            node = _viewed(stage.result(name))
+            return _owner(stages, node.name) if node.op == "placeholder" else (stage.name, node.name)
+    return "", name
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """The node in whose memory this one's value may lie, by what the operations declare."""
+    while node.op == "call_function" and _may_be_view(node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _may_be_view(node: fx.Node) -> bool:
+    if isinstance(node.target, OpOverload):
+        operation: Any = node.target
+        return any(value.alias_info is not None for value in operation._schema.returns)
+    return node.target in (operator.getitem, as_tokens, as_image)

@@ -1,0 +1,92 @@
+"""Invariants of a graph: it is well formed, its metadata is true, and every literal fits the sizes it is used at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.graph.sizes import Sizes
+
+
+class VerifyError(RuntimeError):
+    """A graph that breaks an invariant; always a bug in a pass, or sizes that the graph cannot serve."""
+
+
+def check(graph: fx.Graph) -> None:
+    """Lints the graph and recomputes every node's metadata from its arguments'."""
+    try:
+        graph.lint()
+    except RuntimeError as error:
+        raise VerifyError(f"the graph is malformed: {error}") from error
+    for node in graph.nodes:
+        if node.op == "call_function":
+            _compare(node, _evaluate(node, lambda source: source.meta["val"]), node.meta["val"])
+        if node.op == "output":
+            _no_input_returned(node)
+
+
+def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
+    """Runs a graph whose literals were replaced on meta tensors: each result must have the traced shape, so replaced.
+
+    A traced size that holds no prime but came from one (825 = 8 * 103 + 1, after padding) may differ, unless it is
+    itself a literal of the operation: then it should have been replaced and could not be.
+    """
+    values: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        traced = node.meta.get("val")
+        if node.op == "placeholder":
+            values[node] = torch.empty(
+                [sizes.replace(size, actual) for size in traced.shape], dtype=traced.dtype, device="meta"
+            )
+        elif node.op == "call_function":
+            values[node] = _evaluate(node, values.__getitem__)
+            _check_sizes(node, values[node], sizes, actual)
+
+
+def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, int]) -> None:
+    literals = {leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, int)}
+    for new, old in zip(pytree.tree_leaves(found), pytree.tree_leaves(node.meta["val"]), strict=True):
+        if not isinstance(old, Tensor):
+            continue
+        for size, traced in zip(new.shape, old.shape, strict=True):
+            expected = sizes.replace(traced, actual)
+            if size != expected and (expected != traced or traced in literals):
+                raise VerifyError(f"{node.name} ({node.target}) gives a size of {size}, expected was {expected}")
+
+
+def evaluate_on_meta(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
+    """The meta tensor(s) that a node's call gives for the meta tensors of its arguments."""
+    args, kwargs = map_arg((node.args, node.kwargs), lookup)
+    function: Any = node.target
+    return function(*_on_meta(args), **_on_meta(kwargs))
+
+
+def _evaluate(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
+    try:
+        return evaluate_on_meta(node, lookup)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise VerifyError(f"{node.name} ({node.target}) does not fit its arguments: {error}") from error
+
+
+def _on_meta(value: Any) -> Any:
+    return pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), value)
+
+
+def _compare(node: fx.Node, found: Any, expected: Any) -> None:
+    for new, old in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
+        if isinstance(old, Tensor) and (new.shape != old.shape or new.dtype != old.dtype):
+            raise VerifyError(
+                f"{node.name} ({node.target}) gives {tuple(new.shape)} {new.dtype}, "
+                f"recorded are {tuple(old.shape)} {old.dtype}"
+            )
+
+
+def _no_input_returned(output: fx.Node) -> None:
+    for node in output.all_input_nodes:
+        if node.op == "placeholder":
+            raise VerifyError(f"the result {node.name} is an input itself: replays would overwrite it")

@@ -1,0 +1,61 @@
+"""The activations an epilogue can end with, by name: in PyTorch, and as numbers for the Triton kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.triton_import import FAST_MATH, jit, libdevice, tl
+
+# The numbers are what the kernels' ACTIVATION constant means.
+ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3}
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    if activation == "none":
+        return x
+    if activation == "silu":
+        return F.silu(x)
+    if activation == "gelu":
+        return F.gelu(x)
+    if activation == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
+    raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+@jit
+def silu_in_kernel(x):
+    """x * sigmoid(x) in fp32."""
+    if FAST_MATH:
+        return libdevice.fast_dividef(x, 1.0 + libdevice.fast_expf(-x))
+    return x * tl.sigmoid(x)
+
+
+@jit
+def gelu(x):
+    """Exact (erf) GELU in fp32, within 6e-7: max(x, 0) - |x| Phi(-|x|), with Phi(-|x|) = 2^p(|x|).
+
+    p is a polynomial fitted to log2 Phi(-|x|) (weighted least squares, reweighted towards the least largest error of
+    the result). It falls for ever, so the tail vanishes by itself. One exponential and five products a value: in the
+    epilogue of a matrix product, tl.erf would take half the time of the product itself.
+    """
+    a = tl.abs(x)
+    p = tl.fma(a, -0.00048760781646706164, 0.007194249425083399)
+    p = tl.fma(p, a, -0.05213136225938797)
+    p = tl.fma(p, a, -0.4596203863620758)
+    p = tl.fma(p, a, -1.150982141494751)
+    p = tl.fma(p, a, -1.0000051259994507)
+    return tl.fma(a, -tl.exp2(p), tl.maximum(x, 0.0))
+
+
+@jit
+def activate_in_kernel(x, ACTIVATION: tl.constexpr):
+    """The activation numbered in ACTIVATIONS, on an fp32 value."""
+    if ACTIVATION == 1:
+        x = silu_in_kernel(x)
+    elif ACTIVATION == 2:
+        x = gelu(x)
+    elif ACTIVATION == 3:
+        x = x * tl.sigmoid(1.702 * x)
+    return x

@@ -1,0 +1,95 @@
+"""1x1 convolution over the virtual concatenation [a | b] of channels: y = W [a; b] + bias + residual, NHWC in memory.
+
+The concatenation is never made: it is two GEMMs, the second accumulating onto the first.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    image,
+    pixels,
+    register,
+    run,
+    uses_kernels,
+)
+from modules.stable_fast.kernels.epilogue import launch_epilogue
+from modules.stable_fast.kernels.linear.cublaslt import RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
+
+
+def conv2d_cat_epilogue_reference(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    split = a.shape[1]
+    y = F.conv2d(a, weight[:, :split], bias) + F.conv2d(b, weight[:, split:])
+    return channels_last(y if residual is None else y + residual)
+
+
+def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    """The second product accumulates in place (beta = 1) onto the first, which starts from the bias."""
+    split = a.shape[1]
+    matrix = weight.flatten(1)
+    y = F.linear(pixels(a), matrix[:, :split], bias).addmm_(pixels(b), matrix[:, split:].t())
+    return launch_epilogue(image(y, a), None, None, residual, "none")
+
+
+def _cublaslt(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, *, rank: int
+) -> Tensor:
+    """Bias and residual come with the first product, which the second adds itself to."""
+    matrix, split = weight.flatten(1), a.shape[1]
+    flat = None if residual is None else pixels(residual)
+    y = cublaslt_matmul(pixels(a), matrix[:, :split], bias, flat, rank=rank)
+    return image(cublaslt_matmul(pixels(b), matrix[:, split:], None, y, rank=rank, in_place=True), a)
+
+
+def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: Tile) -> Tensor:
+    flat = None if residual is None else pixels(residual)
+    return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+
+
+def _tma(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: TmaTile) -> Tensor:
+    flat = None if residual is None else pixels(residual)
+    return image(launch_tma_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+
+
+LIBRARIES = {"cublas": _cublas}
+if has_cublaslt():
+    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+
+
+def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    if not uses_kernels(a):
+        return conv2d_cat_epilogue_reference(a, b, weight, bias, residual)
+    a, b = channels_last(a), channels_last(b)
+    residual = None if residual is None else channels_last(residual)
+    rows = a.numel() // a.shape[1]
+    key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
+    served = serves_tma(weight.shape[0], pixels(a), pixels(b), weight.flatten(1))
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
+    default = "cublaslt_1" if has_cublaslt() else "cublas"
+    args = (a, b, weight, bias, residual)
+    reference = partial(conv2d_cat_epilogue_reference, *args)
+    return run("conv2d_cat_epilogue", key, implementations, default, args, reference)
+
+
+def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+    return empty_channels_last((a.shape[0], weight.shape[0], *a.shape[2:]), a)
+
+
+register(
+    "conv2d_cat_epilogue(Tensor a, Tensor b, Tensor weight, Tensor? bias, Tensor? residual) -> Tensor",
+    _conv2d_cat_epilogue,
+    _fake,
+)

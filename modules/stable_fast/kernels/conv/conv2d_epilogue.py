@@ -1,0 +1,141 @@
+"""Convolution with its epilogue: y = act(conv2d(x, w) + b + vector[:, :, None, None] + residual), NHWC in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.activations import activate
+from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
+from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, Epilogue, launch_conv
+from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_TILES, launch_tma_conv
+from modules.stable_fast.kernels.conv.libraries import cudnn_conv, patches_conv, pointwise_conv
+from modules.stable_fast.kernels.dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    register,
+    run,
+    runs_tma_kernels,
+    uses_kernels,
+)
+from modules.stable_fast.kernels.linear.cublaslt import RANKS as PRODUCT_RANKS
+from modules.stable_fast.kernels.linear.cublaslt import has_cublaslt
+
+
+def conv2d_epilogue_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    vector: Tensor | None,
+    residual: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str,
+) -> Tensor:
+    y = F.conv2d(x, weight, bias, stride, padding)
+    if vector is not None:
+        y = y + vector[:, :, None, None]
+    if residual is not None:
+        y = y + residual
+    return channels_last(activate(y, activation))
+
+
+def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+_Conv = Callable[[Tensor, Tensor, Epilogue, int, int], Tensor]
+
+
+def _pointwise(
+    x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, rank: int | None = None
+) -> Tensor:
+    return pointwise_conv(x, weight, epilogue, rank=rank)
+
+
+_TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
+_HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
+_CUDNN: dict[str, _Conv] = {
+    "cudnn": partial(cudnn_conv, benchmark=False),
+    "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
+}
+# Not for a vector of its own for each sample: cuDNN 9.19 builds such graphs, and one of them read misaligned addresses.
+_CUDNN_GRAPHS: dict[str, _Conv] = {}
+if HAS_CUDNN_FRONTEND:
+    _CUDNN_GRAPHS = {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
+
+# What may serve a 1x1 convolution, and one with few output pixels, where gathered patches stay small; cuDNN and our
+# tiles serve any.
+POINTWISE: dict[str, _Conv] = {"cublas": _pointwise}
+PATCHES: dict[str, _Conv] = {"cublas_patches": patches_conv}
+if has_cublaslt():
+    POINTWISE |= {f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in range(PRODUCT_RANKS)}
+    PATCHES |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(PRODUCT_RANKS)}
+MAX_PATCH_ROWS = 2048
+
+
+def implementations_for(
+    x: Tensor, weight: Tensor, stride: int, padding: int, *, one_vector: bool = True
+) -> tuple[dict[str, _Conv], str]:
+    """The candidates and the default for a convolution."""
+    kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
+    tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
+    if kernel == (1, 1) and stride == 1 and padding == 0:
+        return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
+    general = _CUDNN | (_CUDNN_GRAPHS if one_vector else {}) | tiles
+    if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
+        return PATCHES | general, "cudnn"
+    return general, "cudnn"
+
+
+def _conv2d_epilogue(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    vector: Tensor | None,
+    residual: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str,
+) -> Tensor:
+    if not uses_kernels(x):
+        return conv2d_epilogue_reference(x, weight, bias, vector, residual, stride, padding, activation)
+    x, weight = channels_last(x), channels_last(weight)
+    residual = None if residual is None else channels_last(residual)
+    epilogue = Epilogue(bias, vector, residual, activation)
+    each = vector is not None and vector.shape[0] > 1  # a vector for each sample, where others have one for all
+    present = (bias is not None, "each" if each else vector is not None, residual is not None)
+    height, width = weight.shape[2:]
+    kernel = height if height == width else f"{height}x{width}"
+    key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
+    candidates, default = implementations_for(x, weight, stride, padding, one_vector=not each)
+    args = (x, weight, epilogue, stride, padding)
+    reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
+    return run("conv2d_epilogue", key, candidates, default, args, reference)
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    vector: Tensor | None,
+    residual: Tensor | None,
+    stride: int,
+    padding: int,
+    activation: str,
+) -> Tensor:
+    height = conv_output_size(x.shape[2], weight.shape[2], stride, padding)
+    width = conv_output_size(x.shape[3], weight.shape[3], stride, padding)
+    return empty_channels_last((x.shape[0], weight.shape[0], height, width), x)
+
+
+register(
+    "conv2d_epilogue(Tensor x, Tensor weight, Tensor? bias, Tensor? vector, Tensor? residual, int stride, "
+    "int padding, str activation) -> Tensor",
+    _conv2d_epilogue,
+    _fake,
+)

@@ -1,0 +1,241 @@
+"""Triton convolution for Hopper: an implicit matrix product whose tiles the TMA unit copies, no masks.
+
+A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box moved by
+the tap, loaded from the NHWC image by its corner: what lies outside the image, before it too, arrives as zeros.
+The product is W x X^T, accumulator [channels, pixels]: Triton multiplies a reshaped box straight from shared memory as
+the right operand only; a reshaped left operand would pass through registers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels.conv.implicit_matmul import (
+    MAX_SPLITS,
+    Epilogue,
+    check_operands,
+    epilogue_arguments,
+    finish,
+    launch_reduce_splits,
+)
+from modules.stable_fast.kernels.dispatch import (
+    Unsupported,
+    empty_channels_last,
+    multiprocessors,
+    runs_tma_kernels,
+)
+from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
+
+# 64 channels of 16 bits are 128 bytes, the widest row that shared memory swizzles.
+DEPTH = 64
+
+
+class TmaTile(NamedTuple):
+    """Output channels and pixels of a tile, warps of a program, stages of the load pipeline."""
+
+    channels: int
+    pixels: int
+    warps: int
+    stages: int
+
+    @property
+    def name(self) -> str:
+        return f"tma_{self.channels}x{self.pixels}"
+
+
+# The last three leave room for a second program on the same multiprocessor, which works while the first one stores.
+TMA_TILES = (TmaTile(128, 256, 8, 4), TmaTile(128, 128, 8, 3), TmaTile(64, 128, 4, 4))
+
+
+@jit
+def _tma_conv_kernel(
+    x_desc, w_desc, bias_ptr, vector_ptr, residual_ptr, y_ptr, N, C, OC, OH, OW, PAD, vector_stride, steps_per_split,
+    KH: tl.constexpr, KW: tl.constexpr, TN: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
+    BK: tl.constexpr, SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    BP: tl.constexpr = TN * TH * TW
+    channel_tiles = tl.cdiv(OC, BC)
+    channel = tl.program_id(0) % channel_tiles * BC
+    box = tl.program_id(0) // channel_tiles
+    across = tl.cdiv(OW, TW)
+    down = tl.cdiv(OH, TH)
+    sample = box // (across * down) * TN
+    top = box // across % down * TH
+    left = box % across * TW
+    blocks = tl.cdiv(C, BK)
+    first = 0
+    last = KH * KW * blocks
+    y_in = top - PAD
+    x_in = left - PAD
+    w_row = channel
+    parity = 0
+    if SUBPIXEL:
+        parity = tl.program_id(1)
+        y_in += parity // 2
+        x_in += parity % 2
+        w_row += parity * OC
+    elif SPLIT:
+        first = tl.program_id(1) * steps_per_split
+        last = tl.minimum(first + steps_per_split, last)
+    acc = tl.zeros((BC, BP), dtype=tl.float32)
+    for step in range(first, last):
+        tap = step // blocks
+        c = (step - tap * blocks) * BK
+        ky = tap // KW
+        w = w_desc.load([tap, w_row, c]).reshape(BC, BK)
+        x = x_desc.load([sample, y_in + ky, x_in + tap - ky * KW, c]).reshape(BP, BK)
+        acc = tl.dot(w, x.T, acc)
+    acc = acc.T
+    within = tl.arange(0, BP)
+    columns = channel + tl.arange(0, BC)
+    sample += within // (TH * TW)
+    oy = top + within // TW % TH
+    ox = left + within % TW
+    mask = ((sample < N) & (oy < OH) & (ox < OW))[:, None] & (columns < OC)[None, :]
+    if SPLIT:
+        rows = ((tl.program_id(1) * N + sample) * OH + oy) * OW + ox
+        tl.store(y_ptr + rows[:, None] * OC + columns[None, :], acc, mask=mask)
+    else:
+        if SUBPIXEL:
+            pixel = (sample * 2 * OH + 2 * oy + parity // 2) * (2 * OW) + 2 * ox + parity % 2
+        else:
+            pixel = (sample * OH + oy) * OW + ox
+        offset = pixel[:, None] * OC + columns[None, :]
+        acc = finish(
+            acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
+            HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
+        )  # fmt: skip
+        tl.store(y_ptr + offset, acc.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+class Box(NamedTuple):
+    """A tile of pixels: samples, rows, columns."""
+
+    samples: int
+    rows: int
+    columns: int
+
+    def count(self, batch: int, height: int, width: int) -> int:
+        """How many cover a batch of images."""
+        return triton.cdiv(batch, self.samples) * triton.cdiv(height, self.rows) * triton.cdiv(width, self.columns)
+
+
+def _powers_of_2(up_to: int) -> list[int]:
+    return [1 << i for i in range(up_to.bit_length())]
+
+
+@cache
+def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
+    """The fewest boxes; then few samples and squares, so that one compiled kernel serves many image sizes."""
+    sizes = _powers_of_2(pixels)
+    boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
+    return min(boxes, key=lambda b: (b.count(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
+
+
+# Of one multiprocessor of an H100 or H200, per microsecond: multiplications it finishes, bytes it gets from the L2
+# cache. Of the whole GPU: bytes of partial sums it writes or reads. Then the cost of a program and of a launch.
+FLOPS, TILE_BYTES, SUM_BYTES = 6.0e6, 60e3, 4.0e6
+PROGRAM_US, LAUNCH_US = 1.5, 2.0
+
+
+def predict_microseconds(tile: TmaTile, tiles: int, steps: int, splits: int, processors: int) -> float:
+    """A rough cost: the busiest multiprocessor's steps, each bound by arithmetic or L2, and the pass over the sums."""
+    area = tile.channels * tile.pixels
+    step = max(2 * area * DEPTH / FLOPS, (tile.channels + tile.pixels) * DEPTH * 2 / TILE_BYTES)
+    busiest = triton.cdiv(tiles * splits, processors)
+    time = busiest * (triton.cdiv(steps, splits) * step + PROGRAM_US)
+    return time if splits == 1 else time + LAUNCH_US + 2 * 4 * splits * tiles * area / SUM_BYTES
+
+
+@cache
+def choose_tma_splits(tile: TmaTile, tiles: int, steps: int, processors: int) -> int:
+    """Into how many parts to cut the depth, so that the last wave of programs leaves few multiprocessors idle."""
+    candidates = range(1, min(MAX_SPLITS, steps) + 1)
+    return min(candidates, key=lambda splits: predict_microseconds(tile, tiles, steps, splits, processors))
+
+
+def _descriptors(x: Tensor, weight: Tensor, box: Box, channels: int) -> tuple[TensorDescriptor, TensorDescriptor]:
+    """The image as [N, H, W, C] and the weight as [taps, Cout, Cin], with the boxes to copy of each."""
+    batch, depth, height, width = x.shape
+    rows, _, kh, kw = weight.shape
+    x_strides = [height * width * depth, width * depth, depth, 1]
+    w_strides = [depth, kh * kw * depth, 1]
+    return (
+        TensorDescriptor(x, [batch, height, width, depth], x_strides, [*box, DEPTH]),
+        TensorDescriptor(weight, [kh * kw, rows, depth], w_strides, [1, channels, DEPTH]),
+    )
+
+
+def _require(x: Tensor, weight: Tensor) -> None:
+    if not runs_tma_kernels(x):
+        raise Unsupported("copying tiles by descriptor is tried on compute capability 9.0 (Hopper) only")
+    if x.shape[1] % 8 or x.data_ptr() % 16 or weight.data_ptr() % 16:
+        raise Unsupported(f"copying tiles by descriptor needs rows of whole 16 bytes, not {x.shape[1]} channels")
+
+
+def launch_tma_conv(
+    x: Tensor,
+    weight: Tensor,
+    epilogue: Epilogue,
+    stride: int,
+    padding: int,
+    tile: TmaTile,
+    *,
+    splits: int | None = None,
+) -> Tensor:
+    """The convolution with its epilogue; `splits` None divides the depth as far as the machine needs it."""
+    _require(x, weight)
+    if stride != 1:
+        raise Unsupported("copying tiles by descriptor serves stride 1 only")
+    batch, channels, height, width = x.shape
+    out_channels, _, kh, kw = weight.shape
+    oh, ow = height + 2 * padding - kh + 1, width + 2 * padding - kw + 1
+    y = empty_channels_last((batch, out_channels, oh, ow), x)
+    check_operands(x, weight, y, epilogue)
+    box = choose_box(tile.pixels, batch, oh, ow)
+    tiles = box.count(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
+    steps = kh * kw * triton.cdiv(channels, DEPTH)
+    if splits is None:
+        splits = choose_tma_splits(tile, tiles, steps, multiprocessors(x))
+    per_split = triton.cdiv(steps, splits)
+    splits = triton.cdiv(steps, per_split)
+    target, inside = y, epilogue
+    if splits > 1:
+        target = torch.empty((splits, batch * oh * ow, out_channels), dtype=torch.float32, device=x.device)
+        inside = Epilogue()
+    flags, pointers, vector_stride = epilogue_arguments(inside, y)
+    launch(
+        _tma_conv_kernel, (tiles, splits),
+        *_descriptors(x, weight, box, tile.channels), *pointers, target, batch, channels, out_channels, oh, ow,
+        padding, vector_stride, per_split if splits > 1 else 0, KH=kh, KW=kw, TN=box.samples, TH=box.rows,
+        TW=box.columns, BC=tile.channels, BK=DEPTH, SPLIT=splits > 1, SUBPIXEL=False, **flags,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    if splits > 1:
+        launch_reduce_splits(target, y, epilogue)
+    return y
+
+
+def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+    """Nearest 2x then 3x3, from the prepared weight [4 Cout, Cin, 2, 2] (see upsample_conv2d.py)."""
+    _require(x, weight)
+    batch, channels, height, width = x.shape
+    out_channels = weight.shape[0] // 4
+    y = empty_channels_last((batch, out_channels, 2 * height, 2 * width), x)
+    epilogue = Epilogue(bias=bias)
+    check_operands(x, weight, y, epilogue)
+    box = choose_box(tile.pixels, batch, height, width)
+    flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
+    launch(
+        _tma_conv_kernel, (box.count(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
+        *_descriptors(x, weight, box, tile.channels), *pointers, y, batch, channels, out_channels, height, width,
+        1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=DEPTH,
+        SPLIT=False, SUBPIXEL=True, **flags, num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return y

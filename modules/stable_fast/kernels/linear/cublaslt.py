@@ -1,0 +1,202 @@
+"""Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual.
+
+PyTorch's `addmm` takes either a bias or a matrix to add, not both; cuBLASLt computes D = A B + beta C + bias at once
+(NVIDIA, cuBLAS documentation, cublasLtMatmul). The library is the one that PyTorch has loaded already; it is called
+through ctypes, so nothing has to be built. Everything is column-major there: y^T = W x^T.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache, lru_cache
+from threading import Lock
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels.dispatch import Unsupported
+
+# How many of the library's own suggestions are worth timing.
+RANKS = 8
+WORKSPACE_BYTES = 32 << 20
+
+# Numbers of cublasLt.h, cublas_api.h and library_types.h.
+_COMPUTE_32F, _REAL_32F = 68, 0
+_TYPES = {torch.float16: 2, torch.bfloat16: 14}
+_TRANSPOSE_A, _EPILOGUE, _BIAS_POINTER, _BIAS_TYPE = 3, 7, 8, 26
+_EPILOGUE_BIAS = 4
+_MAX_WORKSPACE, _ALIGNMENT_A = 1, 5
+_MAX_ALIGNMENT = 256
+
+
+class _Heuristic(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t."""
+
+    _fields_ = [
+        ("algorithm", c_uint64 * 8),
+        ("workspace", c_size_t),
+        ("state", c_int),
+        ("waves", c_float),
+        ("reserved", c_int * 4),
+    ]
+
+
+class Signature(NamedTuple):
+    """All that the choice of an algorithm depends on: y [m, n], x [m, k], row strides, operands and alignments."""
+
+    m: int
+    n: int
+    k: int
+    x_stride: int
+    weight_stride: int
+    dtype: torch.dtype
+    has_bias: bool
+    has_residual: bool
+    alignments: tuple[int, int, int, int]
+    device_index: int
+    rank: int
+
+
+class Plan(NamedTuple):
+    operation: c_void_p
+    weight: c_void_p
+    x: c_void_p
+    y: c_void_p
+    algorithm: _Heuristic
+    lock: Lock  # the address of the bias is written into the operation before each call
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """None where PyTorch brings no cuBLASLt (CPU builds, ROCm)."""
+    if torch.version.cuda is None:
+        return None
+    major = torch.version.cuda.partition(".")[0]
+    name = f"cublasLt64_{major}.dll" if os.name == "nt" else f"libcublasLt.so.{major}"
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+def has_cublaslt() -> bool:
+    return _library() is not None
+
+
+def _call(name: str, *arguments: object) -> None:
+    status = getattr(_library(), name)(*arguments)
+    if status:
+        raise Unsupported(f"{name} answers with status {status}")
+
+
+@cache
+def _handle(device_index: int) -> c_void_p:
+    handle = c_void_p()
+    with torch.cuda.device(device_index):
+        _call("cublasLtCreate", byref(handle))
+    return handle
+
+
+def _layout(dtype: torch.dtype, rows: int, columns: int, stride: int) -> c_void_p:
+    layout = c_void_p()
+    _call(
+        "cublasLtMatrixLayoutCreate", byref(layout), c_int(_TYPES[dtype]), c_uint64(rows), c_uint64(columns),
+        c_int64(stride),
+    )  # fmt: skip
+    return layout
+
+
+def _set(setter: str, descriptor: c_void_p, attribute: int, value: ctypes._SimpleCData) -> None:
+    _call(setter, descriptor, c_int(attribute), byref(value), c_size_t(ctypes.sizeof(value)))
+
+
+def _operation(signature: Signature) -> c_void_p:
+    operation = c_void_p()
+    _call("cublasLtMatmulDescCreate", byref(operation), c_int(_COMPUTE_32F), c_int(_REAL_32F))
+    _set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, c_int(1))
+    if signature.has_bias:
+        _set("cublasLtMatmulDescSetAttribute", operation, _EPILOGUE, c_int(_EPILOGUE_BIAS))
+        _set("cublasLtMatmulDescSetAttribute", operation, _BIAS_TYPE, c_int(_TYPES[signature.dtype]))
+    return operation
+
+
+def _suggest(signature: Signature, operation: c_void_p, layouts: tuple[c_void_p, ...]) -> _Heuristic:
+    """The library's suggestion number `rank`, for the alignments that the operands really have."""
+    preference = c_void_p()
+    _call("cublasLtMatmulPreferenceCreate", byref(preference))
+    setter = "cublasLtMatmulPreferenceSetAttribute"
+    _set(setter, preference, _MAX_WORKSPACE, c_uint64(WORKSPACE_BYTES))
+    for operand, alignment in enumerate(signature.alignments):
+        _set(setter, preference, _ALIGNMENT_A + operand, c_uint32(alignment))
+    suggestions, found = (_Heuristic * RANKS)(), c_int()
+    weight, x, y = layouts
+    try:
+        _call(
+            "cublasLtMatmulAlgoGetHeuristic", _handle(signature.device_index), operation, weight, x, y, y, preference,
+            c_int(RANKS), suggestions, byref(found),
+        )  # fmt: skip
+    finally:
+        _call("cublasLtMatmulPreferenceDestroy", preference)
+    if found.value <= signature.rank or suggestions[signature.rank].state:
+        raise Unsupported(f"cuBLASLt offers fewer than {signature.rank + 1} algorithms for {signature}")
+    return suggestions[signature.rank]
+
+
+@lru_cache(maxsize=1024)
+def _plan(signature: Signature) -> Plan:
+    """Descriptors live as long as the process: there is one set for each shape that a network has."""
+    s = signature
+    operation = _operation(s)
+    layouts = (
+        _layout(s.dtype, s.k, s.n, s.weight_stride),
+        _layout(s.dtype, s.k, s.m, s.x_stride),
+        _layout(s.dtype, s.n, s.m, s.n),
+    )
+    return Plan(operation, *layouts, _suggest(s, operation, layouts), Lock())
+
+
+def _alignment(x: Tensor) -> int:
+    address = x.data_ptr()
+    return min(_MAX_ALIGNMENT, address & -address)
+
+
+def cublaslt_matmul(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    *,
+    rank: int = 0,
+    in_place: bool = False,
+) -> Tensor:
+    """x [M, K] with weight [N, K], rows contiguous, bias [N], residual [M, N] -> [M, N], written over the residual if
+    `in_place`. fp16 or bf16, accumulated in fp32. Raises Unsupported where the library has no such algorithm."""
+    (m, k), n = x.shape, weight.shape[0]
+    assert x.stride(1) == 1 and weight.stride(1) == 1 and weight.shape[1] == k and weight.dtype == x.dtype
+    assert residual is None or (residual.is_contiguous() and residual.shape == (m, n))
+    assert bias is None or (bias.is_contiguous() and bias.numel() == n)
+    y = residual if in_place and residual is not None else x.new_empty((m, n))
+    added = y if residual is None else residual
+    alignments = (_alignment(weight), _alignment(x), _alignment(added), _alignment(y))
+    plan = _plan(
+        Signature(
+            m, n, k, x.stride(0), weight.stride(0), x.dtype, bias is not None, residual is not None, alignments,
+            x.device.index, rank,
+        )
+    )  # fmt: skip
+    workspace = torch.empty(plan.algorithm.workspace, dtype=torch.uint8, device=x.device)
+    one, beta = c_float(1.0), c_float(0.0 if residual is None else 1.0)
+    with plan.lock:
+        if bias is not None:
+            _set("cublasLtMatmulDescSetAttribute", plan.operation, _BIAS_POINTER, c_void_p(bias.data_ptr()))
+        _call(
+            "cublasLtMatmul", _handle(x.device.index), plan.operation, byref(one),
+            c_void_p(weight.data_ptr()), plan.weight, c_void_p(x.data_ptr()), plan.x, byref(beta),
+            c_void_p(added.data_ptr()), plan.y, c_void_p(y.data_ptr()), plan.y, byref(plan.algorithm),
+            c_void_p(workspace.data_ptr()), c_size_t(plan.algorithm.workspace),
+            c_void_p(torch.cuda.current_stream(x.device).cuda_stream),
+        )  # fmt: skip
+    return y

@@ -1,0 +1,91 @@
+"""Linear with its epilogue: y = act(x W^T + b) + residual, for activation none, silu, gelu (erf) or quick_gelu."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.activations import activate
+from modules.stable_fast.kernels.dispatch import Unsupported, dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels.epilogue import launch_epilogue
+from modules.stable_fast.kernels.linear.cublaslt import RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
+from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
+
+
+def linear_epilogue_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+) -> Tensor:
+    y = activate(F.linear(x, weight, bias), activation)
+    return y if residual is None else y + residual
+
+
+def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    """cuBLAS adds a bias by itself; anything more is one in-place pass over its result."""
+    if residual is None and activation == "none":
+        return F.linear(x, weight, bias)
+    return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
+
+
+def _cublaslt(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, *, rank: int
+) -> Tensor:
+    """Bias and residual in the product's own kernel."""
+    if activation != "none":
+        raise Unsupported(f"cuBLASLt has no {activation} to put behind a residual")
+    flat = None if residual is None else residual.view(-1, weight.shape[0])
+    y = cublaslt_matmul(x.view(-1, x.shape[-1]), weight, bias, flat, rank=rank)
+    return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def _triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: Tile
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    flat = None if residual is None else residual.reshape(-1, weight.shape[0])
+    return launch_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
+
+
+def _tma(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaTile
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    flat = None if residual is None else residual.reshape(-1, weight.shape[0])
+    return launch_tma_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
+
+
+LIBRARIES = {"cublas": _cublas}
+if has_cublaslt():
+    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
+IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+
+
+def _linear_epilogue(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+) -> Tensor:
+    if not uses_kernels(x):
+        return linear_epilogue_reference(x, weight, bias, residual, activation)
+    x, weight = x.contiguous(), weight.contiguous()
+    residual = None if residual is None else residual.contiguous()
+    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
+    served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
+    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
+    # Measured on an H100: for more rows the library's first suggestion loses more than a pass over the result costs.
+    fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
+    default = "cublaslt_1" if fuses else "cublas"
+    args = (x, weight, bias, residual, activation)
+    return run("linear_epilogue", key, implementations, default, args, partial(linear_epilogue_reference, *args))
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+register(
+    "linear_epilogue(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, str activation) -> Tensor",
+    _linear_epilogue,
+    _fake,
+)

@@ -1,0 +1,72 @@
+"""GEGLU projection: y = (x V^T + c) * gelu(x G^T + d), weight = [V; G] and bias = [c; d], erf GELU, as in LDM."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.dispatch import (
+    dtype_key,
+    is_ampere_or_newer,
+    multiprocessors,
+    register,
+    run,
+    uses_kernels,
+)
+from modules.stable_fast.kernels.epilogue import launch_geglu
+from modules.stable_fast.kernels.linear.matmul import GEGLU_TILES, Tile, launch_geglu_matmul
+from modules.stable_fast.kernels.linear.matmul_tma import (
+    TMA_GEGLU_TILES,
+    TmaTile,
+    choose_tma_tile,
+    launch_tma_geglu,
+    serves_tma,
+)
+
+
+def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
+    return value * F.gelu(gate)
+
+
+def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return launch_geglu(F.linear(x, weight, bias))
+
+
+def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tensor:
+    y = launch_geglu_matmul(x.reshape(-1, x.shape[-1]), weight, bias, tile)
+    return y.view(*x.shape[:-1], weight.shape[0] // 2)
+
+
+def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+    y = launch_tma_geglu(x.reshape(-1, x.shape[-1]), weight, bias, tile)
+    return y.view(*x.shape[:-1], weight.shape[0] // 2)
+
+
+CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
+
+
+def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not uses_kernels(x):
+        return linear_geglu_reference(x, weight, bias)
+    x, weight = x.contiguous(), weight.contiguous()
+    args, reference = (x, weight, bias), partial(linear_geglu_reference, x, weight, bias)
+    rows, (columns, k) = x.view(-1, x.shape[-1]), weight.shape
+    key = (len(rows), columns, k, bias is not None, dtype_key(x))
+    if serves_tma(columns // 2, rows, weight):
+        tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
+        return run("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
+    # Before Ampere, Triton compiles products to plain multiply-adds.
+    default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
+    return run("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0] // 2))
+
+
+register("linear_geglu(Tensor x, Tensor weight, Tensor? bias) -> Tensor", _linear_geglu, _fake)

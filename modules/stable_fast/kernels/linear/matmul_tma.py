@@ -1,0 +1,259 @@
+"""Triton matrix products for Hopper: act(x W^T + b) + residual and GEGLU, by one persistent kernel.
+
+Tiles come by the tensor memory accelerator, through descriptors passed by value: safe in a captured graph, and rows,
+columns or depth past the end read as zeros and are never written. The weight is seen as [halves, N, K]. Both halves of
+GEGLU (value, gate) come in one load and multiply in one wgmma, after which a thread holds both numbers of each column.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
+from modules.stable_fast.kernels.dispatch import Unsupported, multiprocessors, runs_kernels, runs_tma_kernels
+from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.linear.matmul import GROUP_M, tile_origin
+from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
+
+
+class TmaTile(NamedTuple):
+    """Rows and columns of a tile; columns of the second accumulator beside the first (blocks are powers of two, so 160
+    columns are 128 + 32); depth, warps, stages of the load pipeline; programs a multiprocessor holds at a time."""
+
+    m: int
+    n: int
+    extra: int
+    k: int
+    warps: int
+    stages: int
+    programs: int
+
+    @property
+    def columns(self) -> int:
+        return self.n + self.extra
+
+    @property
+    def name(self) -> str:
+        return f"tma_{self.m}x{self.columns}x{self.k}"
+
+
+# 160 columns divide 320, 640, 1280 and 5120 so that SD's layers fill 132 multiprocessors: 128 tiles, or multiples.
+TMA_MATMUL_TILES = (
+    TmaTile(128, 128, 32, 64, 8, 4, 1),
+    TmaTile(128, 128, 0, 64, 8, 4, 1),
+    TmaTile(64, 128, 32, 64, 4, 3, 2),
+    TmaTile(64, 64, 0, 64, 4, 4, 3),
+)
+TMA_GEGLU_TILES = (
+    TmaTile(128, 128, 0, 64, 8, 4, 1),
+    TmaTile(128, 128, 32, 64, 8, 3, 1),
+    TmaTile(128, 64, 0, 64, 8, 3, 2),
+)
+
+
+@jit
+def _load_epilogue(
+    bias_ptr, residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
+    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """Bias, gate's bias and residual of a tile, zero if absent; asked for before a product, they arrive during it."""
+    columns = column + tl.arange(0, BN)
+    inside = columns < N
+    bias = 0.0
+    gate_bias = 0.0
+    residual = 0.0
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + columns, mask=inside, other=0.0)
+        if GEGLU:
+            gate_bias = tl.load(bias_ptr + N + columns, mask=inside, other=0.0)
+    if HAS_RESIDUAL:
+        rows = row + tl.arange(0, BM)
+        at = residual_ptr + rows.to(tl.int64)[:, None] * N + columns[None, :]
+        residual = tl.load(at, mask=(rows < M)[:, None] & inside[None, :], other=0.0)
+    return bias, gate_bias, residual
+
+
+@jit
+def _finish(
+    acc, bias, gate_bias, residual, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
+    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Bias, activation or gate, and residual of one accumulator [BM, halves * BN], stored."""
+    if GEGLU:
+        y, gate = acc.reshape(BM, 2, BN).permute(0, 2, 1).split()
+        if HAS_BIAS:
+            y += bias.to(tl.float32)[None, :]
+            gate += gate_bias.to(tl.float32)[None, :]
+        y *= gelu(gate)
+    else:
+        y = acc
+        if HAS_BIAS:
+            y += bias.to(tl.float32)[None, :]
+        y = activate_in_kernel(y, ACTIVATION)
+    if HAS_RESIDUAL:
+        y += residual.to(tl.float32)
+    y_desc.store([row, column], y.to(y_desc.dtype))
+
+
+@jit
+def _step(
+    acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, x_k, w_k,
+    BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, HALVES: tl.constexpr,
+):  # fmt: skip
+    """Both accumulators, with the products of BK columns of x (from x_k) and of the weight (from w_k) added."""
+    x = x_desc.load([row, x_k])
+    w = w_desc.load([0, column, w_k]).reshape(HALVES * BN, BK)
+    acc = tl.dot(x, w.T, acc)
+    if EXTRA:
+        w_extra = w_extra_desc.load([0, column + BN, w_k]).reshape(HALVES * EXTRA, BK)
+        acc_extra = tl.dot(x, w_extra.T, acc_extra)
+    return acc, acc_extra
+
+
+@jit
+def _tma_kernel(
+    x_desc, x2_desc, w_desc, w_extra_desc, bias_ptr, residual_ptr, y_desc, y_extra_desc, M, N, K, K2,
+    BM: tl.constexpr, BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    TWO: tl.constexpr, GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    HALVES: tl.constexpr = 2 if GEGLU else 1
+    # Flattened, the loads of the next tile run under the epilogue of this one. With a second accumulator ptxas would
+    # serialise the wgmmas of a flattened loop, a residual would be loaded late, and two inner loops do not flatten.
+    FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
+    tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
+        tile_m, tile_n = tile_origin(tile, M, N, BM, BN + EXTRA, GROUP)
+        row = tile_m * BM
+        column = tile_n * (BN + EXTRA)
+        if not FLATTEN:
+            bias, gate_bias, residual = _load_epilogue(
+                bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
+        acc = tl.zeros((BM, HALVES * BN), dtype=tl.float32)
+        acc_extra = 0.0
+        if EXTRA:
+            acc_extra = tl.zeros((BM, HALVES * EXTRA), dtype=tl.float32)
+            bias_extra, gate_bias_extra, residual_extra = _load_epilogue(
+                bias_ptr, residual_ptr, row, column + BN, M, N, BM, EXTRA, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
+        for k in range(0, K, BK):
+            acc, acc_extra = _step(
+                acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, k, k, BN, EXTRA, BK, HALVES
+            )  # fmt: skip
+        if TWO:  # past K the first input reads as zeros, whatever the weight there
+            for k in range(0, K2, BK):
+                acc, acc_extra = _step(
+                    acc, acc_extra, x2_desc, w_desc, w_extra_desc, row, column, k, K + k, BN, EXTRA, BK, HALVES
+                )  # fmt: skip
+        if FLATTEN:  # held from the start, these would take registers for every stage of the pipeline
+            bias, gate_bias, residual = _load_epilogue(
+                bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
+        _finish(
+            acc, bias, gate_bias, residual, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION
+        )  # fmt: skip
+        if EXTRA:
+            _finish(
+                acc_extra, bias_extra, gate_bias_extra, residual_extra, y_extra_desc, row, column + BN, BM, EXTRA,
+                GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION,
+            )  # fmt: skip
+
+
+def choose_tma_tile(tiles: tuple[TmaTile, ...], m: int, n: int, k: int, halves: int, processors: int) -> TmaTile:
+    """The tile with the least estimated time, which on few tiles is mostly how evenly they fill the machine."""
+    return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors))
+
+
+def _cycles(tile: TmaTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
+    """Clock cycles of the busiest multiprocessor: 2048 products and some 40 bytes from the L2 cache a cycle; then per
+    round of programs an epilogue of about 16 instructions a column pair, and, unless flattened, a refilled pipeline."""
+    tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
+    width = halves * tile.columns
+    step = max(tile.m * width * tile.k / 2048, (tile.m + width) * tile.k * 2 / 40)
+    refill = 2000 if tile.extra else 500
+    rounds = triton.cdiv(tiles, processors * tile.programs)
+    busiest = triton.cdiv(tiles, processors)
+    return busiest * triton.cdiv(k, tile.k) * step + rounds * (refill + tile.m * tile.columns / 8)
+
+
+def serves_tma(columns: int, *operands: Tensor | None) -> bool:
+    """On Hopper, where the addresses and row strides of all are multiples of 16 bytes, those of `columns` results too.
+
+    The operands are rows of x (of two inputs) and of the weight, contiguous within a row.
+    """
+    present = [x for x in operands if x is not None]
+    itemsize = present[0].element_size()
+    strides = [columns] + [x.stride(-2) for x in present]
+    return (
+        all(runs_tma_kernels(x) and x.numel() > 0 and x.data_ptr() % 16 == 0 for x in present)
+        and all(stride * itemsize % 16 == 0 for stride in strides)
+    )  # fmt: skip
+
+
+def _check(x: Tensor, x2: Tensor | None, weight: Tensor, bias: Tensor | None, columns: int) -> None:
+    inputs = [x] if x2 is None else [x, x2]
+    for rows in (*inputs, weight):
+        assert runs_kernels(rows) and rows.dim() == 2 and rows.stride(1) == 1 and rows.dtype == weight.dtype
+    assert weight.shape[1] == sum(rows.shape[1] for rows in inputs) and len({rows.shape[0] for rows in inputs}) == 1
+    assert bias is None or (bias.is_contiguous() and bias.numel() == weight.shape[0])
+    if not serves_tma(columns, x, x2, weight):
+        raise Unsupported("needs a Hopper GPU, and rows that start at multiples of 16 bytes")
+
+
+def _row_tiles(x: Tensor, *block: int) -> Any:
+    return TensorDescriptor(x, list(x.shape), [x.stride(0), 1], list(block))
+
+
+def _launch(
+    x: Tensor,
+    x2: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    halves: int,
+    activation: str,
+    tile: TmaTile,
+) -> Tensor:
+    (m, k), n, total = x.shape, weight.shape[0] // halves, weight.shape[1]
+    _check(x, x2, weight, bias, n)
+    y = x.new_empty((m, n))
+
+    def weight_tiles(columns: int) -> Any:
+        stride = weight.stride(0)
+        return TensorDescriptor(weight, [halves, n, total], [n * stride, stride, 1], [halves, columns, tile.k])
+
+    x_tiles = _row_tiles(x, tile.m, tile.k)
+    extra = tile.extra or tile.n  # a stand-in where there is none
+    tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
+    launch(
+        _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),
+        x_tiles, x_tiles if x2 is None else _row_tiles(x2, tile.m, tile.k), weight_tiles(tile.n), weight_tiles(extra),
+        y if bias is None else bias, y if residual is None else residual,
+        _row_tiles(y, tile.m, tile.n), _row_tiles(y, tile.m, extra), m, n, k, total - k,
+        BM=tile.m, BN=tile.n, EXTRA=tile.extra, BK=tile.k, GROUP=GROUP_M, TWO=x2 is not None, GEGLU=halves == 2,
+        HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, ACTIVATION=ACTIVATIONS[activation],
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    return y
+
+
+def launch_tma_matmul(
+    x: Tensor,
+    x2: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    tile: TmaTile,
+) -> Tensor:
+    """act([x | x2] W^T + bias) + residual for x [M, K], x2 [M, K2], weight [N, K + K2]."""
+    assert residual is None or (residual.is_contiguous() and residual.shape == (x.shape[0], weight.shape[0]))
+    return _launch(x, x2, weight, bias, residual, 1, activation, tile)
+
+
+def launch_tma_geglu(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+    """(x V^T + c) * gelu(x G^T + d) for x [M, K], weight [V; G] of [2 I, K]."""
+    return _launch(x, None, weight, bias, None, 2, "none", tile)

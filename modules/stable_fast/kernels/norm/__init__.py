@@ -1,0 +1,1 @@
+"""Normalisations with what follows them."""

@@ -1,0 +1,263 @@
+"""Triton kernels and launchers of GroupNorm(+SiLU) on NHWC memory, over one tensor or two read as their concatenation.
+
+`launch_one_kernel`: a program keeps one group of one sample in registers; for small pictures.
+`launch_two_kernels`: means and centred sums of squares of row chunks first, then every program merges those it needs
+and normalises its rows. Tiles are [rows, channels], so that memory is read 16 bytes at a time whatever a group's size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels.activations import silu_in_kernel
+from modules.stable_fast.kernels.dispatch import (
+    MOST_ELEMENTS,
+    MOST_GRID_ROWS,
+    Unsupported,
+    empty_channels_last,
+    multiprocessors,
+    overlaps_launches,
+    runs_kernels,
+)
+from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
+
+# Elements of one group, padded to powers of two, that fit in one program's registers.
+ONE_TILE_ELEMENTS = 32768
+# Elements of a tile of the kernel that reads, by 8 warps, and of the one that also writes, by 4 warps; both have four
+# 16-byte loads a thread under way. Channels: whole groups, as many as fit, and whole cache lines.
+MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
+APPLY_TILE, APPLY_CHANNELS = 4096, 64
+# Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
+MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
+# Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
+MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
+# Chunks it reads at a time: few or many, so that all picture sizes share two compiled kernels; less where groups are
+# many: chunks times groups are at most 4 a thread.
+FEW_CHUNKS, MANY_CHUNKS = 16, 64
+MERGE_TILE = 512
+
+
+@jit
+def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
+    """[rows, channels] of sample n in the tensors' type; channels below CA come from a, the others from b."""
+    if CAT:
+        CB = C - CA
+        a = a_ptr + n.to(tl.int64) * HW * CA + (rows[:, None] * CA + channels[None, :])
+        b = b_ptr + n.to(tl.int64) * HW * CB + (rows[:, None] * CB + (channels - CA)[None, :])
+        return tl.load(tl.where((channels < CA)[None, :], a, b), mask=mask, other=0.0)
+    return tl.load(a_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :]), mask=mask, other=0.0)
+
+
+@jit
+def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
+    y = (x - mean) * scale + bias
+    if SILU:
+        y = silu_in_kernel(y)
+    return y
+
+
+@jit_for_any("HW")
+def _group_norm_kernel(
+    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, HW, C, CA, eps,
+    CG: tl.constexpr, CGP: tl.constexpr, ROWS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(1)
+    column = tl.arange(0, CGP)
+    channels = tl.program_id(0) * CG + column
+    rows = tl.arange(0, ROWS)
+    mask = (rows < HW)[:, None] & (column < CG)[None, :]
+    weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
+    bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
+    tl.debug_barrier()  # or ptxas asks for these only when x has arrived
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
+    mean = tl.sum(x) / (HW * CG)
+    centred = tl.where(mask, x - mean, 0.0)
+    rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
+    y = _normalised(x, mean, (weight.to(tl.float32) * rstd)[None, :], bias.to(tl.float32)[None, :], SILU)
+    out = y_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :])
+    tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@jit_for_any("HW", "rows_per_chunk")
+def _chunk_moments_kernel(
+    a_ptr, b_ptr, mean_ptr, m2_ptr, HW, C, CA, rows_per_chunk, stride,
+    G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
+    ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
+    the values, so rounding costs some (rows of the chunk) x 2^-24 of the variance at worst, whatever the mean.
+    """
+    chunk = tl.program_id(0)
+    n = tl.program_id(2)
+    column = tl.arange(0, BLOCK_C)
+    channels = tl.program_id(1) * (GB * CG) + column
+    inside = ((column < GB * CG) & (channels < C))[None, :]
+    first = chunk * rows_per_chunk
+    last = tl.minimum(first + rows_per_chunk, HW)
+    total = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
+    squares = tl.zeros([ROWS // 4, BLOCK_C], dtype=tl.float32)
+    for start in range(first, last, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        mask = (rows < last)[:, None] & inside
+        x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
+        pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
+        tl.debug_barrier()  # or ptxas, to save registers, waits for one load before it issues the next
+        centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
+        centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # a thread's four loads are summed at once
+        total += tl.sum(centred, axis=0)
+        squares += tl.sum(centred * centred, axis=0)
+    if OVERLAP:
+        cuda.gdc_launch_dependents()
+
+    pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT).to(tl.float32)
+    count = (last - first).to(tl.float32)
+    total = tl.sum(total, axis=0)[None, :] / count
+    channel_mean = pivot + total
+    channel_m2 = tl.sum(squares, axis=0)[None, :] - total * total * count
+    slot = tl.arange(0, GBP)
+    belongs = (slot[:, None] == (column // CG)[None, :]) & inside
+    mean = tl.sum(tl.where(belongs, channel_mean, 0.0), axis=1) / CG
+    delta = channel_mean - mean[:, None]
+    m2 = tl.sum(tl.where(belongs, channel_m2 + delta * delta * count, 0.0), axis=1)
+    groups = tl.program_id(1) * GB + slot
+    valid = (slot < GB) & (groups < G)
+    out = (n * G + groups) * stride + chunk
+    tl.store(mean_ptr + out, mean, mask=valid)
+    tl.store(m2_ptr + out, m2, mask=valid)
+
+
+@jit_for_any("HW", "rows_per_chunk", "chunks", "rows_per_program")
+def _apply_kernel(
+    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, stride,
+    rows_per_program, G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
+    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(2)
+    channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = channels < C
+    # From the end: what the first kernel read last may still be in the L2 cache.
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * rows_per_program
+    last = tl.minimum(first + rows_per_program, HW)
+    rows = first + tl.arange(0, ROWS)
+    mask = (rows < last)[:, None] & inside[None, :]
+    x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
+    weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    if OVERLAP:
+        cuda.gdc_wait()  # for the chunks' moments; all above was there before they were begun
+    else:
+        tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
+
+    groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
+    moments = ((n * G + groups) * stride)[:, None]
+    pivot = tl.load(mean_ptr + moments, mask=(groups < G)[:, None], other=0.0)
+    shift = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
+    for start in range(0, chunks, CHUNKS):
+        chunk = start + tl.arange(0, CHUNKS)
+        # Up to `stride` there is memory, and the mask of groups alone lets four chunks be loaded at once.
+        chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
+        chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
+        valid = (chunk < chunks)[None, :]
+        share = tl.minimum(HW - chunk * rows_per_chunk, rows_per_chunk).to(tl.float32)[None, :] / HW
+        delta = tl.where(valid, chunk_mean - pivot, 0.0)
+        shift += delta * share
+        squares += delta * delta * share + tl.where(valid, chunk_m2, 0.0) / (HW * CG)
+    group_shift = tl.sum(shift, axis=1)
+    group_mean = tl.sum(pivot, axis=1) + group_shift
+    group_rstd = tl.rsqrt(tl.sum(squares, axis=1) - group_shift * group_shift + eps)
+
+    belongs = groups[:, None] == (channels // CG)[None, :]
+    mean = tl.sum(tl.where(belongs, group_mean[:, None], 0.0), axis=0)[None, :]
+    scale = (weight * tl.sum(tl.where(belongs, group_rstd[:, None], 0.0), axis=0))[None, :]
+    out = y_ptr + n.to(tl.int64) * HW * C
+    for _ in range(first, last, ROWS):
+        here = out + (rows[:, None] * C + channels[None, :])
+        rows += ROWS
+        following_mask = (rows < last)[:, None] & inside[None, :]
+        following = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, following_mask, CAT)
+        y = _normalised(x.to(tl.float32), mean, scale, bias[None, :], SILU)
+        tl.store(here, y.to(y_ptr.dtype.element_ty), mask=mask)
+        x, mask = following, following_mask
+
+
+def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int) -> tuple[int, int, int, int]:
+    """N, HW, C, channels of a; asserts what the kernels rely on."""
+    batch, channels_a, height, width = a.shape
+    channels = channels_a if b is None else channels_a + b.shape[1]
+    assert runs_kernels(a), "GroupNorm kernels need a CUDA tensor"
+    assert a.is_contiguous(memory_format=torch.channels_last), f"x must be channels_last, has strides {a.stride()}"
+    if b is not None:
+        assert b.is_contiguous(memory_format=torch.channels_last), f"b must be channels_last, has strides {b.stride()}"
+        assert b.dtype == a.dtype and (b.shape[0], *b.shape[2:]) == (batch, height, width)
+    assert channels % num_groups == 0 and weight.numel() == bias.numel() == channels
+    assert weight.is_contiguous() and bias.is_contiguous()
+    if height * width * channels > MOST_ELEMENTS or batch > MOST_GRID_ROWS:
+        raise Unsupported(f"{batch} samples of {height} x {width} x {channels} are more than the kernels can number")
+    return batch, height * width, channels, channels_a
+
+
+def padded_group(hw: int, channels_per_group: int) -> int:
+    """Elements of the tile that holds one group of one sample."""
+    return next_power_of_2(hw) * next_power_of_2(channels_per_group)
+
+
+def launch_one_kernel(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
+    per_group = channels // num_groups
+    elements = padded_group(hw, per_group)
+    assert elements <= ONE_TILE_ELEMENTS, f"a group of {hw} x {per_group} does not fit in one program"
+    y = empty_channels_last((batch, channels, *a.shape[2:]), a)
+    launch(
+        _group_norm_kernel, (num_groups, batch),
+        a, a if b is None else b, weight, bias, y, hw, channels, channels_a, eps,
+        CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu,
+        num_warps=min(16, max(1, elements // 512)),
+    )  # fmt: skip
+    return y
+
+
+def _rows_per_program(x: Tensor, columns: int, tile_rows: int, resident: int, most: int) -> int:
+    """Whole tiles, for one wave of programs of which at most `most` share a column of one sample."""
+    batch, _, height, width = x.shape
+    programs = min(most, max(1, resident * multiprocessors(x) // (columns * batch)))
+    return tile_rows * triton.cdiv(height * width, tile_rows * programs)
+
+
+def launch_two_kernels(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
+    second, per_group = a if b is None else b, channels // num_groups
+    common = {"G": num_groups, "CG": per_group, "CAT": b is not None, "OVERLAP": overlaps_launches(a)}
+
+    group_block = min(num_groups, max(1, MOMENTS_CHANNELS // per_group))
+    block, columns = next_power_of_2(group_block * per_group), triton.cdiv(num_groups, group_block)
+    tile_rows, most = max(4, MOMENTS_TILE // block), max(MIN_CHUNKS, hw // ROWS_PER_CHUNK)
+    rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
+    chunks = triton.cdiv(hw, rows_per_chunk)
+    at_once = FEW_CHUNKS if chunks <= FEW_CHUNKS else MANY_CHUNKS
+    stride = at_once * triton.cdiv(chunks, at_once)  # each group's chunks begin where vectorised loads may
+    mean, m2 = torch.empty((2, batch, num_groups, stride), dtype=torch.float32, device=a.device)
+    launch(
+        _chunk_moments_kernel, (chunks, columns, batch),
+        a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, stride,
+        GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
+    )  # fmt: skip
+
+    block = min(APPLY_CHANNELS, next_power_of_2(channels))
+    tile_rows, columns = APPLY_TILE // block, triton.cdiv(channels, block)
+    rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
+    slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
+    y = empty_channels_last((batch, channels, *a.shape[2:]), a)
+    launch(
+        _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
+        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride, rows,
+        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(at_once, MERGE_TILE // slots), SILU=silu,
+        num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
+    )  # fmt: skip
+    return y

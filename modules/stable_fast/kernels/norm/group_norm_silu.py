@@ -1,0 +1,90 @@
+"""GroupNorm, optionally with SiLU, over one tensor or the virtual concatenation of two: y = [silu](gn(x) * w + b)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.stable_fast.kernels.dispatch import (
+    channels_last,
+    dtype_key,
+    empty_channels_last,
+    register,
+    run,
+    uses_kernels,
+)
+from modules.stable_fast.kernels.norm.group_norm_kernels import (
+    ONE_TILE_ELEMENTS,
+    launch_one_kernel,
+    launch_two_kernels,
+    padded_group,
+)
+
+# Up to this many elements a group, reading them once in one program beats two launches.
+SMALL_GROUP = 8192
+
+
+def group_norm_silu_reference(
+    x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    y = F.group_norm(x, num_groups, weight, bias, eps)
+    return channels_last(F.silu(y) if silu else y)
+
+
+def group_norm_silu_cat_reference(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    return group_norm_silu_reference(torch.cat((a, b), dim=1), weight, bias, num_groups, eps, silu)
+
+
+def _reference(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    if b is None:
+        return group_norm_silu_reference(a, weight, bias, num_groups, eps, silu)
+    return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
+
+
+_TWO_KERNELS = {"two_kernels": launch_two_kernels}
+_EITHER = {"one_kernel": launch_one_kernel} | _TWO_KERNELS
+
+
+def _dispatch(
+    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    a, b = channels_last(a), None if b is None else channels_last(b)
+    hw, channels = a.shape[2] * a.shape[3], weight.numel()
+    elements = padded_group(hw, channels // num_groups)
+    implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
+    default = "one_kernel" if elements <= SMALL_GROUP else "two_kernels"
+    key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
+    args = (a, b, weight, bias, num_groups, eps, silu)
+    return run("group_norm_silu", key, implementations, default, args, lambda: _reference(*args))
+
+
+def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    if not uses_kernels(x):
+        return _reference(x, None, weight, bias, num_groups, eps, silu)
+    return _dispatch(x, None, weight, bias, num_groups, eps, silu)
+
+
+def _group_norm_silu_cat(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+) -> Tensor:
+    if not uses_kernels(a):
+        return _reference(a, b, weight, bias, num_groups, eps, silu)
+    return _dispatch(a, b, weight, bias, num_groups, eps, silu)
+
+
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    return empty_channels_last(tuple(x.shape), x)
+
+
+def _fake_cat(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
+    return empty_channels_last((a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:]), a)
+
+
+_NORM_ARGS = "Tensor weight, Tensor bias, int num_groups, float eps, bool silu) -> Tensor"
+register(f"group_norm_silu(Tensor x, {_NORM_ARGS}", _group_norm_silu, _fake)
+register(f"group_norm_silu_cat(Tensor a, Tensor b, {_NORM_ARGS}", _group_norm_silu_cat, _fake_cat)

@@ -1,0 +1,1 @@
+"""What runs at each step: programs at actual sizes, prepared weights, captured graphs."""

@@ -1,0 +1,143 @@
+"""A bounded table of captured graphs by key; what cannot be captured runs as it is, with the reason said once."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.runtime.capture import CaptureError, GraphPool
+
+log = logging.getLogger(__name__)
+
+
+class Graph(Protocol):
+    bytes: int
+    is_released: bool
+
+    def __call__(self, *inputs: Tensor) -> Any: ...
+    def release(self) -> None: ...
+
+
+class Capture(Protocol):
+    """Captures functions into memory that their graphs share (see GraphPool)."""
+
+    bytes: int
+
+    @property
+    def is_empty(self) -> bool: ...
+    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph: ...
+    def start_over(self) -> None: ...
+
+
+CaptureOn = Callable[[torch.device], Capture]
+
+
+class SharedCapture:
+    """One pool and one stream a device for the graphs of several networks, of which no two run at the same time."""
+
+    def __init__(self) -> None:
+        self._pools: dict[torch.device, Capture] = {}
+
+    def __call__(self, device: torch.device) -> Capture:
+        if device not in self._pools:
+            self._pools[device] = GraphPool(device)
+        return self._pools[device]
+
+
+class GraphTable:
+    """Graphs by key, least recently used dropped first; what they are captured into may hold `max_bytes`.
+
+    Memory comes back only when all graphs that share it go. So one that does not fit makes all the others go, those of
+    other tables too (they are captured again when they are next wanted); one that does not fit alone is declined.
+
+    The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
+    which program it runs. `reasons` records why a key runs uncaptured.
+    """
+
+    def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:
+        self._capture = capture
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+        self._max_graphs = max_graphs
+        self._max_bytes = max_bytes
+        self.reasons: dict[Hashable, str] = {}
+        self.captures = 0
+
+    def __len__(self) -> int:
+        return sum(not graph.is_released for graph in self._graphs.values())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._graphs and not self._graphs[key].is_released
+
+    @property
+    def bytes(self) -> int:
+        return sum(graph.bytes for graph in self._graphs.values() if not graph.is_released)
+
+    def run(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        """function(*inputs), by the graph kept under `key`, captured now if there is none yet."""
+        if key not in self and key not in self.reasons:
+            # Buffers outlive this call: inference tensors could not be written to outside that mode.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._add(key, function, inputs)
+        if key not in self:
+            return function(*inputs)
+        self._graphs.move_to_end(key)
+        return self._graphs[key](*inputs)
+
+    def _add(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+        self._graphs.pop(key, None)  # one that was released with the others
+        while len(self._graphs) >= self._max_graphs:
+            self._drop_oldest()
+        while True:
+            is_alone = self._capture.is_empty
+            try:
+                want = self._want(key, function, inputs)
+            except CaptureError as error:
+                self._decline(key, str(error))
+                return
+            if want is None:
+                return
+            self._capture.start_over()
+            if is_alone:
+                self._decline(key, want)
+                return
+
+    def _want(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
+        """Captures; what was wanting when memory does not suffice, None when all is well."""
+        try:
+            graph = self._capture(function, inputs)
+        except torch.OutOfMemoryError:
+            return "not enough GPU memory to capture"
+        self.captures += 1
+        self._graphs[key] = graph
+        if self._capture.bytes <= self._max_bytes:
+            return None
+        return f"its graph needs {self._capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
+
+    def _decline(self, key: Hashable, reason: str) -> None:
+        self.reasons[key] = reason
+        log.warning("Stable-Fast runs without a CUDA graph: %s", reason)
+
+    def _drop_oldest(self) -> None:
+        self._graphs.popitem(last=False)[1].release()
+
+    def drop(self, key: Hashable) -> None:
+        """Forget one key, its graph and its reason."""
+        self.reasons.pop(key, None)
+        graph = self._graphs.pop(key, None)
+        if graph is not None:
+            graph.release()
+
+    def start_over(self) -> None:
+        """Give back the memory that these graphs share with those of other tables, which go too."""
+        self._capture.start_over()
+
+    def release(self) -> None:
+        """Forget everything; the memory comes back when no other table has a graph in it."""
+        while self._graphs:
+            self._drop_oldest()
+        self.reasons.clear()

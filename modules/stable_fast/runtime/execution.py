@@ -1,0 +1,179 @@
+"""A program at actual sizes: holds what does not change from step to step, runs the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.graph.staging import PROMPT, ROWS, SHARED, STEP, TIME
+from modules.stable_fast.runtime.program import Program, Values
+
+NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
+# Replays go on only in the GPU's default generator; a number drawn on the CPU would be recorded once and for all.
+DRAWS = "it draws random numbers, which a CUDA graph may freeze"
+ALIGNMENT = 64  # elements: every vector of a packed row starts where vectorised loads may
+
+
+class TimeTable:
+    """The time stage's results for many timesteps, packed so that one copy hands a whole row to a captured graph."""
+
+    def __init__(self, program: Program, actual: Mapping[str, int]) -> None:
+        self._program = program
+        self._actual = dict(actual)
+        self._rows: dict[float, dict[torch.dtype, Tensor]] = {}
+        self._places: dict[str, tuple[torch.dtype, int, tuple[int, ...]]] = {}
+
+    def extend(self, timesteps: Sequence[float], device: torch.device) -> None:
+        """Evaluates the time stage for all new timesteps (fp32) at once."""
+        new = [timestep for timestep in dict.fromkeys(timesteps) if timestep not in self._rows]
+        names = self._program.inputs_at("time")
+        if not new or not names:
+            return
+        stage = self._program.function(TIME, {**self._actual, ROWS: len(new)})
+        inputs = {name: torch.tensor(new, dtype=torch.float32, device=device) for name in names}
+        results = {**self._direct(inputs), **stage({**self._program.constants(TIME), **inputs})}
+        packed = self._pack(results, len(new))
+        for index, timestep in enumerate(new):
+            self._rows[timestep] = {dtype: table[index] for dtype, table in packed.items()}
+
+    def _direct(self, inputs: Values) -> Values:
+        """Timesteps that later stages read as they are."""
+        later = (*self._program.stages[SHARED].inputs, *self._program.stages[STEP].inputs)
+        return {name: value for name, value in inputs.items() if name in later}
+
+    def _pack(self, results: Values, count: int) -> dict[torch.dtype, Tensor]:
+        pieces: dict[torch.dtype, list[Tensor]] = {}
+        used: dict[torch.dtype, int] = {}
+        for name, value in results.items():
+            flat = value.reshape(count, -1)
+            self._places[name] = (value.dtype, used.get(value.dtype, 0), tuple(value.shape[1:]))
+            padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % ALIGNMENT))
+            pieces.setdefault(value.dtype, []).append(padded)
+            used[value.dtype] = used.get(value.dtype, 0) + padded.shape[1]
+        return {dtype: torch.cat(parts, dim=1) for dtype, parts in pieces.items()}
+
+    def __contains__(self, timestep: float) -> bool:
+        return timestep in self._rows
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+    def trim(self, kept: int) -> None:
+        """Starts over when more timesteps than `kept` have piled up."""
+        if len(self._rows) > kept:
+            self.clear()
+
+    def row(self, timestep: float) -> dict[torch.dtype, Tensor]:
+        return self._rows.get(timestep, {})
+
+    def values(self, row: Mapping[torch.dtype, Tensor]) -> Values:
+        """The named values [1, ...] inside a packed row, without copies."""
+        found: Values = {}
+        for name, (dtype, start, shape) in self._places.items():
+            count = torch.Size(shape).numel()
+            found[name] = row[dtype][start : start + count].view(1, *shape)
+        return found
+
+
+class Execution:
+    """One program at one set of sizes, for `halves` rows of the batch to each row of the latent."""
+
+    def __init__(self, program: Program, actual: Mapping[str, int], halves: int = 1) -> None:
+        self.program = program
+        self.times = TimeTable(program, actual)
+        self._halves = halves
+        self._prompt = program.function(PROMPT, actual)
+        self._time = program.function(TIME, actual)
+        self._shared = program.function(SHARED, {**actual, ROWS: actual[ROWS] // halves} if ROWS in actual else actual)
+        self._step = program.function(STEP, actual)
+        self._weights = program.constants(SHARED) | program.constants(STEP)
+        known_to_half = {*self._shared.outputs, *program.inputs_at("latent")}
+        self._repeated = tuple(
+            name for name in self._step.inputs if name in known_to_half and program.has_rows(STEP, name)
+        )
+        self.moving_inputs = (*program.inputs_at("latent"), *program.inputs_at("step"))
+        self._prompt_values: Values = {}
+        self._which = 0  # the prompt that is held, of those to switch between
+        self._kept_prompts: dict[int, Values] = {}
+        self._held: dict[torch.dtype, Tensor] = {}
+
+    def set_prompt(self, inputs: Mapping[str, Tensor], which: int = 0) -> None:
+        """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs.
+
+        This one is number `which` of those to switch between.
+        """
+        self.forget_prompts()
+        self._which = which
+        self._hold_prompt(self._evaluate_prompt(inputs))
+
+    def switch_prompt(self, which: int, inputs: Mapping[str, Tensor]) -> None:
+        """Holds the results of another prompt, which is evaluated when it is first met after `set_prompt`."""
+        if which == self._which:
+            return
+        if self._which not in self._kept_prompts:
+            self._kept_prompts[self._which] = {name: value.clone() for name, value in self._prompt_values.items()}
+        if which not in self._kept_prompts:
+            self._kept_prompts[which] = self._evaluate_prompt(inputs)
+        self._hold_prompt(self._kept_prompts[which])
+        self._which = which
+
+    def forget_prompts(self) -> None:
+        """Frees the results kept for switching."""
+        self._kept_prompts.clear()
+
+    def _evaluate_prompt(self, inputs: Mapping[str, Tensor]) -> Values:
+        results = self._prompt({**self.program.constants(PROMPT), **inputs})
+        later = (*self._shared.inputs, *self._step.inputs)
+        return results | {name: value for name, value in inputs.items() if name in later}
+
+    def _hold_prompt(self, results: Values) -> None:
+        for name, value in results.items():
+            if name in self._prompt_values:
+                self._prompt_values[name].copy_(value)
+            else:
+                self._prompt_values[name] = new_buffer(value)
+
+    def evaluate_time(self, inputs: Mapping[str, Tensor]) -> Values:
+        """The time stage for inputs as they are, without a table."""
+        results = self._time({**self.program.constants(TIME), **inputs})
+        return {**inputs, **results}
+
+    def hold_row(self, timestep: float) -> None:
+        """Copies a timestep's row to where `run_held`, and a graph captured from it, reads it."""
+        for dtype, row in self.times.row(timestep).items():
+            if dtype in self._held:
+                self._held[dtype].copy_(row)
+            else:
+                self._held[dtype] = new_buffer(row)
+
+    def run_held(self, *moving: Tensor) -> Any:
+        return self.run(moving, self.times.values(self._held))
+
+    def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
+        """Shared and step stage for the inputs that change each step, in the order of `moving_inputs`."""
+        values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **time_values}
+        values |= zip(self.moving_inputs, moving, strict=True)
+        values |= self._shared(values)
+        if self._halves > 1:
+            values |= {name: torch.cat([values[name]] * self._halves) for name in self._repeated}
+        values |= self._step(values)
+        return self.program.result(values)
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether there are CUDA graphs on this device."""
+    return device.type == "cuda"
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The layout that the fused program works in; feature maps only."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
+def new_buffer(value: Tensor) -> Tensor:
+    """A copy that may be written to later whatever inference mode is in force then."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return torch.empty_like(value).copy_(value)

@@ -1,0 +1,124 @@
+"""A compiled module: five staged graphs that serve any value of the named sizes, and the functions made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.graph.sizes import Dims, Sizes, measure, replace_literal
+from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
+from modules.stable_fast.graph.verify import propagate
+from modules.stable_fast.runtime.weights import WeightStore
+from modules.stable_fast.store.cache import VerifiedSizes
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StageFunction:
+    """One stage at actual sizes: reads named values, returns the named values it computes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    module: fx.GraphModule
+
+    def __call__(self, values: Mapping[str, Tensor]) -> Values:
+        results = self.module(*[values[name] for name in self.inputs])
+        return dict(zip(self.outputs, results, strict=True))
+
+
+@dataclass(frozen=True)
+class Program:
+    """What compiling one module for one form of call gives."""
+
+    stages: Mapping[str, Stage]
+    inputs: tuple[str, ...]
+    moments: Mapping[str, str]  # input -> moment at which it is known
+    dims: Mapping[str, Dims]
+    sizes: Sizes
+    results: tuple[str, ...]  # values that make up the result
+    out_spec: pytree.TreeSpec
+    store: WeightStore
+    prepared: Mapping[str, str]  # value of the weights stage -> key in the store
+    weights: Mapping[str, str]  # placeholder -> parameter or constant
+    verified: VerifiedSizes
+    kept_at: Path | None = None  # the file that its graph was read from; None when it was traced
+    _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
+
+    def inputs_at(self, moment: str) -> tuple[str, ...]:
+        return tuple(name for name in self.inputs if self.moments[name] == moment)
+
+    def has_rows(self, stage: str, name: str) -> bool:
+        """Whether an input of a stage has one entry a row of the batch."""
+        node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
+        return has_rows(node, self.sizes)
+
+    def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        """The named sizes of these inputs (SizeError when this program cannot serve them)."""
+        return measure(self.dims, tensors)
+
+    def constants(self, stage: str) -> Values:
+        """The parameters and prepared weights that a stage reads; with the last stage those that are results, too."""
+        values: Values = {}
+        for name in (*self.stages[stage].inputs, *(self.results if stage == STEP else ())):
+            if name in self.prepared:
+                values[name] = self.store.values[self.prepared[name]]
+            elif name in self.weights:
+                values[name] = self.store.source(self.weights[name]).detach()
+        return values
+
+    def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:
+        """A stage at these sizes; built once, verified before its first use."""
+        key = (stage, *sorted(actual.items()))
+        if key not in self._functions:
+            part = self.stages[stage]
+            module = specialise(part, self.sizes, actual)
+            if key not in self.verified:
+                propagate(module.graph, self.sizes, actual)
+                self.verified.add(key)
+            self._functions[key] = StageFunction(part.inputs, part.outputs, module)
+        return self._functions[key]
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(draws(node) for node in self.stages[STEP].graph.nodes)
+
+    @cached_property
+    def _lent(self) -> frozenset[str]:
+        return lent_results(self.stages, self.results)
+
+    def result(self, values: Mapping[str, Tensor]) -> Any:
+        """The caller's own: what later calls read, and what is a result twice, is copied."""
+        leaves = [_own(values[name]) if name in self._lent else values[name] for name in self.results]
+        return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def _own(value: Tensor) -> Tensor:
+    """A copy, unless a graph is being captured, which hands out copies itself."""
+    return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
+
+
+def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:
+    """The stage's graph with actual sizes in place of the traced ones."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    result = graph.graph_copy(part.graph, copies)
+    graph.output(result)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args = _replaced(node.args, sizes, actual)
+            node.kwargs = _replaced(node.kwargs, sizes, actual)
+    return fx.GraphModule(nn.Module(), graph, part.name)
+
+
+def _replaced(value: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
+    return map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))

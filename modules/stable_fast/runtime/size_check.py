@@ -1,0 +1,40 @@
+"""Whether a program with named sizes computes what its module does: a size may count for more than shapes.
+
+The trace knows a size by its prime, and only as a whole number. A branch on a size, a size in a quotient or a root, and
+a constant that holds a prime by chance all give a graph that runs at every size and is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.store.tuning import within
+
+# Largest difference over largest value that the rounding of a whole network explains. Eager convolutions on a GPU may
+# multiply fp32 in TF32, with ten bits.
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+GPU_FLOAT32 = 0.02
+HALF_PRECISION = 0.05
+
+
+def agrees(result: Any, expected: Any) -> bool:
+    """Whether all values of two results are equal but for rounding; nothing is asked where they are not finite."""
+    pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(expected), strict=True)
+    return all(_same(*pair) for pair in pairs if isinstance(pair[1], Tensor))
+
+
+def _same(result: Tensor, expected: Tensor) -> bool:
+    if result.shape != expected.shape or result.dtype != expected.dtype:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(result, expected)
+    if expected.numel() == 0:
+        return True
+    tolerance = TOLERANCES.get(expected.dtype, HALF_PRECISION)
+    if expected.dtype is torch.float32 and expected.device.type != "cpu":
+        tolerance = GPU_FLOAT32
+    return within(result, expected, tolerance)

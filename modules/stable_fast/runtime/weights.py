@@ -1,0 +1,172 @@
+"""The weights stage: values computed from parameters alone, kept at fixed addresses and refreshed in place.
+
+A captured graph reads weights by address, so a refreshed value is copied into the storage of the old one. Values that
+are views of a parameter (an already channels-last weight) need no copy: they follow the parameter by themselves. The
+store is shared by all programs of a module: equal expressions are computed and kept once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from modules.stable_fast.graph.staging import Stage
+
+aten = torch.ops.aten
+
+
+class StaleWeightsError(RuntimeError):
+    """A parameter was rebound to other memory or taken away, which captured graphs cannot notice."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One value of the weights stage, how to compute it, and the parameters it depends on."""
+
+    node: fx.Node
+    sources: Mapping[str, str]  # placeholder -> parameter
+    parameters: frozenset[str]
+
+
+class WeightStore:
+    """Parameters of a module and everything computed from them alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._prepared: dict[str, Prepared] = {}
+        self._constants: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+        self._addresses: dict[str, int] = {}
+
+    def parameter(self, name: str) -> Tensor:
+        """A parameter or buffer; its address is remembered and must stay."""
+        owner, _, leaf = name.rpartition(".")
+        part: Any = self.module
+        for step in filter(None, owner.split(".")):
+            part = getattr(part, step, None)
+        return self._watched(name, getattr(part, leaf, None))
+
+    def _watched(self, name: str, tensor: Any) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise StaleWeightsError(f"parameter {name} is gone: call refresh_weights()")
+        if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
+            raise StaleWeightsError(f"parameter {name} was rebound to other memory: call refresh_weights()")
+        return tensor
+
+    def watch_all(self) -> None:
+        """Remembers the address of every parameter and buffer."""
+        for name, _ in (*self.module.named_parameters(), *self.module.named_buffers()):
+            self.parameter(name)
+
+    def check_addresses(self) -> None:
+        """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
+        # One walk over the modules: finding each parameter by its path would take ten times as long.
+        owners = dict(self.module.named_modules(remove_duplicate=False))
+        for name in self._addresses:
+            owner, _, leaf = name.rpartition(".")
+            self._watched(name, getattr(owners.get(owner), leaf, None))
+
+    def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
+        """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""
+        output = next(iter(reversed(stage.graph.nodes)))
+        keys: dict[fx.Node, str] = {}
+        for node in stage.graph.nodes:
+            if node.op != "output":
+                keys[node] = _expression(node, keys, sources)
+        wanted = dict(zip(stage.outputs, output.args[0], strict=True))
+        fresh = {keys[node]: node for node in wanted.values() if keys[node] not in self._prepared}
+        for key, node in fresh.items():
+            self._prepared[key] = Prepared(node, sources, frozenset(_parameters(node, sources)))
+        self.values |= self._compute(fresh)
+        return {name: keys[node] for name, node in wanted.items()}
+
+    def source(self, name: str) -> Tensor:
+        """A parameter, buffer or constant by the name that programs know it by."""
+        return self._constants[name] if name in self._constants else self.parameter(name)
+
+    def keep_constants(self, constants: Mapping[str, Tensor]) -> dict[str, str]:
+        """Takes over tensors that a module made while it was traced; placeholder -> name in this store."""
+        names = {placeholder: f"constant:{_digest(tensor)}" for placeholder, tensor in constants.items()}
+        self._constants |= {names[placeholder]: tensor for placeholder, tensor in constants.items()}
+        return names
+
+    @torch.no_grad()
+    def _compute(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        memo: dict[fx.Node, Any] = {}
+        return {key: self._evaluate(self._prepared[key].node, self._prepared[key].sources, memo) for key in keys}
+
+    def _evaluate(self, node: fx.Node, sources: Mapping[str, str], memo: dict[fx.Node, Any]) -> Any:
+        if node in memo:
+            return memo[node]
+        if node.op == "placeholder":
+            value = self.source(sources[node.name]).detach()
+        else:
+            looked_up: Any = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
+            args, kwargs = looked_up
+            function: Any = node.target
+            value = _stacked_view(*args) if node.target is aten.cat.default else None
+            value = function(*args, **kwargs) if value is None else value
+        memo[node] = value
+        return value
+
+    @torch.no_grad()
+    def refresh(self, changed: set[str] | None = None) -> int:
+        """Recomputes, in place, what depends on the changed parameters (None: on any); the number of values written."""
+        self.check_addresses()
+        stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
+        written = 0
+        for key in stale:
+            value = self._compute([key])[key]
+            if value.data_ptr() != self.values[key].data_ptr():
+                self.values[key].copy_(value)
+                written += 1
+        return written
+
+    def owned_bytes(self) -> int:
+        """Memory of prepared values, beyond the parameters themselves."""
+        own = set(self._addresses.values())
+        return sum(value.nbytes for value in self.values.values() if value.data_ptr() not in own)
+
+
+def _stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    """The concatenation as a view, where the tensors lie back to back in one piece of memory."""
+    first = tensors[0]
+    end, total = first.data_ptr(), 0
+    for tensor in tensors:
+        alike = tensor.dtype == first.dtype and tensor.shape[1:] == first.shape[1:] and tensor.is_contiguous()
+        same_memory = tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if dim or not alike or not same_memory or tensor.data_ptr() != end:
+            return None
+        end, total = end + tensor.nbytes, total + tensor.shape[0]
+    return first.as_strided((total, *first.shape[1:]), first.stride())
+
+
+def _digest(tensor: Tensor) -> str:
+    data = bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).tolist())
+    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(data).hexdigest()}"
+
+
+def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str, str]) -> str:
+    """A text that two nodes share exactly when they compute the same from the same parameters."""
+    if node.op == "placeholder":
+        return sources[node.name]
+    args = map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))
+    return f"{node.target}{args!r}"
+
+
+class _Key(str):
+    """A key inside the text of another."""
+
+    __slots__ = ()
+
+
+def _parameters(node: fx.Node, sources: Mapping[str, str]) -> set[str]:
+    if node.op == "placeholder":
+        return {sources[node.name]}
+    return set().union(*(_parameters(source, sources) for source in node.all_input_nodes))

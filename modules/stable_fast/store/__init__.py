@@ -1,0 +1,1 @@
+"""What outlives the process: kept graphs, and which implementation was fastest."""

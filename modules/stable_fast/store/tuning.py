@@ -1,0 +1,239 @@
+"""Chooses the fastest implementation of each fused op and shape, within a budget of seconds, and remembers on disk.
+
+Without tuning, choices come from a file shipped for the GPU if there is one, else from each op's default. With a
+budget, a shape met for the first time has its implementations timed on the arguments at hand; a winner has to give the
+default's result. Choices are kept per GPU, torch, Triton and cuDNN version, so a second process neither times nor (by
+Triton's own cache) compiles anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modules.core.device import raise_if_broken
+from modules.core.typed import Unreadable, number, parse_json_object, text, whole
+from modules.stable_fast.kernels.dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
+from modules.stable_fast.kernels.launch import compile_ahead
+from modules.stable_fast.kernels.timing import time_on_gpu
+from modules.stable_fast.kernels.triton_import import TRITON_VERSION
+from modules.stable_fast.store.cache import cache_folder, read_file, replace_file, told_once
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "tuned"
+FORMAT = 1
+AGREEMENT = 0.02  # largest difference over largest value: several roundings in fp16 or bf16, far from a wrong result
+
+Call = Callable[[], Any]
+# Milliseconds of a call; the tensor is read beforehand, as activations are in cache when an op meets them.
+Timer = Callable[[Call, Any], float]
+
+
+@dataclass
+class Measured:
+    """What was learned about one op and key: the winner, and milliseconds of all that ran."""
+
+    op: str
+    key: Key
+    name: str
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
+class BudgetTuner:
+    """Times implementations until the budget is spent; afterwards every new key gets its default."""
+
+    def __init__(self, budget_seconds: float, timer: Timer, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.measured: list[Measured] = []
+        self.spent_seconds = 0.0
+        self.skipped = 0
+        self._budget = budget_seconds
+        self._timer = timer
+        self._clock = clock
+
+    def __call__(self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+        if self.spent_seconds >= self._budget:
+            self.skipped += 1
+            return default
+        if len(implementations) == 1:
+            return default
+        started, is_complete = self._clock(), True
+        times: dict[str, float] = {}
+        # The default first: if the budget ends here, it has at least been compared with those before the end.
+        for name in sorted(implementations, key=lambda name: name != default):
+            if times and self.spent_seconds + self._clock() - started >= self._budget:
+                break
+            try:
+                milliseconds = self._time(implementations[name], args)
+            except torch.OutOfMemoryError:
+                is_complete = False  # it may be the fastest where more memory is free
+                continue
+            if milliseconds is not None:
+                times[name] = milliseconds
+        self.spent_seconds += self._clock() - started
+        winner = _fastest_right(op, key, times, implementations, default, args)
+        if is_complete:
+            self.measured.append(Measured(op, key, winner, times))
+        return winner
+
+    def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
+        """None when the implementation does not serve this shape here."""
+        try:
+            return self._timer(lambda: implementation(*args), args[0])
+        except torch.OutOfMemoryError:
+            raise
+        except REFUSALS as error:
+            raise_if_broken()  # else it was a capture that the implementation does not stand
+            log.debug("implementation passed over: %s", error)
+            return None
+
+
+def _fastest_right(
+    op: str,
+    key: Key,
+    times: Mapping[str, float],
+    implementations: Implementations,
+    default: str,
+    args: tuple[Any, ...],
+) -> str:
+    """The fastest whose result is the default's: compilers and libraries have bugs at shapes nobody tried."""
+    ranked = sorted(times, key=lambda name: times[name])
+    if default not in times:  # nothing to compare with
+        return ranked[0] if ranked else default
+    for name in ranked:
+        if name == default or agree(implementations[name](*args), implementations[default](*args)):
+            return name
+        log.warning("%s gives a wrong result for %s %s here and is passed over", name, op, key)
+    return default
+
+
+def agree(result: Any, expected: Any) -> bool:
+    """Whether two implementations differ by rounding only."""
+    if isinstance(expected, tuple):
+        return all(agree(*pair) for pair in zip(result, expected, strict=True))
+    return within(result, expected, AGREEMENT)
+
+
+def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether the largest difference is at most so much of the largest value; true where that is not finite."""
+    scale = expected.abs().amax().float()
+    return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """All that can make one implementation faster than another."""
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "chip": f"sm{properties.major}{properties.minor}-{properties.multi_processor_count}",
+        "gpu": properties.name,
+        "torch": torch.__version__,
+        "triton": str(TRITON_VERSION),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
+def shipped_path(folder: Path, described: Mapping[str, str]) -> Path:
+    """One table for cards that differ in memory only, such as H100 and H200: architecture and multiprocessors."""
+    return folder / f"{described['chip']}.json"
+
+
+def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
+    return folder / f"tuned-{slug('-'.join(described.values()))}.json"
+
+
+def read_choices(path: Path) -> list[Measured]:
+    """Nothing for a file that cannot be read; a damaged one is reported, since its results took time to measure."""
+    try:
+        content = parse_json_object(read_file(path))
+        if whole(content.get("format"), "format") != FORMAT:
+            return []
+        return [measured_in(row) for row in content["choices"]]
+    except OSError:  # missing, or in a folder that cannot be read, which is told where it cannot be written
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
+        return []
+
+
+def measured_in(row: Any) -> Measured:
+    """One row of a file of choices. Raises ValueError or TypeError for anything else."""
+    op, key, name, times = row
+    if not isinstance(key, list) or any(isinstance(part, (list, dict, type(None))) for part in key):
+        raise Unreadable("the key of a shape is not a list of sizes and names")
+    milliseconds = {text(each, "name"): number(value, "time") for each, value in dict(times).items()}
+    return Measured(text(op, "op"), tuple(key), text(name, "name"), milliseconds)
+
+
+def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:
+    """Adds to what the file holds."""
+    merged = {(m.op, m.key): m for m in (*read_choices(path), *measured)}
+    rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in merged.values()]
+    replace_file(path, json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0))
+
+
+def load_choices(device: torch.device, folder: Path | None = None, choices: Choices = CHOICES) -> int:
+    """Put shipped and remembered choices in force; returns how many there are."""
+    described = environment(device)
+    shipped = read_choices(shipped_path(SHIPPED, described))
+    own = read_choices(choices_path(folder or cache_folder(), described))
+    for measured in (*shipped, *own):
+        choices.chosen[measured.op, measured.key] = measured.name
+    return len(choices.chosen)
+
+
+def make_ready(run: Call, device: torch.device, tuning_seconds: float, *, draws: bool = False) -> None:
+    """For a program that `run` runs for the first time, uncaptured: choices read, kernels compiled, the rest tuned.
+
+    What `run` returns or leaves behind means nothing; random numbers that it `draws` are drawn again later. Off the GPU
+    it is not called.
+    """
+    if device.type != "cuda":
+        return
+    load_choices(device)
+    with torch.random.fork_rng(devices=[device], enabled=draws):
+        compile_ahead(run, device)
+        if tuning_seconds > 0:
+            with tuning(device, tuning_seconds):
+                run()
+
+
+@contextmanager
+def tuning(
+    device: torch.device,
+    budget_seconds: float,
+    *,
+    folder: Path | None = None,
+    timer: Timer = time_on_gpu,
+    choices: Choices = CHOICES,
+) -> Iterator[BudgetTuner]:
+    """Within, on a GPU: shapes without a choice are tuned while the budget lasts. Results are kept."""
+    tuner = BudgetTuner(budget_seconds, timer)
+    choices.tuner = tuner
+    try:
+        yield tuner
+    finally:
+        choices.tuner = None
+        torch.cuda.empty_cache()  # the private pools of the timing graphs
+        _keep(tuner.measured, device, folder or cache_folder())
+
+
+def _keep(measured: list[Measured], device: torch.device, folder: Path) -> None:
+    if not measured:
+        return
+    described = environment(device)
+    with told_once():
+        write_choices(choices_path(folder, described), described, measured)

@@ -1,0 +1,1 @@
+"""What can be asked for, as data, and the queue that does it."""

@@ -1,0 +1,135 @@
+"""The same request with and without Stable-Fast: times, memory, difference, and both pictures side by side."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from modules.core.device import made_current, memory_report
+from modules.core.errors import OptionsError
+from modules.core.progress import CancelToken
+from modules.gallery.picture import Picture
+from modules.generation.job import prepare_job
+from modules.generation.options import GenerationOptions
+from modules.generation.progress import OnProgress
+from modules.generation.session import Session
+from modules.generation.text_to_image import device_errors_for_people, generate
+from modules.stable_fast import level_in_force
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One side: the level in force, with the reason when it is not the one asked for, seconds for the first picture
+    (warm-up included) and for the next one, and the GPU's peak bytes while it ran.
+
+    On a CPU there is no such peak: what the system tells is that of the whole process since it began.
+    """
+
+    asked: str
+    level: str
+    reason: str
+    first_seconds: float
+    steady_seconds: float
+    peak_bytes: int | None
+    picture: Picture
+
+    def to_dict(self) -> dict[str, object]:
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "picture"}
+
+    def to_text(self) -> str:
+        peak = "" if self.peak_bytes is None else f", peak memory {self.peak_bytes / 2**20:.0f} MiB"
+        return f"{self.level:>6}: first picture {self.first_seconds:.2f} s, next {self.steady_seconds:.2f} s{peak}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Both sides, and how far apart their pictures are: PSNR in dB (infinite when equal), largest difference of 255."""
+
+    eager: Run
+    accelerated: Run
+    psnr: float
+    max_difference: int
+
+    @property
+    def image(self) -> Image.Image:
+        """Eager on the left, Stable-Fast on the right."""
+        left, right = self.eager.picture.image, self.accelerated.picture.image
+        both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)))
+        both.paste(left, (0, 0))
+        both.paste(right, (left.width, 0))
+        return both
+
+    def to_dict(self) -> dict[str, object]:
+        sides = {"eager": self.eager.to_dict(), "stable_fast": self.accelerated.to_dict()}
+        psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
+        return {**sides, "psnr_db": psnr, "max_difference": self.max_difference}
+
+    def to_text(self) -> str:
+        eager, fast = self.eager, self.accelerated
+        lines = [eager.to_text(), fast.to_text()]
+        if fast.level != fast.asked:
+            lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
+        if fast.level != "off":
+            lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
+        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB"
+        return "\n".join([*lines, f"pictures: {likeness}, largest difference {self.max_difference} of 255"])
+
+
+def compare(
+    options: GenerationOptions,
+    session: Session,
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: CancelToken | None = None,
+) -> Comparison:
+    """Makes the request's first picture (or the only one it keeps) twice on each side; models are loaded and LoRAs
+    merged before the clock starts. Raises OptionsError when nothing would be accelerated."""
+    level = options.stable_fast if options.stable_fast != "off" else "full"
+    highest, reason = level_in_force(level)
+    if highest == "off":
+        raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
+    with made_current(session.device), device_errors_for_people(session):
+        model = prepare_job(replace(options, stable_fast="off"), session).model
+    options = options.resolved(model.spec.native_size)
+    if options.only is None:
+        options = replace(options, number=1, batch=1)
+    sides = [run_side(replace(options, stable_fast=side), session, on_progress, cancel) for side in ("off", level)]
+    psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
+    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
+
+
+def run_side(
+    options: GenerationOptions, session: Session, on_progress: OnProgress | None, cancel: CancelToken | None
+) -> Run:
+    if session.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(session.device)
+    seconds: list[float] = []
+    pictures: list[Picture] = []
+    for _ in range(2):
+        began = time.perf_counter()
+        pictures = list(generate(options, session, on_progress=on_progress, cancel=cancel))
+        seconds.append(time.perf_counter() - began)
+    report = session.stable_fast_report if options.stable_fast != "off" else None
+    level, reason = report.in_force if report else ("off", "")
+    return Run(
+        asked=options.stable_fast,
+        level=level,
+        reason=reason,
+        first_seconds=seconds[0],
+        steady_seconds=seconds[1],
+        peak_bytes=memory_report(session.device).device_peak,
+        picture=pictures[-1],
+    )
+
+
+def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
+    """PSNR in dB and the largest difference between two pictures of one size."""
+    error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    mean_square = float(np.mean(error**2))
+    psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
+    return psnr, int(np.abs(error).max())

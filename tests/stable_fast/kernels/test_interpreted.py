@@ -1,0 +1,42 @@
+"""The Triton kernels' own tests, in a process that chooses the interpreter before Triton is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+from modules.stable_fast.kernels.triton_import import HAS_TRITON, TRITON_VERSION
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+# Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
+LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
+FILES = ("norms", "matmul", "matmul_tma", "conv", "conv_tma", "attention")
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(not LOOPS_WORK, reason="this Triton's interpreter does not work with this NumPy")
+@pytest.mark.parametrize("name", FILES)
+def test_kernels_agree_with_float64_in_the_interpreter(name: str, project_root: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"tests/stable_fast/test_kernels_{name}.py",
+    ]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("PYTEST_ADDOPTS", None)
+    done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout  # not all deselected

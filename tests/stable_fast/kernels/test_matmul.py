@@ -1,0 +1,100 @@
+"""Matrix-product and elementwise epilogue kernels against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modules.stable_fast.kernels.activations import ACTIVATIONS, activate
+from modules.stable_fast.kernels.epilogue import launch_epilogue, launch_geglu
+from modules.stable_fast.kernels.linear.matmul import Tile, launch_geglu_matmul, launch_matmul
+from tests.stable_fast.kernels.kernel_device import (
+    Maker,
+    assert_near,
+    doubled,
+    in_dtypes,
+    in_product_dtypes,
+    on_devices,
+)
+
+TILE = Tile(32, 32, 32, 4, 2)
+# M, K, N: whole tiles; nothing a multiple of anything; a single row.
+SHAPES = [(64, 64, 32), (33, 40, 23), (1, 17, 5)]
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_matmul_with_epilogue(activation, shape, dtype, device):
+    m, k, n = shape
+    make = Maker(device, dtype)
+    x, weight, bias, residual = make.rows(m, k), make.rows(n, k, scale=k**-0.5), make.rows(n), make.rows(m, n)
+    y = launch_matmul(x, None, weight, bias, residual, activation, TILE)
+    dx, dw, db, dr = doubled(x, weight, bias, residual)
+    assert_near(y, activate(F.linear(dx, dw, db), activation) + dr)
+
+
+@on_devices
+def test_matmul_without_bias_or_residual(device):
+    make = Maker(device, torch.float32)
+    x, weight = make.rows(10, 32), make.rows(12, 32)
+    assert_near(launch_matmul(x, None, weight, None, None, "none", TILE), F.linear(*doubled(x, weight)))
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("sizes", [(64, 32), (24, 40)], ids=str)
+def test_matmul_over_two_inputs(sizes, dtype, device):
+    make = Maker(device, dtype)
+    a, b = (make.rows(40, k) for k in sizes)
+    weight, bias = make.rows(20, sum(sizes), scale=0.1), make.rows(20)
+    y = launch_matmul(a, b, weight, bias, None, "none", TILE)
+    da, db, dw, dbias = doubled(a, b, weight, bias)
+    assert_near(y, F.linear(torch.cat((da, db), 1), dw, dbias))
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_geglu_matmul(shape, with_bias, dtype, device):
+    m, k, n = shape
+    make = Maker(device, dtype)
+    x, weight = make.rows(m, k), make.rows(2 * n, k, scale=k**-0.5)
+    bias = make.rows(2 * n) if with_bias else None
+    y = launch_geglu_matmul(x, weight, bias, TILE)
+    value, gate = F.linear(*doubled(x, weight, bias)).chunk(2, -1)
+    assert_near(y, value * F.gelu(gate))
+
+
+@on_devices
+@in_dtypes
+def test_geglu_of_a_product(dtype, device):
+    h = Maker(device, dtype).rows(3, 7, 46)
+    value, gate = h.double().chunk(2, -1)
+    assert_near(launch_geglu(h), value * F.gelu(gate))
+
+
+@on_devices
+@in_dtypes
+@pytest.mark.parametrize("vector_rows", [0, 1, 3])
+@pytest.mark.parametrize("residual_last", [False, True])
+def test_epilogue_in_place_on_an_image(residual_last, vector_rows, dtype, device):
+    make = Maker(device, dtype)
+    y, residual, bias = make.image(3, 20, 5, 7), make.image(3, 20, 5, 7), make.rows(20)
+    vector = make.rows(vector_rows, 50)[:, 30:] if vector_rows else None  # a slice of a packed row
+    dy, dr, db, dv = doubled(y, residual, bias, vector)
+    before = dy + db[:, None, None] + (0 if dv is None else dv[:, :, None, None])
+    expected = activate(before, "silu") + dr if residual_last else activate(before + dr, "silu")
+    result = launch_epilogue(y, bias, vector, residual, "silu", residual_last=residual_last)
+    assert result is y
+    assert_near(result, expected)
+
+
+@on_devices
+def test_an_empty_epilogue_launches_nothing(device):
+    y = Maker(device, torch.float32).rows(4, 6)
+    kept = y.clone()
+    assert torch.equal(launch_epilogue(y, None, None, None, "none"), kept)

@@ -1,0 +1,174 @@
+"""All passes on whole UNets: exact match counts, nothing left over, no layout work in the step stage, same results."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modules.stable_fast import compile_module
+from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME
+from modules.stable_fast.passes import LEAN_PASSES, PASSES
+from modules.stable_fast.report import CompileReport
+from modules.stable_fast.runtime.program import Program
+from tests import tiny
+from tests.stable_fast.networks import compiled_unet, operations, random, rel_error, run_program, unet_call
+
+CONFIGS = {"SD1": tiny.SD1_UNET, "SD2": tiny.SD2_UNET}
+Compiled = tuple[nn.Module, Program, CompileReport]
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def compiled(request: pytest.FixtureRequest) -> Compiled:
+    config = CONFIGS[request.param]
+    network = tiny.unet(config)
+    return (network, *compiled_unet(network, unet_call(config), PASSES))
+
+
+def test_match_counts_are_exactly_those_of_the_architecture(compiled: Compiled) -> None:
+    matches = compiled[2].matches
+    assert matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
+    assert matches["layer_norm"] == {"layer_norm": 48}
+    assert matches["geglu"] == {"geglu": 16}
+    assert matches["packed_qkv"] == {"qkv": 16, "kv": 16}
+    assert matches["attention"] == {"attention": 32}
+    assert matches["subpixel_upsample"] == {"upsample_conv2d": 3}
+    assert matches["concat"] == {"concat": 12}
+    # 22 residual blocks: time vector into the first convolution, skip connection into the second.
+    assert matches["conv_epilogue"] == {"convolution": 49, "vector": 22, "residual": 22}
+    # 3 residual additions in each of 16 transformer blocks, and 16 around them.
+    assert matches["linear_epilogue"]["residual"] == 64
+
+
+def test_lean_passes_leave_out_only_what_adds_weights(compiled: Compiled) -> None:
+    network, _, full = compiled
+    call = unet_call(tiny.SD2_UNET if network.config is tiny.SD2_UNET else tiny.SD1_UNET)
+    program, report = compiled_unet(network, call, LEAN_PASSES)
+    expected = {name: matches for name, matches in full.matches.items() if name != "subpixel_upsample"}
+    expected["conv_epilogue"] = expected["conv_epilogue"] | {"convolution": 49 + 3}
+    assert report.matches == expected
+    assert operations(program.stages[STEP].graph)["upsample_nearest2d.vec"] == 3
+
+
+def test_nothing_is_left_unfused(compiled: Compiled) -> None:
+    stages = compiled[1].stages
+    step = operations(stages[STEP].graph) + operations(stages[SHARED].graph)
+    views = {"as_tokens", "as_image"}
+    assert {name for name in step if name not in views and not name.startswith("lightdiffusion")} == set()
+    assert operations(stages[PROMPT].graph) == Counter({"lightdiffusion.linear_epilogue": 16})
+    assert operations(stages[TIME].graph)["lightdiffusion.linear_epilogue"] == 24
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts the operations that move a tensor to another layout."""
+
+    MOVES = ("aten::clone", "aten::copy_", "aten::contiguous", "aten::_to_copy", "aten::cat", "aten::constant_pad_nd")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = Counter[str]()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN202
+        name = func.name().split(".")[0]
+        if name in self.MOVES:
+            self.inside[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_views_between_tokens_and_pictures_move_nothing(compiled: Compiled) -> None:
+    """Runs the step stage node by node: the views must alias, and all results be channels-last or contiguous."""
+    network, program, _ = compiled
+    call = {
+        **unet_call(network.config),
+        "x": unet_call(network.config)["x"].contiguous(memory_format=torch.channels_last),
+    }
+    sizes = program.measure(call)
+    values = dict(call)
+    for stage in (PROMPT, TIME, SHARED):
+        values |= program.function(stage, sizes)({**program.constants(stage), **values})
+    function = program.function(STEP, sizes)
+    values |= program.constants(STEP)
+    found: dict[object, torch.Tensor] = {}
+    for node in function.module.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = values[node.name]
+        elif node.op == "call_function":
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
+            if getattr(node.target, "__name__", "") in ("as_tokens", "as_image"):
+                with CountCopies() as copies:
+                    found[node] = node.target(*args, **kwargs)
+                assert not copies.inside and found[node].data_ptr() == args[0].data_ptr()
+            else:
+                found[node] = node.target(*args, **kwargs)
+            layout = torch.channels_last if found[node].dim() == 4 else torch.contiguous_format
+            assert found[node].is_contiguous(memory_format=layout), node.name
+
+
+@pytest.mark.parametrize(("batch", "height", "width", "tokens"), [(2, 16, 16, 77), (1, 8, 24, 154), (4, 24, 8, 77)])
+@torch.no_grad()
+def test_close_to_eager_at_every_size(compiled: Compiled, batch: int, height: int, width: int, tokens: int) -> None:
+    network, program, _ = compiled
+    call = unet_call(network.config, batch=batch, height=height, width=width, tokens=tokens)
+    assert rel_error(run_program(program, call), network(**call)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_is_as_exact_as_eager(compiled: Compiled, dtype: torch.dtype) -> None:
+    """Both against fp32: fusion may change the rounding, not its size."""
+    config = compiled[0].config
+    call = unet_call(config)
+    expected = compiled[0](**call)
+    network = tiny.unet(config).to(dtype)
+    call |= {name: call[name].to(dtype) for name in ("x", "context")}
+    program, report = compiled_unet(network, call, PASSES)
+    assert report.matches["attention"] == {"attention": 32}  # with SD2's conversions to fp32 around it
+    fused, eager = run_program(program, call), network(**call)
+    assert rel_error(fused, expected) < 1.25 * rel_error(eager, expected)
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@torch.no_grad()
+def test_diffusers_unet_unchanged(linear: bool) -> None:
+    network = tiny.randomise(
+        UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(64, 64, 128, 128),
+            cross_attention_dim=64,
+            attention_head_dim=2,
+            norm_num_groups=16,
+            use_linear_projection=linear,
+        )
+    )
+
+    def call(batch: int, height: int, width: int) -> dict[str, object]:
+        return {
+            "sample": random(batch, 4, height, width),
+            "timestep": torch.full((batch,), 500.0),
+            "encoder_hidden_states": random(batch, 77, 64),
+            "return_dict": False,
+        }
+
+    compiled = compile_module(
+        network,
+        call(2, 16, 16),
+        bindings={"sample": "latent", "timestep": "time", "encoder_hidden_states": "prompt"},
+        dims={
+            "sample": ("batch", None, "8*height", "8*width"),
+            "timestep": ("batch",),
+            "encoder_hidden_states": ("batch", "tokens", None),
+        },
+    )
+    matches = compiled.report.programs[0].matches
+    assert matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
+    assert matches["layer_norm"] == {"layer_norm": 48} and matches["geglu"] == {"geglu": 16}
+    assert matches["packed_qkv"] == {"qkv": 16, "kv": 16} and matches["attention"] == {"attention": 32}
+    assert matches["concat"] == {"concat": 12} and matches["subpixel_upsample"] == {"upsample_conv2d": 3}
+    for size in ((2, 16, 16), (1, 8, 24)):
+        assert rel_error(compiled(**call(*size))[0], network(**call(*size))[0]) < 1e-5
+    assert compiled.report.counters.traces == 1

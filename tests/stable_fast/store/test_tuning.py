@@ -1,0 +1,223 @@
+"""Tuning: budget, winners, refused implementations, and what is remembered on disk; timers and clocks are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from modules.stable_fast.kernels.dispatch import Choices, Unsupported
+from modules.stable_fast.kernels.triton_import import TritonError
+from modules.stable_fast.store import tuning
+
+
+class Clock:
+    """Seconds that pass only when a measurement says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def make_tuner(milliseconds, *, budget=100.0, cost=1.0):
+    """A tuner whose implementations label what they return, timed by a table; each timing costs `cost` seconds."""
+    clock, timed = Clock(), []
+
+    def timer(call, warm):
+        name = call().label
+        timed.append(name)
+        clock.now += cost
+        return milliseconds[name]
+
+    return tuning.BudgetTuner(budget, timer, clock), timed
+
+
+def labelled(name):
+    result = torch.ones(3)
+    result.label = name
+    return result
+
+
+def table(*names):
+    return {name: (lambda *args, name=name: labelled(name)) for name in names}
+
+
+def test_the_fastest_wins():
+    tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0})
+    assert tuner("op", (1, 2), table("a", "b", "c"), "c", (None,)) == "b"
+    assert timed == ["c", "a", "b"]  # the default is timed first
+    assert tuner.measured == [tuning.Measured("op", (1, 2), "b", {"c": 2.0, "a": 3.0, "b": 1.0})]
+
+
+def test_a_single_implementation_costs_no_time():
+    tuner, timed = make_tuner({"a": 1.0})
+    assert tuner("op", (1,), table("a"), "a", (None,)) == "a" and timed == [] and tuner.measured == []
+
+
+def test_the_budget_ends_timing_within_and_between_ops():
+    tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0}, budget=2.0)
+    assert tuner("op", (1,), table("a", "b", "c"), "c", (None,)) == "c"  # b would have won, but time was up
+    assert tuner("op", (2,), table("a", "b", "c"), "c", (None,)) == "c"
+    assert timed == ["c", "a"] and tuner.skipped == 1
+
+
+@pytest.mark.parametrize("error", [
+    Unsupported("no engine"), TritonError("too little shared memory"), RuntimeError("PassManager::run failed"),
+    torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture"),
+], ids=repr)  # fmt: skip
+def test_an_implementation_that_does_not_serve_the_shape_is_passed_over(error):
+    def refuses(*args):
+        raise error
+
+    tuner, _ = make_tuner({"a": 3.0})
+    assert tuner("op", (1,), table("a") | {"b": refuses}, "a", (None,)) == "a"
+    assert tuner.measured[0].milliseconds == {"a": 3.0}
+    assert tuner("op", (2,), {"b": refuses, "c": refuses}, "b", (None,)) == "b"  # nothing ran: the default
+
+
+def test_a_contest_that_memory_did_not_suffice_for_is_not_remembered():
+    def hungry(*args):
+        raise torch.OutOfMemoryError("full")
+
+    tuner, _ = make_tuner({"a": 3.0, "c": 2.0})
+    assert tuner("op", (1,), table("a", "c") | {"b": hungry}, "a", (None,)) == "c"
+    assert tuner.measured == []
+
+
+def test_a_gpu_that_broke_in_the_contest_is_not_hidden(monkeypatch):
+    def broken():
+        raise torch.AcceleratorError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(tuning, "raise_if_broken", broken)
+    tuner, _ = make_tuner({"a": 3.0})
+    refuses = {"b": lambda *args: (_ for _ in ()).throw(RuntimeError("library failed"))}
+    with pytest.raises(torch.AcceleratorError, match="misaligned"):
+        tuner("op", (1,), table("a") | refuses, "a", (None,))
+
+
+def test_a_broken_implementation_is_not_hidden():
+    def broken(*args):
+        raise ValueError("a bug")
+
+    tuner, _ = make_tuner({})
+    with pytest.raises(ValueError, match="a bug"):
+        tuner("op", (1,), {"b": broken, "c": broken}, "b", (None,))
+
+
+def test_results_come_back_from_disk(tmp_path):
+    path = tuning.choices_path(tmp_path, {"gpu": "NVIDIA H200", "torch": "2.11.0+cu130"})
+    assert path.name == "tuned-NVIDIA_H200_2.11.0_cu130.json"
+    first = tuning.Measured("conv", (2, 320, True, "none", "float16"), "cudnn", {"cudnn": 0.1})
+    second = tuning.Measured("linear", (1,), "cublas", {})
+    tuning.write_choices(path, {}, [first])
+    tuning.write_choices(path, {}, [second])
+    assert tuning.read_choices(path) == [first, second]
+    again = tuning.Measured(first.op, first.key, "triton", {})
+    tuning.write_choices(path, {}, [again])
+    assert tuning.read_choices(path) == [again, second]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary files
+
+
+ROWS = (
+    [1], 5, ["op", [[1]], "a", {}], ["op", [None], "a", {}], ["op", 1, "a", {}], [["op"], [1], "a", {}],
+    ["op", [1], 7, {}], ["op", [1], "a", [1, 2]], ["op", [1], "a", {"a": "fast"}],
+    ["op", [1], "a", {"a": float("nan")}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [
+    "", "{", "[]", "[" * 100_000, '{"format": 1}', '{"format": 1, "choices": 5}',
+    *(json.dumps({"format": 1, "choices": [row]}) for row in ROWS),
+])  # fmt: skip
+def test_a_damaged_file_is_reported_and_ignored(content, tmp_path, caplog):
+    path = tmp_path / "tuned.json"
+    path.write_text(content)
+    assert tuning.read_choices(path) == []
+    assert "will be made again" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "tuned.json")
+    assert tuning.read_choices(tmp_path / "tuned.json") == []
+
+
+def test_a_file_of_another_format_is_ignored(tmp_path):
+    path = tmp_path / "tuned.json"
+    path.write_text(json.dumps({"format": 0, "choices": [["op", [1], "a", {}]]}))
+    assert tuning.read_choices(path) == []
+
+
+def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
+    described = {"chip": "sm90-132", "gpu": "NVIDIA H200", "torch": "2.11"}
+    monkeypatch.setattr(tuning, "environment", lambda device: described)
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
+    tuning.write_choices(tmp_path / "shipped" / "sm90-132.json", {}, [
+        tuning.Measured("op", (1,), "shipped", {}), tuning.Measured("op", (2,), "shipped", {}),
+    ])  # fmt: skip
+    tuning.write_choices(tuning.choices_path(tmp_path, described), {}, [tuning.Measured("op", (1,), "own", {})])
+    choices = Choices()
+    assert tuning.load_choices(torch.device("cuda"), tmp_path, choices) == 2
+    assert choices.chosen == {("op", (1,)): "own", ("op", (2,)): "shipped"}
+
+
+def test_on_a_cpu_nothing_is_made_ready():
+    tuning.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds, monkeypatch, tmp_path):
+    """Without a GPU: what is done in which order, and that nothing is timed while kernels are only compiled."""
+    events = []
+    tuner_now = lambda: tuning.CHOICES.tuner  # noqa: E731
+    monkeypatch.setattr(tuning, "load_choices", lambda device: events.append("read"))
+    monkeypatch.setattr(tuning, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(tuning, "compile_ahead", lambda run, device: events.append(("compile", tuner_now())))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "as it was")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: events.append(("random numbers", state)))
+    run = lambda: events.append(("run", tuner_now() is not None))  # noqa: E731
+    tuning.make_ready(run, torch.device("cuda"), seconds, draws=True)
+    tuned = [("run", True)] * (seconds > 0)
+    assert events == ["read", ("compile", None), *tuned, ("random numbers", "as it was")]
+    assert tuner_now() is None
+
+
+RIGHT = torch.tensor([1.0, -2.0, 3.0])
+
+
+@pytest.mark.parametrize(("result", "winner"), [
+    (RIGHT + 0.01, "fast"), (RIGHT + 0.1, "default"), (RIGHT * torch.nan, "default"), (RIGHT[[1, 0, 2]], "default"),
+], ids=["rounded", "off", "not finite", "swapped"])  # fmt: skip
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_a_fast_implementation_with_a_wrong_result_does_not_win(result, winner, as_pair, caplog):
+    def returning(value):
+        return lambda *args: (RIGHT, value) if as_pair else value
+
+    seconds = iter([3.0, 1.0, 2.0])
+    tuner = tuning.BudgetTuner(100.0, lambda call, warm: (call(), next(seconds))[1], Clock())
+    implementations = {"default": returning(RIGHT), "fast": returning(result), "slow": returning(RIGHT)}
+    assert tuner("op", (1,), implementations, "default", (RIGHT,)) == {"default": "slow"}.get(winner, winner)
+    assert ("wrong result" in caplog.text) == (winner == "default")
+
+
+def test_a_result_that_is_nowhere_finite_says_nothing_about_others():
+    assert tuning.agree(RIGHT, RIGHT * torch.inf) and tuning.agree(RIGHT, RIGHT)
+    assert not tuning.agree(RIGHT * torch.inf, RIGHT)
+
+
+@pytest.mark.gpu
+def test_tuning_a_real_op(tmp_path):
+    choices_before = dict(tuning.CHOICES.chosen)
+    x, weight = torch.randn(2, 64, 64, device="cuda").half(), torch.randn(128, 64, device="cuda").half()
+    tuning.CHOICES.chosen.clear()
+    with tuning.tuning(torch.device("cuda"), 60.0, folder=tmp_path) as tuner:
+        y = torch.ops.lightdiffusion.linear_geglu(x, weight, None)
+    assert len(tuner.measured) == 1 and len(tuner.measured[0].milliseconds) > 1
+    assert torch.isfinite(y).all() and len(list(tmp_path.iterdir())) == 1
+    tuning.CHOICES.chosen.clear()
+    tuning.CHOICES.chosen.update(choices_before)

@@ -1,0 +1,133 @@
+"""Prompts that change between steps: the runner shows the right one, and prepares each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.models.configs import UNetConfig
+from modules.stable_fast import StableFastConfig, StableFastRunner, unet_runner
+from modules.stable_fast.runtime.execution import Execution
+from tests import tiny
+from tests.stable_fast.networks import latent, random, rel_error
+from tests.stable_fast.test_unet_runner_captured import AddressPool
+
+TIMESTEPS = (900.0, 700.0, 500.0, 300.0, 20.5)
+TURNS = (0, 1, 2, 1, 0)
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=["fused", "full", "graph"])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Levels "full" and "graph" with the stand-in for CUDA graphs, which replays on recorded addresses."""
+    monkeypatch.setattr(unet_runner, "can_capture", lambda device: True)
+    monkeypatch.setattr(unet_runner, "GraphPool", AddressPool)
+    return request.param
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The contexts that the prompt stage was evaluated for."""
+    seen: list[Tensor] = []
+    original = Execution._evaluate_prompt
+
+    def evaluate(execution: Execution, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(inputs["context"])
+        return original(execution, inputs)
+
+    monkeypatch.setattr(Execution, "_evaluate_prompt", evaluate)
+    return seen
+
+
+def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = tiny.SD1_UNET) -> UNetInputs:
+    contexts = [random(images * halves, 77, config.context_dim, seed=seed + number) for number in range(3)]
+    return UNetInputs(context=contexts[0], alternatives=tuple(contexts[1:]))
+
+
+def by_hand(network: torch.nn.Module, inputs: UNetInputs, x: Tensor, turns: Sequence[int] = TURNS) -> list[Tensor]:
+    """The network called on each step's own context."""
+    contexts = (inputs.context, *inputs.alternatives)
+    outputs: list[Tensor] = []
+    for which, timestep in zip(turns, TIMESTEPS, strict=True):
+        rows = x.repeat(len(inputs.context) // len(x), 1, 1, 1)
+        outputs.append(network(rows, torch.full((len(rows),), timestep, device=x.device), contexts[which], None))
+    return outputs
+
+
+def switched(
+    of: StableFastRunner | EagerRunner, inputs: UNetInputs, x: Tensor, turns: Sequence[int] = TURNS
+) -> list[Tensor]:
+    of.prepare(inputs, TIMESTEPS)
+    outputs: list[Tensor] = []
+    for which, timestep in zip(turns, TIMESTEPS, strict=True):
+        of.switch(which)
+        outputs.append(of.step(x, timestep))
+    return outputs
+
+
+def worst(found: list[Tensor], expected: list[Tensor]) -> float:
+    return max(rel_error(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@torch.inference_mode()
+def test_eager_switches() -> None:
+    network, inputs = tiny.unet(), three()
+    assert worst(switched(EagerRunner(network), inputs, latent()), by_hand(network, inputs, latent())) == 0
+
+
+@torch.inference_mode()
+def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evaluations: list[Tensor]) -> None:
+    network = tiny.unet()
+    fast = StableFastRunner(network, StableFastConfig(level=level))
+    for seed in (1, 11):  # a second request, on what the first has compiled and captured
+        evaluations.clear()
+        inputs, x = three(2, 3, seed), latent(2)
+        assert worst(switched(fast, inputs, x), by_hand(network, inputs, x)) < TOLERANCE
+    prepared = [] if level == "graph" else [inputs.context, *inputs.alternatives]
+    assert [context.data_ptr() for context in evaluations] == [context.data_ptr() for context in prepared]
+    assert fast.report.counters.captures == (0 if level == "fused" else 1)
+    switched(fast, inputs, x, (0, 0, 1, 1, 2))
+    single = UNetInputs(context=three(2, 3, seed=7).context)  # starts with its own, whatever was in force before
+    fast.prepare(single, TIMESTEPS)
+    found = [fast.step(x, timestep) for timestep in TIMESTEPS]
+    assert worst(found, by_hand(network, single, x, (0,) * 5)) < TOLERANCE
+
+
+@pytest.mark.parametrize("level", ["full"], indirect=True)
+def test_weights_changed_between_two_turns_reach_every_prompt(level: str) -> None:
+    network, inputs = tiny.unet(), three()
+    fast = StableFastRunner(network, StableFastConfig(level=level))
+    with torch.inference_mode():
+        switched(fast, inputs, latent())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.02)
+    fast.refresh_weights()
+    with torch.inference_mode():
+        for which in (1, 2, 0):
+            fast.switch(which)
+            (expected, *_) = by_hand(network, inputs, latent(), (which,) * 5)
+            assert rel_error(fast.step(latent(), TIMESTEPS[0]), expected) < TOLERANCE
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+@pytest.mark.parametrize("on_gpu", ["full", "graph", "fused"])
+@pytest.mark.parametrize(("images", "halves"), [(1, 2), (2, 3)])
+def test_captured_steps_see_the_switch(on_gpu: str, images: int, halves: int) -> None:
+    config = UNetConfig(channels=(64, 128, 256, 256), context_dim=64, heads=2, groups=16)
+    network = tiny.unet(config).half().cuda()
+    fast = StableFastRunner(network, StableFastConfig(level=on_gpu))
+    x = latent(images).half().cuda()
+    for seed in (1, 11):
+        given = three(images, halves, seed, config)
+        context, *others = (each.half().cuda() for each in (given.context, *given.alternatives))
+        inputs = UNetInputs(context=context, alternatives=tuple(others))
+        expected = by_hand(network, inputs, x)
+        assert worst(switched(fast, inputs, x), expected) < 2e-2 < worst([expected[0]], [expected[1]])
+    assert fast.report.level == on_gpu, fast.report.reason
+    assert fast.report.counters.captures == (0 if on_gpu == "fused" else 1)

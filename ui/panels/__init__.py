@@ -1,0 +1,1 @@
+"""What the page shows: components, their text and their style."""

@@ -1,0 +1,48 @@
+"""The whole page: header, form on the left, results on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from modules.catalog.models import has_own_checkpoint
+from modules.catalog.starter import StarterDownload
+from modules.version import VERSION
+from ui.handlers import Handlers
+from ui.panels.first_run import build_first_run
+from ui.panels.form import Choices, Components, build_form
+from ui.panels.results import build_header, build_panels
+
+GUIDE = """### In four steps
+1. Write a prompt.
+2. Tick **Stable-Fast** when you make more than a few pictures: the first one takes longer, the next ones are faster.
+3. Set size, steps and what else you like; the defaults are sensible.
+4. Press **Generate** or Ctrl+Enter. Pictures are saved in `{output}`.
+
+### Good to know
+- **Seed**: empty means a new random one each time. *Last* takes the last picture's seed, *Random* empties the field.
+- **LoRA**: choose up to four, or write `<lora:name:0.8>` into the prompt. Embeddings work by name.
+- **Cancel** stops after the current step and keeps the pictures that are finished.
+- **Stable-Fast level**: *full* is the fastest. *graph* gives the same picture as without, bit for bit; *fused* needs
+  the least GPU memory, and is what a CPU runs. The line below the box says what is in force and why.
+- **History** searches everything in the output folder; a picture's settings can be used again from there.
+- Other folders with models: see `model_folders.example.toml`.
+"""
+
+
+def build_page(handlers: Handlers, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
+    """All components by name, inside the Blocks that is open."""
+    folders = handlers.folders
+    parts = build_header(VERSION)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320, elem_id="ld-form"):
+            parts |= build_form(Choices(folders=folders), values)
+        with gr.Column(scale=6, min_width=320, elem_id="ld-results"):
+            demo_only = not has_own_checkpoint(folders)
+            help_text = GUIDE.format(output=handlers.output.folder)
+            parts |= build_panels(help_text, partial(build_first_run, starter, visible=demo_only), demo_only=demo_only)
+    parts["clock"] = gr.Timer(4.0)
+    return parts

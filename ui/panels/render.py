@@ -1,0 +1,96 @@
+"""What is shown while and after something runs, as HTML: messages, progress, preview, memory."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+from modules.tasks.task import Pace, Ticket
+
+PHASES = {"sampling": "Sampling", "hires": "HiresFix", "decoding": "Decoding"}
+
+
+def error_box(text: str) -> str:
+    return f'<div class="ld-message ld-error" role="alert">{escape(text)}</div>' if text else ""
+
+
+def note_box(text: str) -> str:
+    return f'<div class="ld-message ld-note" role="status">{escape(text)}</div>' if text else ""
+
+
+def status_line(text: str) -> str:
+    return f'<p class="ld-status">{escape(text)}</p>' if text else ""
+
+
+def memory_line(text: str) -> str:
+    return f'<p class="ld-memory">{escape(text)}</p>'
+
+
+def stage(ticket: Ticket, ahead: int, *, accelerated: bool = False) -> str:
+    """Progress bar, a line of words, and the live preview while there is one."""
+    if ticket.state == "waiting":
+        before = "1 request is" if ahead == 1 else f"{ahead} requests are"
+        return bar(None, f"Waiting in the queue: {before} before yours." if ahead else "Starting…")
+    if ticket.state == "running":
+        return running(ticket, accelerated=accelerated)
+    return bar(1.0, finished_words(ticket), quiet=True)
+
+
+def running(ticket: Ticket, *, accelerated: bool) -> str:
+    if ticket.pace is None:
+        what = "loading the model" + (" and warming up Stable-Fast" if accelerated else "")
+        return bar(None, f"Preparing: {what} · {time_words(ticket.seconds)}")
+    words = pace_words(ticket.pace)
+    if ticket.label:
+        words = f"{ticket.label[0].upper()}{ticket.label[1:]} · {words}"
+    return bar(ticket.pace.share, words, image=ticket.preview)
+
+
+def pace_words(pace: Pace) -> str:
+    """`Sampling step 7 of 20 · 3.4 it/s · about 4 s left`"""
+    words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
+    if pace.phase == "decoding":
+        words = [f"Decoding picture {pace.step} of {pace.steps}"]
+    if pace.batches > 1:
+        words.append(f"batch {pace.batch} of {pace.batches}")
+    if pace.rate is not None:
+        words.append(f"{pace.rate:.1f} it/s" if pace.rate >= 1 else f"{1 / pace.rate:.1f} s/it")
+    if pace.seconds_left is not None and pace.phase != "decoding":
+        words.append(f"about {time_words(pace.seconds_left)} left")
+    return " · ".join(words)
+
+
+def finished_words(ticket: Ticket) -> str:
+    count = len(ticket.pictures)
+    made = f"{count} picture{'' if count == 1 else 's'} in {ticket.seconds:.1f} s"
+    seed = f" · seed {ticket.seed}" if ticket.seed is not None else ""
+    if ticket.state == "done":
+        return f"Done: {made}{seed}" if count else f"Done in {ticket.seconds:.1f} s"
+    if ticket.state == "cancelled":
+        return f"Cancelled; kept {made}{seed}" if count else "Cancelled."
+    return f"Stopped by an error; kept {made}{seed}" if count else "Stopped by an error."
+
+
+def time_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min"
+
+
+def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = False) -> str:
+    """`share` None: under way, no telling how far; `quiet`: only the words."""
+    picture = ""
+    if image:
+        data = base64.b64encode(image).decode("ascii")
+        picture = f'<img class="ld-preview" alt="Live preview of the picture" src="data:image/png;base64,{data}">'
+    percent = 0 if share is None else round(100 * share)
+    now = "" if share is None else f'aria-valuenow="{percent}"'
+    kind = "ld-fill ld-unknown" if share is None else "ld-fill"
+    progress = (
+        f'<div class="ld-track" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" {now}>'
+        f'<div class="{kind}" style="width:{100 if share is None else percent}%"></div></div>'
+    )
+    return (
+        f'<div class="ld-stage">{picture}{"" if quiet else progress}'
+        f'<p class="ld-words" role="status">{escape(words)}</p></div>'
+    )

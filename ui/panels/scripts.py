@@ -1,0 +1,90 @@
+"""The page's few lines of script: what must happen in the browser itself."""
+
+from __future__ import annotations
+
+from modules.core.sizes import MAX_SIZE
+from modules.images.open import MOST_PIXELS
+
+UPLOAD_MEGABYTES = 64
+
+CTRL_ENTER = """
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+    const button = document.querySelector('button#ld-generate');
+    if (button) { event.preventDefault(); button.click(); }
+  }
+});
+"""
+# The mask editor draws with textures, which end at about MAX_SIZE a side, and breaks beyond them without a word; the
+# server checks again what arrives there. A picture chosen or dropped is looked at first, then handed on.
+CHECK_PICTURES = """
+(() => {
+  const say = (text) => {
+    const box = document.querySelector('#ld-upload-message');
+    if (box) box.innerHTML = text ? '<div class="ld-message ld-error" role="alert"></div>' : '';
+    if (box && text) box.firstChild.textContent = text;
+  };
+  const sizeOf = (file) => new Promise((done) => {
+    const url = URL.createObjectURL(file), image = new Image();
+    const end = (size) => { URL.revokeObjectURL(url); done(size); };
+    image.onload = () => end([image.naturalWidth, image.naturalHeight]);
+    image.onerror = () => end(null);
+    image.src = url;
+  });
+  const complaint = async (file) => {
+    if (file.size > MEGABYTES * 1024 * 1024)
+      return `${file.name} is ${Math.ceil(file.size / 1048576)} MB large; at most MEGABYTES MB are taken.`;
+    const size = await sizeOf(file);
+    if (!size) return `${file.name} is not a picture file that can be read; use PNG, JPEG, WebP, GIF or BMP.`;
+    if (Math.max(...size) > LONGEST || size[0] * size[1] > MOST_PIXELS)
+      return `${file.name} is ${size[0]}x${size[1]}; at most MEGAPIXELS megapixels, LONGEST a side, are taken.`;
+    return '';
+  };
+  const checked = new WeakSet();
+  document.addEventListener('change', async (event) => {
+    const input = event.target;
+    if (input.type !== 'file' || !input.files.length || !input.closest('#ld-form') || checked.delete(event)) return;
+    event.stopImmediatePropagation();
+    const words = await complaint(input.files[0]);
+    say(words);
+    if (words) { input.value = ''; return; }
+    const again = new Event('change', {bubbles: true});
+    checked.add(again);
+    input.dispatchEvent(again);
+  }, true);
+  document.addEventListener('drop', (event) => {
+    const input = event.target.closest?.('#ld-form .block')?.querySelector('input[type=file]');
+    if (!input || !event.dataTransfer.files.length) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event('change', {bubbles: true}));
+  }, true);
+  document.addEventListener('click', (event) => { if (event.target.closest?.('#ld-generate')) say(''); }, true);
+})();
+"""
+
+
+def head() -> str:
+    """For the page's <head>."""
+    check = CHECK_PICTURES.replace("MOST_PIXELS", str(MOST_PIXELS)).replace("MEGAPIXELS", str(MOST_PIXELS // 10**6))
+    check = check.replace("MEGABYTES", str(UPLOAD_MEGABYTES)).replace("LONGEST", str(MAX_SIZE))
+    return f"<script>{CTRL_ENTER}{check}</script>"
+
+
+# Which request this browser tab made last survives a reload; another tab has its own.
+REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
+RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
+# `text` holds what the page was built with and what was last used, in the order of the fields.
+FILL_UNTOUCHED = """(text, ...shown) => {
+  if (!text) return shown;
+  const {built, now} = JSON.parse(text);
+  return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
+}"""
+# Two frames after the form's values were set they are on screen.
+MARK_READY = """() => {
+  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
+}"""
+SHOW_STAGE = """() => {
+  if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
+}"""

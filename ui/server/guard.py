@@ -1,0 +1,237 @@
+"""What a request must satisfy before gradio sees it: a small body, our own origin, patience after a wrong login."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from ui.server.upload_folder import UploadFolder
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+STRANGER_BYTES = 64 * 1024  # before a login: a name and a password
+BODY_BYTES = 2 * 1024**2
+UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its wrapping
+BODY_SECONDS = 30  # to wait for the next piece of a body
+LONGEST_DELAY = 8.0  # seconds between two logins of one client
+LONGEST_WAIT = 30.0  # seconds that a login waits behind others of its client
+MOST_CLIENTS = 1000  # whose wrong logins are remembered
+HEADERS = (
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer in place of gradio's."""
+
+    status: int
+    text: str
+
+
+FOREIGN = Refusal(403, "This request comes from another site and was refused.")
+SLOW = Refusal(408, "The request came too slowly and was given up.")
+IMPATIENT = Refusal(429, "Too many logins were tried at once; wait a minute.")
+NO_ROOM = Refusal(507, "The folder for uploads is full; try again in an hour, or restart the program.")
+
+
+def too_large(limit: int) -> Refusal:
+    size = f"{limit // 1024**2} MB" if limit >= 1024**2 else f"{limit // 1024} KB"
+    return Refusal(413, f"The request is too large: at most {size} are taken.")
+
+
+@dataclass
+class Logins:
+    """Wrong logins by client, how many and when the last one had its turn; the oldest client is forgotten first. Each
+    one doubles the wait before the next is looked at, and many at once wait one behind the other."""
+
+    wrong: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
+
+    def begin(self, client: str) -> float | None:
+        """Counts as wrong until it is known to be right; the seconds to wait, None where they would be too many."""
+        now = time.monotonic()
+        count, last = self.wrong.pop(client, (0, now))
+        turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2 ** min(count, 9)) if count else 0.0)
+        is_taken = turn - now <= LONGEST_WAIT
+        self.wrong[client] = (count + 1, turn) if is_taken else (count, last)
+        while len(self.wrong) > MOST_CLIENTS:
+            self.wrong.popitem(last=False)
+        return turn - now if is_taken else None
+
+    def right(self, client: str) -> None:
+        self.wrong.pop(client, None)
+
+
+class Guard:
+    """ASGI middleware around gradio's app."""
+
+    def __init__(self, app: Asgi, uploads: UploadFolder) -> None:
+        self._app = app
+        self._uploads = uploads
+        self._logins = Logins()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = read_headers(scope)
+        method = scope.get("method", "POST")  # a websocket changes things, too
+        if method not in SAFE_METHODS and is_foreign(headers):
+            await answer(scope, send, FOREIGN)
+        elif method in SAFE_METHODS or scope["type"] == "websocket":
+            await self._app(scope, receive, with_headers(send))
+        else:
+            await self._pass_body(scope, headers, receive, send)
+
+    async def _pass_body(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
+        path = scope["path"].rstrip("/")
+        is_upload = path.endswith("/upload")
+        limit = body_limit(scope, headers, is_upload=is_upload)
+        declared = headers.get("content-length", "")
+        size = int(declared) if declared.isascii() and declared.isdecimal() and len(declared) < 20 else 0
+        if size > limit or len(declared) >= 20:
+            await answer(scope, send, too_large(limit))
+            return
+        body = Body(receive, send, limit)
+        if is_upload:
+            await self._upload(scope, body, size or limit)
+        elif path.endswith("/login"):
+            await self._log_in(scope, body)
+        else:
+            await self._app(scope, body.receive, body.send)
+
+    async def _upload(self, scope: Scope, body: Body, size: int) -> None:
+        if not await asyncio.to_thread(self._uploads.make_room, size):
+            await answer(scope, body.send, NO_ROOM)
+            return
+        try:
+            await self._app(scope, body.receive, body.send)
+        finally:
+            self._uploads.arrived(size)
+
+    async def _log_in(self, scope: Scope, body: Body) -> None:
+        client = (scope.get("client") or ("", 0))[0]
+        wait = self._logins.begin(client)
+        if wait is None:
+            await answer(scope, body.send, IMPATIENT)
+            return
+        await asyncio.sleep(wait)
+        await self._app(scope, body.receive, body.send)
+        if body.status < 400:
+            self._logins.right(client)
+
+
+class Body:
+    """Counts a body while it is read; past the limit or the time, the answer is a refusal whatever the app says."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive = receive
+        self._send = with_headers(send)
+        self._limit = limit
+        self._read = 0
+        self._whole = False
+        self._refused: Refusal | None = None
+        self.status = 500
+
+    async def receive(self) -> Message:
+        if self._whole or self._refused is not None:
+            return await self._receive() if self._refused is None else {"type": "http.disconnect"}
+        try:
+            message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+        except asyncio.TimeoutError:
+            self._refused = SLOW
+            return {"type": "http.disconnect"}
+        self._read += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._read > self._limit:
+            self._refused = too_large(self._limit)
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._refused is None:
+            self.status = message.get("status", self.status)
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            self.status = self._refused.status
+            await answer({"type": "http"}, self._send, self._refused)
+
+
+def read_headers(scope: Scope) -> dict[str, str]:
+    """By lower-case name; of a name given twice the last counts, as for gradio."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+
+
+def is_foreign(headers: dict[str, str]) -> bool:
+    """Whether a browser says that another site asks. Programs say nothing, and are no browsers to be misled."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:  # over https and on this computer; true whatever name a proxy was asked by
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    try:
+        place = urlsplit(origin).netloc
+    except ValueError:
+        return True
+    return not place or place != headers.get("host")
+
+
+def body_limit(scope: Scope, headers: dict[str, str], *, is_upload: bool) -> int:
+    """Bytes that may come from whoever asks."""
+    if not is_known(scope.get("app"), headers.get("cookie", "")):
+        return STRANGER_BYTES
+    return UPLOAD_BYTES if is_upload else BODY_BYTES
+
+
+def is_known(app: Any, cookies: str) -> bool:
+    """Whether gradio wants no login, or has given this one."""
+    if getattr(app, "auth", None) is None:
+        return True
+    try:
+        found = SimpleCookie(cookies)
+    except CookieError:
+        return False
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(name in found and found[name].value in app.tokens for name in names)
+
+
+def with_headers(send: Send) -> Send:
+    """Adds what keeps the page out of other sites' frames."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            given = {name.lower() for name, _ in message.get("headers", ())}
+            added = [item for item in HEADERS if item[0] not in given]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+        await send(message)
+
+    return sending
+
+
+async def answer(scope: Scope, send: Send, refusal: Refusal) -> None:
+    """One line of text; the connection ends, since the rest of the body is not read."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = (refusal.text + "\n").encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": [*headers, *HEADERS]})
+    await send({"type": "http.response.body", "body": body})

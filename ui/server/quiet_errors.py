@@ -1,0 +1,60 @@
+"""Lets gradio log an error as one line. It prints a traceback for each call that makes no sense, whoever makes it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from modules.core.errors import LONGEST_QUOTE, printable
+from ui.server.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
+
+log = logging.getLogger(__name__)
+
+PRINTERS = ("gradio.queueing", "gradio.routes", "gradio.route_utils", "gradio.utils")
+
+
+def log_in_one_line() -> None:
+    """After gradio is imported. What our own work raises is logged with its traceback by the queue."""
+    for name in PRINTERS:
+        module: Any = import_module(name)
+        if hasattr(module, "traceback"):
+            module.traceback = SimpleNamespace(**vars(module.traceback) | {"print_exc": print_line})
+
+
+def print_line(*_: object, **__: object) -> None:
+    """In place of traceback.print_exc."""
+    error = sys.exc_info()[1]
+    if error is not None:
+        log.warning("A request was refused: %s.", reason(error))
+
+
+def reason(error: BaseException) -> str:
+    """Kind and message of an error, short enough for a log that strangers may write to."""
+    return printable(f"{type(error).__name__}: {error}"[:LONGEST_QUOTE]).rstrip(". ")
+
+
+class OneLine:
+    """ASGI middleware: a request that gradio breaks at is answered by a sentence, and logged as one."""
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:  # noqa: BLE001  # of any kind, from inside gradio
+            if scope["type"] == "lifespan":
+                raise
+            log.warning("A request was refused: %s.", reason(error))
+            if not begun:
+                await answer(scope, send, Refusal(500, f"The request cannot be answered ({reason(error)})."))
