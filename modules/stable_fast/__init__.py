@@ -1,6 +1,6 @@
 """Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
 
-from modules.stable_fast.compile_module import compile_module
+from modules.stable_fast.other_networks import compile_module
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.config import LEVELS, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import TraceError

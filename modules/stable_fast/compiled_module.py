@@ -1,4 +1,4 @@
-"""Any nn.Module, compiled: behind text encoders, VAE and ControlNets, and other people's networks (generic.py)."""
+"""Any nn.Module, compiled: behind text encoders, VAE and ControlNets, and other people's networks (other_networks.py)."""
 
 from __future__ import annotations
 
