@@ -189,3 +189,22 @@ def test_patterns_take_no_longer_than_their_texts(name: str, text: str) -> None:
     with suppress(LightDiffusionError):
         recall_texts({name: text})
     assert time.process_time() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"5": {"class_type": "ImageUpscaleWithModel", "inputs": {"image": ["4", 0]}}}, "ImageUpscaleWithModel"),
+        ({"4": {**GRAPH["4"], "inputs": {**GRAPH["4"]["inputs"], "add_noise": "disable"}}}, "add_noise"),
+        (
+            {
+                "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "cat", "clip": ["5", 1]}},
+                "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "x", "clip": ["1", 1], "model": ["1", 0]}},
+            },
+            "LoraLoader for the text alone",
+        ),
+    ],
+)
+def test_what_a_graph_of_comfyui_does_beside_its_sampler_is_told(changed: dict[str, Any], told: str) -> None:
+    assert told in recall_texts({"prompt": json.dumps(GRAPH | changed)}).left_out
+    assert told not in recall_texts({"prompt": json.dumps(GRAPH)}).left_out
