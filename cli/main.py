@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import tempfile
 import time
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
-from cli.console import ProgressBar, Run, stop_on_interrupt
+from cli.console import ProgressBar, Run, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
 from cli.prompt_batch import read_requests, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
-from cli.streams import tell, warn
+from cli.streams import log_to_errors, tell, warn
 from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
 from modules.core.progress import CancelToken
 from modules.version import VERSION
@@ -84,8 +83,9 @@ def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
         if not images:
             raise
         run.bar.close()
-        warn(f"error: {error}")
-        answer |= {"error": str(error), "exit_code": error.exit_code}
+        text = ending(error, len(images))
+        warn(f"error: {text}")
+        answer |= {"error": text, "exit_code": error.exit_code}
     return answer
 
 
@@ -180,12 +180,13 @@ def answer(arguments: Sequence[str]) -> int:
         return run_doctor(lambda text: tell(text.rstrip("\n")), as_json=given.get("json", False))
     result = run(given)
     if given.get("json"):
-        tell(json.dumps(result))
+        images = result["images"]
+        tell(json.dumps(result), kept=Path(images[0]["path"]).parent if images else None)
     return result.get("exit_code", 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_errors()
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments  # known before all the others are understood
     try:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.packages import missing_package
-from cli.streams import forgive_errors, tell, warn
+from cli.streams import forgive_errors, log_to_errors, tell, warn
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.output import OutputFolder
@@ -136,7 +136,7 @@ def stay_offline() -> UploadFolder:
 
 def main(argv: Sequence[str] | None = None) -> int:
     forgive_errors()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_errors()
     try:
         arguments = read_arguments(build_parser(), sys.argv[1:] if argv is None else argv)
         if arguments.version:
@@ -163,15 +163,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
-    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken."""
+    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken.
+
+    Gradio's own way to wait prints a line of its own at the end.
+    """
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
     except OSError as error:  # Gradio's words for a port that is taken name its own options
         raise OptionsError(port_in_use(arguments.port)) from error
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
-        page.block_thread()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        warn("Stopped.")
     finally:
+        page.close(verbose=False)
         handlers.queue.close()
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.loader.state_dict import read_weights
+from modules.text.prompt import Mention, MentionFinder, parse_prompt
 
 _KIND = "embeddings"
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
@@ -37,6 +39,15 @@ class EmbeddingLibrary:
         for name in names:
             exact.setdefault(Path(name).stem.lower(), name)
         return exact
+
+    def check(self, text: str, emphasis: str) -> None:
+        """Raises ModelFileError for an embedding that the prompt names and that is not there."""
+        aliases = self.aliases()
+        finder = MentionFinder(aliases)
+        for segment in chain.from_iterable(parse_prompt(text, emphasis)):
+            for piece in finder.split(segment.text):
+                if isinstance(piece, Mention) and piece.name.lower() not in aliases:
+                    raise ModelFileError(self._not_found(piece.name, aliases))
 
     def get(self, name: str, width: int) -> Tensor:
         """The vectors [n, width] of an embedding, in float32."""

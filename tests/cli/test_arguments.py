@@ -68,8 +68,8 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("'a cat' 64.5", ['width: "64.5" is not a whole number']),
         ("'a cat' 64 64 1 1 9", ['"9" is one word too many']),
         ("--stable-fast ful 'a cat'", ['"ful"', "Did you mean full?"]),
-        ("--stable-fast fsat", ['"fsat"', "off, graph, fused, full"]),
-        ("--stable-fast quick 'a cat' 64", ['"quick"', "off, graph, fused, full"]),
+        ("--stable-fast fsat", ['no level "fsat"', "off, graph, fused or full."]),
+        ("--stable-fast quick 'a cat' 64", ['no level "quick"', "off, graph, fused or full."]),
         ("--stable-fast a red cat 64", ['"a"', "quotes"]),
         ("'a cat' -p 'a dog'", ["prompt is given twice"]),
         ("'a cat' 64 --width 64", ["width is given twice"]),
@@ -113,7 +113,11 @@ def test_lines_of_a_file_take_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ({"stepz": None}, "--steps"),
+        ({"stepz": None}, '"stepz" is not an option: the nearest is steps.$'),
+        ({"num_images": 3}, '"num_images" is not an option: it is written --number here.$'),
+        ({"steps": "many"}, '^"steps": "many" is not a number.$'),
+        ({"guidance_scale": "much"}, '^"guidance_scale": "much" is not a number.$'),
+        ({"lora": [{}]}, '^"lora": '),
         ({"cpu": True}, "--device cpu"),
         ({"batch": 1, "batch_size": 2}, "given twice"),
         ({"cfg": 1, "cfg_scale": 2}, "given twice"),
