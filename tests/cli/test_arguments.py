@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 
 import pytest
 
 from cli.arguments import build_parser, parse_arguments
-from cli.listing import LISTS
+from cli.listing import LISTS, list_names
 from cli.prompt_batch import line_arguments
 from cli.requests import build_options, build_requests, check_together
+from cli.streams import HarmlessFormatter, warn
 from cli.synonyms import HABITS, SYNONYMS
 from modules.core.errors import OptionsError
 from modules.version import VERSION
@@ -158,6 +160,19 @@ def test_version_and_lists(run: Run, models: Path) -> None:
     for kind in LISTS:
         code, names, err = run("--list", kind)
         assert code == 0 and (bool(names) or f"put one into {models / 'models' / kind}" in err)
+
+
+def test_names_of_files_do_not_steer_the_terminal(
+    model_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modules.core.paths.PROJECT_ROOT", model_root)
+    (model_root / "models" / "loras" / "red\x1b[31m\x07\nline.safetensors").touch()
+    list_names("loras")
+    warn("first \x1b[2J\nsecond")
+    captured = capsys.readouterr()
+    assert captured.out == "red\\x1b[31m\\x07 line.safetensors\n" and captured.err == "first \\x1b[2J\nsecond\n"
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("\x1b[2J",), None)
+    assert HarmlessFormatter("%(message)s").format(record) == "\\x1b[2J"
 
 
 def test_each_of_several_pictures_is_made_again(run: Run) -> None:

@@ -37,7 +37,7 @@ class Walker:
         self, *words: str, columns: int = COLUMNS, stop_in: str | None = None, presses: int = 1
     ) -> tuple[int, str]:
         """Exit code, and all that stood in the terminal, with \\r where a bar was drawn anew."""
-        self.terminal.setwinsize(24, columns)
+        self.terminal.setwinsize(24 if columns else 0, columns)
         self.terminal.sendline(json.dumps({"words": words, "stop_in": stop_in, "presses": presses}))
         self.terminal.expect(r"walk ended with (\d+);")
         shown = str(self.terminal.before)
@@ -117,6 +117,12 @@ def test_a_narrow_terminal_keeps_the_bar_in_one_line(walker: Walker, columns: in
     assert code == 0 and len(paths_in(shown)) == 4, shown
     bars = [bar for bar in re.split(r"[\r\n]+", shown) if bar.startswith(("sampling", "decoding"))]
     assert bars and max(len(bar) for bar in bars) <= columns
+
+
+def test_a_terminal_without_a_size_counts_as_80_columns(walker: Walker) -> None:
+    code, shown = walker(*SEVERAL, columns=0)
+    bars = [bar for bar in re.split(r"[\r\n]+", shown) if "%|" in bar]
+    assert code == 0 and {len(bar) for bar in bars} == {79} and "decoding 2/2:   0%" in shown, shown
 
 
 # Where Ctrl-C is pressed -> how many pictures are finished by then, the one at hand included.
