@@ -225,7 +225,7 @@ def test_all_bad_lines_are_told_by_number_before_any_picture(run: Runner) -> Non
 
 def test_a_line_of_json_is_told_its_own_place_only(run: Runner) -> None:
     (entry,) = run(["a", '  {"prompt": "a",, "seed": 1}'])[1]["lines"]
-    assert entry["line"] == 2 and "column 17)" in entry["error"] and "line 1" not in entry["error"]
+    assert entry["line"] == 2 and "at column 18)" in entry["error"] and "line 1" not in entry["error"]
 
 
 def test_a_line_that_fails_while_it_runs_spoils_no_other(run: Runner, root: Path) -> None:

@@ -134,6 +134,7 @@ PHASES = {
     "modules.images.save.save_png": 1,
 }
 SAID = {
+    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as that is done",
     "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as that is done",
     "modules.generation.text_to_image.to_pil": "Stopping after this step",
 }
