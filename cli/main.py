@@ -17,11 +17,12 @@ from cli.arguments import parse_arguments
 from cli.console import ProgressBar, Run, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
-from cli.prompt_batch import read_requests, run_prompts
+from cli.prompt_batch import read_lines, refuse_lines, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
 from cli.streams import log_to_errors, tell, warn
 from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
+from modules.core.paths import ModelFolders
 from modules.core.progress import CancelToken
 from modules.version import VERSION
 
@@ -34,9 +35,16 @@ NOBODY_READS = 141  # what shells say of a program whose reader has gone
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
-    lines = read_requests(given) if "prompts" in given else []
+    from modules.generation.checks import check_request
+
+    folders = ModelFolders()
+    lines = read_lines(given, folders) if "prompts" in given else []
+    if bad := [line for line in lines if line.error is not None]:
+        return refuse_lines(bad, given)
     requests = [] if lines else build_requests(given)
     check_together(given, requests)
+    for request in requests:
+        check_request(request.options, folders)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -51,7 +59,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         output.check_writable()
         check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
-        session = Session(device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
+        session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
         shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)

@@ -10,9 +10,11 @@ from cli.arguments import build_parser
 from cli.console import Run, ending
 from cli.parser import Parser
 from cli.requests import Request, build_requests
+from cli.streams import warn
 from cli.synonyms import SYNONYMS
 from cli.words import join_levels
 from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
+from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, text, whole
 from modules.generation.prompt_file import PromptLine, read_prompt_file
 
@@ -40,12 +42,12 @@ class CheckedLine:
     error: LightDiffusionError | None = None
 
 
-def read_requests(given: Mapping[str, Any]) -> list[PromptLine]:
-    """The file's lines; raises OptionsError for options that make no sense for a whole file."""
+def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedLine]:
+    """The file's lines, each checked; raises OptionsError for options that make no sense for a whole file."""
     for name in NOT_TOGETHER:
         if name in given:
             raise OptionsError(f"--{name.replace('_', '-')} cannot be used together with --prompts; leave one out.")
-    return read_prompt_file(given["prompts"])
+    return [_check_line(line, given, folders) for line in read_prompt_file(given["prompts"])]
 
 
 def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,21 +120,14 @@ def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
-def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
-    """Makes the pictures of all lines; the answer says what became of each line, and how the whole ends.
-
-    Every line is checked before the first picture: a file with a line that cannot be carried out makes none.
-    """
+def run_prompts(lines: Sequence[CheckedLine], run: Run) -> dict[str, Any]:
+    """Makes the pictures of lines without errors; the answer says what became of each, and how the whole ends."""
     from modules.generation.prompt_record import PromptRecord
 
-    checked = [_check_line(line, run) for line in lines]
-    bad = [line for line in checked if line.error is not None]
-    if bad:
-        return _refuse(bad, run)
     record = PromptRecord(run.output)
     answers: list[dict[str, Any]] = []
     ended: dict[str, Any] = {}
-    for line in checked:
+    for line in lines:
         answer: dict[str, Any] = {"line": line.number, "status": "skipped", "images": []}
         answers.append(answer)
         try:
@@ -141,39 +136,38 @@ def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
             run.bar.close()
             text = ending(error, len(answer["images"]))
             answer |= _failed(text, error.exit_code)
-            run.say(f"error: {_place(line, run)}: {text}")
+            run.say(f"error: {_place(line, run.given)}: {text}")
             ended.setdefault("exit_code", error.exit_code)
             if isinstance(error, STOPS_ALL):
                 ended = {"error": text, "exit_code": error.exit_code}
                 break
         if answer["status"] == "skipped" and not run.given.get("quiet"):
-            run.say(f"{_place(line, run)}: already there")
+            run.say(f"{_place(line, run.given)}: already there")
     return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ended}
 
 
-def _check_line(line: PromptLine, run: Run) -> CheckedLine:
-    """The line's requests, or what is wrong with them. Raises Cancelled."""
+def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
+    """The line's requests, or what is wrong with them."""
     from modules.generation.checks import check_request
 
-    run.cancel.check()
     try:
         if line.error is not None:
             raise OptionsError(line.error)
-        requests = build_requests(merged(run.given, line_arguments(line.values)))
+        requests = build_requests(merged(given, line_arguments(line.values)))
         for request in requests:
-            check_request(request.options, run.session.folders, run.session.embeddings)
+            check_request(request.options, folders)
     except LightDiffusionError as error:
         return CheckedLine(number=line.number, error=error)
     return CheckedLine(number=line.number, requests=requests)
 
 
-def _refuse(bad: Sequence[CheckedLine], run: Run) -> dict[str, Any]:
-    """Tells each bad line; the first one's exit code is that of the run."""
+def refuse_lines(bad: Sequence[CheckedLine], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Tells each bad line; the first one's exit code is that of the run, which makes nothing."""
     for line in bad[:MOST_TOLD]:
-        run.say(f"error: {_place(line, run)}: {line.error}")
+        warn(f"error: {_place(line, given)}: {line.error}")
     more = f" and {len(bad) - MOST_TOLD} more lines" if len(bad) > MOST_TOLD else ""
     text = f"Nothing was made: correct {'this line' if len(bad) == 1 else 'these lines'}{more} and start again."
-    run.say(text)
+    warn(text)
     codes = [line.error.exit_code for line in bad if line.error is not None]
     answers = [
         {"line": line.number, "images": [], **_failed(str(line.error), code)}
@@ -197,5 +191,5 @@ def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, r
                 run.say_path(saved.path)
 
 
-def _place(line: CheckedLine, run: Run) -> str:
-    return f"{run.given['prompts'].name}, line {line.number}"
+def _place(line: CheckedLine, given: Mapping[str, Any]) -> str:
+    return f"{given['prompts'].name}, line {line.number}"

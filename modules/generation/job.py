@@ -119,7 +119,7 @@ class Job:
 @torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
     """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
-    check_request(options, session.folders, session.embeddings)  # what is wrong is told before minutes of loading
+    check_request(options, session.folders)  # what is wrong is told before minutes of loading
     tell_overdone(options)
     level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None

@@ -11,6 +11,7 @@ from modules.core.errors import LightDiffusionError
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.text.embedding_names import EmbeddingNames
 from tests import tiny_project
 
 
@@ -51,7 +52,7 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(
 
 
 def test_an_embedding_is_found_as_the_emphasis_reads_its_name(session: Session) -> None:
-    library = session.embeddings
+    library = EmbeddingNames(session.folders)
     (session.folders.folders("embeddings")[0] / "a(b).pt").touch()
     library.check(r"embedding:a\(b\), (embedding:a\(b\):1.2)", "a1111")
     library.check("embedding:a(b)", "off")
