@@ -53,8 +53,9 @@ class ProgressBar:
 
         self.close()
         label = event.phase if event.batches == 1 else f"{event.phase} {event.batch}/{event.batches}"
-        shape = {"ncols": columns(), "nrows": USUAL_ROWS}  # one bar at a time never needs more
-        self._bar = tqdm(total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True, **shape)
+        self._bar = tqdm(
+            total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True, ncols=columns(), nrows=USUAL_ROWS
+        )
         return self._bar
 
     @property

@@ -134,7 +134,7 @@ def run_prompts(lines: Sequence[CheckedLine], run: Run) -> dict[str, Any]:
             _run_line(line, answer, record, run)
         except LightDiffusionError as error:
             run.bar.close()
-            text = ending(error, len(answer["images"]))
+            text = ending(error, sum(len(earlier["images"]) for earlier in answers))
             answer |= _failed(text, error.exit_code)
             run.say(f"error: {_place(line, run.given)}: {text}")
             ended.setdefault("exit_code", error.exit_code)
