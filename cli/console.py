@@ -8,9 +8,11 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.streams import tell, warn
+from modules.core.errors import Cancelled, LightDiffusionError
 from modules.core.progress import CancelToken
 
 if TYPE_CHECKING:
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
     from modules.generation.progress import Progress
     from modules.generation.session import Session
 
-STOPPING = b"Stopping after this step; Ctrl-C again stops at once.\n"
+LOADING = "Still loading: stopping as soon as that is done"
+BETWEEN = "Stopping before the next step"
+IN_STEP = "Stopping after this step"
+USUAL_COLUMNS, USUAL_ROWS = 80, 24  # of a terminal that says it has none
 
 
 class ProgressBar:
@@ -31,11 +36,14 @@ class ProgressBar:
 
     def __call__(self, event: Progress) -> None:
         """Moves the bar. A new one begins with each phase, and where the same phase begins again."""
+        begins = self._phase != (event.phase, event.batch)
+        self._phase = (event.phase, event.batch)
         if self._quiet:
             return
         bar = self._bar
-        if bar is None or self._phase != (event.phase, event.batch) or event.step <= bar.n:
+        if bar is None or begins or event.step <= bar.n:
             bar = self._open(event)
+        bar.total = event.steps  # an adaptive sampler counts in its own way
         bar.update(event.step - bar.n)
         if event.step >= event.steps:
             self.close()
@@ -45,13 +53,19 @@ class ProgressBar:
 
         self.close()
         label = event.phase if event.batches == 1 else f"{event.phase} {event.batch}/{event.batches}"
-        self._bar = tqdm(total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True)
-        self._phase = (event.phase, event.batch)
+        self._bar = tqdm(
+            total=event.steps, desc=label, unit="it", file=sys.stderr, leave=True, ncols=columns(), nrows=USUAL_ROWS
+        )
         return self._bar
 
     @property
     def is_open(self) -> bool:
         return self._bar is not None
+
+    @property
+    def stopping(self) -> str:
+        """What Ctrl-C does at this moment."""
+        return LOADING if self._phase is None else IN_STEP if self.is_open else BETWEEN
 
     @contextmanager
     def aside(self) -> Generator[None, None, None]:
@@ -68,6 +82,14 @@ class ProgressBar:
             self._bar = None
 
 
+def columns() -> int | None:
+    """How wide a bar may be; None where standard error is no terminal."""
+    try:
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS) - 1  # the last one would wrap
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, None, None]:
     """The first Ctrl-C asks the sampler to stop after its step; the second one stops at once."""
@@ -77,7 +99,8 @@ def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, 
             raise KeyboardInterrupt
         cancel.cancel()
         with suppress(OSError):  # past Python's buffer, which may be in the middle of a write
-            os.write(sys.stderr.fileno(), b"\n" * bar.is_open + STOPPING)
+            line = "\n" * bar.is_open + f"{bar.stopping}; Ctrl-C again stops at once.\n"
+            os.write(sys.stderr.fileno(), line.encode())
 
     before = signal.signal(signal.SIGINT, handler)
     try:
@@ -101,8 +124,13 @@ class Run:
         with self.bar.aside():
             warn(text)
 
-    def say_path(self, path: object) -> None:
+    def say_path(self, path: Path) -> None:
         """A finished picture, on standard output unless --json tells it at the end."""
         if not self.given.get("json"):
             with self.bar.aside():
-                tell(str(path))
+                tell(str(path), kept=path.parent)
+
+
+def ending(error: LightDiffusionError, pictures: int) -> str:
+    """The error's words; after Ctrl-C also what became of the finished pictures, if there are any."""
+    return f"{error} Finished pictures are kept." if isinstance(error, Cancelled) and pictures else str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.streams import tell, warn
+from modules.core.errors import printable
 from modules.core.paths import KINDS, SINGULAR, ModelFolders
 from modules.sampling.names import SAMPLERS, SCHEDULERS
 
@@ -18,10 +19,10 @@ def read_list(text: str) -> str:
 
 
 def list_names(kind: str) -> None:
-    """Prints the names, or says on standard error that there are none yet."""
+    """Prints the names, one a line whatever is in them, or says on standard error that there are none yet."""
     folders = ModelFolders()
     names = list(TABLES[kind]) if kind in TABLES else folders.list(kind)
     if names:
-        tell("\n".join(names))
+        tell("\n".join(map(printable, names)))
     else:
         warn(f"There is no {SINGULAR[kind]} yet: put one into {folders.folders(kind)[0]}.")

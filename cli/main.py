@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import tempfile
 import time
@@ -15,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
-from cli.console import ProgressBar, Run, stop_on_interrupt
+from cli.console import ProgressBar, Run, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
-from cli.prompt_batch import read_requests, run_prompts
+from cli.prompt_batch import read_lines, refuse_lines, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
-from cli.streams import tell, warn
+from cli.streams import log_to_errors, tell, warn
 from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
+from modules.core.paths import ModelFolders
 from modules.core.progress import CancelToken
 from modules.version import VERSION
 
@@ -35,9 +35,16 @@ NOBODY_READS = 141  # what shells say of a program whose reader has gone
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
-    lines = read_requests(given) if "prompts" in given else []
+    from modules.generation.checks import check_request
+
+    folders = ModelFolders()
+    lines = read_lines(given, folders) if "prompts" in given else []
+    if bad := [line for line in lines if line.error is not None]:
+        return refuse_lines(bad, given)
     requests = [] if lines else build_requests(given)
     check_together(given, requests)
+    for request in requests:
+        check_request(request.options, folders)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -52,7 +59,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         output.check_writable()
         check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
-        session = Session(device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
+        session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
         shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
@@ -84,8 +91,9 @@ def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
         if not images:
             raise
         run.bar.close()
-        warn(f"error: {error}")
-        answer |= {"error": str(error), "exit_code": error.exit_code}
+        text = ending(error, len(images))
+        warn(f"error: {text}")
+        answer |= {"error": text, "exit_code": error.exit_code}
     return answer
 
 
@@ -180,12 +188,13 @@ def answer(arguments: Sequence[str]) -> int:
         return run_doctor(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")))
     result = run(given)
     if given.get("json"):
-        tell(json.dumps(result))
+        images = result["images"]
+        tell(json.dumps(result), kept=Path(images[0]["path"]).parent if images else None)
     return result.get("exit_code", 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_errors()
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments  # known before all the others are understood
     try:

@@ -57,17 +57,19 @@ class Parser(argparse.ArgumentParser):
     def refuse(self, word: str) -> NoReturn:
         """Raises OptionsError for an option that there is not, with the one that is meant, to all appearance."""
         name = word.partition("=")[0]
+        self.error(f"{quoted(name)} is not an option: {self.hint(name)}")
+
+    def hint(self, name: str) -> str:
+        """How the option that is meant is written."""
         ours = self._option_string_actions
         known = {option.lstrip("-"): option for option in (*SYNONYMS, *ours) if SYNONYMS.get(option, option) in ours}
         if HABITS.get(name, "").split(" ")[0] in ours:
-            hint = f"it is written {HABITS[name]} here"
-        elif SYNONYMS.get(name[:2]) in ours:
-            hint = f"write a space behind {name[:2]}"
-        elif near := difflib.get_close_matches(name.lstrip("-")[:LONGEST_QUOTE], known, n=1):
-            hint = f"the nearest is {known[near[0]]}"
-        else:
-            hint = "check its spelling"
-        self.error(f"{quoted(name)} is not an option: {hint}")
+            return f"it is written {HABITS[name]} here"
+        if SYNONYMS.get(name[:2]) in ours:
+            return f"write a space behind {name[:2]}"
+        if near := difflib.get_close_matches(name.lstrip("-")[:LONGEST_QUOTE], known, n=1):
+            return f"the nearest is {known[near[0]]}"
+        return "check its spelling"
 
     def print_help(self, file: Any = None) -> None:
         tell(self.format_help().rstrip("\n"))

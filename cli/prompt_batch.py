@@ -1,15 +1,20 @@
-"""--prompts FILE: every line is a request of its own; what is there is skipped, what fails is told."""
+"""--prompts FILE: every line is a request of its own, checked before the first picture; what is there is skipped."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cli.arguments import build_parser, parse_arguments
-from cli.console import Run
-from cli.requests import build_requests
+from cli.arguments import build_parser
+from cli.console import Run, ending
+from cli.parser import Parser
+from cli.requests import Request, build_requests
+from cli.streams import warn
 from cli.synonyms import SYNONYMS
+from cli.words import join_levels
 from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
+from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, text, whole
 from modules.tasks.prompt_file import PromptLine, read_prompt_file
 
@@ -23,26 +28,40 @@ WHOLE_RUN = (
     "output_dir", "json", "quiet", "doctor", "list", "help", "version",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare", "prompt")
+SWITCHES = ("hires_fix", "keep_first_pass", "prio_speed")
+MOST_TOLD = 20  # bad lines that are named on standard error
 STOPS_ALL = (Cancelled, DeviceError, OutputError)
 
 
-def read_requests(given: Mapping[str, Any]) -> list[PromptLine]:
-    """The file's lines; raises OptionsError for options that make no sense for a whole file."""
+@dataclass(frozen=True, kw_only=True)
+class CheckedLine:
+    """Line `number` (from 1) with the requests that it makes, or the error that it would end in."""
+
+    number: int
+    requests: Sequence[Request] = ()
+    error: LightDiffusionError | None = None
+
+
+def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedLine]:
+    """The file's lines, each checked; raises OptionsError for options that make no sense for a whole file."""
     for name in NOT_TOGETHER:
         if name in given:
             raise OptionsError(f"--{name.replace('_', '-')} cannot be used together with --prompts; leave one out.")
-    return read_prompt_file(given["prompts"])
+    return [_check_line(line, given, folders) for line in read_prompt_file(given["prompts"])]
 
 
 def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON line's values as the command line would have given them; None takes an option back to its default."""
+    """A JSON line's values as the command line would have given them; None takes an option back to its default.
+
+    Raises OptionsError that calls a value as the line does.
+    """
     given: dict[str, Any] = {}
-    arguments: list[str] = []
     parser = build_parser()
     for key, value in values.items():
         name = option_name(key)
         if name not in parser.names():
-            parser.refuse(as_option(key))
+            hint = parser.hint(as_option(key)).replace("nearest is --", "nearest is ")  # as it would stand in the line
+            raise OptionsError(f"{quoted(key)} is not an option: {hint}.")
         if name in WHOLE_RUN:
             raise OptionsError(f"{quoted(key)} counts for the whole run: give it on the command line, not in a line.")
         if name in given:
@@ -51,14 +70,30 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
             given[name] = None
         elif name in POSITIONAL:
             given[name] = _plain(key, value, POSITIONAL[name])
-        elif value is False and name in ("hires_fix", "keep_first_pass", "prio_speed"):
+        elif value is False and name in SWITCHES:
             given[name] = False
         elif value is False and name == "stable_fast":
             given[name] = "off"
         else:
-            arguments += _as_written(name, value)
-    # Parsed by themselves, so that types, choices and unknown names are checked in one place.
-    return {**parse_arguments(arguments), **given}
+            given[name] = _parsed(parser, key, name, value)
+    return given
+
+
+def _parsed(parser: Parser, key: str, name: str, value: Any) -> Any:
+    """Read as on the command line, so that types, choices and other rules are in one place."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is True:
+        arguments = join_levels([flag])
+    else:
+        written = value if isinstance(value, list) else [value]
+        if any(not isinstance(item, (str, int, float)) for item in written):
+            reason = f"{quoted(value)} is not a text, a number, true or false, or a list of those"
+            raise OptionsError(f"{quoted(key)}: {reason}.")
+        arguments = [f"{flag}={item}" for item in written]
+    try:
+        return parser.given(arguments)[0].get(name)
+    except OptionsError as error:
+        raise OptionsError(str(error).replace(flag, quoted(key), 1).replace("; see --help.", ".")) from None
 
 
 def option_name(key: str) -> str:
@@ -80,28 +115,18 @@ def _plain(key: str, value: Any, read: Callable[[object, str], Any]) -> Any:
         raise OptionsError(f"{error}.") from None
 
 
-def _as_written(name: str, value: Any) -> list[str]:
-    flag = f"--{name.replace('_', '-')}"
-    if value is True:
-        return [flag]
-    written = value if isinstance(value, list) else [value]
-    if any(not isinstance(item, (str, int, float)) for item in written):
-        raise OptionsError(f"{flag}: {quoted(value)} is not a text, a number, true or false, or a list of those.")
-    return [f"{flag}={item}" for item in written]
-
-
 def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     """The run's arguments with a line's own in front."""
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
-def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
-    """Makes the pictures of all lines; the answer says what became of each line, and how the whole ends."""
+def run_prompts(lines: Sequence[CheckedLine], run: Run) -> dict[str, Any]:
+    """Makes the pictures of lines without errors; the answer says what became of each, and how the whole ends."""
     from modules.tasks.prompt_record import PromptRecord
 
     record = PromptRecord(run.output)
     answers: list[dict[str, Any]] = []
-    ending: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
     for line in lines:
         answer: dict[str, Any] = {"line": line.number, "status": "skipped", "images": []}
         answers.append(answer)
@@ -109,23 +134,56 @@ def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
             _run_line(line, answer, record, run)
         except LightDiffusionError as error:
             run.bar.close()
-            answer |= {"status": "failed", "error": str(error), "exit_code": error.exit_code}
-            run.say(f"error: {_place(line, run)}: {error}")
-            ending.setdefault("exit_code", error.exit_code)
+            text = ending(error, sum(len(earlier["images"]) for earlier in answers))
+            answer |= _failed(text, error.exit_code)
+            run.say(f"error: {_place(line, run.given)}: {text}")
+            ended.setdefault("exit_code", error.exit_code)
             if isinstance(error, STOPS_ALL):
-                ending = {"error": str(error), "exit_code": error.exit_code}
+                ended = {"error": text, "exit_code": error.exit_code}
                 break
         if answer["status"] == "skipped" and not run.given.get("quiet"):
-            run.say(f"{_place(line, run)}: already there")
-    return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ending}
+            run.say(f"{_place(line, run.given)}: already there")
+    return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ended}
 
 
-def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, run: Run) -> None:
+def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
+    """The line's requests, or what is wrong with them."""
+    from modules.generation.checks import check_request
+
+    try:
+        if line.error is not None:
+            raise OptionsError(line.error)
+        requests = build_requests(merged(given, line_arguments(line.values)))
+        for request in requests:
+            check_request(request.options, folders)
+    except LightDiffusionError as error:
+        return CheckedLine(number=line.number, error=error)
+    return CheckedLine(number=line.number, requests=requests)
+
+
+def refuse_lines(bad: Sequence[CheckedLine], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Tells each bad line; the first one's exit code is that of the run, which makes nothing."""
+    for line in bad[:MOST_TOLD]:
+        warn(f"error: {_place(line, given)}: {line.error}")
+    more = f" and {len(bad) - MOST_TOLD} more lines" if len(bad) > MOST_TOLD else ""
+    text = f"Nothing was made: correct {'this line' if len(bad) == 1 else 'these lines'}{more} and start again."
+    warn(text)
+    codes = [line.error.exit_code for line in bad if line.error is not None]
+    answers = [
+        {"line": line.number, "images": [], **_failed(str(line.error), code)}
+        for line, code in zip(bad, codes, strict=True)
+    ]
+    return {"lines": answers, "images": [], "error": text, "exit_code": codes[0]}
+
+
+def _failed(text: str, code: int) -> dict[str, Any]:
+    return {"status": "failed", "error": text, "exit_code": code}
+
+
+def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: Run) -> None:
     """Fills in the answer while pictures come, so that it is true even if the line fails half-way."""
-    if line.error is not None:
-        raise OptionsError(line.error)
     run.cancel.check()
-    for request in build_requests(merged(run.given, line_arguments(line.values))):
+    for request in line.requests:
         for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):
             answer["images"].append({"path": str(saved.path), "seed": saved.seed})
             if saved.fresh:
@@ -133,5 +191,5 @@ def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, ru
                 run.say_path(saved.path)
 
 
-def _place(line: PromptLine, run: Run) -> str:
-    return f"{run.given['prompts'].name}, line {line.number}"
+def _place(line: CheckedLine, given: Mapping[str, Any]) -> str:
+    return f"{given['prompts'].name}, line {line.number}"

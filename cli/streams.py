@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
-from modules.core.errors import OutputError
+from modules.core.errors import OutputError, printable
 
 
-def tell(text: str) -> None:
+def tell(text: str, kept: Path | None = None) -> None:
     """One line on standard output.
 
-    Raises OutputError where it cannot be written, BrokenPipeError when nobody reads it any more.
+    Raises OutputError where it cannot be written, BrokenPipeError when nobody reads it any more. `kept` is the folder
+    that holds the finished pictures, which the error names.
     """
-    with output_errors():
+    with output_errors(kept):
         try:
             sys.stdout.write(text + "\n")
         except UnicodeEncodeError:  # a path of bytes that this encoding lacks: written as the system has them
@@ -25,16 +28,36 @@ def tell(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """One line on standard error, which holds everything but results."""
-    sys.stderr.write(text + "\n")
+    """Lines on standard error, which holds everything but results; names of files cannot steer the terminal there."""
+    sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 
 
+def harmless(text: str) -> str:
+    """The same lines, with escapes in place of control characters."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+class HarmlessFormatter(logging.Formatter):
+    """Writes what the log says as `warn` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
+
+
+def log_to_errors() -> None:
+    """Warnings of the log go to standard error, as lines without a date."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(HarmlessFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 @contextmanager
-def output_errors() -> Generator[None, None, None]:
+def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
     """What is written to standard output inside arrives there before this ends, or the error of `tell` is raised."""
+    place = f" The finished pictures are in {kept}." if kept is not None else ""
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # a shell's >&-
-        raise OutputError("Standard output is closed: send it to a file or a terminal. Finished pictures are kept.")
+        raise OutputError(f"Standard output is closed: send it to a file or a terminal.{place}")
     try:
         yield
         sys.stdout.flush()
@@ -43,9 +66,7 @@ def output_errors() -> Generator[None, None, None]:
         raise
     except OSError as error:
         _drop_output()
-        raise OutputError(
-            f"Standard output cannot be written ({error.strerror or error}); finished pictures are kept."
-        ) from error
+        raise OutputError(f"Standard output cannot be written ({error.strerror or error}).{place}") from error
 
 
 def _drop_output() -> None:

@@ -57,6 +57,11 @@ def port(text: str) -> int:
     return value
 
 
+def either(names: Sequence[str]) -> str:
+    """a, b or c"""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def one_of(names: Sequence[str]) -> dict[str, Any]:
     """For `add_argument`: takes one of these names, and says the nearest when it is given another."""
 
@@ -64,7 +69,7 @@ def one_of(names: Sequence[str]) -> dict[str, Any]:
         if text in names:
             return text
         near = difflib.get_close_matches(text.lower(), names, n=1)
-        hint = f"did you mean {near[0]}? It is one of" if near else "choose one of"
-        raise ArgumentTypeError(f"{quoted(text)} is unknown: {hint} {', '.join(names)}")
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ArgumentTypeError(f"{quoted(text)} is not one of its values; choose {either(names)}{meant}")
 
     return {"type": read, "metavar": f"{{{','.join(names)}}}"}

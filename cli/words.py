@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.values import path, whole
+from cli.values import either, path, whole
 from modules.core.errors import OptionsError, quoted
 from modules.generation.options import STABLE_FAST_LEVELS
 
@@ -94,6 +94,6 @@ def _check_no_level(word: str, following: Sequence[str]) -> None:
     if near or shifted:
         meant = f" Did you mean {near[0]}?" if near and near[0] in STABLE_FAST_LEVELS else ""
         raise OptionsError(
-            f"--stable-fast {quoted(word)}: the levels are {', '.join(STABLE_FAST_LEVELS)}.{meant} "
-            "A prompt of one word goes before the option, a longer one into quotes."
+            f"--stable-fast has no level {quoted(word)}; choose {either(STABLE_FAST_LEVELS)}.{meant} "
+            "If it belongs to the prompt, write the prompt in quotes before --stable-fast."
         )

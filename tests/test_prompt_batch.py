@@ -1,4 +1,4 @@
-"""--prompts FILE: each line is a request, what is there stays, what is wrong is told by line, the rest goes on."""
+"""--prompts FILE: each line is a request, what is there stays, what is wrong is told by line before any picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import pipeline
+from cli import prompt_batch
 from modules.core import paths
 from modules.core.errors import Cancelled, DeviceError
 from modules.gallery import output
@@ -180,14 +181,15 @@ def test_a_fault_of_the_gpu_ends_the_run(run: Runner, monkeypatch: pytest.Monkey
 
 
 def test_tuning_counts_for_the_run_and_not_for_lines_without_stable_fast(run: Runner) -> None:
-    code, answer, _ = run([line(prompt="a cat", stable_fast=False), line(prompt="a dog", stable_fast_tune=3)],
-                          "--stable-fast", "--stable-fast-tune", "1")  # fmt: skip
-    assert code == 2 and statuses(answer) == ["done", "failed"] and "whole run" in answer["lines"][1]["error"]
+    tuned = ("--stable-fast", "--stable-fast-tune", "1")
+    assert statuses(run([line(prompt="a cat", stable_fast=False)], *tuned)[1]) == ["done"]
+    code, answer, _ = run([line(prompt="a dog", stable_fast_tune=3)], *tuned)
+    assert code == 2 and "whole run" in answer["lines"][0]["error"]
 
 
 BAD_LINES = [
     ('{"prompt": ', 2, "JSON"),
-    (line(prompt="a", stepz=3), 2, "--stepz"),
+    (line(prompt="a", stepz=3), 2, '"stepz"'),
     (line(prompt="a", steps="many"), 2, "many"),
     (line(prompt="a", steps=0), 2, "steps 0"),
     (line(prompt="a", width="64"), 2, "width"),
@@ -210,15 +212,30 @@ BAD_LINES = [
 ]
 
 
-def test_bad_lines_are_told_by_number_and_the_others_are_made(run: Runner) -> None:
+def test_all_bad_lines_are_told_by_number_before_any_picture(run: Runner) -> None:
     lines = ["a cat", *(text for text, _, _ in BAD_LINES), "a dog"]
     code, answer, err = run(lines)
-    assert code == 2 and "Traceback" not in err
-    assert statuses(answer) == ["done", *["failed"] * len(BAD_LINES), "done"]
-    for number, (entry, (text, exit_code, word)) in enumerate(zip(answer["lines"][1:-1], BAD_LINES, strict=True), 2):
-        assert entry["line"] == number and entry["images"] == []
+    assert (code, run.pictures(), answer["images"]) == (2, [], []) and "Traceback" not in err
+    for number, (entry, (text, exit_code, word)) in enumerate(zip(answer["lines"], BAD_LINES, strict=True), 2):
+        assert (entry["line"], entry["images"], entry["status"]) == (number, [], "failed")
         assert entry["exit_code"] == exit_code and word in entry["error"], (text, entry["error"])
-        assert f"prompts.txt, line {number}: {entry['error']}" in err
+        told = f"prompts.txt, line {number}: {entry['error']}" in err
+        assert told == (number < 2 + prompt_batch.MOST_TOLD)
+    assert answer["error"] in err and "Nothing was made" in answer["error"]
+
+
+def test_a_line_of_json_is_told_its_own_place_only(run: Runner) -> None:
+    (entry,) = run(["a", '  {"prompt": "a",, "seed": 1}'])[1]["lines"]
+    assert entry["line"] == 2 and "at column 18)" in entry["error"] and "line 1" not in entry["error"]
+
+
+def test_a_line_that_fails_while_it_runs_spoils_no_other(run: Runner, root: Path) -> None:
+    damaged = root / "damaged.safetensors"
+    damaged.write_bytes(b"no such file")
+    lines = ["a cat", line(prompt="a", lora=str(damaged)), "a dog"]
+    code, answer, err = run(lines)
+    assert code == 3 and statuses(answer) == ["done", "failed", "done"] and "prompts.txt, line 2: " in err
+    assert statuses(run(lines)[1]) == ["skipped", "failed", "skipped"]
 
 
 def test_the_exit_code_is_that_of_the_first_failure(run: Runner) -> None:

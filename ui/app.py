@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.packages import missing_package
-from cli.streams import forgive_errors, tell, warn
+from cli.streams import forgive_errors, log_to_errors, tell, warn
 from modules.catalog.starter import StarterDownload
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
@@ -137,7 +136,7 @@ def stay_offline() -> UploadFolder:
 
 def main(argv: Sequence[str] | None = None) -> int:
     forgive_errors()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log_to_errors()
     try:
         arguments = read_arguments(build_parser(), sys.argv[1:] if argv is None else argv)
         if arguments.version:
@@ -167,7 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
-    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken."""
+    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken.
+
+    Gradio's own way to wait prints a line of its own at the end.
+    """
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
     except OSError as error:  # Gradio's words for a port that is taken name its own options
@@ -175,7 +177,7 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
         wait_to_be_stopped()
-        tell("Stopping.")
+        warn("Stopped.")
     finally:
         page.close(verbose=False)
         handlers.queue.close()

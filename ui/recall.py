@@ -152,6 +152,4 @@ def read_options(path: Path, handlers: Handlers) -> Recalled:
 
 def out_of_reach(options: GenerationOptions, folder: Path) -> list[Path]:
     """Pictures that a recalled request starts from and that are gone or lie outside of the folder."""
-    init = [] if options.init is None else [options.init.image, options.init.mask]
-    named = [*init, *(control.image for control in options.controls)]
-    return [path for path in named if path is not None and not reachable(path, [folder])]
+    return [path for path in options.pictures if not reachable(path, [folder])]

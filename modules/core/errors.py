@@ -47,7 +47,7 @@ class DeviceError(LightDiffusionError):
 
 
 class Cancelled(LightDiffusionError):
-    """The user asked to stop; pictures already finished are kept."""
+    """The user asked to stop; whoever tells it knows which finished pictures are kept."""
 
     exit_code = 130
 

@@ -42,4 +42,4 @@ class CancelToken:
     def check(self) -> None:
         """Raises Cancelled once `cancel()` was called."""
         if self._event.is_set():
-            raise Cancelled("Cancelled. Pictures that were already finished are kept.")
+            raise Cancelled("Cancelled.")

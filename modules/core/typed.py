@@ -32,7 +32,10 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and whole numbers of thousands of digits
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""  # one line has no number of its own
+        raise Unreadable(f"it is not valid JSON ({error.msg} at {line}column {error.colno})") from error
+    except ValueError as error:  # UnicodeDecodeError, and whole numbers of thousands of digits
         raise Unreadable(f"it is not valid JSON ({error})") from error
     check_depth(value)
     return value

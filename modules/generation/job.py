@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
-from modules.core.errors import ModelFileError
+from modules.generation.checks import check_request
 from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode, encode
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
@@ -29,7 +29,7 @@ from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
-from modules.sampling.names import sampler_and_scheduler, uses_unconditional
+from modules.sampling.names import resolve_sampler, uses_unconditional
 from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
 from modules.text.encode import encode_texts
@@ -119,7 +119,8 @@ class Job:
 @torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
     """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
-    check_sampling(options)  # a wrong name is told before minutes of loading
+    check_request(options, session.folders)  # what is wrong is told before minutes of loading
+    tell_overdone(options)
     level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None
     control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
@@ -183,18 +184,10 @@ def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | No
     hires = options.hires
     if hires is None or hires.method in OWN_METHODS:
         return None
-    try:
-        session.folders.find("upscalers", hires.method)
-    except ModelFileError as error:  # more likely a method misspelt
-        raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
     return session.upscaler(hires.method)
 
 
-def check_sampling(options: GenerationOptions) -> None:
-    """Raises OptionsError for unknown names; warns where a setting almost surely is not what was meant."""
-    sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
-    hires = options.hires
-    if hires is not None:
-        sampler_and_scheduler(hires.sampler or sampler, hires.scheduler or scheduler)
-    if uses_unconditional(sampler) and options.cfg > HIGHEST_CFG_PP:
+def tell_overdone(options: GenerationOptions) -> None:
+    """One line where the guidance almost surely is not what was meant."""
+    if uses_unconditional(resolve_sampler(options.sampler).sampler) and options.cfg > HIGHEST_CFG_PP:
         log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)

@@ -176,6 +176,12 @@ class GenerationOptions:
     def images(self) -> int:
         return self.number * self.batch
 
+    @property
+    def pictures(self) -> list[Path]:
+        """The picture files that the request reads."""
+        init = [self.init.image, *([self.init.mask] if self.init.mask else [])] if self.init else []
+        return [*(control.image for control in self.controls), *init]
+
     def resolved(self, native_size: int) -> GenerationOptions:
         """The same request with size and seed filled in."""
         return replace(

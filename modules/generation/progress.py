@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished step of batch `batch` (from 1); `denoised` is the predicted clean latent [N, C, h, w]."""
+    """One finished step of batch `batch` (from 1), or step 0: a phase that begins. `denoised` is the predicted clean
+    latent [N, C, h, w]."""
 
     phase: str  # "sampling", "hires" or "decoding"
     batch: int

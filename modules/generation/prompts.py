@@ -78,7 +78,10 @@ def tell_words(options: GenerationOptions) -> None:
     """One line when what changes or joins prompts in other modes is words in the default one."""
     texts = (options.prompt, options.negative_prompt)
     if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_parts(options.prompt)) > 1):
-        log.warning("AND and brackets such as [a:b:0.5] or [a|b] are words in mode comfy: give --emphasis a1111.")
+        log.warning(
+            "AND, [a:b:0.5] and [a|b] are read as ordinary words here. "
+            "Give --emphasis a1111 if they are meant to join or change prompts."
+        )
 
 
 def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
@@ -102,4 +105,6 @@ def tell_other_tags(options: GenerationOptions) -> None:
     """One line that names the tags of networks that do not exist here."""
     tags = dict.fromkeys(other_tags(options.prompt) + other_tags(options.negative_prompt))
     if tags:
-        log.warning("Left out of the prompt: %s. Only <lora:...> tags are known here.", quoted(" ".join(tags)))
+        log.warning(
+            "Left out of the prompt: %s. Only <lora:...> and <lyco:...> tags are known here.", quoted(" ".join(tags))
+        )

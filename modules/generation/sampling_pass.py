@@ -35,6 +35,12 @@ class Outside:
     batch: int
     batches: int
 
+    def begin(self, phase: str, steps: int) -> None:
+        """Nothing of a phase is done yet; raises Cancelled when that was asked for."""
+        if self.cancel is not None:
+            self.cancel.check()
+        self._tell(phase, 0, steps, None)
+
     def sampled(self, phase: str, event: StepEvent) -> None:
         """One sampling step is done; raises Cancelled when that was asked for."""
         if self.cancel is not None:
@@ -69,6 +75,7 @@ def run_pass(
     latent = latent.to(job.device, torch.float32)
     if len(sigmas) < 2:
         return latent
+    outside.begin(settings.phase, len(sigmas) - 1)
     noise = ImageNoise(seeds, tuple(latent.shape[1:]))
     first_noise = noise.start().to(latent)
     clock = StepClock(sigmas)

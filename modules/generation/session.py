@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from modules.catalog.models import default_checkpoint
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.metadata.named_files import Fingerprints
+from modules.generation.named_models import checkpoint_path, text_encoder_path
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
@@ -62,7 +62,7 @@ class Session:
 
     def model(self, options: GenerationOptions) -> LoadedModel:
         """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
-        path = self.checkpoint_path(options.checkpoint)
+        path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         text = self._text_path(options)
         key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *(stamp(text) if text else ()), options.prediction)
@@ -80,32 +80,10 @@ class Session:
             self._key = key
         return self._model
 
-    def checkpoint_path(self, name: str | None) -> Path:
-        """The named checkpoint; without a name the user's first own one, else the demo."""
-        if name:
-            return self.folders.find("checkpoints", name)
-        default = default_checkpoint(self.folders)
-        if default is None:
-            raise ModelFileError(
-                f"There is no checkpoint in {self.folders.folders('checkpoints')[0]}: "
-                "put an SD1.x or SD2.x .safetensors file there, or name one with --checkpoint."
-            )
-        return self.folders.find("checkpoints", default)
-
-    def text_encoder_path(self, name: str) -> Path:
-        """A text encoder's file, or the checkpoint of that name, whose text encoder is meant."""
-        try:
-            return self.folders.find("text_encoders", name)
-        except ModelFileError as missing:
-            try:
-                return self.folders.find("checkpoints", name)
-            except ModelFileError:
-                raise missing from None
-
     def _text_path(self, options: GenerationOptions) -> Path | None:
         if len(options.text_encoders) > 1:
             raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
-        return self.text_encoder_path(options.text_encoders[0]) if options.text_encoders else None
+        return text_encoder_path(self.folders, options.text_encoders[0]) if options.text_encoders else None
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
         """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""

@@ -75,6 +75,7 @@ def finish(
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
     kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
+    outside.begin("decoding", len(kept))
     for done, (index, latent) in enumerate(kept, start=1):
         if outside.cancel is not None:
             outside.cancel.check()

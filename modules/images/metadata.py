@@ -21,6 +21,8 @@ STEPS = "steps"
 MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
 MINIMUM_FIELDS = 3
 
+# Where the settings begin in a line that a forum or chat made of all of them.
+_JOINED = re.compile(r"(?<!\S)Steps:\s*\d+\s*,\s*Sampler:")
 # Lines that programs write between the prompts and the settings.
 REMARKS = ("Used embeddings:", "Template:", "Negative Template:", "Wildcard prompt:")
 _NAME = re.compile(r"(?:^|,)\s*(\w[\w \-/().+#]*):\s*")
@@ -113,10 +115,25 @@ def _split_fields(text: str) -> tuple[str, dict[str, str]]:
     lines = text.split("\n")
     for number in range(len(lines) - 1, -1, -1):
         if STEPS in lines[number].casefold():
-            fields = dict(_fields_of(lines[number].strip()))
+            prompts, settings = _split_joined(lines[number].strip())
+            fields = dict(_fields_of(settings))
             if _are_settings(fields):
-                return "\n".join(lines[:number]), fields
+                return "\n".join([*lines[:number], *prompts]), fields
     return text, {}
+
+
+def _split_joined(line: str) -> tuple[list[str], str]:
+    """The prompts' lines and the settings of a line; there are no prompts unless all lines were joined into this one,
+    each with its mark once, so that nothing has to be guessed."""
+    found = list(_JOINED.finditer(line))
+    if len(found) != 1 or found[0].start() == 0 or line.count(NEGATIVE) > 1:
+        return [], line
+    first = _NAME.match(line)
+    if first is not None and first[1].casefold() in MARKS:  # settings in another order
+        return [], line
+    start = found[0].start()
+    prompt, mark, negative = line[:start].partition(NEGATIVE)
+    return [prompt.rstrip(), *([mark + negative.rstrip()] if mark else [])], line[start:]
 
 
 def _are_settings(fields: Mapping[str, str]) -> bool:

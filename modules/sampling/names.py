@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
@@ -107,7 +106,7 @@ def resolve_sampler(name: str) -> SamplerChoice:
         base = key.removesuffix(ending).removesuffix("gpu")
         if key.endswith(ending) and base in _SAMPLER_TABLE:
             return SamplerChoice(_SAMPLER_TABLE[base], _SCHEDULER_TABLE[ending])
-    raise OptionsError(_unknown("sampler", name, key, _SAMPLER_TABLE, SAMPLERS))
+    raise OptionsError(_unknown("sampler", name, key, _SAMPLER_TABLE, "euler"))
 
 
 def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
@@ -117,7 +116,7 @@ def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
         return _AUTOMATIC_SCHEDULERS.get(sampler, "normal")
     if key in _SCHEDULER_TABLE:
         return _SCHEDULER_TABLE[key]
-    raise OptionsError(_unknown("scheduler", name, key, _SCHEDULER_TABLE, SCHEDULERS))
+    raise OptionsError(_unknown("scheduler", name, key, _SCHEDULER_TABLE, "karras"))
 
 
 def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
@@ -138,8 +137,8 @@ def uses_unconditional(sampler: str) -> bool:
     return sampler.endswith("_cfg_pp")
 
 
-def _unknown(kind: str, name: str, key: str, table: dict[str, str], ids: Iterable[str]) -> str:
+def _unknown(kind: str, name: str, key: str, table: dict[str, str], usual: str) -> str:
     near = difflib.get_close_matches(key[:LONGEST_QUOTE], table, n=5, cutoff=0.4)
     suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
-    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Choose one of {', '.join(ids)}."
-    return f"There is no {kind} called {quoted(name)}. {hint}"
+    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"A usual one is {usual}."
+    return f"There is no {kind} called {quoted(name)}. {hint} All names: --list {kind}s."

@@ -35,8 +35,7 @@ def read_prompt_file(path: Path) -> list[PromptLine]:
     if len(data) > LARGEST_FILE:
         raise OptionsError(f"The prompts in {path} are over {LARGEST_FILE >> 20} MB: split the file.")
     texts = _decoded(data).split("\n")
-    lines = [(number, text.strip()) for number, text in enumerate(texts, start=1)]
-    found = [_read_line(number, text) for number, text in lines if text and not text.startswith(COMMENT)]
+    found = [_read_line(number, text) for number, text in enumerate(texts, start=1) if _counts(text.strip())]
     if not found:
         raise OptionsError(f"There is no prompt in {path}: write one on each line.")
     return found
@@ -49,15 +48,19 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8-sig", "surrogateescape")
 
 
+def _counts(text: str) -> bool:
+    return bool(text) and not text.startswith(COMMENT)
+
+
 def _read_line(number: int, text: str) -> PromptLine:
     if any("\ud800" <= character <= "\udfff" for character in text):
         return PromptLine(number=number, error="This line is not UTF-8 text; save the file as UTF-8.")
     if "\0" in text:
         return PromptLine(number=number, error="This line holds a zero byte; save the file as plain UTF-8 text.")
-    if not text.startswith("{"):
-        return PromptLine(number=number, values={"prompt": text})
+    if not text.strip().startswith("{"):
+        return PromptLine(number=number, values={"prompt": text.strip()})
     try:
-        return PromptLine(number=number, values=parse_json_object(text))
+        return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # columns count from the line's start
     except Unreadable as error:
         return PromptLine(
             number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE}; {error}."

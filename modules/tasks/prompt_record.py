@@ -16,12 +16,11 @@ from modules.core.progress import CancelToken
 from modules.core.typed import Unreadable, build, parse_json_object
 from modules.gallery.output import OutputFolder
 from modules.generation.metadata.named_files import is_there
+from modules.generation.named_models import model_files
 from modules.generation.options import MAX_SEED, GenerationOptions, random_seed
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
-from modules.images.methods import OWN_METHODS
-from modules.text.prompt import extract_loras
 
 RECORD = "prompts_done.jsonl"
 ROUNDING_ONLY = ("stable_fast",)  # how fast, not which picture
@@ -159,21 +158,8 @@ def request_identity(options: GenerationOptions, session: Session) -> str:
 
 
 def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
-    folders = session.folders
-    yield session.checkpoint_path(options.checkpoint)
-    if options.vae:
-        yield folders.find("vae", options.vae)
-    yield from map(session.text_encoder_path, options.text_encoders)
-    names = [lora.name for lora in options.loras] + [tag.name for tag in extract_loras(options.prompt)[1]]
-    yield from (folders.find("loras", name) for name in names)
-    yield from (folders.find("controlnet", control.name) for control in options.controls)
-    yield from (control.image for control in options.controls)
-    if options.hires is not None and options.hires.method not in OWN_METHODS:
-        yield folders.find("upscalers", options.hires.method)
-    if options.init is not None:
-        yield options.init.image
-        if options.init.mask is not None:
-            yield options.init.mask
+    yield from model_files(options, session.folders)
+    yield from options.pictures
 
 
 def _state(path: Path) -> list[Any]:

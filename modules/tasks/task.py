@@ -100,7 +100,7 @@ class Ticket:
         """The rate counts from the first step of each phase, which carries loading and warm-up."""
         now = time.monotonic()
         here = (event.phase, event.batch)
-        if self._phase_began is None or self._phase_began[:2] != here:
+        if self._phase_began is None or self._phase_began[:2] != here or self._phase_began[2] == 0:
             self._phase_began = (*here, event.step, now)
         _, _, first, began = self._phase_began
         rate = (event.step - first) / (now - began) if event.step > first and now > began else None

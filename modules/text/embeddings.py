@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from torch import Tensor
 from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.loader.files.state_dict import read_weights
+from modules.text.embedding_names import EmbeddingNames
 
-_KIND = "embeddings"
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
 # A file of one embedding holds one tensor per text encoder; more is a model that strayed into the folder.
 _MOST_TENSORS = 8
@@ -21,39 +20,18 @@ _OWN_NAMES = ("string_to_param.", "emb_params")
 
 
 class EmbeddingLibrary:
-    """The embedding files of the model folders; nothing outside these folders can be named from a prompt."""
+    """The embedding files of the model folders."""
 
     def __init__(self, folders: ModelFolders) -> None:
-        self._folders = folders
+        self._names = EmbeddingNames(folders)
 
     def aliases(self) -> dict[str, str]:
-        """Every accepted spelling in lower case (with sub-folder or ending, or without) -> listed file name."""
-        # Of two files that differ in their ending only, safetensors is the safer and quicker one.
-        names = sorted(self._folders.list(_KIND), key=lambda name: not name.lower().endswith(".safetensors"))
-        exact = {name.lower(): name for name in names}
-        for name in names:
-            stem = name.lower().rpartition(".")[0]
-            exact.setdefault(stem, name)
-        for name in names:
-            exact.setdefault(Path(name).stem.lower(), name)
-        return exact
+        """Every accepted spelling in lower case -> listed file name."""
+        return self._names.aliases()
 
     def get(self, name: str, width: int) -> Tensor:
-        """The vectors [n, width] of an embedding, in float32."""
-        aliases = self.aliases()
-        listed = aliases.get(name.lower())
-        if listed is None:
-            raise ModelFileError(self._not_found(name, aliases))
-        return read_embedding(self._folders.find(_KIND, listed), width)
-
-    def _not_found(self, name: str, aliases: dict[str, str]) -> str:
-        home = self._folders.folders(_KIND)[0]
-        if not aliases:
-            return f'There is no embedding named "{name}": {home} holds none; put the file there or change the prompt.'
-        near = difflib.get_close_matches(name.lower(), aliases, n=3, cutoff=0.4)
-        shown = list(dict.fromkeys(aliases[alias] for alias in near or aliases))[:5]
-        label = "nearest" if near else "available"
-        return f'There is no embedding named "{name}" in {home}; {label}: {", ".join(shown)}.'
+        """The vectors [n, width] of an embedding, in float32. Raises ModelFileError."""
+        return read_embedding(self._names.find(name), width)
 
 
 def read_embedding(path: Path, width: int) -> Tensor:

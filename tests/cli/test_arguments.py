@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 
 import pytest
 
 from cli.arguments import build_parser, parse_arguments
-from cli.listing import LISTS
+from cli.listing import LISTS, list_names
 from cli.prompt_batch import line_arguments
 from cli.requests import build_options, build_requests, check_together
+from cli.streams import HarmlessFormatter, warn
 from cli.synonyms import HABITS, SYNONYMS
 from modules.core.errors import OptionsError
 from modules.version import VERSION
@@ -68,8 +70,8 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("'a cat' 64.5", ['width: "64.5" is not a whole number']),
         ("'a cat' 64 64 1 1 9", ['"9" is one word too many']),
         ("--stable-fast ful 'a cat'", ['"ful"', "Did you mean full?"]),
-        ("--stable-fast fsat", ['"fsat"', "off, graph, fused, full"]),
-        ("--stable-fast quick 'a cat' 64", ['"quick"', "off, graph, fused, full"]),
+        ("--stable-fast fsat", ['no level "fsat"', "off, graph, fused or full."]),
+        ("--stable-fast quick 'a cat' 64", ['no level "quick"', "off, graph, fused or full."]),
         ("--stable-fast a red cat 64", ['"a"', "quotes"]),
         ("'a cat' -p 'a dog'", ["prompt is given twice"]),
         ("'a cat' 64 --width 64", ["width is given twice"]),
@@ -113,7 +115,11 @@ def test_lines_of_a_file_take_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ({"stepz": None}, "--steps"),
+        ({"stepz": None}, '"stepz" is not an option: the nearest is steps.$'),
+        ({"num_images": 3}, '"num_images" is not an option: it is written --number here.$'),
+        ({"steps": "many"}, '^"steps": "many" is not a number.$'),
+        ({"guidance_scale": "much"}, '^"guidance_scale": "much" is not a number.$'),
+        ({"lora": [{}]}, '^"lora": '),
         ({"cpu": True}, "--device cpu"),
         ({"batch": 1, "batch_size": 2}, "given twice"),
         ({"cfg": 1, "cfg_scale": 2}, "given twice"),
@@ -154,6 +160,19 @@ def test_version_and_lists(run: Run, models: Path) -> None:
     for kind in LISTS:
         code, names, err = run("--list", kind)
         assert code == 0 and (bool(names) or f"put one into {models / 'models' / kind}" in err)
+
+
+def test_names_of_files_do_not_steer_the_terminal(
+    model_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modules.core.paths.PROJECT_ROOT", model_root)
+    (model_root / "models" / "loras" / "red\x1b[31m\x07\nline.safetensors").touch()
+    list_names("loras")
+    warn("first \x1b[2J\nsecond")
+    captured = capsys.readouterr()
+    assert captured.out == "red\\x1b[31m\\x07 line.safetensors\n" and captured.err == "first \\x1b[2J\nsecond\n"
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("\x1b[2J",), None)
+    assert HarmlessFormatter("%(message)s").format(record) == "\\x1b[2J"
 
 
 def test_each_of_several_pictures_is_made_again(run: Run) -> None:

@@ -108,6 +108,7 @@ def test_ctrl_c_in_each_phase_keeps_what_is_finished(
     code, out, err = run("a cat", *SIZE, "1", "2", *QUICK, *two_passes, *(["--json"] if as_json else []))
     pictures = sorted((root / "output").rglob("*.png"))
     assert code == 130 and err.count("error: Cancelled") == 1 and len(pictures) == kept, err
+    assert ("Finished pictures are kept." in err) == bool(kept)
     if as_json:
         answer = json.loads(str(out[0]))
         assert [Path(image["path"]) for image in answer.get("images", [])] == pictures and answer["exit_code"] == 130

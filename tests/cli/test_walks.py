@@ -37,7 +37,7 @@ class Walker:
         self, *words: str, columns: int = COLUMNS, stop_in: str | None = None, presses: int = 1
     ) -> tuple[int, str]:
         """Exit code, and all that stood in the terminal, with \\r where a bar was drawn anew."""
-        self.terminal.setwinsize(24, columns)
+        self.terminal.setwinsize(24 if columns else 0, columns)
         self.terminal.sendline(json.dumps({"words": words, "stop_in": stop_in, "presses": presses}))
         self.terminal.expect(r"walk ended with (\d+);")
         shown = str(self.terminal.before)
@@ -87,12 +87,15 @@ def test_both_passes_of_each_picture_are_told(walker: Walker) -> None:
 
 def test_a_prompt_file_tells_each_line(walker: Walker, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_text('a cat\n{"prompt": "a dog", "width": 7}\n{"prompt": "a fox", "batch": 2}\n', encoding="utf-8")
+    good = 'a cat\n{"prompt": "a fox", "batch": 2}\n'
+    file.write_text(good + '{"prompt": "a dog", "width": 7}\n', encoding="utf-8")
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
-    assert code == 2 and len(paths_in(shown)) == 2 + 4, shown
-    assert "\r\nerror: prompts.txt, line 2: " in shown
+    assert code == 2 and not paths_in(shown) and "error: prompts.txt, line 3: " in shown, shown
+    file.write_text(good, encoding="utf-8")
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
-    assert code == 2 and shown.count("already there") == 2 and not paths_in(shown)
+    assert code == 0 and len(paths_in(shown)) == 2 + 4, shown
+    code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
+    assert code == 0 and shown.count("already there") == 2 and not paths_in(shown)
 
 
 def test_a_comparison(walker: Walker) -> None:
@@ -116,6 +119,12 @@ def test_a_narrow_terminal_keeps_the_bar_in_one_line(walker: Walker, columns: in
     assert bars and max(len(bar) for bar in bars) <= columns
 
 
+def test_a_terminal_without_a_size_counts_as_80_columns(walker: Walker) -> None:
+    code, shown = walker(*SEVERAL, columns=0)
+    bars = [bar for bar in re.split(r"[\r\n]+", shown) if "%|" in bar]
+    assert code == 0 and {len(bar) for bar in bars} == {79} and "decoding 2/2:   0%" in shown, shown
+
+
 # Where Ctrl-C is pressed -> how many pictures are finished by then, the one at hand included.
 PHASES = {
     "modules.generation.session.load_checkpoint": 0,
@@ -124,6 +133,11 @@ PHASES = {
     "modules.generation.text_to_image.to_pil": 1,
     "modules.images.save.save_png": 1,
 }
+SAID = {
+    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as that is done",
+    "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as that is done",
+    "modules.generation.text_to_image.to_pil": "Stopping after this step",
+}
 SEVERAL = ("a cat", "64", "64", "2", "2", "--steps", "2", "--hires-fix")
 
 
@@ -131,9 +145,10 @@ SEVERAL = ("a cat", "64", "64", "2", "2", "--steps", "2", "--hires-fix")
 def test_ctrl_c_in_each_phase_keeps_whole_pictures_only(walker: Walker, phase: str) -> None:
     before = walker.pictures()
     code, shown = walker(*SEVERAL, stop_in=phase)
-    assert code == 130 and "Stopping after this step" in shown, shown
+    assert code == 130 and SAID.get(phase, "Stopping") in shown, shown
     made = sorted(set(walker.pictures()) - set(before))
     assert made == sorted(paths_in(shown)) and len(made) == PHASES[phase]
+    assert ("kept" in shown) == bool(made)
     for path in made:
         pixels(path)
 

@@ -24,5 +24,5 @@ def test_a_run_is_stopped_from_another_thread_and_stays_stopped() -> None:
     thread.join()
     assert token.cancelled
     for _ in range(2):
-        with pytest.raises(errors.Cancelled, match="kept"):
+        with pytest.raises(errors.Cancelled, match="Cancelled"):
             token.check()

@@ -154,7 +154,7 @@ def test_tags_of_other_networks_are_named_once_and_left_out(session: Session, ca
     with caplog.at_level(logging.WARNING):
         found = latents(session, "a cat<hypernet:ink:1>", negative_prompt="<style:x>")
     assert [record.getMessage() for record in caplog.records] == [
-        'Left out of the prompt: "<hypernet:ink:1> <style:x>". Only <lora:...> tags are known here.'
+        'Left out of the prompt: "<hypernet:ink:1> <style:x>". Only <lora:...> and <lyco:...> tags are known here.'
     ]
     assert torch.equal(found, latents(session, "a cat"))
     assert torch.equal(latents(session, "a cat<lyco:ink:0.5>"), latents(session, "a cat<lora:ink:0.5>"))

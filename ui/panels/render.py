@@ -50,7 +50,7 @@ def pace_words(pace: Pace) -> str:
     """`Sampling step 7 of 20 · 3.4 it/s · about 4 s left`"""
     words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
     if pace.phase == "decoding":
-        words = [f"Decoding picture {pace.step} of {pace.steps}"]
+        words = [f"Decoding picture {min(pace.step + 1, pace.steps)} of {pace.steps}"]
     if pace.batches > 1:
         words.append(f"batch {pace.batch} of {pace.batches}")
     if pace.rate is not None:

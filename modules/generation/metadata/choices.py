@@ -14,6 +14,7 @@ from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.hires import MARKS, second_pass
 from modules.generation.metadata.named_files import Fingerprints, find_picture
 from modules.generation.metadata.packed import Choice, unpack
+from modules.generation.metadata.problems import Problem
 from modules.generation.metadata.settings import read_each
 from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
 from modules.images.methods import OWN_METHODS
@@ -37,7 +38,7 @@ class NamedModel:
 @dataclass(kw_only=True)
 class Choices:
     """Reads them one after the other, and notes which models they name, which pictures were not found in `places`
-    (each with its option), and what cannot be followed. `given` replaces what the picture says."""
+    (each with its option), what cannot be used, and what cannot be followed. `given` replaces what the picture says."""
 
     fields: Fields
     given: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Choices:
     places: Sequence[Path]
     known: Fingerprints = field(default_factory=Fingerprints)
     models: list[NamedModel] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -78,7 +80,7 @@ class Choices:
                 )
                 self.models.append(name)
             return choice
-        second = second_pass(self.fields, self.given, self.folders)
+        second = second_pass(self.fields, self.given, self.folders, self.problems)
         if second is None:
             return None
         self.left_out += second.left_out
@@ -111,7 +113,11 @@ class Choices:
         if "mask" not in self.given and any(name in self.fields for name in INPAINTED):
             self.left_out.append("the mask (give it with --mask FILE)")
         start = InitImage(image=self.given.get("img2img", UNKNOWN_PICTURE))
-        values = read_each(readers, self.fields, self.given, lambda name, value: replace(start, **{name: value}))
+
+        def check(name: str, value: Any) -> None:
+            replace(start, **{name: value})
+
+        values = read_each(readers, self.fields, self.given, check, self.problems)
         return replace(start, **values)
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:

@@ -12,6 +12,7 @@ from modules.core.sizes import MAX_SIZE, SIZE_STEP
 from modules.core.typed import Unreadable
 from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.named_files import find_model
+from modules.generation.metadata.problems import Problem
 from modules.generation.metadata.settings import AUTOMATIC, read_each
 from modules.generation.options import HiresOptions
 from modules.images.methods import OWN_METHODS
@@ -52,8 +53,10 @@ class SecondPass:
     left_out: tuple[str, ...] = ()
 
 
-def second_pass(fields: Fields, given: Collection[str], folders: ModelFolders) -> SecondPass | None:
-    """None without any of the fields. Raises OptionsError that names the option to give."""
+def second_pass(
+    fields: Fields, given: Collection[str], folders: ModelFolders, problems: list[Problem]
+) -> SecondPass | None:
+    """None without any of the fields. What cannot be used is added to the problems."""
     if not any(fields.text(name) for name in MARKS):
         return None
     method, left_out = _method(fields.text("Hires upscaler"), folders)
@@ -65,10 +68,10 @@ def second_pass(fields: Fields, given: Collection[str], folders: ModelFolders) -
         "sampler": _sampler,
         "scheduler": _scheduler,
     }
-    values = read_each(readers, fields, given, _check, "hires_")
+    values = read_each(readers, fields, given, _check, problems, "hires_")
     if not {"hires_size", "hires_scale"} & set(given):
         sizes = {"size": _target, "scale": lambda fields: fields.number(*SCALE)}
-        values |= read_each(sizes, fields, given, _check, "hires_")
+        values |= read_each(sizes, fields, given, _check, problems, "hires_")
         values |= values.pop("size", {})
         if not {"scale", "width"} & set(values):
             left_out = (*left_out, "the size of HiresFix, which is not named (2 times is used)")

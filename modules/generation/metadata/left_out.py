@@ -49,7 +49,7 @@ def _counts(name: str, value: str) -> bool:
 
 def in_words(names: Iterable[str]) -> str:
     """The names in one line; the many settings of one extension, which begin with the same word, count as one."""
-    unique = list(dict.fromkeys(names))
+    unique = list(dict.fromkeys(name for name in names if name.strip()))
     first_words = Counter(name.split()[0] for name in unique)
     short = dict.fromkeys(
         f"{word} ({first_words[word]} settings)" if first_words[word := name.split()[0]] > 2 else name

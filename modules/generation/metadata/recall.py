@@ -15,11 +15,13 @@ from modules.generation.metadata.choices import Choices, NamedModel
 from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.left_out import in_words, left_out
 from modules.generation.metadata.named_files import find_model, fingerprint, places_of
+from modules.generation.metadata.problems import Problem, as_error
 from modules.generation.metadata.recognise import read_recipe
 from modules.generation.metadata.settings import plain_options
 from modules.generation.options import GenerationOptions
 from modules.images.metadata import texts_of
 from modules.images.open import opened
+from modules.text.prompt import extract_loras
 
 # Options that replace the picture's whole; those of the extra passes change parts of them.
 GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - {"loras", "controls", "init", "hires", "only"}
@@ -28,15 +30,41 @@ GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - {"lora
 @dataclass(frozen=True, kw_only=True)
 class Recalled:
     """`left_out` says in words what cannot be followed, `lacks` which pictures were not found, each with the option to
-    give it: they stand in the options by their bare names. `models` are those that the picture names."""
+    give it: they stand in the options by their bare names. `models` are those that the picture names. Where there are
+    `problems`, the options hold defaults in place of what cannot be used."""
 
     options: GenerationOptions
     left_out: str = ""
     lacks: tuple[str, ...] = ()
     models: tuple[NamedModel, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
 
 def recall_picture(
+    path: Path, output: Path, *, given: Mapping[str, Any] | None = None, folders: ModelFolders | None = None
+) -> Recalled:
+    """As `read_picture`, without problems. Raises OptionsError that names them all."""
+    return _usable(read_picture(path, output, given=given, folders=folders))
+
+
+def recall_texts(
+    texts: Mapping[str, str],
+    *,
+    given: Mapping[str, Any] | None = None,
+    folders: ModelFolders | None = None,
+    places: Sequence[Path] = (),
+) -> Recalled:
+    """The same for the texts alone; named pictures are looked for in `places`."""
+    return _usable(read_texts(texts, given=given, folders=folders, places=places))
+
+
+def _usable(recalled: Recalled) -> Recalled:
+    if recalled.problems:
+        raise as_error(recalled.problems)
+    return recalled
+
+
+def read_picture(
     path: Path,
     output: Path,
     *,
@@ -48,10 +76,10 @@ def recall_picture(
     with opened(path) as image:
         image.load()
         texts = texts_of(image)
-    return recall_texts(texts, given=given, folders=folders, places=places_of(path, output))
+    return read_texts(texts, given=given, folders=folders, places=places_of(path, output))
 
 
-def recall_texts(
+def read_texts(
     texts: Mapping[str, str],
     *,
     given: Mapping[str, Any] | None = None,
@@ -61,11 +89,14 @@ def recall_texts(
     """The same for the texts alone; named pictures are looked for in `places`."""
     recipe, given = read_recipe(texts), given or {}
     fields = Fields(recipe.fields)
+    problems: list[Problem] = []
     if recipe.prompt is None and "prompt" not in given:
-        raise OptionsError(f"{recipe.program} computed the prompt of this picture: give one in quotes.")
-    plain: dict[str, Any] = {"prompt": recipe.prompt, "negative_prompt": recipe.negative} | plain_options(fields, given)
+        reason = f"{recipe.program} computed the prompt of this picture: give one in quotes."
+        problems.append(Problem(reason=reason, option="prompt"))
+    plain: dict[str, Any] = {"prompt": recipe.prompt or "", "negative_prompt": recipe.negative}
+    plain |= plain_options(fields, given, problems)
     plain |= {name: given[name] for name in GIVEN if name in given}
-    choices = Choices(fields=fields, given=given, folders=folders or ModelFolders(), places=places)
+    choices = Choices(problems=problems, fields=fields, given=given, folders=folders or ModelFolders(), places=places)
     try:
         options = GenerationOptions(
             **plain, loras=choices.loras(), controls=choices.controls(), hires=choices.hires(), init=choices.init()
@@ -76,7 +107,8 @@ def recall_texts(
         options=options,
         left_out=in_words((*recipe.left_out, *choices.left_out, *left_out(recipe.fields))),
         lacks=tuple(choices.lacks),
-        models=(*_plain_models(options, fields, given), *choices.models),
+        models=(*_plain_models(options, fields, given), *choices.models, *_tagged(options, given, problems)),
+        problems=tuple(problems),
     )
 
 
@@ -90,15 +122,26 @@ def _plain_models(options: GenerationOptions, fields: Fields, given: Mapping[str
     return models
 
 
-def check_models(models: Sequence[NamedModel], folders: ModelFolders) -> list[str]:
-    """Names of models that are other files than the picture's. Raises ModelFileError for one that is not there."""
+def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list[Problem]) -> list[NamedModel]:
+    """The LoRAs in the tags of the picture's own prompt."""
+    if "prompt" in given:
+        return []
+    try:
+        return [NamedModel(kind="loras", name=tag.name, option="prompt") for tag in extract_loras(options.prompt)[1]]
+    except OptionsError as error:
+        problems.append(Problem(reason=str(error), option="prompt"))
+        return []
+
+
+def check_models(models: Sequence[NamedModel], folders: ModelFolders, problems: list[Problem]) -> list[str]:
+    """Names of models that are other files than the picture's; those that are not there are added to the problems."""
     others: list[str] = []
     for model in models:
         try:
             path = find_model(folders, model.kind, model.name)
         except ModelFileError as error:
-            flag = f"--{model.option.replace('_', '-')}"
-            raise ModelFileError(f"{error} The picture was made with it: give another with {flag}.") from error
+            problems.append(Problem(reason=str(error), option=model.option, kind=ModelFileError))
+            continue
         if model.hash is not None and path.is_file() and fingerprint(path) != model.hash:
             others.append(quoted(path.name))
     return others

@@ -11,6 +11,7 @@ from modules.core.typed import Unreadable
 from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.named_files import file_name, is_there
 from modules.generation.metadata.packed import text_encoder_key
+from modules.generation.metadata.problems import Problem
 from modules.generation.options import GenerationOptions
 from modules.sampling.names import resolve_sampler, resolve_scheduler
 
@@ -26,13 +27,15 @@ NO_VAE = ("none", "automatic", "default")
 
 
 def read_each(
-    readers: Mapping[str, Reader], fields: Fields, given: Collection[str], check: Check, prefix: str = ""
+    readers: Mapping[str, Reader],
+    fields: Fields,
+    given: Collection[str],
+    check: Check,
+    problems: list[Problem],
+    prefix: str = "",
 ) -> dict[str, Any]:
     """Values by the readers' names without those that are not there; `check` is called with each of them, and
-    `prefix` + name is its option.
-
-    Raises OptionsError that names the option which would replace what cannot be read.
-    """
+    `prefix` + name is its option. What cannot be used is left out, and added to the problems."""
     values: dict[str, Any] = {}
     for name, reader in readers.items():
         option = prefix + name
@@ -43,17 +46,16 @@ def read_each(
             if value is not None:
                 check(name, value)
         except (Unreadable, OptionsError) as error:
-            raise OptionsError(_with_remedy(str(error), option)) from error
+            problems.append(Problem(reason=_sentence(str(error), option), option=option))
+            continue
         if value is not None:
             values[name] = value
     return values
 
 
-def _with_remedy(reason: str, option: str) -> str:
-    flag = f"--{option.replace('_', '-')}"
-    if reason.endswith((".", "?")):  # a sentence of its own: an unknown name
-        return f"The picture cannot be made again as it is. {reason} Give another with {flag}."
-    return f"The settings in this picture cannot be used ({option.replace('_', ' ')}: {reason}); give {flag}."
+def _sentence(reason: str, option: str) -> str:
+    """An unknown name is told in a sentence of its own already."""
+    return reason if reason.endswith((".", "?")) else f"{option.replace('_', ' ')}: {reason}."
 
 
 def _sampler(fields: Fields) -> str:
@@ -140,8 +142,11 @@ PLAIN: dict[str, Reader] = {
 }
 
 
-def plain_options(fields: Fields, given: Collection[str]) -> dict[str, Any]:
-    values = read_each(PLAIN, fields, given, lambda name, value: GenerationOptions(prompt="", **{name: value}))
+def plain_options(fields: Fields, given: Collection[str], problems: list[Problem]) -> dict[str, Any]:
+    def check(name: str, value: Any) -> None:
+        GenerationOptions(prompt="", **{name: value})
+
+    values = read_each(PLAIN, fields, given, check, problems)
     if not {"batch", "number"} & set(given) and (place := position(fields)) is not None:
         values["only"] = place
     return values

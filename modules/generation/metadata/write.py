@@ -11,7 +11,13 @@ from modules.core.errors import OptionsError, quoted
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
 from modules.generation.metadata.packed import pack, text_encoder_key
-from modules.generation.metadata.recall import Recalled, check_models, recall_picture, recall_texts
+from modules.generation.metadata.problems import Problem, as_error
+from modules.generation.metadata.recall import (
+    Recalled,
+    check_models,
+    read_picture,
+    read_texts,
+)
 from modules.generation.options import GenerationOptions
 from modules.images.metadata import PNG_KEY, parameters_of, parse_parameters, write_parameters
 from modules.images.open import opened
@@ -110,9 +116,10 @@ def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> Generati
     pictures that were not found, with the options to give them; ModelFileError for a model that is not there.
     """
     given = given or {}
-    recalled = recall_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)
-    options = _complete(recalled, path.name)
-    others = check_models(recalled.models, ModelFolders())
+    recalled = read_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)
+    problems = list(recalled.problems)
+    others = check_models(recalled.models, ModelFolders(), problems)
+    options = _complete(recalled, path.name, problems)
     if others:
         log.warning("%s was made with other files of these names: %s.", path.name, ", ".join(others))
     return options
@@ -122,10 +129,13 @@ def from_parameters(
     text: str, given: Mapping[str, Any] | None = None, places: Sequence[Path] = ()
 ) -> GenerationOptions:
     """The same for a `parameters` text alone; pictures that it names are looked for in these folders."""
-    return _complete(recall_texts({PNG_KEY: text}, given=given, places=places), "the picture")
+    recalled = read_texts({PNG_KEY: text}, given=given, places=places)
+    return _complete(recalled, "the picture", recalled.problems)
 
 
-def _complete(recalled: Recalled, name: str) -> GenerationOptions:
+def _complete(recalled: Recalled, name: str, problems: Sequence[Problem]) -> GenerationOptions:
+    if problems:
+        raise as_error(problems, recalled.lacks)
     if recalled.lacks:
         raise OptionsError(f"To make {quoted(name)} again, these are missing: {', '.join(recalled.lacks)}.")
     if recalled.left_out:

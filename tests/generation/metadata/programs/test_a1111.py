@@ -6,11 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from modules.core.errors import OptionsError
+from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.metadata.recall import recall_texts
-from modules.generation.metadata.write import from_parameters
+from modules.generation.metadata.write import from_parameters, from_picture
 from modules.generation.options import GenerationOptions, HiresOptions
 
 BASE = "Steps: 4, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 128x192"
@@ -148,3 +150,50 @@ def test_a_batch_that_is_given_replaces_the_pictures_own() -> None:
     assert (read(member).seed, read(member).batch, read(member).only) == (3, 4, 2)
     options = read(member, batch=1)
     assert (options.batch, options.only) == (1, None)
+
+
+def test_everything_that_cannot_be_used_is_named_at_once(model_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.core.paths.PROJECT_ROOT", model_root)
+    line = "Steps: many, Sampler: Restart, Schedule type: Align Your Steps, Seed: 5, Size: 64x64, Model: gone"
+    picture = model_root / "foreign.png"
+    text = PngInfo()
+    text.add_text("parameters", f"a cat <lora:nope:1>\n{line}, Hires upscale: 2, Hires sampler: Foo, VAE: lost")
+    Image.new("RGB", (8, 8)).save(picture, pnginfo=text)
+    with pytest.raises(OptionsError) as caught:
+        from_picture(picture)
+    said = str(caught.value)
+    assert all(f'"{name}"' in said for name in ("many", "Restart", "Align Your Steps", "Foo", "gone", "lost", "nope"))
+    flags = said.split("Give others with ")[1]
+    assert flags == "--steps, --sampler, --scheduler, --hires-sampler, --checkpoint, --vae, --prompt."
+    given = {"steps": 2, "sampler": "euler", "scheduler": "beta", "hires_sampler": "lms", "vae": "x", "prompt": ""}
+    with pytest.raises(ModelFileError, match='"gone".* Give another with --checkpoint.$'):
+        from_picture(picture, given)
+
+
+JOINED = "a cat, (big: 1.2) {neg}Steps: 4, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 128x192"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\nTemplate: a {cat|dog}"])
+def test_a_text_that_was_joined_into_one_line(end: str) -> None:
+    options = from_parameters(JOINED.format(neg="Negative prompt: dog, Steps: no ") + end)
+    assert (options.prompt, options.negative_prompt) == ("a cat, (big: 1.2)", "dog, Steps: no")
+    assert (options.steps, options.sampler, options.seed, options.height) == (4, "euler_ancestral", 5, 192)
+    options = from_parameters(JOINED.format(neg="") + end)
+    assert (options.prompt, options.negative_prompt, options.seed) == ("a cat, (big: 1.2)", "", 5)
+    options = from_parameters("a cat\nand more\nNegative prompt: dog " + BASE + end)
+    assert (options.prompt, options.negative_prompt, options.seed) == ("a cat\nand more", "dog", 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JOINED.format(neg="Negative prompt: dog Negative prompt: bird "),  # which of them is the prompt's?
+        JOINED.format(neg="Steps: 4, Sampler: Heun "),
+        "a cat Negative prompt: dog",
+        "a cat Steps: 4, Sampler: Euler",
+        "Steps: walk, Sampler: a cat, Seed: a plant",
+    ],
+)
+def test_what_could_be_meant_in_two_ways_is_not_guessed(text: str) -> None:
+    with pytest.raises(OptionsError):
+        from_parameters(text)
