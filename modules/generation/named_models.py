@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.catalog.models import default_checkpoint
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.options import GenerationOptions
 from modules.images.methods import OWN_METHODS
@@ -19,8 +19,8 @@ def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[P
     yield checkpoint_path(folders, options.checkpoint)
     if options.vae:
         yield folders.find("vae", options.vae)
-    for name in options.text_encoders:
-        yield text_encoder_path(folders, name)
+    if (text := text_encoder_path(folders, options)) is not None:
+        yield text
     names = [lora.name for lora in options.loras] + [tag.name for tag in extract_loras(options.prompt)[1]]
     yield from (folders.find("loras", name) for name in names)
     yield from (folders.find("controlnet", control.name) for control in options.controls)
@@ -41,8 +41,16 @@ def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
     return folders.find("checkpoints", default)
 
 
-def text_encoder_path(folders: ModelFolders, name: str) -> Path:
-    """A text encoder's file, or the checkpoint of that name, whose text encoder is meant. Raises ModelFileError."""
+def text_encoder_path(folders: ModelFolders, options: GenerationOptions) -> Path | None:
+    """The text encoder's file that is asked for, or the checkpoint of that name, whose text encoder is meant.
+
+    Raises ModelFileError, or OptionsError for more than one.
+    """
+    if not options.text_encoders:
+        return None
+    name, *others = options.text_encoders
+    if others:
+        raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
     try:
         return folders.find("text_encoders", name)
     except ModelFileError as missing:

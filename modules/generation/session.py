@@ -12,7 +12,7 @@ import torch
 
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
-from modules.core.errors import ModelFileError, OptionsError, quoted
+from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.named_models import checkpoint_path, text_encoder_path
@@ -64,7 +64,7 @@ class Session:
         """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
-        text = self._text_path(options)
+        text = text_encoder_path(self.folders, options)
         key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *(stamp(text) if text else ()), options.prediction)
         if self._model is None or key != self._key:
             self.free()
@@ -79,11 +79,6 @@ class Session:
             )
             self._key = key
         return self._model
-
-    def _text_path(self, options: GenerationOptions) -> Path | None:
-        if len(options.text_encoders) > 1:
-            raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
-        return text_encoder_path(self.folders, options.text_encoders[0]) if options.text_encoders else None
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
         """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
