@@ -17,7 +17,7 @@ from ui.first_run import OUTPUTS, FirstRun
 from ui.form import Components
 from ui.handlers import Handlers, Update
 from ui.recall import Recall
-from ui.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+from ui.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_ERROR, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
 SIZE = ("checkpoint", "width", "height")  # what "Shape" follows
@@ -121,6 +121,8 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     outputs = (*RUN, *details_of("picture"))
     wiring.on(parts["generate"].click, wiring.with_form(handlers.generate), wiring.fields, outputs, trigger_mode="once")
     parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
+    for message in ("message", "compare_message"):
+        parts[message].change(None, js=SHOW_ERROR, api_visibility="private")
     wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
     running = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message")
     compared = (*running, "slider", "compare_result")
