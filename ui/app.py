@@ -35,7 +35,10 @@ def make_handlers(arguments: Namespace) -> Handlers:
     from ui.server.quiet_errors import log_in_one_line
 
     import_gradio()
+    from ui.server.connections import bound_connections
+
     log_in_one_line()
+    bound_connections()
     from ui.handlers import Handlers
     from ui.settings import SettingsFile
 

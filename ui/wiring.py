@@ -16,7 +16,7 @@ from ui.handlers import Handlers, Update
 from ui.panels.comparing import Comparing
 from ui.panels.first_run import OUTPUTS, FirstRun
 from ui.panels.form import Components
-from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_STAGE
+from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_ERROR, SHOW_STAGE
 from ui.recall import Recall
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
@@ -121,6 +121,8 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     outputs = (*RUN, *details_of("picture"))
     wiring.on(parts["generate"].click, wiring.with_form(handlers.generate), wiring.fields, outputs, trigger_mode="once")
     parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
+    for message in ("message", "compare_message"):
+        parts[message].change(None, js=SHOW_ERROR, api_visibility="private")
     wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
     running = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message")
     compared = (*running, "slider", "compare_result")

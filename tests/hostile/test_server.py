@@ -120,3 +120,10 @@ def test_wrong_logins_wait(closed_server: Served) -> None:
     wrong = [log_in(password) for password in ("a", "b", "c")]
     assert [status for status, _ in wrong] == [400, 400, 400] and wrong[2][1] >= 1.0 > wrong[0][1]
     assert log_in("secret")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["static/" + "A" * 3000, "assets/" + "A" * 3000])
+def test_what_breaks_gradio_tells_strangers_no_paths(closed_server: Served, path: str) -> None:
+    answer = httpx.get(closed_server.url + path)
+    assert answer.status_code == 500
+    assert answer.text == "The request cannot be answered; the program's log says why.\n"

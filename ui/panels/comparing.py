@@ -31,7 +31,7 @@ class Comparing:
             work = make_comparison(options, handlers.output)
             yield from handlers.run("comparing", work, show_comparison, MESSAGE)
         except LightDiffusionError as error:
-            yield {MESSAGE: render.error_box(str(error))}
+            yield {MESSAGE: render.error_box(str(error)), "message": ""}
 
     def grid(
         self, values: Mapping[str, Any], across: str, across_values: str, down: str, down_values: str
@@ -44,7 +44,7 @@ class Comparing:
             grid_cells(options, columns, rows)  # refuses now what would fail in the middle
             yield from handlers.run("grid", make_grid(options, columns, rows, handlers.output), show_grid, MESSAGE)
         except LightDiffusionError as error:
-            yield {MESSAGE: render.error_box(str(error))}
+            yield {MESSAGE: render.error_box(str(error)), "message": ""}
 
 
 def show_comparison(ticket: Ticket) -> Update:

@@ -88,3 +88,9 @@ MARK_READY = """() => {
 SHOW_STAGE = """() => {
   if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
 }"""
+# Where the window is narrow the message is far from the button that was pressed, and from what is looked at meanwhile.
+SHOW_ERROR = """() => {
+  const show = () => [...document.querySelectorAll('#ld-message .ld-error, #ld-compare-message .ld-error')]
+    .find((box) => box.offsetParent)?.scrollIntoView({behavior: 'smooth', block: 'center'});
+  if (window.innerWidth < 900) requestAnimationFrame(() => requestAnimationFrame(show));
+}"""

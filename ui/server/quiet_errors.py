@@ -13,6 +13,7 @@ from ui.server.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
 
 log = logging.getLogger(__name__)
 
+BROKEN = Refusal(500, "The request cannot be answered; the program's log says why.")  # it may name paths
 PRINTERS = ("gradio.queueing", "gradio.routes", "gradio.route_utils", "gradio.utils")
 
 
@@ -57,4 +58,4 @@ class OneLine:
                 raise
             log.warning("A request was refused: %s.", reason(error))
             if not begun:
-                await answer(scope, send, Refusal(500, f"The request cannot be answered ({reason(error)})."))
+                await answer(scope, send, BROKEN)

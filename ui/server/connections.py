@@ -1,0 +1,70 @@
+"""How many connections there may be, and how long one may go without a whole request: uvicorn bounds neither."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if os.name == "nt":
+    resource = None
+else:
+    import resource
+
+SILENT_SECONDS = 30  # for a client to send a request's first line and headers
+MOST_CONNECTIONS = 1000
+ACCEPTED_AT_ONCE = 64  # before anything can be closed
+
+
+def most_connections() -> int:
+    """A third of the files that this process may open; the others are for bursts, models and pictures."""
+    if resource is None:
+        return MOST_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 3)
+
+
+class Patient(H11Protocol):
+    """One connection. It is closed when it is silent for too long; the most silent one makes room for a new one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.silent_since = time.monotonic()
+        self._next_look = self.loop.call_later(SILENT_SECONDS, self._look)
+        others = [one for one in self.connections if isinstance(one, Patient) and not one.transport.is_closing()]
+        if len(others) > most_connections():
+            min((one for one in others if one.is_silent), key=lambda one: one.silent_since).transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self.silent_since = time.monotonic()
+        super().on_response_complete()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no request is being answered."""
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is None or cycle.response_complete
+
+    def _look(self) -> None:
+        if self.is_silent and time.monotonic() - self.silent_since >= SILENT_SECONDS:
+            self.transport.close()
+        else:
+            self._next_look = self.loop.call_later(SILENT_SECONDS, self._look)
+
+
+def bound_connections() -> None:
+    """After gradio is imported, which has no setting for what it tells uvicorn."""
+    from gradio import http_server
+
+    config = partial(uvicorn.Config, http=Patient, backlog=ACCEPTED_AT_ONCE)
+    http_server.uvicorn = SimpleNamespace(**vars(uvicorn) | {"Config": config})  # type: ignore[assignment]
