@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from tests.ui.conftest import free_port
-from ui import connections
+from ui.server import connections
 from ui.server.connections import Patient
 
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
