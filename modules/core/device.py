@@ -101,7 +101,6 @@ class MemoryReport:
     resident_peak: int
     device_allocated: int | None = None
     device_peak: int | None = None
-    device_free: int | None = None
     device_total: int | None = None
 
     def __str__(self) -> str:
@@ -122,7 +121,6 @@ def memory_report(device: torch.device | None = None) -> MemoryReport:
         resident_peak=peak,
         device_allocated=torch.cuda.memory_allocated(device),
         device_peak=torch.cuda.max_memory_allocated(device),
-        device_free=free_memory(device),
         device_total=torch.cuda.mem_get_info(device)[1],
     )
 
