@@ -6,9 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -77,6 +78,13 @@ def raise_if_broken() -> None:
     """Raises AcceleratorError after a GPU's fault, when no call works any more and libraries word that their way."""
     if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
         torch.cuda.synchronize()
+
+
+def end_failed_capture(device_index: int, handle: Any) -> None:
+    """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
+    for any other allocation (pytorch#180395)."""
+    with suppress(RuntimeError):  # raised where it believes nothing of the kind
+        torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
 def lacks_memory(error: BaseException) -> bool:
