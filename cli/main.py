@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
-from cli.console import ProgressBar, Run, stop_on_interrupt
+from cli.console import ProgressBar, RunContext, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
 from cli.prompt_batch import read_requests, run_prompts
@@ -55,7 +55,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         session = Session(device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
-        shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
+        shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
         try:
             result = run_prompts(lines, shared) if lines else run_requests(requests, shared)
         finally:
@@ -67,7 +67,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     return result | {name: value for name, value in told.items() if name not in result}  # the first error stays
 
 
-def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
+def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
     """Makes the pictures of each; an error after the first picture is told beside what is there."""
     images: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"images": images}
@@ -89,7 +89,7 @@ def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
     return answer
 
 
-def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> None:
+def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> None:
     """Adds each picture to `images` as soon as it is on disk."""
     from modules.generation.text_to_image import generate
 
@@ -99,7 +99,7 @@ def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, A
         run.say_path(path)
 
 
-def make_comparison(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> dict[str, Any]:
+def make_comparison(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> dict[str, Any]:
     """Saves one picture with both halves; its text is that of the accelerated half."""
     from modules.tasks.compare import compare
 

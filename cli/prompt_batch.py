@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import build_parser, parse_arguments
-from cli.console import Run
+from cli.console import RunContext
 from cli.requests import build_requests
 from cli.synonyms import SYNONYMS
 from modules.core.errors import Cancelled, DeviceError, LightDiffusionError, OptionsError, OutputError, quoted
@@ -95,7 +95,7 @@ def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
-def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
+def run_prompts(lines: Sequence[PromptLine], run: RunContext) -> dict[str, Any]:
     """Makes the pictures of all lines; the answer says what became of each line, and how the whole ends."""
     from modules.tasks.prompt_record import PromptRecord
 
@@ -120,7 +120,7 @@ def run_prompts(lines: Sequence[PromptLine], run: Run) -> dict[str, Any]:
     return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ending}
 
 
-def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, run: Run) -> None:
+def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, run: RunContext) -> None:
     """Fills in the answer while pictures come, so that it is true even if the line fails half-way."""
     if line.error is not None:
         raise OptionsError(line.error)
@@ -133,5 +133,5 @@ def _run_line(line: PromptLine, answer: dict[str, Any], record: PromptRecord, ru
                 run.say_path(saved.path)
 
 
-def _place(line: PromptLine, run: Run) -> str:
+def _place(line: PromptLine, run: RunContext) -> str:
     return f"{run.given['prompts'].name}, line {line.number}"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.loader.detection.detect import ModelSpec, describe_parts, refuse_foreign, vae_config
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import open_folder, weight_files

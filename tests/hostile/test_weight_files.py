@@ -19,7 +19,7 @@ from torch import Tensor
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
 from modules.loader.checkpoint import load_checkpoint, open_vae
-from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.files.open_file import naming
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher

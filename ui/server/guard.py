@@ -27,7 +27,7 @@ BODY_SECONDS = 30  # to wait for the next piece of a body
 LONGEST_DELAY = 8.0  # seconds between two logins of one client
 LONGEST_WAIT = 30.0  # seconds that a login waits behind others of its client
 MOST_CLIENTS = 1000  # whose wrong logins are remembered
-HEADERS = (
+RESPONSE_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -215,7 +215,7 @@ def with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             given = {name.lower() for name, _ in message.get("headers", ())}
-            added = [item for item in HEADERS if item[0] not in given]
+            added = [item for item in RESPONSE_HEADERS if item[0] not in given]
             message = {**message, "headers": [*message.get("headers", ()), *added]}
         await send(message)
 
@@ -233,5 +233,5 @@ async def answer(scope: Scope, send: Send, refusal: Refusal) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": [*headers, *HEADERS]})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": [*headers, *RESPONSE_HEADERS]})
     await send({"type": "http.response.body", "body": body})

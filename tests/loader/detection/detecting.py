@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from modules.loader.detection.detect import ModelSpec, describe_parts, refuse_foreign
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign
 from modules.loader.layouts.parts import split_parts
 
 
