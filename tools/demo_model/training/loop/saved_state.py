@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from modules.core.files import write_whole
 
 SAVE_SECONDS = 60.0
 
@@ -24,15 +26,20 @@ class StateFile:
 
     def save(self, state: dict[str, object]) -> None:
         self._last = time.monotonic()
-        temporary = self._path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self._path)
+        save_whole(state, self._path)
 
     def load(self, device: torch.device) -> dict[str, object] | None:
         return torch.load(self._path, map_location=device, weights_only=True) if self._path.exists() else None
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def save_whole(value: object, path: Path) -> None:
+    """torch.save to a file that is whole or not there at all."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
