@@ -103,7 +103,7 @@ def _import_spandrel() -> Any:
         vars(module).update(dict.fromkeys(_UNUSED_NAMES))
     sys.modules.update(stand_ins)
     try:
-        import spandrel
+        import spandrel  # pyright: ignore[reportMissingImports]  # optional: requirements-extra.txt
     finally:
         for name in stand_ins:
             del sys.modules[name]
