@@ -1,14 +1,11 @@
-# The same commands as pre-commit and .ci/run; each sets up .venv first when that is needed.
+# Each of these sets up .venv first when that is needed. `make check` is what .ci/run checks before the tests.
 PYTHON := .venv/bin/python
 
 .PHONY: check test test-gpu test-slow bench format setup
 setup:
 	@tools/setup.sh requirements.txt requirements-dev.txt
 check: setup
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pyright
-	$(PYTHON) -m pytest -q tests/test_import_layers.py
+	@tools/check.sh
 format: setup
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import measure, summarise, synchronise, timing_row, write_result
 from modules.generation.eager_runner import EagerRunner, UNetInputs
-from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.configs import CLIP_L, SD15_UNET, SD_VAE, UNetConfig

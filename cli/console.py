@@ -110,7 +110,7 @@ def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunContext:
     """`given` are the arguments of the command line."""
 
     given: Mapping[str, Any]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
-from cli.console import ProgressBar, Run, ending, stop_on_interrupt
+from cli.console import ProgressBar, RunContext, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
 from cli.prompt_batch import read_lines, refuse_lines, run_prompts
@@ -62,7 +62,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
         cancel.check()  # Ctrl-C while everything was imported
         began = time.perf_counter()
-        shared = Run(given=given, session=session, output=output, bar=bar, cancel=cancel)
+        shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
         try:
             result = run_prompts(lines, shared) if lines else run_requests(requests, shared)
         finally:
@@ -74,7 +74,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     return result | {name: value for name, value in told.items() if name not in result}  # the first error stays
 
 
-def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
+def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
     """Makes the pictures of each; an error after the first picture is told beside what is there."""
     images: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"images": images}
@@ -97,7 +97,7 @@ def run_requests(requests: Sequence[Request], run: Run) -> dict[str, Any]:
     return answer
 
 
-def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> None:
+def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> None:
     """Adds each picture to `images` as soon as it is on disk."""
     from modules.generation.text_to_image import generate
 
@@ -107,7 +107,7 @@ def make_pictures(options: GenerationOptions, run: Run, images: list[dict[str, A
         run.say_path(path)
 
 
-def make_comparison(options: GenerationOptions, run: Run, images: list[dict[str, Any]]) -> dict[str, Any]:
+def make_comparison(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> dict[str, Any]:
     """Saves one picture with both halves; its text is that of the accelerated half."""
     from modules.tasks.compare import compare
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import build_parser
-from cli.console import Run, ending
+from cli.console import RunContext, ending
 from cli.parser import Parser
 from cli.requests import Request, build_requests
 from cli.streams import warn
@@ -120,7 +120,7 @@ def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
-def run_prompts(lines: Sequence[CheckedLine], run: Run) -> dict[str, Any]:
+def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]:
     """Makes the pictures of lines without errors; the answer says what became of each, and how the whole ends."""
     from modules.tasks.prompt_record import PromptRecord
 
@@ -180,7 +180,7 @@ def _failed(text: str, code: int) -> dict[str, Any]:
     return {"status": "failed", "error": text, "exit_code": code}
 
 
-def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: Run) -> None:
+def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: RunContext) -> None:
     """Fills in the answer while pictures come, so that it is true even if the line fails half-way."""
     run.cancel.check()
     for request in line.requests:

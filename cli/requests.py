@@ -73,7 +73,7 @@ def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[s
     """LoRA, HiresFix, image to image and ControlNet as far as they are given."""
     extra: dict[str, Any] = {}
     if "lora" in given:
-        extra["loras"] = tuple(parse_lora(text) for text in given["lora"])
+        extra["loras"] = tuple(lora_choice(text) for text in given["lora"])
     if "text_encoder" in given:
         extra["text_encoders"] = tuple(given["text_encoder"])
     if given.get("hires_fix") is False:  # a line of --prompts says no
@@ -93,7 +93,7 @@ def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[s
     return extra
 
 
-def parse_lora(text: str) -> LoraChoice:
+def lora_choice(text: str) -> LoraChoice:
     """NAME[:STRENGTH[:TEXT]]; a Windows path's drive colon is no separator."""
     name, numbers = text, []
     while len(numbers) < 2 and ":" in name:

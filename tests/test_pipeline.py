@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import pipeline
 from cli.arguments import parse_arguments
-from cli.requests import build_options, parse_lora
+from cli.requests import build_options, lora_choice
 from modules.core import paths
 from modules.gallery import output
 from modules.generation.options import HiresOptions, LoraChoice
@@ -345,7 +345,7 @@ def test_help_is_quick_because_it_imports_no_torch() -> None:
     ],
 )
 def test_lora_arguments(text: str, expected: LoraChoice) -> None:
-    assert parse_lora(text) == expected
+    assert lora_choice(text) == expected
 
 
 def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> None:

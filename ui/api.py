@@ -18,8 +18,8 @@ from modules.gallery.uploads import open_drawing, permitted
 from modules.generation.options import default_of
 from modules.tasks.kinds import make_pictures
 from modules.tasks.task import Ticket
+from ui.events.handlers import Handlers
 from ui.fields import CONTROL_SLOTS, IMAGE_MODE, SCHEDULER, image_defaults
-from ui.handlers import Handlers
 from ui.requests import build_options
 from ui.settings import fits
 

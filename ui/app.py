@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
     from modules.generation.session import Session
-    from ui.handlers import Handlers
+    from ui.events.handlers import Handlers
 
 
 def make_handlers(arguments: Namespace) -> Handlers:
     """What the page works with; the session, and torch with it, is made when the first request runs."""
-    from ui.server.quick_import import import_gradio
+    from ui.quick_import import import_gradio
     from ui.server.quiet_errors import log_in_one_line
 
     import_gradio()
@@ -39,7 +39,7 @@ def make_handlers(arguments: Namespace) -> Handlers:
 
     log_in_one_line()
     bound_connections()
-    from ui.handlers import Handlers
+    from ui.events.handlers import Handlers
     from ui.settings import SettingsFile
 
     folders = ModelFolders(arguments.models_root, names_only=True)
@@ -60,9 +60,9 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     import gradio as gr
 
     from ui.api import add_endpoints
+    from ui.events.wiring import connect
     from ui.panels.layout import build_page
-    from ui.pictures import open_our_formats_only
-    from ui.wiring import connect
+    from ui.panels.picture_fields import open_our_formats_only
 
     open_our_formats_only()
     with gr.Blocks(
@@ -70,7 +70,7 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     ) as page:
         values = handlers.remembered()
         starter = starter or StarterDownload(handlers.folders)
-        parts = build_page(handlers, starter, values)
+        parts = build_page(handlers.folders, handlers.output.folder, starter, values)
         connect(parts, handlers, starter, page, values)
         add_endpoints(handlers)
     page.queue(max_size=200, api_open=False)

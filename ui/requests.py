@@ -153,7 +153,7 @@ def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] 
 
 def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()) -> dict[str, Any]:
     """All fields for a recalled request; what it does not name is as in `fresh`. `lost` pictures are left out."""
-    loras, extra = split_loras(options.loras)
+    loras, extra = fit_slots(options.loras)
     form = {
         **fresh,
         **{name: getattr(options, name) for name in (*PLAIN, *WHOLE, "cfg")},
@@ -178,7 +178,7 @@ def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()
     return form | hires_form(options.hires) | init_form(options.init, lost)
 
 
-def split_loras(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
+def fit_slots(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
     """Those that fit the form's slots, and the others as the prompt's own notation."""
     plain = [lora for lora in loras if abs(lora.strength) <= FIELD_STRENGTH]
     plain = plain[:LORA_SLOTS]

@@ -12,9 +12,9 @@ from modules.core.files import sweep_hidden, write_whole
 from modules.core.typed import Unreadable, is_utf8, parse_json_object
 from ui.fields import CHOICES, IMAGE_FIELDS, RANGES
 
-LARGEST_FILE = 1 << 22  # bytes
-LONGEST_TEXT = 200_000  # characters
-LARGEST_NUMBER = 1e9
+LARGEST_SETTINGS = 1 << 22  # bytes
+LONGEST_FIELD = 200_000  # characters
+LARGEST_FIELD = 1e9
 
 
 class SettingsFile:
@@ -29,7 +29,7 @@ class SettingsFile:
             if not self.path.is_file():
                 return dict(fresh)
             with self.path.open("rb") as file:
-                stored = parse_json_object(file.read(LARGEST_FILE))
+                stored = parse_json_object(file.read(LARGEST_SETTINGS))
         except (OSError, Unreadable):  # not ours any more
             return dict(fresh)
         return {name: usable(name, stored.get(name), value) for name, value in fresh.items()}
@@ -47,7 +47,7 @@ def usable(name: str, stored: Any, default: Any) -> Any:
     """The stored value where it is of the default's kind, among the field's choices and within its range."""
     if stored is None or not fits(stored, default) or (name in CHOICES and stored not in CHOICES[name]):
         return default
-    low, high = RANGES.get(name, (-LARGEST_NUMBER, LARGEST_NUMBER))
+    low, high = RANGES.get(name, (-LARGEST_FIELD, LARGEST_FIELD))
     return stored if isinstance(stored, str) or low <= stored <= high else default
 
 
@@ -56,7 +56,7 @@ def fits(value: Any, default: Any) -> bool:
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):
-        return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_utf8(value)
+        return isinstance(value, str) and len(value) <= LONGEST_FIELD and is_utf8(value)
     if value is None:
         return default is None
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST_FIELD

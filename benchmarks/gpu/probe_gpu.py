@@ -1,6 +1,6 @@
 """First measurements on a GPU, in one run of about three minutes: kernels right, kernel gap, every op's candidates.
 
-    python benchmarks/gpu/probe_gpu.py --out DIR [--budget 120] [--batch 2] [--latent 64]
+    python -m benchmarks.gpu.probe_gpu --out DIR [--budget 120] [--batch 2] [--latent 64]
 
 Writes DIR/probe.json (rewritten after each part, so a later failure loses nothing) and DIR/tuned-*.json, which can be
 copied to modules/stable_fast/store/tuned/<gpu>.json as shipped choices. A part that fails leaves its error in the JSON.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -19,9 +18,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.kernels.sd15_shapes import Call, all_calls, rows
+from benchmarks.gpu.sd15_shapes import Call, all_calls, rows
 from modules.stable_fast.doctor.self_test import check_all
 from modules.stable_fast.kernels.attention import attention_packed
 from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND

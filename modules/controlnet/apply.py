@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Network = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
 Residuals = tuple[Tensor, ...]
 
 # How much each earlier (larger, less abstract) residual is weakened in the modes that give way to the prompt.
@@ -24,7 +24,7 @@ class AppliedControl:
     guidance multiplies the control.
     """
 
-    network: Network
+    network: ControlNetCall
     hint: Tensor
     strength: float = 1.0
     start: float = 0.0

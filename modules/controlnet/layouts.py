@@ -12,7 +12,7 @@ from modules.loader.files.open_file import require_weights
 from modules.loader.layouts.diffusers import controlnet_to_ldm
 from modules.loader.layouts.parts import strip_prefix
 
-Weights = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 _PREFIX = "control_model."
 _HINT = "input_hint_block.0.weight"
@@ -22,7 +22,7 @@ _CONTROL_LORA, _DIFFERENCE = "lora_controlnet", "difference"
 _UNION_MARKS = ("task_embedding", "control_add_embedding.", "control_type_embedding")
 
 
-def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Weights:
+def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Tensors:
     """`base`: the UNet's own weights, for files that hold only what differs from them."""
     is_difference = _DIFFERENCE in state or f"{_PREFIX}{_DIFFERENCE}" in state
     weights = strip_prefix(state, _PREFIX) or dict(state)
@@ -41,7 +41,7 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
     return weights
 
 
-def _kind(weights: Weights) -> str:
+def _kind(weights: Tensors) -> str:
     if any(name.startswith(_UNION_MARKS) for name in weights):
         return "a union ControlNet, which is not supported"
     return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet that we read"
@@ -53,7 +53,7 @@ def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
     return base
 
 
-def _merge_control_lora(file: Weights, base: Mapping[str, Tensor]) -> Weights:
+def _merge_control_lora(file: Tensors, base: Mapping[str, Tensor]) -> Tensors:
     """Stability's control-LoRA: the base's encoder half, plus up @ down where given, except what the file has whole."""
     # Copies, so that a LoRA merged into the UNet in place does not reach the ControlNet.
     encoder = {
@@ -85,7 +85,7 @@ def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -
     return weight.float().cpu() + (up @ down).reshape(weight.shape)
 
 
-def _add_base(weights: Weights, base: Mapping[str, Tensor]) -> Weights:
+def _add_base(weights: Tensors, base: Mapping[str, Tensor]) -> Tensors:
     """The base's weight is added wherever the net has one of the same name and shape (zero convolutions have none)."""
     added = dict(weights)
     for name, difference in weights.items():

@@ -6,9 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -79,6 +80,13 @@ def raise_if_broken() -> None:
         torch.cuda.synchronize()
 
 
+def end_failed_capture(device_index: int, handle: Any) -> None:
+    """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
+    for any other allocation (pytorch#180395)."""
+    with suppress(RuntimeError):  # raised where it believes nothing of the kind
+        torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether memory ran out; the CPU's allocator, cuBLAS, and CUDA outside of PyTorch's allocator say so in words."""
     words = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
@@ -101,7 +109,6 @@ class MemoryReport:
     resident_peak: int
     device_allocated: int | None = None
     device_peak: int | None = None
-    device_free: int | None = None
     device_total: int | None = None
 
     def __str__(self) -> str:
@@ -122,7 +129,6 @@ def memory_report(device: torch.device | None = None) -> MemoryReport:
         resident_peak=peak,
         device_allocated=torch.cuda.memory_allocated(device),
         device_peak=torch.cuda.max_memory_allocated(device),
-        device_free=free_memory(device),
         device_total=torch.cuda.mem_get_info(device)[1],
     )
 

@@ -25,7 +25,7 @@ from modules.core.progress import CancelToken
 
 TIMEOUT_SECONDS = 30
 CHUNK = 1 << 20
-HEADERS = {"User-Agent": "lightdiffusion-next", "Accept-Encoding": "identity"}
+REQUEST_HEADERS = {"User-Agent": "lightdiffusion-next", "Accept-Encoding": "identity"}
 OnBytes = Callable[[int], None]
 
 
@@ -59,7 +59,7 @@ class Redirects(HTTPRedirectHandler):
 
 def ask(url: str) -> Offer:
     """Size and SHA-256 of a file of Hugging Face, from the headers alone."""
-    request = Request(url, method="HEAD", headers=HEADERS)
+    request = Request(url, method="HEAD", headers=REQUEST_HEADERS)
     try:
         with build_opener(Redirects(first_answer=True)).open(request, timeout=TIMEOUT_SECONDS) as response:
             headers = response.headers
@@ -102,7 +102,7 @@ def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel
 
 def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: CancelToken) -> None:
     """Appends what is missing; starts anew where the server cannot go on in the middle."""
-    request = Request(offer.url, headers=HEADERS | ({"Range": f"bytes={have}-"} if have else {}))
+    request = Request(offer.url, headers=REQUEST_HEADERS | ({"Range": f"bytes={have}-"} if have else {}))
     received = have
     try:
         response = build_opener(Redirects()).open(request, timeout=TIMEOUT_SECONDS)

@@ -19,7 +19,7 @@ else:
 HIDDEN_ENDING = ".tmp"
 # What we call hidden files; the folder may be somebody's home, and other programs hide files too. The last two are from
 # earlier versions.
-OURS = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
+HIDDEN_NAMES = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
@@ -67,7 +67,7 @@ def sweep_hidden(folder: Path) -> None:
     """Deletes hidden files that killed programs left in this folder. Whoever still writes one holds its lock."""
     with suppress(OSError):
         for entry in os.scandir(folder):
-            if OURS.fullmatch(entry.name):
+            if HIDDEN_NAMES.fullmatch(entry.name):
                 _sweep(Path(entry.path))
 
 

@@ -15,7 +15,7 @@ from modules.core.typed import Unreadable, is_utf8, readable_path
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 log = logging.getLogger(__name__)
 

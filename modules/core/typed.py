@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -102,6 +102,9 @@ def flag(value: object, name: str) -> bool:
     return value
 
 
+_PLAIN: dict[Any, Callable[[object, str], Any]] = {int: whole, float: number, str: text, bool: flag}
+
+
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass out of untrusted values by field name, each checked against the field's annotation.
 
@@ -136,7 +139,7 @@ def read(value: object, hint: Any, name: str) -> Any:
         return build(hint, value)
     if hint is Path:
         return readable_path(value, name)
-    return {int: whole, float: number, str: text, bool: flag}[hint](value, name)
+    return _PLAIN[hint](value, name)
 
 
 def readable_path(value: object, name: str) -> Path:

@@ -14,7 +14,7 @@ from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.pass_settings import first_settings, hires_settings
 from modules.sampling.schedules import NoiseSchedule
 from modules.text.prompt import A1111_MODES, extract_loras, other_tags
-from modules.text.schedule import PassSteps, PromptSchedule, changes, plain_schedule, read_schedule, split_parts
+from modules.text.prompt_schedule import PassSteps, PromptSchedule, changes, plain_schedule, read_schedule, split_at_and
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
 def tell_words(options: GenerationOptions) -> None:
     """One line when what changes or joins prompts in other modes is words in the default one."""
     texts = (options.prompt, options.negative_prompt)
-    if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_parts(options.prompt)) > 1):
+    if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_at_and(options.prompt)) > 1):
         log.warning(
             "AND, [a:b:0.5] and [a|b] are read as ordinary words here. "
             "Give --emphasis a1111 if they are meant to join or change prompts."

@@ -18,7 +18,7 @@ from modules.core.errors import ModelFileError
 from modules.images.convert import to_pil, to_tensor
 
 Upscaler = Callable[[Image.Image], Image.Image]
-Network = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
+UpscalingNetwork = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
 
 TILE, OVERLAP = 512, 32  # pixels of the small picture along one side
 EVEN = 4  # sides that every network takes: the smallest Real-ESRGAN ones move 4 x 4 pixels into channels
@@ -27,7 +27,7 @@ _UNUSED_MODULES = ("torchvision", "torchvision.transforms", "torchvision.transfo
 _UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
 
 
-def upscaler_of(network: Network, device: torch.device, name: str) -> Upscaler:
+def upscaler_of(network: UpscalingNetwork, device: torch.device, name: str) -> Upscaler:
     """A function from a picture to a larger one, in tiles where it is large, so that memory suffices."""
 
     @torch.inference_mode()
@@ -43,7 +43,7 @@ def upscaler_of(network: Network, device: torch.device, name: str) -> Upscaler:
     return upscale
 
 
-def upscale_tensor(network: Network, pixels: Tensor) -> Tensor:
+def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
     """[1, 3, H, W] -> [1, 3, scale * H, scale * W] on the CPU; of overlapping tiles each pixel comes from the tile in
     whose inside it lies."""
     height, width = pixels.shape[-2:]
@@ -69,7 +69,7 @@ def _starts(length: int) -> list[int]:
     return [*range(0, last, TILE - OVERLAP), last]
 
 
-def _one(network: Network, pixels: Tensor) -> Tensor:
+def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
     """The network on sides rounded up to what it takes."""
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % EVEN, 0, -height % EVEN), mode="replicate")
@@ -78,7 +78,7 @@ def _one(network: Network, pixels: Tensor) -> Tensor:
     return result[..., : scale * height, : scale * width]
 
 
-def load_with_spandrel(path: Path, device: torch.device) -> Network:
+def load_with_spandrel(path: Path, device: torch.device) -> UpscalingNetwork:
     """Any other kind of upscaler; ModelFileError without spandrel or for a file that it does not know."""
     try:
         spandrel = _import_spandrel()
@@ -103,7 +103,7 @@ def _import_spandrel() -> Any:
         vars(module).update(dict.fromkeys(_UNUSED_NAMES))
     sys.modules.update(stand_ins)
     try:
-        import spandrel
+        import spandrel  # pyright: ignore[reportMissingImports]  # optional: requirements-extra.txt
     finally:
         for name in stand_ins:
             del sys.modules[name]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.loader.detection.detect import ModelSpec, describe_parts, refuse_foreign, vae_config
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import open_folder, weight_files
@@ -68,7 +68,7 @@ def load_checkpoint(
         raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
     other_text = open_text_encoder(Path(text_path)) if text_path is not None else None
-    other_vae = _open_vae(Path(vae_path)) if vae_path is not None else None
+    other_vae = open_vae(Path(vae_path)) if vae_path is not None else None
     with naming(path):
         refuse_foreign(weights.tensors)
         parts = split_parts(with_text_encoder(weights.tensors, other_text.tensors if other_text else {}))
@@ -91,18 +91,9 @@ def _model_name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem  # a folder's "v1.5" has no suffix to take off
 
 
-def load_vae(path: Path | str, *, device: torch.device | str, dtype: torch.dtype) -> AutoencoderKL:
-    """An autoencoder by itself: a VAE file of either layout, a checkpoint's own, or a diffusers folder's."""
-    path = Path(path)
-    weights, state, config = _open_vae(path)
-    with naming(path), empty_weights():
-        vae = AutoencoderKL(config)
-    with naming(path):
-        fill_network(vae, state, torch.device(device), dtype, weights.drop_pages, "VAE")
-    return vae
-
-
-def _open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
+def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
+    """A VAE file of either layout, a checkpoint's own, or a diffusers folder's: the file, its weights under LDM names,
+    and their configuration. Raises ModelFileError."""
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
         path = weight_files(folder)[0]

@@ -46,9 +46,6 @@ class _Entry:
         return hash((id(self.patch), self.strength))
 
 
-PatchesKey = frozenset[tuple[str, tuple[_Entry, ...]]]
-
-
 @dataclass
 class _MergedState:
     """What is merged into a module right now; one object for all clones, since they share the module."""
@@ -72,11 +69,6 @@ class ModelPatcher:
     def on_weights_changed(self) -> list[OnWeightsChanged]:
         """Called with the names of the weights just rewritten; shared among clones."""
         return self._state.listeners
-
-    @property
-    def patches_key(self) -> PatchesKey:
-        """Identity of the patches this clone wants: equal exactly when applying it would change nothing."""
-        return frozenset(self._wanted.items())
 
     def clone(self) -> ModelPatcher:
         twin = ModelPatcher(self.module, self.load_device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.detection.facts import count_numbered
+from modules.loader.files.numbered import count_numbered
 from modules.loader.files.open_file import naming, require_weights
 from modules.loader.files.state_dict import read_state_dict
 from modules.loader.layouts.parts import strip_prefix

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.detection.detect import ModelSpec
 from modules.loader.detection.family import model_family
 from modules.loader.detection.foreign import foreign_kind
+from modules.loader.detection.model_spec import ModelSpec, Shapes
 from modules.loader.files.state_dict import read_state_dict
 from modules.loader.patcher import ModelPatcher
 from modules.lora.family import file_family, marked_family
@@ -25,7 +25,6 @@ from modules.lora.weights import Patch
 
 logger = logging.getLogger(__name__)
 
-Shapes = dict[str, tuple[int, ...]]
 # An inpainting UNet has five more input channels than the model that a LoRA was made on; only this layer differs.
 _INPUT_LAYER = "input_blocks.0.0.weight"
 _NAMED_KEYS = 3

@@ -18,7 +18,7 @@ from modules.lora.weights import Difference, Hadamard, Kronecker, LowRank, Patch
 Slots = Mapping[str, Tensor]
 
 # How a key ends -> what its tensor is for.
-SUFFIXES = {
+KEY_ENDINGS = {
     ".lora_up.weight": "up",
     ".lora_down.weight": "down",
     ".lora_mid.weight": "mid",
@@ -86,7 +86,7 @@ def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | N
 def split_key(key: str) -> tuple[str, str] | None:
     """(layer, purpose) of a key, or None for a key of no known kind."""
     key = _PEFT_ENDING.sub(r".\1", key)
-    for suffix, slot in SUFFIXES.items():
+    for suffix, slot in KEY_ENDINGS.items():
         if key.endswith(suffix):
             return key.removesuffix(suffix), slot
     return None

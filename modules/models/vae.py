@@ -49,7 +49,7 @@ class AttnBlock(nn.Module):
         return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
 
 
-class Downsample(nn.Module):
+class VAEDownsample(nn.Module):
     """Halves the size with a strided convolution, padded on the right and bottom only."""
 
     def __init__(self, channels: int) -> None:
@@ -60,7 +60,7 @@ class Downsample(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
+class VAEUpsample(nn.Module):
     """Doubles the size by nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int) -> None:
@@ -71,7 +71,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Level(nn.Module):
+class ResolutionLevel(nn.Module):
     """The residual blocks of one resolution, and the step to the next."""
 
     def __init__(self, in_channels: int, channels: int, blocks: int, groups: int) -> None:
@@ -110,9 +110,9 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, width, 3, padding=1)
         self.down = nn.ModuleList()
         for index, channels in enumerate(config.channels):
-            level = Level(width, channels, config.res_blocks, config.groups)
+            level = ResolutionLevel(width, channels, config.res_blocks, config.groups)
             if index < len(config.channels) - 1:
-                level.downsample = Downsample(channels)
+                level.downsample = VAEDownsample(channels)
             self.down.append(level)
             width = channels
         self.mid = Middle(width, config.groups)
@@ -137,12 +137,12 @@ class Decoder(nn.Module):
         width = config.channels[-1]
         self.conv_in = nn.Conv2d(config.latent_channels, width, 3, padding=1)
         self.mid = Middle(width, config.groups)
-        levels: list[Level] = []
+        levels: list[ResolutionLevel] = []
         for index in reversed(range(len(config.channels))):
             channels = config.channels[index]
-            level = Level(width, channels, config.res_blocks + 1, config.groups)
+            level = ResolutionLevel(width, channels, config.res_blocks + 1, config.groups)
             if index > 0:
-                level.upsample = Upsample(channels)
+                level.upsample = VAEUpsample(channels)
             levels.insert(0, level)
             width = channels
         self.up = nn.ModuleList(levels)

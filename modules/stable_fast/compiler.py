@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modules.stable_fast.graph.fuse import fuse, moments_of
+from modules.stable_fast.fuse import fuse, moments_of
 from modules.stable_fast.graph.serialize import Fused
 from modules.stable_fast.graph.sizes import SizeError
 from modules.stable_fast.graph.staging import WEIGHTS, Stage, result_names, split

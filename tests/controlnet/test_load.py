@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
-from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.models.configs import UNetConfig
 from modules.models.controlnet import ControlNet

@@ -121,7 +121,7 @@ def test_negative_prompts_change_too(session: Session) -> None:
     assert distance(found, early) > VISIBLE
     assert distance(found, latents(session, "a cat", negative_prompt="dark AND")) > VISIBLE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modules.text.schedule.MOST_TEXTS", 2)  # at cfg 1 as well, whatever guidance needs
+        patch.setattr("modules.text.prompt_schedule.MOST_TEXTS", 2)  # at cfg 1 as well, whatever guidance needs
         with pytest.raises(OptionsError, match="3 different texts"):
             latents(session, "a cat", negative_prompt="[blurry:dark:2] AND")
 

@@ -117,7 +117,7 @@ def test_no_program_starts_while_pictures_are_opened(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from PIL import Image\n"
         "from modules.images.open import open_image\n"
-        "from ui.pictures import open_our_formats_only\n"
+        "from ui.panels.picture_fields import open_our_formats_only\n"
         "started = []\n"
         "names = ('subprocess.Popen', 'os.system', 'os.posix_spawn', 'os.exec', 'os.fork')\n"
         "sys.addaudithook(lambda name, _: started.append(name) if name in names else None)\n"

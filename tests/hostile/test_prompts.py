@@ -12,7 +12,7 @@ from modules.generation.options import MAX_PROMPT
 from modules.models.configs import CLIP_L
 from modules.text.encode import PromptChunker
 from modules.text.prompt import EMPHASIS_MODES, extract_loras, other_tags
-from modules.text.schedule import PassSteps, changes, read_schedule
+from modules.text.prompt_schedule import PassSteps, changes, read_schedule
 from modules.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer()

@@ -28,8 +28,8 @@ from modules.tasks.queue import GenerationQueue
 from modules.tasks.task import Ticket
 from tests.ui.conftest import run_apart
 from ui.api import Api, checked
+from ui.events.handlers import Handlers
 from ui.fields import RANGES, defaults
-from ui.handlers import Handlers
 from ui.requests import build_options
 from ui.settings import SettingsFile
 

@@ -18,15 +18,19 @@ from torch import Tensor
 
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
-from modules.loader.checkpoint import load_checkpoint, load_vae
-from modules.loader.detection.detect import ModelSpec, detect
+from modules.loader.checkpoint import load_checkpoint, open_vae
+from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.files.open_file import naming
+from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
 from modules.loader.text_encoder import open_text_encoder
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import lora_patches
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+from modules.models.vae import AutoencoderKL
 from modules.text.embeddings import read_embedding
 from tests import tiny
+from tests.loader.detection.detecting import detect
 from tests.upscalers import esrgan_tensors
 
 CPU = torch.device("cpu")
@@ -62,6 +66,15 @@ HEADERS = (
     *('{"unet_heads": 0}', '{"unet_heads": 3}', '{"unet_groups": "x"}', '{"vae_groups": [1]}', '{"clip_heads": true}'),
     *('{"scale_factor": 0}', '{"native_size": 1' + "0" * 400 + "}", '{"prediction_type": {}}', '{"unet_groups": 7}'),
 )
+
+
+def read_vae(path: Path) -> None:
+    """A VAE file's configuration and its weights, without the checkpoint that it would go with."""
+    weights, state, config = open_vae(path)
+    with naming(path):
+        with empty_weights():
+            vae = AutoencoderKL(config)
+        fill_network(vae, state, CPU, torch.float32, weights.drop_pages, "VAE")
 
 
 class Models:
@@ -103,7 +116,7 @@ class Models:
         load = {"device": CPU, "dtype": torch.float32}
         self.readers: dict[str, Callable[[Path], object]] = {
             "checkpoint": partial(load_checkpoint, **load),
-            "vae": partial(load_vae, **load),
+            "vae": read_vae,
             "text": open_text_encoder,
             **dict.fromkeys(("controlnet", "control-LoRA", "difference"), self.controlnet),
             "upscaler": lambda path: load_rrdbnet(path, CPU),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.loader.checkpoint import LoadedModel, load_checkpoint, load_vae
+from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from modules.loader.layouts.diffusers import vae_to_ldm
 from modules.models.clip import OpenClipTextModel
 from tests import tiny
@@ -203,8 +203,6 @@ def test_vae_override(tmp_path: Path, sd1: Path, style: str) -> None:
     state = model.vae.state_dict()
     assert all(torch.equal(state[name], ldm[name].reshape(state[name].shape)) for name in ldm)
     assert not torch.equal(state["quant_conv.weight"], load(sd1).vae.state_dict()["quant_conv.weight"])
-    alone = load_vae(path, device=CPU, dtype=torch.float32).state_dict()
-    assert all(torch.equal(alone[name], ldm[name].reshape(alone[name].shape)) for name in ldm)
 
 
 def test_vae_of_another_checkpoint_or_folder(tmp_path: Path, sd1: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from tests import tiny
 

@@ -15,7 +15,7 @@ from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import CompiledModule, compile_module
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.graph.fuse import bind
+from modules.stable_fast.fuse import bind
 from modules.stable_fast.graph.staging import PROMPT, STEP
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.runtime.weights import WeightStore

@@ -10,7 +10,7 @@ import torch
 
 from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
-from modules.stable_fast.graph.fuse import fuse
+from modules.stable_fast.fuse import fuse
 from modules.stable_fast.graph.staging import STAGES, split
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.unet_call import BINDINGS

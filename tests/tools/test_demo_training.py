@@ -11,8 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tools.demo_model import train
-from tools.demo_model.training import loop
-from tools.demo_model.training.loop import Budget, Clock, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop import saved_state
+from tools.demo_model.training.loop.budget import Budget, Clock
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 
 STEPS, KILLED_AFTER = 30, 17
 
@@ -39,7 +42,7 @@ class StepBudget(Budget):
 
 @pytest.fixture
 def every_step_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saved_state, "SAVE_SECONDS", 0.0)
 
 
 def network() -> nn.Linear:
@@ -122,7 +125,7 @@ def test_one_command_makes_a_checkpoint_and_goes_on_where_it_was(
     command: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_checkpoint: Path
 ) -> None:
     """Seconds instead of minutes: a useless model, but every stage, its hand-over and the export."""
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(saved_state, "SAVE_SECONDS", 0.0)
     real = train.polish_decoder
 
     def dies(*_arguments: object) -> None:

@@ -20,7 +20,7 @@ from modules.generation.metadata.write import from_picture
 from modules.images.save import read_parameters
 from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api
-from ui.recall import Recall
+from ui.events.recall import Recall
 
 SMALL = {"prompt": PROMPT, "steps": 2, "seed": "3", "checkpoint": DEMO, "width": 128, "height": 128}
 

@@ -13,7 +13,7 @@ from modules.generation.metadata.recall import Recalled
 from modules.generation.options import ControlChoice, GenerationOptions
 from modules.tasks.queue import GenerationQueue
 from ui import recall
-from ui.handlers import Handlers
+from ui.events.handlers import Handlers
 from ui.settings import SettingsFile
 
 

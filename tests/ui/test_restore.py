@@ -13,8 +13,8 @@ from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
 from modules.generation.session import Session
 from modules.tasks.queue import GenerationQueue
-from ui.handlers import Handlers
-from ui.recall import Recall
+from ui.events.handlers import Handlers
+from ui.events.recall import Recall
 from ui.settings import SettingsFile
 
 A1111 = "a cat\nSteps: 4, Sampler: Euler a, CFG scale: 6, Seed: 5, Size: 128x128, "

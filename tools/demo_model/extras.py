@@ -10,7 +10,8 @@ import torch
 
 from tools.demo_model.training.control_stage import train_controlnet
 from tools.demo_model.training.embedding_stage import train_embedding
-from tools.demo_model.training.loop import Budget, Clock, StateFile
+from tools.demo_model.training.loop.budget import Budget, Clock
+from tools.demo_model.training.loop.saved_state import StateFile
 from tools.demo_model.training.lora_stage import train_lora
 from tools.demo_model.training.sampling import load_demo
 from tools.demo_model.training.teacher import Teacher

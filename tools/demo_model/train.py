@@ -14,7 +14,9 @@ import torch
 from tools.demo_model.training.autoencoder import polish_decoder, train_autoencoder
 from tools.demo_model.training.diffusion import COARSE, NATIVE, OTHERS, Size, train_diffusion
 from tools.demo_model.training.export import export_checkpoint, split_file
-from tools.demo_model.training.loop import Budget, Clock, StateFile, Trainer
+from tools.demo_model.training.loop.budget import Budget, Clock
+from tools.demo_model.training.loop.saved_state import StateFile, save_whole
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import Networks, build_networks
 from tools.demo_model.training.pools import Pool, fill_pool
 from tools.demo_model.training.text_stage import pretrain_text
@@ -89,9 +91,7 @@ class Run:
     def _save(self, path: Path) -> None:
         networks = self.networks
         weights = {name: getattr(networks, name).state_dict() for name in ("vae", "text", "unet")}
-        temporary = path.with_suffix(".tmp")
-        torch.save({**weights, "elapsed": self.clock.elapsed}, temporary)
-        temporary.replace(path)
+        save_whole({**weights, "elapsed": self.clock.elapsed}, path)
 
     def _load(self, path: Path) -> None:
         saved = torch.load(path, map_location=self.networks.device, weights_only=True)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from html import escape
-
 import gradio as gr
 
-from modules.catalog.models import has_own_checkpoint
-from modules.catalog.starter import Download, StarterDownload
-from modules.core.download import Offer, megabytes
-from modules.core.errors import LightDiffusionError
-from ui.handlers import REFRESH_SECONDS, Handlers, Update
-from ui.panels import render
+from modules.catalog.starter import StarterDownload
 from ui.panels.form import Components
 
 WORDS = """### Your own checkpoint
@@ -25,10 +17,6 @@ then press **Rescan** beside the checkpoint list and choose it. Nothing is ever 
 Or have one downloaded: **{title}**, `{name}`, licence **{licence}**. The first button asks the server for the file's
 size and SHA-256 and shows them; nothing is fetched before you press the second.
 """
-OUTPUTS = (
-    *("starter_offer", "starter_ask", "starter_accept", "starter_stop", "starter_state", "starter_known"),
-    *("checkpoint", "width", "height", "first_run", "first_hint"),
-)
 
 
 def build_first_run(starter: StarterDownload, *, visible: bool) -> Components:
@@ -44,97 +32,3 @@ def build_first_run(starter: StarterDownload, *, visible: bool) -> Components:
         parts["starter_state"] = gr.HTML("", elem_id="ld-starter-state")
     parts["starter_known"] = gr.State(None)
     return parts
-
-
-class FirstRun:
-    """Answers the buttons; the offer that was shown is the one that is downloaded."""
-
-    def __init__(self, handlers: Handlers, starter: StarterDownload) -> None:
-        self.handlers = handlers
-        self.starter = starter
-
-    def ask(self) -> Update:
-        try:
-            offer = self.starter.ask()
-        except LightDiffusionError as error:
-            return {"starter_state": render.error_box(str(error))}
-        button = gr.Button(f"Accept the licence and download {megabytes(offer.size)}", visible=True)
-        return {
-            "starter_known": offer,
-            "starter_offer": self._describe(offer),
-            "starter_accept": button,
-            "starter_state": "",
-        }
-
-    def download(self, offer: Offer | None) -> Iterator[Update]:
-        if offer is not None:
-            yield from self._watch(self.starter.begin(offer))
-
-    def stop(self) -> Update:
-        if self.starter.latest is not None:
-            self.starter.latest.cancel.cancel()
-        return {"starter_stop": gr.Button(interactive=False)}
-
-    def open_page(self) -> Iterator[Update]:
-        """After a reload, or in another tab: what is under way is shown; leaving the page does not stop it."""
-        own = has_own_checkpoint(self.handlers.folders)
-        yield {"first_run": gr.Column(visible=not own), "first_hint": gr.HTML(visible=not own)}
-        latest = self.starter.latest
-        if latest is not None and latest.state == "running":
-            yield from self._watch(latest)
-
-    def _watch(self, download: Download) -> Iterator[Update]:
-        yield {
-            "starter_known": download.offer,
-            "starter_offer": self._describe(download.offer),
-            "starter_ask": gr.Button(interactive=False),
-            "starter_accept": gr.Button(visible=False),
-            "starter_stop": gr.Button(visible=True, interactive=True),
-        }
-        while not download.wait(REFRESH_SECONDS):
-            yield {"starter_state": progress(download)}
-        yield {
-            "starter_ask": gr.Button(interactive=True),
-            "starter_accept": gr.Button(visible=download.state != "done"),
-            "starter_stop": gr.Button(visible=False),
-            **self._outcome(download),
-        }
-
-    def _outcome(self, download: Download) -> Update:
-        if download.state == "failed":
-            return {"starter_state": render.error_box(download.error)}
-        if download.state == "cancelled":
-            words = f"Stopped after {megabytes(download.received)}; the next download goes on from there."
-            return {"starter_state": render.note_box(words)}
-        name = self.starter.model.name
-        chosen = {**self.handlers.refresh()["checkpoint"], "value": name}
-        words = f"{name} is here and its SHA-256 is right; it is chosen in the form now."
-        size = self.handlers.native_size(name)
-        return {
-            "starter_state": render.note_box(words),
-            "checkpoint": chosen,
-            "first_hint": gr.HTML(visible=False),
-            **size,
-        }
-
-    def _describe(self, offer: Offer) -> str:
-        model = self.starter.model
-        rows = {
-            "File": escape(model.name),
-            "Size": f"{megabytes(offer.size)} ({offer.size} bytes)",
-            "SHA-256": f"<code>{escape(offer.sha256)}</code>, checked after the download",
-            "From": escape(offer.url),
-            "Licence": f'<a href="{escape(model.licence_url)}" target="_blank" rel="noreferrer">'
-            f"{escape(model.licence)}</a>: read it before you accept it",
-            "To": escape(str(self.starter.target)),
-        }
-        cells = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
-        return f'<dl class="ld-facts">{cells}</dl>'
-
-
-def progress(download: Download) -> str:
-    size = download.offer.size
-    if download.received >= size:
-        return render.bar(1.0, "Checking the SHA-256…")
-    words = f"{megabytes(download.received)} of {megabytes(size)}"
-    return render.bar(download.received / size, words)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from modules.catalog.models import checkpoint_facts, size_presets
-from modules.core.paths import ModelFolders
 from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
-from modules.images.methods import IMAGE_MODES, LATENT_METHODS, PIXEL_METHODS
+from modules.images.methods import IMAGE_MODES
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 from ui.fields import (
     AUTOMATIC,
@@ -21,61 +18,24 @@ from ui.fields import (
     PREDICTIONS,
     PREPROCESSORS,
     RANGES,
-    SHARE,
     TEXT_MODE,
 )
-from ui.pictures import PictureEditor, PictureFile
+from ui.panels.file_lists import FileLists
+from ui.panels.inputs import choice, file_choice, share, small_button
+from ui.panels.picture_fields import PictureEditor, PictureFile
 
 Components = dict[str, Any]
-NONE = ("None", AUTOMATIC)
 SAMPLER_CHOICES = [(label, name) for name, label in SAMPLER_LABELS.items()]
 SCHEDULER_CHOICES = [(label, name) for name, label in SCHEDULER_LABELS.items()]
 LEVEL_CHOICES = [(f"Level: {name}", name) for name in STABLE_FAST_LEVELS if name != "off"]
 MASK_BRUSH = "#ff40a0"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What the drop-down lists of model files offer."""
-
-    folders: ModelFolders
-
-    def named(self, kind: str) -> list[tuple[str, str]]:
-        return [(name, name) for name in self.folders.list(kind)]
-
-    def optional(self, kind: str, label: str = "None") -> list[tuple[str, str]]:
-        return [(label, AUTOMATIC), *self.named(kind)]
-
-    def hires_methods(self) -> list[tuple[str, str]]:
-        latent = [(f"latent {name}", name) for name in LATENT_METHODS]
-        return [(name, name) for name in PIXEL_METHODS] + latent + self.named("upscalers")
-
-    def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> dict[str, Any]:
-        """The sizes that fit this checkpoint, and which one the form's is: for building and for following it."""
-        side = checkpoint_facts(self.folders, checkpoint).native_size
-        shapes = [(f"{shape} {wide} × {high}", f"{wide}x{high}") for shape, wide, high in size_presets(side)]
-        now = f"{width}x{height}"
-        if now in dict(shapes).values():
-            return {"choices": shapes, "value": now}
-        return {"choices": [*shapes, ("Own size", "")], "value": ""}
-
-    def lists(self) -> dict[str, list[tuple[str, str]]]:
-        """The choices of every field that names a file, for building and for refreshing."""
-        return {
-            "checkpoint": self.named("checkpoints"),
-            "vae": self.optional("vae", "From the checkpoint"),
-            "text_encoder": self.optional("text_encoders", "From the checkpoint") + self.named("checkpoints"),
-            "hires_method": self.hires_methods(),
-            **{f"lora_{slot}": self.optional("loras") for slot in range(1, LORA_SLOTS + 1)},
-            **{f"control_{slot}": self.optional("controlnet") for slot in range(1, CONTROL_SLOTS + 1)},
-        }
-
-
-def build_form(choices: Choices, values: Mapping[str, Any]) -> Components:
+def build_form(files: FileLists, values: Mapping[str, Any]) -> Components:
     """Components by name: every field, and the form's buttons and messages."""
-    lists = choices.lists()
+    lists = files.lists()
     parts = build_prompt(lists, values)
-    shapes = choices.shapes(values["checkpoint"], values["width"], values["height"])
+    shapes = files.shapes(values["checkpoint"], values["width"], values["height"])
     parts |= build_modes(shapes, values)
     parts |= build_sampling(values)
     parts |= build_models(lists, values)
@@ -286,20 +246,3 @@ def build_more(values: Mapping[str, Any]) -> Components:
             [("Detect", AUTOMATIC), *PREDICTIONS], value=values["prediction"], label="Prediction", min_width=110
         )
     return parts
-
-
-def file_choice(names: Any, value: Any, label: str, scale: int | None = None) -> gr.Dropdown:
-    """A name that is not listed is kept: generating then says that the file is missing and which ones are near."""
-    return gr.Dropdown(names, value=value, label=label, allow_custom_value=True, scale=scale, min_width=160)
-
-
-def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
-    return gr.Dropdown(list(names), value=value, label=label, min_width=110)
-
-
-def share(value: float, label: str, *, info: str | None = None, min_width: int = 160) -> gr.Slider:
-    return gr.Slider(*SHARE, value, step=0.01, label=label, info=info, min_width=min_width)
-
-
-def small_button(word: str, elem_id: str) -> gr.Button:
-    return gr.Button(word, elem_id=elem_id, elem_classes="ld-small", size="sm", min_width=60, scale=0)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from modules.catalog.models import has_own_checkpoint
 from modules.catalog.starter import StarterDownload
+from modules.core.paths import ModelFolders
 from modules.version import VERSION
-from ui.handlers import Handlers
+from ui.panels.file_lists import FileLists
 from ui.panels.first_run import build_first_run
-from ui.panels.form import Choices, Components, build_form
+from ui.panels.form import Components, build_form
 from ui.panels.results import build_header, build_panels
 
 GUIDE = """### In four steps
@@ -33,16 +35,15 @@ GUIDE = """### In four steps
 """
 
 
-def build_page(handlers: Handlers, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
-    """All components by name, inside the Blocks that is open."""
-    folders = handlers.folders
+def build_page(folders: ModelFolders, output: Path, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
+    """All components by name, inside the Blocks that is open; `output` is the folder of the pictures."""
     parts = build_header(VERSION)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_id="ld-form"):
-            parts |= build_form(Choices(folders=folders), values)
+            parts |= build_form(FileLists(folders=folders), values)
         with gr.Column(scale=6, min_width=320, elem_id="ld-results"):
             demo_only = not has_own_checkpoint(folders)
-            help_text = GUIDE.format(output=handlers.output.folder)
+            help_text = GUIDE.format(output=output)
             parts |= build_panels(help_text, partial(build_first_run, starter, visible=demo_only), demo_only=demo_only)
     parts["clock"] = gr.Timer(4.0)
     return parts

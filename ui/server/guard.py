@@ -25,7 +25,7 @@ BODY_BYTES = 2 * 1024**2
 UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its wrapping
 BODY_SECONDS = 30  # to wait for the next piece of a body, and for all of it beyond what SLOWEST allows
 SLOWEST = 16 * 1024  # bytes a second
-HEADERS = (
+RESPONSE_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -195,7 +195,7 @@ def with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             given = {name.lower() for name, _ in message.get("headers", ())}
-            added = [item for item in HEADERS if item[0] not in given]
+            added = [item for item in RESPONSE_HEADERS if item[0] not in given]
             message = {**message, "headers": [*message.get("headers", ()), *added]}
         await send(message)
 
@@ -213,5 +213,5 @@ async def answer(scope: Scope, send: Send, refusal: Refusal) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": [*headers, *HEADERS]})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": [*headers, *RESPONSE_HEADERS]})
     await send({"type": "http.response.body", "body": body})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from modules.core.errors import ModelFileError, quoted
 from modules.core.typed import Unreadable, number, parse_json_object, whole
 
 TEXT_FACTS = ("clip_heads", "clip_activation")  # those about the text encoder
 _LARGEST = 65536  # of a number of heads, groups or pixels
-_DIGITS = 6  # of the number of a block or layer
 
 
 def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
@@ -52,15 +50,3 @@ def factor_of(facts: Mapping[str, object], name: str, default: float) -> float:
 
 def _wrong(reason: str) -> ModelFileError:
     return ModelFileError(f"The header or configuration of this model cannot be used ({reason}).")
-
-
-def count_numbered(names: Iterable[str], pattern: str) -> int:
-    """How many different numbers the pattern finds. Raises ModelFileError unless they are 0, 1, 2 ... without a gap."""
-    found = {match[1] for name in names if (match := re.match(pattern, name))}
-    for place in range(len(found)):
-        if str(place) not in found:
-            example = max(found, key=len)[:_DIGITS]
-            raise ModelFileError(
-                f"The layers of this file are not numbered in a row: number {place} is missing, {example} is there."
-            )
-    return len(found)

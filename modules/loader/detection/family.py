@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modules.loader.detection.detect import ModelSpec
+from modules.loader.detection.model_spec import ModelSpec
 
 CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from modules.loader.layouts.key_maps import (
     DIFFUSERS_PARTS,
     EMA_PREFIX,
-    FOREIGN_KINDS,
     LONE_UNET_PREFIX,
     TEXT_PREFIXES,
     UNET_PREFIX,
@@ -15,6 +14,56 @@ from modules.loader.layouts.key_maps import (
 
 LONE_UNET = "a UNet without text encoder and VAE"
 SUPPORTED = "Supported are SD1.x and SD2.x checkpoints, among them 768-v and inpainting models"
+
+# Where files of other kinds belong.
+KIND_FOLDERS = {
+    "a LoRA": "models/loras",
+    "a LoRA (LyCORIS)": "models/loras",
+    "a ControlNet": "models/controlnet",
+    "a VAE": "models/vae",
+    "a text encoder": "models/text_encoders",
+    "a textual inversion embedding": "models/embeddings",
+    "an upscaler": "models/upscalers",
+}
+
+# What a file is, by a piece of any of its names; the first match counts. "^" marks a piece at the start of a name.
+FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "a LoRA",
+        (
+            "^lora_unet_",
+            "^lora_te",
+            ".lora_down.",
+            ".lora_up.",
+            ".lora_A.",
+            ".lora_B.",
+            "_lora.up.",
+            "lora_linear_layer.",
+            ".lora.up.",
+        ),
+    ),
+    ("a LoRA (LyCORIS)", (".hada_w1_a", ".lokr_w1", ".oft_blocks", ".oft_diag", "^lycoris_")),
+    ("a ControlNet", ("^control_model.", "controlnet_cond_embedding.", "^input_hint_block.", "^lora_controlnet")),
+    ("a T2I-Adapter", ("^adapter.body.", "^body.0.resnets.", "^body.0.block1.")),
+    ("an IP-Adapter", ("^ip_adapter.", "^image_proj.")),
+    ("an AnimateDiff motion module", (".motion_modules.", "^motion_modules.")),
+    ("a Stable Video Diffusion checkpoint", (".time_stack.",)),
+    ("an SD3 checkpoint", ("joint_blocks.", "^transformer_blocks.0.norm1_context.")),
+    ("a Flux checkpoint", ("double_blocks.", "^single_transformer_blocks.")),
+    ("a Stable Cascade checkpoint", ("clip_txt_mapper.",)),
+    ("an unCLIP checkpoint", ("^embedder.model.visual.", "^noise_augmentor.")),
+    ("a depth checkpoint", ("^depth_model.",)),
+    ("the x4 upscaler checkpoint", ("^low_scale_model.",)),
+    (
+        "an SDXL checkpoint",
+        ("^conditioner.embedders.", "add_embedding.linear_1.", "diffusion_model.label_emb.", "^label_emb."),
+    ),
+    ("a textual inversion embedding", ("^emb_params", "^string_to_param", "^clip_l", "^clip_g")),
+    (
+        "an upscaler",
+        (".rdb1.", ".RDB1.", "^conv_first.", "^params_ema.", "^params.", "^upsampler.", "^layers.0.residual_group."),
+    ),
+)
 
 
 def foreign_kind(names: Iterable[str]) -> str | None:

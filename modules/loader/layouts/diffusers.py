@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
 from modules.core.typed import Unreadable, parse_json_object
-from modules.loader.detection.facts import count_numbered
+from modules.loader.files.numbered import count_numbered
 from modules.loader.files.open_file import Weights
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.key_maps import (

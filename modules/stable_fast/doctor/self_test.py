@@ -65,10 +65,10 @@ class _Maker:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._generator = torch.Generator().manual_seed(0)
-        self._to = {"device": device, "dtype": dtype}
+        self._device, self._dtype = device, dtype
 
     def rows(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return (scale * torch.randn(shape, generator=self._generator)).to(**self._to)
+        return (scale * torch.randn(shape, generator=self._generator)).to(self._device, self._dtype)
 
     def image(self, *shape: int, scale: float = 1.0) -> Tensor:
         return channels_last(self.rows(*shape, scale=scale))

@@ -50,9 +50,12 @@ ATEN = frozenset(
 
 def may_be_kept(target: Any) -> bool:
     """Whether a kept graph may call this."""
-    if not isinstance(target, OpOverload) or target._schema.is_mutable:
+    if not isinstance(target, OpOverload):
         return False
-    name = target._schema.name.partition("::")[2]
+    schema = target._schema  # pyright: ignore[reportPrivateUsage]  # PyTorch has no public way to it
+    if schema.is_mutable:
+        return False
+    name = schema.name.partition("::")[2]
     return target.namespace == OURS or (target.namespace == "aten" and name in ATEN)
 
 

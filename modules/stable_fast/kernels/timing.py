@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.stable_fast.runtime.capture import end_failed_capture
+from modules.core.device import end_failed_capture
 
 REPEATS = 10
 REPLAYS = 5

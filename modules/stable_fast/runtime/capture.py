@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from weakref import WeakSet
@@ -11,6 +11,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from modules.core.device import end_failed_capture
 
 WARM_UPS = 2
 
@@ -37,13 +39,6 @@ def own_workspaces() -> Iterator[None]:
         yield
     finally:
         torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
-
-
-def end_failed_capture(device_index: int, handle: Any) -> None:
-    """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
-    for any other allocation (pytorch#180395)."""
-    with suppress(RuntimeError):  # raised where it believes nothing of the kind
-        torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
 class GraphPool:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError
-from modules.loader.detection.detect import detect
 from modules.loader.load_weights import empty_weights
 from modules.models.clip import build_text_model
 from modules.models.configs import CLIP_L, OPENCLIP_H, SD15_UNET, SD21_UNET, SD_VAE, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 from tests import tiny
+from tests.loader.detection.detecting import detect
 
 V_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from modules.core.errors import ModelFileError
-from modules.loader.detection.detect import detect
-from modules.loader.detection.facts import count_numbered, factor_of, header_facts, number_of
+from modules.loader.detection.facts import factor_of, header_facts, number_of
+from modules.loader.files.numbered import count_numbered
 from modules.loader.layouts.diffusers import open_folder
 from tests import tiny
+from tests.loader.detection.detecting import detect
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -11,7 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.models.vae import AutoencoderKL
-from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop.budget import Budget
+from tools.demo_model.training.loop.graphed_step import GraphedStep
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import NATIVE_SIZE, SCALE, Networks, batch_size, initialise_vae, working_dtype
 from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import sample_scenes

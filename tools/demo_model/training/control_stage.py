@@ -10,7 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modules.models.controlnet import ControlNet
-from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop.budget import Budget
+from tools.demo_model.training.loop.graphed_step import GraphedStep
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import NATIVE_SIZE, SCALE, UNET, working_dtype
 from tools.demo_model.training.teacher import Teacher
 from tools.demo_model.world.render import render

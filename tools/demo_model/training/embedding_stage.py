@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN
-from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop.budget import Budget
+from tools.demo_model.training.loop.graphed_step import GraphedStep
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.teacher import UNTRAINED_TOKEN, Teacher
 from tools.demo_model.world.captions import CONTEXT
 from tools.demo_model.world.scenes import COLOURS, JITTERS, SHAPES, Fact, Scenes

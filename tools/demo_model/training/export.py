@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from modules.core.files import write_whole
 from modules.models.clip import ClipTextModel
 from modules.models.configs import TextConfig
 from tools.demo_model.training.networks import NATIVE_SIZE, TEXT, UNET, VAE, Networks
@@ -67,17 +68,15 @@ def header() -> dict[str, str]:
 
 
 def export_checkpoint(networks: Networks, path: Path) -> None:
-    """Writes `path` through a temporary file; refuses a file over the size limit or with values that are not finite."""
+    """Writes `path` whole or not at all; refuses a file over the size limit or with values that are not finite."""
     weights = checkpoint_weights(networks)
     broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"{len(broken)} weights are not finite in fp16, first {broken[0]}")
-    temporary = path.with_suffix(".tmp")
-    save_file(weights, temporary, metadata=header())
-    size = temporary.stat().st_size
-    if size > LIMIT_BYTES:
-        raise ValueError(f"the checkpoint has {size} bytes, more than the limit of {LIMIT_BYTES}")
-    temporary.replace(path)
+    data = save(weights, metadata=header())
+    if len(data) > LIMIT_BYTES:
+        raise ValueError(f"the checkpoint has {len(data)} bytes, more than the limit of {LIMIT_BYTES}")
+    write_whole(path, data)
 
 
 def split_file(path: Path, folder: Path) -> list[Path]:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from modules.models.attention import SpatialTransformer
 from modules.models.unet import UNet
-from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop.budget import Budget
+from tools.demo_model.training.loop.graphed_step import GraphedStep
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import UNET, working_dtype
 from tools.demo_model.training.pools import Pool
 from tools.demo_model.training.teacher import Teacher

@@ -13,7 +13,7 @@ from modules.models.clip import ClipTextModel
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 from modules.models.layers import ResBlock
 from modules.models.unet import UNet
-from modules.models.vae import AttnBlock, AutoencoderKL, Downsample, ResnetBlock, Upsample
+from modules.models.vae import AttnBlock, AutoencoderKL, ResnetBlock, VAEDownsample, VAEUpsample
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.world.captions import Captions
 
@@ -137,9 +137,9 @@ def initialise_vae(vae: AutoencoderKL, images: Tensor) -> None:
         elif isinstance(module, AttnBlock):
             nn.init.zeros_(module.proj_out.weight)
             nn.init.zeros_(module.proj_out.bias)
-        elif isinstance(module, Upsample):
+        elif isinstance(module, VAEUpsample):
             _identity(module.conv)
-        elif isinstance(module, Downsample):
+        elif isinstance(module, VAEDownsample):
             _average(module.conv)
     for entry in (vae.encoder.conv_in, vae.decoder.conv_in):
         _entry(entry)

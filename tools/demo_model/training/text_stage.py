@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.models.attention import attention
-from tools.demo_model.training.loop import Budget, GraphedStep, StateFile, Trainer, run_stage
+from tools.demo_model.training.loop.budget import Budget
+from tools.demo_model.training.loop.graphed_step import GraphedStep
+from tools.demo_model.training.loop.run_stage import run_stage
+from tools.demo_model.training.loop.saved_state import StateFile
+from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import TEXT, Networks, batch_size, working_dtype
 from tools.demo_model.training.pools import Pool
 from tools.demo_model.world.captions import CONTEXT, EOS

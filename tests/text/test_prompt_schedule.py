@@ -7,14 +7,14 @@ from itertools import groupby
 import pytest
 
 from modules.core.errors import OptionsError
-from modules.text.schedule import (
+from modules.text.prompt_schedule import (
     MOST_PARTS,
     MOST_TEXTS,
     PassSteps,
     changes,
     plain_schedule,
     read_schedule,
-    split_parts,
+    split_at_and,
     texts_by_step,
 )
 
@@ -101,7 +101,7 @@ def test_a_second_pass_counts_on(prompt: str, expected: list[tuple[int, str]]) -
     ],
 )
 def test_parts_and_their_weights(prompt: str, parts: list[tuple[str, float]]) -> None:
-    assert split_parts(prompt) == parts
+    assert split_at_and(prompt) == parts
 
 
 def test_a_schedule_holds_every_part_of_every_step() -> None:

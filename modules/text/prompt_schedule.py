@@ -62,7 +62,7 @@ class PromptSchedule:
 
 def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule:
     """Raises OptionsError for more parts or more different texts than a network can be asked for."""
-    parts = split_parts(prompt)
+    parts = split_at_and(prompt)
     if len(parts) > MOST_PARTS:
         raise OptionsError(f"The prompt has {len(parts)} parts joined by AND: {MOST_PARTS} is the most.")
     schedule = PromptSchedule(
@@ -89,7 +89,7 @@ def changes(text: str) -> bool:
     return bool(_read(text, PassSteps(steps=1)).choices)
 
 
-def split_parts(prompt: str) -> list[tuple[str, float]]:
+def split_at_and(prompt: str) -> list[tuple[str, float]]:
     """The texts between ANDs, each with the weight behind its last colon."""
     texts = _AND.split(prompt)
     return [(prompt, 1.0)] if len(texts) == 1 else [_weighted(text) for text in texts]

@@ -10,8 +10,8 @@ import gradio as gr
 from modules.core.errors import LightDiffusionError
 from modules.gallery.uploads import reachable
 from modules.generation.options import GenerationOptions
+from ui.events.handlers import Handlers, Update, hide, hide_row
 from ui.fields import CONTROL_SLOTS, IMAGE_MODE
-from ui.handlers import Handlers, Update, hide, hide_row
 from ui.panels import render
 from ui.requests import editor_value, for_number, to_form
 

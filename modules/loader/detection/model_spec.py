@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.detection.facts import TEXT_FACTS, count_numbered, factor_of, header_facts, number_of
-from modules.loader.detection.foreign import LONE_UNET, SUPPORTED, embedding_by_shape, foreign_kind
-from modules.loader.layouts.key_maps import KIND_FOLDERS
-from modules.loader.layouts.parts import Parts, split_parts
+from modules.loader.detection.facts import TEXT_FACTS, factor_of, header_facts, number_of
+from modules.loader.detection.foreign import KIND_FOLDERS, LONE_UNET, SUPPORTED, embedding_by_shape, foreign_kind
+from modules.loader.files.numbered import count_numbered
+from modules.loader.layouts.parts import Parts
 from modules.models.configs import OPENCLIP_H, TextConfig, UNetConfig, VAEConfig, default_groups, default_heads
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,15 +36,6 @@ class ModelSpec:
     inpaint: bool
 
 
-def detect(
-    state: Mapping[str, Tensor | tuple[int, ...]], metadata: Mapping[str, str], *, vae: VAEConfig | None = None
-) -> ModelSpec:
-    """Configuration of a checkpoint from its weights or only shapes; `vae` stands in for its own autoencoder."""
-    tensors = {name: _as_tensor(value) for name, value in state.items()}
-    refuse_foreign(tensors)
-    return describe_parts(split_parts(tensors), tensors, metadata, vae=vae)
-
-
 def describe_parts(
     parts: Parts,
     names: Iterable[str],
@@ -54,8 +44,9 @@ def describe_parts(
     vae: VAEConfig | None = None,
     text_metadata: Mapping[str, str] | None = None,
 ) -> ModelSpec:
-    """The same for weights already split; `names` are the file's own, where marker keys are looked for.
+    """Configuration of a checkpoint from its parts; `names` are the file's own, where marker keys are looked for.
 
+    `vae` stands in for its own autoencoder.
     `text_metadata` is the header of the file that the text encoder came from, when that is another one.
     """
     _require_parts(parts, names, has_vae=vae is not None)
@@ -81,10 +72,6 @@ def describe_parts(
         native_size=number_of(facts, "native_size", number_of(facts, "image_size", default_size)),
         inpaint=unet.in_channels == 9,
     )
-
-
-def _as_tensor(value: Tensor | tuple[int, ...]) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.empty(value, device="meta")
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:

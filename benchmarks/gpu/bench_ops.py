@@ -1,21 +1,17 @@
 """Times every implementation of one op (or all) at the SD1.5 UNet's shapes; the last line printed is JSON.
 
-python benchmarks/kernels/bench_ops.py [--op linear_geglu] [--batch 2] [--latent 64]
+python -m benchmarks.gpu.bench_ops [--op linear_geglu] [--batch 2] [--latent 64]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from benchmarks.gpu.probe_gpu import candidates, machine
-from benchmarks.kernels.sd15_shapes import all_calls
+from benchmarks.gpu.sd15_shapes import all_calls
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from modules.tasks.queue import GenerationQueue, Work
 from modules.tasks.task import Ticket
 from ui.fields import LORA_SLOTS, defaults
 from ui.panels import render
-from ui.panels.form import Choices
+from ui.panels.file_lists import FileLists
 from ui.panels.results import PICTURES
 from ui.requests import build_options
 from ui.settings import SettingsFile
@@ -137,7 +137,7 @@ class Handlers:
             yield from self.watch(ticket, self.show_pictures)
 
     def refresh(self) -> Update:
-        lists = Choices(folders=self.folders).lists()
+        lists = FileLists(folders=self.folders).lists()
         return {name: gr.update(choices=choices) for name, choices in lists.items()}
 
     def hint(self, checkpoint: str | None) -> Update:
@@ -145,7 +145,7 @@ class Handlers:
         return {"prompt": gr.update(placeholder=checkpoint_facts(self.folders, checkpoint).description or PLACEHOLDER)}
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> Update:
-        return {"preset": gr.Dropdown(**Choices(folders=self.folders).shapes(checkpoint, width, height))}
+        return {"preset": gr.Dropdown(**FileLists(folders=self.folders).shapes(checkpoint, width, height))}
 
     def native_size(self, name: str | None) -> Update:
         """A checkpoint chosen by hand brings its own size along."""

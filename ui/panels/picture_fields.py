@@ -10,7 +10,7 @@ from PIL import Image
 from modules.core.errors import LightDiffusionError
 from modules.images.modes import to_8_bit
 from modules.images.open import FORMATS, check_header, open_image
-from ui.server.quick_import import import_gradio
+from ui.quick_import import import_gradio
 
 import_gradio()  # Gradio would write stubs of the classes below into this folder
 

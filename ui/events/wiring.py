@@ -11,13 +11,13 @@ from typing import Any
 import gradio as gr
 
 from modules.catalog.starter import StarterDownload
+from ui.events.comparing import Comparing
+from ui.events.first_run import OUTPUTS, FirstRun
+from ui.events.handlers import Handlers, Update
+from ui.events.recall import Recall
 from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
-from ui.handlers import Handlers, Update
-from ui.panels.comparing import Comparing
-from ui.panels.first_run import OUTPUTS, FirstRun
 from ui.panels.form import Components
 from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_ERROR, SHOW_STAGE
-from ui.recall import Recall
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
 SIZE = ("checkpoint", "width", "height")  # what "Shape" follows

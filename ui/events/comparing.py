@@ -11,7 +11,7 @@ from modules.core.errors import LightDiffusionError
 from modules.tasks.grid import grid_cells, read_axis
 from modules.tasks.kinds import Compared, make_comparison, make_grid
 from modules.tasks.task import Ticket
-from ui.handlers import Handlers, Update
+from ui.events.handlers import Handlers, Update
 from ui.panels import render
 from ui.requests import build_options
 

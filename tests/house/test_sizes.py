@@ -1,0 +1,42 @@
+"""No file, function or folder is larger than a reader takes in at once."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+from tests.house.source_tree import ROOMS, Function, SourceFile, in_rooms, source_files
+
+MOST_LINES = 300  # of a file
+MOST_FILES = 15  # of a folder
+LONGEST_FUNCTION = 60  # lines, decorators included
+
+
+def function_lengths(file: SourceFile) -> list[tuple[str, int]]:
+    return [
+        (f"{file.name}:{node.lineno} {node.name}", (node.end_lineno or 0) - first_line(node) + 1)
+        for node in ast.walk(file.tree)
+        if isinstance(node, Function)
+    ]
+
+
+def first_line(node: Function) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def test_files_are_short() -> None:
+    long = [f"{file.name} has {file.lines} lines" for file in source_files() if file.lines > MOST_LINES]
+    assert not long, "\n" + "\n".join(long)
+
+
+def test_functions_are_short() -> None:
+    lengths = [pair for file in source_files() for pair in function_lengths(file)]
+    long = [f"{name} has {length} lines" for name, length in lengths if length > LONGEST_FUNCTION]
+    assert not long, "\n" + "\n".join(long)
+    assert len(lengths) > 1000, "functions are seen at all"
+
+
+def test_folders_hold_few_files() -> None:
+    counts = Counter(file.path.parent for file in in_rooms(*ROOMS))
+    full = [f"{folder} holds {count} files" for folder, count in counts.items() if count > MOST_FILES]
+    assert not full, "\n" + "\n".join(full)

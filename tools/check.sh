@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# What every change must pass besides the tests. `make check` and .ci/run both run this; the first needs tools/setup.sh.
+# A failure does not stop it, so that one run tells everything.
+set -uo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
+
+failed=()
+run() {
+    echo "== $*"
+    .venv/bin/python -m "$@" || failed+=("$1${2:+ $2}")
+}
+
+run ruff check .
+run ruff format --check .
+run pytest -q --noconftest tests/house
+run pyright
+
+[ ${#failed[@]} -eq 0 ] && exit
+printf 'Failed: %s\n' "${failed[@]}"
+exit 1

@@ -1,0 +1,101 @@
+"""AdamW with fp32 masters, an average of the weights, and a way back when the loss is no longer finite."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """AdamW on fp32 masters; the networks themselves run in `dtype`. Keeps an average of the weights (EMA)."""
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        rate: float,
+        dtype: torch.dtype,
+        average: float = 0.998,
+        decay: float = 1e-3,
+    ) -> None:
+        self.parameters = parameters
+        self.peak = rate
+        self._keep = average
+        self.masters = [p.detach().float().clone() for p in parameters]
+        for parameter in parameters:
+            parameter.data = parameter.data.to(dtype)
+        self.average = [m.clone() for m in self.masters]
+        for master in self.masters:
+            master.grad = torch.zeros_like(master)
+        self.rate = torch.tensor(0.0, device=self.masters[0].device)
+        cuda = self.masters[0].is_cuda
+        self.optimizer = torch.optim.AdamW(
+            self.masters, lr=self.rate, betas=(0.9, 0.98), weight_decay=decay, fused=True, capturable=cuda
+        )
+        self._good: list[Tensor] = [m.clone() for m in self.masters]
+
+    def set_rate(self, fraction: float, step: int, *, hold: float = 0.5, warm_up: int = 100) -> None:
+        """Linear warm-up, flat until `hold`, then a half cosine to 2 %."""
+        fall = max(0.0, min(1.0, (fraction - hold) / (1 - hold)))
+        shape = 0.5 * (1 + math.cos(math.pi * fall)) * 0.98 + 0.02
+        self.rate.fill_(self.peak * shape * min(1.0, (step + 1) / warm_up))
+
+    def clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step from the gradients in `parameters`: capturable, no wait for the device."""
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        held = [m.grad for m in self.masters]
+        torch._foreach_copy_(held, grads)
+        torch.nn.utils.clip_grad_norm_(self.masters, 1.0, foreach=True)
+        self.optimizer.step()
+        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        torch._foreach_lerp_(self.average, self.masters, 1 - self._keep)
+
+    @torch.no_grad()
+    def check(self, loss: float) -> None:
+        """Keeps the weights of a finite moment, or goes back to them at half the rate."""
+        if math.isfinite(loss):
+            torch._foreach_copy_(self._good, self.masters)
+            return
+        logger.warning("The loss is no longer finite: back to the last good weights at half the learning rate.")
+        for group in (self.masters, self.average, [p.data for p in self.parameters]):
+            torch._foreach_copy_(group, self._good)
+        for state in self.optimizer.state.values():
+            state["exp_avg"].zero_()
+            state["exp_avg_sq"].zero_()
+        self.peak *= 0.5
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Leaves the averaged weights in the networks, in fp32."""
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            parameter.grad = None
+            parameter.data = average.clone()
+
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "masters": self.masters,
+            "average": self.average,
+            "peak": self.peak,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.peak = state["peak"]  # type: ignore[assignment]
+        torch._foreach_copy_(self.masters, state["masters"])  # type: ignore[arg-type]
+        torch._foreach_copy_(self._good, self.masters)
+        torch._foreach_copy_(self.average, state["average"])  # type: ignore[arg-type]
+        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate

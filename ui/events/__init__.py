@@ -1,0 +1,1 @@
+"""What the page answers: form values in, new values of its components out."""

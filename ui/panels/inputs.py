@@ -1,0 +1,26 @@
+"""The kinds of input that the form has more than once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ui.fields import SHARE
+
+
+def file_choice(names: Any, value: Any, label: str, scale: int | None = None) -> gr.Dropdown:
+    """A name that is not listed is kept: generating then says that the file is missing and which ones are near."""
+    return gr.Dropdown(names, value=value, label=label, allow_custom_value=True, scale=scale, min_width=160)
+
+
+def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
+    return gr.Dropdown(list(names), value=value, label=label, min_width=110)
+
+
+def share(value: float, label: str, *, info: str | None = None, min_width: int = 160) -> gr.Slider:
+    return gr.Slider(*SHARE, value, step=0.01, label=label, info=info, min_width=min_width)
+
+
+def small_button(word: str, elem_id: str) -> gr.Button:
+    return gr.Button(word, elem_id=elem_id, elem_classes="ld-small", size="sm", min_width=60, scale=0)
