@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished step of batch `batch` (from 1); `denoised` is the predicted clean latent [N, C, h, w]."""
+    """One finished step of batch `batch` (from 1); `denoised` is the predicted clean latent [N, C, h, w].
+
+    `part` says in words which part of a larger task this is; it is empty where the request is the whole task.
+    """
 
     phase: str  # "sampling", "hires" or "decoding"
     batch: int
@@ -20,6 +23,7 @@ class Progress:
     step: int
     steps: int
     denoised: Tensor | None = None
+    part: str = ""
 
 
 OnProgress = Callable[[Progress], None]

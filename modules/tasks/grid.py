@@ -14,10 +14,10 @@ from modules.core.errors import OptionsError, printable, quoted
 from modules.generation.options import GenerationOptions
 
 MOST_CELLS = 100
-MOST_PIXELS = 100_000_000
+MOST_SHEET_PIXELS = 100_000_000
 LONGEST_VALUES = 10_000  # characters of all values of one direction
 LONGEST_LABEL = 200  # characters; more cannot be read beside a picture
-WHOLE = re.compile("[0-9]{1,19}")
+WHOLE_NUMBER = re.compile("[0-9]{1,19}")
 MARGIN = 8
 TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
 
@@ -31,15 +31,11 @@ class Variable:
     option: str
 
 
-def _number(text: str) -> float:
-    return float(text)
-
-
 VARIABLES: dict[str, Variable] = {
     variable.option: variable
     for variable in (
         Variable(label="Steps", read=int, option="steps"),
-        Variable(label="CFG", read=_number, option="cfg"),
+        Variable(label="CFG", read=float, option="cfg"),
         Variable(label="Seed", read=int, option="seed"),
         Variable(label="Sampler", read=str, option="sampler"),
         Variable(label="Scheduler", read=str, option="scheduler"),
@@ -51,7 +47,7 @@ VARIABLES: dict[str, Variable] = {
         Variable(label="Height", read=int, option="height"),
         Variable(label="Stable-Fast", read=str, option="stable_fast"),
         Variable(label="Negative prompt", read=str, option="negative_prompt"),
-        Variable(label="Denoise", read=_number, option="denoise"),
+        Variable(label="Denoise", read=float, option="denoise"),
         Variable(label="Prompt: replace the first by each", read=str, option="replace"),
     )
 }
@@ -59,24 +55,23 @@ VARIABLES: dict[str, Variable] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """The values of one option, in the order in which they are shown."""
+    """One direction of a grid: an option and its values, in the order in which they are shown."""
 
-    variable: Variable
+    option: str
     values: tuple[Any, ...]
 
     def labels(self) -> list[str]:
-        name = "" if self.variable.option == "replace" else f"{self.variable.label} "
+        name = "" if self.option == "replace" else f"{VARIABLES[self.option].label} "
         texts = [f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}" for value in self.values]
         return [printable(text[-LONGEST_LABEL:]) for text in texts]
 
     def apply(self, options: GenerationOptions, value: Any) -> GenerationOptions:
         """The request with this option at this value."""
-        option = self.variable.option
-        if option == "denoise":
+        if self.option == "denoise":
             return with_denoise(options, value)
-        if option == "replace":
+        if self.option == "replace":
             return replace(options, prompt=options.prompt.replace(self.values[0], value))
-        return replace(options, **{option: value})
+        return replace(options, **{self.option: value})
 
 
 def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
@@ -103,7 +98,7 @@ def read_axis(option: str, text: str) -> Axis:
     if not parts:
         raise OptionsError(f"{variable.label} has no values; write them with commas between, for example 10, 20, 30.")
     try:
-        return Axis(variable=variable, values=tuple(variable.read(part) for part in parts))
+        return Axis(option=option, values=tuple(variable.read(part) for part in parts))
     except ValueError:
         raise OptionsError(f"{variable.label}: {quoted(text)} holds something that is not a number.") from None
 
@@ -111,7 +106,7 @@ def read_axis(option: str, text: str) -> Axis:
 def expand_range(part: str) -> list[str]:
     """`3-6` -> 3 4 5 6; anything else as it is."""
     first, dash, last = part.partition("-")
-    if not (dash and WHOLE.fullmatch(first.strip()) and WHOLE.fullmatch(last.strip())):
+    if not (dash and WHOLE_NUMBER.fullmatch(first.strip()) and WHOLE_NUMBER.fullmatch(last.strip())):
         return [part]
     if int(last) - int(first) >= MOST_CELLS:
         raise OptionsError(f"{part} is too many values; a grid holds at most {MOST_CELLS} pictures.")
@@ -125,10 +120,10 @@ def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> l
         raise OptionsError(
             f"That is {len(rows) * len(across.values)} pictures; a grid holds at most {MOST_CELLS}, leave some out."
         )
-    if down is not None and down.variable == across.variable:
+    if down is not None and down.option == across.option:
         raise OptionsError("Both directions of the grid vary the same option; choose another one for the rows.")
     for axis in (across, down):
-        if axis is not None and axis.variable.option == "replace" and axis.values[0] not in options.prompt:
+        if axis is not None and axis.option == "replace" and axis.values[0] not in options.prompt:
             raise OptionsError(f"The prompt does not hold {quoted(axis.values[0])}, the text that the others replace.")
     return [across.apply(row, value) for row in rows for value in across.values]
 
@@ -145,7 +140,7 @@ def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None)
     left = min(left, 3 * cell_width) + (2 * MARGIN if row_labels else MARGIN)
     top = text_size + 2 * MARGIN
     size = left + columns * (cell_width + MARGIN), top + rows * (cell_height + MARGIN)
-    if size[0] * size[1] > MOST_PIXELS:
+    if size[0] * size[1] > MOST_SHEET_PIXELS:
         raise OptionsError(f"The grid would be {size[0]}x{size[1]} pixels; take fewer values or a smaller size.")
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)

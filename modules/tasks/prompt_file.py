@@ -11,7 +11,7 @@ from modules.core.errors import OptionsError
 from modules.core.typed import Unreadable, parse_json_object
 
 COMMENT = "#"
-LARGEST_FILE = 16 << 20  # bytes
+LARGEST_PROMPT_FILE = 16 << 20  # bytes
 EXAMPLE = '{"prompt": "a cat", "seed": 7}'
 
 
@@ -28,12 +28,12 @@ def read_prompt_file(path: Path) -> list[PromptLine]:
     """All lines but empty ones and comments (#); raises OptionsError when there is nothing to read."""
     try:
         with path.open("rb") as file:  # a pipe or a device may never end
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(LARGEST_PROMPT_FILE + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OptionsError(f"The prompts in {path} cannot be read ({reason}); check the name.") from error
-    if len(data) > LARGEST_FILE:
-        raise OptionsError(f"The prompts in {path} are over {LARGEST_FILE >> 20} MB: split the file.")
+    if len(data) > LARGEST_PROMPT_FILE:
+        raise OptionsError(f"The prompts in {path} are over {LARGEST_PROMPT_FILE >> 20} MB: split the file.")
     texts = _decoded(data).split("\n")
     lines = [(number, text.strip()) for number, text in enumerate(texts, start=1)]
     found = [_read_line(number, text) for number, text in lines if text and not text.startswith(COMMENT)]
