@@ -47,7 +47,7 @@ def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
         path = None
-    metadata = read_metadata(path) if path is not None else {}
+    metadata = header_metadata(path) if path is not None else {}
     facts = _ours(metadata)
     hint = DEMO_HINT if name == DEMO else ""
     size = facts.get("native_size", facts.get("image_size"))
@@ -63,7 +63,7 @@ def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def header_metadata(path: Path) -> dict[str, Any]:
     """What a safetensors file says of itself; empty for any other file, and for one that loading will complain of."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}

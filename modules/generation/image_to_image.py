@@ -36,7 +36,7 @@ class Inpaint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class OpenedInit:
     """The opened files of an InitImage, upright and in their own size; the mask is grey, white where it repaints."""
 
     init: InitImage
@@ -75,11 +75,11 @@ class Start:
         return Image.composite(image, self.picture, self.mask_picture)
 
 
-def open_source(init: InitImage) -> Source:
+def open_source(init: InitImage) -> OpenedInit:
     """Raises OptionsError when a file cannot be read or the mask does not fit the picture."""
     image = to_rgb(open_image(init.image))
     if init.mask is None:
-        return Source(init=init, image=image, mask=None)
+        return OpenedInit(init=init, image=image, mask=None)
     mask = to_mask(open_image(init.mask))
     if mask.size != image.size:
         raise OptionsError(
@@ -88,10 +88,10 @@ def open_source(init: InitImage) -> Source:
         )
     if mask.getbbox() is None:
         log.warning("The mask %s is black or transparent everywhere, so nothing is repainted.", init.mask.name)
-    return Source(init=init, image=image, mask=mask)
+    return OpenedInit(init=init, image=image, mask=mask)
 
 
-def fit(source: Source, encode: Encode, width: int, height: int) -> Start:
+def fit(source: OpenedInit, encode: Encode, width: int, height: int) -> Start:
     """The source at width x height pixels, encoded."""
     init = source.init
     picture = resize_image(source.image, width, height, init.resize)

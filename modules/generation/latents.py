@@ -23,7 +23,7 @@ BYTES_PER_CELL = 2178 * 64  # of one latent cell per byte of the dtype, at 128 b
 Half = Callable[[Tensor], Tensor]  # the network's decode or encode, or what runs it faster
 
 
-def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
+def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
     """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 where the autoencoder is, in -1..1.
 
     They stay there until they are bytes: on a GPU all that is left to do takes microseconds, on its CPU 0.1 seconds.
@@ -33,7 +33,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tens
     return torch.cat(pictures).clamp(-1, 1)
 
 
-def encode(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
+def encode_pictures(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
     """Pictures [N, 3, H, W] in -1..1 -> scaled latents [N, C, H/8, W/8] float32 on the CPU."""
     return torch.cat([_finite(vae, _encode_one, image[None], run or vae.encode) for image in images])
 

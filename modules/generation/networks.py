@@ -42,10 +42,10 @@ class Networks:
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
         if self._compiles("VAE decoder"):
             dims = {"latent": ("batch", None, "height", "width")}
-            self.decode = self._compiled("VAE decoder", Decoder(model.vae).eval(), dims=dims)
+            self.decode = self._compiled("VAE decoder", VaeDecode(model.vae).eval(), dims=dims)
         if self._compiles("VAE encoder"):
             dims = {"image": ("batch", None, "8*height", "8*width")}
-            self.encode = self._compiled("VAE encoder", Encoder(model.vae).eval(), dims=dims)
+            self.encode = self._compiled("VAE encoder", VaeEncode(model.vae).eval(), dims=dims)
         self.text: Any = model.text.module
         if self._compiles("text encoder"):
             compiled = self._compiled("text encoder", model.text.module, dims={"embeddings": ("batch", None, None)})
@@ -94,7 +94,7 @@ class Networks:
         self._controls.clear()
 
 
-class Decoder(nn.Module):
+class VaeDecode(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
         return self.vae.decode(latent)
 
 
-class Encoder(nn.Module):
+class VaeEncode(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae

@@ -1,55 +1,59 @@
-"""Finds out why a picture came out without numbers (NaN): a model file that holds such, LoRAs, or the settings."""
+"""Finds out why a picture came out as NaN: a broken model file, LoRAs that are too strong, or the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules.core.errors import LightDiffusionError, ModelFileError, OptionsError
-
-if TYPE_CHECKING:
-    from modules.generation.job import Job
+from modules.generation.options import GenerationOptions
+from modules.loader.checkpoint import LoadedModel
 
 
 class NotFinite(OptionsError):
-    """A result that holds NaN or infinity, so that no picture can be made of it."""
+    """A result that holds NaN or infinity, so that no picture can be made from it."""
 
 
-def cause(job: Job) -> LightDiffusionError:
-    """The error to end with: ModelFileError that names the file and the weight, or OptionsError with what may help."""
-    for file, network, weights in _loaded(job):
+def cause(
+    model: LoadedModel, options: GenerationOptions, dtype: torch.dtype, controls: Mapping[str, nn.Module]
+) -> LightDiffusionError:
+    """The error to end with: ModelFileError that names the file and the weight, or OptionsError with what may help.
+
+    `controls` are the ControlNets in use by the names of their files.
+    """
+    for file, network, weights in _loaded(model, options, controls):
         name = _not_finite(weights)
         if name is not None:
             return ModelFileError(_broken_file(file, f"{network}'s {name}", weights[name]))
-    for network, patcher in (("UNet", job.model.unet), ("text encoder", job.model.text)):
+    for network, patcher in (("UNet", model.unet), ("text encoder", model.text)):
         name = _not_finite(dict(patcher.module.named_parameters()))
         if name is not None:
             return OptionsError(
                 f"The LoRAs make the {network}'s {name} larger than its type can hold: lower their strength"
-                f"{_or_float32(job)}."
+                f"{_or_float32(dtype)}."
             )
     return NotFinite(
-        f"The result holds values that are not numbers (NaN), so no picture was written: try {_advice(job)}."
+        f"The result holds values that are not numbers (NaN), so no picture was written: try {_advice(options, dtype)}."
     )
 
 
-def _loaded(job: Job) -> Iterator[tuple[str, str, Mapping[str, Tensor]]]:
+def _loaded(
+    model: LoadedModel, options: GenerationOptions, controls: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, str, Mapping[str, Tensor]]]:
     """File name, network, and its weights as they were loaded."""
-    model, options = job.model, job.options
     checkpoint = model.path.name
     yield checkpoint, "UNet", model.unet.pristine()
     yield Path(next(iter(options.text_encoders), checkpoint)).name, "text encoder", model.text.pristine()
     yield Path(options.vae or checkpoint).name, "VAE", dict(model.vae.named_parameters())
-    for control in job.controls:
-        yield Path(control.choice.name).name, "ControlNet", dict(control.network.named_parameters())
+    for name, network in controls.items():
+        yield Path(name).name, "ControlNet", dict(network.named_parameters())
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The first weight that is not finite throughout."""
+    """The name of the first weight that holds a value that is not finite."""
     return next((name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())), None)
 
 
@@ -59,13 +63,13 @@ def _broken_file(file: str, weight: str, tensor: Tensor) -> str:
     return f"{file}: the {weight} holds values that are not numbers; use another copy of this file."
 
 
-def _or_float32(job: Job) -> str:
-    return "" if job.dtype == torch.float32 else ", or use --dtype float32"
+def _or_float32(dtype: torch.dtype) -> str:
+    return "" if dtype == torch.float32 else ", or use --dtype float32"
 
 
-def _advice(job: Job) -> str:
-    """What was not set already."""
-    choices = [] if job.dtype == torch.float32 else ["--dtype float32"]
-    choices += [] if job.options.vae else ["another --vae"]
-    choices += ["a lower --cfg"] if job.options.cfg > 1 else []
+def _advice(options: GenerationOptions, dtype: torch.dtype) -> str:
+    """The settings that may help, without those that are in use already."""
+    choices = [] if dtype == torch.float32 else ["--dtype float32"]
+    choices += [] if options.vae else ["another --vae"]
+    choices += ["a lower --cfg"] if options.cfg > 1 else []
     return ", ".join([*choices, "another --sampler"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +176,24 @@ class GenerationOptions:
     def images(self) -> int:
         return self.number * self.batch
 
-    def resolved(self, native_size: int) -> GenerationOptions:
+    def resolved(self, native_size: int) -> ResolvedOptions:
         """The same request with size and seed filled in."""
-        return replace(
-            self,
-            width=self.width or native_size,
-            height=self.height or native_size,
-            seed=random_seed() if self.seed is None else self.seed,
-        )
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        decided: dict[str, Any] = {
+            "width": self.width or native_size,
+            "height": self.height or native_size,
+            "seed": random_seed() if self.seed is None else self.seed,
+        }
+        return ResolvedOptions(**given | decided)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions(GenerationOptions):
+    """A request whose size and seed are decided."""
+
+    width: int = field()
+    height: int = field()
+    seed: int = field()
 
 
 def random_seed() -> int:

@@ -81,7 +81,7 @@ def tell_words(options: GenerationOptions) -> None:
         log.warning("AND and brackets such as [a:b:0.5] or [a|b] are words in mode comfy: give --emphasis a1111.")
 
 
-def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+def take_loras_out(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
     """The prompt without its `<lora:name:weight>` tags, and the choices they make."""
     text, tags = extract_loras(prompt)
     return text, tuple(

@@ -52,7 +52,7 @@ class Outside:
 
 
 @torch.inference_mode()
-def run_pass(
+def sample_pass(
     job: Job,
     settings: PassSettings,
     seeds: Sequence[int],

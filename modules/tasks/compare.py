@@ -23,7 +23,7 @@ from modules.stable_fast import level_in_force
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Side:
     """One side: the level in force, with the reason when it is not the one asked for, seconds for the first picture
     (warm-up included) and for the next one, and the GPU's peak bytes while it ran.
 
@@ -50,8 +50,8 @@ class Run:
 class Comparison:
     """Both sides, and how far apart their pictures are: PSNR in dB (infinite when equal), largest difference of 255."""
 
-    eager: Run
-    accelerated: Run
+    eager: Side
+    accelerated: Side
     psnr: float
     max_difference: int
 
@@ -105,7 +105,7 @@ def compare(
 
 def run_side(
     options: GenerationOptions, session: Session, on_progress: OnProgress | None, cancel: CancelToken | None
-) -> Run:
+) -> Side:
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
     seconds: list[float] = []
@@ -116,7 +116,7 @@ def run_side(
         seconds.append(time.perf_counter() - began)
     report = session.stable_fast_report if options.stable_fast != "off" else None
     level, reason = report.in_force if report else ("off", "")
-    return Run(
+    return Side(
         asked=options.stable_fast,
         level=level,
         reason=reason,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from modules.core.errors import OutputError
 from modules.core.progress import CancelToken
 from modules.core.typed import Unreadable, build, parse_json_object
 from modules.gallery.output import OutputFolder
+from modules.gallery.picture import Picture
 from modules.generation.metadata.named_files import is_there
 from modules.generation.options import MAX_SEED, GenerationOptions, random_seed
 from modules.generation.progress import OnProgress
@@ -37,13 +38,26 @@ class SavedPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RecordLine:
     """One line of the file; `path` counts from the output folder."""
 
     request: str
     picture: int
     seed: int
     path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of a request: `options` makes it alone, `seed` is the seed of the whole request.
+
+    `numbers` are the places of its pictures among all pictures of the request. Each seed has `versions` of them.
+    """
+
+    options: GenerationOptions
+    seed: int
+    versions: int
+    numbers: tuple[int, ...]
 
 
 class PromptRecord:
@@ -65,7 +79,7 @@ class PromptRecord:
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
-                entry = build(Entry, parse_json_object(line))
+                entry = build(RecordLine, parse_json_object(line))
             except Unreadable:
                 continue  # the end of a line that was being written when the machine stopped
             request, picture, seed = entry.request, entry.picture, entry.seed
@@ -85,40 +99,35 @@ class PromptRecord:
         """Every picture of the request in order: those that are there, and the others as they are made and saved."""
         request = self._name(options, session)
         seed = options.seed if options.seed is not None else self._seeds.get(request)
-        options = replace(options, seed=random_seed() if seed is None else seed)
-        for batch in range(options.number):
-            yield from self._batch(request, options, batch, session, on_progress, cancel)
-
-    def _batch(
-        self,
-        request: str,
-        options: GenerationOptions,
-        batch: int,
-        session: Session,
-        on_progress: OnProgress | None,
-        cancel: CancelToken | None,
-    ) -> Iterator[SavedPicture]:
-        seed, indices = options.seed or 0, _kept_of_batch(options, batch)
-        versions = 2 if options.hires is not None and options.hires.keep_first_pass else 1
-        numbers = [index * versions + version for version in range(versions) for index in indices]
-        found = {number: self._paths.get((request, number)) for number in numbers}
-        first = batch * options.batch
-        if all(found.values()):
-            for number, path in found.items():
-                if path is not None:
-                    yield SavedPicture(path=path, seed=seed + number // versions, fresh=False)
-            return
-        only = None if options.only is None else options.only - first
-        part = replace(options, number=1, seed=seed + first, only=only)
-        made = generate(part, session, on_progress=on_progress, cancel=cancel)
-        for number, picture in zip(numbers, made, strict=True):
-            path = found[number]
-            if path is None:
-                saved = self._output.save(replace(picture, request_seed=seed))
-                self._add(request, number, seed, saved)
-                yield SavedPicture(path=saved, seed=picture.seed, fresh=True)
+        for batch in _batches(options, random_seed() if seed is None else seed):
+            found = self._found(request, batch)
+            if len(found) == len(batch.numbers):
+                yield from found
             else:
-                yield SavedPicture(path=path, seed=picture.seed, fresh=False)
+                made = generate(batch.options, session, on_progress=on_progress, cancel=cancel)
+                yield from self._save_missing(request, batch, made)
+
+    def _found(self, request: str, batch: Batch) -> list[SavedPicture]:
+        """The batch's pictures that are there."""
+        return [
+            SavedPicture(path=path, seed=batch.seed + number // batch.versions, fresh=False)
+            for number in batch.numbers
+            if (path := self._paths.get((request, number))) is not None
+        ]
+
+    def _save_missing(self, request: str, batch: Batch, made: Iterable[Picture]) -> Iterator[SavedPicture]:
+        for number, picture in zip(batch.numbers, made, strict=True):
+            known = self._paths.get((request, number))
+            yield SavedPicture(
+                path=known or self._save(request, number, replace(picture, request_seed=batch.seed)),
+                seed=picture.seed,
+                fresh=known is None,
+            )
+
+    def _save(self, request: str, number: int, picture: Picture) -> Path:
+        path = self._output.save(picture)
+        self._add(request, number, picture.request_seed, path)
+        return path
 
     def _add(self, request: str, number: int, seed: int, path: Path) -> None:
         place = path.relative_to(self._output.folder).as_posix()
@@ -141,13 +150,18 @@ class PromptRecord:
         return f"{identity}-{self._asked[identity]}"
 
 
-def _kept_of_batch(options: GenerationOptions, batch: int) -> range:
-    """Numbers of the pictures that one batch gives."""
-    start = batch * options.batch
-    if options.only is None:
-        return range(start, start + options.batch)
-    inside = start <= options.only < start + options.batch
-    return range(options.only, options.only + 1) if inside else range(0)
+def _batches(options: GenerationOptions, seed: int) -> Iterator[Batch]:
+    versions = 2 if options.hires is not None and options.hires.keep_first_pass else 1
+    for first in range(0, options.images, options.batch):
+        indices = range(first, first + options.batch)
+        kept = [index for index in indices if options.only in (None, index)]
+        only = None if options.only is None or not kept else options.only - first
+        yield Batch(
+            options=replace(options, number=1, seed=seed + first, only=only),
+            seed=seed,
+            versions=versions,
+            numbers=tuple(index * versions + version for version in range(versions) for index in kept),
+        )
 
 
 def request_identity(options: GenerationOptions, session: Session) -> str:
