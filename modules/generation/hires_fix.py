@@ -1,4 +1,4 @@
-"""HiresFix: enlarge the first pass and sample again at the larger size."""
+"""HiresFix: enlarges the result of the first pass and samples again at the larger size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.images.resize import resize_image, resize_latent
 
 
 def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:
-    """Clean latents of the first pass -> of the target size; the noise comes from the pictures' own seeds."""
+    """Clean latents of the first pass -> clean latents of the target size. The noise comes from the seeds."""
     width, height = hires.target(job.options.width, job.options.height)
     enlarged = enlarge(job, hires, latents, width, height)
     settings = hires_settings(job.options, hires)

@@ -1,4 +1,4 @@
-"""Everything one request needs before the first step: model, LoRAs, encoded prompts, names resolved."""
+"""Everything that one request needs before the first step: its models, LoRAs, encoded prompts and pictures."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class LoadedControl:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A resolved request with its models ready; the networks hold the request's LoRAs."""
+    """A resolved request with its models ready and its LoRAs merged."""
 
     options: ResolvedOptions
     session: Session
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    conditioning: Mapping[str, Conditioning]  # of each pass, by its phase
+    conditioning: Mapping[str, Conditioning]  # of each pass, by the name of its phase
     source: OpenedInit | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
@@ -81,14 +81,14 @@ class Job:
         return [self.options.seed + index for index in indices]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pictures [N, 3, H, W] in -1..1 on the CPU."""
+        """Scaled latents -> pictures [N, 3, H, W] in -1..1, where the autoencoder is."""
         try:
             return decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures in -1..1 -> scaled latents on the CPU."""
+        """Pictures [N, 3, H, W] in -1..1 -> scaled latents on the CPU."""
         try:
             return encode_pictures(self.model.vae, images, self.networks.encode)
         except NotFinite as error:
@@ -121,11 +121,11 @@ class Job:
 @torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
     """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
-    check_sampling(options)  # a wrong name is told before minutes of loading
+    check_sampling(options)  # a wrong name is reported before minutes of loading
     level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None
     control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
-    upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
+    upscaler = load_upscaler(options, session)  # a bad file is reported now, not after the first pass
     model = session.model(options)
     tell_other_tags(options)
     prompt, choices = take_loras_out(options.prompt)
@@ -153,7 +153,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 def conditioning_of(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
 ) -> dict[str, Conditioning]:
-    """The prompts of each pass, encoded; all texts of a request in one go, so that they have one length."""
+    """The encoded prompts of each pass. All texts of a request are encoded together, so that they have one length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
     encoded = encode_texts(
         networks.text,
@@ -187,16 +187,16 @@ def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | No
         return None
     try:
         session.folders.find("upscalers", hires.method)
-    except ModelFileError as error:  # more likely a method misspelt
+    except ModelFileError as error:  # more likely a misspelt method
         raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
     return session.upscaler(hires.method)
 
 
 def check_sampling(options: GenerationOptions) -> None:
-    """Raises OptionsError for unknown names; warns where a setting almost surely is not what was meant."""
+    """Raises OptionsError for unknown names; warns about a setting that is almost surely a mistake."""
     sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
     hires = options.hires
     if hires is not None:
         sampler_and_scheduler(hires.sampler or sampler, hires.scheduler or scheduler)
     if uses_unconditional(sampler) and options.cfg > HIGHEST_CFG_PP:
-        log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)
+        log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)

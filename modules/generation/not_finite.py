@@ -20,7 +20,7 @@ class NotFinite(OptionsError):
 def cause(
     model: LoadedModel, options: GenerationOptions, dtype: torch.dtype, controls: Mapping[str, nn.Module]
 ) -> LightDiffusionError:
-    """The error to end with: ModelFileError that names the file and the weight, or OptionsError with what may help.
+    """The error to raise: a ModelFileError that names the file and the weight, or an OptionsError with advice.
 
     `controls` are the ControlNets in use by the names of their files.
     """
@@ -36,7 +36,8 @@ def cause(
                 f"{_or_float32(dtype)}."
             )
     return NotFinite(
-        f"The result holds values that are not numbers (NaN), so no picture was written: try {_advice(options, dtype)}."
+        "The result contains values that are not numbers (NaN), so no picture was written: "
+        f"try {_advice(options, dtype)}."
     )
 
 
@@ -60,7 +61,7 @@ def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
 def _broken_file(file: str, weight: str, tensor: Tensor) -> str:
     if not bool(torch.isnan(tensor).any()) and tensor.dtype == torch.float16:
         return f"{file}: the {weight} is too large for float16; use --dtype float32 or bfloat16, or another copy."
-    return f"{file}: the {weight} holds values that are not numbers; use another copy of this file."
+    return f"{file}: the {weight} contains values that are not numbers; use another copy of this file."
 
 
 def _or_float32(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""What a generation tells the outside while it runs."""
+"""Progress: what a generation reports while it runs."""
 
 from __future__ import annotations
 

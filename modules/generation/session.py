@@ -1,4 +1,4 @@
-"""What is kept between requests: the loaded checkpoint, its patches and accelerators, in an object."""
+"""The session: keeps the loaded checkpoint, its LoRAs and what was compiled from one request to the next."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-MOST_LORAS = 8  # kept ready, each with its matrices on the device
+MOST_LORAS = 8  # kept in memory, each with its matrices on the device
 
 
 class Session:
@@ -56,12 +56,12 @@ class Session:
         self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
         self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
-        self._fast: Networks | None = None  # the latest that were accelerated
+        self._fast: Networks | None = None  # the latest with Stable-Fast on
         self._controlnets: dict[tuple[Path, int], ControlNet] = {}
         self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
-        """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
+        """Loads the checkpoint that the request names, or the default one; its weights are as in the file."""
         path = self.checkpoint_path(options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         text = self._text_path(options)
@@ -81,7 +81,7 @@ class Session:
         return self._model
 
     def checkpoint_path(self, name: str | None) -> Path:
-        """The named checkpoint; without a name the user's first own one, else the demo."""
+        """The named checkpoint; without a name, the user's first own one, else the demo."""
         if name:
             return self.folders.find("checkpoints", name)
         default = default_checkpoint(self.folders)
@@ -93,7 +93,7 @@ class Session:
         return self.folders.find("checkpoints", default)
 
     def text_encoder_path(self, name: str) -> Path:
-        """A text encoder's file, or the checkpoint of that name, whose text encoder is meant."""
+        """The text encoder file of this name, or the checkpoint of this name, which contains one."""
         try:
             return self.folders.find("text_encoders", name)
         except ModelFileError as missing:
@@ -108,7 +108,7 @@ class Session:
         return self.text_encoder_path(options.text_encoders[0]) if options.text_encoders else None
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
-        """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
+        """UNet and text encoder with exactly these LoRAs; those of earlier requests are removed bit for bit."""
         unet, text = model.unet.clone(), model.text.clone()
         for choice in loras:
             patches = self._lora(model, choice.name)
@@ -118,7 +118,7 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """The last few are kept parsed: the same patch objects again mean that nothing needs merging again."""
+        """The last few are kept: the same patch objects mean that nothing has to be merged again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
@@ -129,8 +129,8 @@ class Session:
         return self._loras[key]
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
-        """How to run the checkpoint's networks at this Stable-Fast level; what was compiled is kept as long as level
-        and checkpoint stay, also over requests without Stable-Fast."""
+        """How to run the checkpoint's networks at this Stable-Fast level. Compiled networks are kept until the level or
+        the checkpoint changes; a request without Stable-Fast in between does not matter."""
         if level == "off":
             return Networks(model, level)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
@@ -151,7 +151,7 @@ class Session:
             self._fast = None
 
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
-        """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
+        """The ControlNet of this name. It is loaded once, and kept as long as the checkpoint."""
         path = self.folders.find("controlnet", name)
         key = stamp(path)
         if key not in self._controlnets:
@@ -161,13 +161,13 @@ class Session:
         return self._controlnets[key]
 
     def upscaler(self, name: str) -> Upscaler:
-        """A pixel upscaler (ESRGAN and its kin) by file name or path."""
+        """A pixel upscaler (such as ESRGAN) by file name or path."""
         path = self.folders.find("upscalers", name)
         network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
         return upscaler_of(network, self.device, path.name)
 
     def free(self) -> None:
-        """Lets go of the loaded models and gives their memory back."""
+        """Releases the loaded models and their memory."""
         self._release_fast()
         self._model = None
         self._key = None
@@ -179,5 +179,5 @@ class Session:
 
 
 def stamp(path: Path) -> tuple[Path, int]:
-    """Tells a file from another one that later takes its place."""
+    """Path and time of writing: another file at the same path has another stamp."""
     return path, path.stat().st_mtime_ns

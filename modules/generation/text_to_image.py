@@ -1,4 +1,4 @@
-"""The storyline: one request in, finished pictures out, one by one."""
+"""Generation from start to end: one request in, finished pictures out, one by one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def generate(
 
 
 def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
-    """First pass, second pass if asked for, pictures."""
+    """The pictures of one batch: first pass, second pass if requested, decoding."""
     options, hires = job.options, job.options.hires
     latents = first_pass(job, indices, options.width, options.height, outside)
     if hires is None:
@@ -69,7 +69,7 @@ def first_pass(job: Job, indices: range, width: int, height: int, outside: Outsi
 def finished_pictures(
     job: Job, options: ResolvedOptions, indices: range, latents: Tensor, outside: Outside
 ) -> Iterator[Picture]:
-    """Decodes one by one, so that the first picture is there early; `options` goes into the metadata."""
+    """Decodes one by one, so that the first picture is ready early. `options` goes into the metadata."""
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
     kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
@@ -101,7 +101,7 @@ def facts(job: Job) -> dict[str, str]:
 
 
 def outside_file(job: Job) -> dict[str, str]:
-    """The checkpoint's file name, when its name alone does not lead to it: it was given as a path."""
+    """The checkpoint's file name if it was given as a path, so that its name alone does not find it."""
     try:
         named = job.session.folders.find("checkpoints", job.model.name).resolve()
     except ModelFileError:

@@ -1,4 +1,4 @@
-"""X/Y grids: one request varied along one or two options, and the labelled picture of the results."""
+"""X/Y grids: one request with one or two options varied, and the labelled sheet of its pictures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from modules.generation.options import GenerationOptions
 
 MOST_CELLS = 100
 MOST_SHEET_PIXELS = 100_000_000
-LONGEST_VALUES = 10_000  # characters of all values of one direction
-LONGEST_LABEL = 200  # characters; more cannot be read beside a picture
+LONGEST_VALUES = 10_000  # characters, of all values of one axis
+LONGEST_LABEL = 200  # characters; nobody can read more beside a picture
 WHOLE_NUMBER = re.compile("[0-9]{1,19}")
 MARGIN = 8
 TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
@@ -24,7 +24,7 @@ TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """An option that a grid can vary, and how one value of it is read."""
+    """An option that a grid can vary, and how to read one value of it."""
 
     label: str
     read: Callable[[str], Any]
@@ -55,7 +55,7 @@ VARIABLES: dict[str, Variable] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One direction of a grid: an option and its values, in the order in which they are shown."""
+    """One axis of a grid: an option and its values, in the order in which they are shown."""
 
     option: str
     values: tuple[Any, ...]
@@ -75,7 +75,7 @@ class Axis:
 
 
 def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
-    """The picture's denoise if there is one, else the second pass's."""
+    """The request with this denoise for its starting picture or, without one, for its second pass."""
     if options.init is not None:
         return replace(options, init=replace(options.init, denoise=value))
     if options.hires is not None:
@@ -84,8 +84,10 @@ def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
 
 
 def read_axis(option: str, text: str) -> Axis:
-    """`10, 20, 30` (or `1-5` for whole numbers) -> an axis; values are separated by commas, or by | when they hold
-    commas themselves."""
+    """`10, 20, 30` (or `1-5` for whole numbers) -> an axis. Use | between values that contain commas.
+
+    Raises OptionsError when they cannot be read.
+    """
     if option not in VARIABLES:
         raise OptionsError(f"A grid cannot vary {quoted(option)}; choose one of {', '.join(VARIABLES)}.")
     variable = VARIABLES[option]
@@ -100,11 +102,11 @@ def read_axis(option: str, text: str) -> Axis:
     try:
         return Axis(option=option, values=tuple(variable.read(part) for part in parts))
     except ValueError:
-        raise OptionsError(f"{variable.label}: {quoted(text)} holds something that is not a number.") from None
+        raise OptionsError(f"{variable.label}: {quoted(text)} contains something that is not a number.") from None
 
 
 def expand_range(part: str) -> list[str]:
-    """`3-6` -> 3 4 5 6; anything else as it is."""
+    """`3-6` -> 3 4 5 6; any other text stays as it is."""
     first, dash, last = part.partition("-")
     if not (dash and WHOLE_NUMBER.fullmatch(first.strip()) and WHOLE_NUMBER.fullmatch(last.strip())):
         return [part]
@@ -114,22 +116,22 @@ def expand_range(part: str) -> list[str]:
 
 
 def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> list[GenerationOptions]:
-    """The requests, row by row. Raises OptionsError for a value that cannot be, before anything is generated."""
+    """The requests, row by row. Raises OptionsError for an impossible value, before anything is generated."""
     rows = [options] if down is None else [down.apply(options, value) for value in down.values]
     if len(rows) * len(across.values) > MOST_CELLS:
         raise OptionsError(
             f"That is {len(rows) * len(across.values)} pictures; a grid holds at most {MOST_CELLS}, leave some out."
         )
     if down is not None and down.option == across.option:
-        raise OptionsError("Both directions of the grid vary the same option; choose another one for the rows.")
+        raise OptionsError("Both axes of the grid vary the same option; choose another one for the rows.")
     for axis in (across, down):
         if axis is not None and axis.option == "replace" and axis.values[0] not in options.prompt:
-            raise OptionsError(f"The prompt does not hold {quoted(axis.values[0])}, the text that the others replace.")
+            raise OptionsError(f"The prompt does not contain {quoted(axis.values[0])}, the text to replace.")
     return [across.apply(row, value) for row in rows for value in across.values]
 
 
 def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None) -> Image.Image:
-    """One sheet: a heading over each column, a label before each row, pictures centred in their cells."""
+    """One sheet, with a heading over each column, a label before each row, and the pictures centred in their cells."""
     columns = len(across.values)
     rows = math.ceil(len(pictures) / columns)
     cell_width, cell_height = max(p.width for p in pictures), max(p.height for p in pictures)
@@ -158,7 +160,7 @@ def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None)
 
 
 def shorten(label: str, font: Any, width: int) -> str:
-    """As much of a label as fits, its end, which tells values apart."""
+    """The end of a label, as much as fits: the end tells values apart."""
     if font.getlength(label) <= width:
         return label
     while len(label) > 1 and font.getlength("…" + label) > width:

@@ -77,7 +77,7 @@ def free_models(
 
 
 def told_as(part: str, on_progress: OnProgress) -> OnProgress:
-    """The same progress, named as this part of the task."""
+    """Passes progress on, named as this part of the task."""
 
     def told(event: Progress) -> None:
         on_progress(replace(event, part=part))

@@ -1,4 +1,4 @@
-"""Which pictures of which requests are already there, so that a stopped file of prompts goes on where it was."""
+"""Remembers which pictures of a file of prompts are made, so that a stopped run continues where it was."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from modules.images.methods import OWN_METHODS
 from modules.text.prompt import extract_loras
 
 RECORD = "prompts_done.jsonl"
-ROUNDING_ONLY = ("stable_fast",)  # how fast, not which picture
+ROUNDING_ONLY = ("stable_fast",)  # options that change a picture by rounding only
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPicture:
-    """One picture of a request; `fresh` when it was made now rather than found."""
+    """One picture of a request; `fresh` says that it was made now, not found."""
 
     path: Path
     seed: int
@@ -39,7 +39,7 @@ class SavedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordLine:
-    """One line of the file; `path` counts from the output folder."""
+    """One line of the file; `path` is relative to the output folder."""
 
     request: str
     picture: int
@@ -61,10 +61,10 @@ class Batch:
 
 
 class PromptRecord:
-    """One line in the output folder for each saved picture: whose request, which of its pictures, seed and place.
+    """A file in the output folder with one line for each saved picture: its request, number, seed and path.
 
-    A request is known by everything that decides its pictures, files included: when an option, a model or an input
-    picture changed, it is another request. The same request again in one file is the second of its kind.
+    A request is known by everything that decides its pictures, files included. When an option, a model or an input
+    picture has changed, it is another request. The same request again in one file counts as another one, too.
     """
 
     def __init__(self, output: OutputFolder) -> None:
@@ -96,7 +96,7 @@ class PromptRecord:
         on_progress: OnProgress | None = None,
         cancel: CancelToken | None = None,
     ) -> Iterator[SavedPicture]:
-        """Every picture of the request in order: those that are there, and the others as they are made and saved."""
+        """Every picture of the request, in order. Pictures that are not there yet are made and saved."""
         request = self._name(options, session)
         seed = options.seed if options.seed is not None else self._seeds.get(request)
         for batch in _batches(options, random_seed() if seed is None else seed):
@@ -108,7 +108,7 @@ class PromptRecord:
                 yield from self._save_missing(request, batch, made)
 
     def _found(self, request: str, batch: Batch) -> list[SavedPicture]:
-        """The batch's pictures that are there."""
+        """The pictures of the batch that are there already."""
         return [
             SavedPicture(path=path, seed=batch.seed + number // batch.versions, fresh=False)
             for number in batch.numbers
@@ -133,7 +133,7 @@ class PromptRecord:
         place = path.relative_to(self._output.folder).as_posix()
         entry = json.dumps({"request": request, "picture": number, "seed": seed, "path": place})
         try:
-            # Starts with a line end, so that a line cut off by a crash spoils only itself.
+            # It starts with a line end, so that a line cut off by a crash spoils only itself.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{entry}\n")
                 file.flush()
@@ -165,7 +165,7 @@ def _batches(options: GenerationOptions, seed: int) -> Iterator[Batch]:
 
 
 def request_identity(options: GenerationOptions, session: Session) -> str:
-    """A hash of all that decides the pictures; raises the error of a model file that is not there."""
+    """A hash of everything that decides the pictures. Raises ModelFileError for a model that is not there."""
     values = {name: value for name, value in asdict(options).items() if name not in ROUNDING_ONLY}
     files = [_state(path) for path in _files(options, session)]
     text = json.dumps([values, files], sort_keys=True, default=str)
@@ -191,7 +191,7 @@ def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
 
 
 def _state(path: Path) -> list[Any]:
-    """Where a file is, its size and when it was written; a missing one is told when it is opened."""
+    """A file's path, size and time of writing. A missing file is reported later, when it is opened."""
     try:
         state = path.stat()
     except OSError:

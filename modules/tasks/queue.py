@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 50
-MOST_KEPT = 100  # tasks that are remembered, finished ones included
+MOST_KEPT = 100  # tasks in memory, finished ones included
 
 
 class TaskQueue:
@@ -83,7 +83,7 @@ class TaskQueue:
     def _run(self, queued: QueuedTask) -> None:
         queued.cancel.check()
         queued.begin()
-        from modules.tasks.kinds import run  # brings torch, which a front end starts without
+        from modules.tasks.kinds import run  # imports torch, which a front end starts without
 
         if self._session is None:
             self._session = self._make_session()

@@ -1,4 +1,4 @@
-"""One task in the queue: where it stands, what it made, and how to stop it. Any thread may read it."""
+"""One task in the queue: where it stands, what it made, and how to stop it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modules.tasks.kinds import MadePicture
 
 PREVIEW_SECONDS = 0.4  # at most one preview in this time
-PREVIEW_SHARE = 0.02  # of the whole time may go into previews
+PREVIEW_SHARE = 0.02  # of the whole time, at most, is spent on previews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """Of this phase and of all batches before it, 0..1."""
+        """How much is done of this phase in all batches, 0..1."""
         return (self.batch - 1 + self.step / max(self.steps, 1)) / max(self.batches, 1)
 
 
 @dataclass(kw_only=True)
 class QueuedTask:
-    """Written by the worker, read by whoever waits for it."""
+    """The queue's thread writes it, any thread may read it."""
 
     task: Task
     id: str = field(default_factory=lambda: secrets.token_hex(6))

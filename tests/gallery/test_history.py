@@ -43,7 +43,7 @@ def test_only_pictures_of_the_folder_are_deleted(folder: Path, tmp_path_factory:
     stranger = tmp_path_factory.mktemp("elsewhere") / "x.png"
     Image.new("RGB", (8, 8)).save(stranger)
     for path in (stranger, folder / ".." / "x.png", folder / "last_seed.json"):
-        with pytest.raises(OptionsError, match="no picture in the output folder"):
+        with pytest.raises(OptionsError, match="not a picture in the output folder"):
             history.delete(path)
     assert stranger.exists()
     victim = history.paths()[0]

@@ -39,7 +39,7 @@ def test_prompt_words_are_replaced_and_denoise_finds_its_pass() -> None:
         ("steps", "1-20", "cfg", "1,2,3,4,5,6", "at most 100"),
         ("steps", "1,2", "steps", "3", "same option"),
         ("steps", "0", "", "", "out of range"),
-        ("replace", "green, blue", "", "", "does not hold"),
+        ("replace", "green, blue", "", "", "does not contain"),
         ("denoise", "0.5", "", "", "HiresFix"),
         ("nonsense", "1", "", "", "cannot vary"),
     ],
