@@ -27,7 +27,7 @@ class MadePicture:
 
 
 @singledispatch
-def run(task: Task, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+def run_task(task: Task, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
     """Runs any task and yields each picture as soon as it is finished.
 
     Raises the LightDiffusionError of what fails; Cancelled once `cancel` is set.
@@ -35,18 +35,16 @@ def run(task: Task, session: Session, on_progress: OnProgress, cancel: CancelTok
     raise TypeError(f"{type(task).__name__} is not a kind of task")
 
 
-@run.register
-def make_pictures(
+@run_task.register
+def run_make_pictures(
     task: MakePictures, session: Session, on_progress: OnProgress, cancel: CancelToken
 ) -> Iterator[MadePicture]:
     for picture in generate(task.options, session, on_progress=on_progress, cancel=cancel):
         yield MadePicture(picture=picture, note=stable_fast_note(task.options, session))
 
 
-@run.register
-def make_comparison(
-    task: Compare, session: Session, on_progress: OnProgress, cancel: CancelToken
-) -> Iterator[MadePicture]:
+@run_task.register
+def run_compare(task: Compare, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
     """Two pictures, the one without Stable-Fast first."""
     comparison = compare(task.options, session, on_progress=told_as("comparing", on_progress), cancel=cancel)
     eager, fast = comparison.eager, comparison.accelerated
@@ -55,8 +53,10 @@ def make_comparison(
     yield MadePicture(picture=fast.picture, note=note, comparison=comparison)
 
 
-@run.register
-def make_grid(task: MakeGrid, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+@run_task.register
+def run_make_grid(
+    task: MakeGrid, session: Session, on_progress: OnProgress, cancel: CancelToken
+) -> Iterator[MadePicture]:
     """One picture: the sheet, with the text of its first cell."""
     seeded = task.options.resolved(session.model(task.options).spec.native_size)
     cells = [replace(cell, number=1, batch=1, only=None) for cell in grid_cells(seeded, task.across, task.down)]
@@ -68,8 +68,8 @@ def make_grid(task: MakeGrid, session: Session, on_progress: OnProgress, cancel:
     yield MadePicture(picture=replace(pictures[0], image=sheet), note=stable_fast_note(cells[-1], session))
 
 
-@run.register
-def free_models(
+@run_task.register
+def run_free_memory(
     task: FreeMemory, session: Session, on_progress: OnProgress, cancel: CancelToken
 ) -> Iterator[MadePicture]:
     session.free()

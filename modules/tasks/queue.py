@@ -83,13 +83,13 @@ class TaskQueue:
     def _run(self, queued: QueuedTask) -> None:
         queued.cancel.check()
         queued.begin()
-        from modules.tasks.kinds import run  # imports torch, which a front end starts without
+        from modules.tasks.kinds import run_task  # imports torch, which a front end starts without
 
         if self._session is None:
             self._session = self._make_session()
         if not isinstance(queued.task, FreeMemory):
             self._output.check_writable()
-        for made in run(queued.task, self._session, queued.on_progress, queued.cancel):
+        for made in run_task(queued.task, self._session, queued.on_progress, queued.cancel):
             queued.add(made, self._output.save(made.picture))
 
     def _forget_oldest(self) -> None:

@@ -13,7 +13,7 @@ from modules.generation.options import GenerationOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.tasks.grid import read_axis
-from modules.tasks.kinds import MadePicture, run
+from modules.tasks.kinds import MadePicture, run_task
 from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
 from tests import tiny_project
 
@@ -31,7 +31,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 def made(task: Task, session: Session, told: list[Progress] | None = None) -> list[MadePicture]:
     events = [] if told is None else told
-    return list(run(task, session, events.append, CancelToken()))
+    return list(run_task(task, session, events.append, CancelToken()))
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: type(task).__name__)
@@ -70,4 +70,4 @@ def test_cancelling_stops_any_kind(session: Session) -> None:
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):
-        list(run(GRID, session, lambda event: None, cancel))
+        list(run_task(GRID, session, lambda event: None, cancel))

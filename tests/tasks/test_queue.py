@@ -15,7 +15,7 @@ from modules.core.errors import OptionsError
 from modules.core.progress import CancelToken
 from modules.gallery.output import OutputFolder
 from modules.gallery.picture import Picture
-from modules.tasks.kinds import MadePicture, run
+from modules.tasks.kinds import MadePicture, run_task
 from modules.tasks.queue import MOST_WAITING, TaskQueue
 from modules.tasks.task import FreeMemory
 
@@ -32,13 +32,13 @@ class Forever:
     """A kind of task that only ends when it is cancelled."""
 
 
-@run.register
+@run_task.register
 def call(task: Call, session: Any, on_progress: Any, cancel: CancelToken) -> Iterator[MadePicture]:
     task.work(session)
     yield from ()
 
 
-@run.register
+@run_task.register
 def until_cancelled(task: Forever, session: Any, on_progress: Any, cancel: CancelToken) -> Iterator[MadePicture]:
     while True:
         cancel.check()
@@ -51,7 +51,7 @@ class TwoPictures:
     """A kind of task that makes two pictures of one request."""
 
 
-@run.register
+@run_task.register
 def two_pictures(task: TwoPictures, session: Any, on_progress: Any, cancel: CancelToken) -> Iterator[MadePicture]:
     for seed, colour in ((7, "red"), (8, "blue")):
         image = Image.new("RGB", (8, 8), colour)

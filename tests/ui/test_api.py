@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from modules.generation.metadata.write import from_picture
 from modules.images.save import read_parameters
-from modules.tasks.kinds import MadePicture, run
+from modules.tasks.kinds import MadePicture, run_task
 from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api
 from ui.recall import Recall
@@ -34,7 +34,7 @@ class HoldTheQueue:
     until: threading.Event
 
 
-@run.register
+@run_task.register
 def hold(task: HoldTheQueue, *context: object) -> Iterator[MadePicture]:
     task.until.wait(60)
     yield from ()
