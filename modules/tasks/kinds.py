@@ -12,8 +12,9 @@ from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.tasks.axes import grid_cells
 from modules.tasks.compare import Comparison, compare
-from modules.tasks.grid import grid_cells, paste_grid
+from modules.tasks.grid import paste_grid
 from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
 
 

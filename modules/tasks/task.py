@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modules.generation.options import GenerationOptions
-from modules.tasks.grid import Axis
+from modules.tasks.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, build, parse_json, parse_json_object
 from modules.gallery.output import LAST_SEED, OutputFolder
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
-from modules.tasks.grid import VARIABLES, grid_cells, paste_grid, read_axis
+from modules.tasks.axes import VARIABLES, grid_cells, read_axis
+from modules.tasks.grid import paste_grid
 from modules.tasks.prompt_file import read_prompt_file
 from modules.tasks.queue import TaskQueue
 from modules.tasks.queued_task import QueuedTask

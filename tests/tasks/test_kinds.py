@@ -12,7 +12,7 @@ from modules.core.progress import CancelToken
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
-from modules.tasks.grid import read_axis
+from modules.tasks.axes import read_axis
 from modules.tasks.kinds import MadePicture, run_task
 from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
 from tests import tiny_project

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from modules.core.errors import LightDiffusionError
-from modules.tasks.grid import grid_cells, read_axis
+from modules.tasks.axes import grid_cells, read_axis
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import Compare, MakeGrid
 from ui.handlers import Handlers, Update

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from modules.tasks.grid import VARIABLES
+from modules.tasks.axes import VARIABLES
 from ui.panels.form import Components
 
 PICTURES, COMPARE, HISTORY, HELP = "pictures", "compare", "history", "help"
