@@ -22,7 +22,7 @@ from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.generation.eager_runner import EagerRunner, UNetInputs
-from modules.generation.networks import CONTROL_BINDINGS, CONTROL_DIMS, Decoder, FastControlNet
+from modules.generation.networks import CONTROL_BINDINGS, CONTROL_DIMS, FastControlNet, VaeDecode
 from modules.models.configs import VAEConfig
 from modules.models.controlnet import ControlNet
 from modules.models.vae import AutoencoderKL
@@ -43,7 +43,7 @@ class VAEBench:
     def __init__(self, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
         torch.manual_seed(0)
         with torch.device(device):
-            self.decoder = Decoder(AutoencoderKL(VAEConfig())).to(dtype).eval().requires_grad_(False)
+            self.decoder = VaeDecode(AutoencoderKL(VAEConfig())).to(dtype).eval().requires_grad_(False)
         if device.type == "cuda":  # as the loader lays weights out there
             self.decoder.to(memory_format=torch.channels_last)
         side = arguments.size // 8

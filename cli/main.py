@@ -35,7 +35,7 @@ NOBODY_READS = 141  # what shells say of a program whose reader has gone
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
-    from modules.generation.checks import check_request
+    from modules.generation.checks.request import check_request
 
     folders = ModelFolders()
     lines = read_lines(given, folders) if "prompts" in given else []

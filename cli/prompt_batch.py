@@ -148,7 +148,7 @@ def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]
 
 def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
     """The line's requests, or what is wrong with them."""
-    from modules.generation.checks import check_request
+    from modules.generation.checks.request import check_request
 
     try:
         if line.error is not None:

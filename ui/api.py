@@ -16,8 +16,8 @@ from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.core.typed import Unreadable, text
 from modules.gallery.uploads import open_drawing, permitted
 from modules.generation.options import default_of
-from modules.tasks.kinds import make_pictures
-from modules.tasks.task import Ticket
+from modules.tasks.queued_task import QueuedTask
+from modules.tasks.task import MakePictures
 from ui.events.handlers import Handlers
 from ui.fields import CONTROL_SLOTS, IMAGE_MODE, SCHEDULER, image_defaults
 from ui.requests import build_options
@@ -84,7 +84,7 @@ class Api:
 
     def queue(self) -> list[dict[str, Any]]:
         """What runs and what waits, in order."""
-        return [{"id": ticket.id, "state": ticket.state} for ticket in self.handlers.queue.unfinished()]
+        return [{"id": queued.id, "state": queued.state} for queued in self.handlers.queue.unfinished()]
 
     def cancel(self, id: str) -> bool:
         """Stops one request of `queue` within one step, at once if it waits; false when it is not there."""
@@ -106,16 +106,16 @@ class Api:
     ) -> dict[str, Any]:
         """Waiting holds no thread: as many programs as like may wait, and the page still answers."""
         try:
-            ticket = await asyncio.to_thread(self._submit, given, {} if other is None else other, drawing)
+            queued = await asyncio.to_thread(self._submit, given, {} if other is None else other, drawing)
         except LightDiffusionError as error:
             raise told(error) from error
-        while not ticket.finished:
+        while not queued.finished:
             await asyncio.sleep(POLL_SECONDS)
-        if ticket.state != "done":
-            raise gr.Error(ticket.error, print_exception=False)
-        return answer(ticket)
+        if queued.state != "done":
+            raise gr.Error(queued.error, print_exception=False)
+        return answer(queued)
 
-    def _submit(self, given: dict[str, Any], other: dict[str, Any], drawing: Mapping[str, Any] | None) -> Ticket:
+    def _submit(self, given: dict[str, Any], other: dict[str, Any], drawing: Mapping[str, Any] | None) -> QueuedTask:
         handlers = self.handlers
         fresh = handlers.fresh()
         if type(given["seed"]) is int:
@@ -130,7 +130,7 @@ class Api:
             if image is None:
                 raise OptionsError("Image to image needs a picture: upload one, with handle_file in Python.")
             values |= {"mode": IMAGE_MODE, "editor": open_drawing(image, mask)}
-        return handlers.queue.submit("", make_pictures(build_options(values, handlers.output.folder), handlers.output))
+        return handlers.queue.submit(MakePictures(options=build_options(values, handlers.output.folder)))
 
     def _file(self, name: str, given: Any) -> Path | None:
         """What `handle_file` uploaded, or a path in the output folder. Anything else is an error, not left out."""
@@ -167,8 +167,8 @@ def told(error: LightDiffusionError) -> gr.Error:
     return gr.Error(str(error), print_exception=False)
 
 
-def answer(ticket: Ticket) -> dict[str, Any]:
-    return {"images": [str(path) for path in ticket.pictures], "seed": ticket.seed, "stable_fast": ticket.note}
+def answer(queued: QueuedTask) -> dict[str, Any]:
+    return {"images": [str(path) for path in queued.pictures], "seed": queued.seed, "stable_fast": queued.note}
 
 
 def add_endpoints(handlers: Handlers) -> None:

@@ -17,7 +17,7 @@ from modules.catalog.starter import StarterDownload
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
-from modules.tasks.queue import GenerationQueue
+from modules.tasks.queue import TaskQueue
 from modules.version import VERSION
 from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
 from ui.server.upload_folder import UploadFolder, make_upload_folder
@@ -52,7 +52,8 @@ def make_handlers(arguments: Namespace) -> Handlers:
             folders, device=arguments.device, dtype=arguments.dtype, tuning_seconds=arguments.stable_fast_tune
         )
 
-    return Handlers(GenerationQueue(make_session), folders, OutputFolder(arguments.output_dir), SettingsFile(settings))
+    output = OutputFolder(arguments.output_dir)
+    return Handlers(TaskQueue(make_session, output), folders, output, SettingsFile(settings))
 
 
 def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:

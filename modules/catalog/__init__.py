@@ -1,1 +1,1 @@
-"""Which models there are, and where the first one comes from (no torch)."""
+"""Which model files there are, and the download of a first one (no torch here)."""

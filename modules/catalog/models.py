@@ -1,4 +1,4 @@
-"""What a front end shows about the models there are, without loading one (no torch here)."""
+"""What front ends show about checkpoints without loading them (no torch here)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ DEMO_HINT = (
     "The demo model draws one circle, square, triangle or star in a colour on a plain background, and simple "
     'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
 )
-HEADER_LIMIT = 16_000_000  # bytes; a longer header, which no model needs, would take seconds to read at each look
-LONGEST_DESCRIPTION = 500  # characters, in the field for the prompt
+HEADER_LIMIT = 16_000_000  # bytes; no model needs more, and a longer header would take seconds to read each time
+LONGEST_DESCRIPTION = 500  # characters; it is shown in the prompt field
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
-    """`native_size` is the side in pixels that the checkpoint was trained for, as far as its header tells."""
+    """`native_size` is the side in pixels that the checkpoint was trained for, if its header says so."""
 
     native_size: int
     description: str
 
 
 def default_checkpoint(folders: ModelFolders) -> str | None:
-    """The user's first own checkpoint, else the demo, else none."""
+    """The user's first own checkpoint, else the demo, else None."""
     names = folders.list("checkpoints")
     own = [name for name in names if name != DEMO]
     return (own or names or [None])[0]
@@ -42,12 +42,12 @@ def has_own_checkpoint(folders: ModelFolders) -> bool:
 
 
 def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts:
-    """From the file's header alone; a file that tells nothing counts as SD1.x."""
+    """Read from the file's header alone; a file that says nothing counts as SD1.x."""
     try:
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
         path = None
-    metadata = read_metadata(path) if path is not None else {}
+    metadata = header_metadata(path) if path is not None else {}
     facts = _ours(metadata)
     hint = DEMO_HINT if name == DEMO else ""
     size = facts.get("native_size", facts.get("image_size"))
@@ -63,8 +63,8 @@ def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What a safetensors file says of itself; empty for any other file, and for one that loading will complain of."""
+def header_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file; empty for other files and for damaged ones, which loading reports."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
@@ -86,12 +86,12 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _native_size(metadata: Mapping[str, Any]) -> int:
-    """768 for SD2's v-prediction files that say so in their name for it, 512 for everything else."""
+    """768 for SD2 files with v-prediction, whose header states it; 512 for everything else."""
     return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
 
 
 def size_presets(native: int) -> list[tuple[str, int, int]]:
-    """(name, width, height) of usual shapes with about as many pixels a side as the checkpoint knows."""
+    """(name, width, height) of common shapes, in pixels, near the checkpoint's native size."""
     step = 64 if native >= 512 else 8
     longer, longest = (round(native * ratio / step) * step for ratio in (1.5, 1.75))
     return [

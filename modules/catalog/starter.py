@@ -1,4 +1,4 @@
-"""The one checkpoint that is offered for download when there is none but the demo: what it is, and fetching it."""
+"""The one checkpoint that is offered for download while there is only the demo, and its download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.core.progress import CancelToken
 
 @dataclass(frozen=True, kw_only=True)
 class StarterModel:
-    """A file that somebody else publishes under a licence of theirs."""
+    """A model file that others publish, with their licence."""
 
     title: str
     name: str
@@ -35,11 +35,11 @@ STARTER = StarterModel(
 
 @dataclass(kw_only=True)
 class Download:
-    """One try. Written by its thread, read by any."""
+    """One attempt. Its thread writes it, any thread may read it."""
 
     offer: Offer
     received: int = 0
-    state: str = "running"  # at last "done", "cancelled" or "failed"
+    state: str = "running"  # then "done", "cancelled" or "failed"
     error: str = ""
     cancel: CancelToken = field(default_factory=CancelToken)
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -56,7 +56,7 @@ class Download:
 
 
 class StarterDownload:
-    """At most one download at a time, in a thread of its own; nothing is asked or fetched before somebody wants it."""
+    """At most one download at a time, in its own thread. It contacts nobody until `ask` or `begin` is called."""
 
     def __init__(self, folders: ModelFolders, model: StarterModel = STARTER) -> None:
         self.model = model
@@ -68,7 +68,7 @@ class StarterDownload:
         return ask(self.model.url)
 
     def begin(self, offer: Offer) -> Download:
-        """Starts fetching what was offered, unless that is under way."""
+        """Starts to download the offer, unless a download is already running."""
         with self._lock:
             if self.latest is None or self.latest.state != "running":
                 self.latest = Download(offer=offer)
@@ -76,7 +76,7 @@ class StarterDownload:
             return self.latest
 
     def _run(self, download: Download) -> None:
-        state, error = "failed", "An error inside the program stopped the download; the log tells more."
+        state, error = "failed", "An error inside the program stopped the download; the log says more."
         try:
             fetch(download.offer, self.target, on_bytes=download.note, cancel=download.cancel)
             state, error = "done", ""

@@ -1,1 +1,1 @@
-"""Files of finished and given pictures: the output folder, its history, inputs and uploads."""
+"""Picture files: the output folder, its history, and the pictures that requests start from."""

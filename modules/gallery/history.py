@@ -1,4 +1,4 @@
-"""The pictures of an output folder: newest first, searched by their text, deleted."""
+"""The pictures of an output folder: lists them newest first, searches their texts, deletes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.core.errors import OptionsError, OutputError, quoted
 from modules.core.typed import is_utf8
 from modules.images.save import read_parameters
 
-INPUTS = "inputs"  # pictures to start from are kept here; they are no results
+INPUTS = "inputs"  # the folder of pictures to start from, which are not results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,14 @@ class Entry:
 
 
 class History:
-    """Texts are read once per file and kept as long as the file does not change."""
+    """The pictures of one output folder. It reads each text once and again when the file changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._texts: dict[tuple[Path, int], str] = {}
 
     def search(self, words: str = "", *, limit: int = 60, skip: int = 0) -> tuple[list[Entry], int]:
-        """Pictures whose text holds all the words, newest first: at most `limit` of them, and how many there are."""
+        """Pictures whose text contains all the words, newest first: at most `limit` of them, and how many there are."""
         wanted = words.casefold().split()
         found = [path for path in self.paths() if not wanted or self._matches(path, wanted)]
         return [Entry(path=path, text=self.text(path)) for path in found[skip : skip + limit]], len(found)
@@ -45,14 +45,14 @@ class History:
             if key not in self._texts:
                 self._texts[key] = read_text(path)
             return self._texts[key]
-        except OSError:  # deleted meanwhile, by us or by anyone
+        except OSError:  # deleted in the meantime
             return ""
 
     def delete(self, path: Path) -> None:
-        """Removes one picture of this folder for good. Raises for anything that is not one."""
+        """Deletes one picture of this folder for good. Raises OptionsError for any other file."""
         path = Path(path)
         if os.path.realpath(path) not in {os.path.realpath(known) for known in self.paths()}:
-            raise OptionsError(f"{quoted(path.name)} is no picture in the output folder, so it is not deleted.")
+            raise OptionsError(f"{quoted(path.name)} is not a picture in the output folder, so it is not deleted.")
         try:
             path.unlink()
         except OSError as error:
@@ -63,15 +63,15 @@ class History:
         return all(word in text for word in wanted)
 
     def _files(self) -> Iterator[Path]:
-        """Only <folder>/<date>/*.png, as the output folder writes them. What is no regular file, or not for us to
-        read, is left out: the page could not show it."""
+        """Only <folder>/<date>/*.png, as the output folder writes them. Files that cannot be read are left out,
+        because the page could not show them."""
         for day in listed(self.folder):
             if day.name != INPUTS and os.path.isdir(day):
                 yield from (path for path in listed(day) if is_picture(path))
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder; nothing where it is gone, or may not be read."""
+    """The contents of a folder; empty when it is gone or may not be read."""
     try:
         return list(folder.iterdir())
     except OSError:
@@ -79,13 +79,13 @@ def listed(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """A visible .png file that can be read and named; anyone may have deleted or replaced it by now."""
+    """Whether this is a visible .png file that can be read, with a name that can be shown."""
     is_named_so = path.suffix == ".png" and not path.name.startswith(".") and is_utf8(str(path))
     return is_named_so and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def read_text(path: Path) -> str:
-    """The text inside a picture file; a damaged or foreign one is listed without text."""
+    """The text inside a picture file; empty for a damaged file and for one of another program."""
     try:
         return read_parameters(path)
     except OptionsError:

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_SEED = "last_seed.json"
-DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # the names of the folders in it
+DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # how the folders in it are named
 
 
 class OutputFolder:
-    """One folder of pictures, `output/` of the project unless another is named."""
+    """One folder of pictures: `output/` in the project unless another is named."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else PROJECT_ROOT / "output"
 
     def check_writable(self) -> None:
-        """Raises OutputError now rather than after minutes of work; sweeps up what killed runs left."""
+        """Raises OutputError now rather than after minutes of work; deletes hidden files that killed runs left."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for folder in (self.folder, *self.folder.glob(DAY)):
@@ -43,14 +43,15 @@ class OutputFolder:
             ) from error
 
     def save(self, picture: Picture) -> Path:
-        from modules.images.save import save_png  # brings torch, which a front end starts without
+        """Writes the picture with its text inside and remembers the request's seed. Raises OutputError."""
+        from modules.images.save import save_png  # imports torch, which a front end starts without
 
         path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
         self._note_seed(picture.request_seed)
         return path
 
     def _note_seed(self, seed: int) -> None:
-        """Told, not raised, when it fails: the picture itself is safe by now."""
+        """A failure is only a warning, because the picture itself is saved by now."""
         try:
             write_whole(self.folder / LAST_SEED, json.dumps({"seed": seed}).encode())
         except OSError as error:
@@ -58,7 +59,7 @@ class OutputFolder:
             log.warning("The seed could not be noted in %s (%s): --reuse-seed will not know it.", self.folder, reason)
 
     def last_seed(self) -> int:
-        """The seed of the last request, for --reuse-seed."""
+        """The seed of the last request, for --reuse-seed. Raises OptionsError when it is not known."""
         try:
             return whole(parse_json_object((self.folder / LAST_SEED).read_bytes()).get("seed"), "seed")
         except FileNotFoundError as error:

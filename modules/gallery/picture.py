@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A finished picture; `parameters` is its metadata text, `request_seed` the seed of the request it belongs to."""
+    """A finished picture. `parameters` is its metadata text, `request_seed` the seed of its whole request."""
 
     image: Image.Image
     seed: int

@@ -1,4 +1,4 @@
-"""Picture files that a program names in a request: which ones it may, and how they become a drawing to start from."""
+"""Picture files that a program names in a request: which ones are allowed, and how they are opened for the editor."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from modules.images.open import open_image
 
 
 def permitted(path: Path, folders: Iterable[Path]) -> Path:
-    """The file, if it lies in one of these folders, links resolved. Nothing is told about any other file, not even
-    whether it exists."""
+    """The path with links resolved, if the file is in one of these folders.
+
+    Raises OptionsError for any other file, in the same words whether it exists or not.
+    """
     if not reachable(path, folders):
         given = quoted(path.name)
         raise OptionsError(f"{given} is neither an upload nor a picture in the output folder: upload it first.")
@@ -22,15 +24,16 @@ def permitted(path: Path, folders: Iterable[Path]) -> Path:
 
 
 def reachable(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether this is a file in one of the folders, once links are resolved."""
     try:
         real = path.resolve()
         return any(real.is_relative_to(folder.resolve()) for folder in folders) and real.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # not a possible file name, or links in a circle
         return False
 
 
 def open_drawing(image: Path, mask: Path | None) -> dict[str, Any]:
-    """The same as the mask editor gives: the picture, and a layer over it where the mask is white."""
+    """The picture and its mask as the mask editor gives them: a background, and a layer where the mask is white."""
     background = to_rgb(open_image(image))
     if mask is None:
         return {"background": background, "layers": []}

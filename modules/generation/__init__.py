@@ -1,1 +1,1 @@
-"""From one request to finished pictures: options, session and the storyline of a generation."""
+"""From one request to finished pictures: the options, the session and the passes between them."""

@@ -1,4 +1,4 @@
-"""HiresFix: enlarge the first pass and sample again at the larger size."""
+"""HiresFix: enlarges the result of the first pass and samples again at the larger size."""
 
 from __future__ import annotations
 
@@ -8,25 +8,18 @@ from torch import Tensor
 from modules.generation.job import Job
 from modules.generation.options import HiresOptions
 from modules.generation.pass_settings import hires_settings
-from modules.generation.sampling_pass import Outside, run_pass
+from modules.generation.sampling_pass import Outside, sample_pass
 from modules.images.convert import to_pil, to_tensor
 from modules.images.methods import LATENT_METHODS
 from modules.images.resize import resize_image, resize_latent
 
 
 def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:
-    """Clean latents of the first pass -> of the target size; the noise comes from the pictures' own seeds."""
-    width, height = hires_size(job, hires)
+    """Clean latents of the first pass -> clean latents of the target size. The noise comes from the seeds."""
+    width, height = hires.target(job.options.width, job.options.height)
     enlarged = enlarge(job, hires, latents, width, height)
-    seeds = [job.seed + index for index in indices]
-    return run_pass(job, hires_settings(job.options, hires), seeds, enlarged, outside, job.start_at(width, height))
-
-
-def hires_size(job: Job, hires: HiresOptions) -> tuple[int, int]:
-    options = job.options
-    if options.width is None or options.height is None:
-        raise ValueError("a job holds resolved options")
-    return hires.target(options.width, options.height)
+    settings = hires_settings(job.options, hires)
+    return sample_pass(job, settings, job.seeds(indices), enlarged, outside, job.start_at(width, height))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""A picture (and a mask) to start from: opened, fitted to the size, encoded, and put back around what was repainted."""
+"""A picture to start from and its mask: opened, fitted to the size, encoded, and put back around the repainted part."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ FILL_RADII = (128, 64, 32, 16, 8, 4, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint:
-    """What stays: `latent` [1, C, h, w] outside of `mask` [1, 1, h, w], which is 1 where the picture is repainted."""
+    """The part that stays: `latent` [1, C, h, w] outside `mask` [1, 1, h, w], which is 1 where it is repainted."""
 
     latent: Tensor
     mask: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """The opened files of an InitImage, upright and in their own size; the mask is grey, white where it repaints."""
+class OpenedInit:
+    """The opened files of an InitImage, upright and in their own size. The mask is grey, and white is repainted."""
 
     init: InitImage
     image: Image.Image
@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A source fitted to one size. latent [1, C, h, w]; mask [1, 1, h, w]; the pictures are in pixels."""
+    """An OpenedInit fitted to one size. latent [1, C, h, w]; mask [1, 1, h, w]; the pictures are in pixels."""
 
     init: InitImage
     picture: Image.Image
@@ -55,7 +55,7 @@ class Start:
     mask: Tensor | None = None
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
-        """What sampling starts from, [N, C, h, w]: the latent, its masked part replaced where that was asked for."""
+        """The latents that sampling starts from, [N, C, h, w]; `mask_content` may replace their masked part."""
         latent = self.latent.expand(len(seeds), -1, -1, -1)
         if self.mask is None or self.init.mask_content in ("original", "fill"):
             return latent
@@ -69,17 +69,17 @@ class Start:
         return None if self.mask is None else Inpaint(latent=self.latent, mask=self.mask)
 
     def put_back(self, image: Image.Image) -> Image.Image:
-        """The repainted picture with the original's own pixels where the mask is black."""
+        """The repainted picture, with the original's own pixels where the mask is black."""
         if self.mask_picture is None:
             return image
         return Image.composite(image, self.picture, self.mask_picture)
 
 
-def open_source(init: InitImage) -> Source:
+def open_source(init: InitImage) -> OpenedInit:
     """Raises OptionsError when a file cannot be read or the mask does not fit the picture."""
     image = to_rgb(open_image(init.image))
     if init.mask is None:
-        return Source(init=init, image=image, mask=None)
+        return OpenedInit(init=init, image=image, mask=None)
     mask = to_mask(open_image(init.mask))
     if mask.size != image.size:
         raise OptionsError(
@@ -88,11 +88,11 @@ def open_source(init: InitImage) -> Source:
         )
     if mask.getbbox() is None:
         log.warning("The mask %s is black or transparent everywhere, so nothing is repainted.", init.mask.name)
-    return Source(init=init, image=image, mask=mask)
+    return OpenedInit(init=init, image=image, mask=mask)
 
 
-def fit(source: Source, encode: Encode, width: int, height: int) -> Start:
-    """The source at width x height pixels, encoded."""
+def fit(source: OpenedInit, encode: Encode, width: int, height: int) -> Start:
+    """The picture and its mask at width x height pixels, encoded."""
     init = source.init
     picture = resize_image(source.image, width, height, init.resize)
     if source.mask is None:
@@ -115,7 +115,7 @@ def latent_mask(mask: Image.Image, latent: Tensor) -> Tensor:
 
 def inpaint_channels(encode: Encode, start: Start | None, width: int, height: int) -> Tensor:
     """The five extra input channels of inpainting checkpoints, [1, 5, h, w]: the mask and the encoded picture with the
-    masked part grey. Without a picture everything is to be painted."""
+    masked part grey. Without a picture, everything is painted."""
     if start is None:
         latent = encode(torch.zeros(1, 3, height, width))
         return torch.cat([torch.ones_like(latent[:, :1]), latent], dim=1)
@@ -128,7 +128,7 @@ def inpaint_channels(encode: Encode, start: Start | None, width: int, height: in
 
 def fill_masked(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """Paints the masked part with the colours around it: blurs of the unmasked pixels, from wide to narrow, each used
-    where it has something to say."""
+    where it reaches."""
     keep = mask.point(lambda value: 255 - value)
     visible = Image.composite(picture, Image.new("RGB", picture.size), keep)
     weights = np.array(keep, dtype=np.float32)[..., None] / 255.0

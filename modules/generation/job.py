@@ -1,4 +1,4 @@
-"""Everything one request needs before the first step: model, LoRAs, encoded prompts, names resolved."""
+"""Everything that one request needs before the first step: its models, LoRAs, encoded prompts and pictures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
-from modules.generation.checks import check_request
-from modules.generation.image_to_image import Source, Start, fit, inpaint_channels, open_source
-from modules.generation.latents import decode, encode
+from modules.core.errors import LightDiffusionError
+from modules.generation.checks.not_finite import NotFinite, cause
+from modules.generation.checks.request import check_request
+from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
+from modules.generation.latents import decode_latents, encode_pictures
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
-from modules.generation.not_finite import NotFinite, cause
-from modules.generation.options import ControlChoice, GenerationOptions
-from modules.generation.prompts import Conditioning, read_schedules, split_loras, tell_other_tags, without_loras
+from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
+from modules.generation.prompts import Conditioning, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
 from modules.images.modes import to_8_bit
@@ -50,15 +51,15 @@ class LoadedControl:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A resolved request with its models ready; the networks hold the request's LoRAs."""
+    """A resolved request with its models ready and its LoRAs merged."""
 
-    options: GenerationOptions
+    options: ResolvedOptions
     session: Session
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    conditioning: Mapping[str, Conditioning]  # of each pass, by its phase
-    source: Source | None
+    conditioning: Mapping[str, Conditioning]  # of each pass, by the name of its phase
+    source: OpenedInit | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
     hashes: Hashes  # of the files that the picture's text names
@@ -71,30 +72,32 @@ class Job:
     def dtype(self) -> torch.dtype:
         return self.session.dtype
 
-    @property
-    def seed(self) -> int:
-        if self.options.seed is None:
-            raise ValueError("a job holds resolved options")
-        return self.options.seed
-
     def batches(self) -> list[range]:
         """Picture numbers of each batch."""
         size = self.options.batch
         return [range(start, start + size) for start in range(0, self.options.images, size)]
 
+    def seeds(self, indices: range) -> list[int]:
+        """The seed of each of these pictures."""
+        return [self.options.seed + index for index in indices]
+
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pictures [N, 3, H, W] in -1..1 on the CPU."""
+        """Scaled latents -> pictures [N, 3, H, W] in -1..1, where the autoencoder is."""
         try:
-            return decode(self.model.vae, latents, self.networks.decode)
+            return decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
-            raise cause(self) from error
+            raise self._cause() from error
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures in -1..1 -> scaled latents on the CPU."""
+        """Pictures [N, 3, H, W] in -1..1 -> scaled latents on the CPU."""
         try:
-            return encode(self.model.vae, images, self.networks.encode)
+            return encode_pictures(self.model.vae, images, self.networks.encode)
         except NotFinite as error:
-            raise cause(self) from error
+            raise self._cause() from error
+
+    def _cause(self) -> LightDiffusionError:
+        controls = {control.choice.name: control.network for control in self.controls}
+        return cause(self.model, self.options, self.dtype, controls)
 
     def start_at(self, width: int, height: int) -> Start | None:
         """The picture to start from, fitted to this size; None for text to image."""
@@ -124,16 +127,16 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     level_in_force(options.stable_fast)  # so is a wrong word in the environment
     source = open_source(options.init) if options.init else None
     control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
-    upscaler = load_upscaler(options, session)  # a file that cannot be used is told now, not after the first pass
+    upscaler = load_upscaler(options, session)  # a bad file is reported now, not after the first pass
     model = session.model(options)
-    options = options.resolved(model.spec.native_size)
     tell_other_tags(options)
-    prompt, choices = split_loras(options.prompt)
+    prompt, choices = take_loras_out(options.prompt)
     texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
     networks = session.networks(model, options.stable_fast)
     unet, _ = session.patched(model, options.loras + choices)
+    named = with_lasting_names(options, session.folders)
     return Job(
-        options=replace(with_lasting_names(options, session.folders), checkpoint=options.checkpoint or model.name),
+        options=replace(named, checkpoint=options.checkpoint or model.name).resolved(model.spec.native_size),
         session=session,
         model=model,
         networks=networks,
@@ -152,7 +155,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 def conditioning_of(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
 ) -> dict[str, Conditioning]:
-    """The prompts of each pass, encoded; all texts of a request in one go, so that they have one length."""
+    """The encoded prompts of each pass. All texts of a request are encoded together, so that they have one length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
     encoded = encode_texts(
         networks.text,
@@ -190,4 +193,4 @@ def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | No
 def tell_overdone(options: GenerationOptions) -> None:
     """One line where the guidance almost surely is not what was meant."""
     if uses_unconditional(resolve_sampler(options.sampler).sampler) and options.cfg > HIGHEST_CFG_PP:
-        log.warning("CFG++ samplers want a cfg from 0 to about 1; %g will overdo it.", options.cfg)
+        log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)

@@ -1,4 +1,4 @@
-"""Pictures <-> latents through the autoencoder: never a black picture, never out of memory where tiles would do."""
+"""Pictures <-> latents through the autoencoder: in float32 after an overflow, in tiles when memory is short."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import torch
 from torch import Tensor
 
 from modules.core.device import free_memory
-from modules.generation.not_finite import NotFinite
+from modules.generation.checks.not_finite import NotFinite
 from modules.models.vae import AutoencoderKL
 
 log = logging.getLogger(__name__)
 
 TILE = 64  # latent cells along one side of a tile
 OVERLAP = 16
-BYTES_PER_CELL = 2178 * 64  # of one latent cell per byte of the dtype, at 128 base channels (ComfyUI's measurement)
+BYTES_PER_CELL = 2178 * 64  # for one latent cell, per byte of the dtype, at 128 base channels (measured by ComfyUI)
 
 
-Half = Callable[[Tensor], Tensor]  # the network's decode or encode, or what runs it faster
+Half = Callable[[Tensor], Tensor]  # the network's own decode or encode, or a compiled one
 
 
-def decode(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
+def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
     """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 where the autoencoder is, in -1..1.
 
-    They stay there until they are bytes: on a GPU all that is left to do takes microseconds, on its CPU 0.1 seconds.
+    They stay there until they are bytes: on a GPU the rest takes microseconds, on a CPU 0.1 seconds.
     `run` decodes in place of `vae.decode`. Raises NotFinite when even float32 gives no finite picture.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
     return torch.cat(pictures).clamp(-1, 1)
 
 
-def encode(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
+def encode_pictures(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
     """Pictures [N, 3, H, W] in -1..1 -> scaled latents [N, C, H/8, W/8] float32 on the CPU."""
     return torch.cat([_finite(vae, _encode_one, image[None], run or vae.encode) for image in images])
 
 
 def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Tensor], x: Tensor, run: Half) -> Tensor:
-    """The work, once more by the network itself in float32 where half precision overflowed (SD VAEs do, in float16)."""
+    """Runs `work`; where half precision overflows (SD VAEs do, in float16), runs it again in float32, uncompiled."""
     out = work(vae, x, run)
     if torch.isfinite(out).all():
         return out
@@ -49,7 +49,7 @@ def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Te
         out = work(exact, x, exact.decode if work is _decode_one else exact.encode)
         if torch.isfinite(out).all():
             return out
-    raise NotFinite("The result holds values that are not numbers (NaN), so no picture was written.")
+    raise NotFinite("The result contains values that are not numbers (NaN), so no picture was written.")
 
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:
@@ -102,7 +102,7 @@ def tiled(
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one side, the last one flush with the end."""
+    """Where tiles begin along one side; the last one ends with the side."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]

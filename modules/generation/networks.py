@@ -1,4 +1,4 @@
-"""How each network of a checkpoint is run for one Stable-Fast level: UNet, text encoder, VAE, ControlNets."""
+"""How each network of a checkpoint runs at one Stable-Fast level: UNet, text encoder, VAE, ControlNets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.models.controlnet import ControlNet
 from modules.models.vae import AutoencoderKL
 from modules.stable_fast import CompiledModule, Report, SharedCapture, StableFastConfig, StableFastPatcher
 
-# On a CPU only what runs long enough is worth a trace: a text encoder or VAE encoder is done before it would be ready.
+# On a CPU a trace only pays for networks that run long: text and VAE encoders finish before they would be compiled.
 WORTH_IT_ON_CPU = ("VAE decoder", "ControlNet")
 CONTROL_BINDINGS = {"hint": "prompt", "timesteps": "time", "context": "prompt"}
 CONTROL_DIMS = {
@@ -26,7 +26,7 @@ CONTROL_DIMS = {
 
 
 class Networks:
-    """The networks of one loaded checkpoint at one level; nothing is compiled before it first runs."""
+    """The networks of one loaded checkpoint at one level. Each is compiled when it first runs."""
 
     def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0) -> None:
         self.model = model
@@ -42,10 +42,10 @@ class Networks:
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
         if self._compiles("VAE decoder"):
             dims = {"latent": ("batch", None, "height", "width")}
-            self.decode = self._compiled("VAE decoder", Decoder(model.vae).eval(), dims=dims)
+            self.decode = self._compiled("VAE decoder", VaeDecode(model.vae).eval(), dims=dims)
         if self._compiles("VAE encoder"):
             dims = {"image": ("batch", None, "8*height", "8*width")}
-            self.encode = self._compiled("VAE encoder", Encoder(model.vae).eval(), dims=dims)
+            self.encode = self._compiled("VAE encoder", VaeEncode(model.vae).eval(), dims=dims)
         self.text: Any = model.text.module
         if self._compiles("text encoder"):
             compiled = self._compiled("text encoder", model.text.module, dims={"embeddings": ("batch", None, None)})
@@ -65,7 +65,7 @@ class Networks:
         return self._patcher.apply(unet)
 
     def controlnet(self, network: ControlNet) -> Callable[..., tuple[Tensor, ...]]:
-        """The network as AppliedControl calls it; compiled once however often it is applied."""
+        """The network as AppliedControl calls it. It is compiled once, however often it is applied."""
         if not self._compiles("ControlNet"):
             return network
         if network not in self._controls:
@@ -94,7 +94,7 @@ class Networks:
         self._controls.clear()
 
 
-class Decoder(nn.Module):
+class VaeDecode(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
         return self.vae.decode(latent)
 
 
-class Encoder(nn.Module):
+class VaeEncode(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
 
 
 class FastTextEncoder:
-    """A compiled text encoder as prompts are encoded with it; looking up tokens stays outside."""
+    """A compiled text encoder with the calls that encoding uses. Looking up tokens is not compiled."""
 
     def __init__(self, module: nn.Module, compiled: CompiledModule) -> None:
         self._module: Any = module
@@ -127,11 +127,11 @@ class FastTextEncoder:
 
 
 class FastControlNet:
-    """A compiled ControlNet; a hint is prepared once with each of the contexts that it comes with."""
+    """A compiled ControlNet. It prepares a hint once for each context that it is used with."""
 
     def __init__(self, compiled: CompiledModule) -> None:
         self._compiled = compiled
-        # The tensors are kept, so their memory cannot have become something else's in between.
+        # The tensors are kept, so that their memory cannot be given to others in between.
         self._hint: Tensor | None = None
         self._layout = torch.empty(0)  # the hint as the program takes it
         self._contexts: list[Tensor] = []
@@ -146,7 +146,7 @@ class FastControlNet:
         return self._compiled(x, timesteps=timesteps)
 
     def _number(self, context: Tensor) -> int:
-        """Which of the contexts met so far this is; a new one is added."""
+        """The number of this context among those seen so far; a new one is added."""
         places = [_place(known) for known in self._contexts]
         if _place(context) not in places:
             self._contexts.append(context)

@@ -1,10 +1,10 @@
-"""The request that crosses the front door: everything that decides a picture, validated once (no torch here)."""
+"""A request: everything that decides its pictures, checked once (no torch here)."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class ControlChoice:
         _in_range("ControlNet start", self.start, 0.0, 1.0)
         _in_range("ControlNet end", self.end, 0.0, 1.0)
         if self.start > self.end:
-            raise OptionsError(f"ControlNet start {self.start:g} lies behind its end {self.end:g}: swap the two.")
+            raise OptionsError(f"ControlNet start {self.start:g} is after its end {self.end:g}: swap the two.")
         _one_of("ControlNet mode", self.mode, CONTROL_MODES)
         _one_of("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
 
@@ -135,19 +135,19 @@ class GenerationOptions:
     steps: int = 20
     cfg: float = 7.0
     sampler: str = "dpmpp_2m"
-    scheduler: str | None = None  # None: what the sampler's label implies, else karras
+    scheduler: str | None = None  # None: the one that the sampler's label implies, else karras
     clip_skip: int = 1
     emphasis: str = "comfy"
     checkpoint: str | None = None
     vae: str | None = None
-    text_encoders: tuple[str, ...] = ()  # in place of the checkpoint's own, by name or path
-    prediction: str | None = None  # None: detect; "epsilon" or "v" to override
+    text_encoders: tuple[str, ...] = ()  # by name or path, instead of the checkpoint's own
+    prediction: str | None = None  # "epsilon" or "v"; None: detect it
     loras: tuple[LoraChoice, ...] = ()
     controls: tuple[ControlChoice, ...] = ()
     init: InitImage | None = None
     hires: HiresOptions | None = None
     stable_fast: str = "off"
-    only: int | None = field(default=None)  # keep just this picture of the batch (how a batch member is reproduced)
+    only: int | None = field(default=None)  # keep only this picture of the batch: the way to reproduce one of them
 
     def __post_init__(self) -> None:
         _check_length("prompt", self.prompt)
@@ -164,7 +164,7 @@ class GenerationOptions:
         if self.seed is not None:
             _in_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
         if self.clip_skip == 0:
-            raise OptionsError("Clip skip 0 means nothing: 1 uses the last layer, 2 the one before it.")
+            raise OptionsError("Clip skip 0 has no meaning: 1 uses the last layer, 2 the one before it.")
         _one_of("emphasis", self.emphasis, EMPHASIS_MODES)
         _one_of("Stable-Fast level", self.stable_fast, STABLE_FAST_LEVELS)
         if self.prediction is not None:
@@ -182,14 +182,24 @@ class GenerationOptions:
         init = [self.init.image, *([self.init.mask] if self.init.mask else [])] if self.init else []
         return [*(control.image for control in self.controls), *init]
 
-    def resolved(self, native_size: int) -> GenerationOptions:
+    def resolved(self, native_size: int) -> ResolvedOptions:
         """The same request with size and seed filled in."""
-        return replace(
-            self,
-            width=self.width or native_size,
-            height=self.height or native_size,
-            seed=random_seed() if self.seed is None else self.seed,
-        )
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        decided: dict[str, Any] = {
+            "width": self.width or native_size,
+            "height": self.height or native_size,
+            "seed": random_seed() if self.seed is None else self.seed,
+        }
+        return ResolvedOptions(**given | decided)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions(GenerationOptions):
+    """A request whose size and seed are decided."""
+
+    width: int = field()
+    height: int = field()
+    seed: int = field()
 
 
 def random_seed() -> int:
@@ -202,14 +212,14 @@ def default_of(name: str) -> Any:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # neither is NaN
+    if not low <= value <= high:  # false for NaN, too
         raise OptionsError(
             f"{name} {shortened(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
         )
 
 
 def _short(value: float) -> str:
-    """A whole number in full (the largest seed too), any other without zeros behind."""
+    """A whole number in full (the largest seed, too), any other number without trailing zeros."""
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
@@ -235,7 +245,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def read_tuning_seconds(text: str) -> float:
-    """What --stable-fast-tune is given. Raises OptionsError for what is no time."""
+    """The value of --stable-fast-tune. Raises OptionsError when it is not a time in seconds."""
     try:
         seconds = float(text)
     except ValueError:

@@ -11,7 +11,7 @@ from modules.sampling.schedules import NoiseSchedule, make_sigmas
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """How one pass samples; `denoise` 1 starts from pure noise."""
+    """How one pass samples. With `denoise` 1 it starts from pure noise."""
 
     phase: str
     sampler: str
@@ -21,7 +21,7 @@ class PassSettings:
     denoise: float = 1.0
 
     def sigmas(self, schedule: NoiseSchedule) -> list[float]:
-        """The noise levels it visits, zero at the end."""
+        """The noise levels of its steps, with zero at the end."""
         return make_sigmas(schedule, self.scheduler, self.steps, sampler=self.sampler, denoise=self.denoise)
 
 
@@ -38,7 +38,7 @@ def first_settings(options: GenerationOptions) -> PassSettings:
 
 
 def hires_settings(options: GenerationOptions, hires: HiresOptions) -> PassSettings:
-    """The second pass's settings; what is not set is as in the first pass."""
+    """The settings of the second pass. Those that are not given are as in the first pass."""
     first = first_settings(options)
     sampler, scheduler = sampler_and_scheduler(hires.sampler or first.sampler, hires.scheduler or first.scheduler)
     return PassSettings(

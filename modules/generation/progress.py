@@ -1,4 +1,4 @@
-"""What a generation tells the outside while it runs."""
+"""Progress: what a generation reports while it runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished step of batch `batch` (from 1), or step 0: a phase that begins. `denoised` is the predicted clean
-    latent [N, C, h, w]."""
+    """One finished step of batch `batch` (from 1), or step 0 of a phase that begins. `denoised` is the predicted clean
+    latent [N, C, h, w].
+
+    `part` says in words which part of a larger task this is; it is empty where the request is the whole task.
+    """
 
     phase: str  # "sampling", "hires" or "decoding"
     batch: int
@@ -21,6 +24,7 @@ class Progress:
     step: int
     steps: int
     denoised: Tensor | None = None
+    part: str = ""
 
 
 OnProgress = Callable[[Progress], None]

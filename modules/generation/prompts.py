@@ -1,4 +1,4 @@
-"""A request's prompts: network tags taken out, read for the steps of each pass, and everything encoded once."""
+"""A request's prompts: without network tags, read for the steps of each pass, and encoded once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """What a pass's network is shown: distinct contexts [R * N, S, width], and which of them each step takes.
+    """The contexts of one pass: the distinct ones [R * N, S, width], and which of them each step uses.
 
     The first `conditional` rows of each are the prompt's, any others the negative prompt's.
     """
@@ -33,7 +33,7 @@ class Contexts:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
-    """The prompts of one pass; `encoded` holds [S, width] for each of their texts, S the same for all."""
+    """The prompts of one pass. `encoded` has [S, width] for each of their texts, with the same S for all."""
 
     schedule: PromptSchedule
     encoded: Mapping[str, Tensor]
@@ -44,7 +44,7 @@ class Conditioning:
         return self.schedule.weights
 
     def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
-        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative prompt's if wanted."""
+        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative ones if wanted."""
         by_step = self.schedule.steps(negative=unconditional)
         numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
         return Contexts(
@@ -67,7 +67,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
     schedules: dict[str, PromptSchedule] = {}
     earlier: int | None = None
     for settings in passes:
-        steps = max(len(settings.sigmas(noise)) - 1, 1)  # a pass of no steps is shown as one, and is not run
+        steps = max(len(settings.sigmas(noise)) - 1, 1)  # read_schedule needs one step; a pass without does not run
         when = PassSteps(steps=steps, earlier=earlier)
         schedules[settings.phase] = read(options.prompt, options.negative_prompt, when)
         earlier = steps
@@ -75,7 +75,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
 
 
 def tell_words(options: GenerationOptions) -> None:
-    """One line when what changes or joins prompts in other modes is words in the default one."""
+    """Warns when the prompt contains what the default mode reads as plain words and other modes do not."""
     texts = (options.prompt, options.negative_prompt)
     if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_at_and(options.prompt)) > 1):
         log.warning(
@@ -84,8 +84,8 @@ def tell_words(options: GenerationOptions) -> None:
         )
 
 
-def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
-    """The prompt without its `<lora:name:weight>` tags, and the choices they make."""
+def take_loras_out(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
+    """The prompt without its `<lora:name:weight>` tags, and the LoRAs that they choose."""
     text, tags = extract_loras(prompt)
     return text, tuple(
         LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
@@ -93,7 +93,7 @@ def split_loras(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
 
 
 def without_loras(negative: str) -> str:
-    """The negative prompt without tags: a LoRA acts on both halves of guidance, so it belongs in the prompt."""
+    """The negative prompt without tags. Warns about them: a LoRA acts on both prompts, so it belongs in the prompt."""
     text, tags = extract_loras(negative)
     if tags:
         names = ", ".join(tag.name for tag in tags)
@@ -102,7 +102,7 @@ def without_loras(negative: str) -> str:
 
 
 def tell_other_tags(options: GenerationOptions) -> None:
-    """One line that names the tags of networks that do not exist here."""
+    """Warns about tags of kinds of networks that are not supported."""
     tags = dict.fromkeys(other_tags(options.prompt) + other_tags(options.negative_prompt))
     if tags:
         log.warning(

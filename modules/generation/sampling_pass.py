@@ -1,4 +1,4 @@
-"""One run of the sampler over a batch: from noise (and a latent to start from) to clean latents."""
+"""One pass of the sampler over a batch: from noise, and a latent to start from, to clean latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """The way out during a pass: where progress goes and what may stop it, and which batch this is."""
+    """Where a pass reports progress, what may stop it, and which batch this is."""
 
     on_progress: OnProgress | None
     cancel: CancelToken | None
@@ -42,7 +42,7 @@ class Outside:
         self._tell(phase, 0, steps, None)
 
     def sampled(self, phase: str, event: StepEvent) -> None:
-        """One sampling step is done; raises Cancelled when that was asked for."""
+        """Reports one finished sampling step. Raises Cancelled once `cancel` is set."""
         if self.cancel is not None:
             self.cancel.check()
         self._tell(phase, event.step, event.steps, event.denoised)
@@ -58,7 +58,7 @@ class Outside:
 
 
 @torch.inference_mode()
-def run_pass(
+def sample_pass(
     job: Job,
     settings: PassSettings,
     seeds: Sequence[int],
@@ -96,7 +96,7 @@ def run_pass(
 def guided_denoiser(
     job: Job, settings: PassSettings, latent: Tensor, start: Start | None, clock: StepClock
 ) -> GuidedDenoiser:
-    """The network prepared for this pass's shape, shown in each step what the prompts say then, behind guidance."""
+    """The network prepared for this pass's shape, with guidance, and with the prompts of each step."""
     spec, conditioning = job.model.spec, job.conditioning[settings.phase]
     schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
     unconditional = needs_unconditional(settings.cfg, settings.sampler, conditioning.weights)
@@ -112,7 +112,7 @@ def guided_denoiser(
 def prepare_runner(
     job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]
 ) -> UNetRunner:
-    """The runner for this pass's shape, holding its contexts."""
+    """The runner, prepared for this pass's shape and contexts."""
     context, *alternatives = (each.to(job.device, job.dtype) for each in contexts.distinct)
     inputs = UNetInputs(
         context=context,
@@ -127,7 +127,7 @@ def prepare_runner(
 
 
 class MaskedDenoiser:
-    """Keeps what lies outside the mask at the original, at each noise level (ComfyUI's and A1111's inpainting with
+    """Keeps the part outside the mask equal to the original, at each noise level (ComfyUI's and A1111's inpainting with
     ordinary checkpoints; RePaint without resampling, arXiv 2201.09865)."""
 
     def __init__(self, denoise: GuidedDenoiser, inpaint: Inpaint, noise: Tensor) -> None:

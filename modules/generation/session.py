@@ -1,4 +1,4 @@
-"""What is kept between requests: the loaded checkpoint, its patches and accelerators, in an object."""
+"""The session: keeps the loaded checkpoint, its LoRAs and what was compiled from one request to the next."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
+from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
 from modules.generation.metadata.named_files import Fingerprints
-from modules.generation.named_models import checkpoint_path, text_encoder_path
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
@@ -30,7 +30,7 @@ from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-MOST_LORAS = 8  # kept ready, each with its matrices on the device
+MOST_LORAS = 8  # kept in memory, each with its matrices on the device
 
 
 class Session:
@@ -56,12 +56,12 @@ class Session:
         self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
         self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
-        self._fast: Networks | None = None  # the latest that were accelerated
+        self._fast: Networks | None = None  # the latest with Stable-Fast on
         self._controlnets: dict[tuple[Path, int], ControlNet] = {}
         self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
-        """The checkpoint the request names (or the default one), loaded, with weights as in the file."""
+        """Loads the checkpoint that the request names, or the default one; its weights are as in the file."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         text = text_encoder_path(self.folders, options)
@@ -81,7 +81,7 @@ class Session:
         return self._model
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
-        """UNet and text encoder with exactly these LoRAs; what an earlier request merged is taken out bit for bit."""
+        """UNet and text encoder with exactly these LoRAs; those of earlier requests are removed bit for bit."""
         unet, text = model.unet.clone(), model.text.clone()
         for choice in loras:
             patches = self._lora(model, choice.name)
@@ -91,7 +91,7 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """The last few are kept parsed: the same patch objects again mean that nothing needs merging again."""
+        """The last few are kept: the same patch objects mean that nothing has to be merged again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
@@ -102,8 +102,8 @@ class Session:
         return self._loras[key]
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
-        """How to run the checkpoint's networks at this Stable-Fast level; what was compiled is kept as long as level
-        and checkpoint stay, also over requests without Stable-Fast."""
+        """How to run the checkpoint's networks at this Stable-Fast level. Compiled networks are kept until the level or
+        the checkpoint changes; a request without Stable-Fast in between does not matter."""
         if level == "off":
             return Networks(model, level)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
@@ -124,7 +124,7 @@ class Session:
             self._fast = None
 
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
-        """Loaded once per file, and kept as long as the checkpoint that it was fitted to."""
+        """The ControlNet of this name. It is loaded once, and kept as long as the checkpoint."""
         path = self.folders.find("controlnet", name)
         key = stamp(path)
         if key not in self._controlnets:
@@ -134,13 +134,13 @@ class Session:
         return self._controlnets[key]
 
     def upscaler(self, name: str) -> Upscaler:
-        """A pixel upscaler (ESRGAN and its kin) by file name or path."""
+        """A pixel upscaler (such as ESRGAN) by file name or path."""
         path = self.folders.find("upscalers", name)
         network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
         return upscaler_of(network, self.device, path.name)
 
     def free(self) -> None:
-        """Lets go of the loaded models and gives their memory back."""
+        """Releases the loaded models and their memory."""
         self._release_fast()
         self._model = None
         self._key = None

@@ -1,4 +1,4 @@
-"""The storyline: one request in, finished pictures out, one by one."""
+"""Generation from start to end: one request in, finished pictures out, one by one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from modules.gallery.picture import Picture
 from modules.generation.hires_fix import second_pass
 from modules.generation.job import Job, prepare_job
 from modules.generation.metadata.write import to_parameters
-from modules.generation.options import GenerationOptions
+from modules.generation.options import GenerationOptions, ResolvedOptions
 from modules.generation.pass_settings import first_settings
 from modules.generation.progress import OnProgress
-from modules.generation.sampling_pass import Outside, run_pass
+from modules.generation.sampling_pass import Outside, sample_pass
 from modules.generation.session import Session
 from modules.images.convert import to_pil
 from modules.version import VERSION
@@ -45,33 +45,31 @@ def generate(
 
 
 def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
-    """First pass, second pass if asked for, pictures."""
+    """The pictures of one batch: first pass, second pass if requested, decoding."""
     options, hires = job.options, job.options.hires
-    if options.width is None or options.height is None:
-        raise ValueError("a job holds resolved options")
     latents = first_pass(job, indices, options.width, options.height, outside)
     if hires is None:
-        yield from finish(job, options, indices, latents, outside)
+        yield from finished_pictures(job, options, indices, latents, outside)
         return
     if hires.keep_first_pass:
-        yield from finish(job, replace(options, hires=None), indices, latents, outside)
-    yield from finish(job, options, indices, second_pass(job, hires, indices, latents, outside), outside)
+        yield from finished_pictures(job, replace(options, hires=None), indices, latents, outside)
+    yield from finished_pictures(job, options, indices, second_pass(job, hires, indices, latents, outside), outside)
 
 
 def first_pass(job: Job, indices: range, width: int, height: int, outside: Outside) -> Tensor:
     """Clean latents [N, C, h, w] of one batch."""
-    vae, seeds = job.model.spec.vae, [job.seed + index for index in indices]
+    vae, seeds = job.model.spec.vae, job.seeds(indices)
     start = job.start_at(width, height)
     if start is not None:
-        return run_pass(job, first_settings(job.options), seeds, start.latents(seeds), outside, start)
+        return sample_pass(job, first_settings(job.options), seeds, start.latents(seeds), outside, start)
     empty = torch.zeros(len(seeds), vae.latent_channels, height // vae.downscale, width // vae.downscale)
-    return run_pass(job, first_settings(job.options), seeds, empty, outside)
+    return sample_pass(job, first_settings(job.options), seeds, empty, outside)
 
 
-def finish(
-    job: Job, options: GenerationOptions, indices: range, latents: Tensor, outside: Outside
+def finished_pictures(
+    job: Job, options: ResolvedOptions, indices: range, latents: Tensor, outside: Outside
 ) -> Iterator[Picture]:
-    """Decodes one by one, so that the first picture is there early; `options` goes into the metadata."""
+    """Decodes one by one, so that the first picture is ready early. `options` goes into the metadata."""
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
     kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
@@ -84,8 +82,8 @@ def finish(
         outside.decoded(done, len(kept))
         yield Picture(
             image=start.put_back(image) if start else image,
-            seed=job.seed + index,
-            request_seed=job.seed,
+            seed=job.options.seed + index,
+            request_seed=job.options.seed,
             parameters=to_parameters(options, index, facts(job), job.hashes),
         )
 
@@ -104,7 +102,7 @@ def facts(job: Job) -> dict[str, str]:
 
 
 def outside_file(job: Job) -> dict[str, str]:
-    """The checkpoint's file name, when its name alone does not lead to it: it was given as a path."""
+    """The checkpoint's file name if it was given as a path, so that its name alone does not find it."""
     try:
         named = job.session.folders.find("checkpoints", job.model.name).resolve()
     except ModelFileError:
@@ -115,7 +113,7 @@ def outside_file(job: Job) -> dict[str, str]:
 
 @contextmanager
 def device_errors_for_people(session: Session) -> Generator[None, None, None]:
-    """Turns a device's want of memory, which is given back first, or its fault into one sentence."""
+    """Makes one sentence of a device that is out of memory or has a fault; gives reserved memory back first."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -1,1 +1,1 @@
-"""What can be asked for, as data, and the queue that does it."""
+"""Tasks as data, how each kind runs, and the queue that runs them."""

@@ -23,11 +23,11 @@ from modules.stable_fast import level_in_force
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One side: the level in force, with the reason when it is not the one asked for, seconds for the first picture
-    (warm-up included) and for the next one, and the GPU's peak bytes while it ran.
+class Side:
+    """One side of a comparison: the level in force, the seconds for the first picture (warm-up included) and for the
+    next one, and the GPU's peak bytes while it ran. `reason` says why the level is not the requested one.
 
-    On a CPU there is no such peak: what the system tells is that of the whole process since it began.
+    On a CPU `peak_bytes` is None: the system only knows the peak of the whole process since its start.
     """
 
     asked: str
@@ -48,10 +48,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides, and how far apart their pictures are: PSNR in dB (infinite when equal), largest difference of 255."""
+    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal) and largest difference of 255."""
 
-    eager: Run
-    accelerated: Run
+    eager: Side
+    accelerated: Side
     psnr: float
     max_difference: int
 
@@ -87,8 +87,10 @@ def compare(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
 ) -> Comparison:
-    """Makes the request's first picture (or the only one it keeps) twice on each side; models are loaded and LoRAs
-    merged before the clock starts. Raises OptionsError when nothing would be accelerated."""
+    """Makes the request's first picture (or the only one it keeps) twice on each side.
+
+    Models are loaded and LoRAs merged before the clock starts. Raises OptionsError when nothing would be accelerated.
+    """
     level = options.stable_fast if options.stable_fast != "off" else "full"
     highest, reason = level_in_force(level)
     if highest == "off":
@@ -105,7 +107,8 @@ def compare(
 
 def run_side(
     options: GenerationOptions, session: Session, on_progress: OnProgress | None, cancel: CancelToken | None
-) -> Run:
+) -> Side:
+    """Makes the picture twice, for the times with and without warm-up."""
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
     seconds: list[float] = []
@@ -116,7 +119,7 @@ def run_side(
         seconds.append(time.perf_counter() - began)
     report = session.stable_fast_report if options.stable_fast != "off" else None
     level, reason = report.in_force if report else ("off", "")
-    return Run(
+    return Side(
         asked=options.stable_fast,
         level=level,
         reason=reason,
@@ -128,7 +131,7 @@ def run_side(
 
 
 def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
-    """PSNR in dB and the largest difference between two pictures of one size."""
+    """PSNR in dB and the largest difference, of 255, between two pictures of the same size."""
     error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     mean_square = float(np.mean(error**2))
     psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)

@@ -1,101 +1,96 @@
-"""The kinds of work the queue does: pictures, comparison, grid, giving memory back."""
+"""How each kind of task runs in a session: it yields its pictures. Saving them is for whoever asked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import singledispatch
 
-from modules.gallery.output import OutputFolder
+from modules.core.progress import CancelToken
+from modules.gallery.picture import Picture
+from modules.generation.checks.request import check_request
 from modules.generation.options import GenerationOptions
-from modules.tasks.grid import Axis, grid_cells, paste_grid
-
-if TYPE_CHECKING:
-    from modules.generation.session import Session
-    from modules.tasks.compare import Comparison
-    from modules.tasks.queue import Work
-    from modules.tasks.task import Ticket
+from modules.generation.progress import OnProgress, Progress
+from modules.generation.session import Session
+from modules.generation.text_to_image import generate
+from modules.tasks.axes import grid_cells
+from modules.tasks.compare import Comparison, compare
+from modules.tasks.grid import check_sheet, paste_grid
+from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What the comparison leaves behind: both pictures on disk and what was measured."""
+class MadePicture:
+    """One finished picture of a task. `note` is what Stable-Fast did so far, `comparison` what Compare measured."""
 
-    comparison: Comparison
-    eager: Path
-    accelerated: Path
-
-
-def make_pictures(options: GenerationOptions, output: OutputFolder) -> Work:
-    """Pictures into the output folder, each on the ticket as soon as it is there."""
-
-    def work(session: Session, ticket: Ticket) -> None:
-        from modules.generation.text_to_image import generate
-
-        output.check_writable()
-        for picture in generate(options, session, on_progress=ticket.on_progress, cancel=ticket.cancel):
-            ticket.note = stable_fast_status(options, session)
-            ticket.add(output.save(picture), picture.request_seed)
-
-    return work
+    picture: Picture
+    note: str = ""
+    comparison: Comparison | None = None
 
 
-def stable_fast_status(options: GenerationOptions, session: Session) -> str:
+@singledispatch
+def run_task(task: Task, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+    """Runs any task and yields each picture as soon as it is finished.
+
+    Raises the LightDiffusionError of what fails; Cancelled once `cancel` is set.
+    """
+    raise TypeError(f"{type(task).__name__} is not a kind of task")
+
+
+@run_task.register
+def run_make_pictures(
+    task: MakePictures, session: Session, on_progress: OnProgress, cancel: CancelToken
+) -> Iterator[MadePicture]:
+    for picture in generate(task.options, session, on_progress=on_progress, cancel=cancel):
+        yield MadePicture(picture=picture, note=stable_fast_note(task.options, session))
+
+
+@run_task.register
+def run_compare(task: Compare, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+    """Two pictures, the one without Stable-Fast first."""
+    comparison = compare(task.options, session, on_progress=told_as("comparing", on_progress), cancel=cancel)
+    eager, fast = comparison.eager, comparison.accelerated
+    note = stable_fast_note(replace(task.options, stable_fast=fast.asked), session)
+    yield MadePicture(picture=eager.picture, note=note, comparison=comparison)
+    yield MadePicture(picture=fast.picture, note=note, comparison=comparison)
+
+
+@run_task.register
+def run_make_grid(
+    task: MakeGrid, session: Session, on_progress: OnProgress, cancel: CancelToken
+) -> Iterator[MadePicture]:
+    """One picture: the sheet, with the text of its first cell."""
+    for cell in grid_cells(task.options, task.across, task.down):
+        check_request(cell, session.folders)  # what would fail in the middle is told before the first picture
+    seeded = task.options.resolved(session.model(task.options).spec.native_size)
+    cells = grid_cells(seeded, task.across, task.down)
+    check_sheet(cells, task.across, task.down)
+    pictures: list[Picture] = []
+    for number, cell in enumerate(cells, start=1):
+        part = told_as(f"picture {number} of {len(cells)}", on_progress)
+        pictures += generate(cell, session, on_progress=part, cancel=cancel)
+    sheet = paste_grid([picture.image for picture in pictures], task.across, task.down)
+    yield MadePicture(picture=replace(pictures[0], image=sheet), note=stable_fast_note(cells[-1], session))
+
+
+@run_task.register
+def run_free_memory(
+    task: FreeMemory, session: Session, on_progress: OnProgress, cancel: CancelToken
+) -> Iterator[MadePicture]:
+    session.free()
+    yield from ()
+
+
+def told_as(part: str, on_progress: OnProgress) -> OnProgress:
+    """Passes progress on, named as this part of the task."""
+
+    def told(event: Progress) -> None:
+        on_progress(replace(event, part=part))
+
+    return told
+
+
+def stable_fast_note(options: GenerationOptions, session: Session) -> str:
     """The line about Stable-Fast after a run; empty when it was not asked for."""
     report = session.stable_fast_report
     return report.status_line() if report is not None and options.stable_fast != "off" else ""
-
-
-def make_comparison(options: GenerationOptions, output: OutputFolder) -> Work:
-    """The first picture with and without Stable-Fast; `ticket.result` is a Compared."""
-
-    def work(session: Session, ticket: Ticket) -> None:
-        from modules.tasks.compare import compare
-
-        output.check_writable()
-        comparison = compare(options, session, on_progress=ticket.on_progress, cancel=ticket.cancel)
-        pictures = [side.picture for side in (comparison.eager, comparison.accelerated)]
-        eager, accelerated = (output.save(picture) for picture in pictures)
-        ticket.result = Compared(comparison=comparison, eager=eager, accelerated=accelerated)
-        ticket.note = stable_fast_status(replace(options, stable_fast=comparison.accelerated.asked), session)
-        for path, picture in zip((eager, accelerated), pictures, strict=True):
-            ticket.add(path, picture.request_seed)
-
-    return work
-
-
-def make_grid(options: GenerationOptions, across: Axis, down: Axis | None, output: OutputFolder) -> Work:
-    """One picture for every pair of values, pasted into one labelled picture, which is the one that is saved."""
-
-    def work(session: Session, ticket: Ticket) -> None:
-        from modules.generation.text_to_image import generate
-
-        output.check_writable()
-        for cell in grid_cells(options, across, down):
-            check_files(cell, session)
-        cells = grid_cells(options.resolved(session.model(options).spec.native_size), across, down)
-        pictures = []
-        for number, cell in enumerate(cells, start=1):
-            ticket.label = f"picture {number} of {len(cells)}"
-            pictures += list(generate(cell, session, on_progress=ticket.on_progress, cancel=ticket.cancel))
-            ticket.note = stable_fast_status(cell, session)
-        sheet = paste_grid([picture.image for picture in pictures], across, down)
-        ticket.add(output.save(replace(pictures[0], image=sheet)), pictures[0].request_seed)
-
-    return work
-
-
-def check_files(options: GenerationOptions, session: Session) -> None:
-    """Raises ModelFileError for a checkpoint, VAE or LoRA that is not there."""
-    from modules.generation.prompts import split_loras
-
-    session.checkpoint_path(options.checkpoint)
-    if options.vae:
-        session.folders.find("vae", options.vae)
-    for lora in (*options.loras, *split_loras(options.prompt)[1]):
-        session.folders.find("loras", lora.name)
-
-
-def free_memory(session: Session, ticket: Ticket) -> None:
-    """Lets the loaded models go."""
-    session.free()

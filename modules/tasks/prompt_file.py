@@ -1,4 +1,4 @@
-"""A file of requests, one a line: plain prompts or JSON objects; a bad line says so and spoils no other (no torch)."""
+"""A file with one request a line: plain prompts or JSON objects. A bad line spoils no other (no torch here)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from modules.core.errors import OptionsError
 from modules.core.typed import Unreadable, parse_json_object
 
 COMMENT = "#"
-LARGEST_FILE = 16 << 20  # bytes
+LARGEST_PROMPT_FILE = 16 << 20  # bytes
 EXAMPLE = '{"prompt": "a cat", "seed": 7}'
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLine:
-    """Line `number` (from 1) as values by option name, or the sentence that says what is wrong with it."""
+    """Line `number` (from 1): its values by option name, or a sentence that says what is wrong with it."""
 
     number: int
     values: dict[str, Any] = field(default_factory=dict)
@@ -25,15 +25,15 @@ class PromptLine:
 
 
 def read_prompt_file(path: Path) -> list[PromptLine]:
-    """All lines but empty ones and comments (#); raises OptionsError when there is nothing to read."""
+    """All lines except empty ones and comments (#). Raises OptionsError when there is nothing to read."""
     try:
         with path.open("rb") as file:  # a pipe or a device may never end
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(LARGEST_PROMPT_FILE + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OptionsError(f"The prompts in {path} cannot be read ({reason}); check the name.") from error
-    if len(data) > LARGEST_FILE:
-        raise OptionsError(f"The prompts in {path} are over {LARGEST_FILE >> 20} MB: split the file.")
+    if len(data) > LARGEST_PROMPT_FILE:
+        raise OptionsError(f"The prompts in {path} are over {LARGEST_PROMPT_FILE >> 20} MB: split the file.")
     texts = _decoded(data).split("\n")
     found = [_read_line(number, text) for number, text in enumerate(texts, start=1) if _counts(text.strip())]
     if not found:
@@ -42,7 +42,7 @@ def read_prompt_file(path: Path) -> list[PromptLine]:
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, or UTF-16 with its mark (as Windows' shell writes); bytes that are neither become lone surrogates."""
+    """Reads UTF-8, or UTF-16 with its mark (as the shell of Windows writes); other bytes become lone surrogates."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
     return data.decode("utf-8-sig", "surrogateescape")
@@ -56,7 +56,7 @@ def _read_line(number: int, text: str) -> PromptLine:
     if any("\ud800" <= character <= "\udfff" for character in text):
         return PromptLine(number=number, error="This line is not UTF-8 text; save the file as UTF-8.")
     if "\0" in text:
-        return PromptLine(number=number, error="This line holds a zero byte; save the file as plain UTF-8 text.")
+        return PromptLine(number=number, error="This line contains a zero byte; save the file as plain UTF-8 text.")
     if not text.strip().startswith("{"):
         return PromptLine(number=number, values={"prompt": text.strip()})
     try:

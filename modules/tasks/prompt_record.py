@@ -1,4 +1,4 @@
-"""Which pictures of which requests are already there, so that a stopped file of prompts goes on where it was."""
+"""Remembers which pictures of a file of prompts are made, so that a stopped run continues where it was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,21 @@ from modules.core.errors import OutputError
 from modules.core.progress import CancelToken
 from modules.core.typed import Unreadable, build, parse_json_object
 from modules.gallery.output import OutputFolder
+from modules.gallery.picture import Picture
+from modules.generation.checks.model_files import model_files
 from modules.generation.metadata.named_files import is_there
-from modules.generation.named_models import model_files
 from modules.generation.options import MAX_SEED, GenerationOptions, random_seed
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 
 RECORD = "prompts_done.jsonl"
-ROUNDING_ONLY = ("stable_fast",)  # how fast, not which picture
+ROUNDING_ONLY = ("stable_fast",)  # options that change a picture by rounding only
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPicture:
-    """One picture of a request; `fresh` when it was made now rather than found."""
+    """One picture of a request; `fresh` says that it was made now, not found."""
 
     path: Path
     seed: int
@@ -36,8 +37,8 @@ class SavedPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the file; `path` counts from the output folder."""
+class RecordLine:
+    """One line of the file; `path` is relative to the output folder."""
 
     request: str
     picture: int
@@ -45,11 +46,24 @@ class Entry:
     path: Path
 
 
-class PromptRecord:
-    """One line in the output folder for each saved picture: whose request, which of its pictures, seed and place.
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of a request: `options` makes it alone, `seed` is the seed of the whole request.
 
-    A request is known by everything that decides its pictures, files included: when an option, a model or an input
-    picture changed, it is another request. The same request again in one file is the second of its kind.
+    `numbers` are the places of its pictures among all pictures of the request. Each seed has `versions` of them.
+    """
+
+    options: GenerationOptions
+    seed: int
+    versions: int
+    numbers: tuple[int, ...]
+
+
+class PromptRecord:
+    """A file in the output folder with one line for each saved picture: its request, number, seed and path.
+
+    A request is known by everything that decides its pictures, files included. When an option, a model or an input
+    picture has changed, it is another request. The same request again in one file counts as another one, too.
     """
 
     def __init__(self, output: OutputFolder) -> None:
@@ -64,7 +78,7 @@ class PromptRecord:
         text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
         for line in text.splitlines():
             try:
-                entry = build(Entry, parse_json_object(line))
+                entry = build(RecordLine, parse_json_object(line))
             except Unreadable:
                 continue  # the end of a line that was being written when the machine stopped
             request, picture, seed = entry.request, entry.picture, entry.seed
@@ -81,49 +95,44 @@ class PromptRecord:
         on_progress: OnProgress | None = None,
         cancel: CancelToken | None = None,
     ) -> Iterator[SavedPicture]:
-        """Every picture of the request in order: those that are there, and the others as they are made and saved."""
+        """Every picture of the request, in order. Pictures that are not there yet are made and saved."""
         request = self._name(options, session)
         seed = options.seed if options.seed is not None else self._seeds.get(request)
-        options = replace(options, seed=random_seed() if seed is None else seed)
-        for batch in range(options.number):
-            yield from self._batch(request, options, batch, session, on_progress, cancel)
-
-    def _batch(
-        self,
-        request: str,
-        options: GenerationOptions,
-        batch: int,
-        session: Session,
-        on_progress: OnProgress | None,
-        cancel: CancelToken | None,
-    ) -> Iterator[SavedPicture]:
-        seed, indices = options.seed or 0, _kept_of_batch(options, batch)
-        versions = 2 if options.hires is not None and options.hires.keep_first_pass else 1
-        numbers = [index * versions + version for version in range(versions) for index in indices]
-        found = {number: self._paths.get((request, number)) for number in numbers}
-        first = batch * options.batch
-        if all(found.values()):
-            for number, path in found.items():
-                if path is not None:
-                    yield SavedPicture(path=path, seed=seed + number // versions, fresh=False)
-            return
-        only = None if options.only is None else options.only - first
-        part = replace(options, number=1, seed=seed + first, only=only)
-        made = generate(part, session, on_progress=on_progress, cancel=cancel)
-        for number, picture in zip(numbers, made, strict=True):
-            path = found[number]
-            if path is None:
-                saved = self._output.save(replace(picture, request_seed=seed))
-                self._add(request, number, seed, saved)
-                yield SavedPicture(path=saved, seed=picture.seed, fresh=True)
+        for batch in _batches(options, random_seed() if seed is None else seed):
+            found = self._found(request, batch)
+            if len(found) == len(batch.numbers):
+                yield from found
             else:
-                yield SavedPicture(path=path, seed=picture.seed, fresh=False)
+                made = generate(batch.options, session, on_progress=on_progress, cancel=cancel)
+                yield from self._save_missing(request, batch, made)
+
+    def _found(self, request: str, batch: Batch) -> list[SavedPicture]:
+        """The pictures of the batch that are there already."""
+        return [
+            SavedPicture(path=path, seed=batch.seed + number // batch.versions, fresh=False)
+            for number in batch.numbers
+            if (path := self._paths.get((request, number))) is not None
+        ]
+
+    def _save_missing(self, request: str, batch: Batch, made: Iterable[Picture]) -> Iterator[SavedPicture]:
+        for number, picture in zip(batch.numbers, made, strict=True):
+            known = self._paths.get((request, number))
+            yield SavedPicture(
+                path=known or self._save(request, number, replace(picture, request_seed=batch.seed)),
+                seed=picture.seed,
+                fresh=known is None,
+            )
+
+    def _save(self, request: str, number: int, picture: Picture) -> Path:
+        path = self._output.save(picture)
+        self._add(request, number, picture.request_seed, path)
+        return path
 
     def _add(self, request: str, number: int, seed: int, path: Path) -> None:
         place = path.relative_to(self._output.folder).as_posix()
         entry = json.dumps({"request": request, "picture": number, "seed": seed, "path": place})
         try:
-            # Starts with a line end, so that a line cut off by a crash spoils only itself.
+            # It starts with a line end, so that a line cut off by a crash spoils only itself.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{entry}\n")
                 file.flush()
@@ -140,17 +149,22 @@ class PromptRecord:
         return f"{identity}-{self._asked[identity]}"
 
 
-def _kept_of_batch(options: GenerationOptions, batch: int) -> range:
-    """Numbers of the pictures that one batch gives."""
-    start = batch * options.batch
-    if options.only is None:
-        return range(start, start + options.batch)
-    inside = start <= options.only < start + options.batch
-    return range(options.only, options.only + 1) if inside else range(0)
+def _batches(options: GenerationOptions, seed: int) -> Iterator[Batch]:
+    versions = 2 if options.hires is not None and options.hires.keep_first_pass else 1
+    for first in range(0, options.images, options.batch):
+        indices = range(first, first + options.batch)
+        kept = [index for index in indices if options.only in (None, index)]
+        only = None if options.only is None or not kept else options.only - first
+        yield Batch(
+            options=replace(options, number=1, seed=seed + first, only=only),
+            seed=seed,
+            versions=versions,
+            numbers=tuple(index * versions + version for version in range(versions) for index in kept),
+        )
 
 
 def request_identity(options: GenerationOptions, session: Session) -> str:
-    """A hash of all that decides the pictures; raises the error of a model file that is not there."""
+    """A hash of everything that decides the pictures. Raises ModelFileError for a model that is not there."""
     values = {name: value for name, value in asdict(options).items() if name not in ROUNDING_ONLY}
     files = [_state(path) for path in _files(options, session)]
     text = json.dumps([values, files], sort_keys=True, default=str)
@@ -163,7 +177,7 @@ def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
 
 
 def _state(path: Path) -> list[Any]:
-    """Where a file is, its size and when it was written; a missing one is told when it is opened."""
+    """A file's path, size and time of writing. A missing file is reported later, when it is opened."""
     try:
         state = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""One worker thread that owns the models; requests wait in line, each with its own ticket."""
+"""The queue: one worker thread runs tasks in the order asked, owns the models and saves the pictures."""
 
 from __future__ import annotations
 
@@ -10,96 +10,103 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from modules.core.errors import Cancelled, LightDiffusionError, OptionsError, bug_text
-from modules.tasks.task import Ticket
+from modules.gallery.output import OutputFolder
+from modules.tasks.queued_task import QueuedTask
+from modules.tasks.task import FreeMemory, Task
 
 if TYPE_CHECKING:
     from modules.generation.session import Session
 
 log = logging.getLogger(__name__)
 
-Work = Callable[["Session", Ticket], None]
 MOST_WAITING = 50
-KEPT_TICKETS = 100
+MOST_KEPT = 100  # tasks in memory, finished ones included
 
 
-class GenerationQueue:
-    """Runs one piece of work at a time, in the order asked; the session is made when the first one starts."""
+class TaskQueue:
+    """Runs one task at a time; the session is made, and torch imported, when the first one starts."""
 
-    def __init__(self, make_session: Callable[[], Session]) -> None:
+    def __init__(self, make_session: Callable[[], Session], output: OutputFolder) -> None:
         self._make_session = make_session
+        self._output = output
         self._session: Session | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generation")
-        self._tickets: dict[str, Ticket] = {}
+        self._tasks: dict[str, QueuedTask] = {}
         self._futures: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
 
     @property
     def session(self) -> Session | None:
-        """For looking at (memory, status), not for working with; None until the first work began."""
+        """For looking at (memory, status), not for working with; None until the first task started."""
         return self._session
 
-    def submit(self, label: str, work: Work) -> Ticket:
-        """Puts work into the line; returns at once."""
-        ticket = Ticket(label=label)
+    def submit(self, task: Task) -> QueuedTask:
+        """Puts a task into the queue and returns at once. Raises OptionsError when too many are waiting."""
+        queued = QueuedTask(task=task)
         with self._lock:
             if len(self.unfinished()) >= MOST_WAITING:
                 raise OptionsError(f"{MOST_WAITING} requests are waiting already; try again when some are finished.")
             self._forget_oldest()
-            self._tickets[ticket.id] = ticket
-            future = self._futures[ticket.id] = self._executor.submit(self._run, work, ticket)
-        future.add_done_callback(partial(conclude, ticket))
-        return ticket
+            self._tasks[queued.id] = queued
+            future = self._futures[queued.id] = self._executor.submit(self._run, queued)
+        future.add_done_callback(partial(conclude, queued))
+        return queued
 
-    def find(self, ticket_id: str) -> Ticket | None:
-        return self._tickets.get(ticket_id)
+    def find(self, task_id: str) -> QueuedTask | None:
+        return self._tasks.get(task_id)
 
-    def cancel(self, ticket_id: str) -> bool:
-        """Stops what runs after its step, and what waits at once; false when there is no such request."""
+    def cancel(self, task_id: str) -> bool:
+        """Stops a running task after its step and a waiting one at once; false when there is no such task."""
         with self._lock:
-            ticket, future = self._tickets.get(ticket_id), self._futures.get(ticket_id)
-        if ticket is None or future is None:
+            queued, future = self._tasks.get(task_id), self._futures.get(task_id)
+        if queued is None or future is None:
             return False
-        ticket.cancel.cancel()
+        queued.cancel.cancel()
         future.cancel()
         return True
 
-    def unfinished(self) -> list[Ticket]:
-        """Running first, then waiting, in order."""
-        return [ticket for ticket in list(self._tickets.values()) if not ticket.finished]
+    def unfinished(self) -> list[QueuedTask]:
+        """The running one first, then those that wait, in order."""
+        return [queued for queued in list(self._tasks.values()) if not queued.finished]
 
-    def ahead_of(self, ticket: Ticket) -> int:
-        """How many unfinished requests come before this one."""
+    def ahead_of(self, queued: QueuedTask) -> int:
+        """How many unfinished tasks come before this one."""
         unfinished = self.unfinished()
-        return unfinished.index(ticket) if ticket in unfinished else 0
+        return unfinished.index(queued) if queued in unfinished else 0
 
     def close(self) -> None:
-        """Stops what runs after its step and drops what waits."""
-        for ticket in self.unfinished():
-            ticket.cancel.cancel()
+        """Stops the running task after its step and drops those that wait."""
+        for queued in self.unfinished():
+            queued.cancel.cancel()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, work: Work, ticket: Ticket) -> None:
-        ticket.cancel.check()
-        ticket.begin()
+    def _run(self, queued: QueuedTask) -> None:
+        queued.cancel.check()
+        queued.begin()
+        from modules.tasks.kinds import run_task  # imports torch, which a front end starts without
+
         if self._session is None:
             self._session = self._make_session()
-        work(self._session, ticket)
+        if not isinstance(queued.task, FreeMemory):
+            self._output.check_writable()
+        for made in run_task(queued.task, self._session, queued.on_progress, queued.cancel):
+            queued.add(made, self._output.save(made.picture))
 
     def _forget_oldest(self) -> None:
-        finished = [key for key, ticket in self._tickets.items() if ticket.finished]
-        for key in finished[: max(0, len(self._tickets) - KEPT_TICKETS)]:
-            del self._tickets[key], self._futures[key]
+        finished = [key for key, queued in self._tasks.items() if queued.finished]
+        for key in finished[: max(0, len(self._tasks) - MOST_KEPT)]:
+            del self._tasks[key], self._futures[key]
 
 
-def conclude(ticket: Ticket, future: Future[None]) -> None:
-    """Writes the outcome on the ticket; an error that is not meant for people goes to the log as well."""
+def conclude(queued: QueuedTask, future: Future[None]) -> None:
+    """Notes how the task ended; an error that is not meant for people goes to the log as well."""
     error = Cancelled("Cancelled.") if future.cancelled() else future.exception()
     if error is None:
-        ticket.end("done")
+        queued.end("done")
     elif isinstance(error, Cancelled):
-        ticket.end("cancelled", str(error))
+        queued.end("cancelled", str(error))
     elif isinstance(error, LightDiffusionError):
-        ticket.end("failed", str(error))
+        queued.end("failed", str(error))
     else:
-        log.error("%s failed", ticket.label, exc_info=error)
-        ticket.end("failed", bug_text(error))
+        log.error("%s failed", type(queued.task).__name__, exc_info=error)
+        queued.end("failed", bug_text(error))

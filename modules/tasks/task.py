@@ -1,125 +1,39 @@
-"""One piece of work in the queue: where it stands, what it made, and how to stop it. Any thread may read it."""
+"""What can be asked for, as plain data: the kind of task and its options. It may be pickled and sent anywhere."""
 
 from __future__ import annotations
 
-import io
-import secrets
-import threading
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-from modules.core.progress import CancelToken
-
-if TYPE_CHECKING:
-    from modules.generation.progress import Progress
-
-PREVIEW_SECONDS = 0.4  # at most one preview in this time
-PREVIEW_SHARE = 0.02  # of the whole time may go into previews
+from modules.generation.options import GenerationOptions
+from modules.tasks.axes import Axis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How far the phase at hand is; `rate` in steps a second and `seconds_left` are None until they are known."""
+class MakePictures:
+    """All pictures of one request."""
 
-    phase: str
-    batch: int
-    batches: int
-    step: int
-    steps: int
-    rate: float | None = None
-    seconds_left: float | None = None
-
-    @property
-    def share(self) -> float:
-        """Of this phase and of all batches before it, 0..1."""
-        return (self.batch - 1 + self.step / max(self.steps, 1)) / max(self.batches, 1)
+    options: GenerationOptions
 
 
-@dataclass(kw_only=True)
-class Ticket:
-    """Written by the worker, read by whoever waits for it."""
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """The request's first picture, without Stable-Fast and with it."""
 
-    label: str
-    id: str = field(default_factory=lambda: secrets.token_hex(6))
-    cancel: CancelToken = field(default_factory=CancelToken)
-    state: str = "waiting"  # then "running", and at last "done", "cancelled" or "failed"
-    pictures: list[Path] = field(default_factory=list)
-    seed: int | None = None
-    note: str = ""
-    error: str = ""
-    result: Any = None
-    pace: Pace | None = None
-    preview: bytes = b""
-    made: float = field(default_factory=time.monotonic)
-    started: float | None = None
-    ended: float | None = None
-    _ended: threading.Event = field(default_factory=threading.Event, repr=False)
-    _phase_began: tuple[str, int, int, float] | None = None
-    _next_preview: float = 0.0
-
-    @property
-    def finished(self) -> bool:
-        return self._ended.is_set()
-
-    @property
-    def seconds(self) -> float:
-        """Spent on the work so far."""
-        if self.started is None:
-            return 0.0
-        return (time.monotonic() if self.ended is None else self.ended) - self.started
-
-    def add(self, path: Path, seed: int | None = None) -> None:
-        """One more picture is on disk."""
-        self.pictures.append(path)
-        self.seed = seed if self.seed is None else self.seed
-
-    def begin(self) -> None:
-        self.state, self.started = "running", time.monotonic()
-
-    def end(self, state: str, error: str = "") -> None:
-        self.error, self.ended, self.state = error, time.monotonic(), state
-        self.preview = b""
-        self._ended.set()
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Until it is finished or this time has passed; whether it is finished."""
-        return self._ended.wait(seconds)
-
-    def on_progress(self, event: Progress) -> None:
-        """What the generation calls after each step."""
-        self.pace = self._measure(event)
-        if event.denoised is not None and time.monotonic() >= self._next_preview:
-            began = time.monotonic()
-            self.preview = encode_preview(event.denoised)
-            cost = time.monotonic() - began
-            self._next_preview = time.monotonic() + max(PREVIEW_SECONDS, cost / PREVIEW_SHARE)
-
-    def _measure(self, event: Progress) -> Pace:
-        """The rate counts from the first step of each phase, which carries loading and warm-up."""
-        now = time.monotonic()
-        here = (event.phase, event.batch)
-        if self._phase_began is None or self._phase_began[:2] != here or self._phase_began[2] == 0:
-            self._phase_began = (*here, event.step, now)
-        _, _, first, began = self._phase_began
-        rate = (event.step - first) / (now - began) if event.step > first and now > began else None
-        steps_left = event.steps - event.step + (event.batches - event.batch) * event.steps
-        return Pace(
-            phase=event.phase,
-            batch=event.batch,
-            batches=event.batches,
-            step=event.step,
-            steps=event.steps,
-            rate=rate,
-            seconds_left=steps_left / rate if rate else None,
-        )
+    options: GenerationOptions
 
 
-def encode_preview(denoised: Any) -> bytes:
-    """The first picture's predicted clean latent as a small PNG, one pixel a cell."""
-    from modules.images.preview import latent_to_rgb
+@dataclass(frozen=True, kw_only=True)
+class MakeGrid:
+    """One sheet with a picture for each value of `across`, and with `down` for each pair of values."""
 
-    buffer = io.BytesIO()
-    latent_to_rgb(denoised).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    options: GenerationOptions
+    across: Axis
+    down: Axis | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeMemory:
+    """Lets the loaded models go; makes no picture."""
+
+
+Task = MakePictures | Compare | MakeGrid | FreeMemory

@@ -1,4 +1,4 @@
-"""Image to image, inpainting and HiresFix: the picture is used, the mask is kept, bad files are named."""
+"""Image to image and inpainting: the picture is used, the mask is kept, bad files are named."""
 
 from __future__ import annotations
 
@@ -11,34 +11,15 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from modules.core.errors import ModelFileError, OptionsError
+from modules.core.errors import OptionsError
 from modules.core.paths import KINDS, ModelFolders
-from modules.gallery.picture import Picture
 from modules.generation.image_to_image import fill_masked, fit, inpaint_channels, open_source
-from modules.generation.latents import encode
-from modules.generation.metadata.write import from_parameters
-from modules.generation.options import GenerationOptions, HiresOptions, InitImage
+from modules.generation.latents import encode_pictures
+from modules.generation.options import GenerationOptions, InitImage
 from modules.generation.session import Session
-from modules.generation.text_to_image import generate
 from modules.images.convert import to_tensor
 from tests import tiny
 from tests.generation.test_text_to_image import make, pixels
-from tests.upscalers import esrgan_tensors
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    noise = np.random.default_rng(0).integers(0, 255, (9, 8, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((64, 72), Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
-@pytest.fixture
-def mask(tmp_path: Path) -> Path:
-    picture = Image.new("L", (64, 72))
-    ImageDraw.Draw(picture).rectangle((32, 0, 63, 71), fill=255)
-    picture.save(tmp_path / "mask.png")
-    return tmp_path / "mask.png"
 
 
 def test_denoise_zero_returns_the_picture_through_the_autoencoder(session: Session, photo: Path) -> None:
@@ -124,99 +105,17 @@ def test_inpainting_checkpoints_get_mask_and_masked_picture(tmp_path: Path, phot
     session = Session(ModelFolders(tmp_path), device="cpu")
     model = session.model(GenerationOptions(prompt="x"))
     assert model.spec.inpaint
-    start = fit(open_source(InitImage(image=photo, mask=mask, mask_blur=0)), partial(encode, model.vae), 64, 72)
-    channels = inpaint_channels(partial(encode, model.vae), start, 64, 72)
+    start = fit(
+        open_source(InitImage(image=photo, mask=mask, mask_blur=0)), partial(encode_pictures, model.vae), 64, 72
+    )
+    channels = inpaint_channels(partial(encode_pictures, model.vae), start, 64, 72)
     picture = to_tensor(Image.open(photo))
     picture[..., 32:] = 0.0
     assert channels.shape == (1, 5, 9, 8)
     assert torch.equal(channels[:, 0, :, :4], torch.zeros(1, 9, 4)) and bool((channels[:, 0, :, 4:] == 1).all())
-    assert torch.allclose(channels[:, 1:], encode(model.vae, picture), atol=1e-5)
+    assert torch.allclose(channels[:, 1:], encode_pictures(model.vae, picture), atol=1e-5)
     for changes in ({}, {"init": InitImage(image=photo, mask=mask)}, {"init": InitImage(image=photo)}):
         assert make(session, batch=2, **changes)[1].image.size == (64, 72)
-
-
-class TestHiresFix:
-    @pytest.mark.parametrize("method", ["lanczos", "bislerp", "nearest-exact", "bicubic-antialiased"])
-    def test_size_and_reproduction(self, session: Session, method: str) -> None:
-        picture = make(session, hires=HiresOptions(method=method, steps=2))[0]
-        assert picture.image.size == (128, 144)
-        again = list(generate(from_parameters(picture.parameters), session))[0]
-        assert (pixels(again) == pixels(picture)).all()
-
-    def test_denoise_zero_only_enlarges(self, session: Session) -> None:
-        first, second = make(session, hires=HiresOptions(denoise=0.0, keep_first_pass=True))
-        plain = first.image.resize((128, 144), Image.Resampling.LANCZOS)
-        model = session.model(GenerationOptions(prompt="x"))
-        expected = model.vae.decode(model.vae.encode(to_tensor(plain))).clamp(-1, 1)
-        assert np.abs(pixels(second) - (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 1
-
-    def test_the_kept_first_pass_is_the_picture_without_hires(self, session: Session) -> None:
-        first, _ = make(session, hires=HiresOptions(steps=1, keep_first_pass=True))
-        plain = make(session)[0]
-        assert (pixels(first) == pixels(plain)).all() and first.parameters == plain.parameters
-
-    def test_own_settings_are_used(self, session: Session) -> None:
-        phases: list[tuple[str, int]] = []
-        list(
-            generate(
-                GenerationOptions(
-                    prompt="a",
-                    width=64,
-                    height=64,
-                    seed=1,
-                    steps=2,
-                    hires=HiresOptions(steps=5, sampler="heun", cfg=1.0),
-                ),
-                session,
-                on_progress=lambda e: phases.append((e.phase, e.steps)),
-            )
-        )
-        assert ("sampling", 2) in phases and ("hires", 5) in phases
-
-    def test_an_unknown_upscaler_is_told_before_any_step(self, session: Session) -> None:
-        phases: list[str] = []
-        request = GenerationOptions(prompt="a", width=64, height=64, steps=1, hires=HiresOptions(method="none-such"))
-        with pytest.raises(ModelFileError, match="none-such"):
-            list(generate(request, session, on_progress=lambda event: phases.append(event.phase)))
-        assert phases == []
-
-    def test_an_upscaler_file_enlarges_the_first_pass(
-        self, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        torch.save(esrgan_tensors(), tmp_path / "4x my upscaler.pth")
-        monkeypatch.chdir(tmp_path)
-        hires = HiresOptions(method="./4x my upscaler.pth", denoise=0.0, keep_first_pass=True, scale=1.5)
-        first, second = make(session, hires=hires)
-        large = session.upscaler("./4x my upscaler.pth")(first.image)
-        assert large.size == (256, 288) and second.image.size == (96, 112)
-        vae = session.model(GenerationOptions(prompt="x")).vae
-        shrunk = to_tensor(large.resize((96, 112), Image.Resampling.LANCZOS))
-        expected = vae.decode(vae.encode(shrunk)).clamp(-1, 1)
-        assert np.abs(pixels(second) - (expected[0].permute(1, 2, 0).numpy() + 1) * 127.5).max() <= 1
-        again = list(generate(from_parameters(second.parameters), session))[-1]
-        assert (pixels(again) == pixels(second)).all()
-
-    @pytest.mark.parametrize("content", [b"", b"no upscaler", b"PK\x03\x04" + bytes(100)])
-    def test_a_damaged_upscaler_is_told_before_any_step(self, session: Session, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "bad.pth").write_bytes(content)
-        phases: list[str] = []
-        request = GenerationOptions(prompt="a", steps=1, hires=HiresOptions(method=str(tmp_path / "bad.pth")))
-        with pytest.raises(ModelFileError, match="bad.pth"):
-            list(generate(request, session, on_progress=lambda event: phases.append(event.phase)))
-        assert phases == []
-
-    def test_a_scheduler_of_its_own_may_be_given_by_its_label(self, session: Session) -> None:
-        pictures = [
-            make(session, hires=HiresOptions(steps=3, scheduler=name))[0] for name in ("Simple", "simple", None)
-        ]
-        assert (pixels(pictures[0]) == pixels(pictures[1])).all()
-        assert (pixels(pictures[0]) != pixels(pictures[2])).any()
-
-    def test_the_mask_holds_in_the_second_pass(self, session: Session, photo: Path, mask: Path) -> None:
-        init = InitImage(image=photo, mask=mask, mask_blur=0)
-        picture: Picture = make(session, init=init, hires=HiresOptions(steps=2))[0]
-        enlarged = np.asarray(Image.open(photo).resize((128, 144), Image.Resampling.LANCZOS), dtype=np.float64)
-        assert np.abs(pixels(picture)[:, :54] - enlarged[:, :54]).max() <= 1
 
 
 def test_a_mask_that_selects_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

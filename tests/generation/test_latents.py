@@ -22,8 +22,8 @@ def overflowing_vae() -> torch.nn.Module:
 
 def test_half_precision_overflow_is_decoded_again_in_float32(caplog: pytest.LogCaptureFixture) -> None:
     vae, z = overflowing_vae(), torch.randn(1, 4, 4, 4)
-    expected = latents.decode(vae, z)
-    picture = latents.decode(vae.half(), z)
+    expected = latents.decode_latents(vae, z)
+    picture = latents.decode_latents(vae.half(), z)
     assert torch.isfinite(picture).all()
     assert (picture - expected).abs().max() < 0.05
     assert "float32" in caplog.text
@@ -35,7 +35,7 @@ def test_a_picture_of_nans_is_an_error_and_not_a_black_file() -> None:
     with torch.no_grad():
         vae.decoder.conv_in.weight.fill_(float("nan"))
     with pytest.raises(LightDiffusionError, match="NaN"):
-        latents.decode(vae, torch.randn(1, 4, 4, 4))
+        latents.decode_latents(vae, torch.randn(1, 4, 4, 4))
 
 
 def test_tiles_agree_with_the_whole_for_a_local_function() -> None:
@@ -53,7 +53,7 @@ def test_tiles_agree_with_the_whole_for_a_local_function() -> None:
 def test_short_of_memory_the_vae_works_in_tiles(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vae = tiny.vae()
     x = torch.rand(1, 4, 80, 72) if direction == "decode" else torch.rand(1, 3, 640, 576)
-    run = latents.decode if direction == "decode" else latents.encode
+    run = latents.decode_latents if direction == "decode" else latents.encode_pictures
     whole = run(vae, x)
     calls: list[tuple[int, ...]] = []
     monkeypatch.setattr(latents, "free_memory", lambda device: 0)
@@ -79,4 +79,4 @@ def test_out_of_memory_on_the_device_falls_back_to_tiles(monkeypatch: pytest.Mon
         return decode(z)
 
     monkeypatch.setattr(vae, "decode", small_only)
-    assert latents.decode(vae, torch.randn(1, 4, 8, 100)).shape == (1, 3, 64, 800)
+    assert latents.decode_latents(vae, torch.randn(1, 4, 8, 100)).shape == (1, 3, 64, 800)

@@ -84,15 +84,15 @@ def test_tiles_and_the_float32_retry_work_with_a_compiled_decoder(
     z = random(1, 4, 72, 64)
     with monkeypatch.context() as patch:
         patch.setattr(latents, "free_memory", lambda device: 0)
-        tiled, expected = (latents.decode(model.vae, z, run) for run in (networks.decode, model.vae.decode))
+        tiled, expected = (latents.decode_latents(model.vae, z, run) for run in (networks.decode, model.vae.decode))
     assert (tiled - expected).abs().max() < 1e-3
     with torch.no_grad():
         model.vae.decoder.conv_in.weight.mul_(1e5)
         model.vae.decoder.conv_in.bias.mul_(1e5)
-    expected = latents.decode(model.vae, z[..., :4, :4])
+    expected = latents.decode_latents(model.vae, z[..., :4, :4])
     half = Networks(session.model(options()), "full")
     model.vae.half()
-    assert (latents.decode(model.vae, z[..., :4, :4], half.decode) - expected).abs().max() < 0.05
+    assert (latents.decode_latents(model.vae, z[..., :4, :4], half.decode) - expected).abs().max() < 0.05
     assert "float32" in caplog.text
 
 

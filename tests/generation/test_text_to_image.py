@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 import torch
 
 from modules.core.errors import Cancelled, DeviceError, ModelFileError, OptionsError, OutOfMemoryError
-from modules.core.paths import KINDS, ModelFolders
 from modules.core.progress import CancelToken
 from modules.gallery.picture import Picture
 from modules.generation.metadata.write import from_parameters
@@ -19,7 +16,6 @@ from modules.generation.options import GenerationOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
-from tests import tiny
 
 
 def options(**changes: Any) -> GenerationOptions:
@@ -67,37 +63,6 @@ def test_size_is_as_asked_and_native_by_default(session: Session) -> None:
     assert native.image.size == (512, 512)
 
 
-class CountingUNet(torch.nn.Module):
-    """Stands in front of the UNet and notes the number of rows of each evaluation."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module, self.rows = module, []
-
-    def forward(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
-        self.rows.append(x.shape[0])
-        return self.module(x, *rest)
-
-
-@pytest.mark.parametrize(("cfg", "sampler", "rows"), [(1.0, "euler", 2), (3.0, "euler", 4), (1.0, "euler_cfg_pp", 4)])
-def test_without_guidance_the_second_half_is_not_computed(
-    session: Session, monkeypatch: pytest.MonkeyPatch, cfg: float, sampler: str, rows: int
-) -> None:
-    model = session.model(options())
-    counter = CountingUNet(model.unet.module)
-    clone = model.unet.clone
-
-    def counted() -> Any:
-        twin = clone()
-        twin.module = counter
-        twin.apply = lambda: None
-        return twin
-
-    monkeypatch.setattr(model.unet, "clone", counted)
-    make(session, cfg=cfg, sampler=sampler, batch=2)
-    assert counter.rows == [rows] * 3
-
-
 def test_the_negative_prompt_matters(session: Session) -> None:
     assert (pixels(make(session)[0]) != pixels(make(session, negative_prompt="dog")[0])).any()
 
@@ -141,7 +106,7 @@ def test_out_of_memory_is_a_sentence(error: Exception, session: Session, monkeyp
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(text_to_image, "run_pass", full)
+    monkeypatch.setattr(text_to_image, "sample_pass", full)
     with pytest.raises(OutOfMemoryError, match="smaller size"):
         make(session)
 
@@ -155,14 +120,14 @@ def test_a_fault_of_the_gpu_is_a_sentence(session: Session, monkeypatch: pytest.
     def complains(*_: object) -> None:
         raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasLtMatmul")
 
-    monkeypatch.setattr(text_to_image, "run_pass", complains)
+    monkeypatch.setattr(text_to_image, "sample_pass", complains)
     with pytest.raises(RuntimeError, match="CUBLAS"):  # the GPU is well: a bug of ours
         make(session)
     monkeypatch.setattr(text_to_image, "raise_if_broken", broken)
     with pytest.raises(DeviceError, match="misaligned address"):
         make(session)
     monkeypatch.undo()
-    monkeypatch.setattr(text_to_image, "run_pass", broken)
+    monkeypatch.setattr(text_to_image, "sample_pass", broken)
     with pytest.raises(DeviceError, match=r"fault \(misaligned address\). Start the program again") as caught:
         make(session)
     assert caught.value.exit_code == 6 and "\n" not in str(caught.value)
@@ -183,20 +148,3 @@ def test_a_fault_of_the_gpu_is_a_sentence(session: Session, monkeypatch: pytest.
 def test_wrong_names_are_sentences(session: Session, changes: dict[str, Any], error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         make(session, **changes)
-
-
-def test_no_checkpoint_at_all_is_a_sentence(model_root: Any) -> None:
-    with pytest.raises(ModelFileError, match="no checkpoint"):
-        make(Session(ModelFolders(model_root), device="cpu"))
-
-
-def test_a_checkpoint_that_was_replaced_is_loaded_again(tmp_path: Path) -> None:
-    for kind in KINDS:
-        (tmp_path / "models" / kind).mkdir(parents=True)
-    path = tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "mine.safetensors", seed=0)
-    own = Session(ModelFolders(tmp_path), device="cpu")
-    first = make(own)[0]
-    path.unlink()
-    tiny.save_checkpoint(path, seed=9)
-    os.utime(path, ns=(1, 1))
-    assert (pixels(make(own)[0]) != pixels(first)).any()

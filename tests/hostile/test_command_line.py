@@ -15,7 +15,7 @@ from cli.requests import build_requests
 from cli.streams import tell
 from modules.core.errors import LONGEST_QUOTE, ModelFileError, OptionsError, OutputError
 from modules.core.paths import KINDS, ModelFolders
-from modules.tasks.prompt_file import LARGEST_FILE, read_prompt_file
+from modules.tasks.prompt_file import LARGEST_PROMPT_FILE, read_prompt_file
 from ui.arguments import build_parser as build_page_parser
 from ui.arguments import check_port, read_arguments
 
@@ -129,7 +129,7 @@ def test_a_model_that_no_system_could_hold_is_just_not_there(model_root: Path, k
 def test_a_file_of_prompts_that_never_ends(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="over 16 MB"):
         read_prompt_file(Path("/dev/zero"))
-    (tmp_path / "long.txt").write_bytes(b"a" * (LARGEST_FILE + 1))
+    (tmp_path / "long.txt").write_bytes(b"a" * (LARGEST_PROMPT_FILE + 1))
     with pytest.raises(OptionsError, match="over 16 MB"):
         read_prompt_file(tmp_path / "long.txt")
 

@@ -22,10 +22,12 @@ from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable, build, parse_json, parse_json_object
 from modules.gallery.output import LAST_SEED, OutputFolder
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
-from modules.tasks.grid import VARIABLES, grid_cells, paste_grid, read_axis
+from modules.tasks.axes import VARIABLES, grid_cells, read_axis
+from modules.tasks.grid import paste_grid
 from modules.tasks.prompt_file import read_prompt_file
-from modules.tasks.queue import GenerationQueue
-from modules.tasks.task import Ticket
+from modules.tasks.queue import TaskQueue
+from modules.tasks.queued_task import QueuedTask
+from modules.tasks.task import FreeMemory
 from tests.ui.conftest import run_apart
 from ui.api import Api, checked
 from ui.events.handlers import Handlers
@@ -194,10 +196,11 @@ def test_api_fields_of_any_values(folders: ModelFolders, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", VALUES)
 def test_api_arguments_of_any_type(folders: ModelFolders, tmp_path: Path, value: Any) -> None:
-    queue = GenerationQueue(lambda: pytest.fail("nothing may run"))
-    queue.submit = lambda label, work: finished()
+    output = OutputFolder(tmp_path / "output")
+    queue = TaskQueue(lambda: pytest.fail("nothing may run"), output)
+    queue.submit = lambda task: finished()
     settings = SettingsFile(tmp_path / "settings.json")
-    api = Api(Handlers(queue, folders, OutputFolder(tmp_path / "output"), settings))
+    api = Api(Handlers(queue, folders, output, settings))
     calls = [lambda: api.models(value), lambda: api.cancel(value)]
     for name in signature(api.text_to_image).parameters:
         given = {"prompt": "x", name: value}
@@ -212,10 +215,10 @@ def test_api_arguments_of_any_type(folders: ModelFolders, tmp_path: Path, value:
             assert 0 < len(error.message) < 1500 and error.message.isprintable()
 
 
-def finished() -> Ticket:
-    ticket = Ticket(label="")
-    ticket.end("done")
-    return ticket
+def finished() -> QueuedTask:
+    queued = QueuedTask(task=FreeMemory())
+    queued.end("done")
+    return queued
 
 
 @pytest.mark.parametrize("wrong", [5, [], "x", 0, False, ""])
@@ -225,8 +228,9 @@ def test_other_that_is_no_object_is_not_left_out(wrong: Any) -> None:
 
 
 def test_what_an_uploaded_file_cannot_say_is_an_error(folders: ModelFolders, tmp_path: Path) -> None:
-    queue = GenerationQueue(lambda: pytest.fail("nothing may run"))
-    api = Api(Handlers(queue, folders, OutputFolder(tmp_path), SettingsFile(tmp_path / "settings.json")))
+    output = OutputFolder(tmp_path)
+    queue = TaskQueue(lambda: pytest.fail("nothing may run"), output)
+    api = Api(Handlers(queue, folders, output, SettingsFile(tmp_path / "settings.json")))
     Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
     for image in ({"path": str(tmp_path / "x.png"), "crop": [0, 0, 8, 8]}, {"url": "http://x/y.png"}):
         with pytest.raises(gr.Error, match="not an uploaded picture"):

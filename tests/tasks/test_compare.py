@@ -122,7 +122,7 @@ def test_difference_is_the_psnr_by_its_definition() -> None:
 def test_a_difference_would_be_seen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     original = compare_file.run_side
 
-    def spoiled(options: GenerationOptions, *rest: object) -> compare_file.Run:
+    def spoiled(options: GenerationOptions, *rest: object) -> compare_file.Side:
         return original(replace(options, seed=options.stable_fast == "off"), *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compare_file, "run_side", spoiled)

@@ -159,8 +159,8 @@ def open_page(context: Any, served: Served) -> Iterator[Any]:
         return page
 
     yield open_one
-    for ticket in served.handlers.queue.unfinished():
-        ticket.cancel.cancel()
+    for queued in served.handlers.queue.unfinished():
+        queued.cancel.cancel()
     assert strangers == []
     assert [error for error in errors if error not in GRADIOS_OWN_RACE] == []
 
@@ -221,11 +221,11 @@ class Form:
     def make(self, served: Served) -> Path:
         """Generates, and returns the newest picture once there is one more than before."""
         before = len(served.pictures())
-        ticket = self.page.locator("#ld-ticket textarea, #ld-ticket input")
-        last = ticket.input_value()
+        task = self.page.locator("#ld-task textarea, #ld-task input")
+        last = task.input_value()
         self.generate()
-        expect(ticket).not_to_have_value(last)
-        request = served.handlers.queue.find(ticket.input_value())
+        expect(task).not_to_have_value(last)
+        request = served.handlers.queue.find(task.input_value())
         assert request.wait(PATIENCE / 1000)
         self.wait_for("Done")
         assert len(served.pictures()) > before

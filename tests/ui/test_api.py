@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,25 @@ from PIL.PngImagePlugin import PngInfo
 
 from modules.generation.metadata.write import from_picture
 from modules.images.save import read_parameters
+from modules.tasks.kinds import MadePicture, run_task
 from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api
 from ui.events.recall import Recall
 
 SMALL = {"prompt": PROMPT, "steps": 2, "seed": "3", "checkpoint": DEMO, "width": 128, "height": 128}
+
+
+@dataclass(frozen=True)
+class HoldTheQueue:
+    """A kind of task that makes no picture and runs until this is set."""
+
+    until: threading.Event
+
+
+@run_task.register
+def hold(task: HoldTheQueue, *context: object) -> Iterator[MadePicture]:
+    task.until.wait(60)
+    yield from ()
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +186,12 @@ def test_waiting_programs_hold_no_threads(served: Served) -> None:
         while len(queue.unfinished()) < 46:
             await asyncio.sleep(0.05)
         assert threading.active_count() - before < 40
-        for ticket in queue.unfinished():
-            assert api.cancel(ticket.id)
+        for queued in queue.unfinished():
+            assert api.cancel(queued.id)
         release.set()
         return await asyncio.gather(*waiting, return_exceptions=True)
 
-    queue.submit("", lambda session, ticket: release.wait(60) and None)
+    queue.submit(HoldTheQueue(until=release))
     assert all("Cancelled" in str(error) for error in run_apart(ask()))
     assert api.cancel("no such") is False
 

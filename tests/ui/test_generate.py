@@ -74,17 +74,17 @@ def test_cancel_stops_within_one_step(page: Any, form: Form, served: Served, mon
     form.prompt(steps=900)
     form.generate()
     form.wait_for("of 900")
-    (ticket,) = served.handlers.queue.unfinished()
-    cancel, steps_done = ticket.cancel.cancel, []
+    (queued,) = served.handlers.queue.unfinished()
+    cancel, steps_done = queued.cancel.cancel, []
 
     def cancel_and_look() -> None:
         cancel()
-        steps_done.append(ticket.pace.step)
+        steps_done.append(queued.pace.step)
 
-    monkeypatch.setattr(ticket.cancel, "cancel", cancel_and_look)
+    monkeypatch.setattr(queued.cancel, "cancel", cancel_and_look)
     page.locator("#ld-cancel").click()
     form.wait_for("Cancelled")
-    assert ticket.pace.step - steps_done[0] <= 1
+    assert queued.pace.step - steps_done[0] <= 1
 
 
 def test_cancel_keeps_finished_pictures(page: Any, form: Form) -> None:

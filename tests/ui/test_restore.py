@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
 from modules.generation.session import Session
-from modules.tasks.queue import GenerationQueue
+from modules.tasks.queue import TaskQueue
 from ui.events.handlers import Handlers
 from ui.events.recall import Recall
 from ui.settings import SettingsFile
@@ -22,9 +22,9 @@ A1111 = "a cat\nSteps: 4, Sampler: Euler a, CFG scale: 6, Seed: 5, Size: 128x128
 
 @pytest.fixture
 def recall(model_root: Path) -> Recall:
-    folders = ModelFolders(model_root)
-    queue = GenerationQueue(lambda: Session(folders, device="cpu"))
-    return Recall(Handlers(queue, folders, OutputFolder(model_root / "output"), SettingsFile(model_root / "s.json")))
+    folders, output = ModelFolders(model_root), OutputFolder(model_root / "output")
+    queue = TaskQueue(lambda: Session(folders, device="cpu"), output)
+    return Recall(Handlers(queue, folders, output, SettingsFile(model_root / "s.json")))
 
 
 def restored(recall: Recall, folder: Path, **texts: str) -> dict[str, Any]:

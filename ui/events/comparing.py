@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from modules.core.errors import LightDiffusionError
-from modules.tasks.grid import grid_cells, read_axis
-from modules.tasks.kinds import Compared, make_comparison, make_grid
-from modules.tasks.task import Ticket
+from modules.tasks.axes import grid_cells, read_axis
+from modules.tasks.grid import check_sheet
+from modules.tasks.queued_task import QueuedTask
+from modules.tasks.task import Compare, MakeGrid
 from ui.events.handlers import Handlers, Update
 from ui.panels import render
 from ui.requests import build_options
@@ -28,8 +29,7 @@ class Comparing:
         handlers = self.handlers
         try:
             options = build_options({**values, "stable_fast": True}, handlers.output.folder)
-            work = make_comparison(options, handlers.output)
-            yield from handlers.run("comparing", work, show_comparison, MESSAGE)
+            yield from handlers.run(Compare(options=options), show_comparison, MESSAGE)
         except LightDiffusionError as error:
             yield {MESSAGE: render.error_box(str(error)), "message": ""}
 
@@ -41,25 +41,26 @@ class Comparing:
             options = build_options(values, handlers.output.folder)
             columns = read_axis(across, across_values)
             rows = read_axis(down, down_values) if down else None
-            grid_cells(options, columns, rows)  # refuses now what would fail in the middle
-            yield from handlers.run("grid", make_grid(options, columns, rows, handlers.output), show_grid, MESSAGE)
+            cells = grid_cells(options, columns, rows)  # refuses now what would fail in the middle
+            check_sheet(cells, columns, rows)
+            yield from handlers.run(MakeGrid(options=options, across=columns, down=rows), show_grid, MESSAGE)
         except LightDiffusionError as error:
             yield {MESSAGE: render.error_box(str(error)), "message": ""}
 
 
-def show_comparison(ticket: Ticket) -> Update:
-    done = ticket.result
-    if not isinstance(done, Compared):
+def show_comparison(queued: QueuedTask) -> Update:
+    comparison, paths = queued.comparison, [str(path) for path in queued.pictures]
+    if comparison is None or len(paths) < 2:
         return {}
-    eager, fast = done.comparison.eager, done.comparison.accelerated
+    eager, fast = comparison.eager, comparison.accelerated
     with_it = f"with it ({fast.level}): {fast.steady_seconds:.2f} s (right)"
     label = f"Without Stable-Fast: {eager.steady_seconds:.2f} s (left) · {with_it}"
     return {
-        "slider": gr.ImageSlider(value=(str(done.eager), str(done.accelerated)), label=label, visible=True),
-        "compare_result": gr.Textbox(value=done.comparison.to_text(), visible=True),
+        "slider": gr.ImageSlider(value=(paths[0], paths[1]), label=label, visible=True),
+        "compare_result": gr.Textbox(value=comparison.to_text(), visible=True),
     }
 
 
-def show_grid(ticket: Ticket) -> Update:
-    paths = [str(path) for path in ticket.pictures]
+def show_grid(queued: QueuedTask) -> Update:
+    paths = [str(path) for path in queued.pictures]
     return {"sheet": gr.Gallery(value=paths, visible=True)} if paths else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from modules.core.errors import LightDiffusionError
 from modules.core.paths import ModelFolders
 from modules.gallery.history import History
 from modules.gallery.output import OutputFolder
-from modules.tasks.kinds import free_memory, make_pictures
-from modules.tasks.queue import GenerationQueue, Work
-from modules.tasks.task import Ticket
+from modules.tasks.queue import TaskQueue
+from modules.tasks.queued_task import QueuedTask
+from modules.tasks.task import FreeMemory, MakePictures, Task
 from ui.fields import LORA_SLOTS, defaults
 from ui.panels import render
 from ui.panels.file_lists import FileLists
@@ -25,6 +25,7 @@ from ui.requests import build_options
 from ui.settings import SettingsFile
 
 Update = dict[str, Any]
+Show = Callable[[QueuedTask], Update]  # what a task has made so far, for the page
 REFRESH_SECONDS = 0.25
 PLACEHOLDER = "What the picture shows"
 
@@ -32,9 +33,7 @@ PLACEHOLDER = "What the picture shows"
 class Handlers:
     """Everything that answers the page's events; one object for all browser tabs."""
 
-    def __init__(
-        self, queue: GenerationQueue, folders: ModelFolders, output: OutputFolder, settings: SettingsFile
-    ) -> None:
+    def __init__(self, queue: TaskQueue, folders: ModelFolders, output: OutputFolder, settings: SettingsFile) -> None:
         self.queue = queue
         self.folders = folders
         self.output = output
@@ -53,17 +52,17 @@ class Handlers:
         """One request: a message beside the form when it cannot be, else progress and pictures as they come."""
         try:
             options = build_options(values, self.output.folder)
-            ticket = self.queue.submit("", make_pictures(options, self.output))
+            queued = self.queue.submit(MakePictures(options=options))
         except LightDiffusionError as error:
             yield {"message": render.error_box(str(error))}
             return
         yield {
             "message": self.remember(values),
-            "ticket": ticket.id,
+            "task": queued.id,
             "panels": gr.Tabs(selected=PICTURES),
             "picture_details": hide(),
         }
-        yield from self.watch(ticket, self.show_pictures, accelerated=options.stable_fast != "off")
+        yield from self.watch(queued, self.show_pictures, accelerated=options.stable_fast != "off")
 
     def remember(self, values: Mapping[str, Any]) -> str:
         """Keeps the form for the next start; where that fails, pictures are made all the same."""
@@ -73,47 +72,47 @@ class Handlers:
             return render.note_box(str(error))
         return ""
 
-    def run(self, label: str, work: Work, show: Any, message: str) -> Iterator[Update]:
+    def run(self, task: Task, show: Show, message: str) -> Iterator[Update]:
         """The same for comparison and grid, which show their results and messages elsewhere."""
-        ticket = self.queue.submit(label, work)
-        yield {message: "", "message": "", "ticket": ticket.id}
-        yield from self.watch(ticket, show, message=message)
+        queued = self.queue.submit(task)
+        yield {message: "", "message": "", "task": queued.id}
+        yield from self.watch(queued, show, message=message)
 
     def watch(
-        self, ticket: Ticket, show: Any, *, message: str = "message", accelerated: bool = False
+        self, queued: QueuedTask, show: Show, *, message: str = "message", accelerated: bool = False
     ) -> Iterator[Update]:
         """Follows a request to its end. Leaving early (a closed page) leaves the request running."""
         shown = -1
-        while not ticket.finished:
+        while not queued.finished:
             update: Update = {
-                "stage": render.stage(ticket, self.queue.ahead_of(ticket), accelerated=accelerated),
-                "cancel": gr.Button(interactive=not ticket.cancel.cancelled),
+                "stage": render.stage(queued, self.queue.ahead_of(queued), accelerated=accelerated),
+                "cancel": gr.Button(interactive=not queued.cancel.cancelled),
             }
-            if len(ticket.pictures) != shown:
-                shown = len(ticket.pictures)
-                update |= {**show(ticket), "stable_fast_status": render.status_line(ticket.note)}
+            if len(queued.pictures) != shown:
+                shown = len(queued.pictures)
+                update |= {**show(queued), "stable_fast_status": render.status_line(queued.note)}
             yield update
-            ticket.wait(REFRESH_SECONDS)
+            queued.wait(REFRESH_SECONDS)
         yield {
-            **show(ticket),
-            "stage": render.stage(ticket, 0),
+            **show(queued),
+            "stage": render.stage(queued, 0),
             "cancel": gr.Button(interactive=False),
-            **({message: render.error_box(ticket.error)} if ticket.state == "failed" else {}),
-            "stable_fast_status": render.status_line(ticket.note),
+            **({message: render.error_box(queued.error)} if queued.state == "failed" else {}),
+            "stable_fast_status": render.status_line(queued.note),
         }
 
-    def show_pictures(self, ticket: Ticket) -> Update:
-        paths = [str(path) for path in ticket.pictures if path.exists()]
+    def show_pictures(self, queued: QueuedTask) -> Update:
+        paths = [str(path) for path in queued.pictures if path.exists()]
         update: Update = {
             "gallery": gr.Gallery(value=paths, visible=bool(paths), columns=min(len(paths), 3) or 1),
-            "empty": gr.HTML(visible=not paths and ticket.finished),
+            "empty": gr.HTML(visible=not paths and queued.finished),
             "paths": paths,
         }
-        return update | (self.choose("picture", paths[0]) if paths and ticket.finished else {})
+        return update | (self.choose("picture", paths[0]) if paths and queued.finished else {})
 
-    def cancel(self, ticket_id: str) -> Update:
+    def cancel(self, task_id: str) -> Update:
         """Stops the request of this browser tab within one step, or takes it out of the line."""
-        self.queue.cancel(ticket_id)
+        self.queue.cancel(task_id)
         return {"cancel": gr.Button(interactive=False)}
 
     # Opening the page
@@ -129,12 +128,12 @@ class Handlers:
             "remembered": json.dumps({"built": list(built.values()), "now": [values[name] for name in built]}),
         }
 
-    def follow(self, ticket_id: str) -> Iterator[Update]:
+    def follow(self, task_id: str) -> Iterator[Update]:
         """After a reload: what this tab asked for last, running or finished."""
-        ticket = self.queue.find(ticket_id)
-        yield {} if ticket is None else {"ticket": ticket.id}
-        if ticket is not None:
-            yield from self.watch(ticket, self.show_pictures)
+        queued = self.queue.find(task_id)
+        yield {} if queued is None else {"task": queued.id}
+        if queued is not None:
+            yield from self.watch(queued, self.show_pictures)
 
     def refresh(self) -> Update:
         lists = FileLists(folders=self.folders).lists()
@@ -180,11 +179,10 @@ class Handlers:
         return {"memory": render.memory_line(f"{session.device} · {memory_report(session.device)}{line}")}
 
     def free(self) -> Update:
-        """Waits for its turn: what runs keeps its models."""
+        """Waits in the queue, so that a running task keeps its models."""
         if self.queue.session is None:
             return {"memory": render.memory_line("No model is loaded yet.")}
-        ticket = self.queue.submit("freeing memory", free_memory)
-        ticket.wait()
+        self.queue.submit(FreeMemory()).wait()
         return self.memory()
 
     # The chosen picture

@@ -17,9 +17,9 @@ from ui.events.handlers import Handlers, Update
 from ui.events.recall import Recall
 from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
 from ui.panels.form import Components
-from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TICKET, REMEMBER_TICKET, SHOW_ERROR, SHOW_STAGE
+from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TASK, REMEMBER_TASK, SHOW_ERROR, SHOW_STAGE
 
-RUN = ("message", "stage", "gallery", "empty", "paths", "ticket", "cancel", "panels", "stable_fast_status")
+RUN = ("message", "stage", "gallery", "empty", "paths", "task", "cancel", "panels", "stable_fast_status")
 SIZE = ("checkpoint", "width", "height")  # what "Shape" follows
 HISTORY = (
     *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
@@ -110,8 +110,8 @@ def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[
     filling = opened.then(None, [remembered, *shown], shown, js=FILL_UNTOUCHED, api_visibility="private")
     filling.then(None, js=MARK_READY, api_visibility="private")
     wiring.on(filling.then, handlers.shapes, SIZE, ("preset",), queue=False)
-    wiring.on(page.load, handlers.follow, ("ticket",), follow, js=RECALL_TICKET)
-    wiring.parts["ticket"].change(None, inputs=[wiring.parts["ticket"]], js=REMEMBER_TICKET, api_visibility="private")
+    wiring.on(page.load, handlers.follow, ("task",), follow, js=RECALL_TASK)
+    wiring.parts["task"].change(None, inputs=[wiring.parts["task"]], js=REMEMBER_TASK, api_visibility="private")
     wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
     wiring.on(wiring.parts["free"].click, handlers.free, (), ("memory",))
 
@@ -123,8 +123,8 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     parts["generate"].click(None, js=SHOW_STAGE, api_visibility="private")
     for message in ("message", "compare_message"):
         parts[message].change(None, js=SHOW_ERROR, api_visibility="private")
-    wiring.on(parts["cancel"].click, handlers.cancel, ("ticket",), ("cancel",), queue=False)
-    running = ("message", "stage", "ticket", "cancel", "stable_fast_status", "compare_message")
+    wiring.on(parts["cancel"].click, handlers.cancel, ("task",), ("cancel",), queue=False)
+    running = ("message", "stage", "task", "cancel", "stable_fast_status", "compare_message")
     compared = (*running, "slider", "compare_result")
     wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
     axes = ("across", "across_values", "down", "down_values")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from html import escape
 
-from modules.tasks.task import Pace, Ticket
+from modules.tasks.queued_task import Pace, QueuedTask
 
 PHASES = {"sampling": "Sampling", "hires": "HiresFix", "decoding": "Decoding"}
 
@@ -26,28 +26,26 @@ def memory_line(text: str) -> str:
     return f'<p class="ld-memory">{escape(text)}</p>'
 
 
-def stage(ticket: Ticket, ahead: int, *, accelerated: bool = False) -> str:
+def stage(queued: QueuedTask, ahead: int, *, accelerated: bool = False) -> str:
     """Progress bar, a line of words, and the live preview while there is one."""
-    if ticket.state == "waiting":
+    if queued.state == "waiting":
         before = "1 request is" if ahead == 1 else f"{ahead} requests are"
         return bar(None, f"Waiting in the queue: {before} before yours." if ahead else "Starting…")
-    if ticket.state == "running":
-        return running(ticket, accelerated=accelerated)
-    return bar(1.0, finished_words(ticket), quiet=True)
+    if queued.state == "running":
+        return running(queued, accelerated=accelerated)
+    return bar(1.0, finished_words(queued), quiet=True)
 
 
-def running(ticket: Ticket, *, accelerated: bool) -> str:
-    if ticket.pace is None:
+def running(queued: QueuedTask, *, accelerated: bool) -> str:
+    if queued.pace is None:
         what = "loading the model" + (" and warming up Stable-Fast" if accelerated else "")
-        return bar(None, f"Preparing: {what} · {time_words(ticket.seconds)}")
-    words = pace_words(ticket.pace)
-    if ticket.label:
-        words = f"{ticket.label[0].upper()}{ticket.label[1:]} · {words}"
-    return bar(ticket.pace.share, words, image=ticket.preview)
+        return bar(None, f"Preparing: {what} · {time_words(queued.seconds)}")
+    return bar(queued.pace.share, pace_words(queued.pace), image=queued.preview)
 
 
 def pace_words(pace: Pace) -> str:
     """`Sampling step 7 of 20 · 3.4 it/s · about 4 s left`"""
+    part = [f"{pace.part[0].upper()}{pace.part[1:]}"] if pace.part else []
     words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
     if pace.phase == "decoding":
         words = [f"Decoding picture {min(pace.step + 1, pace.steps)} of {pace.steps}"]
@@ -57,16 +55,16 @@ def pace_words(pace: Pace) -> str:
         words.append(f"{pace.rate:.1f} it/s" if pace.rate >= 1 else f"{1 / pace.rate:.1f} s/it")
     if pace.seconds_left is not None and pace.phase != "decoding":
         words.append(f"about {time_words(pace.seconds_left)} left")
-    return " · ".join(words)
+    return " · ".join([*part, *words])
 
 
-def finished_words(ticket: Ticket) -> str:
-    count = len(ticket.pictures)
-    made = f"{count} picture{'' if count == 1 else 's'} in {ticket.seconds:.1f} s"
-    seed = f" · seed {ticket.seed}" if ticket.seed is not None else ""
-    if ticket.state == "done":
-        return f"Done: {made}{seed}" if count else f"Done in {ticket.seconds:.1f} s"
-    if ticket.state == "cancelled":
+def finished_words(queued: QueuedTask) -> str:
+    count = len(queued.pictures)
+    made = f"{count} picture{'' if count == 1 else 's'} in {queued.seconds:.1f} s"
+    seed = f" · seed {queued.seed}" if queued.seed is not None else ""
+    if queued.state == "done":
+        return f"Done: {made}{seed}" if count else f"Done in {queued.seconds:.1f} s"
+    if queued.state == "cancelled":
         return f"Cancelled; kept {made}{seed}" if count else "Cancelled."
     return f"Stopped by an error; kept {made}{seed}" if count else "Stopped by an error."
 

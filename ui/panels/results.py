@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from modules.tasks.grid import VARIABLES
+from modules.tasks.axes import VARIABLES
 from ui.panels.form import Components
 
 PICTURES, COMPARE, HISTORY, HELP = "pictures", "compare", "history", "help"
@@ -32,7 +32,7 @@ def build_panels(help_text: str, build_first_run: Callable[[], Components], *, d
         with gr.Tab("Help", id=HELP):
             parts |= build_first_run()
             gr.Markdown(help_text)
-    parts["ticket"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-ticket")
+    parts["task"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-task")
     parts["remembered"] = gr.Textbox(visible="hidden", label="Remembered form")
     parts["paths"] = gr.State([])
     return parts

@@ -73,8 +73,8 @@ def head() -> str:
 
 
 # Which request this browser tab made last survives a reload; another tab has its own.
-REMEMBER_TICKET = "(ticket) => { sessionStorage.setItem('ld-ticket', ticket || ''); }"
-RECALL_TICKET = "() => [sessionStorage.getItem('ld-ticket') || '']"
+REMEMBER_TASK = "(task) => { sessionStorage.setItem('ld-task', task || ''); }"
+RECALL_TASK = "() => [sessionStorage.getItem('ld-task') || '']"
 # `text` holds what the page was built with and what was last used, in the order of the fields.
 FILL_UNTOUCHED = """(text, ...shown) => {
   if (!text) return shown;

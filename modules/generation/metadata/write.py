@@ -18,7 +18,7 @@ from modules.generation.metadata.recall import (
     read_picture,
     read_texts,
 )
-from modules.generation.options import GenerationOptions
+from modules.generation.options import GenerationOptions, ResolvedOptions
 from modules.images.metadata import PNG_KEY, parameters_of, parse_parameters, write_parameters
 from modules.images.open import opened
 from modules.sampling.names import label_of, sampler_and_scheduler
@@ -41,25 +41,21 @@ PLAIN_KEYS = {
 DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not settings of the request, but the picture depends on them
 
 
-def to_parameters(
-    options: GenerationOptions, index: int, facts: Mapping[str, str], hashes: Hashes | None = None
-) -> str:
-    """The text for picture `index` of a resolved request; `facts` adds what the session knows (model hash, versions),
+def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str], hashes: Hashes | None = None) -> str:
+    """The text for picture `index` of a request; `facts` adds what the session knows (model hash, versions),
     `hashes` are those of the files that are named without saying where they are.
 
     The seed written is the picture's own. A member of a batch also names its place, since only the same batch
     reproduces it bit for bit.
     """
-    seed, batch, hashes = options.seed, options.batch, hashes or {}
-    if seed is None or options.width is None or options.height is None:
-        raise ValueError("parameters are written from resolved options only")
+    batch, hashes = options.batch, hashes or {}
     labels = label_of(*sampler_and_scheduler(options.sampler, options.scheduler))
     info: dict[str, str] = {
         "Steps": str(options.steps),
         "Sampler": labels.sampler,
         "Schedule type": labels.schedule,
         "CFG scale": exact(options.cfg),
-        "Seed": str(seed + index),
+        "Seed": str(options.seed + index),
         "Size": f"{options.width}x{options.height}",
     }
     info |= dict(facts)

@@ -15,7 +15,7 @@ PLAIN = GenerationOptions(prompt="a cat", width=128, height=192, seed=7, schedul
 
 
 def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
-    return from_parameters(to_parameters(options, index, FACTS))
+    return from_parameters(to_parameters(options.resolved(64), index, FACTS))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from modules.core.errors import LightDiffusionError, ModelFileError, OptionsError
 from modules.generation import latents
-from modules.generation.not_finite import NotFinite
+from modules.generation.checks.not_finite import NotFinite
 from modules.generation.options import ControlChoice, GenerationOptions, InitImage, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modules.core.paths import ModelFolders
-from modules.generation.named_models import model_files
+from modules.generation.checks.model_files import model_files
 from modules.generation.options import GenerationOptions
 from modules.images.open import check_header
 from modules.sampling.names import sampler_and_scheduler

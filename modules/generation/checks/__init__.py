@@ -1,0 +1,1 @@
+"""What can be wrong with a request: before anything is loaded, and when a picture holds no numbers."""

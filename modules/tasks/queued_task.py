@@ -1,0 +1,130 @@
+"""One task in the queue: where it stands, what it made, and how to stop it."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modules.core.progress import CancelToken
+from modules.tasks.task import Task
+
+if TYPE_CHECKING:
+    from modules.generation.progress import Progress
+    from modules.tasks.compare import Comparison
+    from modules.tasks.kinds import MadePicture
+
+PREVIEW_SECONDS = 0.4  # at most one preview in this time
+PREVIEW_SHARE = 0.02  # of the whole time, at most, is spent on previews
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How far the current phase is; `rate` in steps a second and `seconds_left` are None until they are known."""
+
+    part: str
+    phase: str
+    batch: int
+    batches: int
+    step: int
+    steps: int
+    rate: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def share(self) -> float:
+        """How much is done of this phase in all batches, 0..1."""
+        return (self.batch - 1 + self.step / max(self.steps, 1)) / max(self.batches, 1)
+
+
+@dataclass(kw_only=True)
+class QueuedTask:
+    """The queue's thread writes it, any thread may read it."""
+
+    task: Task
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    cancel: CancelToken = field(default_factory=CancelToken)
+    state: str = "waiting"  # then "running", and at last "done", "cancelled" or "failed"
+    pictures: list[Path] = field(default_factory=list)
+    seed: int | None = None
+    note: str = ""
+    error: str = ""
+    comparison: Comparison | None = None
+    pace: Pace | None = None
+    preview: bytes = b""
+    started: float | None = None
+    ended: float | None = None
+    _ended: threading.Event = field(default_factory=threading.Event, repr=False)
+    _phase_began: tuple[str, int, int, float] | None = None
+    _next_preview: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self._ended.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the task so far."""
+        if self.started is None:
+            return 0.0
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    def add(self, made: MadePicture, path: Path) -> None:
+        """One more picture is on disk."""
+        self.note, self.comparison = made.note, made.comparison
+        self.seed = made.picture.request_seed if self.seed is None else self.seed
+        self.pictures.append(path)
+
+    def begin(self) -> None:
+        self.state, self.started = "running", time.monotonic()
+
+    def end(self, state: str, error: str = "") -> None:
+        self.error, self.ended, self.state = error, time.monotonic(), state
+        self.preview = b""
+        self._ended.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits until it is finished or this time has passed, and returns whether it is finished."""
+        return self._ended.wait(seconds)
+
+    def on_progress(self, event: Progress) -> None:
+        """The generation calls this after each step."""
+        self.pace = self._measure(event)
+        if event.denoised is not None and time.monotonic() >= self._next_preview:
+            began = time.monotonic()
+            self.preview = encode_preview(event.denoised)
+            cost = time.monotonic() - began
+            self._next_preview = time.monotonic() + max(PREVIEW_SECONDS, cost / PREVIEW_SHARE)
+
+    def _measure(self, event: Progress) -> Pace:
+        """The rate leaves out the first step of each phase, which includes loading and warm-up."""
+        now = time.monotonic()
+        here = (event.phase, event.batch)
+        if self._phase_began is None or self._phase_began[:2] != here:
+            self._phase_began = (*here, event.step, now)
+        _, _, first, began = self._phase_began
+        rate = (event.step - first) / (now - began) if event.step > first and now > began else None
+        steps_left = event.steps - event.step + (event.batches - event.batch) * event.steps
+        return Pace(
+            part=event.part,
+            phase=event.phase,
+            batch=event.batch,
+            batches=event.batches,
+            step=event.step,
+            steps=event.steps,
+            rate=rate,
+            seconds_left=steps_left / rate if rate else None,
+        )
+
+
+def encode_preview(denoised: Any) -> bytes:
+    """The first picture's predicted clean latent as a small PNG, one pixel per latent cell."""
+    from modules.images.preview import latent_to_rgb
+
+    buffer = io.BytesIO()
+    latent_to_rgb(denoised).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,73 @@
+"""The eager runner: rows, context and extra channels as the network gets them, and switching between contexts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modules.generation.eager_runner import EagerRunner, UNetInputs, with_concat
+
+
+class Listener(nn.Module):
+    """A network that notes its inputs and returns its first four channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[tuple[Tensor, Tensor, Tensor, Any]] = []
+
+    def forward(self, x: Tensor, times: Tensor, context: Tensor, control: Any) -> Tensor:
+        self.heard.append((x, times, context, control))
+        return x[:, :4]
+
+
+X = torch.arange(2 * 4 * 3 * 3, dtype=torch.float32).reshape(2, 4, 3, 3)
+CONTEXT, OTHER = torch.zeros(4, 5, 6, dtype=torch.float16), torch.ones(4, 5, 6, dtype=torch.float16)
+
+
+def test_pictures_are_repeated_for_each_row_of_the_context() -> None:
+    network = Listener()
+    runner = EagerRunner(network)
+    runner.prepare(UNetInputs(context=CONTEXT), [])
+    out = runner.step(X, 7.0)
+    [(x, times, context, control)] = network.heard
+    assert torch.equal(out, torch.cat([X, X]).half()) and x.dtype == torch.float16
+    assert times.tolist() == [7.0] * 4 and context is CONTEXT and control is None
+
+
+def test_switching_changes_the_context_until_the_next_prepare() -> None:
+    network = Listener()
+    runner = EagerRunner(network)
+    for _ in range(2):
+        runner.prepare(UNetInputs(context=CONTEXT, alternatives=(OTHER,)), [])
+        runner.step(X, 1.0)
+        runner.switch(1)
+        runner.step(X, 0.5)
+    assert [heard[2] is OTHER for heard in network.heard] == [False, True] * 2
+
+
+def test_a_control_sees_the_rows_and_its_residuals_reach_the_network() -> None:
+    network, residuals = Listener(), (torch.ones(1),)
+
+    def control(x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...]:
+        assert (x.shape[0], timestep, context.shape[0]) == (4, 3.0, 4)
+        return residuals
+
+    runner = EagerRunner(network)
+    runner.prepare(UNetInputs(context=CONTEXT, control=control), [])
+    runner.step(X, 3.0)
+    assert network.heard[0][3] is residuals
+
+
+def test_extra_channels_come_behind_the_pictures_own() -> None:
+    concat = torch.full((1, 5, 3, 3), 9.0)
+    joined = with_concat(X, concat)
+    assert torch.equal(joined[:, :4], X) and joined.shape == (2, 9, 3, 3) and bool((joined[:, 4:] == 9).all())
+    assert with_concat(X, None) is X
+
+
+def test_a_step_before_prepare_is_a_mistake() -> None:
+    with pytest.raises(RuntimeError, match="prepare"):
+        EagerRunner(Listener()).step(X, 1.0)

@@ -1,0 +1,59 @@
+"""A job: the request resolved, its models ready, and what cannot work told before anything is loaded."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from modules.core.errors import ModelFileError, OptionsError
+from modules.generation.job import check_sampling, prepare_job
+from modules.generation.options import GenerationOptions, HiresOptions, ResolvedOptions
+from modules.generation.session import Session
+from tests.generation.test_text_to_image import options
+
+
+def test_size_and_seed_are_plain_numbers(session: Session) -> None:
+    request = options(width=None, height=None, seed=None)
+    resolved = prepare_job(request, session).options
+    assert type(resolved) is ResolvedOptions
+    assert (resolved.width, resolved.height, resolved.checkpoint) == (512, 512, "tiny") and type(resolved.seed) is int
+    assert prepare_job(request, session).options.seed != resolved.seed
+
+
+def test_batches_and_seeds_of_all_pictures(session: Session) -> None:
+    job = prepare_job(options(number=2, batch=3, seed=10), session)
+    assert job.batches() == [range(0, 3), range(3, 6)]
+    assert [job.seeds(indices) for indices in job.batches()] == [[10, 11, 12], [13, 14, 15]]
+
+
+def test_prompts_are_encoded_for_each_pass(session: Session) -> None:
+    assert list(prepare_job(options(), session).conditioning) == ["sampling"]
+    assert list(prepare_job(options(hires=HiresOptions()), session).conditioning) == ["sampling", "hires"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"sampler": "none-such"}, OptionsError),
+        ({"hires": HiresOptions(scheduler="none-such")}, OptionsError),
+        ({"hires": HiresOptions(method="none-such")}, ModelFileError),
+    ],
+)
+def test_wrong_names_are_told_before_loading(
+    session: Session, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], error: type[Exception]
+) -> None:
+    monkeypatch.setattr(session, "model", lambda _: pytest.fail("the checkpoint was loaded"))
+    with pytest.raises(error, match="none-such"):
+        prepare_job(options(**changes), session)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "cfg", "lines"), [("euler_cfg_pp", 7.0, 1), ("euler_cfg_pp", 1.0, 0), ("euler", 7.0, 0)]
+)
+def test_a_cfg_too_high_for_the_sampler_is_told(
+    caplog: pytest.LogCaptureFixture, sampler: str, cfg: float, lines: int
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        check_sampling(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
+    assert len(caplog.records) == lines

@@ -1,0 +1,44 @@
+"""How each pass samples: the request's settings, and what the second pass takes over from the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modules.core.errors import OptionsError
+from modules.generation.options import GenerationOptions, HiresOptions, InitImage
+from modules.generation.pass_settings import PassSettings, first_settings, hires_settings
+from modules.sampling.schedules import NoiseSchedule
+
+REQUEST = GenerationOptions(prompt="x", sampler="heun", scheduler="simple", steps=12, cfg=5.0)
+FIRST = PassSettings(phase="sampling", sampler="heun", scheduler="simple", steps=12, cfg=5.0)
+
+
+def test_the_first_pass_is_as_asked() -> None:
+    assert first_settings(REQUEST) == FIRST
+    init = InitImage(image=Path("photo.png"), denoise=0.4)
+    assert first_settings(GenerationOptions(prompt="x", init=init)).denoise == 0.4
+
+
+def test_the_second_pass_follows_the_first_unless_it_says_otherwise() -> None:
+    second = hires_settings(REQUEST, HiresOptions(denoise=0.3))
+    assert second == PassSettings(phase="hires", sampler="heun", scheduler="simple", steps=12, cfg=5.0, denoise=0.3)
+    own = HiresOptions(steps=4, cfg=0.0, sampler="euler", scheduler="karras", denoise=0.5)
+    assert hires_settings(REQUEST, own) == PassSettings(
+        phase="hires", sampler="euler", scheduler="karras", steps=4, cfg=0.0, denoise=0.5
+    )
+
+
+def test_a_denoise_below_one_starts_lower_in_as_many_steps() -> None:
+    noise = NoiseSchedule()
+    whole = first_settings(REQUEST).sigmas(noise)
+    part = hires_settings(REQUEST, HiresOptions(denoise=0.3)).sigmas(noise)
+    assert len(whole) == len(part) == 13 and whole[-1] == part[-1] == 0.0
+    assert part[0] < whole[0]
+    assert hires_settings(REQUEST, HiresOptions(denoise=0.0)).sigmas(noise)[1:] == []
+
+
+def test_an_unknown_name_is_a_sentence() -> None:
+    with pytest.raises(OptionsError, match="none-such"):
+        hires_settings(REQUEST, HiresOptions(sampler="none-such"))

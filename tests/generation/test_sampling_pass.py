@@ -1,0 +1,100 @@
+"""One pass of the sampler: what the network is asked, what is told meanwhile, and what the mask keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modules.core.errors import Cancelled
+from modules.core.progress import CancelToken
+from modules.generation.job import Job, prepare_job
+from modules.generation.options import InitImage
+from modules.generation.pass_settings import PassSettings, first_settings
+from modules.generation.progress import Progress
+from modules.generation.sampling_pass import Outside, sample_pass
+from modules.generation.session import Session
+from tests.generation.test_text_to_image import make, options
+
+SILENT = Outside(on_progress=None, cancel=None, batch=1, batches=1)
+
+
+class CountingUNet(torch.nn.Module):
+    """Stands in front of the UNet and notes the number of rows of each evaluation."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module, self.rows = module, []
+
+    def forward(self, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.rows.append(x.shape[0])
+        return self.module(x, *rest)
+
+
+@pytest.mark.parametrize(("cfg", "sampler", "rows"), [(1.0, "euler", 2), (3.0, "euler", 4), (1.0, "euler_cfg_pp", 4)])
+def test_without_guidance_the_second_half_is_not_computed(
+    session: Session, monkeypatch: pytest.MonkeyPatch, cfg: float, sampler: str, rows: int
+) -> None:
+    model = session.model(options())
+    counter = CountingUNet(model.unet.module)
+    clone = model.unet.clone
+
+    def counted() -> Any:
+        twin = clone()
+        twin.module = counter
+        twin.apply = lambda: None
+        return twin
+
+    monkeypatch.setattr(model.unet, "clone", counted)
+    make(session, cfg=cfg, sampler=sampler, batch=2)
+    assert counter.rows == [rows] * 3
+
+
+@pytest.fixture
+def job(session: Session) -> Job:
+    return prepare_job(options(), session)
+
+
+def noise_only(job: Job, pictures: int = 1) -> torch.Tensor:
+    return torch.zeros(pictures, 4, job.options.height // 8, job.options.width // 8)
+
+
+def test_the_seeds_decide_the_latents(job: Job) -> None:
+    settings = first_settings(job.options)
+    first, second = sample_pass(job, settings, [5, 6], noise_only(job, 2), SILENT)
+    [alone] = sample_pass(job, settings, [6], noise_only(job), SILENT)
+    assert torch.allclose(second, alone, atol=1e-4) and not torch.allclose(first, second, atol=1e-2)
+
+
+def test_without_steps_the_latent_comes_back(job: Job) -> None:
+    settings = PassSettings(phase="sampling", sampler="euler", scheduler="karras", steps=3, cfg=3.0, denoise=0.0)
+    latent = torch.randn(1, 4, 9, 8)
+    assert torch.equal(sample_pass(job, settings, [5], latent, SILENT), latent)
+
+
+def test_each_step_is_told_and_may_stop_it(job: Job) -> None:
+    cancel, told = CancelToken(), list[Progress]()
+
+    def on_progress(event: Progress) -> None:
+        told.append(event)
+        if event.step == 2:
+            cancel.cancel()
+
+    outside = Outside(on_progress=on_progress, cancel=cancel, batch=2, batches=3)
+    with pytest.raises(Cancelled):
+        sample_pass(job, first_settings(job.options), [5], noise_only(job), outside)
+    assert [(event.phase, event.batch, event.batches, event.step) for event in told] == [
+        ("sampling", 2, 3, 1),
+        ("sampling", 2, 3, 2),
+    ]
+
+
+def test_outside_the_mask_the_latent_is_the_pictures_own(session: Session, photo: Path, mask: Path) -> None:
+    job = prepare_job(options(init=InitImage(image=photo, mask=mask, mask_blur=0)), session)
+    start = job.start_at(64, 72)
+    assert start is not None
+    result = sample_pass(job, first_settings(job.options), [5], start.latents([5]), SILENT, start)
+    assert torch.equal(result[..., :4], start.latent[..., :4])
+    assert (result[..., 4:] - start.latent[..., 4:]).abs().max() > 0.1
