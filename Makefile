@@ -1,7 +1,7 @@
 # The same commands as pre-commit and .ci/run; each sets up .venv first when that is needed.
 PYTHON := .venv/bin/python
 
-.PHONY: check test test-gpu test-slow bench format setup
+.PHONY: check docs test test-gpu test-slow bench format setup
 setup:
 	@tools/setup.sh requirements.txt requirements-dev.txt
 check: setup
@@ -9,6 +9,8 @@ check: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pyright
 	$(PYTHON) -m pytest -q tests/test_import_layers.py
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 format: setup
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .

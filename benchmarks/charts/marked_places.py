@@ -26,7 +26,7 @@ def filled(text: str, writers: Mapping[str, Writer]) -> str:
         name = place["name"]
         if name not in writers or BEGINNING in place["old"]:
             raise ValueError(f"the place for numbers {name!r} has no writer, or no end")
-        return "\n".join([f"<!-- numbers: {name} -->", "", *writers[name](), "", "<!-- end of numbers -->"])
+        return "\n".join([f"<!-- numbers: {name} -->", *writers[name](), "<!-- end of numbers -->"])
 
     text, count = PLACE.subn(written, text)
     if count != text.count(BEGINNING):

@@ -109,7 +109,6 @@ def costs() -> list[str]:
         ("for comparison: the first call by `max-autotune`", between(opponent, "s")),
         ("put a LoRA on, change its strength, or exchange it", between([row["median"] * 1000 for row in kinds], "ms")),
         ("take the LoRA off", f"{switch['full off']['median'] * 1000:.0f} ms"),
-        ("any of these for the first time, at most", f"{max(row['first_ms'] for row in kinds):.0f} ms"),
         ("GPU memory of a step at 512 x 512: `full`, `fused`, eager",
          ", ".join(memory[label] for label in ("full", "fused", "eager"))),
     ]  # fmt: skip

@@ -80,8 +80,8 @@ HEAD = (
     f"![Milliseconds of each way, workload by workload]({PLOT})",
 )
 NOTE = (
-    "Peaks in this table grow from row to row, because all its networks are in the same GPU memory. Another table shows"
-    " what each of them needs alone."
+    "Peaks in this table grow from row to row, because all its networks are in the same GPU memory.",
+    "Another table shows what each of them needs alone.",
 )
 
 
@@ -95,7 +95,7 @@ def measured(result: Result) -> list[str]:
         label = row.get("label") or f"{row['loader']}, {row['dtype']}"
         cells = [COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "" for key in keys]
         body.append([label, *cells] + ([f"{base / row['ms']:.2f}" if "ms" in row else ""] if base else []))
-    note = ["", NOTE] if "first_call_seconds" in keys and "peak_mib" in keys else []
+    note = ["", *NOTE] if "first_call_seconds" in keys and "peak_mib" in keys else []
     floor = FLOORS_MS.get(result["benchmark"])
     best = [row["ms"] for row in rows if row.get("label") == "full" and "ms" in row]
     if floor and best:
@@ -103,7 +103,7 @@ def measured(result: Result) -> list[str]:
     return [
         f"## {WANTED.get(result['benchmark'], result['benchmark'])}",
         "",
-        place(result),
+        *place(result),
         "",
         *table(headings, body),
         *note,
@@ -118,7 +118,7 @@ def profiled(result: Result) -> list[str]:
         for row in rows[:15]
     ]
     return [
-        f"## Where the time of one step goes ({result['benchmark']})", "", place(result), "",
+        f"## Where the time of one step goes ({result['benchmark']})", "", *place(result), "",
         f"{count:.0f} kernels, {total / 1000:.2f} ms of GPU time; the fifteen largest:", "",
         *table(["kernel", "calls", "µs", "share"], shares),
     ]  # fmt: skip

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from benchmarks.common import RESULTS
+
+WIDTH = 120  # characters of a line of prose
 
 Result = dict[str, Any]
 
@@ -33,10 +36,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
-def place(result: Result) -> str:
-    """Where and with what it was measured."""
+def place(result: Result) -> list[str]:
+    """Where and with what it was measured, in lines of at most 120 characters."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     commit = machine["commit"] or "unknown"
-    return f"{device}, Python {machine['python']}, {versions}; commit {commit}, {machine['date'][:10]}."
+    return wrap(f"{device}, Python {machine['python']}, {versions}; commit {commit}, {machine['date'][:10]}.", WIDTH)
