@@ -10,9 +10,9 @@ import torch
 from benchmarks.common import write_result
 from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
-from modules.stable_fast.graph.fuse import fuse
-from modules.stable_fast.graph.staging import split
+from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.passes import PASSES
+from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.unet_call import BINDINGS
 
 DIMS = {
@@ -22,18 +22,19 @@ DIMS = {
 }
 
 
+@torch.inference_mode()
 def main() -> None:
     config = UNetConfig()
     with torch.device("meta"):
-        network = UNet(config)
+        store = WeightStore(UNet(config))
         call = {
             "x": torch.empty(2, config.in_channels, 64, 64),
             "timesteps": torch.empty(2),
             "context": torch.empty(2, 77, config.context_dim),
         }
-    fused = fuse(network, call, BINDINGS, DIMS, PASSES)
-    rows: list[dict[str, object]] = [{"label": "traced", "operations": fused.nodes_before}]
-    rows += [{"label": name, "operations": len(stage)} for name, stage in split(fused.traced.graph).items()]
+    _, report = compile_program(store, call, bindings=BINDINGS, dims=DIMS, passes=PASSES, reads_kept=False)
+    rows: list[dict[str, object]] = [{"label": "traced", "operations": report.nodes_before}]
+    rows += [{"label": stage, "operations": count} for stage, count in report.stage_nodes.items()]
     write_result("stages-sd15", rows)
 
 
