@@ -26,10 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
+@pytest.fixture(scope="session")
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache folder for all tests of this run, those of other workers too."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept graphs"
+
+
 @pytest.fixture(autouse=True)
-def empty_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs and choices that another test, or the person at this computer, left on disk help no test."""
-    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(tmp_path_factory.mktemp("cache")))
+def cache_of_tests(
+    request: pytest.FixtureRequest,
+    kept_graphs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the person at this computer left on disk helps no test. What other tests left saves a trace, which takes
+    seconds; tests marked `own_cache`, which are about traces or about the cache, begin with an empty one."""
+    own = request.node.get_closest_marker("own_cache") is not None
+    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(tmp_path_factory.mktemp("cache") if own else kept_graphs))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def root(model_root: Path) -> Path:
 
 def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path) -> None:
     code = (
-        "import sys; from modules.core import paths; from modules.generation import output; from pathlib import Path\n"
+        "import sys; from modules.core import paths; from modules.gallery import output; from pathlib import Path\n"
         f"paths.PROJECT_ROOT = output.PROJECT_ROOT = Path({str(root)!r})\n"
         "import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
     )

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,6 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn(f"error: {missing}")
         return missing.exit_code
+    except KeyboardInterrupt:  # before the page was there, or a second time
+        warn("Stopped.")
+        return 130
 
 
 def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
@@ -170,10 +174,26 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
         raise OptionsError(port_in_use(arguments.port)) from error
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
-        page.block_thread()
+        wait_to_be_stopped()
+        tell("Stopping.")
     finally:
+        page.close(verbose=False)
         handlers.queue.close()
     return 0
+
+
+def wait_to_be_stopped() -> None:
+    """Until Ctrl-C or SIGTERM, which whoever stops a service sends; a second one ends the program at once."""
+    asked: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        asked.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+    while not asked:
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "hires_denoise": SHARE,
     "hires_scale": (1.0, 4.0),
     **{f"lora_{slot}_strength": (-2.0, 2.0) for slot in range(1, LORA_SLOTS + 1)},
-    **{f"control_{slot}_strength": (0.0, 2.0) for slot in range(1, CONTROL_SLOTS + 1)},
     **{f"control_{slot}_{end}": SHARE for slot in range(1, CONTROL_SLOTS + 1) for end in ("start", "end")},
 }
 

@@ -10,7 +10,7 @@ import gradio as gr
 from modules.core.errors import LightDiffusionError
 from modules.gallery.uploads import reachable
 from modules.generation.options import GenerationOptions
-from ui.fields import IMAGE_MODE
+from ui.fields import CONTROL_SLOTS, IMAGE_MODE
 from ui.handlers import Handlers, Update, hide, hide_row
 from ui.panels import render
 from ui.requests import editor_value, for_number, to_form
@@ -56,6 +56,9 @@ class Recall:
         words = f"Settings taken from {path.name}." + (" HiresFix is on: press Generate." if hires else "")
         if lost:
             words += " A picture that it started from is gone or outside the output folder: drop it in again."
+        if beyond := options.controls[CONTROL_SLOTS:]:
+            names = ", ".join(net.name for net in beyond)
+            words += f" The form holds {CONTROL_SLOTS} ControlNets; left out: {names}."
         if recalled.left_out:
             words += f" Left out, because it is not done here: {recalled.left_out}."
         modes = {"modes": gr.Tabs(selected=form["mode"])}

@@ -83,6 +83,22 @@ def sync_folder(folder: Path) -> None:
             os.close(number)
 
 
+def lock_folder(folder: Path) -> int | None:
+    """Locks a folder until the number is closed, which the end of the process does as well. None where a living process
+    has locked it, of this container or another one, and where there are no such locks (Windows, some network disks)."""
+    if fcntl is None:
+        return None
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(number)
+        else:
+            return number
+    return None
+
+
 def _publish(hidden: Path, path: Path) -> bool:
     """Gives the hidden file its name unless that is taken."""
     if os.name == "nt":

@@ -13,7 +13,7 @@ import torch
 from modules.catalog.models import default_checkpoint
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
-from modules.core.errors import ModelFileError, OptionsError
+from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
@@ -179,5 +179,8 @@ class Session:
 
 
 def stamp(path: Path) -> tuple[Path, int]:
-    """Tells a file from another one that later takes its place."""
-    return path, path.stat().st_mtime_ns
+    """Tells a file from another one that later takes its place. Raises ModelFileError for a link that leads nowhere."""
+    try:
+        return path, path.stat().st_mtime_ns
+    except OSError as error:
+        raise ModelFileError(f"{quoted(path)} cannot be read ({error.strerror}); check where the file is.") from error

@@ -37,12 +37,10 @@ def to_mask(image: Image.Image) -> Image.Image:
 def to_8_bit(image: Image.Image) -> Image.Image:
     """Any picture upright and with 8 bits a channel: RGBA where it may be transparent, else RGB.
 
-    Raises OptionsError for a 32-bit picture whose numbers could mean anything.
+    Raises OptionsError for a 16- or 32-bit picture whose numbers could mean anything.
     """
     image = upright(image)
-    if image.mode.startswith("I;16"):
-        return _from_numbers(image, 65535)
-    if image.mode in ("I", "F"):
+    if image.mode.startswith(("I", "F")):
         return _from_numbers(image, _white_of(np.asarray(image)))
     if image.mode == "La":
         image = image.convert("LA")  # Pillow knows no direct way to RGBA
@@ -61,12 +59,15 @@ def _from_numbers(image: Image.Image, white: int) -> Image.Image:
 
 
 def _white_of(numbers: NDArray[Any]) -> int:
-    """The number that is white in a 32-bit picture. Raises OptionsError where that is anybody's guess."""
+    """The number that is white in a 16- or 32-bit picture. Raises OptionsError where that is anybody's guess."""
     lowest, highest = float(numbers.min()), float(numbers.max())  # NaN when any is
-    for white in WHITES_OF_32_BIT:
+    bits = numbers.dtype.itemsize * 8
+    if bits == 16 and (highest > 255 or highest == 0):  # what lies between would be black to the eye
+        return 65535
+    for white in WHITES_OF_32_BIT if bits == 32 else ():
         if 0 <= lowest and highest <= white and (white == 1 or highest > white / 2):
             return white
     raise OptionsError(
-        f"A picture holds 32-bit values from {lowest:g} to {highest:g}, and which of them is white is not known; "
-        "save it as 8 or 16 bit."
+        f"A picture holds {bits}-bit values from {lowest:g} to {highest:g}, and which of them is white is not known; "
+        "save it as 8 bit."
     )

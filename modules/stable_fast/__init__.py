@@ -1,9 +1,9 @@
 """Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
 
-from modules.stable_fast.compile_module import compile_module
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.config import LEVELS, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import TraceError
+from modules.stable_fast.other_networks import compile_module
 from modules.stable_fast.patcher import StableFastPatcher
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.capture_table import SharedCapture

@@ -1,4 +1,4 @@
-"""Any nn.Module, compiled: behind text encoders, VAE and ControlNets, and other people's networks (generic.py)."""
+"""Any nn.Module, compiled: text encoders, VAE, ControlNets, and other people's networks (other_networks.py)."""
 
 from __future__ import annotations
 
@@ -174,7 +174,10 @@ class CompiledModule:
         except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            if self._reads_kept and forget_kept(self._suspects(form, error), error):
+            kept = [program for program in self._suspects(form, error) if program.kept_at and self._reads_kept]
+            if kept:
+                self._eager(as_given)  # raises the module's own error when this is no call of it
+                forget_kept(kept, error)
                 self._reads_kept = False
                 self.release()
                 return self._compiled(as_given, again=again)

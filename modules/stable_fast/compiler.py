@@ -84,13 +84,11 @@ def build_program(
     return program, report
 
 
-def forget_kept(programs: Iterable[Program], error: Exception) -> bool:
-    """After an error: deletes the kept graphs that these programs were made of. False when there were none, and
-    tracing anew would not help."""
-    kept = [program.kept_at for program in programs if program.kept_at is not None]
-    for path in kept:
-        discard(path, error)
-    return bool(kept)
+def forget_kept(programs: Iterable[Program], error: Exception) -> None:
+    """Deletes the kept graphs that these programs were made of: this error came of running one."""
+    for program in programs:
+        if program.kept_at is not None:
+            discard(program.kept_at, error)
 
 
 def assemble(

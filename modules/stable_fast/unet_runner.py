@@ -121,13 +121,15 @@ class StableFastRunner:
         except torch.AcceleratorError:
             raise
         except BROKEN as error:
-            if self._reads_kept and forget_kept(self._new_programs(call), error):
+            kept = [program for program in self._new_programs(call) if program.kept_at and self._reads_kept]
+            if not kept and not isinstance(error, CANNOT_COMPILE):
+                raise
+            result = self._eager_step(call)  # raises the network's own error when this is no call of it
+            if kept:
+                forget_kept(kept, error)
                 self._reads_kept = False
                 self._forget()
                 return self.step(x, timestep)
-            if not isinstance(error, CANNOT_COMPILE):
-                raise
-            result = self._eager_step(call)  # raises the network's own error when this is no call of it
             log.warning("Stable-Fast is off: %s", error)
             self.report.lower("off", str(error))
             self._forget()

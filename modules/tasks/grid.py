@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from modules.core.errors import OptionsError, printable, quoted
 from modules.generation.options import GenerationOptions
+from modules.sampling.names import sampler_and_scheduler
 
 MOST_CELLS = 100
 MOST_PIXELS = 100_000_000
@@ -119,7 +119,8 @@ def expand_range(part: str) -> list[str]:
 
 
 def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> list[GenerationOptions]:
-    """The requests, row by row. Raises OptionsError for a value that cannot be, before anything is generated."""
+    """The requests, row by row, each of one picture. Raises OptionsError for a value that cannot be and for a sheet
+    that would be too large, before anything is generated; a size left out is not known before the checkpoint is."""
     rows = [options] if down is None else [down.apply(options, value) for value in down.values]
     if len(rows) * len(across.values) > MOST_CELLS:
         raise OptionsError(
@@ -130,35 +131,77 @@ def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> l
     for axis in (across, down):
         if axis is not None and axis.variable.option == "replace" and axis.values[0] not in options.prompt:
             raise OptionsError(f"The prompt does not hold {quoted(axis.values[0])}, the text that the others replace.")
-    return [across.apply(row, value) for row in rows for value in across.values]
+    cells = [of_one_picture(across.apply(row, value)) for row in rows for value in across.values]
+    for cell in cells:
+        sampler_and_scheduler(cell.sampler, cell.scheduler)
+    sizes = [size for cell in cells if (size := final_size(cell)) is not None]
+    if sizes:
+        Layout.of(sizes, across, down)
+    return cells
+
+
+def of_one_picture(options: GenerationOptions) -> GenerationOptions:
+    hires = options.hires and replace(options.hires, keep_first_pass=False)
+    return replace(options, number=1, batch=1, only=None, hires=hires)
+
+
+def final_size(options: GenerationOptions) -> tuple[int, int] | None:
+    """Width and height of the picture in pixels, None where the checkpoint decides."""
+    if options.width is None or options.height is None:
+        return None
+    return options.hires.target(options.width, options.height) if options.hires else (options.width, options.height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where things are on the sheet, in pixels: one cell's size, and the room left of and above the first one."""
+
+    cell: tuple[int, int]
+    left: int
+    top: int
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, sizes: Sequence[tuple[int, int]], across: Axis, down: Axis | None) -> Layout:
+        """For pictures of these sizes. Raises OptionsError where the sheet would be too large."""
+        columns, rows = len(across.values), len(down.values) if down else 1
+        width, height = (max(sides) for sides in zip(*sizes, strict=True))
+        text_size = max(11, min(28, width // 14))
+        font = ImageFont.load_default(size=text_size)
+        labels = down.labels() if down else []
+        longest = min(max((int(font.getlength(label)) for label in labels), default=0), 3 * width)
+        left = longest + (2 * MARGIN if labels else MARGIN)
+        top = text_size + 2 * MARGIN
+        size = left + columns * (width + MARGIN), top + rows * (height + MARGIN)
+        if size[0] * size[1] > MOST_PIXELS:
+            raise OptionsError(
+                f"The grid would be {size[0]}x{size[1]} pixels, at most {MOST_PIXELS // 10**6} megapixels can be: "
+                "take fewer values or a smaller size."
+            )
+        return cls(cell=(width, height), left=left, top=top, font=font, size=size)
+
+    def corner(self, column: int, row: int) -> tuple[int, int]:
+        """Left and upper edge of a cell."""
+        return self.left + column * (self.cell[0] + MARGIN), self.top + row * (self.cell[1] + MARGIN)
 
 
 def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None) -> Image.Image:
     """One sheet: a heading over each column, a label before each row, pictures centred in their cells."""
-    columns = len(across.values)
-    rows = math.ceil(len(pictures) / columns)
-    cell_width, cell_height = max(p.width for p in pictures), max(p.height for p in pictures)
-    text_size = max(11, min(28, cell_width // 14))
-    font = ImageFont.load_default(size=text_size)
-    row_labels = down.labels() if down else []
-    left = max((int(font.getlength(label)) for label in row_labels), default=0)
-    left = min(left, 3 * cell_width) + (2 * MARGIN if row_labels else MARGIN)
-    top = text_size + 2 * MARGIN
-    size = left + columns * (cell_width + MARGIN), top + rows * (cell_height + MARGIN)
-    if size[0] * size[1] > MOST_PIXELS:
-        raise OptionsError(f"The grid would be {size[0]}x{size[1]} pixels; take fewer values or a smaller size.")
-    sheet = Image.new("RGB", size, PAPER)
+    layout = Layout.of([picture.size for picture in pictures], across, down)
+    width, height = layout.cell
+    sheet = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, label in enumerate(across.labels()):
-        middle = left + column * (cell_width + MARGIN) + cell_width // 2
-        draw.text((middle, top // 2), shorten(label, font, cell_width), TEXT_COLOUR, font, anchor="mm")
-    for row, label in enumerate(row_labels):
-        middle = top + row * (cell_height + MARGIN) + cell_height // 2
-        draw.text((left - MARGIN, middle), label, TEXT_COLOUR, font, anchor="rm")
+        place = layout.corner(column, 0)[0] + width // 2, layout.top // 2
+        draw.text(place, shorten(label, layout.font, width), TEXT_COLOUR, layout.font, anchor="mm")
+    for row, label in enumerate(down.labels() if down else []):
+        place = layout.left - MARGIN, layout.corner(0, row)[1] + height // 2
+        draw.text(place, label, TEXT_COLOUR, layout.font, anchor="rm")
     for index, picture in enumerate(pictures):
-        x = left + index % columns * (cell_width + MARGIN) + (cell_width - picture.width) // 2
-        y = top + index // columns * (cell_height + MARGIN) + (cell_height - picture.height) // 2
-        sheet.paste(picture, (x, y))
+        row, column = divmod(index, len(across.values))
+        x, y = layout.corner(column, row)
+        sheet.paste(picture, (x + (width - picture.width) // 2, y + (height - picture.height) // 2))
     return sheet
 
 

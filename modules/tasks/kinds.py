@@ -71,8 +71,9 @@ def make_grid(options: GenerationOptions, across: Axis, down: Axis | None, outpu
         from modules.generation.text_to_image import generate
 
         output.check_writable()
-        seeded = options.resolved(session.model(options).spec.native_size)
-        cells = [replace(cell, number=1, batch=1, only=None) for cell in grid_cells(seeded, across, down)]
+        for cell in grid_cells(options, across, down):
+            check_files(cell, session)
+        cells = grid_cells(options.resolved(session.model(options).spec.native_size), across, down)
         pictures = []
         for number, cell in enumerate(cells, start=1):
             ticket.label = f"picture {number} of {len(cells)}"
@@ -82,6 +83,17 @@ def make_grid(options: GenerationOptions, across: Axis, down: Axis | None, outpu
         ticket.add(output.save(replace(pictures[0], image=sheet)), pictures[0].request_seed)
 
     return work
+
+
+def check_files(options: GenerationOptions, session: Session) -> None:
+    """Raises ModelFileError for a checkpoint, VAE or LoRA that is not there."""
+    from modules.generation.prompts import split_loras
+
+    session.checkpoint_path(options.checkpoint)
+    if options.vae:
+        session.folders.find("vae", options.vae)
+    for lora in (*options.loras, *split_loras(options.prompt)[1]):
+        session.folders.find("loras", lora.name)
 
 
 def free_memory(session: Session, ticket: Ticket) -> None:

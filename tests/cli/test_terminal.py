@@ -14,7 +14,7 @@ from pathlib import Path
 COLUMNS = 20
 ROOT = Path(__file__).parents[2]
 START = (
-    "import sys; from modules.core import paths; from modules.generation import output; from pathlib import Path\n"
+    "import sys; from modules.core import paths; from modules.gallery import output; from pathlib import Path\n"
     "paths.PROJECT_ROOT = Path(sys.argv.pop(1)); import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
 )
 

@@ -14,7 +14,7 @@ OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "cli", "modules"
 
 
 @pytest.fixture(autouse=True)
-def cache_of_the_clone(empty_cache: None, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache_of_the_clone(cache_of_tests: None, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One cache for all commands, as on a user's computer: the first of them traces."""
     monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(clone / ".cache"))
 

@@ -18,6 +18,8 @@ from modules.stable_fast.store import cache
 from tests import tiny
 from tests.stable_fast.networks import inputs_for, latent
 
+pytestmark = pytest.mark.own_cache
+
 CALL = {"input": torch.randn(2, 8, generator=torch.Generator().manual_seed(1))}
 ROUNDS = 2000
 
@@ -206,3 +208,11 @@ def test_thousands_of_changed_graphs_are_read_or_deleted(network: nn.Module, tmp
             read += 1
             assert not {str(node.target) for node in fused.traced.graph.nodes} & set(TARGETS)
     assert 0 < read < ROUNDS
+
+
+def test_a_call_that_makes_no_sense_costs_no_kept_graph(network: nn.Module) -> None:
+    path = kept_graph(network)
+    compiled = compile_module(network, CALL)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        compiled(input=torch.randn(2, 9))
+    assert path.exists()

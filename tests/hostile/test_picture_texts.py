@@ -174,3 +174,37 @@ def test_entries_without_end_are_refused() -> None:
 def test_a_checkpoint_that_is_a_device_is_no_path(tmp_path: Path) -> None:
     text = "a\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model path: /dev/zero"
     assert recall_texts({"parameters": text}, folders=ModelFolders(tmp_path)).options.checkpoint == "zero"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("prompt", '"is_changed":' + " " * 100_000),
+        ("Dream", f'"{"[" * 100_000}" -s 5'),
+        ("sd-metadata", json.dumps({"image": {"prompt": "[" * 100_000, "sampler": "k_lms"}})),
+    ],
+)
+def test_patterns_take_no_longer_than_their_texts(name: str, text: str) -> None:
+    began = time.process_time()
+    with suppress(LightDiffusionError):
+        recall_texts({name: text})
+    assert time.process_time() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"5": {"class_type": "ImageUpscaleWithModel", "inputs": {"image": ["4", 0]}}}, "ImageUpscaleWithModel"),
+        ({"4": {**GRAPH["4"], "inputs": {**GRAPH["4"]["inputs"], "add_noise": "disable"}}}, "add_noise"),
+        (
+            {
+                "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "cat", "clip": ["5", 1]}},
+                "5": {"class_type": "LoraLoader", "inputs": {"lora_name": "x", "clip": ["1", 1], "model": ["1", 0]}},
+            },
+            "LoraLoader for the text alone",
+        ),
+    ],
+)
+def test_what_a_graph_of_comfyui_does_beside_its_sampler_is_told(changed: dict[str, Any], told: str) -> None:
+    assert told in recall_texts({"prompt": json.dumps(GRAPH | changed)}).left_out
+    assert told not in recall_texts({"prompt": json.dumps(GRAPH)}).left_out

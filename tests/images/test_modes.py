@@ -96,7 +96,8 @@ def test_a_transparent_grey_of_few_or_many_bits(tmp_path: Path, bits: int, key: 
         ((RAMP * 255).astype(np.int32), 255),
         ((RAMP * 65535).astype(np.int32), 255),
         ((RAMP * 65535).astype(np.uint16), 255),
-        ((RAMP * 250).astype(np.uint16), 1),  # 16 bits are 16 bits: this one is dark
+        ((RAMP * 2560).astype(np.uint16), 10),  # 16 bits are 16 bits: this one is dark
+        ((RAMP * 0).astype(np.uint16), 0),
     ],
 )
 def test_numbers_of_many_bits_are_scaled(tmp_path: Path, array: np.ndarray, brightest: int) -> None:
@@ -113,11 +114,13 @@ def test_numbers_of_many_bits_are_scaled(tmp_path: Path, array: np.ndarray, brig
         RAMP - 0.5,
         (RAMP * 1e6).astype(np.int32),
         (RAMP * -5).astype(np.int32),
+        (RAMP * 250).astype(np.uint16),
+        (RAMP * 1.9).astype(np.uint16),
         np.full((4, 4), np.nan, "f4"),
     ],
 )
 def test_numbers_without_a_known_brightness_are_refused(tmp_path: Path, array: np.ndarray) -> None:
-    with pytest.raises(OptionsError, match="8 or 16 bit"):
+    with pytest.raises(OptionsError, match="save it as 8 bit"):
         to_rgb(reread(Image.fromarray(array), tmp_path, "depth.tif"))
 
 

@@ -23,6 +23,8 @@ from modules.stable_fast.unet_call import BINDINGS
 from tests import tiny
 from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error, run_program
 
+pytestmark = pytest.mark.own_cache
+
 LAYOUT_WORK = {"permute", "transpose.int", "reshape", "contiguous", "clone", "cat", "group_norm", "conv2d", "linear"}
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, LoraChoice
+from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from ui.fields import defaults
+from ui.panels.form import Choices, build_form
 from ui.requests import build_options, for_number, to_form
 from ui.settings import SettingsFile
 
@@ -48,6 +51,32 @@ def test_loras_beyond_the_form_go_into_the_prompt(fresh: dict[str, Any]) -> None
     loras = (LoraChoice(name="strong", strength=5.0), LoraChoice(name="split", strength=-3.0, text_strength=0.5))
     form = to_form(GenerationOptions(prompt="x", loras=loras), fresh)
     assert form["prompt"] == "x <lora:strong:5:5> <lora:split:-3:0.5>" and form["lora_1"] == ""
+
+
+def extremes(image: Path, *, high: bool) -> GenerationOptions:
+    """The ends of what a request may be, and fractions that no slider stops at."""
+    return GenerationOptions(
+        prompt="x", width=8192 if high else 64, height=64, seed=0, cfg=100 if high else 0, steps=1000 if high else 1,
+        number=10_000 if high else 1, batch=64 if high else 1, clip_skip=12 if high else -12, scheduler="karras",
+        loras=(LoraChoice(name="a", strength=2 if high else -2, text_strength=20 if high else -20),),
+        controls=(ControlChoice(name="c", image=image, strength=10 if high else 0, start=0.123, end=1),),
+        hires=HiresOptions(scale=4 if high else 1.337, steps=1000 if high else 0, denoise=1 if high else 0.123),
+        init=InitImage(image=image, denoise=1 if high else 0.123, mask_blur=64 if high else 0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_the_fields_take_whatever_a_request_may_be(fresh: dict[str, Any], tmp_path: Path, *, high: bool) -> None:
+    image = tmp_path / "inputs" / "x.png"
+    image.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(image)
+    options = extremes(image, high=high)
+    form = to_form(options, fresh)
+    with gr.Blocks():
+        parts = build_form(Choices(folders=ModelFolders(tmp_path)), fresh)
+    numbers = {name: value for name, value in form.items() if isinstance(value, (int, float))}
+    assert {name: parts[name].preprocess(value) for name, value in numbers.items()} == numbers
+    assert build_options({**form, "mode": "text"}, tmp_path) == replace(options, init=None)
 
 
 def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:

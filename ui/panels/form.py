@@ -271,9 +271,7 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
             parts["preprocessor"] = choice(PREPROCESSORS, field("preprocessor"), f"Preprocessor {slot}")
             parts["mode"] = choice(CONTROL_MODES, field("mode"), f"Mode {slot}")
     with gr.Row():
-        parts["strength"] = gr.Slider(
-            *RANGES[f"control_{slot}_strength"], field("strength"), step=0.05, label=f"Strength {slot}", min_width=110
-        )
+        parts["strength"] = gr.Number(field("strength"), label=f"Strength {slot}", step=0.05, min_width=110)
         parts["start"] = share(field("start"), f"Start {slot}", min_width=110)
         parts["end"] = share(field("end"), f"End {slot}", min_width=110)
     return {f"control_{slot}": net, **{f"control_{slot}_{name}": part for name, part in parts.items()}}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from ui.server.logins import Logins, network_of
 from ui.server.upload_folder import UploadFolder
 
 Message = MutableMapping[str, Any]
@@ -23,10 +23,8 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 STRANGER_BYTES = 64 * 1024  # before a login: a name and a password
 BODY_BYTES = 2 * 1024**2
 UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its wrapping
-BODY_SECONDS = 30  # to wait for the next piece of a body
-LONGEST_DELAY = 8.0  # seconds between two logins of one client
-LONGEST_WAIT = 30.0  # seconds that a login waits behind others of its client
-MOST_CLIENTS = 1000  # whose wrong logins are remembered
+BODY_SECONDS = 30  # to wait for the next piece of a body, and for all of it beyond what SLOWEST allows
+SLOWEST = 16 * 1024  # bytes a second
 HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -51,28 +49,6 @@ NO_ROOM = Refusal(507, "The folder for uploads is full; try again in an hour, or
 def too_large(limit: int) -> Refusal:
     size = f"{limit // 1024**2} MB" if limit >= 1024**2 else f"{limit // 1024} KB"
     return Refusal(413, f"The request is too large: at most {size} are taken.")
-
-
-@dataclass
-class Logins:
-    """Wrong logins by client, how many and when the last one had its turn; the oldest client is forgotten first. Each
-    one doubles the wait before the next is looked at, and many at once wait one behind the other."""
-
-    wrong: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
-
-    def begin(self, client: str) -> float | None:
-        """Counts as wrong until it is known to be right; the seconds to wait, None where they would be too many."""
-        now = time.monotonic()
-        count, last = self.wrong.pop(client, (0, now))
-        turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2 ** min(count, 9)) if count else 0.0)
-        is_taken = turn - now <= LONGEST_WAIT
-        self.wrong[client] = (count + 1, turn) if is_taken else (count, last)
-        while len(self.wrong) > MOST_CLIENTS:
-            self.wrong.popitem(last=False)
-        return turn - now if is_taken else None
-
-    def right(self, client: str) -> None:
-        self.wrong.pop(client, None)
 
 
 class Guard:
@@ -123,7 +99,7 @@ class Guard:
             self._uploads.arrived(size)
 
     async def _log_in(self, scope: Scope, body: Body) -> None:
-        client = (scope.get("client") or ("", 0))[0]
+        client = network_of((scope.get("client") or ("", 0))[0])
         wait = self._logins.begin(client)
         if wait is None:
             await answer(scope, body.send, IMPATIENT)
@@ -142,6 +118,7 @@ class Body:
         self._send = with_headers(send)
         self._limit = limit
         self._read = 0
+        self._waited = 0.0  # seconds, for the client alone
         self._whole = False
         self._refused: Refusal | None = None
         self.status = 500
@@ -149,11 +126,14 @@ class Body:
     async def receive(self) -> Message:
         if self._whole or self._refused is not None:
             return await self._receive() if self._refused is None else {"type": "http.disconnect"}
+        began = time.monotonic()
+        patience = min(BODY_SECONDS, BODY_SECONDS + self._read / SLOWEST - self._waited)
         try:
-            message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+            message = await asyncio.wait_for(self._receive(), patience)
         except asyncio.TimeoutError:
             self._refused = SLOW
             return {"type": "http.disconnect"}
+        self._waited += time.monotonic() - began
         self._read += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._read > self._limit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -12,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from modules.core.files import lock_folder
+
 VARIABLE = "GRADIO_TEMP_DIR"
-PREFIX = "lightdiffusion-"
+PREFIX = "lightdiffusion-uploads-"
 MOST_BYTES = 2 * 1024**3
 KEPT_SECONDS = 3600  # a form that is open may still use what is younger
+UNLOCKED_SECONDS = 60  # a younger folder may belong to a server that has not locked it yet
 
 
 class UploadFolder:
@@ -66,32 +68,29 @@ class UploadFolder:
 
 
 def make_upload_folder() -> UploadFolder:
-    """A new folder, named to gradio by the environment; those of servers that are gone are deleted first. A folder
-    that the environment names already is somebody's choice and stays."""
+    """A new folder, named to gradio by the environment and locked until this process ends; those of servers that are
+    gone are deleted first. A folder that the environment names already is somebody's choice and stays."""
     if chosen := os.environ.get(VARIABLE):
         return UploadFolder(Path(chosen))
     sweep(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    lock_folder(folder)
     os.environ[VARIABLE] = str(folder)
     return UploadFolder(folder, is_ours=True)
 
 
 def sweep(temporary: Path) -> None:
-    """Deletes the upload folders of dead servers, as far as they are this user's."""
+    """Deletes the upload folders that no living server has locked, as far as they are this user's. Windows knows no
+    such locks, and cleans its folder of temporary files itself."""
     with suppress(OSError):
         for entry in os.scandir(temporary):
-            match = re.fullmatch(rf"{PREFIX}([0-9]{{1,9}})-\w+", entry.name)
-            if match and entry.is_dir(follow_symlinks=False) and not is_running(int(match[1])):
-                shutil.rmtree(entry.path, ignore_errors=True)
+            is_one = entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)
+            if is_one and time.time() - entry.stat().st_mtime > UNLOCKED_SECONDS:
+                sweep_one(Path(entry.path))
 
 
-def is_running(process: int) -> bool:
-    if os.name == "nt":
-        return True  # asking would end it; Windows cleans its folder of temporary files itself
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user
-        return True
-    return True
+def sweep_one(folder: Path) -> None:
+    lock = lock_folder(folder)
+    if lock is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ _DAMAGE = (
     OverflowError,
     MemoryError,
     struct.error,
+    zipfile.BadZipFile,
 )
 
 # Training frameworks leave these beside the weights; replaced by `_Inert` they cannot run anything.
@@ -77,6 +79,8 @@ def _load_weights_only(path: Path) -> object:
         is_archive = file.read(2) == b"PK"  # files older than torch 1.6 are not zip archives and cannot be mapped
     inert: list[Any] = [(_Inert, name) for name in _HARMLESS_GLOBALS]
     try:
+        if is_archive:
+            _refuse_compressed(path)
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except _DAMAGE as error:
@@ -87,6 +91,16 @@ def _load_weights_only(path: Path) -> object:
                 "use a .safetensors version of this model."
             ) from error
         raise ModelFileError(f"{path.name} is damaged or not a PyTorch file; download it again.") from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Raises ModelFileError for an archive that was packed again: mapped into memory, its numbers would be nonsense."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ModelFileError(
+                f"{path.name} is a compressed archive, which PyTorch does not write; use another copy, or unpack it "
+                "and pack it again without compression."
+            )
 
 
 def _flatten(value: object) -> dict[str, Tensor]:

@@ -11,11 +11,12 @@ from torch import Tensor
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "ema")
 # Names that begin so are already those of a whole checkpoint.
 _ROOTS = frozenset(
-    ("first_stage_model", "cond_stage_model", "model_ema", "control_model", "conditioner")
+    ("first_stage_model", "cond_stage_model", "control_model", "conditioner")
     + ("unet", "vae", "text_encoder", "diffusion_model")
 )
 _WRAPPED_IN_LDM = "diffusion_model"  # "model.diffusion_model." is the UNet's own name in a checkpoint
 _SEPARATOR = re.compile(r"[/\\]+")
+_WRAPPED_WITHIN = re.compile(r"\.(?:_orig_mod|module)(?=\.)")  # torch.compile's and DataParallel's, around one part
 # The few pieces of names that are written with capitals (PEFT's, ESRGAN's and BSRGAN's).
 _CAPITALS = {piece.lower(): piece for piece in ("lora_A", "lora_B", "RRDB_trunk", "HRconv")}
 _CAPITAL_PIECE = re.compile(rf"(?:^|(?<=[._]))(?:{'|'.join(_CAPITALS)})(?=[._]|$)")
@@ -27,6 +28,7 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under plain names; what lies beside a wrapped network (an optimizer's state) is left out."""
     plain = _renamed(dict(tensors), {name: _SEPARATOR.sub(".", name) for name in tensors})
     plain = _renamed(plain, {name: _usual_case(name) for name in plain})
+    plain = _renamed(plain, {name: _WRAPPED_WITHIN.sub("", name) for name in plain})
     for _ in range(_MOST_WRAPPERS):
         wrapper = _wrapper(plain)
         if wrapper is None:

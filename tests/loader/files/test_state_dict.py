@@ -8,6 +8,7 @@ import random
 import struct
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,16 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
     text = message(tmp_path / "m.ckpt")
     assert "contains Python code" in text and "system" in text and ".safetensors" in text
     assert not trace.exists()
+
+
+def test_a_pickle_that_was_packed_again_is_refused(tmp_path: Path) -> None:
+    """Mapped into memory as they are, compressed bytes would become weights without a word."""
+    torch.save({"a": torch.ones(64, 64)}, tmp_path / "plain.pt")
+    path = tmp_path / "packed.pt"
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    assert "compressed" in message(path)
 
 
 def test_training_leftovers_are_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,9 @@ def test_matrices_and_convolutions_of_one_pixel_are_the_same(
         lambda state: {"model": {"state_dict": state}},
         lambda state: [state],
         lambda state: (state, {"step": 4}),
+        lambda state: {"model": state, "model_ema": {name: tensor * 0 for name, tensor in state.items()}},
+        lambda state: {name.replace("diffusion_model.", "diffusion_model._orig_mod."): state[name] for name in state},
+        lambda state: {name.replace("transformer.", "transformer.module."): state[name] for name in state},
     ],
 )
 def test_what_trainers_put_around_a_checkpoint_is_taken_off(

@@ -15,6 +15,8 @@ from modules.stable_fast.graph.trace import TraceError, trace
 from tests import tiny
 from tests.stable_fast.networks import UNET_DIMS, operations, random, rel_error, unet_call
 
+pytestmark = pytest.mark.own_cache
+
 
 def test_the_form_that_passes_rely_on() -> None:
     traced = trace(tiny.unet(), unet_call(), UNET_DIMS)

@@ -27,6 +27,8 @@ from modules.stable_fast.unet_call import BINDINGS
 from tests import tiny
 from tests.stable_fast.networks import UNET_DIMS, rel_error, run_program, unet_call
 
+pytestmark = pytest.mark.own_cache
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -12,6 +12,8 @@ from modules.stable_fast.kernels.dispatch import Choices, Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 from modules.stable_fast.store import tuning
 
+pytestmark = pytest.mark.own_cache
+
 
 class Clock:
     """Seconds that pass only when a measurement says so."""

@@ -18,12 +18,15 @@ EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage")
 UPSCALES = ("LatentUpscale", "LatentUpscaleBy")
 # Nodes whose work the fields of the recipe say.
 SAID = (*SAMPLERS, *LORAS, *CHECKPOINTS, *EMPTY, "CFGGuider", "Reroute", "VAEEncode", "LoadImage", "CLIPSetLastLayer")
+# Nodes that change the finished picture begin so.
+AFTERWARDS = ("ImageUpscale", "ImageScale", "UltimateSDUpscale", "FaceDetailer", "FaceRestore")
 LATENTS = ("latent_image", "samples", "pixels", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """`text` is None where it is computed; `way` are the other nodes between sampler and text."""
+    """`text` is None where it is computed; `way` are the other nodes between sampler and text, and between text and
+    checkpoint."""
 
     text: str | None
     way: list[Node]
@@ -61,6 +64,8 @@ def _recipe(first: Node, samplers: list[Node], graph: Graph) -> Recipe:
     left = [node.kind for node in samplers if node not in (first, second)]
     left += [node.kind for node in (*model, *latent, *positive.way, *negative.way) if node.kind not in SAID]
     left += [f"{name} (computed in the workflow)" for name, value in sampling.items() if value is None]
+    left += [f"{node.kind} for the text alone" for node in positive.way if node.kind in LORAS and node not in model]
+    left += [node.kind for node in graph.nodes() if node.kind.startswith(AFTERWARDS)]
     left += _partial_steps(first)
     if negative.text is None:
         left.append("the negative prompt")
@@ -106,7 +111,8 @@ def _partial_steps(node: Node) -> list[str]:
     partial = isinstance(start, int) and start > 0
     if isinstance(end, int) and isinstance(steps, int):
         partial = partial or end < steps
-    return ["start_at_step and end_at_step"] if partial else []
+    told = ["start_at_step and end_at_step"] if partial else []
+    return [*told, "add_noise, which is off"] if node.value("add_noise") == "disable" else told
 
 
 def _second_pass(first: Node, samplers: list[Node]) -> Node | None:
@@ -138,10 +144,11 @@ def _prompt(sampler: Node, name: str) -> Prompt:
     if encoder is None:
         return Prompt(text=None, way=way, clip_skip=None)
     text = next((found for key in ("text", "text_g") if (found := encoder.value(key)) is not None), None)
-    skip = _first(list(encoder.chain("clip")), ("CLIPSetLastLayer",), "stop_at_clip_layer")
+    clip = list(encoder.chain("clip"))
+    skip = _first(clip, ("CLIPSetLastLayer",), "stop_at_clip_layer")
     return Prompt(
         text=text if isinstance(text, str) else None,
-        way=way[: way.index(encoder)],
+        way=[*way[: way.index(encoder)], *clip],
         clip_skip=-skip if isinstance(skip, int) and not isinstance(skip, bool) else skip,
     )
 

@@ -12,7 +12,8 @@ from modules.images.metadata import PNG_KEY
 
 MOST_HOPS = 64
 VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # of nodes that hold a value
-_NOT_A_NUMBER = re.compile(r'("is_changed":\s*)\[?\s*NaN\s*\]?')  # ComfyUI writes it, though JSON has no such value
+# ComfyUI writes it, though JSON has no such value.
+_NOT_A_NUMBER = re.compile(r'("is_changed":\s*)(?:\[\s*)?NaN(?:\s*\])?')
 # The order of a node's fields on the page; None is a field that the graph has not ("control after generate").
 WIDGETS: dict[str, tuple[str | None, ...]] = {
     "KSampler": ("seed", None, "steps", "cfg", "sampler_name", "scheduler", "denoise"),

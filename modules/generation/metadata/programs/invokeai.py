@@ -18,7 +18,7 @@ from modules.generation.metadata.recipe import (
 )
 
 PROGRAM = "InvokeAI"
-_NEGATIVE = re.compile(r"\[([^\]]*)\]")  # the older ones wrote the negative prompt in brackets
+_NEGATIVE = re.compile(r"\[([^\[\]]*)\]")  # the older ones wrote the negative prompt in brackets
 _DREAM = re.compile(r'"((?:\\.|[^"\\])*)"(.*)', re.DOTALL)
 _OPTION = re.compile(r"(?:^|\s)-{1,2}([A-Za-z_]+)[ =]?([^\s\"]*)")
 _WEIGHTED = re.compile(r"[\w)][+-]+(?:[\s,)]|$)|\)[0-9.]+")  # "word++" and "(some words)1.2"
