@@ -1,11 +1,13 @@
 # Each of these sets up .venv first when that is needed. `make check` is what .ci/run checks before the tests.
 PYTHON := .venv/bin/python
 
-.PHONY: check test test-gpu test-slow bench format setup
+.PHONY: check docs test test-gpu test-slow bench format setup
 setup:
 	@tools/setup.sh requirements.txt requirements-dev.txt
 check: setup
 	@tools/check.sh
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 format: setup
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .

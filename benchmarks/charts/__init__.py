@@ -1,1 +1,1 @@
-"""Pictures of the results."""
+"""The results as tables, numbers and pictures in the documentation."""

@@ -56,8 +56,8 @@ class SheetLayout:
         size = left + columns * (width + MARGIN), top + rows * (height + MARGIN)
         if size[0] * size[1] > MOST_SHEET_PIXELS:
             raise OptionsError(
-                f"The grid would be {size[0]}x{size[1]} pixels, and at most {MOST_SHEET_PIXELS // 10**6} megapixels are "
-                "possible: take fewer values or a smaller size."
+                f"The grid would be {size[0]}x{size[1]} pixels, and at most {MOST_SHEET_PIXELS // 10**6} megapixels "
+                "are possible: take fewer values or a smaller size."
             )
         return cls(cell=(width, height), left=left, top=top, font=font, size=size)
 

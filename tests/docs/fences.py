@@ -11,12 +11,12 @@ from cli.arguments import EXAMPLES
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = re.compile(r"<!-- not run: (?P<reason>.+) -->")
-OPENING = re.compile(r"(?P<ticks>`{3,})(?P<language>\S*) ?(?P<file>.*)")
+OPENING = re.compile(r"(?P<ticks>`{3,})(?P<language>\S*)(?: title=\"(?P<file>[^\"]+)\")?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """`file`: what the reader saves the text as, behind the language; `not_run`: why no test runs it."""
+    """`file`: what the reader saves the text as, the title of the fence; `not_run`: why no test runs it."""
 
     place: str
     language: str
@@ -44,7 +44,7 @@ def read_fences(document: Path) -> list[Fence]:
                 Fence(
                     place=f"{document.name}:{number}",
                     language=opening["language"],
-                    file=opening["file"],
+                    file=opening["file"] or "",
                     text="\n".join(inside) + "\n",
                     not_run=mark["reason"] if mark else None,
                 )

@@ -11,11 +11,15 @@ from PIL.PngImagePlugin import PngInfo
 
 # On a CPU the sizes of real checkpoints take minutes; the shape stays, and so does everything else.
 SIZES = {" 1024 768 ": " 128 96 ", " 512 768 ": " 64 96 "}
-# The snippet says itself what a CPU leaves out; a UNet with as many blocks and fewer channels is enough for it.
+# The snippet says itself what a CPU leaves out. A UNet with two levels and few channels is enough for it.
 WITHOUT_GPU = {
     ".half()": "",
     ".cuda()": "",
-    "cross_attention_dim=768": "cross_attention_dim=768, block_out_channels=(32, 32, 64, 64)",
+    "cross_attention_dim=768": (
+        "cross_attention_dim=768, block_out_channels=(32, 64), layers_per_block=1,"
+        ' down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),'
+        ' up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")'
+    ),
 }
 PARAMETERS = (
     "a red circle on a blue background\n"

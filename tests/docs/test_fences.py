@@ -52,7 +52,5 @@ def test_every_option_that_is_named_exists() -> None:
     for source in SOURCES:
         known |= set(re.findall(r'"(--[a-z][a-z0-9-]*)"', source.read_text(encoding="utf-8")))
     for document in DOCUMENTS:
-        named = set(
-            re.findall(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?![\w-])", document.read_text(encoding="utf-8"))
-        )
+        named = set(OPTION.findall(document.read_text(encoding="utf-8")))
         assert named <= known, f"{document.name}: {named - known}"

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.generation.job import check_sampling, prepare_job
+from modules.generation.job import prepare_job, tell_overdone
 from modules.generation.options import GenerationOptions, HiresOptions, ResolvedOptions
 from modules.generation.session import Session
 from tests.generation.test_text_to_image import options
@@ -55,5 +55,5 @@ def test_a_cfg_too_high_for_the_sampler_is_told(
     caplog: pytest.LogCaptureFixture, sampler: str, cfg: float, lines: int
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        check_sampling(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
+        tell_overdone(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
     assert len(caplog.records) == lines

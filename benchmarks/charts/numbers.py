@@ -1,0 +1,174 @@
+"""What each marked place of README.md and docs/ says, by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.charts.marked_places import Writer
+from benchmarks.charts.results import Result, on_gpu, read_results, rows_by_label, table
+from benchmarks.common import RESULTS
+from tools.demo_model import evaluate, evaluate_extras
+
+EAGER = ("diffusers", "diffusers-channels-last")  # two memory layouts; the faster one counts
+COMPILED = ("diffusers-reduce-overhead", "diffusers-max-autotune")
+WORKLOADS = {
+    "unet-sd15-512-b2-float16": "SD1.5, one step at 512 x 512",
+    "unet-sd15-512-b8-float16": "SD1.5, one step of four pictures at 512 x 512",
+    "unet-sd15-1024-b2-float16": "SD1.5, one step at 1024 x 1024",
+    "unet-sd21-768-b2-float16": "SD2.1, one step at 768 x 768",
+    "controlnet-sd15-512-b2": "SD1.5 with a ControlNet, one step at 512 x 512",
+    "vae-sd15-512-b1": "VAE, decoding 512 x 512",
+    "generate-sd15-512": "SD1.5, a whole picture: 512 x 512, 20 steps",
+}
+README_WORKLOADS = (
+    "unet-sd15-512-b2-float16",
+    "unet-sd15-1024-b2-float16",
+    "unet-sd21-768-b2-float16",
+    "generate-sd15-512",
+)
+STAGES = ("weights", "prompt", "time", "shared", "step")
+
+
+def gpu_results() -> dict[str, Result]:
+    return {result["benchmark"]: result for result in read_results() if on_gpu(result)}
+
+
+def fastest(result: Result, labels: Iterable[str]) -> str:
+    """Milliseconds of the fastest of these ways, or nothing where none was timed."""
+    rows = rows_by_label(result)
+    times = [rows[label]["ms"] for label in labels if "ms" in rows.get(label, {})]
+    return milliseconds(min(times)) if times else ""
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def between(values: Sequence[float], unit: str) -> str:
+    low, high = round(min(values)), round(max(values))
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def measured_on(results: Iterable[Result]) -> str:
+    machines = [result["machine"] for result in results]
+    gpus = ", ".join(sorted({machine["gpu"] for machine in machines}))
+    versions = ", ".join(
+        f"{package} {', '.join(sorted({machine['versions'][package] for machine in machines}))}"
+        for package in ("torch", "triton", "diffusers")
+    )
+    return f"{gpus}, {versions}"
+
+
+def for_readme() -> list[str]:
+    results = {name: gpu_results()[name] for name in README_WORKLOADS}
+    rows = [
+        (WORKLOADS[name], *(fastest(result, labels) for labels in (["full"], COMPILED, EAGER)))
+        for name, result in results.items()
+    ]
+    headings = ["milliseconds", "Stable-Fast", "diffusers, `torch.compile`", "diffusers, eager"]
+    return [*table(headings, rows), "", f"Measured on one {measured_on(results.values())}."]
+
+
+def speed() -> list[str]:
+    columns = {
+        "Stable-Fast `full`": ["full"],
+        "eager": EAGER,
+        "blocks compiled": ["diffusers-regional"],
+        "`reduce-overhead`": ["diffusers-reduce-overhead"],
+        "`max-autotune`": ["diffusers-max-autotune"],
+    }
+    results = {name: gpu_results()[name] for name in WORKLOADS}
+    rows = [
+        (WORKLOADS[name], *(fastest(result, labels) for labels in columns.values())) for name, result in results.items()
+    ]
+    return [*table(["milliseconds", *columns], rows), "", f"Measured on one {measured_on(results.values())}."]
+
+
+def costs() -> list[str]:
+    """Compiling, LoRA switches and memory of Stable-Fast, and compiling by its fastest opponent."""
+    results = gpu_results()
+    first = rows_by_label(results["compile-sd15-512-b2"])
+    cold, warm = first["full cold"], first["full warm"]
+    switch = rows_by_label(results["lora-switch-sd15-512-rank32"])
+    kinds = [switch[f"full {kind}"] for kind in ("on", "strength", "other")]
+    memory = {
+        label: f"{row['reserved_mib']:.0f} MiB" for label, row in rows_by_label(results["memory-sd15-512-b2"]).items()
+    }
+    opponent = [
+        row["first_call_seconds"]
+        for name in WORKLOADS
+        if (row := rows_by_label(results[name]).get("diffusers-max-autotune")) and "first_call_seconds" in row
+    ]
+    rows = [
+        ("the first call, with nothing kept on disk", f"{cold['first_call_seconds']:.1f} s"),
+        ("the first call of a later start", f"{warm['first_call_seconds']:.1f} s"),
+        ("a new size, then the same size at a later start",
+         f"{cold['new_resolution_seconds']:.1f} s, {warm['new_resolution_seconds']:.1f} s"),
+        ("for comparison: the first call by `max-autotune`", between(opponent, "s")),
+        ("put a LoRA on, change its strength, or exchange it", between([row["median"] * 1000 for row in kinds], "ms")),
+        ("take the LoRA off", f"{switch['full off']['median'] * 1000:.0f} ms"),
+        ("GPU memory of a step at 512 x 512: `full`, `fused`, eager",
+         ", ".join(memory[label] for label in ("full", "fused", "eager"))),
+    ]  # fmt: skip
+    return table(["what", "how much"], rows)
+
+
+def quality() -> list[str]:
+    results = gpu_results()
+    errors = rows_by_label(results["unet-sd15-512-b2-float16"])
+    judged = rows_by_label(results["quality-demo"])
+
+    def row(name: str, label: str, error: str) -> tuple[str, ...]:
+        return name, error, f"{judged[label]['score']:.3f}", f"{judged[label]['psnr']:.0f} dB"
+
+    return table(
+        ["", "error of a step against fp32", "judgements that hold", "PSNR against eager fp32"],
+        [
+            row("eager, fp16", "off float16", f"{errors['eager']['relative_error']:.1e}"),
+            row("Stable-Fast `full`, fp16", "full float16", f"{errors['full']['relative_error']:.1e}"),
+        ],
+    )
+
+
+def stages() -> list[str]:
+    (result,) = (result for result in read_results() if result["benchmark"] == "stages-sd15")
+    counts = {label: row["operations"] for label, row in rows_by_label(result).items()}
+    total = sum(counts[stage] for stage in STAGES)
+    headings = ["as traced", "fused and staged", *(f"*{stage}*" for stage in STAGES)]
+    return table(headings, [[str(counts["traced"]), str(total), *(str(counts[stage]) for stage in STAGES)]])
+
+
+def demo_report(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def demo_extras() -> list[str]:
+    scores = {
+        name: score
+        for name, score in demo_report("demo-extras").items()
+        if isinstance(score, dict) and "share" in score
+    }
+    return evaluate_extras.table({name: evaluate_extras.Result(**score) for name, score in scores.items()}).splitlines()
+
+
+def demo_speed() -> list[str]:
+    seconds = demo_report("demo-extras")["seconds per image"]
+    number, median, worst = seconds["number"], seconds["median"], seconds["worst"]
+    return [
+        f"A picture of the native size takes {median:.2f} s on two cores of an AMD EPYC server, after loading.",
+        f"That is the median of {number} pictures with 20 steps, CFG 7 and fp32. The slowest took {worst:.2f} s.",
+    ]
+
+
+WRITERS: dict[str, Writer] = {
+    "readme": for_readme,
+    "speed": speed,
+    "costs": costs,
+    "quality": quality,
+    "stages": stages,
+    "demo-model": lambda: evaluate.table(demo_report("demo-model")).splitlines(),
+    "demo-extras": demo_extras,
+    "demo-speed": demo_speed,
+}

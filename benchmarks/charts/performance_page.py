@@ -1,0 +1,146 @@
+"""The page docs/performance.md: every result as a table, with where it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.charts.results import Result, on_gpu, place, table
+
+PLOT = "images/performance.svg"  # as the page names it
+COLUMNS = {  # key of a row -> heading, and how it is written
+    "ms": ("ms", "{:.2f}"),
+    "fastest_ms": ("fastest", "{:.2f}"),
+    "host_ms": ("host ms", "{:.2f}"),
+    "first_call_seconds": ("first call s", "{:.1f}"),
+    "first_picture_seconds": ("first picture s", "{:.1f}"),
+    "new_resolution_seconds": ("new size s", "{:.1f}"),
+    "lora_switch_seconds": ("LoRA switch s", "{:.3f}"),
+    "median": ("s", "{:.3f}"),
+    "first_ms": ("first ms", "{:.1f}"),
+    "recaptures": ("recaptures", "{}"),
+    "retraces": ("traces", "{}"),
+    "break_even_images": ("pays from picture", "{}"),
+    "compile_peak_mib": ("peak while compiling, MiB", "{:.0f}"),
+    "peak_mib": ("peak MiB", "{:.0f}"),
+    "reserved_mib": ("held with graphs, MiB", "{:.0f}"),
+    "relative_error": ("error to fp32", "{:.1e}"),
+    "load_s": ("load s", "{:.2f}"),
+    "use_s": ("load and first use s", "{:.2f}"),
+    "peak_over_file": ("peak / file size", "{:.2f}"),
+    "pictures": ("pictures", "{}"),
+    "score": ("judgements that hold", "{:.3f}"),
+    "psnr": ("PSNR to eager fp32, dB", "{:.1f}"),
+    "operations": ("operations", "{}"),
+    "error": ("failed", "{:.60}"),
+}
+WANTED = {
+    "unet-sd15-512-b2-float16": "SD1.5 UNet step, 512², CFG batch 2",
+    "unet-sd15-512-b8-float16": "SD1.5 UNet step, 512², batch 8",
+    "unet-sd15-1024-b2-float16": "SD1.5 UNet step, 1024², CFG batch 2",
+    "unet-sd21-768-b2-float16": "SD2.1 UNet step, 768², CFG batch 2",
+    "vae-sd15-512-b1": "VAE decoding, 512²",
+    "controlnet-sd15-512-b2": "SD1.5 UNet step with a ControlNet, 512², CFG batch 2",
+    "generate-sd15-512": "SD1.5 picture, 512², 20 steps Euler",
+    "lora-switch-sd15-512-rank32": "LoRA switch, SD1.5, rank 32 on all attention weights",
+    "memory-sd15-512-b2": "Memory of each way alone, SD1.5 UNet, 512², CFG batch 2",
+    "compile-sd15-512-b2": "First calls of the SD1.5 UNet with empty (cold) and filled (warm) caches, new resolution",
+    "quality-demo": "Quality: the demo model's pictures, judged (see `benchmarks/bench_quality.py`)",
+}
+TITLES = WANTED | {
+    "load": "Loading an SD1.5 checkpoint of 2 GiB",
+    "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
+    "start": "From the start of the process to the help text, or to the first step of the demo model",
+    "unet-sd15-256-b2-float32": "SD1.5 UNet step, 256², CFG batch 2, on a CPU",
+}
+STEP_OPPONENTS = ("diffusers", "diffusers-channels-last", "diffusers-regional", "diffusers-max-autotune")
+OPPONENTS = {
+    **{name: STEP_OPPONENTS for name in WANTED if name.startswith("unet")},
+    "vae-sd15-512-b1": ("diffusers", "diffusers-channels-last", "diffusers-max-autotune"),
+    "controlnet-sd15-512-b2": ("diffusers", "diffusers-channels-last", "diffusers-max-autotune"),
+    "generate-sd15-512": ("diffusers", "diffusers-regional", "diffusers-max-autotune"),
+}
+# The least that fused kernels could take at 790 TFLOP/s and 4.3 TB/s, exponentials included.
+FLOORS_MS = {
+    "unet-sd15-512-b2-float16": 2.41,
+    "unet-sd15-512-b8-float16": 9.37,
+    "unet-sd15-1024-b2-float16": 14.0,
+    "unet-sd21-768-b2-float16": 5.97,
+    "vae-sd15-512-b1": 3.74,
+}
+HEAD = (
+    "# Performance",
+    "",
+    "`python -m benchmarks.charts.draw` writes this page from `benchmarks/results/*.json`.",
+    "The networks have random weights and real shapes.",
+    "The times are medians of interleaved rounds in one process. CUDA events measure the time of the GPU.",
+    "Where *host ms* is about as large as *ms*, the CPU is the limit and not the GPU.",
+    "Such rows, and ratios to them, depend on the CPU of that machine.",
+    "Only the newest result of each benchmark is shown here. The folder has older ones.",
+    "",
+    f"![Milliseconds of each way, workload by workload]({PLOT})",
+)
+NOTE = (
+    "Peaks in this table grow from row to row, because all its networks are in the same GPU memory.",
+    "Another table shows what each of them needs alone.",
+)
+
+
+def measured(result: Result) -> list[str]:
+    rows = result["rows"]
+    keys = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    base = next((row["ms"] for row in rows if row.get("label") == "diffusers" and "ms" in row), None)
+    headings = ["", *(COLUMNS[key][0] for key in keys)] + ["× diffusers eager"] * (base is not None)
+    body: list[list[str]] = []
+    for row in rows:
+        label = row.get("label") or f"{row['loader']}, {row['dtype']}"
+        cells = [COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "" for key in keys]
+        body.append([label, *cells] + ([f"{base / row['ms']:.2f}" if "ms" in row else ""] if base else []))
+    note = ["", *NOTE] if "first_call_seconds" in keys and "peak_mib" in keys else []
+    floor = FLOORS_MS.get(result["benchmark"])
+    best = [row["ms"] for row in rows if row.get("label") == "full" and "ms" in row]
+    if floor and best:
+        note += ["", f"The floor is {floor} ms: `full` reaches {floor / best[0]:.0%} of it."]
+    return [
+        f"## {WANTED.get(result['benchmark'], result['benchmark'])}",
+        "",
+        *place(result),
+        "",
+        *table(headings, body),
+        *note,
+    ]
+
+
+def profiled(result: Result) -> list[str]:
+    rows, total = result["rows"], result["total_us"]
+    count = sum(row["count"] for row in rows)
+    shares = [
+        (f"`{row['label'][:70]}`", f"{row['count']:g}", f"{row['us']:.0f}", f"{row['us'] / total:.0%}")
+        for row in rows[:15]
+    ]
+    return [
+        f"## Where the time of one step goes ({result['benchmark']})", "", *place(result), "",
+        f"{count:.0f} kernels, {total / 1000:.2f} ms of GPU time; the fifteen largest:", "",
+        *table(["kernel", "calls", "µs", "share"], shares),
+    ]  # fmt: skip
+
+
+def not_measured(results: Sequence[Result]) -> list[str]:
+    """What belongs on the page and has not been measured on a GPU yet, or failed there."""
+    done = {result["benchmark"] for result in results if any("error" not in row for row in result["rows"])}
+    timed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "ms" in row}
+    failed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "error" in row}
+    lines = [f"- {title}" for name, title in WANTED.items() if name not in done]
+    return lines + [
+        f"- {WANTED[name]}: {', '.join(mode + ' (failed)' * ((name, mode) in failed) for mode in missing)}"
+        for name, opponents in OPPONENTS.items()
+        if (missing := [mode for mode in opponents if (name, mode) not in timed])
+    ]
+
+
+def performance_page(results: Sequence[Result]) -> str:
+    lines = [*HEAD]
+    for result in sorted(results, key=lambda result: not on_gpu(result)):
+        lines += ["", *(profiled(result) if result["benchmark"].startswith("profile") else measured(result))]
+    if missing := not_measured([result for result in results if on_gpu(result)]):
+        lines += ["", "## Not measured yet on a GPU", "", *missing]
+    return "\n".join(lines) + "\n"
