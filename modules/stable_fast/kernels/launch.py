@@ -25,7 +25,7 @@ FAULTS = (
 _ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """`kernel[grid](*args, **options)`; while `compile_ahead` runs, an order to compile just that."""
     if _ONLY_COMPILE.get():
         kernel.run(*args, grid=grid, warmup=True, **options)

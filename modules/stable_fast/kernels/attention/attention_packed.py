@@ -17,16 +17,10 @@ from torch import Tensor
 from modules.stable_fast.kernels.attention.cross import CROSS_TILES, MOST_KEYS, launch_cross
 from modules.stable_fast.kernels.attention.specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels.attention.strided import ATTENTION_TILES, launch_attention, suits_tma
-from modules.stable_fast.kernels.dispatch import (
-    Unsupported,
-    dtype_key,
-    is_ampere_or_newer,
-    is_hopper,
-    register,
-    run,
-    unsupported_on_error,
-    uses_kernels,
-)
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import is_ampere_or_newer, is_hopper, uses_kernels
+from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
+from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import HAS_GLUON
 
 
@@ -125,7 +119,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
     reference = partial(_attend_reference, q, k, v, upcast)
-    return run("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
+    return run_chosen("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
