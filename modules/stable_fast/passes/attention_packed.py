@@ -1,22 +1,23 @@
 """Scaled dot-product attention over packed projections becomes one operation without transposes or copies.
 
-q, k, v = parts of one [B, L, 3HD] -> lightdiffusion.attention_packed_qkv; k, v = parts of one [B, S, 2HD] ->
-lightdiffusion.attention_packed_kv. The splitting into heads before, the merging after, and conversions to fp32 around
-it (`upcast`) go with it. Not matched: masks, causal attention, dropout, another scale than 1/sqrt(D), grouped heads.
+q, k, v that are parts of one [B, L, 3HD] -> lightdiffusion.attention_packed_qkv; k, v that are parts of one [B, S, 2HD]
+-> lightdiffusion.attention_packed_kv. The operation includes the split into heads before it, the merge after it, and
+conversions to fp32 around it (`upcast`). Not matched: masks, causal attention, dropout, a scale other than 1/sqrt(D),
+and grouped heads.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.passes.base import (
     Editor,
     FusionPass,
     Rule,
-    argument,
     dtype_of,
     is_call,
     only_user,
@@ -40,44 +41,53 @@ class Heads(NamedTuple):
     upcast: bool
 
 
-def split_heads(node: Any) -> Heads | None:
+def swaps_heads(node: object) -> TypeGuard[fx.Node]:
+    """Whether this is permute(x, [0, 2, 1, 3])."""
+    return is_call(node, aten.permute.default) and list(arguments(node).dims) == SWAP_HEADS
+
+
+def split_heads(node: object) -> Heads | None:
     """Reads permute(reshape([convert](x), [B, L, H, D]), [0, 2, 1, 3])."""
-    if not is_call(node, aten.permute.default) or list(node.args[1]) != SWAP_HEADS or only_user(node) is None:
+    if not swaps_heads(node) or only_user(node) is None:
         return None
-    reshape = node.args[0]
+    reshape = source_of(node)
     if not is_call(reshape, aten.reshape.default) or only_user(reshape) is None:
         return None
-    source, upcast = _before_conversion(reshape.args[0])
+    source, upcast = _before_conversion(source_of(reshape))
     batch, length, heads, width = shape(reshape)
     return Heads(source, heads, upcast) if shape(source) == (batch, length, heads * width) else None
 
 
 def _before_conversion(node: fx.Node) -> tuple[fx.Node, bool]:
-    widens = is_call(node, aten.to.dtype) and dtype_of(node) == torch.float32 and dtype_of(node.args[0]).itemsize == 2
-    return (node.args[0], True) if widens and only_user(node) is not None else (node, False)
+    """The value before a conversion from 16 bits to fp32, and whether there is one."""
+    if not is_call(node, aten.to.dtype) or only_user(node) is None:
+        return node, False
+    source = source_of(node)
+    widens = dtype_of(node) == torch.float32 and dtype_of(source).itemsize == 2
+    return (source, True) if widens else (node, False)
 
 
 def is_plain(sdpa: fx.Node) -> bool:
     """Whether the call computes softmax(q k^T / sqrt(D)) v and nothing else."""
-    defaults = (("attn_mask", None), ("dropout_p", 0.0), ("is_causal", False), ("scale", None), ("enable_gqa", False))
-    positions = {"attn_mask": 3, "dropout_p": 4, "is_causal": 5}
-    return all(argument(sdpa, positions.get(name, 99), name, value) == value for name, value in defaults)
+    given = arguments(sdpa)
+    no_options = not (given.is_causal or given.enable_gqa or given.dropout_p)
+    return given.attn_mask is None and given.scale is None and no_options
 
 
 def projections_of(sdpa: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | None:
-    """The [B, L, H*D] values of q, k and v, when all are split into heads in the same way."""
-    parts = [split_heads(node) for node in sdpa.args[:3]]
-    if not is_plain(sdpa) or None in parts:
+    """The [B, L, H*D] values of q, k and v, if all are split into heads in the same way."""
+    given = arguments(sdpa)
+    q, k, v = split_heads(given.query), split_heads(given.key), split_heads(given.value)
+    if not is_plain(sdpa) or q is None or k is None or v is None:
         return None
-    q, k, v = (part for part in parts if part is not None)
     alike = (q.count, q.upcast) == (k.count, k.upcast) == (v.count, v.upcast)
     return (q.source, k.source, v.source) if alike else None
 
 
 def _merged(sdpa: fx.Node) -> fx.Node | None:
-    """The reshape(permute(y, [0, 2, 1, 3]), [B, L, H*D]) behind attention, and the conversion back."""
+    """The reshape(permute(y, [0, 2, 1, 3]), [B, L, H*D]) behind attention."""
     permute = only_user(sdpa)
-    if not is_call(permute, aten.permute.default) or list(permute.args[1]) != SWAP_HEADS:
+    if not swaps_heads(permute):
         return None
     merged = only_user(permute)
     batch, heads, length, width = shape(sdpa)
@@ -90,7 +100,7 @@ def fuse_attention(editor: Editor, sdpa: fx.Node) -> bool:
     sources, merged = projections_of(sdpa), _merged(sdpa)
     if sources is None or merged is None or not same_stage(sdpa, merged):
         return False
-    heads = split_heads(sdpa.args[0])
+    heads = split_heads(arguments(sdpa).query)
     last = merged
     if heads is not None and heads.upcast:
         last = only_user(merged)
@@ -110,11 +120,11 @@ def fuse_attention(editor: Editor, sdpa: fx.Node) -> bool:
 
 
 def _whole(pieces: tuple[fx.Node, ...], count: int) -> fx.Node | None:
-    """The value that these pieces, in order, are all of."""
+    """The value that consists of these pieces in this order."""
     parts = [part_of(piece, count) for piece in pieces]
     wholes = {part[0] for part in parts if part is not None}
     in_order = [part[1] for part in parts if part is not None] == list(range(count))
     return wholes.pop() if in_order and len(wholes) == 1 else None
 
 
-PASS = FusionPass("attention", (Rule("attention", (SDPA,), fuse_attention),))
+PASS = FusionPass("attention_packed", (Rule("attention_packed", (SDPA,), fuse_attention),))
