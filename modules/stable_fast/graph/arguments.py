@@ -7,11 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch import fx
-from torch._ops import OpOverload
 
 
 @cache
-def _declared(operator: OpOverload) -> dict[str, Any]:
+def _declared(operator: Any) -> dict[str, Any]:
     """Names and default values in the order of the schema; None where there is no default."""
     arguments = operator._schema.arguments
     return {argument.name: argument.default_value if argument.has_default_value() else None for argument in arguments}
@@ -19,8 +18,7 @@ def _declared(operator: OpOverload) -> dict[str, Any]:
 
 def arguments(node: fx.Node) -> Any:
     """All arguments of a call of a torch operator, however they were passed: `arguments(node).weight`."""
-    operator: Any = node.target
-    declared = _declared(operator)
+    declared = _declared(node.target)
     return SimpleNamespace(**declared | dict(zip(declared, node.args, strict=False)) | node.kwargs)
 
 

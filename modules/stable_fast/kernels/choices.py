@@ -42,14 +42,14 @@ class ImplementationChoices:
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
     ) -> str:
         """The name to run: the chosen one, else the tuner's choice, else the default."""
-        entry = (op, key)
-        name = self.chosen.get(entry)
-        # Not tuned yet, or the name is from another version, or the implementation has refused here before.
-        if name not in implementations or (*entry, name) in self.refused:
-            name = default
-            if self.tuner is not None and not _capturing():
-                name = self.tuner(op, key, implementations, default, args)
-                self.chosen[entry] = name
+        name = self.chosen.get((op, key))
+        # The name may be from another version, or belong to an implementation that has refused here before.
+        if name is not None and name in implementations and (op, key, name) not in self.refused:
+            return name
+        if self.tuner is None or _capturing():
+            return default
+        name = self.tuner(op, key, implementations, default, args)
+        self.chosen[op, key] = name
         return name
 
     def refuse(self, op: str, key: ChoiceKey, name: str, error: Exception) -> None:

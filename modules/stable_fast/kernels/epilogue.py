@@ -3,6 +3,9 @@
 `launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual when the residual comes last.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 import torch

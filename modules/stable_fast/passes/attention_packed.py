@@ -33,11 +33,11 @@ PACKED_KV = torch.ops.lightdiffusion.attention_packed_kv.default
 SWAP_HEADS = [0, 2, 1, 3]
 
 
-class Heads(NamedTuple):
+class SplitHeads(NamedTuple):
     """A [B, L, H*D] value that was split into H heads, and whether it was converted to fp32 on the way."""
 
     source: fx.Node
-    count: int
+    heads: int
     upcast: bool
 
 
@@ -46,7 +46,7 @@ def swaps_heads(node: object) -> TypeGuard[fx.Node]:
     return is_call(node, aten.permute.default) and list(arguments(node).dims) == SWAP_HEADS
 
 
-def split_heads(node: object) -> Heads | None:
+def split_heads(node: object) -> SplitHeads | None:
     """Reads permute(reshape([convert](x), [B, L, H, D]), [0, 2, 1, 3])."""
     if not swaps_heads(node) or only_user(node) is None:
         return None
@@ -55,7 +55,7 @@ def split_heads(node: object) -> Heads | None:
         return None
     source, upcast = _before_conversion(source_of(reshape))
     batch, length, heads, width = shape(reshape)
-    return Heads(source, heads, upcast) if shape(source) == (batch, length, heads * width) else None
+    return SplitHeads(source, heads, upcast) if shape(source) == (batch, length, heads * width) else None
 
 
 def _before_conversion(node: fx.Node) -> tuple[fx.Node, bool]:
@@ -74,14 +74,14 @@ def is_plain(sdpa: fx.Node) -> bool:
     return given.attn_mask is None and given.scale is None and no_options
 
 
-def projections_of(sdpa: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node] | None:
-    """The [B, L, H*D] values of q, k and v, if all are split into heads in the same way."""
+def projections_of(sdpa: fx.Node) -> tuple[SplitHeads, SplitHeads, SplitHeads] | None:
+    """q, k and v before the split into heads, if all are split in the same way."""
     given = arguments(sdpa)
     q, k, v = split_heads(given.query), split_heads(given.key), split_heads(given.value)
     if not is_plain(sdpa) or q is None or k is None or v is None:
         return None
-    alike = (q.count, q.upcast) == (k.count, k.upcast) == (v.count, v.upcast)
-    return (q.source, k.source, v.source) if alike else None
+    alike = (q.heads, q.upcast) == (k.heads, k.upcast) == (v.heads, v.upcast)
+    return (q, k, v) if alike else None
 
 
 def _merged(sdpa: fx.Node) -> fx.Node | None:
@@ -97,33 +97,31 @@ def _merged(sdpa: fx.Node) -> fx.Node | None:
 
 
 def fuse_attention(editor: Editor, sdpa: fx.Node) -> bool:
-    sources, merged = projections_of(sdpa), _merged(sdpa)
-    if sources is None or merged is None or not same_stage(sdpa, merged):
+    found, merged = projections_of(sdpa), _merged(sdpa)
+    if found is None or merged is None or not same_stage(sdpa, merged):
         return False
-    heads = split_heads(arguments(sdpa).query)
+    q, k, v = found
     last = merged
-    if heads is not None and heads.upcast:
+    if q.upcast:
         last = only_user(merged)
-        if not is_call(last, aten.to.dtype) or dtype_of(last) != dtype_of(heads.source):
+        if not is_call(last, aten.to.dtype) or dtype_of(last) != dtype_of(q.source):
             return False
-    q, k, v = sources
-    packed = _whole((q, k, v), 3)
-    if packed is not None:
-        new = editor.call(last, PACKED_QKV, packed, heads.count, heads.upcast)
+    qkv, kv = _whole(q, k, v), _whole(k, v)
+    if qkv is not None:
+        new = editor.call(last, PACKED_QKV, qkv, q.heads, q.upcast)
+    elif kv is not None:
+        new = editor.call(last, PACKED_KV, q.source, kv, q.heads, q.upcast)
     else:
-        packed = _whole((k, v), 2)
-        if packed is None:
-            return False
-        new = editor.call(last, PACKED_KV, q, packed, heads.count, heads.upcast)
+        return False
     editor.replace(last, new)
     return True
 
 
-def _whole(pieces: tuple[fx.Node, ...], count: int) -> fx.Node | None:
-    """The value that consists of these pieces in this order."""
-    parts = [part_of(piece, count) for piece in pieces]
+def _whole(*pieces: SplitHeads) -> fx.Node | None:
+    """The projection that consists of these pieces in this order."""
+    parts = [part_of(piece.source, len(pieces)) for piece in pieces]
     wholes = {part[0] for part in parts if part is not None}
-    in_order = [part[1] for part in parts if part is not None] == list(range(count))
+    in_order = [part[1] for part in parts if part is not None] == list(range(len(pieces)))
     return wholes.pop() if in_order and len(wholes) == 1 else None
 
 

@@ -11,7 +11,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx
 
-import modules.stable_fast.kernels  # noqa: F401  registers torch.ops.lightdiffusion, which the passes name
+# Registers torch.ops.lightdiffusion, which the passes name.
+import modules.stable_fast.kernels  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.graph.staging import needs_of, stage_of

@@ -48,20 +48,19 @@ def _stack(editor: Editor, linears: list[fx.Node]) -> None:
         editor.replace(linear, piece)
 
 
-def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
-    found = projections_of(sdpa)
-    if found is None or not _can_stack(list(found)):
+def _pack(editor: Editor, linears: list[fx.Node]) -> bool:
+    if not linears or not _can_stack(linears):
         return False
-    _stack(editor, list(found))
+    _stack(editor, linears)
     return True
+
+
+def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
+    return _pack(editor, [part.source for part in projections_of(sdpa) or ()])
 
 
 def pack_cross(editor: Editor, sdpa: fx.Node) -> bool:
-    found = projections_of(sdpa)
-    if found is None or not _can_stack(list(found[1:])):
-        return False
-    _stack(editor, list(found[1:]))
-    return True
+    return _pack(editor, [part.source for part in projections_of(sdpa) or ()][1:])
 
 
 PASS = FusionPass("packed_qkv", (Rule("qkv", (SDPA,), pack_self), Rule("kv", (SDPA,), pack_cross)))

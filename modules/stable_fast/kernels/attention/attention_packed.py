@@ -34,7 +34,8 @@ def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
 
 
 def attention_packed_qkv_reference(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
-    return _attend_reference(*qkv.unflatten(-1, (3, heads, -1)).unbind(2), upcast)
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    return _attend_reference(q, k, v, upcast)
 
 
 def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
@@ -81,16 +82,13 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _merge_heads(torch.matmul(scores.softmax(-1), v))
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "flash": _flash,
-    "cudnn": _cudnn,
-    "efficient": _efficient,
-} | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
-IMPLEMENTATIONS |= {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
-if HAS_GLUON:
-    IMPLEMENTATIONS |= {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES}
-if importlib.util.find_spec("xformers") is not None:
-    IMPLEMENTATIONS["xformers"] = _xformers
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = (
+    {"flash": _flash, "cudnn": _cudnn, "efficient": _efficient}
+    | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+    | {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
+    | {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES if HAS_GLUON}
+    | ({"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {})
+)
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
 # Scores of a large head that may lie in memory at once.
 MAX_SCORE_BYTES = 256 << 20
@@ -125,7 +123,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(qkv):
         return attention_packed_qkv_reference(qkv, heads, upcast)
-    return _attend(*qkv.unflatten(-1, (3, heads, -1)).unbind(2), upcast)
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    return _attend(q, k, v, upcast)
 
 
 def _attention_packed_kv(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:

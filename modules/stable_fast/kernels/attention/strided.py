@@ -5,6 +5,9 @@ unit. The number of keys must be a multiple of the tile's: a masked last block w
 under Triton 3.6 on a Hopper GPU. Few keys (a prompt's 77) are served by _attention_cross.py.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false, reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 from typing import NamedTuple

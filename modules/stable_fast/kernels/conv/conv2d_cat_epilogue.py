@@ -13,7 +13,7 @@ from torch import Tensor
 from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
-from modules.stable_fast.kernels.linear.cublaslt import CUBLASLT_RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaMatmulTile, launch_tma_matmul, serves_tma
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, pixel_rows, rows_as_image, to_channels_last
@@ -60,11 +60,9 @@ def _tma(
     )
 
 
-LIBRARIES = {"cublas": _cublas}
-if has_cublaslt():
-    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(CUBLASLT_RANKS)}
-IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
-HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+_CUBLAS = {"cublas": _cublas} | {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in cublaslt_ranks()}
+IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
 
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
-CUDNN_RANKS = 4
+MOST_ENGINES = 4  # of cuDNN's list that are worth timing
 OUTPUT_UID = 100
 ADDRESS_ALIGNMENT = 16  # bytes
 
@@ -50,6 +50,11 @@ class ConvPlan:
     graph: Any
     rank: int
     workspace_bytes: int
+
+
+def cudnn_graph_ranks() -> range:
+    """Numbers of cuDNN's engines, the best first; none without the frontend package."""
+    return range(MOST_ENGINES) if HAS_CUDNN_FRONTEND else range(0)
 
 
 @cache

@@ -5,6 +5,9 @@ With few output tiles the depth is split over programs (`splits` > 1): fp32 part
 With `subpixel` the weight holds four 2x2 kernels, one per parity of the output pixel (see upsample_conv2d.py).
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

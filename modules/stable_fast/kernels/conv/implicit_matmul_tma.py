@@ -6,6 +6,9 @@ The product is W x X^T, accumulator [channels, pixels]: Triton multiplies a resh
 the right operand only; a reshaped left operand would pass through registers.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import cache
@@ -118,8 +121,8 @@ class Box(NamedTuple):
     rows: int
     columns: int
 
-    def count(self, batch: int, height: int, width: int) -> int:
-        """How many cover a batch of images."""
+    def number_over(self, batch: int, height: int, width: int) -> int:
+        """How many such boxes cover a batch of images."""
         return triton.cdiv(batch, self.samples) * triton.cdiv(height, self.rows) * triton.cdiv(width, self.columns)
 
 
@@ -132,7 +135,7 @@ def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
     """The fewest boxes; then few samples and squares, so that one compiled kernel serves many image sizes."""
     sizes = _powers_of_2(pixels)
     boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
-    return min(boxes, key=lambda b: (b.count(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
+    return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
 
 
 # Of one multiprocessor of an H100 or H200, per microsecond: multiplications it finishes, bytes it gets from the L2
@@ -196,7 +199,7 @@ def launch_tma_conv(
     y = empty_channels_last((batch, out_channels, oh, ow), x)
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, oh, ow)
-    tiles = box.count(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
+    tiles = box.number_over(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
     steps = kh * kw * triton.cdiv(channels, DEPTH)
     if splits is None:
         splits = choose_tma_splits(tile, tiles, steps, multiprocessors(x))
@@ -230,7 +233,7 @@ def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, til
     box = choose_box(tile.pixels, batch, height, width)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
     launch_kernel(
-        _tma_conv_kernel, (box.count(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
+        _tma_conv_kernel, (box.number_over(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
         *_descriptors(x, weight, box, tile.channels), *pointers, y, batch, channels, out_channels, height, width,
         1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=DEPTH,
         SPLIT=False, SUBPIXEL=True, **flags, num_warps=tile.warps, num_stages=tile.stages,

@@ -4,6 +4,9 @@ cuDNN, through PyTorch, runs the bare convolution (PyTorch keeps the bias outsid
 vector, residual and activation in one in-place pass.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 import torch

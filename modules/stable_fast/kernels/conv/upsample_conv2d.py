@@ -5,6 +5,9 @@ Output pixel (2i + p, 2j + q) only sees a 2x2 patch of the input, so its 3x3 tap
 the rounding of the summed weights.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import partial

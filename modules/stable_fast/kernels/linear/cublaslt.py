@@ -20,7 +20,7 @@ from torch import Tensor
 from modules.stable_fast.kernels.refusals import Unsupported
 
 # How many of the library's own suggestions are worth timing.
-CUBLASLT_RANKS = 8
+MOST_SUGGESTIONS = 8
 WORKSPACE_BYTES = 32 << 20
 
 # Numbers of cublasLt.h, cublas_api.h and library_types.h.
@@ -86,6 +86,11 @@ def has_cublaslt() -> bool:
     return _library() is not None
 
 
+def cublaslt_ranks() -> range:
+    """Numbers of the library's suggestions, the best first; none without the library."""
+    return range(MOST_SUGGESTIONS) if has_cublaslt() else range(0)
+
+
 def _call(name: str, *arguments: object) -> None:
     status = getattr(_library(), name)(*arguments)
     if status:
@@ -109,7 +114,7 @@ def _layout(dtype: torch.dtype, rows: int, columns: int, stride: int) -> c_void_
     return layout
 
 
-def _set(setter: str, descriptor: c_void_p, attribute: int, value: ctypes._SimpleCData) -> None:
+def _set(setter: str, descriptor: c_void_p, attribute: int, value: c_int | c_uint32 | c_uint64 | c_void_p) -> None:
     _call(setter, descriptor, c_int(attribute), byref(value), c_size_t(ctypes.sizeof(value)))
 
 
@@ -131,12 +136,12 @@ def _suggest(signature: MatmulSignature, operation: c_void_p, layouts: tuple[c_v
     _set(setter, preference, _MAX_WORKSPACE, c_uint64(WORKSPACE_BYTES))
     for operand, alignment in enumerate(signature.alignments):
         _set(setter, preference, _ALIGNMENT_A + operand, c_uint32(alignment))
-    suggestions, found = (_Heuristic * CUBLASLT_RANKS)(), c_int()
+    suggestions, found = (_Heuristic * MOST_SUGGESTIONS)(), c_int()
     weight, x, y = layouts
     try:
         _call(
             "cublasLtMatmulAlgoGetHeuristic", _handle(signature.device_index), operation, weight, x, y, y, preference,
-            c_int(CUBLASLT_RANKS), suggestions, byref(found),
+            c_int(MOST_SUGGESTIONS), suggestions, byref(found),
         )  # fmt: skip
     finally:
         _call("cublasLtMatmulPreferenceDestroy", preference)

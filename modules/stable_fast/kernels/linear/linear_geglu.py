@@ -40,9 +40,9 @@ def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile) ->
     return y.view(*x.shape[:-1], weight.shape[0] // 2)
 
 
-CUBLAS = {"cublas": _cublas}
-IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
-HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
+_CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
 
 
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

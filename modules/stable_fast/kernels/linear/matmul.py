@@ -3,6 +3,9 @@
 x [M, K] and weights [N, K] are row-major; accumulation is fp32. `MATMUL_TILES` are the tile shapes worth timing.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,5 +1,8 @@
 """LayerNorm over the last dimension, alone or after a residual add: y = ln(x) * w + b; s = x + r, y = ln(s) * w + b."""
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import partial

@@ -126,7 +126,7 @@ def test_boxes_cover_the_images_with_little_waste(pixels, image, box, device):
 @pytest.mark.parametrize("device", ["cpu"])
 def test_the_depth_is_split_where_the_last_wave_would_be_short(device):
     tile = TmaConvTile(128, 128, 8, 3)
-    assert Box(1, 8, 16).count(2, 16, 16) * 10 == 40
+    assert Box(1, 8, 16).number_over(2, 16, 16) * 10 == 40
     assert choose_tma_splits(tile, tiles=40, steps=180, processors=132) == 3
     assert choose_tma_splits(tile, tiles=132, steps=45, processors=132) == 1
     assert choose_tma_splits(tile, tiles=10, steps=180, processors=132) == 13
