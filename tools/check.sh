@@ -13,6 +13,7 @@ run() {
 run ruff check .
 run ruff format --check .
 run pytest -q --noconftest tests/house
+NO_MKDOCS_2_WARNING=1 run mkdocs build --strict --quiet
 run pyright
 
 [ ${#failed[@]} -eq 0 ] && exit

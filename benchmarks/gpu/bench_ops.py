@@ -10,7 +10,7 @@ import json
 
 import torch
 
-from benchmarks.gpu.probe_gpu import candidates, machine
+from benchmarks.gpu.probe_gpu import candidates, gpu_details
 from benchmarks.gpu.sd15_shapes import all_calls
 
 
@@ -27,7 +27,7 @@ def main() -> None:
                 row = candidates(call, 60.0)
                 rows[call.label] = {name: row[name] for name in ("op", "best", "best_over_eager", "best_tflops", "us")}
                 print(f"{call.label:40s} {row['best']:20s} x{row['best_over_eager']:.2f} {row['us']}")
-    print(json.dumps({"machine": machine(), "rows": rows}))
+    print(json.dumps({"machine": gpu_details(), "rows": rows}))
 
 
 if __name__ == "__main__":

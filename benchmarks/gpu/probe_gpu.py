@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.sd15_shapes import Call, all_calls, rows
+from benchmarks.gpu.sd15_shapes import OpCall, all_calls, random_rows
 from modules.stable_fast.doctor.self_test import check_all
 from modules.stable_fast.kernels.attention import attention_packed
+from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND
-from modules.stable_fast.kernels.dispatch import CHOICES
 from modules.stable_fast.kernels.timing import time_on_gpu
 from modules.stable_fast.store import tuning
 
@@ -40,7 +40,7 @@ def attempt(results: Results, name: str, part: Callable[[], Any]) -> None:
     results.setdefault("seconds", {})[name] = round(time.perf_counter() - started, 1)
 
 
-def machine() -> Results:
+def gpu_details() -> Results:
     properties = torch.cuda.get_device_properties(0)
     return {
         **tuning.environment(torch.device("cuda")),
@@ -81,7 +81,7 @@ def kernel_gap(kernels: int = 300) -> Results:
     return {"us_per_small_kernel": 1000 * (milliseconds(2 * kernels) - milliseconds(kernels)) / kernels}
 
 
-def candidates(call: Call, seconds: float) -> Results:
+def candidates(call: OpCall, seconds: float) -> Results:
     """Milliseconds of every implementation of one call, and of the eager composition it replaces."""
     tuner = tuning.BudgetTuner(seconds, time_on_gpu)
     CHOICES.tuner = tuner
@@ -126,7 +126,7 @@ def attention_layouts() -> Results:
     """Packed strided views against contiguous [B, H, L, D] operands, for each library back end."""
     found: Results = {}
     for head, heads, length in ((40, 8, 4096), (80, 8, 1024), (160, 8, 256), (64, 5, 9216)):
-        packed = rows(2, length, 3 * heads * head).unflatten(-1, (3, heads, head)).unbind(2)
+        packed = random_rows(2, length, 3 * heads * head).unflatten(-1, (3, heads, head)).unbind(2)
         dense = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in packed)
         for name, implementation in attention_packed.IMPLEMENTATIONS.items():
             for layout, parts in (("packed", packed), ("contiguous", dense)):
@@ -166,7 +166,7 @@ def main() -> None:
         (arguments.out / "probe.json").write_text(json.dumps(results, indent=1))
 
     with torch.inference_mode():
-        attempt(results, "machine", machine)
+        attempt(results, "machine", gpu_details)
         print(results["machine"])
         for name, part in (("correctness", correctness), ("kernel_gap", kernel_gap), ("layouts", attention_layouts)):
             attempt(results, name, part)

@@ -28,7 +28,7 @@ from benchmarks.bench_unet import TIMESTEP, Bench
 from benchmarks.common import ROOT
 from modules.generation.eager_runner import UNetInputs
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
-from modules.stable_fast.kernels.dispatch import CHOICES
+from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 from modules.stable_fast.store.tuning import (
     SHIPPED,

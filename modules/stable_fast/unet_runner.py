@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modules.stable_fast.compiler import CANNOT_COMPILE, compile_program, forget_kept
 from modules.stable_fast.config import StableFastConfig, level_in_force
 from modules.stable_fast.graph.flatten import flatten_inputs
-from modules.stable_fast.kernels.dispatch import CHOICES
+from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool

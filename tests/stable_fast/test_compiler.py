@@ -148,7 +148,7 @@ def test_diffusers_vae_decoder_unchanged() -> None:
     for shape in ((1, 4, 8, 8), (2, 4, 7, 5)):
         assert largest_error(compiled, module, {"sample": random(*shape)}) < 1e-5
     matches = compiled.report.programs[0].matches
-    assert matches["subpixel_upsample"] == {"upsample_conv2d": 3} and matches["packed_qkv"] == {"qkv": 1}
+    assert matches["upsample_conv2d"] == {"upsample_conv2d": 3} and matches["packed_qkv"] == {"qkv": 1}
 
 
 @torch.no_grad()
@@ -251,6 +251,7 @@ def test_full_size_networks_match_as_the_tiny_ones(config: UNetConfig) -> None:
         }
     _, report = compile_program(WeightStore(network), call, bindings=BINDINGS, dims=UNET_DIMS, passes=PASSES)
     assert report.matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
-    assert report.matches["layer_norm"] == {"layer_norm": 48} and report.matches["geglu"] == {"geglu": 16}
-    assert report.matches["packed_qkv"] == {"qkv": 16, "kv": 16} and report.matches["attention"] == {"attention": 32}
+    assert report.matches["layer_norm"] == {"layer_norm": 48} and report.matches["linear_geglu"] == {"linear_geglu": 16}
+    assert report.matches["packed_qkv"] == {"qkv": 16, "kv": 16}
+    assert report.matches["attention_packed"] == {"attention_packed": 32}
     assert report.nodes_after < 0.5 * report.nodes_before

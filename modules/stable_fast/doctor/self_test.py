@@ -11,19 +11,13 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.attention import attention_packed
+from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementations, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
-from modules.stable_fast.kernels.dispatch import (
-    CHOICES,
-    REFUSALS,
-    Implementations,
-    Key,
-    Tuner,
-    Unsupported,
-    channels_last,
-)
 from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
+from modules.stable_fast.kernels.memory_layout import to_channels_last
 from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
+from modules.stable_fast.kernels.refusals import REFUSALS, Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 
 LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # whose code others compiled
@@ -71,7 +65,7 @@ class _Maker:
         return (scale * torch.randn(shape, generator=self._generator)).to(self._device, self._dtype)
 
     def image(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return channels_last(self.rows(*shape, scale=scale))
+        return to_channels_last(self.rows(*shape, scale=scale))
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -90,7 +84,7 @@ def _norm_cases(make: _Maker) -> Iterator[Case]:
         args = (x, weight, bias, groups, 1e-5, True)
         yield Case("group_norm_silu", group_norm_silu.group_norm_silu_reference, args)
         split = channels * 2 // 3
-        parts = (channels_last(x[:, :split]), channels_last(x[:, split:]))
+        parts = (to_channels_last(x[:, :split]), to_channels_last(x[:, split:]))
         args = (*parts, weight, bias, groups, 1e-6, False)
         yield Case("group_norm_silu_cat", group_norm_silu.group_norm_silu_cat_reference, args)
     for rows, channels in ((130, 320), (17, 1280), (64, 77)):
@@ -183,7 +177,7 @@ def check(case: Case) -> list[OpCheck]:
         if fault:
             raise torch.AcceleratorError(fault)
 
-    def every(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+    def every(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
         for name, implementation in implementations.items():
             note(name, lambda implementation=implementation: implementation(*args))
         return default
@@ -203,7 +197,7 @@ def _call(case: Case, tuner: Tuner) -> Any:
         CHOICES.chosen, CHOICES.tuner = before
 
 
-def _launch_all(op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+def _launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
     """All kernels of our own, for `compile_ahead`; libraries have nothing to compile, and would run."""
     for name, implementation in implementations.items():
         if not name.startswith(LIBRARIES):

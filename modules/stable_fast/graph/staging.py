@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
+from modules.stable_fast.graph.arguments import arguments
 from modules.stable_fast.graph.layout import as_image, as_tokens
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.graph.trace import named_placeholder
@@ -51,16 +52,16 @@ _ROW_WISE = frozenset(
     }
 )  # fmt: skip
 
-# Position of the dimension argument of operations that may touch the rows, and its default.
-_DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
-    aten.unsqueeze.default: (1, 0),
-    aten.squeeze.dim: (1, 0),
-    aten.chunk.default: (2, 0),
-    aten.split.Tensor: (2, 0),
-    aten.slice.Tensor: (1, 0),
-    aten.cat.default: (1, 0),
-    aten.softmax.int: (1, 0),
-    aten.flatten.using_ints: (1, 0),
+# Name of the dimension argument of operations that may touch the rows.
+_DIM_ARGUMENT: dict[Any, str] = {
+    aten.unsqueeze.default: "dim",
+    aten.squeeze.dim: "dim",
+    aten.chunk.default: "dim",
+    aten.split.Tensor: "dim",
+    aten.slice.Tensor: "dim",
+    aten.cat.default: "dim",
+    aten.softmax.int: "dim",
+    aten.flatten.using_ints: "start_dim",
 }
 
 # Arguments that turn off, at False or 0, what an operation draws.
@@ -104,8 +105,7 @@ def is_row_wise(node: fx.Node) -> bool:
     if node.target in (aten.permute.default, aten.transpose.int):
         return _keeps_first_dim(node)
     if node.target in _DIM_ARGUMENT:
-        position, default = _DIM_ARGUMENT[node.target]
-        dim = node.args[position] if len(node.args) > position else default
+        dim = getattr(arguments(node), _DIM_ARGUMENT[node.target])
         source = node.all_input_nodes[0].meta["val"]
         rank = source.dim() + (node.target == aten.unsqueeze.default)
         return isinstance(dim, int) and dim % rank != 0
@@ -114,10 +114,10 @@ def is_row_wise(node: fx.Node) -> bool:
 
 def _keeps_first_dim(node: fx.Node) -> bool:
     rank = node.all_input_nodes[0].meta["val"].dim()
-    dims: Any = node.args[1:]
+    given = arguments(node)
     if node.target == aten.permute.default:
-        return dims[0][0] % rank == 0
-    return all(dim % rank != 0 for dim in dims[:2])
+        return given.dims[0] % rank == 0
+    return given.dim0 % rank != 0 and given.dim1 % rank != 0
 
 
 def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
@@ -152,11 +152,8 @@ def draws(node: fx.Node) -> bool:
     """Whether a call draws random numbers, so that it gives something else each time."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
-    operation: Any = node.target
-    arguments = operation._schema.arguments
-    given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
-    given |= dict(zip((argument.name for argument in arguments), node.args, strict=False)) | node.kwargs
-    return all(given.get(switch, True) for switch in _SWITCHES)
+    given = arguments(node)
+    return all(getattr(given, switch, True) for switch in _SWITCHES)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
@@ -207,7 +204,8 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
     """Whether `user` takes one row of `source` in place of one row for each row of the batch."""
     if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
-        return source is user.args[3] and source not in (user.args[0], user.args[4])
+        conv = arguments(user)
+        return source is conv.vector and source not in (conv.x, conv.residual)
     if user.target in (aten.add.Tensor, aten.mul.Tensor):
         others = [other for other in user.all_input_nodes if other is not source]
         return any(

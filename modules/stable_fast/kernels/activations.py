@@ -1,5 +1,8 @@
 """The activations an epilogue can end with, by name: in PyTorch, and as numbers for the Triton kernels."""
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false, reportOperatorIssue=false
+
 from __future__ import annotations
 
 import torch

@@ -3,14 +3,18 @@
 `launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual when the residual comes last.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels.dispatch import require_32_bit, runs_kernels
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.refusals import require_32_bit
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 BLOCK = 2048
@@ -62,7 +66,7 @@ def launch_epilogue(
     assert vector is None or (vector.stride(1) == 1 and vector.shape[0] in (1, y.shape[0]))
     if bias is None and vector is None and residual is None and activation == "none":
         return y
-    launch(
+    launch_kernel(
         _epilogue_kernel, (triton.cdiv(y.numel(), BLOCK),),
         y, y if bias is None else bias, y if vector is None else vector, y if residual is None else residual,
         y.numel(), channels, y.numel() // y.shape[0],
@@ -90,5 +94,5 @@ def launch_geglu(h: Tensor) -> Tensor:
     assert runs_kernels(h) and h.is_contiguous()
     require_32_bit(h)
     y = h.new_empty((*h.shape[:-1], inner))
-    launch(_geglu_kernel, (triton.cdiv(y.numel(), BLOCK),), h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
+    launch_kernel(_geglu_kernel, (triton.cdiv(y.numel(), BLOCK),), h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
     return y

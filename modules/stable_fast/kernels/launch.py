@@ -25,7 +25,7 @@ FAULTS = (
 _ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """`kernel[grid](*args, **options)`; while `compile_ahead` runs, an order to compile just that."""
     if _ONLY_COMPILE.get():
         kernel.run(*args, grid=grid, warmup=True, **options)
@@ -37,7 +37,9 @@ class _Workers(ThreadPoolExecutor):
     """Compiles kernels, builds their launchers (a C compiler's work) and loads them, which Triton leaves for later."""
 
     def __init__(self, device: torch.device) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
+        # PyTorch's type stubs do not say that a device may have no index.
+        no_index = device.index is None  # pyright: ignore[reportUnnecessaryComparison]
+        index = torch.cuda.current_device() if no_index else device.index
         super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(index,))
         self._stopped = False
 

@@ -1,4 +1,4 @@
-"""The fusion passes, in the order in which they run: each may rely on the form that those before it leave behind."""
+"""The fusion passes in the order in which they run. A pass may rely on the form that earlier passes leave behind."""
 
 from collections.abc import Sequence
 
@@ -7,30 +7,30 @@ from torch import fx
 
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.passes import (
-    attention,
+    attention_packed,
     cleanup,
     concat,
-    conv_epilogue,
-    geglu,
+    conv2d_epilogue,
     group_norm_silu,
     layer_norm,
     linear_epilogue,
+    linear_geglu,
     packed_qkv,
-    subpixel_upsample,
     tokens,
+    upsample_conv2d,
 )
-from modules.stable_fast.passes.base import Editor, FusionPass, run_pass
+from modules.stable_fast.passes.base import Editor, FusionPass, apply_pass
 
 PASSES: tuple[FusionPass, ...] = (
     cleanup.PASS,
     group_norm_silu.PASS,
     concat.PASS,
-    subpixel_upsample.PASS,
-    conv_epilogue.PASS,
+    upsample_conv2d.PASS,
+    conv2d_epilogue.PASS,
     tokens.PASS,
-    geglu.PASS,
+    linear_geglu.PASS,
     packed_qkv.PASS,
-    attention.PASS,
+    attention_packed.PASS,
     linear_epilogue.PASS,
     layer_norm.PASS,
 )
@@ -38,16 +38,16 @@ LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 
 
 def passes_for(level: str, device: torch.device) -> Sequence[FusionPass]:
-    """On a GPU level "fused" is there for those who are short of memory; elsewhere it is the fastest there is."""
+    """On a GPU, level "fused" is for people who are short of memory. Elsewhere it is the fastest level."""
     return LEAN_PASSES if level == "fused" and device.type == "cuda" else PASSES
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
-    """Runs passes in order on a labelled graph; matches by pass and rule."""
+    """Runs the passes in order on a labelled graph. Returns the number of matches by pass and rule."""
     cleanup.erase_checks(graph)
     editor = Editor(graph, sizes)
     matches: dict[str, dict[str, int]] = {}
     for fusion in passes:
-        matches[fusion.name] = dict(run_pass(fusion, editor))
+        matches[fusion.name] = dict(apply_pass(fusion, editor))
         cleanup.share_equal_calls(graph)
     return matches

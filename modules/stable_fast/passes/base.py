@@ -6,12 +6,14 @@ import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
 
-import modules.stable_fast.kernels  # noqa: F401  registers torch.ops.lightdiffusion, which the passes name
+# Registers torch.ops.lightdiffusion, which the passes name.
+import modules.stable_fast.kernels  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.graph.staging import needs_of, stage_of
 from modules.stable_fast.graph.verify import evaluate_on_meta
@@ -23,7 +25,10 @@ Rewrite = Callable[["Editor", fx.Node], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """Looks at each node that calls one of `anchors`, the last operation of the pattern; True when it rewrote it."""
+    """Looks at every node that calls one of `anchors`, the last operation of the pattern.
+
+    `rewrite` returns True when it changed the graph.
+    """
 
     name: str
     anchors: tuple[Any, ...]
@@ -32,9 +37,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class FusionPass:
-    """Rules that belong together; they run until none of them matches.
+    """Rules that belong together. They run until none of them matches.
 
-    `adds_weights`: it pays for speed with prepared weights beside the network's own.
+    A pass that `adds_weights` keeps prepared weights in memory, in addition to those of the network.
     """
 
     name: str
@@ -43,33 +48,39 @@ class FusionPass:
 
 
 class Editor:
-    """Edits a labelled graph: new nodes get metadata and needs, replaced ones go with all that only they used."""
+    """Edits a labelled graph. New nodes get metadata and needs; a replaced node goes with all that only it used."""
 
     def __init__(self, graph: fx.Graph, sizes: Sizes) -> None:
         self.graph = graph
         self.sizes = sizes
 
     def call(self, before: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        """A new call, placed before a node that all its arguments precede."""
+        """A new call, placed before `before`. All its arguments must come earlier in the graph."""
         with self.graph.inserting_before(before):
             node = self.graph.call_function(target, args, kwargs)
         node.meta["val"] = evaluate_on_meta(node, lambda source: source.meta["val"])
         node.meta["needs"] = needs_of(node, self.sizes)
         return node
 
+    def call_changed(self, before: fx.Node, node: fx.Node, **changes: Any) -> fx.Node:
+        """The call of `node` with other values for some of its arguments, placed before `before`."""
+        target: Any = node.target
+        return self.call(before, target, *(vars(arguments(node)) | changes).values())
+
     def hoist(self, node: fx.Node, before: fx.Node) -> None:
-        """Moves a call, with the arguments it needs, up to a node that it has to precede."""
+        """Moves a call, and the arguments it needs, to a place earlier in the graph."""
         if node.op == "call_function" and before < node:
             for source in node.all_input_nodes:
                 self.hoist(source, before)
             before.prepend(node)
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
+        """Lets all users of `old` read `new`."""
         old.replace_all_uses_with(new)
         self.erase_unused(old)
 
     def erase_unused(self, node: fx.Node) -> None:
-        """Erases a node without users, and then its arguments that have become so."""
+        """Erases a node that has no users, and then those of its arguments that have none left."""
         pending = [node]
         while pending:
             candidate = pending.pop()
@@ -79,59 +90,83 @@ class Editor:
                 pending += [source for source in sources if not source.users]
 
 
-def is_call(node: Any, *targets: Any) -> bool:
+def is_call(node: object, *targets: Any) -> TypeGuard[fx.Node]:
+    """Whether this is a node that calls one of the targets."""
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
 
 
+def is_tensor(node: object) -> TypeGuard[fx.Node]:
+    """Whether this is a node whose value is one tensor."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
+
+
 def only_user(node: fx.Node) -> fx.Node | None:
-    """The one node that uses this value once, or None."""
+    """The one node that uses this value, and uses it once; else None."""
     users = list(node.users)
     if len(users) != 1 or users[0].op == "output":
         return None
     return users[0] if list(users[0].all_input_nodes).count(node) == 1 else None
 
 
-def argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """An argument however it was passed."""
-    if len(node.args) > index:
-        return node.args[index]
-    return node.kwargs.get(name, default)
+def operands(node: fx.Node) -> tuple[Any, Any]:
+    """Both operands of an addition or a product."""
+    first, second = node.args[:2]
+    return first, second
+
+
+def either_way(node: fx.Node) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Both operands of an addition or a product, in both orders: the order in which they are given comes first."""
+    first, second = operands(node)
+    return (first, second), (second, first)
 
 
 def shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's value."""
     return tuple(node.meta["val"].shape)
 
 
-def dtype_of(node: fx.Node) -> Any:
+def dtype_of(node: fx.Node) -> torch.dtype:
+    """The data type of a node's value."""
     return node.meta["val"].dtype
 
 
 def count_calls(graph: fx.Graph) -> int:
+    """How many operations the graph calls."""
     return sum(node.op == "call_function" for node in graph.nodes)
 
 
 def same_stage(first: fx.Node, second: fx.Node) -> bool:
-    """Whether fusing the two delays neither: an early result must not be pulled into every step."""
+    """Whether fusing the two delays neither. An early result must not be moved into every step."""
     return stage_of(first.meta["needs"]) == stage_of(second.meta["needs"])
 
 
-def is_tensor(node: Any) -> bool:
-    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
+def part_of(node: object, parts: int) -> tuple[fx.Node, int] | None:
+    """(x, i) when the node is the i-th of `parts` equal pieces of x along its last dimension."""
+    if not is_call(node, operator.getitem):
+        return None
+    pieces, index = operands(node)
+    if not is_call(pieces, aten.chunk.default, aten.split.Tensor):
+        return None
+    whole = source_of(pieces)
+    rank = len(shape(whole))
+    along_last = arguments(pieces).dim % rank == rank - 1
+    equal = len(pieces.meta["val"]) == parts and shape(node)[-1] * parts == shape(whole)[-1]
+    return (whole, index) if along_last and equal else None
 
 
-def run_pass(fusion: FusionPass, editor: Editor) -> Counter[str]:
-    """Sweeps over the graph until no rule matches; the number of matches of each rule."""
+def apply_pass(fusion: FusionPass, editor: Editor) -> Counter[str]:
+    """Goes over the graph until no rule matches. Returns the number of matches of each rule."""
     matches: Counter[str] = Counter()
     by_anchor: dict[Any, list[Rule]] = {}
     for rule in fusion.rules:
         for anchor in rule.anchors:
             by_anchor.setdefault(anchor, []).append(rule)
-    while _sweep(by_anchor, editor, matches):
+    while _apply_once(by_anchor, editor, matches):
         pass
     return matches
 
 
-def _sweep(by_anchor: dict[Any, list[Rule]], editor: Editor, matches: Counter[str]) -> bool:
+def _apply_once(by_anchor: dict[Any, list[Rule]], editor: Editor, matches: Counter[str]) -> bool:
     before = matches.total()
     for node in list(editor.graph.nodes):
         if node.op != "call_function" or not node.users:
@@ -141,17 +176,3 @@ def _sweep(by_anchor: dict[Any, list[Rule]], editor: Editor, matches: Counter[st
                 matches[rule.name] += 1
                 break
     return matches.total() > before
-
-
-def part_of(node: Any, parts: int) -> tuple[fx.Node, int] | None:
-    """(x, i) when the node is the i-th of `parts` equal pieces of x along its last dimension."""
-    if not is_call(node, operator.getitem):
-        return None
-    pieces = node.args[0]
-    if not is_call(pieces, aten.chunk.default, aten.split.Tensor):
-        return None
-    whole = pieces.args[0]
-    rank = len(shape(whole))
-    along_last = argument(pieces, 2, "dim", 0) % rank == rank - 1
-    equal = len(pieces.meta["val"]) == parts and shape(node)[-1] * parts == shape(whole)[-1]
-    return (whole, node.args[1]) if along_last and equal else None

@@ -1,8 +1,8 @@
 """Removes what does nothing at inference, and writes views in one way, so that later passes meet one form.
 
-dropout, same-type conversions, x * 1, x / 1, contiguous and clone disappear; view, flatten, unsqueeze and their like
-become aten.reshape, transpose becomes aten.permute; neighbouring ones merge, identities disappear, and equal calls on
-equal arguments are made once. Not touched: conversions to another type, reshapes of anything but neighbours, and calls
+dropout, same-type conversions, x * 1, x / 1, contiguous and clone disappear. view, flatten, unsqueeze and the like
+become aten.reshape; transpose becomes aten.permute. Two in a row merge, identities disappear, and equal calls on equal
+arguments are made once. Not touched: conversions to another type, reshapes that do not follow each other, and calls
 that draw random numbers.
 """
 
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.graph.staging import draws
-from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, dtype_of, shape
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, dtype_of, is_call, operands, shape
 
 aten = torch.ops.aten
 
@@ -39,21 +40,21 @@ CONVERSIONS = (aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_cop
 
 
 def drop_dropout(editor: Editor, node: fx.Node) -> bool:
-    if argument(node, 2, "train"):
+    if arguments(node).train:
         return False
-    editor.replace(node, node.args[0])
+    editor.replace(node, source_of(node))
     return True
 
 
 def drop_copy(editor: Editor, node: fx.Node) -> bool:
     if node.kwargs.get("memory_format") not in (None, torch.contiguous_format, torch.preserve_format):
         return False
-    editor.replace(node, node.args[0])
+    editor.replace(node, source_of(node))
     return True
 
 
 def drop_conversion(editor: Editor, node: fx.Node) -> bool:
-    source = node.args[0]
+    source = source_of(node)
     if dtype_of(source) != dtype_of(node):
         return False
     editor.replace(node, source)
@@ -61,65 +62,68 @@ def drop_conversion(editor: Editor, node: fx.Node) -> bool:
 
 
 def drop_times_one(editor: Editor, node: fx.Node) -> bool:
-    if isinstance(node.args[1], fx.Node) or node.args[1] != 1 or dtype_of(node) != dtype_of(node.args[0]):
+    source, factor = operands(node)
+    if isinstance(factor, fx.Node) or factor != 1 or dtype_of(node) != dtype_of(source):
         return False
-    editor.replace(node, node.args[0])
+    editor.replace(node, source)
     return True
 
 
 def drop_identity(editor: Editor, node: fx.Node) -> bool:
-    source = node.args[0]
+    source = source_of(node)
     if shape(node) != shape(source):
         return False
-    if node.target == aten.permute.default and list(node.args[1]) != list(range(len(shape(node)))):
+    if node.target == aten.permute.default and list(arguments(node).dims) != list(range(len(shape(node)))):
         return False
     editor.replace(node, source)
     return True
 
 
 def write_as_reshape(editor: Editor, node: fx.Node) -> bool:
-    editor.replace(node, editor.call(node, aten.reshape.default, node.args[0], list(shape(node))))
+    editor.replace(node, editor.call(node, aten.reshape.default, source_of(node), list(shape(node))))
     return True
 
 
 def write_as_permute(editor: Editor, node: fx.Node) -> bool:
     order = list(range(len(shape(node))))
-    first, second = (dim % len(order) for dim in node.args[1:3]) if node.target == aten.transpose.int else (0, 1)
+    given = arguments(node)
+    first, second = (given.dim0, given.dim1) if node.target == aten.transpose.int else (0, 1)
     order[first], order[second] = order[second], order[first]
-    editor.replace(node, editor.call(node, aten.permute.default, node.args[0], order))
+    editor.replace(node, editor.call(node, aten.permute.default, source_of(node), order))
     return True
 
 
 def spell_out_reshape(editor: Editor, node: fx.Node) -> bool:
     """Sizes without -1, and one reshape instead of two in a row."""
-    source: Any = node.args[0]
-    merged = source.args[0] if source.op == "call_function" and source.target == aten.reshape.default else source
-    if merged is source and list(node.args[1]) == list(shape(node)):
+    source = source_of(node)
+    merged = source_of(source) if is_call(source, aten.reshape.default) else source
+    if merged is source and list(arguments(node).shape) == list(shape(node)):
         return False
     editor.replace(node, editor.call(node, aten.reshape.default, merged, list(shape(node))))
     return True
 
 
 def merge_permutes(editor: Editor, node: fx.Node) -> bool:
-    source: Any = node.args[0]
-    if source.op != "call_function" or source.target != aten.permute.default:
+    source = source_of(node)
+    if not is_call(source, aten.permute.default):
         return False
-    order = [source.args[1][dim] for dim in node.args[1]]
-    editor.replace(node, editor.call(node, aten.permute.default, source.args[0], order))
+    inner = arguments(source).dims
+    order = [inner[dim] for dim in arguments(node).dims]
+    editor.replace(node, editor.call(node, aten.permute.default, source_of(source), order))
     return True
 
 
 def erase_checks(graph: fx.Graph) -> None:
-    """Removes the assertions that the tracer leaves behind (they have no users, so no rule meets them)."""
+    """Removes the assertions that the tracer leaves behind. They have no users, so no rule visits them."""
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target == aten._assert_tensor_metadata.default:
             graph.erase_node(node)
 
 
 def share_equal_calls(graph: fx.Graph) -> int:
-    """Replaces calls with the same target and arguments by the first of them; the number removed.
+    """Keeps the first of calls with the same target and arguments. Returns the number of calls removed.
 
-    Not those that draw random numbers: each draws its own.
+    Calls that draw random numbers all stay, because each draws its own.
     """
     seen: dict[Any, fx.Node] = {}
     removed = 0

@@ -1,7 +1,7 @@
 """GroupNorm of a feature map, with the SiLU that follows it, becomes lightdiffusion.group_norm_silu (channels-last).
 
-silu(group_norm(x)) -> one operation with silu=True; a group_norm whose result has other users, or another operation
-behind it, keeps silu=False. Not matched: norms without weight and bias, and inputs that are not [N, C, h, w].
+silu(group_norm(x)) -> one operation with silu=True. A group_norm that something else reads too, or that no SiLU
+follows, keeps silu=False. Not matched: norms without weight and bias, and inputs that are not [N, C, h, w].
 """
 
 from __future__ import annotations
@@ -9,28 +9,30 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, is_call, only_user, same_stage, shape
+from modules.stable_fast.graph.arguments import arguments, source_of
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, is_call, only_user, same_stage, shape
 
 aten = torch.ops.aten
 GROUP_NORM_SILU = torch.ops.lightdiffusion.group_norm_silu.default
-NO_SILU, WITH_SILU = False, True
+NO_SILU = False
 
 
 def fuse_group_norm(editor: Editor, norm: fx.Node) -> bool:
-    x, groups = norm.args[:2]
-    weight, bias = argument(norm, 2, "weight"), argument(norm, 3, "bias")
-    if weight is None or bias is None or len(shape(x)) != 4:
+    given = arguments(norm)
+    if given.weight is None or given.bias is None or len(shape(given.input)) != 4:
         return False
-    eps = argument(norm, 4, "eps", 1e-5)
-    editor.replace(norm, editor.call(norm, GROUP_NORM_SILU, x, weight, bias, groups, eps, NO_SILU))
+    args = (given.input, given.weight, given.bias, given.num_groups, given.eps)
+    editor.replace(norm, editor.call(norm, GROUP_NORM_SILU, *args, NO_SILU))
     return True
 
 
 def fuse_silu(editor: Editor, silu: fx.Node) -> bool:
-    norm = silu.args[0]
-    if not is_call(norm, GROUP_NORM_SILU) or norm.args[5] or only_user(norm) is not silu or not same_stage(norm, silu):
+    norm = source_of(silu)
+    if not is_call(norm, GROUP_NORM_SILU) or arguments(norm).silu:
         return False
-    editor.replace(silu, editor.call(silu, GROUP_NORM_SILU, *norm.args[:5], WITH_SILU))
+    if only_user(norm) is not silu or not same_stage(norm, silu):
+        return False
+    editor.replace(silu, editor.call_changed(silu, norm, silu=True))
     return True
 
 

@@ -1,8 +1,8 @@
 """LayerNorm over the last dimension becomes lightdiffusion.layer_norm, with an addition before it add_layer_norm.
 
-The addition joins only if no linear layer has taken it in already (linear_epilogue runs first: there the residual
-costs one read and no write). Not matched: norms without weight and bias, over several dimensions, or additions that
-broadcast or happen at another stage.
+The addition joins only if no linear layer has taken it in already. linear_epilogue runs first, because there the
+residual costs one read and no write. Not matched: norms without weight and bias, norms over several dimensions, and
+additions that broadcast or happen at another stage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from operator import getitem
 import torch
 from torch import fx
 
-from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, is_call, is_tensor, same_stage, shape
+from modules.stable_fast.graph.arguments import arguments, source_of
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, is_call, is_tensor, operands, same_stage, shape
 
 aten = torch.ops.aten
 LAYER_NORM = torch.ops.lightdiffusion.layer_norm.default
@@ -20,23 +21,21 @@ ADD_LAYER_NORM = torch.ops.lightdiffusion.add_layer_norm.default
 
 
 def fuse_layer_norm(editor: Editor, norm: fx.Node) -> bool:
-    x, dims = norm.args[:2]
-    weight, bias = argument(norm, 2, "weight"), argument(norm, 3, "bias")
-    if len(dims) != 1 or weight is None or bias is None:
+    given = arguments(norm)
+    if len(given.normalized_shape) != 1 or given.weight is None or given.bias is None:
         return False
-    eps = argument(norm, 4, "eps", 1e-5)
-    editor.replace(norm, editor.call(norm, LAYER_NORM, x, weight, bias, eps))
+    editor.replace(norm, editor.call(norm, LAYER_NORM, given.input, given.weight, given.bias, given.eps))
     return True
 
 
 def fuse_add(editor: Editor, norm: fx.Node) -> bool:
-    add = norm.args[0]
+    add, given = source_of(norm), arguments(norm)
     if not is_call(add, aten.add.Tensor) or add.kwargs or not same_stage(add, norm):
         return False
-    x, residual = add.args
+    x, residual = operands(add)
     if not (is_tensor(x) and is_tensor(residual) and shape(x) == shape(residual) == shape(add)):
         return False
-    both = editor.call(add, ADD_LAYER_NORM, x, residual, *norm.args[1:])
+    both = editor.call(add, ADD_LAYER_NORM, x, residual, given.weight, given.bias, given.eps)
     total, normed = editor.call(add, getitem, both, 0), editor.call(add, getitem, both, 1)
     editor.replace(norm, normed)
     add.replace_all_uses_with(total)

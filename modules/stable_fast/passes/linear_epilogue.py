@@ -1,84 +1,84 @@
 """A linear layer and what follows it become lightdiffusion.linear_epilogue.
 
-linear + bias, then SiLU, exact GELU or x * sigmoid(1.702 x), then + residual of the same shape, each if it is there and
+linear + bias, then SiLU, exact GELU or x * sigmoid(1.702 x), then + residual of the same shape. Each of them joins if
 nothing else reads the value before it. Not matched: GELU's tanh approximation, additions that broadcast or happen at a
-later stage, and matrices multiplied by anything but a [out, in] weight.
+later stage, and weights that are not [out, in].
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.passes.base import (
     Editor,
     FusionPass,
     Rule,
-    argument,
+    either_way,
     is_call,
     is_tensor,
     only_user,
+    operands,
     same_stage,
     shape,
 )
 
 aten = torch.ops.aten
 LINEAR_EPILOGUE = torch.ops.lightdiffusion.linear_epilogue.default
-RESIDUAL, ACTIVATION = 3, 4  # positions of its arguments
 QUICK_GELU_SLOPE = 1.702
 
 
 def fuse_linear(editor: Editor, linear: fx.Node) -> bool:
-    x, weight = linear.args[:2]
-    bias = argument(linear, 2, "bias")
-    if len(shape(weight)) != 2:
+    given = arguments(linear)
+    if len(shape(given.weight)) != 2:
         return False
-    editor.replace(linear, editor.call(linear, LINEAR_EPILOGUE, x, weight, bias, None, "none"))
+    args = (given.input, given.weight, given.bias, None, "none")
+    editor.replace(linear, editor.call(linear, LINEAR_EPILOGUE, *args))
     return True
 
 
-def _join(editor: Editor, linear: fx.Node, user: fx.Node, position: int, value: Any) -> None:
-    args = list(linear.args)
-    args[position] = value
-    editor.replace(user, editor.call(user, LINEAR_EPILOGUE, *args))
+def _has_no_residual(node: object) -> TypeGuard[fx.Node]:
+    return is_call(node, LINEAR_EPILOGUE) and arguments(node).residual is None
 
 
-def _is_plain(node: Any) -> bool:
-    return is_call(node, LINEAR_EPILOGUE) and node.args[RESIDUAL] is None and node.args[ACTIVATION] == "none"
+def _is_plain(node: object) -> TypeGuard[fx.Node]:
+    """Whether this is a fused linear layer without residual or activation."""
+    return _has_no_residual(node) and arguments(node).activation == "none"
 
 
 def add_activation(editor: Editor, node: fx.Node) -> bool:
-    linear = node.args[0]
+    linear = source_of(node)
     if not _is_plain(linear) or only_user(linear) is not node or not same_stage(linear, node):
         return False
-    if node.target == aten.gelu.default and argument(node, 1, "approximate", "none") != "none":
+    if is_call(node, aten.gelu.default) and arguments(node).approximate != "none":
         return False
-    _join(editor, linear, node, ACTIVATION, "silu" if node.target == aten.silu.default else "gelu")
+    activation = "silu" if is_call(node, aten.silu.default) else "gelu"
+    editor.replace(node, editor.call_changed(node, linear, activation=activation))
     return True
 
 
 def add_quick_gelu(editor: Editor, product: fx.Node) -> bool:
-    """x * sigmoid(1.702 x): the linear layer has two readers here, the product and the scaling."""
-    for linear, sigmoid in (product.args[:2], product.args[1::-1]):
+    """x * sigmoid(1.702 x). Here the linear layer has two readers: the product and the scaling."""
+    for linear, sigmoid in either_way(product):
         if not (_is_plain(linear) and is_call(sigmoid, aten.sigmoid.default) and only_user(sigmoid) is product):
             continue
-        scaled = sigmoid.args[0]
-        slope = is_call(scaled, aten.mul.Tensor) and scaled.args == (linear, QUICK_GELU_SLOPE)
+        scaled = source_of(sigmoid)
+        slope = is_call(scaled, aten.mul.Tensor) and operands(scaled) == (linear, QUICK_GELU_SLOPE)
         if slope and only_user(scaled) is sigmoid and set(linear.users) == {product, scaled}:
-            _join(editor, linear, product, ACTIVATION, "quick_gelu")
+            editor.replace(product, editor.call_changed(product, linear, activation="quick_gelu"))
             return True
     return False
 
 
 def add_residual(editor: Editor, add: fx.Node) -> bool:
-    for linear, other in (add.args[1::-1], add.args[:2]):
-        is_open = is_call(linear, LINEAR_EPILOGUE) and linear.args[RESIDUAL] is None
-        if not is_open or only_user(linear) is not add or not same_stage(linear, add) or add.kwargs:
+    for other, linear in either_way(add):
+        if add.kwargs or not _has_no_residual(linear) or only_user(linear) is not add or not same_stage(linear, add):
             continue
         if is_tensor(other) and shape(other) == shape(linear):
-            _join(editor, linear, add, RESIDUAL, other)
+            editor.replace(add, editor.call_changed(add, linear, residual=other))
             return True
     return False
 

@@ -1,8 +1,9 @@
 """Projections of one input that meet in one attention become one linear layer with stacked weights.
 
-q, k, v from the same x -> three parts of one projection (self-attention); k, v from the same context -> two parts of
-one (cross-attention: it needs the prompt only, so it runs in the prompt stage). The weights are stacked in the weights
-stage. Not matched: projections with and without bias mixed, of different types, or that something else reads too.
+Self-attention: q, k, v from the same x become three parts of one projection. Cross-attention: k, v from the same
+context become two parts of one projection. It needs only the prompt, so it runs in the prompt stage. The weights stage
+stacks the weights. Not matched: projections of different types, those of which only some have a bias, and those that
+something else reads too.
 """
 
 from __future__ import annotations
@@ -12,53 +13,54 @@ from operator import getitem
 import torch
 from torch import fx
 
-from modules.stable_fast.passes.attention import projections_of
-from modules.stable_fast.passes.base import Editor, FusionPass, Rule, argument, dtype_of, is_call, shape
+from modules.stable_fast.graph.arguments import arguments
+from modules.stable_fast.passes.attention_packed import SDPA, projections_of
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, dtype_of, is_call, shape
 
 aten = torch.ops.aten
-SDPA = aten.scaled_dot_product_attention.default
 
 
 def _can_stack(linears: list[fx.Node]) -> bool:
     first = linears[0]
     if not all(is_call(linear, aten.linear.default) and len(linear.users) == 1 for linear in linears):
         return False
-    biases = {argument(linear, 2, "bias") is None for linear in linears}
-    same_input = all(linear.args[0] is first.args[0] for linear in linears)
+    given = [arguments(linear) for linear in linears]
+    all_or_no_biases = len({each.bias is None for each in given}) == 1
+    same_input = all(each.input is given[0].input for each in given)
     same_kind = all(shape(linear) == shape(first) and dtype_of(linear) == dtype_of(first) for linear in linears)
-    return len(biases) == 1 and same_input and same_kind and len(set(linears)) == len(linears)
+    return all_or_no_biases and same_input and same_kind and len(set(linears)) == len(linears)
 
 
 def _stack(editor: Editor, linears: list[fx.Node]) -> None:
-    """Replaces the linear layers by parts of one, computed where the first of them was."""
+    """Replaces the linear layers by parts of one, which is computed where the first of them was."""
     place = min(linears)
     for linear in linears:
         for weight in linear.all_input_nodes[1:]:
             editor.hoist(weight, place)
-    weight = editor.call(place, aten.cat.default, [linear.args[1] for linear in linears], 0)
-    biases = [argument(linear, 2, "bias") for linear in linears]
-    bias = None if biases[0] is None else editor.call(place, aten.cat.default, biases, 0)
-    packed = editor.call(place, aten.linear.default, place.args[0], weight, bias)
+    given = [arguments(linear) for linear in linears]
+    weight = editor.call(place, aten.cat.default, [each.weight for each in given], 0)
+    has_bias = given[0].bias is not None
+    bias = editor.call(place, aten.cat.default, [each.bias for each in given], 0) if has_bias else None
+    packed = editor.call(place, aten.linear.default, given[0].input, weight, bias)
     parts = editor.call(place, aten.chunk.default, packed, len(linears), -1)
     pieces = [editor.call(place, getitem, parts, index) for index in range(len(linears))]
     for linear, piece in zip(linears, pieces, strict=True):
         editor.replace(linear, piece)
 
 
-def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
-    found = projections_of(sdpa)
-    if found is None or not _can_stack(list(found)):
+def _pack(editor: Editor, linears: list[fx.Node]) -> bool:
+    if not linears or not _can_stack(linears):
         return False
-    _stack(editor, list(found))
+    _stack(editor, linears)
     return True
+
+
+def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
+    return _pack(editor, [part.source for part in projections_of(sdpa) or ()])
 
 
 def pack_cross(editor: Editor, sdpa: fx.Node) -> bool:
-    found = projections_of(sdpa)
-    if found is None or not _can_stack(list(found[1:])):
-        return False
-    _stack(editor, list(found[1:]))
-    return True
+    return _pack(editor, [part.source for part in projections_of(sdpa) or ()][1:])
 
 
 PASS = FusionPass("packed_qkv", (Rule("qkv", (SDPA,), pack_self), Rule("kv", (SDPA,), pack_cross)))

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from modules.core.device import raise_if_broken
 from modules.core.typed import Unreadable, number, parse_json_object, text, whole
-from modules.stable_fast.kernels.dispatch import CHOICES, REFUSALS, Choices, Implementations, Key
+from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
 from modules.stable_fast.kernels.launch import compile_ahead
+from modules.stable_fast.kernels.refusals import REFUSALS
 from modules.stable_fast.kernels.timing import time_on_gpu
 from modules.stable_fast.kernels.triton_import import TRITON_VERSION
 from modules.stable_fast.store.cache import cache_folder, read_file, replace_file, told_once
@@ -45,7 +46,7 @@ class Measured:
     """What was learned about one op and key: the winner, and milliseconds of all that ran."""
 
     op: str
-    key: Key
+    key: ChoiceKey
     name: str
     milliseconds: dict[str, float] = field(default_factory=dict)
 
@@ -61,7 +62,9 @@ class BudgetTuner:
         self._timer = timer
         self._clock = clock
 
-    def __call__(self, op: str, key: Key, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
+    def __call__(
+        self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
+    ) -> str:
         if self.spent_seconds >= self._budget:
             self.skipped += 1
             return default
@@ -100,7 +103,7 @@ class BudgetTuner:
 
 def _fastest_right(
     op: str,
-    key: Key,
+    key: ChoiceKey,
     times: Mapping[str, float],
     implementations: Implementations,
     default: str,
@@ -185,7 +188,7 @@ def write_choices(path: Path, described: Mapping[str, str], measured: list[Measu
     replace_file(path, json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0))
 
 
-def load_choices(device: torch.device, folder: Path | None = None, choices: Choices = CHOICES) -> int:
+def load_choices(device: torch.device, folder: Path | None = None, choices: ImplementationChoices = CHOICES) -> int:
     """Put shipped and remembered choices in force; returns how many there are."""
     described = environment(device)
     shipped = read_choices(shipped_path(SHIPPED, described))
@@ -218,7 +221,7 @@ def tuning(
     *,
     folder: Path | None = None,
     timer: Timer = time_on_gpu,
-    choices: Choices = CHOICES,
+    choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
     """Within, on a GPU: shapes without a choice are tuned while the budget lasts. Results are kept."""
     tuner = BudgetTuner(budget_seconds, timer)

@@ -19,22 +19,21 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-FILES = ("norms", "matmul", "matmul_tma", "conv", "conv_tma", "attention")
+# What runs in one process: the folder of a room, and beside one of them the files that belong to no room.
+ROOMS = {
+    "attention": ["attention"],
+    "conv": ["conv"],
+    "linear": ["linear", "test_epilogue.py", "test_activations.py"],
+    "norm": ["norm"],
+}
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 @pytest.mark.skipif(not LOOPS_WORK, reason="this Triton's interpreter does not work with this NumPy")
-@pytest.mark.parametrize("name", FILES)
-def test_kernels_agree_with_float64_in_the_interpreter(name: str, project_root: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"tests/stable_fast/test_kernels_{name}.py",
-    ]
+@pytest.mark.parametrize("room", ROOMS)
+def test_kernels_agree_with_float64_in_the_interpreter(room: str, project_root: Path) -> None:
+    paths = [f"tests/stable_fast/kernels/{name}" for name in ROOMS[room]]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=300)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from modules.stable_fast.kernels import launch as launch_file
-from modules.stable_fast.kernels.launch import compile_ahead, launch
+from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
 from modules.stable_fast.kernels.triton_import import HAS_TRITON
 
 # For a Hopper GPU that is not there: Triton asks its driver only what to compile for.
@@ -44,12 +44,12 @@ def noted(*args, **kwargs):
 triton.compiler.compile = noted
 
 from modules.stable_fast.kernels.epilogue import _geglu_kernel as kernel
-from modules.stable_fast.kernels.launch import compile_ahead, launch
+from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
 x = torch.randn(64, dtype=torch.float16)
 
 def run():
     for block in (64, 128, 64, 7):  # 7 is no power of two: it does not compile
-        launch(kernel, (1,), x, x, 64, 32, BLOCK=block, num_warps=1)
+        launch_kernel(kernel, (1,), x, x, 64, 32, BLOCK=block, num_warps=1)
 
 compile_ahead(run, torch.device("cuda", 0))
 compiled = [k for k in kernel.device_caches[0][0].values() if type(k).__name__ == "CompiledKernel"]
@@ -74,7 +74,7 @@ class Kernel:
 
 def test_a_launch_is_a_launch():
     kernel = Kernel()
-    launch(kernel, (2, 3), 1, 2, BLOCK=4)
+    launch_kernel(kernel, (2, 3), 1, 2, BLOCK=4)
     assert kernel.launched == [((2, 3), (1, 2), {"BLOCK": 4})] and not kernel.compiled
 
 
@@ -127,7 +127,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing_behind(without_gpu):
         compile_ahead(lambda: order(50, interrupt), torch.device("cuda", 0))
     assert time.monotonic() - began < 5  # the one under way is finished, the other 49 are not begun
     kernel = Kernel()
-    launch(kernel, (1,))
+    launch_kernel(kernel, (1,))
     assert kernel.launched and LeavesItselfBehind.active.get() is None
     compile_ahead(lambda: order(1), torch.device("cuda", 0))
 

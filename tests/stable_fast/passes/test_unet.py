@@ -33,13 +33,13 @@ def test_match_counts_are_exactly_those_of_the_architecture(compiled: Compiled) 
     matches = compiled[2].matches
     assert matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
     assert matches["layer_norm"] == {"layer_norm": 48}
-    assert matches["geglu"] == {"geglu": 16}
+    assert matches["linear_geglu"] == {"linear_geglu": 16}
     assert matches["packed_qkv"] == {"qkv": 16, "kv": 16}
-    assert matches["attention"] == {"attention": 32}
-    assert matches["subpixel_upsample"] == {"upsample_conv2d": 3}
+    assert matches["attention_packed"] == {"attention_packed": 32}
+    assert matches["upsample_conv2d"] == {"upsample_conv2d": 3}
     assert matches["concat"] == {"concat": 12}
     # 22 residual blocks: time vector into the first convolution, skip connection into the second.
-    assert matches["conv_epilogue"] == {"convolution": 49, "vector": 22, "residual": 22}
+    assert matches["conv2d_epilogue"] == {"convolution": 49, "vector": 22, "residual": 22}
     # 3 residual additions in each of 16 transformer blocks, and 16 around them.
     assert matches["linear_epilogue"]["residual"] == 64
 
@@ -48,8 +48,8 @@ def test_lean_passes_leave_out_only_what_adds_weights(compiled: Compiled) -> Non
     network, _, full = compiled
     call = unet_call(tiny.SD2_UNET if network.config is tiny.SD2_UNET else tiny.SD1_UNET)
     program, report = compiled_unet(network, call, LEAN_PASSES)
-    expected = {name: matches for name, matches in full.matches.items() if name != "subpixel_upsample"}
-    expected["conv_epilogue"] = expected["conv_epilogue"] | {"convolution": 49 + 3}
+    expected = {name: matches for name, matches in full.matches.items() if name != "upsample_conv2d"}
+    expected["conv2d_epilogue"] = expected["conv2d_epilogue"] | {"convolution": 49 + 3}
     assert report.matches == expected
     assert operations(program.stages[STEP].graph)["upsample_nearest2d.vec"] == 3
 
@@ -127,7 +127,7 @@ def test_half_precision_is_as_exact_as_eager(compiled: Compiled, dtype: torch.dt
     network = tiny.unet(config).to(dtype)
     call |= {name: call[name].to(dtype) for name in ("x", "context")}
     program, report = compiled_unet(network, call, PASSES)
-    assert report.matches["attention"] == {"attention": 32}  # with SD2's conversions to fp32 around it
+    assert report.matches["attention_packed"] == {"attention_packed": 32}  # with SD2's conversions to fp32 around it
     fused, eager = run_program(program, call), network(**call)
     assert rel_error(fused, expected) < 1.25 * rel_error(eager, expected)
 
@@ -166,9 +166,9 @@ def test_diffusers_unet_unchanged(linear: bool) -> None:
     )
     matches = compiled.report.programs[0].matches
     assert matches["group_norm_silu"] == {"group_norm": 61, "silu": 45}
-    assert matches["layer_norm"] == {"layer_norm": 48} and matches["geglu"] == {"geglu": 16}
-    assert matches["packed_qkv"] == {"qkv": 16, "kv": 16} and matches["attention"] == {"attention": 32}
-    assert matches["concat"] == {"concat": 12} and matches["subpixel_upsample"] == {"upsample_conv2d": 3}
+    assert matches["layer_norm"] == {"layer_norm": 48} and matches["linear_geglu"] == {"linear_geglu": 16}
+    assert matches["packed_qkv"] == {"qkv": 16, "kv": 16} and matches["attention_packed"] == {"attention_packed": 32}
+    assert matches["concat"] == {"concat": 12} and matches["upsample_conv2d"] == {"upsample_conv2d": 3}
     for size in ((2, 16, 16), (1, 8, 24)):
         assert rel_error(compiled(**call(*size))[0], network(**call(*size))[0]) < 1e-5
     assert compiled.report.counters.traces == 1

@@ -8,7 +8,8 @@ import os
 import pytest
 import torch
 
-from modules.stable_fast.kernels.dispatch import Choices, Unsupported
+from modules.stable_fast.kernels.choices import ImplementationChoices
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 from modules.stable_fast.store import tuning
 
@@ -162,7 +163,7 @@ def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
         tuning.Measured("op", (1,), "shipped", {}), tuning.Measured("op", (2,), "shipped", {}),
     ])  # fmt: skip
     tuning.write_choices(tuning.choices_path(tmp_path, described), {}, [tuning.Measured("op", (1,), "own", {})])
-    choices = Choices()
+    choices = ImplementationChoices()
     assert tuning.load_choices(torch.device("cuda"), tmp_path, choices) == 2
     assert choices.chosen == {("op", (1,)): "own", ("op", (2,)): "shipped"}
 

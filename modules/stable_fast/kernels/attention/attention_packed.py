@@ -17,16 +17,10 @@ from torch import Tensor
 from modules.stable_fast.kernels.attention.cross import CROSS_TILES, MOST_KEYS, launch_cross
 from modules.stable_fast.kernels.attention.specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels.attention.strided import ATTENTION_TILES, launch_attention, suits_tma
-from modules.stable_fast.kernels.dispatch import (
-    Unsupported,
-    dtype_key,
-    is_ampere_or_newer,
-    is_hopper,
-    register,
-    run,
-    unsupported_on_error,
-    uses_kernels,
-)
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import is_ampere_or_newer, is_hopper, uses_kernels
+from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
+from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import HAS_GLUON
 
 
@@ -40,7 +34,8 @@ def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
 
 
 def attention_packed_qkv_reference(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
-    return _attend_reference(*qkv.unflatten(-1, (3, heads, -1)).unbind(2), upcast)
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    return _attend_reference(q, k, v, upcast)
 
 
 def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
@@ -87,16 +82,13 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _merge_heads(torch.matmul(scores.softmax(-1), v))
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "flash": _flash,
-    "cudnn": _cudnn,
-    "efficient": _efficient,
-} | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
-IMPLEMENTATIONS |= {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
-if HAS_GLUON:
-    IMPLEMENTATIONS |= {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES}
-if importlib.util.find_spec("xformers") is not None:
-    IMPLEMENTATIONS["xformers"] = _xformers
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = (
+    {"flash": _flash, "cudnn": _cudnn, "efficient": _efficient}
+    | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
+    | {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
+    | {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES if HAS_GLUON}
+    | ({"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {})
+)
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
 # Scores of a large head that may lie in memory at once.
 MAX_SCORE_BYTES = 256 << 20
@@ -125,13 +117,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
     reference = partial(_attend_reference, q, k, v, upcast)
-    return run("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
+    return run_chosen("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(qkv):
         return attention_packed_qkv_reference(qkv, heads, upcast)
-    return _attend(*qkv.unflatten(-1, (3, heads, -1)).unbind(2), upcast)
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    return _attend(q, k, v, upcast)
 
 
 def _attention_packed_kv(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:

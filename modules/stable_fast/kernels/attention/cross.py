@@ -11,8 +11,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels.attention.strided import LOG2_E, attention_tile, check_heads, split_head
-from modules.stable_fast.kernels.dispatch import Unsupported
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, triton
 
 MOST_KEYS = 128
@@ -84,7 +84,7 @@ def launch_cross(q: Tensor, k: Tensor, v: Tensor, tile: CrossTile) -> Tensor:
         raise Unsupported(f"{k.shape[1]} keys are more than the {MOST_KEYS} that stay on chip")
     s1, s2 = split_head(k.shape[1])
     y = q.new_empty((batch, length, heads * size))
-    launch(
+    launch_kernel(
         _cross_kernel, (triton.cdiv(length, tile.queries * tile.repeats), batch * heads),
         q, k, v, y, length, k.shape[1], heads, size**-0.5 * LOG2_E, *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
         D=size, W=max(16, next_power_of_2(size)), S1=s1, S2=s2, BQ=tile.queries, REPEATS=tile.repeats,

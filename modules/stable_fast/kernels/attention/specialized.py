@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels.attention.strided import LOG2_E, check_heads, split_head, suits_tma
-from modules.stable_fast.kernels.dispatch import Unsupported, is_hopper
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import is_hopper
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import (
     GluonDescriptor,
     gl,
@@ -253,7 +254,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     k1, k2 = split_head(size)
     launch_registers, registers = tile.registers
     y = q.new_empty((batch, length, heads * size))
-    launch(
+    launch_kernel(
         _specialized_kernel, (triton.cdiv(length, QUERIES * tile.groups), batch * heads),
         _descriptor(q, QUERIES, width), _descriptor(k, tile.keys, width), _descriptor(v, tile.keys, width),
         y, length, k.shape[1], heads, size**-0.5 * LOG2_E,

@@ -5,14 +5,18 @@ unit. The number of keys must be a multiple of the tile's: a masked last block w
 under Triton 3.6 on a Hopper GPU. Few keys (a prompt's 77) are served by _attention_cross.py.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false, reportPossiblyUnboundVariable=false
+
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import MOST_GRID_ROWS, Unsupported, runs_kernels
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.refusals import MOST_GRID_ROWS, Unsupported
 from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, triton
 
 
@@ -131,7 +135,7 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Te
         raise Unsupported(f"{k.shape[1]} keys are no multiple of {tile.keys}")
     values, keys = split_wide_head(size), split_head(size)
     y = q.new_empty((batch, length, heads * size))
-    launch(
+    launch_kernel(
         _attention_kernel, (triton.cdiv(length, tile.queries), batch * heads),
         q, k, v, y, length, k.shape[1], heads, size**-0.5 * LOG2_E,
         *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],

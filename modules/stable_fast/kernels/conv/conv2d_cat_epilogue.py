@@ -10,20 +10,14 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import (
-    channels_last,
-    dtype_key,
-    empty_channels_last,
-    image,
-    pixels,
-    register,
-    run,
-    uses_kernels,
-)
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
-from modules.stable_fast.kernels.linear.cublaslt import RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
-from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
+from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaMatmulTile, launch_tma_matmul, serves_tma
+from modules.stable_fast.kernels.memory_layout import empty_channels_last, pixel_rows, rows_as_image, to_channels_last
+from modules.stable_fast.kernels.registry import register, run_chosen
 
 
 def conv2d_cat_epilogue_reference(
@@ -31,15 +25,15 @@ def conv2d_cat_epilogue_reference(
 ) -> Tensor:
     split = a.shape[1]
     y = F.conv2d(a, weight[:, :split], bias) + F.conv2d(b, weight[:, split:])
-    return channels_last(y if residual is None else y + residual)
+    return to_channels_last(y if residual is None else y + residual)
 
 
 def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
     """The second product accumulates in place (beta = 1) onto the first, which starts from the bias."""
     split = a.shape[1]
     matrix = weight.flatten(1)
-    y = F.linear(pixels(a), matrix[:, :split], bias).addmm_(pixels(b), matrix[:, split:].t())
-    return launch_epilogue(image(y, a), None, None, residual, "none")
+    y = F.linear(pixel_rows(a), matrix[:, :split], bias).addmm_(pixel_rows(b), matrix[:, split:].t())
+    return launch_epilogue(rows_as_image(y, a), None, None, residual, "none")
 
 
 def _cublaslt(
@@ -47,41 +41,43 @@ def _cublaslt(
 ) -> Tensor:
     """Bias and residual come with the first product, which the second adds itself to."""
     matrix, split = weight.flatten(1), a.shape[1]
-    flat = None if residual is None else pixels(residual)
-    y = cublaslt_matmul(pixels(a), matrix[:, :split], bias, flat, rank=rank)
-    return image(cublaslt_matmul(pixels(b), matrix[:, split:], None, y, rank=rank, in_place=True), a)
+    flat = None if residual is None else pixel_rows(residual)
+    y = cublaslt_matmul(pixel_rows(a), matrix[:, :split], bias, flat, rank=rank)
+    return rows_as_image(cublaslt_matmul(pixel_rows(b), matrix[:, split:], None, y, rank=rank, in_place=True), a)
 
 
 def _triton(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: Tile) -> Tensor:
-    flat = None if residual is None else pixels(residual)
-    return image(launch_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+    flat = None if residual is None else pixel_rows(residual)
+    return rows_as_image(launch_matmul(pixel_rows(a), pixel_rows(b), weight.flatten(1), bias, flat, "none", tile), a)
 
 
-def _tma(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: TmaTile) -> Tensor:
-    flat = None if residual is None else pixels(residual)
-    return image(launch_tma_matmul(pixels(a), pixels(b), weight.flatten(1), bias, flat, "none", tile), a)
+def _tma(
+    a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, tile: TmaMatmulTile
+) -> Tensor:
+    flat = None if residual is None else pixel_rows(residual)
+    return rows_as_image(
+        launch_tma_matmul(pixel_rows(a), pixel_rows(b), weight.flatten(1), bias, flat, "none", tile), a
+    )
 
 
-LIBRARIES = {"cublas": _cublas}
-if has_cublaslt():
-    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
-IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
-HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+_CUBLAS = {"cublas": _cublas} | {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in cublaslt_ranks()}
+IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
     if not uses_kernels(a):
         return conv2d_cat_epilogue_reference(a, b, weight, bias, residual)
-    a, b = channels_last(a), channels_last(b)
-    residual = None if residual is None else channels_last(residual)
+    a, b = to_channels_last(a), to_channels_last(b)
+    residual = None if residual is None else to_channels_last(residual)
     rows = a.numel() // a.shape[1]
     key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
-    served = serves_tma(weight.shape[0], pixels(a), pixels(b), weight.flatten(1))
+    served = serves_tma(weight.shape[0], pixel_rows(a), pixel_rows(b), weight.flatten(1))
     implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
     default = "cublaslt_1" if has_cublaslt() else "cublas"
     args = (a, b, weight, bias, residual)
     reference = partial(conv2d_cat_epilogue_reference, *args)
-    return run("conv2d_cat_epilogue", key, implementations, default, args, reference)
+    return run_chosen("conv2d_cat_epilogue", key, implementations, default, args, reference)
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

@@ -9,21 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
-from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND, RANKS, cudnn_graph_conv
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.conv.cudnn_graph import cudnn_graph_conv, cudnn_graph_ranks
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, Epilogue, launch_conv
-from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_TILES, launch_tma_conv
+from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
 from modules.stable_fast.kernels.conv.libraries import cudnn_conv, patches_conv, pointwise_conv
-from modules.stable_fast.kernels.dispatch import (
-    channels_last,
-    dtype_key,
-    empty_channels_last,
-    register,
-    run,
-    runs_tma_kernels,
-    uses_kernels,
-)
-from modules.stable_fast.kernels.linear.cublaslt import RANKS as PRODUCT_RANKS
-from modules.stable_fast.kernels.linear.cublaslt import has_cublaslt
+from modules.stable_fast.kernels.devices import runs_tma_kernels, uses_kernels
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_ranks, has_cublaslt
+from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
+from modules.stable_fast.kernels.registry import register, run_chosen
 
 
 def conv2d_epilogue_reference(
@@ -41,7 +35,7 @@ def conv2d_epilogue_reference(
         y = y + vector[:, :, None, None]
     if residual is not None:
         y = y + residual
-    return channels_last(activate(y, activation))
+    return to_channels_last(activate(y, activation))
 
 
 def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -58,23 +52,26 @@ def _pointwise(
 
 
 _TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
-_HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_TILES}
+_HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_CONV_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
 }
 # Not for a vector of its own for each sample: cuDNN 9.19 builds such graphs, and one of them read misaligned addresses.
-_CUDNN_GRAPHS: dict[str, _Conv] = {}
-if HAS_CUDNN_FRONTEND:
-    _CUDNN_GRAPHS = {f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in range(RANKS)}
+_CUDNN_GRAPHS: dict[str, _Conv] = {
+    f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in cudnn_graph_ranks()
+}
 
 # What may serve a 1x1 convolution, and one with few output pixels, where gathered patches stay small; cuDNN and our
 # tiles serve any.
-POINTWISE: dict[str, _Conv] = {"cublas": _pointwise}
-PATCHES: dict[str, _Conv] = {"cublas_patches": patches_conv}
-if has_cublaslt():
-    POINTWISE |= {f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in range(PRODUCT_RANKS)}
-    PATCHES |= {f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in range(PRODUCT_RANKS)}
+_POINTWISE: dict[str, _Conv] = {
+    "cublas": _pointwise,
+    **{f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in cublaslt_ranks()},
+}
+_PATCHES: dict[str, _Conv] = {
+    "cublas_patches": patches_conv,
+    **{f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in cublaslt_ranks()},
+}
 MAX_PATCH_ROWS = 2048
 
 
@@ -85,10 +82,10 @@ def implementations_for(
     kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
     tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
     if kernel == (1, 1) and stride == 1 and padding == 0:
-        return POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
+        return _POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
     general = _CUDNN | (_CUDNN_GRAPHS if one_vector else {}) | tiles
     if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
-        return PATCHES | general, "cudnn"
+        return _PATCHES | general, "cudnn"
     return general, "cudnn"
 
 
@@ -104,8 +101,8 @@ def _conv2d_epilogue(
 ) -> Tensor:
     if not uses_kernels(x):
         return conv2d_epilogue_reference(x, weight, bias, vector, residual, stride, padding, activation)
-    x, weight = channels_last(x), channels_last(weight)
-    residual = None if residual is None else channels_last(residual)
+    x, weight = to_channels_last(x), to_channels_last(weight)
+    residual = None if residual is None else to_channels_last(residual)
     epilogue = Epilogue(bias, vector, residual, activation)
     each = vector is not None and vector.shape[0] > 1  # a vector for each sample, where others have one for all
     present = (bias is not None, "each" if each else vector is not None, residual is not None)
@@ -115,7 +112,7 @@ def _conv2d_epilogue(
     candidates, default = implementations_for(x, weight, stride, padding, one_vector=not each)
     args = (x, weight, epilogue, stride, padding)
     reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
-    return run("conv2d_epilogue", key, candidates, default, args, reference)
+    return run_chosen("conv2d_epilogue", key, candidates, default, args, reference)
 
 
 def _fake(

@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
-from modules.stable_fast.kernels.dispatch import Unsupported, empty_channels_last, unsupported_on_error
+from modules.stable_fast.kernels.memory_layout import empty_channels_last
+from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
 
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
-RANKS = 4
+MOST_ENGINES = 4  # of cuDNN's list that are worth timing
 OUTPUT_UID = 100
-ALIGNMENT = 16  # bytes
+ADDRESS_ALIGNMENT = 16  # bytes
 
 Strided = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Signature:
+class ConvSignature:
     """All that a plan depends on: sizes and strides of the operands (None where absent) and the options."""
 
     image: Strided
@@ -45,10 +46,15 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConvPlan:
     graph: Any
     rank: int
     workspace_bytes: int
+
+
+def cudnn_graph_ranks() -> range:
+    """Numbers of cuDNN's engines, the best first; none without the frontend package."""
+    return range(MOST_ENGINES) if HAS_CUDNN_FRONTEND else range(0)
 
 
 @cache
@@ -72,7 +78,7 @@ def _describe(graph: Any, uid: int, strided: Strided, dtype: Any) -> Any:
     return graph.tensor(name=f"operand_{uid}", dim=list(strided[0]), stride=list(strided[1]), data_type=dtype, uid=uid)
 
 
-def _build_graph(signature: Signature) -> Any:
+def _build_graph(signature: ConvSignature) -> Any:
     """Operands are numbered from 1 in the order image, weight, then the addends present."""
     cudnn = _frontend()
     dtype = {torch.float16: cudnn.data_type.HALF, torch.bfloat16: cudnn.data_type.BFLOAT16}[signature.dtype]
@@ -97,7 +103,7 @@ def _build_graph(signature: Signature) -> Any:
 
 
 @lru_cache(maxsize=512)
-def _plan(signature: Signature) -> Plan:
+def _plan(signature: ConvSignature) -> ConvPlan:
     cudnn = _frontend()
     try:
         graph = _build_graph(signature)
@@ -109,7 +115,7 @@ def _plan(signature: Signature) -> Plan:
         workspace = graph.get_workspace_size_plan_at_index(signature.rank)
     except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
         raise Unsupported(f"cuDNN has no engine for {signature}: {error}") from error
-    return Plan(graph, signature.rank, workspace)
+    return ConvPlan(graph, signature.rank, workspace)
 
 
 def _strided(x: Tensor) -> Strided:
@@ -135,14 +141,14 @@ def cudnn_graph_conv(
     y = empty_channels_last((x.shape[0], weight.shape[0], *size), x)
     residual = None if epilogue.residual is None else _strided(epilogue.residual)
     plan = _plan(
-        Signature(
+        ConvSignature(
             _strided(x), _strided(weight), _as_image(epilogue.bias), _as_image(epilogue.vector), residual, _strided(y),
             x.dtype, stride, padding, epilogue.activation, x.device.index, rank,
         )
     )  # fmt: skip
     addends = (epilogue.bias, epilogue.vector, epilogue.residual)
     operands = [x, weight, *(addend for addend in addends if addend is not None)]
-    if any(operand.data_ptr() % ALIGNMENT for operand in operands):
+    if any(operand.data_ptr() % ADDRESS_ALIGNMENT for operand in operands):
         raise Unsupported("cuDNN's fused engines read 16 bytes at a time, from addresses that are multiples of it")
     buffers = dict(enumerate(operands, start=1)) | {OUTPUT_UID: y}
     workspace = torch.empty(max(1, plan.workspace_bytes), dtype=torch.uint8, device=x.device)

@@ -5,6 +5,9 @@ With few output tiles the depth is split over programs (`splits` > 1): fp32 part
 With `subpixel` the weight holds four 2x2 kernels, one per parity of the output pixel (see upsample_conv2d.py).
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,9 +16,11 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel
-from modules.stable_fast.kernels.dispatch import empty_channels_last, multiprocessors, require_32_bit, runs_kernels
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.linear.matmul import Tile
+from modules.stable_fast.kernels.memory_layout import empty_channels_last
+from modules.stable_fast.kernels.refusals import require_32_bit
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 CONV_TILES = (Tile(128, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 4))
@@ -132,7 +137,7 @@ def launch_reduce_splits(sums: Tensor, y: Tensor, epilogue: Epilogue) -> None:
     """y = epilogue(sums.sum(0)), for fp32 partial sums [splits, N * OH * OW, Cout]."""
     splits, rows, channels = sums.shape
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    launch(
+    launch_kernel(
         _reduce_splits_kernel, (triton.cdiv(rows, 16), triton.cdiv(channels, 128)),
         sums, *pointers, y, rows, channels, y.shape[2] * y.shape[3], vector_stride, splits, BM=16, BN=128, **flags,
         num_warps=4,
@@ -174,7 +179,7 @@ def launch_conv(
     splits = triton.cdiv(steps, per_split)
     sums = y if splits == 1 else torch.empty((splits, m, out_channels), dtype=torch.float32, device=x.device)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    launch(
+    launch_kernel(
         _conv_kernel, (*grid, splits),
         x, weight, *pointers, sums, m, height, width, channels, out_channels, oh, ow, stride, padding, vector_stride,
         per_split, KH=kh, KW=kw, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0,
@@ -194,7 +199,7 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
     check_operands(x, weight, y, epilogue)
     m = batch * height * width
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    launch(
+    launch_kernel(
         _conv_kernel, (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4),
         x, weight, *pointers, y, m, height, width, channels, out_channels, height, width, 1, 1, vector_stride, 0,
         KH=2, KW=2, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0, SPLIT=False, SUBPIXEL=True,

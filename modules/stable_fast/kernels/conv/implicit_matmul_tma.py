@@ -6,6 +6,9 @@ The product is W x X^T, accumulator [channels, pixels]: Triton multiplies a resh
 the right operand only; a reshaped left operand would pass through registers.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import cache
@@ -22,20 +25,17 @@ from modules.stable_fast.kernels.conv.implicit_matmul import (
     finish,
     launch_reduce_splits,
 )
-from modules.stable_fast.kernels.dispatch import (
-    Unsupported,
-    empty_channels_last,
-    multiprocessors,
-    runs_tma_kernels,
-)
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import multiprocessors, runs_tma_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.memory_layout import empty_channels_last
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
 
 # 64 channels of 16 bits are 128 bytes, the widest row that shared memory swizzles.
 DEPTH = 64
 
 
-class TmaTile(NamedTuple):
+class TmaConvTile(NamedTuple):
     """Output channels and pixels of a tile, warps of a program, stages of the load pipeline."""
 
     channels: int
@@ -49,7 +49,7 @@ class TmaTile(NamedTuple):
 
 
 # The last three leave room for a second program on the same multiprocessor, which works while the first one stores.
-TMA_TILES = (TmaTile(128, 256, 8, 4), TmaTile(128, 128, 8, 3), TmaTile(64, 128, 4, 4))
+TMA_CONV_TILES = (TmaConvTile(128, 256, 8, 4), TmaConvTile(128, 128, 8, 3), TmaConvTile(64, 128, 4, 4))
 
 
 @jit
@@ -121,8 +121,8 @@ class Box(NamedTuple):
     rows: int
     columns: int
 
-    def count(self, batch: int, height: int, width: int) -> int:
-        """How many cover a batch of images."""
+    def number_over(self, batch: int, height: int, width: int) -> int:
+        """How many such boxes cover a batch of images."""
         return triton.cdiv(batch, self.samples) * triton.cdiv(height, self.rows) * triton.cdiv(width, self.columns)
 
 
@@ -135,7 +135,7 @@ def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
     """The fewest boxes; then few samples and squares, so that one compiled kernel serves many image sizes."""
     sizes = _powers_of_2(pixels)
     boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
-    return min(boxes, key=lambda b: (b.count(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
+    return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
 
 
 # Of one multiprocessor of an H100 or H200, per microsecond: multiplications it finishes, bytes it gets from the L2
@@ -144,7 +144,7 @@ FLOPS, TILE_BYTES, SUM_BYTES = 6.0e6, 60e3, 4.0e6
 PROGRAM_US, LAUNCH_US = 1.5, 2.0
 
 
-def predict_microseconds(tile: TmaTile, tiles: int, steps: int, splits: int, processors: int) -> float:
+def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int, processors: int) -> float:
     """A rough cost: the busiest multiprocessor's steps, each bound by arithmetic or L2, and the pass over the sums."""
     area = tile.channels * tile.pixels
     step = max(2 * area * DEPTH / FLOPS, (tile.channels + tile.pixels) * DEPTH * 2 / TILE_BYTES)
@@ -154,7 +154,7 @@ def predict_microseconds(tile: TmaTile, tiles: int, steps: int, splits: int, pro
 
 
 @cache
-def choose_tma_splits(tile: TmaTile, tiles: int, steps: int, processors: int) -> int:
+def choose_tma_splits(tile: TmaConvTile, tiles: int, steps: int, processors: int) -> int:
     """Into how many parts to cut the depth, so that the last wave of programs leaves few multiprocessors idle."""
     candidates = range(1, min(MAX_SPLITS, steps) + 1)
     return min(candidates, key=lambda splits: predict_microseconds(tile, tiles, steps, splits, processors))
@@ -185,7 +185,7 @@ def launch_tma_conv(
     epilogue: Epilogue,
     stride: int,
     padding: int,
-    tile: TmaTile,
+    tile: TmaConvTile,
     *,
     splits: int | None = None,
 ) -> Tensor:
@@ -199,7 +199,7 @@ def launch_tma_conv(
     y = empty_channels_last((batch, out_channels, oh, ow), x)
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, oh, ow)
-    tiles = box.count(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
+    tiles = box.number_over(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
     steps = kh * kw * triton.cdiv(channels, DEPTH)
     if splits is None:
         splits = choose_tma_splits(tile, tiles, steps, multiprocessors(x))
@@ -210,7 +210,7 @@ def launch_tma_conv(
         target = torch.empty((splits, batch * oh * ow, out_channels), dtype=torch.float32, device=x.device)
         inside = Epilogue()
     flags, pointers, vector_stride = epilogue_arguments(inside, y)
-    launch(
+    launch_kernel(
         _tma_conv_kernel, (tiles, splits),
         *_descriptors(x, weight, box, tile.channels), *pointers, target, batch, channels, out_channels, oh, ow,
         padding, vector_stride, per_split if splits > 1 else 0, KH=kh, KW=kw, TN=box.samples, TH=box.rows,
@@ -222,7 +222,7 @@ def launch_tma_conv(
     return y
 
 
-def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaConvTile) -> Tensor:
     """Nearest 2x then 3x3, from the prepared weight [4 Cout, Cin, 2, 2] (see upsample_conv2d.py)."""
     _require(x, weight)
     batch, channels, height, width = x.shape
@@ -232,8 +232,8 @@ def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, til
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, height, width)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
-    launch(
-        _tma_conv_kernel, (box.count(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
+    launch_kernel(
+        _tma_conv_kernel, (box.number_over(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
         *_descriptors(x, weight, box, tile.channels), *pointers, y, batch, channels, out_channels, height, width,
         1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=DEPTH,
         SPLIT=False, SUBPIXEL=True, **flags, num_warps=tile.warps, num_stages=tile.stages,

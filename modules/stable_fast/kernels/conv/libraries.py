@@ -4,6 +4,9 @@ cuDNN, through PyTorch, runs the bare convolution (PyTorch keeps the bias outsid
 vector, residual and activation in one in-place pass.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 import torch
@@ -11,16 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
-from modules.stable_fast.kernels.dispatch import (
-    channels_last,
-    pixels,
-    require_32_bit,
-    runs_kernels,
-    unsupported_on_error,
-)
+from modules.stable_fast.kernels.devices import runs_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul
+from modules.stable_fast.kernels.memory_layout import pixel_rows, to_channels_last
+from modules.stable_fast.kernels.refusals import require_32_bit, unsupported_on_error
 from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl, triton
 
 
@@ -30,7 +29,7 @@ def bare_conv(x: Tensor, weight: Tensor, stride: int, padding: int, *, benchmark
         y = torch.ops.aten.cudnn_convolution(
             x, weight, [padding, padding], [stride, stride], [1, 1], 1, benchmark, False, True
         )  # fmt: skip
-    return channels_last(y)
+    return to_channels_last(y)
 
 
 def cudnn_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, benchmark: bool) -> Tensor:
@@ -63,7 +62,7 @@ def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tupl
     batch, channels, height, width = x.shape
     rows = batch * size[0] * size[1]
     y = x.new_empty((rows, kernel * kernel * channels))
-    launch(
+    launch_kernel(
         _patches_kernel, (triton.cdiv(rows, 2), kernel * kernel),
         x, y, rows, height, width, channels, *size, stride, padding, KH=kernel, KW=kernel, ROWS=2,
         BLOCK_C=next_power_of_2(channels), num_warps=4,
@@ -84,7 +83,7 @@ def patches_conv(
 
 def pointwise_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, *, rank: int | None = None) -> Tensor:
     """A 1x1 convolution is a matrix product over the pixels."""
-    return _product(pixels(x), weight.flatten(1), epilogue, (x.shape[0], *x.shape[2:]), rank)
+    return _product(pixel_rows(x), weight.flatten(1), epilogue, (x.shape[0], *x.shape[2:]), rank)
 
 
 def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int, ...], rank: int | None) -> Tensor:
@@ -93,7 +92,7 @@ def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int,
     if rank is None:
         y = F.linear(rows, matrix, epilogue.bias)
     else:
-        flat = None if residual is None else pixels(residual)
+        flat = None if residual is None else pixel_rows(residual)
         y, residual = cublaslt_matmul(rows, matrix, epilogue.bias, flat, rank=rank), None
     y = y.view(*shape, -1).permute(0, 3, 1, 2)
     return launch_epilogue(y, None, epilogue.vector, residual, epilogue.activation)

@@ -5,6 +5,9 @@ Output pixel (2i + p, 2j + q) only sees a 2x2 patch of the input, so its 3x3 tap
 the rounding of the summed weights.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import partial
@@ -13,19 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, launch_subpixel_conv
-from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_TILES, launch_tma_subpixel_conv
+from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_subpixel_conv
 from modules.stable_fast.kernels.conv.libraries import bare_conv
-from modules.stable_fast.kernels.dispatch import (
-    channels_last,
-    dtype_key,
-    empty_channels_last,
-    register,
-    run,
-    runs_kernels,
-    uses_kernels,
-)
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import runs_kernels, uses_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
+from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, tl, triton
 
 SLICE = 128  # output channels
@@ -50,7 +48,7 @@ def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) ->
     rows = torch.stack([windows[:, p, :, :, p : p + height] for p in (0, 1)], dim=1)
     both = torch.stack([rows[:, :, q, ..., q : q + width] for q in (0, 1)], dim=2)
     y = both.permute(0, 3, 4, 1, 5, 2).reshape(batch, weight.shape[0] // 4, 2 * height, 2 * width)
-    return channels_last(y if bias is None else y + bias[:, None, None])
+    return to_channels_last(y if bias is None else y + bias[:, None, None])
 
 
 @jit_for_any("H", "W")
@@ -75,7 +73,7 @@ def launch_unfold_parities(windows: Tensor, bias: Tensor | None) -> Tensor:
     batch, channels, height, width = windows.shape[0], windows.shape[1] // 4, *(s - 1 for s in windows.shape[2:])
     assert runs_kernels(windows) and windows.is_contiguous(memory_format=torch.channels_last)
     y = empty_channels_last((batch, channels, 2 * height, 2 * width), windows)
-    launch(
+    launch_kernel(
         _unfold_parities_kernel,
         (batch * 2 * height, triton.cdiv(2 * width * channels, 2048)),
         windows,
@@ -97,7 +95,7 @@ def _cudnn(x: Tensor, weight: Tensor, bias: Tensor | None, *, benchmark: bool) -
 IMPLEMENTATIONS = (
     {"cudnn": partial(_cudnn, benchmark=False), "cudnn_benchmark": partial(_cudnn, benchmark=True)}
     | {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
-    | {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_TILES}
+    | {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_CONV_TILES}
 )
 
 
@@ -105,8 +103,8 @@ def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_kernels(x):
         return upsample_conv2d_reference(x, weight, bias)
     key = (*x.shape, weight.shape[0], bias is not None, dtype_key(x))
-    args = (channels_last(x), channels_last(weight), bias)
-    return run("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", args, partial(upsample_conv2d_reference, *args))
+    args = (to_channels_last(x), to_channels_last(weight), bias)
+    return run_chosen("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", args, partial(upsample_conv2d_reference, *args))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

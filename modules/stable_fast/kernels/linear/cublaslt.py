@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import Unsupported
+from modules.stable_fast.kernels.refusals import Unsupported
 
 # How many of the library's own suggestions are worth timing.
-RANKS = 8
+MOST_SUGGESTIONS = 8
 WORKSPACE_BYTES = 32 << 20
 
 # Numbers of cublasLt.h, cublas_api.h and library_types.h.
@@ -44,7 +44,7 @@ class _Heuristic(ctypes.Structure):
     ]
 
 
-class Signature(NamedTuple):
+class MatmulSignature(NamedTuple):
     """All that the choice of an algorithm depends on: y [m, n], x [m, k], row strides, operands and alignments."""
 
     m: int
@@ -60,7 +60,7 @@ class Signature(NamedTuple):
     rank: int
 
 
-class Plan(NamedTuple):
+class MatmulPlan(NamedTuple):
     operation: c_void_p
     weight: c_void_p
     x: c_void_p
@@ -86,6 +86,11 @@ def has_cublaslt() -> bool:
     return _library() is not None
 
 
+def cublaslt_ranks() -> range:
+    """Numbers of the library's suggestions, the best first; none without the library."""
+    return range(MOST_SUGGESTIONS) if has_cublaslt() else range(0)
+
+
 def _call(name: str, *arguments: object) -> None:
     status = getattr(_library(), name)(*arguments)
     if status:
@@ -109,11 +114,11 @@ def _layout(dtype: torch.dtype, rows: int, columns: int, stride: int) -> c_void_
     return layout
 
 
-def _set(setter: str, descriptor: c_void_p, attribute: int, value: ctypes._SimpleCData) -> None:
+def _set(setter: str, descriptor: c_void_p, attribute: int, value: c_int | c_uint32 | c_uint64 | c_void_p) -> None:
     _call(setter, descriptor, c_int(attribute), byref(value), c_size_t(ctypes.sizeof(value)))
 
 
-def _operation(signature: Signature) -> c_void_p:
+def _operation(signature: MatmulSignature) -> c_void_p:
     operation = c_void_p()
     _call("cublasLtMatmulDescCreate", byref(operation), c_int(_COMPUTE_32F), c_int(_REAL_32F))
     _set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, c_int(1))
@@ -123,7 +128,7 @@ def _operation(signature: Signature) -> c_void_p:
     return operation
 
 
-def _suggest(signature: Signature, operation: c_void_p, layouts: tuple[c_void_p, ...]) -> _Heuristic:
+def _suggest(signature: MatmulSignature, operation: c_void_p, layouts: tuple[c_void_p, ...]) -> _Heuristic:
     """The library's suggestion number `rank`, for the alignments that the operands really have."""
     preference = c_void_p()
     _call("cublasLtMatmulPreferenceCreate", byref(preference))
@@ -131,12 +136,12 @@ def _suggest(signature: Signature, operation: c_void_p, layouts: tuple[c_void_p,
     _set(setter, preference, _MAX_WORKSPACE, c_uint64(WORKSPACE_BYTES))
     for operand, alignment in enumerate(signature.alignments):
         _set(setter, preference, _ALIGNMENT_A + operand, c_uint32(alignment))
-    suggestions, found = (_Heuristic * RANKS)(), c_int()
+    suggestions, found = (_Heuristic * MOST_SUGGESTIONS)(), c_int()
     weight, x, y = layouts
     try:
         _call(
             "cublasLtMatmulAlgoGetHeuristic", _handle(signature.device_index), operation, weight, x, y, y, preference,
-            c_int(RANKS), suggestions, byref(found),
+            c_int(MOST_SUGGESTIONS), suggestions, byref(found),
         )  # fmt: skip
     finally:
         _call("cublasLtMatmulPreferenceDestroy", preference)
@@ -146,7 +151,7 @@ def _suggest(signature: Signature, operation: c_void_p, layouts: tuple[c_void_p,
 
 
 @lru_cache(maxsize=1024)
-def _plan(signature: Signature) -> Plan:
+def _plan(signature: MatmulSignature) -> MatmulPlan:
     """Descriptors live as long as the process: there is one set for each shape that a network has."""
     s = signature
     operation = _operation(s)
@@ -155,7 +160,7 @@ def _plan(signature: Signature) -> Plan:
         _layout(s.dtype, s.k, s.m, s.x_stride),
         _layout(s.dtype, s.n, s.m, s.n),
     )
-    return Plan(operation, *layouts, _suggest(s, operation, layouts), Lock())
+    return MatmulPlan(operation, *layouts, _suggest(s, operation, layouts), Lock())
 
 
 def _alignment(x: Tensor) -> int:
@@ -182,7 +187,7 @@ def cublaslt_matmul(
     added = y if residual is None else residual
     alignments = (_alignment(weight), _alignment(x), _alignment(added), _alignment(y))
     plan = _plan(
-        Signature(
+        MatmulSignature(
             m, n, k, x.stride(0), weight.stride(0), x.dtype, bias is not None, residual is not None, alignments,
             x.device.index, rank,
         )

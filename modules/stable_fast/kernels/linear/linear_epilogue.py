@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
-from modules.stable_fast.kernels.dispatch import Unsupported, dtype_key, register, run, uses_kernels
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
-from modules.stable_fast.kernels.linear.cublaslt import RANKS, cublaslt_matmul, has_cublaslt
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
-from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaTile, launch_tma_matmul, serves_tma
+from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaMatmulTile, launch_tma_matmul, serves_tma
+from modules.stable_fast.kernels.refusals import Unsupported
+from modules.stable_fast.kernels.registry import register, run_chosen
 
 
 def linear_epilogue_reference(
@@ -49,18 +52,16 @@ def _triton(
 
 
 def _tma(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaTile
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, tile: TmaMatmulTile
 ) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     flat = None if residual is None else residual.reshape(-1, weight.shape[0])
     return launch_tma_matmul(rows, None, weight, bias, flat, activation, tile).view(*x.shape[:-1], weight.shape[0])
 
 
-LIBRARIES = {"cublas": _cublas}
-if has_cublaslt():
-    LIBRARIES |= {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in range(RANKS)}
-IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
-HOPPER_IMPLEMENTATIONS = LIBRARIES | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+_CUBLAS = {"cublas": _cublas} | {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in cublaslt_ranks()}
+IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
+HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
 
 
 def _linear_epilogue(
@@ -77,7 +78,7 @@ def _linear_epilogue(
     fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
     default = "cublaslt_1" if fuses else "cublas"
     args = (x, weight, bias, residual, activation)
-    return run("linear_epilogue", key, implementations, default, args, partial(linear_epilogue_reference, *args))
+    return run_chosen("linear_epilogue", key, implementations, default, args, partial(linear_epilogue_reference, *args))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:

@@ -7,23 +7,18 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import (
-    dtype_key,
-    is_ampere_or_newer,
-    multiprocessors,
-    register,
-    run,
-    uses_kernels,
-)
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import is_ampere_or_newer, multiprocessors, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_geglu
 from modules.stable_fast.kernels.linear.matmul import GEGLU_TILES, Tile, launch_geglu_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import (
     TMA_GEGLU_TILES,
-    TmaTile,
+    TmaMatmulTile,
     choose_tma_tile,
     launch_tma_geglu,
     serves_tma,
 )
+from modules.stable_fast.kernels.registry import register, run_chosen
 
 
 def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -40,14 +35,14 @@ def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tenso
     return y.view(*x.shape[:-1], weight.shape[0] // 2)
 
 
-def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile) -> Tensor:
     y = launch_tma_geglu(x.reshape(-1, x.shape[-1]), weight, bias, tile)
     return y.view(*x.shape[:-1], weight.shape[0] // 2)
 
 
-CUBLAS = {"cublas": _cublas}
-IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
-HOPPER_IMPLEMENTATIONS = CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
+_CUBLAS = {"cublas": _cublas}
+IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
+HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
 
 
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,10 +54,10 @@ def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     key = (len(rows), columns, k, bias is not None, dtype_key(x))
     if serves_tma(columns // 2, rows, weight):
         tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
-        return run("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
+        return run_chosen("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
     # Before Ampere, Triton compiles products to plain multiply-adds.
     default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
-    return run("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
+    return run_chosen("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

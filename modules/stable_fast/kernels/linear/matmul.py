@@ -3,6 +3,9 @@
 x [M, K] and weights [N, K] are row-major; accumulation is fp32. `MATMUL_TILES` are the tile shapes worth timing.
 """
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -10,8 +13,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels.dispatch import require_32_bit, runs_kernels
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.refusals import require_32_bit
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 
@@ -117,7 +121,7 @@ def launch_matmul(
     assert bias is None or (bias.is_contiguous() and bias.numel() == n)
     y = x.new_empty((m, n))
     second = x if x2 is None else x2
-    launch(
+    launch_kernel(
         _matmul_kernel, (triton.cdiv(m, tile.m) * triton.cdiv(n, tile.n),),
         x, second, weight, y if bias is None else bias, y if residual is None else residual, y,
         m, n, k, k2, x.stride(0), second.stride(0), weight.stride(0),
@@ -174,7 +178,7 @@ def launch_geglu_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Ti
     require_32_bit(x, weight)
     assert bias is None or (bias.is_contiguous() and bias.numel() == 2 * inner)
     y = x.new_empty((m, inner))
-    launch(
+    launch_kernel(
         _geglu_matmul_kernel, (triton.cdiv(m, tile.m) * triton.cdiv(inner, tile.n),),
         x, weight, y if bias is None else bias, y, m, inner, k, x.stride(0), weight.stride(0),
         BM=tile.m, BN=tile.n, BK=tile.k, GROUP=GROUP_M, EVEN_K=k % tile.k == 0, HAS_BIAS=bias is not None,

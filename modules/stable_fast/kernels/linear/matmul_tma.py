@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels.dispatch import Unsupported, multiprocessors, runs_kernels, runs_tma_kernels
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels, runs_tma_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.linear.matmul import GROUP_M, tile_origin
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
 
 
-class TmaTile(NamedTuple):
+class TmaMatmulTile(NamedTuple):
     """Rows and columns of a tile; columns of the second accumulator beside the first (blocks are powers of two, so 160
     columns are 128 + 32); depth, warps, stages of the load pipeline; programs a multiprocessor holds at a time."""
 
@@ -41,15 +42,15 @@ class TmaTile(NamedTuple):
 
 # 160 columns divide 320, 640, 1280 and 5120 so that SD's layers fill 132 multiprocessors: 128 tiles, or multiples.
 TMA_MATMUL_TILES = (
-    TmaTile(128, 128, 32, 64, 8, 4, 1),
-    TmaTile(128, 128, 0, 64, 8, 4, 1),
-    TmaTile(64, 128, 32, 64, 4, 3, 2),
-    TmaTile(64, 64, 0, 64, 4, 4, 3),
+    TmaMatmulTile(128, 128, 32, 64, 8, 4, 1),
+    TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
+    TmaMatmulTile(64, 128, 32, 64, 4, 3, 2),
+    TmaMatmulTile(64, 64, 0, 64, 4, 4, 3),
 )
 TMA_GEGLU_TILES = (
-    TmaTile(128, 128, 0, 64, 8, 4, 1),
-    TmaTile(128, 128, 32, 64, 8, 3, 1),
-    TmaTile(128, 64, 0, 64, 8, 3, 2),
+    TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
+    TmaMatmulTile(128, 128, 32, 64, 8, 3, 1),
+    TmaMatmulTile(128, 64, 0, 64, 8, 3, 2),
 )
 
 
@@ -162,12 +163,14 @@ def _tma_kernel(
             )  # fmt: skip
 
 
-def choose_tma_tile(tiles: tuple[TmaTile, ...], m: int, n: int, k: int, halves: int, processors: int) -> TmaTile:
+def choose_tma_tile(
+    tiles: tuple[TmaMatmulTile, ...], m: int, n: int, k: int, halves: int, processors: int
+) -> TmaMatmulTile:
     """The tile with the least estimated time, which on few tiles is mostly how evenly they fill the machine."""
     return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors))
 
 
-def _cycles(tile: TmaTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
+def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
     """Clock cycles of the busiest multiprocessor: 2048 products and some 40 bytes from the L2 cache a cycle; then per
     round of programs an epilogue of about 16 instructions a column pair, and, unless flattened, a refilled pipeline."""
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
@@ -215,7 +218,7 @@ def _launch(
     residual: Tensor | None,
     halves: int,
     activation: str,
-    tile: TmaTile,
+    tile: TmaMatmulTile,
 ) -> Tensor:
     (m, k), n, total = x.shape, weight.shape[0] // halves, weight.shape[1]
     _check(x, x2, weight, bias, n)
@@ -228,7 +231,7 @@ def _launch(
     x_tiles = _row_tiles(x, tile.m, tile.k)
     extra = tile.extra or tile.n  # a stand-in where there is none
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
-    launch(
+    launch_kernel(
         _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),
         x_tiles, x_tiles if x2 is None else _row_tiles(x2, tile.m, tile.k), weight_tiles(tile.n), weight_tiles(extra),
         y if bias is None else bias, y if residual is None else residual,
@@ -247,13 +250,13 @@ def launch_tma_matmul(
     bias: Tensor | None,
     residual: Tensor | None,
     activation: str,
-    tile: TmaTile,
+    tile: TmaMatmulTile,
 ) -> Tensor:
     """act([x | x2] W^T + bias) + residual for x [M, K], x2 [M, K2], weight [N, K + K2]."""
     assert residual is None or (residual.is_contiguous() and residual.shape == (x.shape[0], weight.shape[0]))
     return _launch(x, x2, weight, bias, residual, 1, activation, tile)
 
 
-def launch_tma_geglu(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaTile) -> Tensor:
+def launch_tma_geglu(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile) -> Tensor:
     """(x V^T + c) * gelu(x G^T + d) for x [M, K], weight [V; G] of [2 I, K]."""
     return _launch(x, None, weight, bias, None, 2, "none", tile)

@@ -11,16 +11,10 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import silu_in_kernel
-from modules.stable_fast.kernels.dispatch import (
-    MOST_ELEMENTS,
-    MOST_GRID_ROWS,
-    Unsupported,
-    empty_channels_last,
-    multiprocessors,
-    overlaps_launches,
-    runs_kernels,
-)
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.devices import multiprocessors, overlaps_launches, runs_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.memory_layout import empty_channels_last
+from modules.stable_fast.kernels.refusals import MOST_ELEMENTS, MOST_GRID_ROWS, Unsupported
 from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
 # Elements of one group, padded to powers of two, that fit in one program's registers.
@@ -212,7 +206,7 @@ def launch_one_kernel(
     elements = padded_group(hw, per_group)
     assert elements <= ONE_TILE_ELEMENTS, f"a group of {hw} x {per_group} does not fit in one program"
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
-    launch(
+    launch_kernel(
         _group_norm_kernel, (num_groups, batch),
         a, a if b is None else b, weight, bias, y, hw, channels, channels_a, eps,
         CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu,
@@ -243,7 +237,7 @@ def launch_two_kernels(
     at_once = FEW_CHUNKS if chunks <= FEW_CHUNKS else MANY_CHUNKS
     stride = at_once * triton.cdiv(chunks, at_once)  # each group's chunks begin where vectorised loads may
     mean, m2 = torch.empty((2, batch, num_groups, stride), dtype=torch.float32, device=a.device)
-    launch(
+    launch_kernel(
         _chunk_moments_kernel, (chunks, columns, batch),
         a, second, mean, m2, hw, channels, channels_a, rows_per_chunk, stride,
         GB=group_block, GBP=next_power_of_2(group_block), BLOCK_C=block, ROWS=tile_rows, num_warps=8, **common,
@@ -254,7 +248,7 @@ def launch_two_kernels(
     rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
     slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
     y = empty_channels_last((batch, channels, *a.shape[2:]), a)
-    launch(
+    launch_kernel(
         _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
         a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride, rows,
         BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(at_once, MERGE_TILE // slots), SILU=silu,

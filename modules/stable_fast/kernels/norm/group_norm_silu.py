@@ -6,20 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import (
-    channels_last,
-    dtype_key,
-    empty_channels_last,
-    register,
-    run,
-    uses_kernels,
-)
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import uses_kernels
+from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.norm.group_norm_kernels import (
     ONE_TILE_ELEMENTS,
     launch_one_kernel,
     launch_two_kernels,
     padded_group,
 )
+from modules.stable_fast.kernels.registry import register, run_chosen
 
 # Up to this many elements a group, reading them once in one program beats two launches.
 SMALL_GROUP = 8192
@@ -29,7 +25,7 @@ def group_norm_silu_reference(
     x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
     y = F.group_norm(x, num_groups, weight, bias, eps)
-    return channels_last(F.silu(y) if silu else y)
+    return to_channels_last(F.silu(y) if silu else y)
 
 
 def group_norm_silu_cat_reference(
@@ -50,23 +46,23 @@ _TWO_KERNELS = {"two_kernels": launch_two_kernels}
 _EITHER = {"one_kernel": launch_one_kernel} | _TWO_KERNELS
 
 
-def _dispatch(
+def _run_kernels(
     a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
 ) -> Tensor:
-    a, b = channels_last(a), None if b is None else channels_last(b)
+    a, b = to_channels_last(a), None if b is None else to_channels_last(b)
     hw, channels = a.shape[2] * a.shape[3], weight.numel()
     elements = padded_group(hw, channels // num_groups)
     implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
     default = "one_kernel" if elements <= SMALL_GROUP else "two_kernels"
     key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
     args = (a, b, weight, bias, num_groups, eps, silu)
-    return run("group_norm_silu", key, implementations, default, args, lambda: _reference(*args))
+    return run_chosen("group_norm_silu", key, implementations, default, args, lambda: _reference(*args))
 
 
 def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:
     if not uses_kernels(x):
         return _reference(x, None, weight, bias, num_groups, eps, silu)
-    return _dispatch(x, None, weight, bias, num_groups, eps, silu)
+    return _run_kernels(x, None, weight, bias, num_groups, eps, silu)
 
 
 def _group_norm_silu_cat(
@@ -74,7 +70,7 @@ def _group_norm_silu_cat(
 ) -> Tensor:
     if not uses_kernels(a):
         return _reference(a, b, weight, bias, num_groups, eps, silu)
-    return _dispatch(a, b, weight, bias, num_groups, eps, silu)
+    return _run_kernels(a, b, weight, bias, num_groups, eps, silu)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:

@@ -1,5 +1,8 @@
 """LayerNorm over the last dimension, alone or after a residual add: y = ln(x) * w + b; s = x + r, y = ln(s) * w + b."""
 
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
 from __future__ import annotations
 
 from functools import partial
@@ -8,16 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels.dispatch import (
-    Key,
-    dtype_key,
-    multiprocessors,
-    register,
-    run,
-    runs_kernels,
-    uses_kernels,
-)
-from modules.stable_fast.kernels.launch import launch
+from modules.stable_fast.kernels.choices import ChoiceKey, dtype_key
+from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels, uses_kernels
+from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl, triton
 
 # One program holds whole rows in registers.
@@ -75,7 +72,7 @@ def launch_layer_norm(
     per_program = next_power_of_2(per_program)
     total = x if residual is None else torch.empty_like(x)
     y = torch.empty_like(x)
-    launch(
+    launch_kernel(
         _layer_norm_kernel, (triton.cdiv(rows, per_program),),
         x, x if residual is None else residual, weight, bias, total, y, rows, channels, eps,
         ROWS=per_program, BLOCK_C=block, ADD=residual is not None, num_warps=4 if per_program * block <= 4096 else 8,
@@ -91,7 +88,7 @@ _NORM = {"triton": _norm_alone}
 _ADD_NORM = {"triton": launch_layer_norm}
 
 
-def _key(x: Tensor) -> Key:
+def _key(x: Tensor) -> ChoiceKey:
     return (x.numel() // x.shape[-1], x.shape[-1], dtype_key(x))
 
 
@@ -103,7 +100,7 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     if not _fits(x):
         return layer_norm_reference(x, weight, bias, eps)
     reference = partial(layer_norm_reference, x, weight, bias, eps)
-    return run("layer_norm", _key(x), _NORM, "triton", (x.contiguous(), weight, bias, eps), reference)
+    return run_chosen("layer_norm", _key(x), _NORM, "triton", (x.contiguous(), weight, bias, eps), reference)
 
 
 def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -111,7 +108,7 @@ def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, e
         return add_layer_norm_reference(x, residual, weight, bias, eps)
     args = (x.contiguous(), residual.contiguous(), weight, bias, eps)
     reference = partial(add_layer_norm_reference, x, residual, weight, bias, eps)
-    return run("add_layer_norm", _key(x), _ADD_NORM, "triton", args, reference)
+    return run_chosen("add_layer_norm", _key(x), _ADD_NORM, "triton", args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""GroupNorm and LayerNorm kernels against float64, each launch strategy by itself."""
+"""GroupNorm kernels against float64, each launch strategy by itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.stable_fast.kernels.dispatch import Choices, channels_last
+from modules.stable_fast.kernels.choices import ImplementationChoices
+from modules.stable_fast.kernels.memory_layout import to_channels_last
 from modules.stable_fast.kernels.norm import group_norm_kernels, group_norm_silu
-from modules.stable_fast.kernels.norm.layer_norm import launch_layer_norm
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near, doubled, in_dtypes, on_devices
 
 LAUNCHES = [group_norm_kernels.launch_one_kernel, group_norm_kernels.launch_two_kernels]
@@ -141,11 +141,15 @@ def test_all_picture_sizes_share_compiled_kernels(monkeypatch):
         integers = {name: kind(value) for name, value in named.items() if isinstance(value, int) and name not in free}
         compiled.setdefault(kernel.fn.__name__, set()).add((*integers.items(), *sorted(options.items())))
 
-    for name, value in {"launch": record, "runs_kernels": lambda _: True, "multiprocessors": lambda _: 132}.items():
+    for name, value in {
+        "launch_kernel": record,
+        "runs_kernels": lambda _: True,
+        "multiprocessors": lambda _: 132,
+    }.items():
         monkeypatch.setattr(group_norm_kernels, name, value)
     ones = torch.ones(640, device="meta")
     for height, width in itertools.product(range(24, 136, 7), range(25, 136, 9)):
-        x = channels_last(torch.empty(2, 640, height, width, device="meta", dtype=torch.float16))
+        x = to_channels_last(torch.empty(2, 640, height, width, device="meta", dtype=torch.float16))
         group_norm_kernels.launch_two_kernels(x, None, ones, ones, 32, 1e-5, True)
     assert {name: len(kinds) for name, kinds in compiled.items()} == {"_chunk_moments_kernel": 1, "_apply_kernel": 2}
 
@@ -155,11 +159,11 @@ def test_all_picture_sizes_share_compiled_kernels(monkeypatch):
 def test_the_op_never_picks_one_kernel_where_it_does_not_fit(tuned, size, monkeypatch):
     """A table made by another version may name it."""
     picked = []
-    monkeypatch.setattr(group_norm_silu, "run", lambda *args: picked.append(args))
+    monkeypatch.setattr(group_norm_silu, "run_chosen", lambda *args: picked.append(args))
     x, ones = torch.empty(1, 64, size, size), torch.ones(64)
-    group_norm_silu._dispatch(x, None, ones, ones, 32, 1e-5, True)
+    group_norm_silu._run_kernels(x, None, ones, ones, 32, 1e-5, True)
     op, key, implementations, default, args, _ = picked[0]
-    choices = Choices()
+    choices = ImplementationChoices()
     choices.chosen[op, key] = tuned
     name = choices.pick(op, key, implementations, default, args)
     allowed = ("one_kernel", "two_kernels") if size <= 64 else ("two_kernels",)
@@ -186,28 +190,3 @@ def test_group_norm_refuses_another_layout(device):
     x, ones = torch.zeros(2, 8, 4, 4, device=device), torch.ones(8, device=device)
     with pytest.raises(AssertionError, match="channels_last"):
         group_norm_kernels.launch_one_kernel(x, None, ones, ones, 2, 1e-5, False)
-
-
-@on_devices
-@in_dtypes
-@pytest.mark.parametrize("shape", [(2, 9, 40), (1, 3, 77), (4, 5, 1280), (1, 1, 1)], ids=str)
-def test_layer_norm(shape, dtype, device):
-    make = Maker(device, dtype)
-    x, weight, bias = make.rows(*shape) + 5.0, make.rows(shape[-1]), make.rows(shape[-1])
-    _, y = launch_layer_norm(x, None, weight, bias, 1e-5)
-    dx, dw, db = doubled(x, weight, bias)
-    assert_near(y, F.layer_norm(dx, shape[-1:], dw, db, 1e-5))
-
-
-@on_devices
-@in_dtypes
-def test_add_layer_norm_normalises_the_rounded_sum(dtype, device):
-    make = Maker(device, dtype)
-    x, residual, weight, bias = make.rows(2, 7, 48), make.rows(2, 7, 48), make.rows(48), make.rows(48)
-    total, y = launch_layer_norm(x, residual, weight, bias, 1e-5)
-    if dtype == torch.bfloat16 and device == "cpu":
-        assert_near(total, x.double() + residual.double())  # the interpreter truncates to bfloat16
-    else:
-        assert torch.equal(total, x + residual)
-    dt, dw, db = doubled(total, weight, bias)
-    assert_near(y, F.layer_norm(dt, (48,), dw, db, 1e-5))

@@ -1,8 +1,8 @@
 """Nearest-neighbour doubling and the 3x3 convolution behind it become lightdiffusion.upsample_conv2d.
 
 Each output pixel sees a 2x2 patch of the small picture, so four 2x2 convolutions give the same result (up to the
-rounding of summed weights) for 44 % of the multiplications; the summed weights are made in the weights stage. Not
-matched: other scales, strides or kernels, and an upsampled picture that something else reads too.
+rounding of summed weights) for 44 % of the multiplications. The weights stage sums the weights. Not matched: other
+scales, strides or kernels, and an upsampled picture that something else reads too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from modules.stable_fast.graph.arguments import source_of
 from modules.stable_fast.passes.base import Editor, FusionPass, Rule, is_call, only_user, same_stage, shape
 from modules.stable_fast.passes.convolutions import read_convolution
 
@@ -25,7 +26,7 @@ def fuse_upsample(editor: Editor, node: fx.Node) -> bool:
     upsample = conv.x
     if not is_call(upsample, aten.upsample_nearest2d.vec) or only_user(upsample) is not node:
         return False
-    small = upsample.args[0]
+    small = source_of(upsample)
     doubled = tuple(2 * size for size in shape(small)[2:])
     if shape(upsample)[2:] != doubled or not same_stage(upsample, node):
         return False
@@ -35,5 +36,5 @@ def fuse_upsample(editor: Editor, node: fx.Node) -> bool:
 
 
 PASS = FusionPass(
-    "subpixel_upsample", (Rule("upsample_conv2d", (aten.conv2d.default,), fuse_upsample),), adds_weights=True
+    "upsample_conv2d", (Rule("upsample_conv2d", (aten.conv2d.default,), fuse_upsample),), adds_weights=True
 )

@@ -10,17 +10,18 @@ from modules.stable_fast.kernels.conv.conv2d_epilogue import conv2d_epilogue_ref
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import (
     Box,
-    TmaTile,
+    TmaConvTile,
     choose_box,
     choose_tma_splits,
     launch_tma_conv,
     launch_tma_subpixel_conv,
 )
 from modules.stable_fast.kernels.conv.upsample_conv2d import prepare_subpixel_weight
-from modules.stable_fast.kernels.dispatch import Unsupported, runs_tma_kernels
+from modules.stable_fast.kernels.devices import runs_tma_kernels
+from modules.stable_fast.kernels.refusals import Unsupported
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near, doubled, in_product_dtypes, on_devices
 
-TILE = TmaTile(64, 32, 4, 2)
+TILE = TmaConvTile(64, 32, 4, 2)
 # batch, Cin, Cout, height, width: a whole tile, odd sizes, sample boxes that outrun the batch, ragged channels.
 SHAPES = [(2, 64, 64, 8, 8), (1, 24, 40, 5, 7), (3, 72, 16, 12, 12), (2, 8, 68, 9, 33), (3, 136, 7, 3, 2)]
 
@@ -124,8 +125,8 @@ def test_boxes_cover_the_images_with_little_waste(pixels, image, box, device):
 
 @pytest.mark.parametrize("device", ["cpu"])
 def test_the_depth_is_split_where_the_last_wave_would_be_short(device):
-    tile = TmaTile(128, 128, 8, 3)
-    assert Box(1, 8, 16).count(2, 16, 16) * 10 == 40
+    tile = TmaConvTile(128, 128, 8, 3)
+    assert Box(1, 8, 16).number_over(2, 16, 16) * 10 == 40
     assert choose_tma_splits(tile, tiles=40, steps=180, processors=132) == 3
     assert choose_tma_splits(tile, tiles=132, steps=45, processors=132) == 1
     assert choose_tma_splits(tile, tiles=10, steps=180, processors=132) == 13

@@ -14,7 +14,8 @@ from modules.stable_fast.kernels.attention.attention_packed import (
     attention_packed_qkv_reference,
 )
 from modules.stable_fast.kernels.attention.specialized import SPECIALIZED_TILES, head_width, launch_specialized
-from modules.stable_fast.kernels.dispatch import Unsupported, is_hopper
+from modules.stable_fast.kernels.devices import is_hopper
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import HAS_GLUON, INTERPRETED
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near
 

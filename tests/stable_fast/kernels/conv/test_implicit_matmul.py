@@ -1,0 +1,53 @@
+"""Convolution kernels against float64: implicit matrix product, split depth, sub-pixel upsampling, gathered patches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modules.stable_fast.kernels.conv.implicit_matmul import (
+    MAX_SPLITS,
+    Epilogue,
+    choose_splits,
+    launch_conv,
+)
+from modules.stable_fast.kernels.linear.matmul import Tile
+from tests.stable_fast.kernels.conv.operands import SHAPES, expected, operands
+from tests.stable_fast.kernels.kernel_device import Maker, assert_near, in_product_dtypes, on_devices
+
+TILE = Tile(32, 32, 32, 4, 2)
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_conv_with_whole_epilogue(shape, splits, dtype, device):
+    x, weight, bias, vector, residual, stride, padding = operands(Maker(device, dtype), shape)
+    y = launch_conv(x, weight, Epilogue(bias, vector, residual, "silu"), stride, padding, TILE, splits=splits)
+    assert_near(y, expected(x, weight, bias, vector, residual, stride, padding, "silu"))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@on_devices
+@pytest.mark.parametrize("parts", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
+def test_conv_with_part_of_the_epilogue(parts, device):
+    x, weight, *addends, stride, padding = operands(Maker(device, torch.float32), SHAPES[0])
+    bias, vector, residual = (a if kept else None for a, kept in zip(addends, parts, strict=True))
+    y = launch_conv(x, weight, Epilogue(bias, vector, residual), stride, padding, TILE)
+    assert_near(y, expected(x, weight, bias, vector, residual, stride, padding, "none"))
+
+
+@on_devices
+def test_one_vector_serves_the_whole_batch(device):
+    x, weight, bias, vector, residual, stride, padding = operands(Maker(device, torch.float32), SHAPES[0])
+    for splits in (1, 2):
+        y = launch_conv(x, weight, Epilogue(bias, vector[:1]), stride, padding, TILE, splits=splits)
+        assert_near(y, expected(x, weight, bias, vector[:1], None, stride, padding, "none"))
+
+
+def test_splits_fill_the_machine_without_starving_a_program():
+    assert choose_splits(tiles=10, steps=180, processors=132) == 13
+    assert choose_splits(tiles=200, steps=180, processors=132) == 1
+    assert choose_splits(tiles=1, steps=9, processors=132) == 1
+    assert choose_splits(tiles=1, steps=1000, processors=132) == MAX_SPLITS

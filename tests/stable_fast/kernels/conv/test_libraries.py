@@ -1,0 +1,35 @@
+"""Convolutions by matrix products of a library, against float64: gathered patches, and pixels for a 1x1 kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
+from modules.stable_fast.kernels.conv.libraries import patches_conv, pointwise_conv
+from tests.stable_fast.kernels.conv.operands import SHAPES, expected, operands
+from tests.stable_fast.kernels.kernel_device import (
+    Maker,
+    assert_near,
+    in_product_dtypes,
+    on_devices,
+)
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[4]], ids=str)
+def test_gathered_patches(shape, dtype, device):
+    x, weight, bias, vector, residual, stride, padding = operands(Maker(device, dtype), shape)
+    y = patches_conv(x, weight, Epilogue(bias, vector, residual, "silu"), stride, padding)
+    assert_near(y, expected(x, weight, bias, vector, residual, stride, padding, "silu"), slack=2)
+
+
+@on_devices
+@in_product_dtypes
+@pytest.mark.parametrize("bare", [True, False])
+def test_pointwise_is_a_product_over_pixels(bare, dtype, device):
+    x, weight, bias, vector, residual, *_ = operands(Maker(device, dtype), SHAPES[5])
+    if bare:
+        vector, residual = None, None
+    y = pointwise_conv(x, weight, Epilogue(bias, vector, residual))
+    assert_near(y, expected(x, weight, bias, vector, residual, 1, 0, "none"), slack=2)

@@ -1,0 +1,19 @@
+"""Which implementation is picked for a key."""
+
+from __future__ import annotations
+
+from modules.stable_fast.kernels.choices import ImplementationChoices
+
+
+def test_a_choice_made_once_is_used_again():
+    choices, calls = ImplementationChoices(), []
+    choices.tuner = lambda op, key, implementations, default, args: calls.append(key) or "fast"
+    table = {"slow": None, "fast": None}
+    assert [choices.pick("op", (1,), table, "slow", ()) for _ in range(3)] == ["fast"] * 3
+    assert calls == [(1,)]
+
+
+def test_an_unknown_choice_falls_back_to_the_default():
+    choices = ImplementationChoices()
+    choices.chosen["op", (1,)] = "from an older version"
+    assert choices.pick("op", (1,), {"slow": None}, "slow", ()) == "slow"
