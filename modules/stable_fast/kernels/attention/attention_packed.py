@@ -67,7 +67,7 @@ def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    from xformers.ops import memory_efficient_attention_forward
+    from xformers.ops import memory_efficient_attention_forward  # pyright: ignore[reportMissingImports]  # optional
 
     try:
         return memory_efficient_attention_forward(q, k, v).flatten(2)

@@ -61,7 +61,7 @@ def cudnn_graph_ranks() -> range:
 def _frontend() -> Any:
     """The package, which looks for cuDNN itself when it is imported."""
     try:
-        import cudnn
+        import cudnn  # pyright: ignore[reportMissingImports]  # optional: requirements-extra.txt
     except (ImportError, OSError, RuntimeError) as error:
         raise Unsupported(f"nvidia-cudnn-frontend does not load: {error}") from error
     return cudnn
