@@ -20,7 +20,7 @@ from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.not_finite import NotFinite, cause
 from modules.generation.options import ControlChoice, GenerationOptions
-from modules.generation.prompts import Conditioning, read_schedules, split_loras, tell_other_tags, without_loras
+from modules.generation.prompts import PassPrompts, read_schedules, split_loras, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
 from modules.images.modes import to_8_bit
@@ -57,7 +57,7 @@ class Job:
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    conditioning: Mapping[str, Conditioning]  # of each pass, by its phase
+    prompts: Mapping[str, PassPrompts]  # of each pass, by its phase
     source: Source | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
@@ -137,7 +137,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        conditioning=conditioning_of(texts, model, networks, session),
+        prompts=encoded_prompts(texts, model, networks, session),
         source=source,
         upscaler=upscaler,
         hashes=hashes_of(options, session.folders, session.fingerprints),
@@ -148,9 +148,9 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     )
 
 
-def conditioning_of(
+def encoded_prompts(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
-) -> dict[str, Conditioning]:
+) -> dict[str, PassPrompts]:
     """The prompts of each pass, encoded; all texts of a request in one go, so that they have one length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
     encoded = encode_texts(
@@ -162,7 +162,7 @@ def conditioning_of(
         embeddings=session.embeddings,
         tokenizer=session.tokenizer,
     )
-    return {phase: Conditioning(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
+    return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 
 def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:

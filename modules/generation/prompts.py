@@ -32,7 +32,7 @@ class Contexts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditioning:
+class PassPrompts:
     """The prompts of one pass; `encoded` holds [S, width] for each of their texts, S the same for all."""
 
     schedule: PromptSchedule
