@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.common import measure, summarise, synchronise, timing_row, write_result
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
@@ -92,7 +93,7 @@ class Bench:
         return clone
 
     def step(self, runner: Runner) -> Tensor:
-        runner.prepare(UNetInputs(context=self.context), TIMESTEPS)
+        runner.prepare(Conditioning(context=self.context), TIMESTEPS)
         return runner.step(self.x, TIMESTEPS[9])
 
     @torch.inference_mode()

@@ -21,7 +21,8 @@ from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.generation.networks import CONTROL_BINDINGS, CONTROL_DIMS, FastControlNet, VaeDecode
 from modules.models.configs import VAEConfig
 from modules.models.controlnet import ControlNet
@@ -87,9 +88,9 @@ class ControlNetBench:
             self.network.to(memory_format=torch.channels_last)
         self.hint = torch.rand(1, 3, arguments.size, arguments.size, device=device, dtype=dtype)
 
-    def inputs(self, network: Any, context: Tensor) -> UNetInputs:
+    def inputs(self, network: Any, context: Tensor) -> Conditioning:
         control = AppliedControl(network=network, hint=self.hint, strength=1.0)
-        return UNetInputs(context=context, control=ControlStack([control], self.x.shape[0]))
+        return Conditioning(context=context, control=ControlStack([control], self.x.shape[0]))
 
     def reference(self) -> Tensor:
         runner = EagerRunner(copy.deepcopy(self.unet.unet).float())

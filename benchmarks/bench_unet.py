@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.loader.load_weights import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.unet import UNet
@@ -75,7 +76,7 @@ class Bench:
         def make() -> Step:
             config = StableFastConfig(level=level, tuning_seconds=tuning, timed_against_eager=False)
             runner = EagerRunner(self.unet) if level == "off" else StableFastRunner(self.unet, config)
-            runner.prepare(UNetInputs(context=self.context), [TIMESTEP])
+            runner.prepare(Conditioning(context=self.context), [TIMESTEP])
             return lambda x: runner.step(x, TIMESTEP)
 
         return make
@@ -135,7 +136,7 @@ class Bench:
 
     def reference(self) -> Tensor:
         runner = EagerRunner(copy.deepcopy(self.unet).float())
-        runner.prepare(UNetInputs(context=self.context.float()), [TIMESTEP])
+        runner.prepare(Conditioning(context=self.context.float()), [TIMESTEP])
         return runner.step(self.x, TIMESTEP).float()
 
 

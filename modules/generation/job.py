@@ -21,7 +21,7 @@ from modules.generation.metadata.lasting_names import hashes_of, with_lasting_na
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
-from modules.generation.prompts import Conditioning, read_schedules, take_loras_out, tell_other_tags, without_loras
+from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
 from modules.images.modes import to_8_bit
@@ -58,7 +58,7 @@ class Job:
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    conditioning: Mapping[str, Conditioning]  # of each pass, by the name of its phase
+    prompts: Mapping[str, PassPrompts]  # of each pass, by its phase
     source: OpenedInit | None
     upscaler: Upscaler | None  # for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
@@ -141,7 +141,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        conditioning=conditioning_of(texts, model, networks, session),
+        prompts=encoded_prompts(texts, model, networks, session),
         source=source,
         upscaler=upscaler,
         hashes=hashes_of(options, session.folders, session.fingerprints),
@@ -152,9 +152,9 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     )
 
 
-def conditioning_of(
+def encoded_prompts(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
-) -> dict[str, Conditioning]:
+) -> dict[str, PassPrompts]:
     """The encoded prompts of each pass. All texts of a request are encoded together, so that they have one length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
     encoded = encode_texts(
@@ -166,7 +166,7 @@ def conditioning_of(
         embeddings=session.embeddings,
         tokenizer=session.tokenizer,
     )
-    return {phase: Conditioning(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
+    return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 
 def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:

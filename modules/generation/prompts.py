@@ -32,7 +32,7 @@ class Contexts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditioning:
+class PassPrompts:
     """The prompts of one pass. `encoded` has [S, width] for each of their texts, with the same S for all."""
 
     schedule: PromptSchedule

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from modules.core.progress import CancelToken, StepEvent
-from modules.generation.eager_runner import EagerRunner, UNetInputs, UNetRunner
+from modules.core.runner import Conditioning, Runner
+from modules.generation.eager_runner import EagerRunner
 from modules.generation.pass_settings import PassSettings
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.prompts import Contexts
@@ -97,32 +98,30 @@ def guided_denoiser(
     job: Job, settings: PassSettings, latent: Tensor, start: Start | None, clock: StepClock
 ) -> GuidedDenoiser:
     """The network prepared for this pass's shape, with guidance, and with the prompts of each step."""
-    spec, conditioning = job.model.spec, job.conditioning[settings.phase]
+    spec, prompts = job.model.spec, job.prompts[settings.phase]
     schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
-    unconditional = needs_unconditional(settings.cfg, settings.sampler, conditioning.weights)
-    contexts = conditioning.contexts(latent.shape[0], unconditional=unconditional)
+    unconditional = needs_unconditional(settings.cfg, settings.sampler, prompts.weights)
+    contexts = prompts.contexts(latent.shape[0], unconditional=unconditional)
     timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, settings.sigmas(schedule))]
     runner = prepare_runner(job, contexts, latent, start, timesteps)
     prediction: Prediction = "v" if spec.prediction == "v" else "epsilon"
     denoiser = Denoiser(runner, schedule, prediction)
     switching = SwitchingDenoiser(denoiser, runner.switch, contexts.by_step, clock)
-    return GuidedDenoiser(switching, settings.cfg, conditioning.weights)
+    return GuidedDenoiser(switching, settings.cfg, prompts.weights)
 
 
-def prepare_runner(
-    job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]
-) -> UNetRunner:
+def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
     """The runner, prepared for this pass's shape and contexts."""
     context, *alternatives = (each.to(job.device, job.dtype) for each in contexts.distinct)
-    inputs = UNetInputs(
+    conditioning = Conditioning(
         context=context,
         alternatives=tuple(alternatives),
         concat=job.concat_for(latent, start),
         control=job.control_for(latent, contexts.conditional),
     )
     wrapper = job.unet.unet_function_wrapper
-    runner: UNetRunner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
-    runner.prepare(inputs, timesteps)
+    runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
+    runner.prepare(conditioning, timesteps)
     return runner
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from modules.core.device import free_memory
+from modules.core.runner import RunnerFor
 
 OnWeightsChanged = Callable[[set[str]], None]
 
@@ -61,7 +62,7 @@ class ModelPatcher:
     def __init__(self, module: nn.Module, load_device: torch.device | str) -> None:
         self.module = module
         self.load_device = torch.device(load_device)
-        self.unet_function_wrapper: Callable[..., Any] | None = None
+        self.unet_function_wrapper: RunnerFor | None = None
         self._wanted: dict[str, tuple[_Entry, ...]] = {}
         self._state = _MergedState()
 
@@ -77,8 +78,8 @@ class ModelPatcher:
         twin._state = self._state
         return twin
 
-    def set_unet_function_wrapper(self, wrapper: Callable[..., Any] | None) -> None:
-        """What runs the network in place of a direct call, as Stable-Fast does; None takes it off."""
+    def set_unet_function_wrapper(self, wrapper: RunnerFor | None) -> None:
+        """What gives the network its runner, as Stable-Fast does; None: it runs eagerly."""
         self.unet_function_wrapper = wrapper
 
     def add_patches(self, patches: Mapping[str, Iterable[WeightPatch]], strength: float) -> None:

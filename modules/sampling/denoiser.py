@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from torch import Tensor
 
+from modules.core.runner import Runner
 from modules.sampling.schedules import NoiseSchedule
 
 Prediction = Literal["epsilon", "v"]
-
-
-class Runner(Protocol):
-    """Executes the network, eagerly or compiled. How many rows it makes of one latent is settled by `prepare`."""
-
-    def prepare(self, conditioning: Any, timesteps: list[float]) -> None:
-        """Everything that does not depend on the latent, once per batch; other timesteps than these may still come."""
-        ...
-
-    def step(self, x: Tensor, timestep: float) -> Tensor:
-        """Raw output for x [N, ...] at the network's scale: [2N, ...] (conditional rows first) or [N, ...]."""
-        ...
 
 
 class Denoiser:

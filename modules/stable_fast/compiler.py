@@ -6,7 +6,7 @@ Trace and fusion are left out where an earlier start has left the fused graph on
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from modules.stable_fast.fuse import fuse, moments_of
 from modules.stable_fast.graph.serialize import Fused
 from modules.stable_fast.graph.sizes import SizeError
 from modules.stable_fast.graph.staging import WEIGHTS, Stage, result_names, split
-from modules.stable_fast.graph.trace import Traced, TraceError
+from modules.stable_fast.graph.trace import Traced, TraceError, first_line
 from modules.stable_fast.graph.verify import VerifyError
 from modules.stable_fast.passes import FusionPass
 from modules.stable_fast.passes.base import count_calls
@@ -25,6 +25,11 @@ from modules.stable_fast.store.cache import BROKEN, VerifiedSizes, discard, grap
 
 # What compiling raises for a network that has to run eagerly.
 CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
+
+
+def why_eager(error: Exception) -> str:
+    """Why a module has to run eagerly, after its program could not be made, or failed."""
+    return str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
 
 
 def compile_program(
@@ -82,13 +87,6 @@ def build_program(
         compile_seconds=time.perf_counter() - started,
     )
     return program, report
-
-
-def forget_kept(programs: Iterable[Program], error: Exception) -> None:
-    """Deletes the kept graphs that these programs were made of: this error came of running one."""
-    for program in programs:
-        if program.kept_at is not None:
-            discard(program.kept_at, error)
 
 
 def assemble(

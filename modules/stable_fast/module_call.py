@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence, Set
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs, rebuilt
+from modules.stable_fast.config import Level
+from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs, laid_out, rebuilt
 from modules.stable_fast.graph.sizes import SizeError, fixed_sizes, measure
-from modules.stable_fast.graph.trace import TraceError
+from modules.stable_fast.graph.staging import MOMENTS
+from modules.stable_fast.graph.trace import TraceError, is_tracing
+from modules.stable_fast.report import Report
+from modules.stable_fast.runtime.execution import in_program_layout
+
+log = logging.getLogger(__name__)
 
 MOST_NUMBERS = 4  # programs of one form of call that differ by a Python number only
 
@@ -28,22 +35,139 @@ class Form(NamedTuple):
     numbers: Key
 
 
-def form_of(call: Call, dims: Mapping[str, Any]) -> Form:
+class Given(NamedTuple):
+    """The inputs of one call by name, in the module's order.
+
+    `which` is the number of what was prepared for it, None when nothing was. `overrules`: it brings an input that was
+    prepared, too.
+    """
+
+    inputs: Call
+    which: int | None
+    overrules: bool
+
+
+class Inputs:
+    """Puts the inputs of a module's calls in order, with those that were prepared ahead."""
+
+    def __init__(self, module: nn.Module, dims: Mapping[str, Any]) -> None:
+        self._module = module
+        self._dims = dims  # the sizes that have names
+        self._signature = inspect.signature(module.forward)
+        self._prepared: Call = {}
+        self._which = 0
+
+    def prepare(self, which: int, inputs: Call) -> None:
+        """Calls leave these out from now on. `which` is their number among those to switch between."""
+        self._prepared, self._which = inputs, which
+
+    def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given:
+        """Raises TypeError where the module does not take these arguments.
+
+        Raises TraceError while another module is traced that this one is a part of.
+        """
+        if is_tracing():
+            raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
+        given = bind_call(self._signature, args, kwargs)
+        inputs = in_order(self._signature, self._prepared | given)
+        which = self._which if self._prepared else None
+        return Given(inputs, which, overrules=bool(given.keys() & self._prepared.keys()))
+
+    def call(self, given: Given, *, with_names: bool = True) -> ModuleCall:
+        """The call with these inputs, without names for its sizes if not `with_names`."""
+        return ModuleCall(self._module, given, self._dims if with_names else {})
+
+    def forget_names(self, reason: str) -> None:
+        """From now on no size has a name, and each has a trace of its own."""
+        log.warning("Stable-Fast traces %s anew for each size: %s", type(self._module).__name__, reason)
+        self._dims = {}
+
+
+class ModuleCall:
+    """One call of a module as programs and graphs see it: on one device, and with names for its sizes.
+
+    `dims` are the named sizes, or none where the call does not fit them. `form` is what it shares with others that one
+    program serves. `tensors` are its inputs by the names that programs have for them.
+    """
+
+    def __init__(self, module: nn.Module, given: Given, dims: Mapping[str, Any]) -> None:
+        self.module = module
+        self.given = given
+        self.inputs = on_one_device(given.inputs)
+        self.tensors = flatten_inputs(self.inputs)
+        self.dims = dims if fits(dims, self.tensors) else {}
+        self.form = form_of(self.inputs, self.tensors, self.dims)
+
+    @property
+    def keeps_prompt(self) -> bool:
+        """Whether what is known of its prompt serves later calls."""
+        return self.given.which is not None and not self.given.overrules
+
+    def without_names(self) -> ModuleCall:
+        """The same call where no size has a name."""
+        return ModuleCall(self.module, self.given, {})
+
+    def in_program_layout(self) -> dict[str, Tensor]:
+        """The tensors laid out as programs take them."""
+        return {name: in_program_layout(tensor) for name, tensor in self.tensors.items()}
+
+    def as_function(self) -> tuple[Callable[..., Any], list[Tensor]]:
+        """The module as a function of tensors alone, and those of this call."""
+
+        def function(*values: Tensor) -> Any:
+            return call_module(self.module, with_tensors(self.inputs, dict(zip(self.tensors, values, strict=True))))
+
+        return function, list(self.tensors.values())
+
+    def name(self) -> str:
+        """How reports name calls of these sizes."""
+        return " ".join("x".join(map(str, tensor.shape)) for tensor in self.tensors.values())
+
+
+def call_module(module: nn.Module, inputs: Call) -> Any:
+    """What the module itself makes of these inputs; with gradients only in training."""
+    args, kwargs = laid_out(module, inputs)
+    with torch.set_grad_enabled(module.training and torch.is_grad_enabled()):
+        return module(*args, **kwargs)
+
+
+def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the named sizes are ones that these tensors have."""
+    try:
+        measure(flatten_dims(dims), tensors)
+    except SizeError:
+        return False
+    return True
+
+
+def form_of(inputs: Call, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
+    """The form of call, without the sizes that have names."""
     named = flatten_dims(dims)
-    tensors = tuple(
+    facts = tuple(
         (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, named))
-        for name, tensor in flatten_inputs(call).items()
+        for name, tensor in tensors.items()
     )
     constants: list[Key] = []
     numbers: list[Key] = []
-    for name, value in flatten_constants(call).items():
+    for name, value in flatten_constants(inputs).items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         (numbers if is_number else constants).append((name, repr(value)))
-    return Form(bool(named), tensors, tuple(constants), tuple(numbers))
+    return Form(bool(named), facts, tuple(constants), tuple(numbers))
 
 
-def changing_numbers(form: Form, known: Set[Form]) -> list[str]:
-    """Inputs given as numbers that have had so many values that no other is worth a program of its own."""
+def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
+    """Whether a number among the inputs has had so many values that no other is worth a program; the report says so."""
+    names = changing_numbers(call.form, known)
+    if names:
+        reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
+        if all(shape.reason != reason for shape in report.shapes.values()):
+            log.warning("Stable-Fast runs further values eagerly: %s", reason)
+        report.lower_shape(call.name(), Level.OFF, reason)
+    return bool(names)
+
+
+def changing_numbers(form: Form, known: Set[Any]) -> list[str]:
+    """Inputs given as numbers that have had as many values as there may be programs. `known`: forms served so far."""
     if not form.numbers or form in known:
         return []
     alike = [set(other.numbers) for other in known if other[:3] == form[:3]]
@@ -87,31 +211,15 @@ def on_one_device(call: Call) -> Call:
     return with_tensors(call, moved) if moved else call
 
 
-def device_of(module: nn.Module, call: Call) -> torch.device:
-    """Where the call is computed."""
-    for tensor in flatten_inputs(call).values():
-        return tensor.device
-    raise TraceError(f"{type(module).__name__} cannot be compiled for a call without a tensor")
-
-
-def shapes_of(call: Call) -> str:
-    """How reports name the call."""
-    return " ".join("x".join(map(str, tensor.shape)) for tensor in flatten_inputs(call).values())
-
-
-def fits(dims: Mapping[str, Any], call: Call) -> bool:
-    try:
-        measure(flatten_dims(dims), flatten_inputs(call))
-    except SizeError:
-        return False
-    return True
-
-
-def check_evaluates(module: nn.Module) -> None:
+def check_module(module: nn.Module, bindings: Mapping[str, str]) -> None:
+    """ValueError for a module in training, and for a moment that there is none of."""
     for name, part in module.named_modules():
         if part.training:
             what = f"{type(module).__name__}.{name}".removesuffix(".")
             raise ValueError(f"{what} is in training mode, in which nothing is compiled: call module.eval() first")
+    for name, moment in bindings.items():
+        if moment not in MOMENTS:
+            raise ValueError(f"{name} is bound to {moment!r}, which is not one of {', '.join(MOMENTS)}")
 
 
 def check_example(module: nn.Module, example: Call, bindings: Mapping[str, str], dims: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def compile_module(
     example = bind_call(inspect.signature(module.forward), args, kwargs)
     check_example(module, example, bindings or {}, dims or {})
     try:
-        compiled.compile_call(example)
+        compiled.compile(*args, **kwargs)
     except VerifyError as error:
         raise TraceError(f"{type(module).__name__} cannot be compiled: {error}") from error
     return compiled

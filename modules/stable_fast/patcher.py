@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from modules.stable_fast.config import StableFastConfig
+from modules.core.runner import RunnerFor
+from modules.stable_fast.config import Level, StableFastConfig
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.unet_runner import StableFastRunner
 
@@ -19,7 +20,7 @@ class Patchable(Protocol):
 
     def clone(self) -> Any: ...
 
-    def set_unet_function_wrapper(self, wrapper: Callable[..., Any] | None) -> None: ...
+    def set_unet_function_wrapper(self, wrapper: RunnerFor | None) -> None: ...
 
     @property
     def on_weights_changed(self) -> list[Callable[[set[str]], None]]: ...
@@ -41,7 +42,7 @@ class StableFastPatcher:
     def apply(self, model: Model) -> Model:
         """A clone of the model whose UNet runs through Stable-Fast; nothing is compiled before the first step."""
         patched: Model = model.clone()
-        if self.config.level == "off":
+        if Level(self.config.level).is_off:
             return patched
         if self._network is not model.module:
             self._take(model)

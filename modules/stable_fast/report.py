@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
+from modules.stable_fast.config import Level
+from modules.stable_fast.runtime.timing import StepTimer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,49 +37,6 @@ class Counters:
     weights_refreshed: int = 0
 
 
-class StepTimer:
-    """Durations of the first warm steps; on CUDA by events, so that measuring waits for nothing.
-
-    Only of the first, because to record two events costs the CPU time at every step.
-    """
-
-    def __init__(self, most: int = 40) -> None:
-        self._most = most
-        self._spans: list[tuple[Any, Any]] = []
-
-    @contextmanager
-    def span(self, device: torch.device) -> Iterator[None]:
-        if len(self._spans) == self._most:
-            yield
-            return
-        start = self._mark(device)
-        yield
-        self._spans.append((start, self._mark(device)))
-
-    def _mark(self, device: torch.device) -> Any:
-        if device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(device))
-        return event
-
-    def restart(self) -> None:
-        """For steps that run in another way from now on."""
-        self._spans.clear()
-
-    def median_ms(self) -> float | None:
-        if not self._spans:
-            return None
-        return statistics.median(_span_ms(start, end) for start, end in self._spans)
-
-
-def _span_ms(start: Any, end: Any) -> float:
-    if isinstance(start, float):
-        return (end - start) * 1000
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
 @dataclass(kw_only=True)
 class ShapeReport:
     """How one set of sizes runs."""
@@ -107,7 +62,7 @@ class Report:
     """Everything `--stable-fast-report` writes."""
 
     asked: str
-    level: str
+    level: Level
     reason: str = ""
     programs: list[CompileReport] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
@@ -118,9 +73,16 @@ class Report:
     steps_per_image: int = 0
     parts: Mapping[str, Report] = field(default_factory=dict)  # networks beside this one: VAE, text encoder, ...
 
-    def lower(self, level: str, reason: str) -> None:
-        """Notes that a lower level is in force, and why, beside what lowered it before."""
+    def lower(self, level: Level, reason: str) -> None:
+        """Puts a lower level in force; the reason is added to what lowered it before."""
         self.level, self.reason = level, _joined(self.reason, reason)
+
+    def lower_shape(self, name: str, level: Level, reason: str) -> None:
+        """Notes that this shape alone runs at a lower level; how long its steps took before no longer counts."""
+        shape = self.shape(name)
+        if not shape.reason:
+            shape.steps.restart()
+        shape.level, shape.reason = level.value, reason
 
     def shape(self, name: str) -> ShapeReport:
         """The report of a shape, which becomes the latest."""
@@ -133,7 +95,7 @@ class Report:
 
     @property
     def latest(self) -> ShapeReport:
-        return next(reversed(self.shapes.values()), ShapeReport())
+        return self.shapes[next(reversed(self.shapes))] if self.shapes else ShapeReport()
 
     @property
     def in_force(self) -> tuple[str, str]:
@@ -167,7 +129,7 @@ class Report:
         return {
             "status": self.status_line(),
             "asked": self.asked,
-            "level": self.level,
+            "level": str(self.level),
             "reason": self.reason,
             "warm_up_seconds": self.warm_up_seconds,
             "break_even_images": self.break_even_images(),

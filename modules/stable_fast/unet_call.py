@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modules.stable_fast.runtime.execution import channels_last
+from modules.core.runner import Conditioning
+from modules.stable_fast.runtime.execution import in_program_layout
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
 COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own
 
 Key = tuple[Any, ...]
-
-
-class Control(Protocol):
-    """The summed residuals of all ControlNets for this evaluation, or None when none is active."""
-
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None: ...
-
-
-class Conditioning(Protocol):
-    """What stays the same over all steps: context [R * N, S, D] and others of its shape to switch to between steps,
-    extra input channels [1 or N, K, h, w], controls."""
-
-    @property
-    def context(self) -> Tensor: ...
-
-    @property
-    def alternatives(self) -> tuple[Tensor, ...]: ...
-
-    @property
-    def concat(self) -> Tensor | None: ...
-
-    @property
-    def control(self) -> Control | None: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +35,10 @@ class UNetCall:
     def halves(self) -> int:
         """How many rows of the batch each latent gets: 2 with guidance."""
         return self.context.shape[0] // self.x.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -97,17 +80,42 @@ class UNetCall:
         inputs: dict[str, Any] = {"x": x, "timesteps": times, "context": self.context}
         return inputs if self.control is None else {**inputs, "control": self.control}
 
+    def eager(self, network: nn.Module) -> Callable[[], Tensor]:
+        """Evaluates it by the network itself; its inputs are made ready now."""
+        return partial(network, **self.network_inputs())
+
+    def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
+        """The network as a function of tensors alone, and those of this call."""
+        inputs = self.network_inputs()
+
+        def function(x: Tensor, timesteps: Tensor, context: Tensor, *control: Tensor) -> Tensor:
+            return network(x, timesteps, context, control or None)
+
+        return function, [inputs["x"], inputs["timesteps"], inputs["context"], *(self.control or ())]
+
     @cached_property
     def moving(self) -> tuple[Tensor, ...]:
         """What changes from step to step, as the fused program takes it."""
-        return tuple(channels_last(tensor.to(self.dtype)) for tensor in self.moving_as_given)
+        return tuple(in_program_layout(tensor.to(self.dtype)) for tensor in self.moving_as_given)
 
     @property
     def moving_as_given(self) -> tuple[Tensor, ...]:
         """The same for a captured graph, which copies and thereby converts them."""
         return (self.x, *(self.control or ()))
 
-    def __str__(self) -> str:
+    def name(self) -> str:
+        """How reports name calls of these sizes."""
         with_control = ", ControlNet" if self.control is not None else ""
         kind = str(self.dtype).removeprefix("torch.")
         return f"{'x'.join(map(str, self.x.shape))} {kind}, {self.context.shape[0]} rows{with_control}"
+
+
+def call_of(conditioning: Conditioning, which: int, x: Tensor, timestep: float) -> UNetCall:
+    """The evaluation of x [N, C, h, w] with the context (0), or one of its alternatives (from 1)."""
+    context = (conditioning.context, *conditioning.alternatives)[which]
+    x = conditioning.with_concat(x)
+    control = None
+    if conditioning.control is not None:
+        rows = torch.cat([x.to(context.dtype)] * (context.shape[0] // x.shape[0]))
+        control = conditioning.control(rows, timestep, context)
+    return UNetCall(x, timestep, context, control)

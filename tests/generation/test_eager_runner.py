@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.generation.eager_runner import EagerRunner, UNetInputs, with_concat
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 
 
 class Listener(nn.Module):
@@ -30,7 +31,7 @@ CONTEXT, OTHER = torch.zeros(4, 5, 6, dtype=torch.float16), torch.ones(4, 5, 6, 
 def test_pictures_are_repeated_for_each_row_of_the_context() -> None:
     network = Listener()
     runner = EagerRunner(network)
-    runner.prepare(UNetInputs(context=CONTEXT), [])
+    runner.prepare(Conditioning(context=CONTEXT), [])
     out = runner.step(X, 7.0)
     [(x, times, context, control)] = network.heard
     assert torch.equal(out, torch.cat([X, X]).half()) and x.dtype == torch.float16
@@ -41,7 +42,7 @@ def test_switching_changes_the_context_until_the_next_prepare() -> None:
     network = Listener()
     runner = EagerRunner(network)
     for _ in range(2):
-        runner.prepare(UNetInputs(context=CONTEXT, alternatives=(OTHER,)), [])
+        runner.prepare(Conditioning(context=CONTEXT, alternatives=(OTHER,)), [])
         runner.step(X, 1.0)
         runner.switch(1)
         runner.step(X, 0.5)
@@ -56,16 +57,16 @@ def test_a_control_sees_the_rows_and_its_residuals_reach_the_network() -> None:
         return residuals
 
     runner = EagerRunner(network)
-    runner.prepare(UNetInputs(context=CONTEXT, control=control), [])
+    runner.prepare(Conditioning(context=CONTEXT, control=control), [])
     runner.step(X, 3.0)
     assert network.heard[0][3] is residuals
 
 
 def test_extra_channels_come_behind_the_pictures_own() -> None:
     concat = torch.full((1, 5, 3, 3), 9.0)
-    joined = with_concat(X, concat)
+    joined = Conditioning(context=CONTEXT, concat=concat).with_concat(X)
     assert torch.equal(joined[:, :4], X) and joined.shape == (2, 9, 3, 3) and bool((joined[:, 4:] == 9).all())
-    assert with_concat(X, None) is X
+    assert Conditioning(context=CONTEXT).with_concat(X) is X
 
 
 def test_a_step_before_prepare_is_a_mistake() -> None:

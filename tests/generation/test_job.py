@@ -28,8 +28,8 @@ def test_batches_and_seeds_of_all_pictures(session: Session) -> None:
 
 
 def test_prompts_are_encoded_for_each_pass(session: Session) -> None:
-    assert list(prepare_job(options(), session).conditioning) == ["sampling"]
-    assert list(prepare_job(options(hires=HiresOptions()), session).conditioning) == ["sampling", "hires"]
+    assert list(prepare_job(options(), session).prompts) == ["sampling"]
+    assert list(prepare_job(options(hires=HiresOptions()), session).prompts) == ["sampling", "hires"]
 
 
 @pytest.mark.parametrize(

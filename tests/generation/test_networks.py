@@ -12,7 +12,7 @@ from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
-from modules.stable_fast import compiled_module, unet_runner
+from modules.stable_fast import engine
 from modules.tasks.compare import difference
 from tests import tiny_project
 from tests.stable_fast.networks import random, rel_error
@@ -29,8 +29,7 @@ def session(tmp_path: Path) -> Session:
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: everything is compiled, and replayed on recorded addresses."""
-    for place in (unet_runner, compiled_module):
-        monkeypatch.setattr(place, "can_capture", lambda device: True)
+    monkeypatch.setattr(engine, "can_capture", lambda device: True)
     monkeypatch.setattr("modules.stable_fast.runtime.capture_table.GraphPool", AddressPool)
     monkeypatch.setattr("modules.generation.networks.WORTH_IT_ON_CPU", PARTS)
 
@@ -105,7 +104,7 @@ def test_a_network_that_cannot_be_traced_runs_eagerly_and_says_so(
     def refuse(*arguments: object, **named: object) -> None:
         raise NotImplementedError("no such operation")
 
-    monkeypatch.setattr(compiled_module, "compile_program", refuse)
+    monkeypatch.setattr(engine, "compile_program", refuse)
     z = random(1, 4, 8, 8)
     with torch.inference_mode():
         assert torch.equal(networks.decode(z), model.vae.decode(z))

@@ -143,7 +143,7 @@ def test_in_the_other_modes_brackets_are_words_and_one_line_says_so(
                 job = prepare_job(replace(options(prompt, hires=HiresOptions()), emphasis=mode), session)
             told = [record.getMessage() for record in caplog.records]
             assert [("--emphasis a1111" in line) for line in told] == [True] * lines
-            schedule = job.conditioning["sampling"].schedule
+            schedule = job.prompts["sampling"].schedule
             assert (schedule.parts == ((prompt,) * STEPS,)) == (mode in ("comfy", "off"))
     caplog.clear()
     prepare_job(replace(options("a (cat:1.2) [b]"), emphasis="comfy"), session)
@@ -162,8 +162,8 @@ def test_tags_of_other_networks_are_named_once_and_left_out(session: Session, ca
 
 def test_the_second_pass_counts_on(session: Session) -> None:
     job = prepare_job(options("[a:b:0.5] [c:d:1.5] [e:f:5]", hires=HiresOptions(steps=2)), session)
-    assert job.conditioning["sampling"].schedule.parts == (("a c e",) * 2 + ("b c e",) * 2,)
-    assert job.conditioning["hires"].schedule.parts == (("b c e", "b d f"),)
+    assert job.prompts["sampling"].schedule.parts == (("a c e",) * 2 + ("b c e",) * 2,)
+    assert job.prompts["hires"].schedule.parts == (("b c e", "b d f"),)
     assert len(list(generate(options("[a:b:0.5] [c:d:1.5]", hires=HiresOptions(steps=2)), session))) == 1
 
 

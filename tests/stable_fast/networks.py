@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastRunner
 from modules.stable_fast.compiler import compile_program
@@ -84,7 +85,7 @@ class Pair:
     eager: EagerRunner
 
     @torch.inference_mode()
-    def step(self, inputs: UNetInputs, x: Tensor, timesteps: Sequence[float] = (900.0, 20.5)) -> float:
+    def step(self, inputs: Conditioning, x: Tensor, timesteps: Sequence[float] = (900.0, 20.5)) -> float:
         """The largest relative error over a short schedule."""
         errors: list[float] = []
         for runner in (self.compiled, self.eager):
@@ -100,8 +101,8 @@ def pair_of(network: nn.Module) -> Pair:
 
 def inputs_for(
     config: UNetConfig = tiny.SD1_UNET, *, images: int = 1, halves: int = 2, tokens: int = 77, seed: int = 1
-) -> UNetInputs:
-    return UNetInputs(context=random(images * halves, tokens, config.context_dim, seed=seed))
+) -> Conditioning:
+    return Conditioning(context=random(images * halves, tokens, config.context_dim, seed=seed))
 
 
 def latent(images: int = 1, height: int = 16, width: int = 16, *, channels: int = 4, seed: int = 0) -> Tensor:

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import modules.stable_fast.compiled_module as module_entry
-from modules.stable_fast import CompiledModule, TraceError, compile_module
+from modules.stable_fast import CompiledModule, TraceError, compile_module, engine
 from modules.stable_fast.graph import trace
 from modules.stable_fast.module_call import on_one_device
 from tests.stable_fast.networks import random, rel_error
@@ -288,10 +287,10 @@ def test_memory_faults_and_interrupts_are_not_tried_again(
 ) -> None:
     compiled, x = compile_module(Timed(), (random(2, 3), 2.0)), random(2, 3)
 
-    def fails(*args: object) -> None:
+    def fails(*args: object, **named: object) -> None:
         raise error
 
-    monkeypatch.setattr(compiled, "_captured", fails)
+    monkeypatch.setattr(compiled._engine, "run", fails)
     with pytest.raises(type(error)):
         compiled(x, 2.0)
     assert compiled.report.level == "full" and compiled.report.counters.eager_steps == 0
@@ -309,7 +308,7 @@ def test_a_compiled_module_inside_another() -> None:
 
     with trace.tracing(), ThreadPoolExecutor(1) as other:  # that thread traces nothing
         other.submit(inner, random(2, 3), 2.0).result()
-    assert rel_error(inner(random(2, 3), 2.0), inner._module(random(2, 3), 2.0)) < TOLERANCE
+    assert rel_error(inner(random(2, 3), 2.0), inner._engine.module(random(2, 3), 2.0)) < TOLERANCE
 
 
 @torch.no_grad()
@@ -491,7 +490,7 @@ def test_a_dropout_that_is_off_draws_nothing() -> None:
 
 @torch.no_grad()
 def test_what_draws_random_numbers_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_entry, "can_capture", lambda device: True)
+    monkeypatch.setattr(engine, "can_capture", lambda device: True)
     captures = FakeCapture()
     x = random(4, 3)
     for module, level in ((Timed(), "full"), (Draws(torch.rand_like), "fused")):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.generation.eager_runner import UNetInputs
+from modules.core.runner import Conditioning
 from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner
@@ -77,7 +77,7 @@ def test_rows_do_not_see_each_other(pair: Pair) -> None:
     with torch.inference_mode():
         pair.compiled.prepare(inputs, [500.0])
         both = pair.compiled.step(x, 500.0)
-        pair.compiled.prepare(UNetInputs(context=inputs.context[1::2]), [500.0])
+        pair.compiled.prepare(Conditioning(context=inputs.context[1::2]), [500.0])
         alone = pair.compiled.step(x[1:], 500.0)
     assert rel_error(alone, both[1::2]) < TOLERANCE
 
@@ -106,7 +106,7 @@ class FixedControl:
 def test_controlnet_residuals_that_come_and_go() -> None:
     pair = pair_of(tiny.unet())
     for images, halves, height in ((1, 2, 16), (2, 1, 8)):
-        inputs = UNetInputs(
+        inputs = Conditioning(
             context=inputs_for(images=images, halves=halves).context, control=FixedControl(tiny.controlnet())
         )
         assert pair.step(inputs, latent(images, height, 16), (900.0, 500.0, 50.0)) < TOLERANCE
@@ -116,7 +116,7 @@ def test_controlnet_residuals_that_come_and_go() -> None:
 def test_inpainting_channels() -> None:
     config = UNetConfig(channels=(64, 64, 128, 128), context_dim=64, heads=2, groups=16, in_channels=9)
     pair = pair_of(tiny.unet(config))
-    inputs = UNetInputs(context=inputs_for(images=2).context, concat=random(2, 5, 16, 16, seed=3))
+    inputs = Conditioning(context=inputs_for(images=2).context, concat=random(2, 5, 16, 16, seed=3))
     assert pair.step(inputs, latent(2)) < TOLERANCE
 
 
@@ -177,10 +177,10 @@ def test_a_refresh_rewrites_only_what_depends_on_the_change() -> None:
         runner.prepare(inputs_for(), [500.0])
         runner.step(latent(), 500.0)
     name = "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
-    addresses = {key: value.data_ptr() for key, value in runner._store.values.items()}
-    assert runner._store.refresh({name}) == 1
-    assert runner._store.refresh({"out.0.weight"}) == 0
-    assert addresses == {key: value.data_ptr() for key, value in runner._store.values.items()}
+    addresses = {key: value.data_ptr() for key, value in runner._engine.store.values.items()}
+    assert runner._engine.store.refresh({name}) == 1
+    assert runner._engine.store.refresh({"out.0.weight"}) == 0
+    assert addresses == {key: value.data_ptr() for key, value in runner._engine.store.values.items()}
 
 
 def test_weights_moved_to_other_memory_start_over() -> None:
@@ -240,7 +240,7 @@ def test_the_table_of_shapes_is_bounded() -> None:
         runner.prepare(inputs_for(), [500.0])
         for width in (8, 16, 24, 8):
             runner.step(latent(1, 8, width), 500.0)
-    assert len(runner._executions) == 2 and runner.report.counters.traces == 1
+    assert len(runner._engine._executions) == 2 and runner.report.counters.traces == 1
 
 
 def test_release_frees_the_prepared_weights() -> None:
@@ -248,7 +248,7 @@ def test_release_frees_the_prepared_weights() -> None:
     with torch.inference_mode():
         runner.prepare(inputs_for(), [500.0])
         runner.step(latent(), 500.0)
-    kept = [weakref.ref(value) for value in runner._store.values.values()]
+    kept = [weakref.ref(value) for value in runner._engine.store.values.values()]
     assert kept
     runner.release()
     gc.collect()
@@ -264,7 +264,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
     """While kernels are only compiled, operations return whatever lay in memory."""
     ready: list[object] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float) -> None:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
         run()
         execution = ready_of(run)
         for row in execution.times._rows.values():
@@ -274,7 +274,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
             value.fill_(torch.nan)
         ready.append(execution)
 
-    monkeypatch.setattr("modules.stable_fast.unet_runner.make_ready", make_ready)
+    monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
     pair = pair_of(tiny.unet())
     assert pair.step(inputs_for(), latent()) < TOLERANCE and len(ready) == 1
 
@@ -287,12 +287,12 @@ def ready_of(run: Callable[[], object]) -> Execution:
 def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float) -> None:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
         calls.append(seconds)
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("modules.stable_fast.unet_runner.make_ready", make_ready)
+    monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
     pair = pair_of(tiny.unet())
     with pytest.raises(KeyboardInterrupt):
         pair.step(inputs_for(), latent())
@@ -310,7 +310,7 @@ def test_a_latent_of_another_type_than_the_network(monkeypatch: pytest.MonkeyPat
     runner = StableFastRunner(network, StableFastConfig(level="fused"))
     context = inputs_for().context.to(torch.bfloat16)
     with torch.inference_mode():
-        runner.prepare(UNetInputs(context=context), [500.0])
+        runner.prepare(Conditioning(context=context), [500.0])
         y = runner.step(latent(1, 16, 24), 500.0)
     assert y.dtype == torch.bfloat16 and seen
     assert all(x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last) for x in seen)
@@ -326,7 +326,7 @@ def test_the_status_is_of_the_size_that_ran_last(pair: Pair) -> None:
 def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", variable)
     taken: list[object] = []
-    monkeypatch.setattr("modules.stable_fast.unet_runner.passes_for", lambda *facts: taken.append(facts) or LEAN_PASSES)
+    monkeypatch.setattr("modules.stable_fast.engine.passes_for", lambda *facts: taken.append(facts) or LEAN_PASSES)
     runner = StableFastRunner(tiny.unet(), StableFastConfig(level=asked))
     runner.prepare(inputs_for(), [500.0])
     runner.step(latent(), 500.0)
@@ -339,7 +339,7 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
     """At level `fused`, which is bound by the CPU, reading them at each step would cost as much as some kernels."""
     entered: list[float] = []
     monkeypatch.setattr(
-        "modules.stable_fast.unet_runner.make_ready", lambda run, device, seconds: entered.append(seconds)
+        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, draws: entered.append(seconds)
     )
     fast = StableFastRunner(tiny.unet(), StableFastConfig(level="fused", tuning_seconds=7.0))
     fast.prepare(inputs_for(), [500.0, 400.0])
@@ -358,7 +358,7 @@ def test_a_step_that_eager_refuses_changes_nothing(shape: tuple[int, ...]) -> No
     for runner in (pair.eager, pair.compiled):
         with pytest.raises(RuntimeError, match="to have 4 channels, but got"):
             runner.step(random(*shape), 20.5)
-    assert pair.compiled.report.to_dict() == before and pair.compiled._executions
+    assert pair.compiled.report.to_dict() == before and pair.compiled._engine._executions
     assert pair.step(inputs_for(), latent()) < TOLERANCE
     assert pair.compiled.report.counters.traces == 1 and pair.compiled.report.level == "fused"
 

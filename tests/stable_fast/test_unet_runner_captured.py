@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modules.generation.eager_runner import EagerRunner, UNetInputs
-from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module, compiled_module, unet_runner
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
+from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module, compiled_module, engine
 from modules.stable_fast.runtime.capture import CaptureError
 from tests import tiny
 from tests.stable_fast.networks import Pair, inputs_for, latent, random, rel_error
@@ -95,9 +96,8 @@ class AddressPool:
 
 @pytest.fixture(autouse=True)
 def address_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in (unet_runner, compiled_module):
-        monkeypatch.setattr(place, "can_capture", lambda device: True)
-        monkeypatch.setattr(place, "GraphPool", AddressPool)
+    monkeypatch.setattr(engine, "can_capture", lambda device: True)
+    monkeypatch.setattr(engine, "GraphPool", AddressPool)
 
 
 def full_pair(level: str = "full", **options: Any) -> Pair:
@@ -136,7 +136,7 @@ def test_weights_changed_in_place_reach_captured_graphs() -> None:
 
 
 @torch.inference_mode()
-def picture(compiled: StableFastRunner, inputs: UNetInputs) -> Tensor:
+def picture(compiled: StableFastRunner, inputs: Conditioning) -> Tensor:
     compiled.prepare(inputs, [900.0, 500.0])
     compiled.step(latent(), 900.0)
     return compiled.step(latent(), 500.0)
@@ -178,7 +178,7 @@ class Comes:
 
 def test_controlnet_has_a_graph_of_its_own() -> None:
     pair = full_pair()
-    inputs = UNetInputs(context=inputs_for().context, control=Comes())
+    inputs = Conditioning(context=inputs_for().context, control=Comes())
     assert pair.step(inputs, latent(1, 8, 16), (900.0, 500.0, 50.0, 20.5)) < TOLERANCE
     assert pair.compiled.report.counters.captures == 2
 
@@ -205,7 +205,7 @@ def test_a_shape_that_cannot_be_captured_runs_fused_and_says_so(monkeypatch: pyt
     def refuses(inputs: Sequence[Tensor]) -> str:
         return "operation not permitted when stream is capturing" if inputs[0].shape[-1] > 16 else ""
 
-    monkeypatch.setattr(unet_runner, "GraphPool", lambda device: AddressPool(device, refuses))
+    monkeypatch.setattr(engine, "GraphPool", lambda device: AddressPool(device, refuses))
     pair = full_pair()
     assert pair.step(inputs_for(), latent(1, 8, 24)) < TOLERANCE
     status = pair.compiled.report.status_line()
@@ -217,14 +217,14 @@ def test_a_shape_that_cannot_be_captured_runs_fused_and_says_so(monkeypatch: pyt
 def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = full_pair()
     assert pair.step(inputs_for(), latent()) < TOLERANCE
-    pool = pair.compiled._graphs._capture
+    pool = pair.compiled._engine._graphs._capture
     pool(torch.neg, [torch.ones(1)])  # as another network's graph, which shares the memory
 
     def no_memory(*arguments: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(unet_runner.Execution, "run_held", no_memory)
+        patch.setattr(engine.Execution, "run_held", no_memory)
         assert pair.step(inputs_for(), latent(1, 24, 24)) == 0.0
     assert pool.is_empty
     assert "off instead of full (not enough memory)" in pair.compiled.report.status_line()
@@ -262,7 +262,7 @@ def test_compiled_modules_are_captured_for_each_size() -> None:
 def test_a_size_of_a_module_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = "operation not permitted when stream is capturing"
     pool = lambda device: AddressPool(device, lambda inputs: refusal if inputs[0].shape[-1] > 8 else "")  # noqa: E731
-    monkeypatch.setattr(compiled_module, "GraphPool", pool)
+    monkeypatch.setattr(engine, "GraphPool", pool)
     network, dims = nn.Conv2d(4, 4, 3, padding=1).eval(), {"input": ("batch", None, "height", "width")}
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims=dims)
     for width, words in ((16, f"fused instead of full ({refusal}"), (8, "Stable-Fast: full")):
@@ -273,14 +273,14 @@ def test_a_size_of_a_module_that_cannot_be_captured_says_so(monkeypatch: pytest.
 
 
 @torch.no_grad()
-def test_a_module_keeps_its_latest_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_module, "MAX_SIZES", 2)
+def test_a_module_keeps_its_latest_sizes() -> None:
     network = Decode(tiny.vae()).eval()
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
+    compiled._engine.config = StableFastConfig(max_shapes=2)
     for width in (8, 16, 8, 24, 8, 16):  # 16 makes room for 24, and 24 for 16
         x = random(1, 4, 8, width, seed=width)
         assert rel_error(compiled(x), network(x)) < TOLERANCE
-        assert len(compiled._executions) <= 2 and len(compiled._graphs) <= 2
+        assert len(compiled._engine._executions) <= 2 and len(compiled._engine._graphs) <= 2
     assert compiled.report.counters.captures == 4 and compiled.report.counters.traces == 1
 
 
@@ -296,7 +296,7 @@ def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(compiled_module, "make_ready", interrupted)
+        patch.setattr(engine, "make_ready", interrupted)
         fast(x, timesteps=times)
     with torch.no_grad():
         assert rel_error(fast(x, timesteps=times), network(x, times, context)) < TOLERANCE

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module
 from tests import tiny
@@ -21,8 +22,8 @@ CONFIG = UNetConfig(channels=(64, 128, 256, 256), context_dim=64, heads=2, group
 TIMESTEPS = [900.0, 500.0, 20.5]
 
 
-def on_gpu(inputs: UNetInputs) -> UNetInputs:
-    return UNetInputs(context=inputs.context.half().cuda())
+def on_gpu(inputs: Conditioning) -> Conditioning:
+    return Conditioning(context=inputs.context.half().cuda())
 
 
 def network_on_gpu(config: UNetConfig = CONFIG) -> nn.Module:
@@ -30,7 +31,7 @@ def network_on_gpu(config: UNetConfig = CONFIG) -> nn.Module:
 
 
 @torch.inference_mode()
-def pictures(runner: StableFastRunner | EagerRunner, inputs: UNetInputs, x: Tensor) -> list[Tensor]:
+def pictures(runner: StableFastRunner | EagerRunner, inputs: Conditioning, x: Tensor) -> list[Tensor]:
     runner.prepare(on_gpu(inputs), TIMESTEPS)
     return [runner.step(x.half().cuda(), timestep) for timestep in TIMESTEPS]
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.generation.eager_runner import EagerRunner, UNetInputs
+from modules.core.runner import Conditioning
+from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
-from modules.stable_fast import StableFastConfig, StableFastRunner, unet_runner
+from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from modules.stable_fast.runtime.execution import Execution
 from tests import tiny
 from tests.stable_fast.networks import latent, random, rel_error
@@ -24,8 +25,8 @@ TOLERANCE = 1e-5
 @pytest.fixture(params=["fused", "full", "graph"])
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Levels "full" and "graph" with the stand-in for CUDA graphs, which replays on recorded addresses."""
-    monkeypatch.setattr(unet_runner, "can_capture", lambda device: True)
-    monkeypatch.setattr(unet_runner, "GraphPool", AddressPool)
+    monkeypatch.setattr(engine, "can_capture", lambda device: True)
+    monkeypatch.setattr(engine, "GraphPool", AddressPool)
     return request.param
 
 
@@ -43,12 +44,12 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return seen
 
 
-def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = tiny.SD1_UNET) -> UNetInputs:
+def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = tiny.SD1_UNET) -> Conditioning:
     contexts = [random(images * halves, 77, config.context_dim, seed=seed + number) for number in range(3)]
-    return UNetInputs(context=contexts[0], alternatives=tuple(contexts[1:]))
+    return Conditioning(context=contexts[0], alternatives=tuple(contexts[1:]))
 
 
-def by_hand(network: torch.nn.Module, inputs: UNetInputs, x: Tensor, turns: Sequence[int] = TURNS) -> list[Tensor]:
+def by_hand(network: torch.nn.Module, inputs: Conditioning, x: Tensor, turns: Sequence[int] = TURNS) -> list[Tensor]:
     """The network called on each step's own context."""
     contexts = (inputs.context, *inputs.alternatives)
     outputs: list[Tensor] = []
@@ -59,7 +60,7 @@ def by_hand(network: torch.nn.Module, inputs: UNetInputs, x: Tensor, turns: Sequ
 
 
 def switched(
-    of: StableFastRunner | EagerRunner, inputs: UNetInputs, x: Tensor, turns: Sequence[int] = TURNS
+    of: StableFastRunner | EagerRunner, inputs: Conditioning, x: Tensor, turns: Sequence[int] = TURNS
 ) -> list[Tensor]:
     of.prepare(inputs, TIMESTEPS)
     outputs: list[Tensor] = []
@@ -91,7 +92,7 @@ def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evalua
     assert [context.data_ptr() for context in evaluations] == [context.data_ptr() for context in prepared]
     assert fast.report.counters.captures == (0 if level == "fused" else 1)
     switched(fast, inputs, x, (0, 0, 1, 1, 2))
-    single = UNetInputs(context=three(2, 3, seed=7).context)  # starts with its own, whatever was in force before
+    single = Conditioning(context=three(2, 3, seed=7).context)  # starts with its own, whatever was in force before
     fast.prepare(single, TIMESTEPS)
     found = [fast.step(x, timestep) for timestep in TIMESTEPS]
     assert worst(found, by_hand(network, single, x, (0,) * 5)) < TOLERANCE
@@ -126,7 +127,7 @@ def test_captured_steps_see_the_switch(on_gpu: str, images: int, halves: int) ->
     for seed in (1, 11):
         given = three(images, halves, seed, config)
         context, *others = (each.half().cuda() for each in (given.context, *given.alternatives))
-        inputs = UNetInputs(context=context, alternatives=tuple(others))
+        inputs = Conditioning(context=context, alternatives=tuple(others))
         expected = by_hand(network, inputs, x)
         assert worst(switched(fast, inputs, x), expected) < 2e-2 < worst([expected[0]], [expected[1]])
     assert fast.report.level == on_gpu, fast.report.reason

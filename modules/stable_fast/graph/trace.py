@@ -128,6 +128,13 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line(error)}") from error
 
 
+def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
+    """Where the call is computed. Raises TraceError when no tensor tells."""
+    for tensor in flatten_inputs(call).values():
+        return tensor.device
+    raise TraceError(f"{type(module).__name__} cannot be compiled for a call without a tensor")
+
+
 @contextmanager
 def tracing() -> Iterator[None]:
     token = _IS_TRACING.set(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,18 @@ class Execution:
         self._which = 0  # the prompt that is held, of those to switch between
         self._kept_prompts: dict[int, Values] = {}
         self._held: dict[torch.dtype, Tensor] = {}
+        self.stamp: int | None = None  # of the engine, when the held prompt was evaluated
+
+    def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
+        """Holds the results of prompt number `which`. Those evaluated at another stamp are out of date.
+
+        With None they are evaluated for this call alone.
+        """
+        if stamp is None or self.stamp != stamp:
+            self.set_prompt(inputs, which)
+            self.stamp = stamp
+        else:
+            self.switch_prompt(which, inputs)
 
     def set_prompt(self, inputs: Mapping[str, Tensor], which: int = 0) -> None:
         """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs.
@@ -150,6 +162,7 @@ class Execution:
                 self._held[dtype] = new_buffer(row)
 
     def run_held(self, *moving: Tensor) -> Any:
+        """`run` with the row that is held."""
         return self.run(moving, self.times.values(self._held))
 
     def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
@@ -162,14 +175,27 @@ class Execution:
         values |= self._step(values)
         return self.program.result(values)
 
+    def step_of(self, tensors: Mapping[str, Tensor]) -> tuple[Callable[..., Any], list[Tensor]]:
+        """What comes after the prompt stage, as a function that a graph can be captured from, and its inputs.
+
+        For times that are given as tensors, not in the table.
+        """
+        times = self.program.inputs_at("time")
+
+        def function(*values: Tensor) -> Any:
+            known = self.evaluate_time(dict(zip(times, values, strict=False)))
+            return self.run(values[len(times) :], known)
+
+        return function, [tensors[name] for name in (*times, *self.moving_inputs)]
+
 
 def can_capture(device: torch.device) -> bool:
     """Whether there are CUDA graphs on this device."""
     return device.type == "cuda"
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """The layout that the fused program works in; feature maps only."""
+def in_program_layout(x: Tensor) -> Tensor:
+    """As programs take their inputs: feature maps [N, C, h, w] channels-last, all others contiguous."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 

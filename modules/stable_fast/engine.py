@@ -1,0 +1,291 @@
+"""What the two faces of Stable-Fast share: the programs of one network, what runs them, and what is told of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.config import Level, StableFastConfig, level_in_force
+from modules.stable_fast.graph.fingerprint import structure_of
+from modules.stable_fast.graph.trace import device_of
+from modules.stable_fast.kernels.choices import CHOICES
+from modules.stable_fast.passes import passes_for
+from modules.stable_fast.report import Report, ShapeReport
+from modules.stable_fast.runtime.capture import GraphPool
+from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
+from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
+from modules.stable_fast.runtime.program import Program
+from modules.stable_fast.runtime.timing import finish, milliseconds
+from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
+from modules.stable_fast.store.cache import discard
+from modules.stable_fast.store.tuning import make_ready
+
+log = logging.getLogger(__name__)
+
+
+class TimedCall(Protocol):
+    """One evaluation of the network, as far as timing it asks."""
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def name(self) -> str: ...
+
+    def eager(self, network: nn.Module) -> Callable[[], object]: ...
+
+
+Call = TypeVar("Call", bound=TimedCall)
+Result = TypeVar("Result")
+
+
+class Engine:
+    """Each form of call has one program; each set of sizes ("key") has one execution of it and one captured graph.
+
+    `forms` are the forms of call served so far. `warm` holds the report of each key that has run through.
+    `stamp` grows whenever what was evaluated ahead of a step is out of date: an execution remembers its own.
+    `follows_structure`: `refresh_weights` notices other layers, attributes and hooks, too.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: StableFastConfig,
+        bindings: Mapping[str, str],
+        capture_on: CaptureOn | None = None,
+        *,
+        follows_structure: bool = False,
+    ) -> None:
+        level, reason = level_in_force(config.level)
+        self.module = module
+        self.config = config
+        self.report = Report(asked=config.level, level=level, reason=reason)
+        self.stamp = 0
+        self._bindings = bindings
+        self._capture_on = capture_on
+        self._follows_structure = follows_structure
+        self._graphs: GraphTable | None = None
+        self._reads_kept = True  # until a graph from disk has failed: it may be one that cannot be deleted
+        self.forget()
+
+    def forget(self) -> None:
+        """Frees programs, prepared weights and graphs; the next call starts over."""
+        if self._graphs is not None:
+            self._graphs.release()
+        self._graphs = None
+        self.store = WeightStore(self.module)
+        self.forms: set[Hashable] = set()
+        self.warm: dict[Hashable, ShapeReport] = {}
+        self._programs: dict[Hashable, Program] = {}
+        self._executions: OrderedDict[Hashable, Execution] = OrderedDict()
+        self._structure = structure_of(self.module) if self._follows_structure else None
+        for shape in self.report.shapes.values():
+            shape.steps.restart()
+
+    def forget_shared(self) -> None:
+        """`forget`, when memory ran out: the graphs of other networks in the same memory go as well."""
+        if self._graphs is not None:
+            self._graphs.start_over()
+        self.forget()
+
+    # What is asked of it, and what changes under it
+
+    def outdate(self) -> None:
+        """What was evaluated ahead of a step, for prompts and times, is evaluated again when it is next needed."""
+        self.stamp += 1
+        for execution in self._executions.values():
+            execution.forget_prompts()
+
+    def follow_moved_weights(self) -> None:
+        """Starts over when a weight in use was bound to other memory."""
+        try:
+            self.store.check_addresses()
+        except StaleWeightsError:
+            log.info("Stable-Fast starts over, since weights were bound to other memory")
+            self.forget()
+
+    def refresh_weights(self, changed: set[str] | None = None) -> None:
+        """Follows weights that were changed in place (all of them, if not told which); nothing is traced again.
+
+        Those that were bound to other memory are followed by starting over.
+        """
+        if self._follows_structure and structure_of(self.module) != self._structure:
+            self.forget()
+        self.follow_moved_weights()
+        self.store.refresh(changed)
+        for execution in self._executions.values():
+            execution.times.clear()
+        self.outdate()
+        self.report.counters.weights_refreshed += 1
+
+    # Programs and executions
+
+    def has_program(self, form: Hashable) -> bool:
+        return form in self._programs
+
+    def has_run(self, form: Hashable) -> bool:
+        """Whether this form's program has served any of the sizes that are kept."""
+        program = self._programs.get(form)
+        return any(execution.program is program for execution in self._executions.values())
+
+    def program(self, form: Hashable, example: Mapping[str, Any], dims: Mapping[str, Any]) -> Program:
+        """The program for this form of call, made from `example` now if there is none yet."""
+        if form not in self._programs:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._programs[form], compiled = compile_program(
+                    self.store,
+                    example,
+                    bindings=self._bindings,
+                    dims=dims,
+                    passes=passes_for(self.report.level, device_of(self.module, example)),
+                    reads_kept=self._reads_kept,
+                )
+            for name in self._programs[form].weights.values():
+                self.store.source(name)  # watched from now on, not from the first call
+            self.forms.add(form)
+            self.report.programs.append(compiled)
+            self.report.counters.traces += 1
+        return self._programs[form]
+
+    def execution(self, key: Hashable) -> Execution | None:
+        """The execution at these sizes, which is now the one used last; None when they are new."""
+        execution = self._executions.get(key)
+        if execution is not None:
+            self._executions.move_to_end(key)
+        return execution
+
+    def new_execution(self, program: Program, sizes: Mapping[str, int], halves: int = 1) -> Execution:
+        """One for other sizes, and room for it: those used longest ago go. It counts once it is ready and kept."""
+        execution = Execution(program, sizes, halves)
+        while len(self._executions) >= self.config.max_shapes:
+            oldest, _ = self._executions.popitem(last=False)
+            self.warm.pop(oldest, None)
+            if self._graphs is not None:
+                self._graphs.drop(oldest)
+        return execution
+
+    def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
+        """For what `run` runs for the first time: has implementations chosen, and kernels compiled."""
+        make_ready(run, device, self.config.tuning_seconds, draws=draws)
+
+    def keep(self, key: Hashable, execution: Execution) -> None:
+        """From now on `execution` serves these sizes."""
+        self._executions[key] = execution
+
+    # Running
+
+    def settle(self, device: torch.device, *, draws: bool = False) -> None:
+        """Lowers the level where nothing can be captured: without CUDA, or where random numbers are drawn."""
+        if self.report.level.captured and (draws or not can_capture(device)):
+            self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
+
+    def has_graph(self, key: Hashable) -> bool:
+        """Whether a graph was captured for this key."""
+        return self._graphs is not None and key in self._graphs
+
+    def captured(
+        self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
+    ) -> Any:
+        """function(*inputs) by its graph, captured now if there is none yet; `name` is the shape's in the report."""
+        if self._graphs is None:
+            self._graphs = GraphTable(
+                (self._capture_on or GraphPool)(inputs[0].device),
+                max_graphs=self.config.max_shapes,
+                max_bytes=self.config.graph_memory_mib << 20,
+            )
+        result = self._graphs.run(key, function, inputs)
+        self.report.counters.captures = self._graphs.captures
+        if key in self._graphs.reasons:
+            self.report.lower_shape(name(), self.report.level.uncaptured, self._graphs.reasons[key])
+        else:
+            self.report.counters.replays += 1
+        return result
+
+    def run(
+        self,
+        key: Hashable,
+        name: Callable[[], str],
+        function: Callable[..., Any],
+        inputs: Sequence[Tensor],
+        *,
+        draws: bool = False,
+    ) -> Any:
+        """function(*inputs), captured where the level and the device allow it."""
+        if inputs:
+            self.settle(inputs[0].device, draws=draws)
+            if self.report.level.captured:
+                return self.captured(key, name, function, inputs)
+        return function(*inputs)
+
+    # Failures
+
+    def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
+        """Whether an error may come from the graph on disk that this form's program was read from.
+
+        False when it was traced, so that tracing anew would not help, or when the program `is_proven` to work.
+        """
+        program = None if is_proven else self._programs.get(form)
+        return self._reads_kept and program is not None and program.kept_at is not None
+
+    def discard_kept(self, form: Hashable, error: Exception) -> None:
+        """Starts over without the graph on disk that this form's program was read from, and reads no other."""
+        kept_at = self._programs[form].kept_at
+        if kept_at is not None:
+            discard(kept_at, error)
+        self._reads_kept = False
+        self.forget()
+
+    def turn_off(self, reason: str) -> None:
+        """From now on everything runs eagerly."""
+        log.warning("Stable-Fast is off: %s", reason)
+        self.report.lower(Level.OFF, reason)
+        self.forget()
+
+    # What is told
+
+    def timed(self, call: Call, step: Callable[[Call], Result]) -> Result:
+        """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
+        warm = self.warm.get(call.key)
+        if warm is None:
+            return self._warm_up(call, step)
+        if warm is not self.report.latest:
+            self.report.shape(call.name())
+        with warm.steps.span(call.device):
+            return step(call)
+
+    def _warm_up(self, call: Call, step: Callable[[Call], Result]) -> Result:
+        started, device = time.perf_counter(), call.device
+        result = step(call)
+        finish(device)
+        self.warm[call.key] = shape = self.note_warm_up(call.name(), started)
+        if device.type == "cuda" and self.config.timed_against_eager:
+            shape.eager_ms = milliseconds(call.eager(self.module), device)
+        self.report.choices = {f"{name} {key}": choice for (name, key), choice in CHOICES.used.items()}
+        return result
+
+    @contextmanager
+    def compilation_noted(self, name: Callable[[], str]) -> Iterator[None]:
+        """Counts what runs inside as warm-up of a shape if it traced or captured anything."""
+        counters = self.report.counters
+        before, started = (counters.traces, counters.captures), time.perf_counter()
+        yield
+        if (counters.traces, counters.captures) != before:
+            self.note_warm_up(name(), started)
+
+    def note_warm_up(self, name: str, started: float) -> ShapeReport:
+        """Counts the time since `started` as warm-up of a shape, and notes the memory held; the shape's report."""
+        shape = self.report.shape(name)
+        shape.warm_up_seconds += time.perf_counter() - started
+        self.report.weights_mib = self.store.owned_bytes() / 2**20
+        self.report.graph_mib = self._graphs.bytes / 2**20 if self._graphs is not None else 0.0
+        return shape
