@@ -1,4 +1,4 @@
-"""The activations an epilogue can end with, by name: in PyTorch, and as numbers for the Triton kernels."""
+"""The activations that an epilogue can apply: by name in PyTorch, by number in the Triton kernels."""
 
 # The parameters of Triton kernels have no Python types.
 # pyright: reportMissingParameterType=false, reportOperatorIssue=false
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.triton_import import FAST_MATH, jit, libdevice, tl
 
-# The numbers are what the kernels' ACTIVATION constant means.
+# The kernels take the number as their ACTIVATION constant.
 ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3}
 
 
@@ -39,9 +39,9 @@ def silu_in_kernel(x):
 def gelu(x):
     """Exact (erf) GELU in fp32, within 6e-7: max(x, 0) - |x| Phi(-|x|), with Phi(-|x|) = 2^p(|x|).
 
-    p is a polynomial fitted to log2 Phi(-|x|) (weighted least squares, reweighted towards the least largest error of
-    the result). It falls for ever, so the tail vanishes by itself. One exponential and five products a value: in the
-    epilogue of a matrix product, tl.erf would take half the time of the product itself.
+    p is a polynomial fitted to log2 Phi(-|x|) by weighted least squares, with weights that make the largest error of
+    the result as small as possible. p keeps falling, so the tail vanishes by itself. A value takes one exponential and
+    five products. tl.erf would take half as long as the matrix product before it.
     """
     a = tl.abs(x)
     p = tl.fma(a, -0.00048760781646706164, 0.007194249425083399)
@@ -54,7 +54,7 @@ def gelu(x):
 
 @jit
 def activate_in_kernel(x, ACTIVATION: tl.constexpr):
-    """The activation numbered in ACTIVATIONS, on an fp32 value."""
+    """Applies the activation of this number in ACTIVATIONS to fp32 values."""
     if ACTIVATION == 1:
         x = silu_in_kernel(x)
     elif ACTIVATION == 2:

@@ -1,6 +1,6 @@
-"""The elementwise tail of a matrix product or NHWC convolution in one pass and in place, and GEGLU's product of halves.
+"""The elementwise operations after a product or an NHWC convolution, in one in-place pass; GEGLU's product of halves.
 
-`launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual when the residual comes last.
+`launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual with `residual_last`.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -55,7 +55,7 @@ def launch_epilogue(
     *,
     residual_last: bool = False,
 ) -> Tensor:
-    """`y`, changed in place. y and residual share their (dense) memory layout, with channels innermost."""
+    """Changes `y` in place and returns it. y and residual are dense, with channels innermost in memory."""
     channels = y.shape[1] if y.dim() == 4 else y.shape[-1]
     layout = torch.channels_last if y.dim() == 4 else torch.contiguous_format
     assert runs_kernels(y) and (vector is None or y.dim() == 4)
@@ -83,7 +83,7 @@ def _geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
     mask = offset < elements
     source = (offset // I).to(tl.int64) * (2 * I) + offset % I
     value = tl.load(h_ptr + source, mask=mask)
-    tl.debug_barrier()  # or ptxas asks for the values only when it has the gates' erf
+    tl.debug_barrier()  # else ptxas loads the values only after it has computed the gates' GELU
     gate = tl.load(h_ptr + source + I, mask=mask).to(tl.float32)
     tl.store(y_ptr + offset, (value.to(tl.float32) * gelu(gate)).to(y_ptr.dtype.element_ty), mask=mask)
 

@@ -1,4 +1,4 @@
-"""Launching Triton kernels, or only having them compiled, side by side, before a program's first run."""
+"""Launches Triton kernels, or compiles them in parallel before the first run of a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED, A
 
 log = logging.getLogger(__name__)
 
-# What may come out of a run whose launches are left out, of Triton, and of Python's own parser.
+# Errors that a run without its launches, Triton, or Python's own parser may raise.
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
     *(SyntaxError, SystemError, TypeError, ValueError, TritonError, CancelledError),
@@ -26,7 +26,7 @@ _ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
 
 
 def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """`kernel[grid](*args, **options)`; while `compile_ahead` runs, an order to compile just that."""
+    """Runs `kernel[grid](*args, **options)`. Inside `compile_ahead` it only compiles that kernel."""
     if _ONLY_COMPILE.get():
         kernel.run(*args, grid=grid, warmup=True, **options)
     else:
@@ -34,7 +34,7 @@ def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any
 
 
 class _Workers(ThreadPoolExecutor):
-    """Compiles kernels, builds their launchers (a C compiler's work) and loads them, which Triton leaves for later."""
+    """Compiles kernels, and also loads them and builds their launchers (by a C compiler), which Triton does later."""
 
     def __init__(self, device: torch.device) -> None:
         # PyTorch's type stubs do not say that a device may have no index.
@@ -47,7 +47,7 @@ class _Workers(ThreadPoolExecutor):
         return super().submit(self._compile, compile_kernel)
 
     def stop(self) -> None:
-        """What is queued fails at once. (To cancel it would not wake those who wait for it.)"""
+        """Lets the queued work fail at once. Cancelling it would not wake those who wait for it."""
         self._stopped = True
         self.shutdown(wait=False)
 
@@ -55,22 +55,22 @@ class _Workers(ThreadPoolExecutor):
         if self._stopped:
             raise CancelledError
         kernel = compile_kernel()
-        with suppress(TritonError):  # it needs more than this GPU has; its launch will report the same
-            kernel.run  # noqa: B018 - a property that does the rest
+        with suppress(TritonError):  # it needs more than this GPU has, and its launch will report so
+            kernel.run  # noqa: B018 - a property that loads the kernel and builds its launcher
         return kernel
 
 
 def _cores() -> int | None:
-    """Those this process may use, where the system tells."""
+    """The number of cores that this process may use, if the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
-    """Compiles (or loads from disk) every Triton kernel that `run` would launch, on all cores instead of one by one.
+    """Compiles (or loads from disk) every Triton kernel that `run` would launch, in parallel on all cores.
 
-    `run` is called once with its launches left out, so what it returns means nothing; libraries are called as ever. A
-    kernel that does not compile is left for its launch to report, and whatever else goes wrong for the real run, which
-    comes next. Without CUDA nothing is done.
+    It calls `run` once without its launches, so the result of `run` has no meaning. Libraries are called as usual. Any
+    error is ignored here, because the real run comes next and reports it: so does the launch of a kernel that does not
+    compile. Without CUDA, nothing happens.
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
         return
@@ -80,15 +80,15 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     except FAULTS as error:
         log.debug("compiling ahead ended early: %s: %s", type(error).__name__, error)
     finally:
-        workers.stop()  # done, unless an interrupt ended the wait: then without compiling the whole queue
+        workers.stop()  # after an interrupt, this drops what is still queued
 
 
 def _only_compile(run: Callable[[], object], workers: _Workers) -> None:
-    """In a context that is thrown away: Triton 3.6 leaves its mode behind when an interrupt ends it."""
+    """Runs in a context of its own, because Triton 3.6 leaves its mode behind after an interrupt."""
     _ONLY_COMPILE.set(True)
     with AsyncCompileMode(workers, ignore_errors=True):
         try:
             run()
         except BaseException:
-            workers.stop()  # the mode waits for all that is ordered
+            workers.stop()  # else the mode waits for all queued work
             raise

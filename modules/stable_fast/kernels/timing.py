@@ -1,4 +1,4 @@
-"""Milliseconds a call takes on the GPU as part of a captured program: weights cold, its first operand warm, no host."""
+"""Times a call on the GPU as part of a captured program: weights not in cache, first operand in cache, no host time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REPLAYS = 5
 
 
 def _captured(body: Callable[[], Any], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    """Not by torch.cuda.graph(), which would synchronise the whole device."""
-    torch.cuda.empty_cache()  # while a capture is under way PyTorch frees nothing to make room
+    """Captures without torch.cuda.graph(), which would synchronise the whole device."""
+    torch.cuda.empty_cache()  # during a capture PyTorch frees no memory
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     with torch.cuda.stream(stream):
         try:
@@ -46,10 +46,10 @@ def _replay_milliseconds(graph: torch.cuda.CUDAGraph) -> float:
 
 
 def time_on_gpu(call: Callable[[], Any], warm: Any) -> float:
-    """Median milliseconds of `call`. Before each one the L2 cache is overwritten, then `warm` (a tensor) is read back.
+    """Median milliseconds of `call`. Before each call, the L2 cache is overwritten, and then `warm` (a tensor) is read.
 
-    A UNet's weights come from memory every step while its activations were just written: timing a call in a loop would
-    find everything in cache and favour the wrong implementation.
+    In every step, a UNet's weights come from memory while its activations were just written. A plain loop would find
+    everything in cache and favour the wrong implementation.
     """
     device = warm.device if isinstance(warm, Tensor) else torch.device("cuda")
     with torch.inference_mode(), torch.cuda.device(device):
@@ -71,7 +71,7 @@ def _time_on_current_device(call: Callable[[], Any], warm: Any) -> float:
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # compiles and picks algorithms, as a capture may not
+    with torch.cuda.stream(stream):  # compiles and picks algorithms, which a capture must not do
         both()
         both()
     stream.synchronize()

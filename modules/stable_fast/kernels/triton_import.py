@@ -1,4 +1,4 @@
-"""The one place that imports Triton: a flag says if it is there, and stand-ins let kernel files import without it."""
+"""The only place that imports Triton. A flag says if it is there; stand-ins let kernel files import without it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ try:
     HAS_TRITON = True
     TRITON_VERSION: str | None = triton.__version__
     TRITON_PROBLEM = ""
-# Windows without triton-windows, macOS, CPU-only installs, an installation that is broken: the reference path is used
+# Windows without triton-windows, macOS, CPU-only or broken installations: the reference implementations run instead.
 except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError) as error:
     is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
     TRITON_PROBLEM = "" if is_missing else f"{type(error).__name__}: {error}"
-    sys.modules["triton"] = None  # type: ignore[assignment] # PyTorch goes without too, but only after an ImportError
+    sys.modules["triton"] = None  # type: ignore[assignment] # so PyTorch gets an ImportError and does without, too
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
     cuda = libdevice = None  # type: ignore[assignment]
@@ -41,7 +41,7 @@ except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError) as erro
 
     TRITON_VERSION = None
 
-# Gluon, Triton's lower level, is experimental: a version that lacks a name used here goes without.
+# Gluon, Triton's lower level, is experimental. If a version lacks a name used here, we do without Gluon.
 try:
     from triton.experimental import gluon
     from triton.experimental.gluon import language as gl
@@ -59,8 +59,11 @@ except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError):
 
 
 def _parse_in_turn() -> None:
-    """Lets Triton parse one kernel at a time. Python's parser counts its recursion for all threads together, so two
-    that parse at once can meet "SystemError: AST constructor recursion depth mismatch" (CPython issue 106905)."""
+    """Lets Triton parse one kernel at a time.
+
+    Python's parser counts its recursion for all threads together. Two threads that parse at once can raise
+    "SystemError: AST constructor recursion depth mismatch" (CPython issue 106905).
+    """
     parse, lock = triton.JITFunction.parse, Lock()
 
     def parse_alone(kernel: Any) -> Any:
@@ -75,26 +78,27 @@ if HAS_TRITON:
 
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
-# exp and division of 2 ulp in one instruction each, where a kernel is bound by them; the interpreter has neither.
+# For kernels that spend much time on exp and division: one instruction each, with an error of 2 ulp. The interpreter
+# has neither.
 FAST_MATH = tl.constexpr(not INTERPRETED)
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """`triton.jit` where Triton exists; otherwise the bare function, which is never launched."""
+    """`triton.jit` if Triton is there, else the bare function, which is never launched."""
     return triton.jit(function) if HAS_TRITON else function
 
 
 def jit_for_any(*sizes: str) -> Callable[[Callable[..., Any]], Any]:
-    """The same; one compiled kernel serves every value of the integer arguments `sizes`.
+    """The same, but one compiled kernel serves every value of the integer arguments `sizes`.
 
-    Triton compiles others once for multiples of 16 and once for the rest. That is worth it where the alignment of an
-    address depends on them; else it only makes a new picture size wait for the compiler.
+    For other integers, Triton compiles once for multiples of 16 and once for the rest. That helps if the alignment of
+    an address depends on them. Otherwise it only makes a new picture size wait for the compiler.
     """
     return lambda function: triton.jit(function, do_not_specialize=sizes) if HAS_TRITON else function
 
 
 def gluon_jit(function: Callable[..., Any]) -> Any:
-    """`gluon.jit` where Gluon exists; otherwise the bare function, which is never launched."""
+    """`gluon.jit` if Gluon is there, else the bare function, which is never launched."""
     return gluon.jit(function) if HAS_GLUON else function
 
 

@@ -1,7 +1,7 @@
-"""Attention straight from packed projections, no transposes or copies: qkv [B, L, 3 H D], or q with kv [B, S, 2 H D].
+"""Attention directly on packed projections, without transposes or copies: qkv [B, L, 3 H D], or q and kv [B, S, 2 H D].
 
-`upcast` asks for q k^T and softmax in fp32 (SD2.x overflows fp16 there). The fused back ends always accumulate and
-exponentiate in fp32, so it only changes the reference path.
+`upcast` asks for q k^T and softmax in fp32, because SD2.x overflows fp16 there. The fused implementations always
+accumulate and exponentiate in fp32, so `upcast` only changes the reference.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: boo
 
 
 def _merge_heads(y: Tensor) -> Tensor:
-    """[B, H, L, D] as the libraries return it -> [B, L, H * D]; a view when they kept the layout of q."""
+    """[B, H, L, D] as the libraries return it -> [B, L, H * D]. It is a view if they kept the layout of q."""
     return y.transpose(1, 2).flatten(2)
 
 
@@ -76,7 +76,7 @@ def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scores in memory, softmax in fp32: for one large head (the VAE's), which the fused kernels do not fit."""
+    """Two matrix products with the scores in memory, for a head too large for fused kernels, such as the VAE's."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     return _merge_heads(torch.matmul(scores.softmax(-1), v))
@@ -90,12 +90,12 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = (
     | ({"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {})
 )
 LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
-# Scores of a large head that may lie in memory at once.
+# Limit for the scores that a large head keeps in memory at once.
 MAX_SCORE_BYTES = 256 << 20
 
 
 def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
-    """Without tuning. Groups of 64 queries are worth their start-up from some thousand scores a row on."""
+    """The choice without tuning. The specialised kernel starts slowly, so a row must have about a thousand scores."""
     (batch, length, heads, size), keys = q.shape, k.shape[1]
     if size > 256:
         fits = batch * heads * length * keys * q.element_size() <= MAX_SCORE_BYTES
@@ -106,14 +106,14 @@ def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
         return CROSS_TILES[0].name
     if HAS_GLUON and is_hopper(q) and keys >= 1024 and size <= 64 and all(suits_tma(x) for x in (q, k, v)):
         return SPECIALIZED_TILES[0].name
-    # Measured on an H200: half of flash's time for long rows.
+    # Measured on an H200: for long rows, cuDNN takes half of the time that flash attention takes.
     if is_hopper(q) and size <= 128:
         return "cudnn"
     return "flash"
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
-    """q [B, L, H, D], k and v [B, S, H, D], views into packed projections."""
+    """q [B, L, H, D], k and v [B, S, H, D]: views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
     reference = partial(_attend_reference, q, k, v, upcast)

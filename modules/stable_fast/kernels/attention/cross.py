@@ -1,7 +1,8 @@
-"""Attention to a few keys (the 77 tokens of a prompt): all of them are on chip at once, so there is no running maximum.
+"""Attention to a few keys, such as the 77 tokens of a prompt, with all keys on chip and so no running maximum.
 
-A program loads keys and values of one head, then takes one or more tiles of queries; the next tile is loaded meanwhile.
-Keys are cut like heads: 77 are 64 and 13 padded to 16, not 128. Softmax in fp32, probabilities in the type of v.
+A program loads the keys and values of one head. Then it works on one or more tiles of queries, and loads the next tile
+meanwhile. Keys are cut as heads are: 77 become 64 and 13, padded to 16, which is less than 128. Softmax is in fp32, and
+probabilities have the type of v.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MOST_KEYS = 128
 
 
 class CrossTile(NamedTuple):
-    """Queries of a tile, tiles of a program, and warps."""
+    """Queries in a tile, tiles in a program, and warps."""
 
     queries: int
     repeats: int

@@ -1,8 +1,8 @@
-"""Triton attention over strided views, for any GPU: fp32 softmax, one pass over the keys.
+"""Triton attention over strided views, for any GPU: softmax in fp32, one pass over the keys.
 
-The head is cut into a power-of-two part and a remainder, so that q k^T of size 40 costs 48 and not 64 of the matrix
-unit. The number of keys must be a multiple of the tile's: a masked last block was slower, and wrong for heads of 80
-under Triton 3.6 on a Hopper GPU. Few keys (a prompt's 77) are served by _attention_cross.py.
+The head is cut into a power of two and a remainder, so that a head of 40 takes 48 columns of the matrix unit instead of
+64. The number of keys must be a multiple of the tile's. A masked last block was slower, and it gave wrong results for
+heads of 80 under Triton 3.6 on a Hopper GPU. cross.py serves few keys, such as a prompt's 77.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -21,7 +21,7 @@ from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, 
 
 
 class AttentionTile(NamedTuple):
-    """Queries of a program, keys of a block, warps, and stages of the load pipeline."""
+    """Queries in a program, keys in a block, warps, and stages of the load pipeline."""
 
     queries: int
     keys: int
@@ -42,7 +42,7 @@ def attention_tile(
     source, batch, head, first, end, batch_stride, row_stride,
     COLUMN: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, INSIDE: tl.constexpr,
 ):  # fmt: skip
-    """[ROWS, WIDTH] of one head, from row `first` and column COLUMN on; rows from `end` and columns from D are zero."""
+    """[ROWS, WIDTH] of one head, from row `first` and column COLUMN on. Rows past `end` and columns past D are zero."""
     rows = first + tl.arange(0, ROWS)
     columns = COLUMN + tl.arange(0, WIDTH)
     place = source + batch.to(tl.int64) * batch_stride + head * D + rows[:, None] * row_stride + columns[None, :]
@@ -97,7 +97,7 @@ def _attention_kernel(
 
 
 def split_head(size: int) -> tuple[int, int]:
-    """(power of two, remainder padded to one) covering `size`; the remainder is 0 where a single part is as small."""
+    """Two parts that cover `size`: a power of two, and the rest padded to one, or 0 if a single part is as small."""
     whole = max(16, next_power_of_2(size))
     half = whole // 2
     rest = max(16, next_power_of_2(size - half)) if size > half else 0
@@ -105,7 +105,7 @@ def split_head(size: int) -> tuple[int, int]:
 
 
 def split_wide_head(size: int) -> tuple[int, int]:
-    """The same where a part of 16 or 32 saves nothing, unless it replaces more than 64.
+    """The same for values, where a part of 16 or 32 only pays if it replaces more than 64.
 
     The matrix unit takes as long for 16 or 32 columns of values as for 64, and a second load costs more instructions
     than the padding does.
@@ -114,7 +114,7 @@ def split_wide_head(size: int) -> tuple[int, int]:
 
 
 def suits_tma(x: Tensor) -> bool:
-    """Addresses and strides must be multiples of 16 bytes."""
+    """Whether the address and the strides are multiples of 16 bytes."""
     return x.data_ptr() % 16 == 0 and all(stride * x.element_size() % 16 == 0 for stride in x.stride()[:3])
 
 
@@ -132,7 +132,7 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Te
     batch, length, heads, size = q.shape
     check_heads(q, k, v)
     if k.shape[1] % tile.keys:
-        raise Unsupported(f"{k.shape[1]} keys are no multiple of {tile.keys}")
+        raise Unsupported(f"{k.shape[1]} keys are not a multiple of {tile.keys}")
     values, keys = split_wide_head(size), split_head(size)
     y = q.new_empty((batch, length, heads * size))
     launch_kernel(

@@ -1,1 +1,1 @@
-"""Convolutions with what follows them."""
+"""Convolutions, fused with the operations that follow them."""

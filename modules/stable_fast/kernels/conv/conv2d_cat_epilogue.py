@@ -1,6 +1,6 @@
 """1x1 convolution over the virtual concatenation [a | b] of channels: y = W [a; b] + bias + residual, NHWC in memory.
 
-The concatenation is never made: it is two GEMMs, the second accumulating onto the first.
+The concatenation is never made: the kernel runs two matrix products, and the second accumulates onto the first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual:
 def _cublaslt(
     a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, *, rank: int
 ) -> Tensor:
-    """Bias and residual come with the first product, which the second adds itself to."""
+    """The first product includes bias and residual, and the second accumulates onto it."""
     matrix, split = weight.flatten(1), a.shape[1]
     flat = None if residual is None else pixel_rows(residual)
     y = cublaslt_matmul(pixel_rows(a), matrix[:, :split], bias, flat, rank=rank)

@@ -57,13 +57,13 @@ _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
     "cudnn_benchmark": partial(cudnn_conv, benchmark=True),
 }
-# Not for a vector of its own for each sample: cuDNN 9.19 builds such graphs, and one of them read misaligned addresses.
+# Not used if each sample has its own vector: cuDNN 9.19 builds such graphs, but one of them read misaligned addresses.
 _CUDNN_GRAPHS: dict[str, _Conv] = {
     f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in cudnn_graph_ranks()
 }
 
-# What may serve a 1x1 convolution, and one with few output pixels, where gathered patches stay small; cuDNN and our
-# tiles serve any.
+# These serve only a 1x1 convolution, or only one with few output pixels, for which gathered patches stay small. cuDNN
+# and our own tiles serve any convolution.
 _POINTWISE: dict[str, _Conv] = {
     "cublas": _pointwise,
     **{f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in cublaslt_ranks()},
@@ -78,7 +78,7 @@ MAX_PATCH_ROWS = 2048
 def implementations_for(
     x: Tensor, weight: Tensor, stride: int, padding: int, *, one_vector: bool = True
 ) -> tuple[dict[str, _Conv], str]:
-    """The candidates and the default for a convolution."""
+    """The candidates for a convolution, and the name of the default."""
     kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
     tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
     if kernel == (1, 1) and stride == 1 and padding == 0:
@@ -104,7 +104,7 @@ def _conv2d_epilogue(
     x, weight = to_channels_last(x), to_channels_last(weight)
     residual = None if residual is None else to_channels_last(residual)
     epilogue = Epilogue(bias, vector, residual, activation)
-    each = vector is not None and vector.shape[0] > 1  # a vector for each sample, where others have one for all
+    each = vector is not None and vector.shape[0] > 1  # each sample has its own vector, instead of one for all
     present = (bias is not None, "each" if each else vector is not None, residual is not None)
     height, width = weight.shape[2:]
     kernel = height if height == width else f"{height}x{width}"

@@ -1,8 +1,8 @@
 """Convolution, bias, vector, residual and activation as one cuDNN graph, through the optional nvidia-cudnn-frontend.
 
-A plan is built once per shape, data type and epilogue, and per rank in cuDNN's own list of engines ("cudnn_graph_1" is
-its first choice, "cudnn_graph_2" the second, ...): the tuner times them like any other implementation. Execution uses
-the current stream and a workspace from PyTorch's allocator, so it can be captured.
+A plan is built once for each shape, data type and epilogue, and for each rank in cuDNN's own list of engines.
+"cudnn_graph_1" is cuDNN's first choice, "cudnn_graph_2" its second; the tuner times them like any other implementation.
+Execution uses the current stream and a workspace from PyTorch's allocator, so it can be captured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
 
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
-MOST_ENGINES = 4  # of cuDNN's list that are worth timing
+MOST_ENGINES = 4  # so many of cuDNN's list are worth timing
 OUTPUT_UID = 100
 ADDRESS_ALIGNMENT = 16  # bytes
 
@@ -29,7 +29,7 @@ Strided = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class ConvSignature:
-    """All that a plan depends on: sizes and strides of the operands (None where absent) and the options."""
+    """Everything a plan depends on: sizes and strides of the operands (None for an absent one), and the options."""
 
     image: Strided
     weight: Strided
@@ -53,13 +53,13 @@ class ConvPlan:
 
 
 def cudnn_graph_ranks() -> range:
-    """Numbers of cuDNN's engines, the best first; none without the frontend package."""
+    """Positions in cuDNN's list of engines, the best first. Empty without the frontend package."""
     return range(MOST_ENGINES) if HAS_CUDNN_FRONTEND else range(0)
 
 
 @cache
 def _frontend() -> Any:
-    """The package, which looks for cuDNN itself when it is imported."""
+    """Imports the package, which then looks for cuDNN itself."""
     try:
         import cudnn  # pyright: ignore[reportMissingImports]  # optional: requirements-extra.txt
     except (ImportError, OSError, RuntimeError) as error:
@@ -79,7 +79,7 @@ def _describe(graph: Any, uid: int, strided: Strided, dtype: Any) -> Any:
 
 
 def _build_graph(signature: ConvSignature) -> Any:
-    """Operands are numbered from 1 in the order image, weight, then the addends present."""
+    """Operands are numbered from 1: image, weight, then the addends that are present."""
     cudnn = _frontend()
     dtype = {torch.float16: cudnn.data_type.HALF, torch.bfloat16: cudnn.data_type.BFLOAT16}[signature.dtype]
     single = cudnn.data_type.FLOAT
@@ -136,7 +136,7 @@ def cudnn_graph_conv(
     """act(conv2d(x, weight) + bias + vector + residual) in one cuDNN execution."""
     cudnn = _frontend()
     if epilogue.activation not in ("none", "silu"):
-        raise Unsupported(f"no cuDNN graph for activation {epilogue.activation}")
+        raise Unsupported(f"there is no cuDNN graph for activation {epilogue.activation}")
     size = [(x.shape[i] + 2 * padding - weight.shape[i]) // stride + 1 for i in (2, 3)]
     y = empty_channels_last((x.shape[0], weight.shape[0], *size), x)
     residual = None if epilogue.residual is None else _strided(epilogue.residual)
@@ -149,7 +149,7 @@ def cudnn_graph_conv(
     addends = (epilogue.bias, epilogue.vector, epilogue.residual)
     operands = [x, weight, *(addend for addend in addends if addend is not None)]
     if any(operand.data_ptr() % ADDRESS_ALIGNMENT for operand in operands):
-        raise Unsupported("cuDNN's fused engines read 16 bytes at a time, from addresses that are multiples of it")
+        raise Unsupported("cuDNN's fused engines need addresses that are multiples of 16 bytes")
     buffers = dict(enumerate(operands, start=1)) | {OUTPUT_UID: y}
     workspace = torch.empty(max(1, plan.workspace_bytes), dtype=torch.uint8, device=x.device)
     handle = _handle(x.device.index)

@@ -1,8 +1,9 @@
 """Triton convolution as an implicit matrix product: rows are output pixels, columns output channels, depth taps x Cin.
 
-NHWC input, weight [Cout, kh, kw, Cin] in memory (channels_last), fp32 accumulation, the epilogue in registers.
-With few output tiles the depth is split over programs (`splits` > 1): fp32 partial sums, then one reducing epilogue.
-With `subpixel` the weight holds four 2x2 kernels, one per parity of the output pixel (see upsample_conv2d.py).
+The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The kernel accumulates in fp32 and applies
+the epilogue in registers. If there are few output tiles, programs share the depth (`splits` > 1): they write partial
+sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight holds four 2x2 kernels, one
+for each parity of the output pixel (see upsample_conv2d.py).
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -29,7 +30,7 @@ MAX_SPLITS = 16
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What follows the product: y = act(product + bias + vector[sample] + residual)."""
+    """The operations that follow the product: y = act(product + bias + vector[sample] + residual)."""
 
     bias: Tensor | None = None
     vector: Tensor | None = None
@@ -145,7 +146,7 @@ def launch_reduce_splits(sums: Tensor, y: Tensor, epilogue: Epilogue) -> None:
 
 
 def choose_splits(tiles: int, steps: int, processors: int) -> int:
-    """Enough splits to give every multiprocessor a program, each still with at least 8 steps of work."""
+    """As many splits as give every multiprocessor a program, but at least 8 steps of work in each."""
     return max(1, min(MAX_SPLITS, processors // tiles, steps // 8))
 
 
@@ -164,7 +165,7 @@ def check_operands(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> 
 def launch_conv(
     x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, tile: Tile, *, splits: int | None = None
 ) -> Tensor:
-    """The convolution with its epilogue; `splits` None divides the depth as far as the machine needs it."""
+    """The convolution with its epilogue. Without `splits`, the depth is split as far as it keeps the GPU busy."""
     batch, channels, height, width = x.shape
     out_channels, _, kh, kw = weight.shape
     oh, ow = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
@@ -191,7 +192,7 @@ def launch_conv(
 
 
 def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tensor:
-    """Nearest 2x then 3x3, from the prepared weight [4 Cout, Cin, 2, 2]."""
+    """Nearest 2x upsampling and a 3x3 convolution, with the prepared weight [4 Cout, Cin, 2, 2]."""
     batch, channels, height, width = x.shape
     out_channels = weight.shape[0] // 4
     y = empty_channels_last((batch, out_channels, 2 * height, 2 * width), x)
@@ -209,7 +210,7 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
 
 
 def epilogue_arguments(epilogue: Epilogue, stand_in: Tensor) -> tuple[dict[str, int | bool], list[Tensor], int]:
-    """Kernel flags, the three pointers (a stand-in where absent) and the vector's stride between samples."""
+    """Kernel flags, three pointers (`stand_in` for an absent operand), and the vector's stride between samples."""
     parts = (epilogue.bias, epilogue.vector, epilogue.residual)
     vector = epilogue.vector
     flags: dict[str, int | bool] = {

@@ -1,9 +1,9 @@
-"""Triton convolution for Hopper: an implicit matrix product whose tiles the TMA unit copies, no masks.
+"""Triton convolution for Hopper: an implicit matrix product whose tiles the TMA unit copies, without masks.
 
-A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box moved by
-the tap, loaded from the NHWC image by its corner: what lies outside the image, before it too, arrives as zeros.
-The product is W x X^T, accumulator [channels, pixels]: Triton multiplies a reshaped box straight from shared memory as
-the right operand only; a reshaped left operand would pass through registers.
+A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box, moved
+by the tap. The unit loads a box from the NHWC image by its corner, and gives zeros for all that lies outside the image.
+The product is W x X^T with an accumulator [channels, pixels]. Triton can multiply a reshaped box directly from shared
+memory only as the right operand; as the left operand, it would go through registers.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -132,20 +132,20 @@ def _powers_of_2(up_to: int) -> list[int]:
 
 @cache
 def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
-    """The fewest boxes; then few samples and squares, so that one compiled kernel serves many image sizes."""
+    """The box of which the fewest are needed; then one of few samples, near square, to share compiled kernels."""
     sizes = _powers_of_2(pixels)
     boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
     return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
 
 
-# Of one multiprocessor of an H100 or H200, per microsecond: multiplications it finishes, bytes it gets from the L2
-# cache. Of the whole GPU: bytes of partial sums it writes or reads. Then the cost of a program and of a launch.
+# For one multiprocessor of an H100 or H200, per microsecond: multiplications, and bytes from the L2 cache. For the
+# whole GPU: bytes of partial sums written or read. Then the cost of a program and of a launch.
 FLOPS, TILE_BYTES, SUM_BYTES = 6.0e6, 60e3, 4.0e6
 PROGRAM_US, LAUNCH_US = 1.5, 2.0
 
 
 def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int, processors: int) -> float:
-    """A rough cost: the busiest multiprocessor's steps, each bound by arithmetic or L2, and the pass over the sums."""
+    """A rough estimate: the busiest multiprocessor's steps, limited by arithmetic or L2, and the pass over the sums."""
     area = tile.channels * tile.pixels
     step = max(2 * area * DEPTH / FLOPS, (tile.channels + tile.pixels) * DEPTH * 2 / TILE_BYTES)
     busiest = triton.cdiv(tiles * splits, processors)
@@ -155,7 +155,7 @@ def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int,
 
 @cache
 def choose_tma_splits(tile: TmaConvTile, tiles: int, steps: int, processors: int) -> int:
-    """Into how many parts to cut the depth, so that the last wave of programs leaves few multiprocessors idle."""
+    """The number of parts of the depth with which the last wave of programs leaves few multiprocessors idle."""
     candidates = range(1, min(MAX_SPLITS, steps) + 1)
     return min(candidates, key=lambda splits: predict_microseconds(tile, tiles, steps, splits, processors))
 
@@ -174,9 +174,11 @@ def _descriptors(x: Tensor, weight: Tensor, box: Box, channels: int) -> tuple[Te
 
 def _require(x: Tensor, weight: Tensor) -> None:
     if not runs_tma_kernels(x):
-        raise Unsupported("copying tiles by descriptor is tried on compute capability 9.0 (Hopper) only")
+        raise Unsupported("copying tiles by descriptor was only tested on compute capability 9.0 (Hopper)")
     if x.shape[1] % 8 or x.data_ptr() % 16 or weight.data_ptr() % 16:
-        raise Unsupported(f"copying tiles by descriptor needs rows of whole 16 bytes, not {x.shape[1]} channels")
+        raise Unsupported(
+            f"copying tiles by descriptor needs rows of a multiple of 16 bytes, not {x.shape[1]} channels"
+        )
 
 
 def launch_tma_conv(
@@ -189,7 +191,7 @@ def launch_tma_conv(
     *,
     splits: int | None = None,
 ) -> Tensor:
-    """The convolution with its epilogue; `splits` None divides the depth as far as the machine needs it."""
+    """The convolution with its epilogue. Without `splits`, the depth is split as far as it keeps the GPU busy."""
     _require(x, weight)
     if stride != 1:
         raise Unsupported("copying tiles by descriptor serves stride 1 only")
@@ -223,7 +225,7 @@ def launch_tma_conv(
 
 
 def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaConvTile) -> Tensor:
-    """Nearest 2x then 3x3, from the prepared weight [4 Cout, Cin, 2, 2] (see upsample_conv2d.py)."""
+    """Nearest 2x upsampling and a 3x3 convolution, with the weight [4 Cout, Cin, 2, 2] of upsample_conv2d.py."""
     _require(x, weight)
     batch, channels, height, width = x.shape
     out_channels = weight.shape[0] // 4

@@ -1,7 +1,7 @@
 """Convolutions by NVIDIA's libraries with our epilogue: cuDNN through PyTorch, or cuBLAS over gathered patches.
 
-cuDNN, through PyTorch, runs the bare convolution (PyTorch keeps the bias outside it); `launch_epilogue` then does bias,
-vector, residual and activation in one in-place pass.
+cuDNN runs the bare convolution, because PyTorch would add the bias in a second kernel anyway. `launch_epilogue` then
+applies bias, vector, residual and activation in one in-place pass.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -24,7 +24,7 @@ from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of
 
 
 def bare_conv(x: Tensor, weight: Tensor, stride: int, padding: int, *, benchmark: bool) -> Tensor:
-    """cuDNN's convolution; with `benchmark` cuDNN times its own algorithms at the first call for a shape."""
+    """cuDNN's convolution. With `benchmark`, cuDNN times its own algorithms at the first call for a shape."""
     with unsupported_on_error("cuDNN"):
         y = torch.ops.aten.cudnn_convolution(
             x, weight, [padding, padding], [stride, stride], [1, 1], 1, benchmark, False, True
@@ -73,7 +73,7 @@ def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tupl
 def patches_conv(
     x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, *, rank: int | None = None
 ) -> Tensor:
-    """For few output pixels and deep weights, where cuBLAS's split of the depth beats a convolution's tiling."""
+    """A matrix product over patches: faster for few output pixels and deep weights, since cuBLAS splits the depth."""
     kernel = weight.shape[2]
     size = tuple((extent + 2 * padding - kernel) // stride + 1 for extent in x.shape[2:])
     patches = gather_patches(x, kernel, stride, padding, (size[0], size[1]))
@@ -87,7 +87,7 @@ def pointwise_conv(x: Tensor, weight: Tensor, epilogue: Epilogue, *, rank: int |
 
 
 def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int, ...], rank: int | None) -> Tensor:
-    """The image of `shape` (N, H, W) from a product of its pixels: by cuBLASLt's suggestion `rank`, or by cuBLAS."""
+    """The image of `shape` (N, H, W) from a product over its pixels, by cuBLASLt's suggestion `rank` or by cuBLAS."""
     residual = epilogue.residual
     if rank is None:
         y = F.linear(rows, matrix, epilogue.bias)

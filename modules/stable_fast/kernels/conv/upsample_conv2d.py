@@ -1,8 +1,8 @@
-"""Nearest 2x upsampling then a 3x3 convolution (padding 1), computed as four 2x2 convolutions at the small size.
+"""Nearest 2x upsampling and a 3x3 convolution (padding 1), computed as four 2x2 convolutions at the small size.
 
-Output pixel (2i + p, 2j + q) only sees a 2x2 patch of the input, so its 3x3 taps can be summed beforehand
-(`prepare_subpixel_weight`, [4 * Cout, Cin, 2, 2], parity-major): 16/36 of the multiplications, the same result up to
-the rounding of the summed weights.
+Output pixel (2i + p, 2j + q) only sees a 2x2 patch of the input, so `prepare_subpixel_weight` can sum its 3x3 taps
+beforehand: [4 * Cout, Cin, 2, 2], parity-major. That takes 16/36 of the multiplications and gives the same result, up
+to the rounding of the summed weights.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -27,7 +27,7 @@ from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, tl, triton
 
 SLICE = 128  # output channels
-# Rows: the two taps left for a parity; columns: which of the three original taps each one sums.
+# Rows are the two taps left for a parity; columns say which of the three original taps each of them sums.
 _TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
@@ -35,14 +35,14 @@ def prepare_subpixel_weight_reference(weight: Tensor) -> Tensor:
     taps = torch.tensor(_TAPS, dtype=torch.float32, device=weight.device)
     prepared = empty_channels_last((4 * weight.shape[0], weight.shape[1], 2, 2), weight)
     parities = prepared.unflatten(0, (2, 2, weight.shape[0]))
-    # In slices: all of it in fp32 at once would be the largest piece of memory that compiling needs.
+    # In slices, because all of it in fp32 at once would need more memory than any other part of compiling.
     for part, target in zip(weight.split(SLICE), parities.split(SLICE, dim=2), strict=True):
         target.copy_(torch.einsum("oiyx,pay,qbx->pqoiab", part.float(), taps, taps))
     return prepared
 
 
 def upsample_conv2d_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One 2x2 convolution for all parities over the padded input; each parity keeps its own crop of the windows."""
+    """One 2x2 convolution over the padded input serves all parities. Each parity keeps its own crop of the windows."""
     batch, _, height, width = x.shape
     windows = F.conv2d(x, weight, None, padding=1).unflatten(1, (2, 2, weight.shape[0] // 4))
     rows = torch.stack([windows[:, p, :, :, p : p + height] for p in (0, 1)], dim=1)

@@ -1,1 +1,1 @@
-"""Matrix products with what follows them."""
+"""Matrix products, fused with the operations that follow them."""

@@ -1,8 +1,8 @@
 """Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual.
 
-PyTorch's `addmm` takes either a bias or a matrix to add, not both; cuBLASLt computes D = A B + beta C + bias at once
-(NVIDIA, cuBLAS documentation, cublasLtMatmul). The library is the one that PyTorch has loaded already; it is called
-through ctypes, so nothing has to be built. Everything is column-major there: y^T = W x^T.
+PyTorch's `addmm` takes either a bias or a matrix to add, not both. cuBLASLt computes D = A B + beta C + bias at once
+(NVIDIA, cuBLAS documentation, cublasLtMatmul). We call the library that PyTorch has loaded already through ctypes, so
+nothing has to be built. Everything is column-major there: y^T = W x^T.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.refusals import Unsupported
 
-# How many of the library's own suggestions are worth timing.
+# So many of the library's own suggestions are worth timing.
 MOST_SUGGESTIONS = 8
 WORKSPACE_BYTES = 32 << 20
 
-# Numbers of cublasLt.h, cublas_api.h and library_types.h.
+# Numbers from cublasLt.h, cublas_api.h and library_types.h.
 _COMPUTE_32F, _REAL_32F = 68, 0
 _TYPES = {torch.float16: 2, torch.bfloat16: 14}
 _TRANSPOSE_A, _EPILOGUE, _BIAS_POINTER, _BIAS_TYPE = 3, 7, 8, 26
@@ -45,7 +45,7 @@ class _Heuristic(ctypes.Structure):
 
 
 class MatmulSignature(NamedTuple):
-    """All that the choice of an algorithm depends on: y [m, n], x [m, k], row strides, operands and alignments."""
+    """Everything the choice of an algorithm depends on: y [m, n], x [m, k], row strides, operands and alignments."""
 
     m: int
     n: int
@@ -71,7 +71,7 @@ class MatmulPlan(NamedTuple):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """None where PyTorch brings no cuBLASLt (CPU builds, ROCm)."""
+    """The loaded library, or None if PyTorch comes without it (CPU builds, ROCm)."""
     if torch.version.cuda is None:
         return None
     major = torch.version.cuda.partition(".")[0]
@@ -87,7 +87,7 @@ def has_cublaslt() -> bool:
 
 
 def cublaslt_ranks() -> range:
-    """Numbers of the library's suggestions, the best first; none without the library."""
+    """Positions in the library's list of suggestions, the best first. Empty without the library."""
     return range(MOST_SUGGESTIONS) if has_cublaslt() else range(0)
 
 
@@ -129,7 +129,7 @@ def _operation(signature: MatmulSignature) -> c_void_p:
 
 
 def _suggest(signature: MatmulSignature, operation: c_void_p, layouts: tuple[c_void_p, ...]) -> _Heuristic:
-    """The library's suggestion number `rank`, for the alignments that the operands really have."""
+    """The library's suggestion number `rank` for the actual alignments of the operands."""
     preference = c_void_p()
     _call("cublasLtMatmulPreferenceCreate", byref(preference))
     setter = "cublasLtMatmulPreferenceSetAttribute"
@@ -152,7 +152,7 @@ def _suggest(signature: MatmulSignature, operation: c_void_p, layouts: tuple[c_v
 
 @lru_cache(maxsize=1024)
 def _plan(signature: MatmulSignature) -> MatmulPlan:
-    """Descriptors live as long as the process: there is one set for each shape that a network has."""
+    """A plan lives as long as the process. There is one for each shape that a network has."""
     s = signature
     operation = _operation(s)
     layouts = (
@@ -177,8 +177,11 @@ def cublaslt_matmul(
     rank: int = 0,
     in_place: bool = False,
 ) -> Tensor:
-    """x [M, K] with weight [N, K], rows contiguous, bias [N], residual [M, N] -> [M, N], written over the residual if
-    `in_place`. fp16 or bf16, accumulated in fp32. Raises Unsupported where the library has no such algorithm."""
+    """x [M, K], weight [N, K], bias [N], residual [M, N] -> [M, N], in fp16 or bf16, accumulated in fp32.
+
+    Rows must be contiguous. With `in_place` the result overwrites the residual. Raises Unsupported if the library has
+    no such algorithm.
+    """
     (m, k), n = x.shape, weight.shape[0]
     assert x.stride(1) == 1 and weight.stride(1) == 1 and weight.shape[1] == k and weight.dtype == x.dtype
     assert residual is None or (residual.is_contiguous() and residual.shape == (m, n))

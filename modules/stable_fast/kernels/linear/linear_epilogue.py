@@ -26,7 +26,7 @@ def linear_epilogue_reference(
 
 
 def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
-    """cuBLAS adds a bias by itself; anything more is one in-place pass over its result."""
+    """cuBLAS adds a bias itself. Anything more takes one in-place pass over its result."""
     if residual is None and activation == "none":
         return F.linear(x, weight, bias)
     return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
@@ -35,9 +35,9 @@ def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | N
 def _cublaslt(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, *, rank: int
 ) -> Tensor:
-    """Bias and residual in the product's own kernel."""
+    """The kernel of the product also adds bias and residual."""
     if activation != "none":
-        raise Unsupported(f"cuBLASLt has no {activation} to put behind a residual")
+        raise Unsupported(f"cuBLASLt cannot apply {activation} before it adds a residual")
     flat = None if residual is None else residual.view(-1, weight.shape[0])
     y = cublaslt_matmul(x.view(-1, x.shape[-1]), weight, bias, flat, rank=rank)
     return y.view(*x.shape[:-1], weight.shape[0])
@@ -74,7 +74,7 @@ def _linear_epilogue(
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
     served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
     implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
-    # Measured on an H100: for more rows the library's first suggestion loses more than a pass over the result costs.
+    # Measured on an H100: for more rows, the library's first suggestion loses more time than the extra pass costs.
     fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
     default = "cublaslt_1" if fuses else "cublas"
     args = (x, weight, bias, residual, activation)

@@ -1,8 +1,9 @@
 """Triton matrix products for Hopper: act(x W^T + b) + residual and GEGLU, by one persistent kernel.
 
-Tiles come by the tensor memory accelerator, through descriptors passed by value: safe in a captured graph, and rows,
-columns or depth past the end read as zeros and are never written. The weight is seen as [halves, N, K]. Both halves of
-GEGLU (value, gate) come in one load and multiply in one wgmma, after which a thread holds both numbers of each column.
+The tensor memory accelerator copies tiles. Its descriptors are passed by value, which is safe in a captured graph. What
+lies past the end of rows, columns or depth is read as zeros and never written. The weight is seen as [halves, N, K].
+Both halves of GEGLU (value, gate) come in one load and multiply in one wgmma. Then one thread holds both numbers of a
+column.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl,
 
 
 class TmaMatmulTile(NamedTuple):
-    """Rows and columns of a tile; columns of the second accumulator beside the first (blocks are powers of two, so 160
-    columns are 128 + 32); depth, warps, stages of the load pipeline; programs a multiprocessor holds at a time."""
+    """Rows, columns and depth of a tile, warps, stages of the load pipeline, and programs for each multiprocessor.
+
+    Blocks are powers of two, so `extra` columns have a second accumulator: 160 columns are 128 + 32.
+    """
 
     m: int
     n: int
@@ -40,7 +43,7 @@ class TmaMatmulTile(NamedTuple):
         return f"tma_{self.m}x{self.columns}x{self.k}"
 
 
-# 160 columns divide 320, 640, 1280 and 5120 so that SD's layers fill 132 multiprocessors: 128 tiles, or multiples.
+# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) give 128 tiles or multiples, for 132 multiprocessors.
 TMA_MATMUL_TILES = (
     TmaMatmulTile(128, 128, 32, 64, 8, 4, 1),
     TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
@@ -59,7 +62,7 @@ def _load_epilogue(
     bias_ptr, residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """Bias, gate's bias and residual of a tile, zero if absent; asked for before a product, they arrive during it."""
+    """Bias, gate's bias and residual of a tile, zero if absent. Loads issued before a product arrive during it."""
     columns = column + tl.arange(0, BN)
     inside = columns < N
     bias = 0.0
@@ -81,7 +84,7 @@ def _finish(
     acc, bias, gate_bias, residual, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """Bias, activation or gate, and residual of one accumulator [BM, halves * BN], stored."""
+    """Applies bias, activation or gate, and residual to one accumulator [BM, halves * BN], and stores the result."""
     if GEGLU:
         y, gate = acc.reshape(BM, 2, BN).permute(0, 2, 1).split()
         if HAS_BIAS:
@@ -103,7 +106,7 @@ def _step(
     acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, x_k, w_k,
     BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, HALVES: tl.constexpr,
 ):  # fmt: skip
-    """Both accumulators, with the products of BK columns of x (from x_k) and of the weight (from w_k) added."""
+    """Adds the product of BK columns of x (from x_k) and of the weight (from w_k) to both accumulators."""
     x = x_desc.load([row, x_k])
     w = w_desc.load([0, column, w_k]).reshape(HALVES * BN, BK)
     acc = tl.dot(x, w.T, acc)
@@ -121,8 +124,8 @@ def _tma_kernel(
     ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     HALVES: tl.constexpr = 2 if GEGLU else 1
-    # Flattened, the loads of the next tile run under the epilogue of this one. With a second accumulator ptxas would
-    # serialise the wgmmas of a flattened loop, a residual would be loaded late, and two inner loops do not flatten.
+    # In a flattened loop, the loads of the next tile run during the epilogue of this one. But with a second
+    # accumulator, ptxas would serialise the wgmmas; a residual would be loaded late; two inner loops do not flatten.
     FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
@@ -144,12 +147,12 @@ def _tma_kernel(
             acc, acc_extra = _step(
                 acc, acc_extra, x_desc, w_desc, w_extra_desc, row, column, k, k, BN, EXTRA, BK, HALVES
             )  # fmt: skip
-        if TWO:  # past K the first input reads as zeros, whatever the weight there
+        if TWO:  # past K the first input is read as zeros, so the weight there does not matter
             for k in range(0, K2, BK):
                 acc, acc_extra = _step(
                     acc, acc_extra, x2_desc, w_desc, w_extra_desc, row, column, k, K + k, BN, EXTRA, BK, HALVES
                 )  # fmt: skip
-        if FLATTEN:  # held from the start, these would take registers for every stage of the pipeline
+        if FLATTEN:  # loaded before the loop, these would take registers for every stage of the pipeline
             bias, gate_bias, residual = _load_epilogue(
                 bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
             )  # fmt: skip
@@ -166,13 +169,16 @@ def _tma_kernel(
 def choose_tma_tile(
     tiles: tuple[TmaMatmulTile, ...], m: int, n: int, k: int, halves: int, processors: int
 ) -> TmaMatmulTile:
-    """The tile with the least estimated time, which on few tiles is mostly how evenly they fill the machine."""
+    """The tile with the least estimated time. For few tiles, it mostly depends on how evenly they fill the GPU."""
     return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors))
 
 
 def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
-    """Clock cycles of the busiest multiprocessor: 2048 products and some 40 bytes from the L2 cache a cycle; then per
-    round of programs an epilogue of about 16 instructions a column pair, and, unless flattened, a refilled pipeline."""
+    """Clock cycles of the busiest multiprocessor.
+
+    It does 2048 products a cycle and gets about 40 bytes from the L2 cache. Each round of programs adds an epilogue of
+    about 16 instructions a column pair and, if the loop is not flattened, the time to refill the pipeline.
+    """
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
     width = halves * tile.columns
     step = max(tile.m * width * tile.k / 2048, (tile.m + width) * tile.k * 2 / 40)
@@ -183,9 +189,10 @@ def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors
 
 
 def serves_tma(columns: int, *operands: Tensor | None) -> bool:
-    """On Hopper, where the addresses and row strides of all are multiples of 16 bytes, those of `columns` results too.
+    """Whether a Hopper GPU can copy tiles of these operands, and of a result with `columns` columns.
 
-    The operands are rows of x (of two inputs) and of the weight, contiguous within a row.
+    The operands are the rows of one or two inputs and of the weight, contiguous within a row. All addresses and row
+    strides must be multiples of 16 bytes.
     """
     present = [x for x in operands if x is not None]
     itemsize = present[0].element_size()
@@ -203,7 +210,7 @@ def _check(x: Tensor, x2: Tensor | None, weight: Tensor, bias: Tensor | None, co
     assert weight.shape[1] == sum(rows.shape[1] for rows in inputs) and len({rows.shape[0] for rows in inputs}) == 1
     assert bias is None or (bias.is_contiguous() and bias.numel() == weight.shape[0])
     if not serves_tma(columns, x, x2, weight):
-        raise Unsupported("needs a Hopper GPU, and rows that start at multiples of 16 bytes")
+        raise Unsupported("this kernel needs a Hopper GPU, and rows that start at multiples of 16 bytes")
 
 
 def _row_tiles(x: Tensor, *block: int) -> Any:
@@ -229,7 +236,7 @@ def _launch(
         return TensorDescriptor(weight, [halves, n, total], [n * stride, stride, 1], [halves, columns, tile.k])
 
     x_tiles = _row_tiles(x, tile.m, tile.k)
-    extra = tile.extra or tile.n  # a stand-in where there is none
+    extra = tile.extra or tile.n  # a stand-in for an absent one
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
     launch_kernel(
         _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),

@@ -1,1 +1,1 @@
-"""Normalisations with what follows them."""
+"""Normalisations, fused with the operations that follow them."""

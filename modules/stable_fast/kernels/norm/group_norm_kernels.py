@@ -1,8 +1,9 @@
-"""Triton kernels and launchers of GroupNorm(+SiLU) on NHWC memory, over one tensor or two read as their concatenation.
+"""Triton kernels and launchers of GroupNorm(+SiLU) in NHWC memory, over one tensor or the concatenation of two.
 
-`launch_one_kernel`: a program keeps one group of one sample in registers; for small pictures.
-`launch_two_kernels`: means and centred sums of squares of row chunks first, then every program merges those it needs
-and normalises its rows. Tiles are [rows, channels], so that memory is read 16 bytes at a time whatever a group's size.
+`launch_one_kernel`, for small pictures: a program keeps one group of one sample in registers.
+`launch_two_kernels`: the first kernel computes means and centred sums of squares of chunks of rows. In the second one,
+every program merges those that it needs, and normalises its rows. Tiles are [rows, channels], so that memory is read 16
+bytes at a time for any size of group.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import MOST_ELEMENTS, MOST_GRID_ROWS, Unsupported
 from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
-# Elements of one group, padded to powers of two, that fit in one program's registers.
+# So many elements of one group, padded to powers of two, fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
-# Elements of a tile of the kernel that reads, by 8 warps, and of the one that also writes, by 4 warps; both have four
-# 16-byte loads a thread under way. Channels: whole groups, as many as fit, and whole cache lines.
+# Elements and channels of a tile, for the kernel that only reads (8 warps) and the one that also writes (4 warps). Both
+# have four 16-byte loads a thread under way. The first takes as many whole groups as fit, the second whole cache lines.
 MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
 APPLY_TILE, APPLY_CHANNELS = 4096, 64
-# Programs a multiprocessor holds at once, by their registers: one wave of them shares the work.
+# Programs that the registers of a multiprocessor can hold at once. One wave of programs shares the work.
 MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
-# Every program of the second kernel reads all chunks of its groups: few, unless it also has many rows to normalise.
+# Every program of the second kernel reads all chunks of its groups, so chunks are few unless it also has many rows.
 MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
-# Chunks it reads at a time: few or many, so that all picture sizes share two compiled kernels; less where groups are
-# many: chunks times groups are at most 4 a thread.
+# Chunks that it reads at a time. There are only two values, so that all picture sizes share two compiled kernels. For
+# many groups it reads fewer: chunks times groups are at most 4 a thread.
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
 MERGE_TILE = 512
 
 
 @jit
 def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
-    """[rows, channels] of sample n in the tensors' type; channels below CA come from a, the others from b."""
+    """[rows, channels] of sample n in the type of the tensors. Channels below CA come from a, the others from b."""
     if CAT:
         CB = C - CA
         a = a_ptr + n.to(tl.int64) * HW * CA + (rows[:, None] * CA + channels[None, :])
@@ -64,7 +65,7 @@ def _group_norm_kernel(
     mask = (rows < HW)[:, None] & (column < CG)[None, :]
     weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
-    tl.debug_barrier()  # or ptxas asks for these only when x has arrived
+    tl.debug_barrier()  # else ptxas loads these only after x has arrived
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
     centred = tl.where(mask, x - mean, 0.0)
@@ -80,8 +81,10 @@ def _chunk_moments_kernel(
     G: tl.constexpr, CG: tl.constexpr, GB: tl.constexpr, GBP: tl.constexpr, BLOCK_C: tl.constexpr,
     ROWS: tl.constexpr, CAT: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Each channel is summed about its own first value in the chunk. However far that lies from the mean, it is one of
-    the values, so rounding costs some (rows of the chunk) x 2^-24 of the variance at worst, whatever the mean.
+    """Sums each channel about its own first value in the chunk, so that a large mean costs no precision.
+
+    That value may lie far from the mean, but it is one of the values. So rounding costs at worst about (rows of the
+    chunk) x 2^-24 of the variance.
     """
     chunk = tl.program_id(0)
     n = tl.program_id(2)
@@ -97,9 +100,9 @@ def _chunk_moments_kernel(
         mask = (rows < last)[:, None] & inside
         x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
         pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
-        tl.debug_barrier()  # or ptxas, to save registers, waits for one load before it issues the next
+        tl.debug_barrier()  # else ptxas saves registers and waits for one load before it issues the next
         centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
-        centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # a thread's four loads are summed at once
+        centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # sums the four loads of a thread at once
         total += tl.sum(centred, axis=0)
         squares += tl.sum(centred * centred, axis=0)
     if OVERLAP:
@@ -131,7 +134,7 @@ def _apply_kernel(
     n = tl.program_id(2)
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channels < C
-    # From the end: what the first kernel read last may still be in the L2 cache.
+    # Starts at the end, because what the first kernel read last may still be in the L2 cache.
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * rows_per_program
     last = tl.minimum(first + rows_per_program, HW)
     rows = first + tl.arange(0, ROWS)
@@ -140,9 +143,9 @@ def _apply_kernel(
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     if OVERLAP:
-        cuda.gdc_wait()  # for the chunks' moments; all above was there before they were begun
+        cuda.gdc_wait()  # for the moments of the chunks; what is loaded above was there before the first kernel
     else:
-        tl.debug_barrier()  # or ptxas sinks the loads above below the wait for those that follow
+        tl.debug_barrier()  # else ptxas moves the loads above behind the wait for those below
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
     moments = ((n * G + groups) * stride)[:, None]
@@ -151,7 +154,7 @@ def _apply_kernel(
     squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
     for start in range(0, chunks, CHUNKS):
         chunk = start + tl.arange(0, CHUNKS)
-        # Up to `stride` there is memory, and the mask of groups alone lets four chunks be loaded at once.
+        # There is memory up to `stride`. A mask of groups alone lets the compiler load four chunks at once.
         chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
         chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
         valid = (chunk < chunks)[None, :]
@@ -178,7 +181,7 @@ def _apply_kernel(
 
 
 def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int) -> tuple[int, int, int, int]:
-    """N, HW, C, channels of a; asserts what the kernels rely on."""
+    """Checks what the kernels rely on. Returns N, HW, C, and the channels of a."""
     batch, channels_a, height, width = a.shape
     channels = channels_a if b is None else channels_a + b.shape[1]
     assert runs_kernels(a), "GroupNorm kernels need a CUDA tensor"
@@ -194,7 +197,7 @@ def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups
 
 
 def padded_group(hw: int, channels_per_group: int) -> int:
-    """Elements of the tile that holds one group of one sample."""
+    """Elements of a tile that holds one group of one sample."""
     return next_power_of_2(hw) * next_power_of_2(channels_per_group)
 
 
@@ -216,7 +219,7 @@ def launch_one_kernel(
 
 
 def _rows_per_program(x: Tensor, columns: int, tile_rows: int, resident: int, most: int) -> int:
-    """Whole tiles, for one wave of programs of which at most `most` share a column of one sample."""
+    """Rows of whole tiles for one wave of programs. At most `most` of them share a column of one sample."""
     batch, _, height, width = x.shape
     programs = min(most, max(1, resident * multiprocessors(x) // (columns * batch)))
     return tile_rows * triton.cdiv(height * width, tile_rows * programs)
@@ -235,7 +238,8 @@ def launch_two_kernels(
     rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
     at_once = FEW_CHUNKS if chunks <= FEW_CHUNKS else MANY_CHUNKS
-    stride = at_once * triton.cdiv(chunks, at_once)  # each group's chunks begin where vectorised loads may
+    # Padded, so that the chunks of each group begin at an address for vectorised loads.
+    stride = at_once * triton.cdiv(chunks, at_once)
     mean, m2 = torch.empty((2, batch, num_groups, stride), dtype=torch.float32, device=a.device)
     launch_kernel(
         _chunk_moments_kernel, (chunks, columns, batch),

@@ -17,7 +17,7 @@ from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl, triton
 
-# One program holds whole rows in registers.
+# A program holds whole rows in registers.
 MAX_CHANNELS = 8192
 
 
@@ -44,13 +44,13 @@ def _layer_norm_kernel(
     offset = row[:, None] * C + column[None, :]
     weight = tl.load(w_ptr + column, mask=inside, other=0.0)
     bias = tl.load(bias_ptr + column, mask=inside, other=0.0)
-    tl.debug_barrier()  # or ptxas asks for these, which come from memory, only when x has been summed
+    tl.debug_barrier()  # else ptxas loads these from memory only after it has summed x
     x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         rounded = x.to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + offset, rounded, mask=mask)
-        x = rounded.to(tl.float32)  # the norm sees the stored sum, as it does unfused
+        x = rounded.to(tl.float32)  # the norm reads the rounded sum, as it does without fusion
     mean = tl.sum(x, axis=1) / C
     centred = tl.where(mask, x - mean[:, None], 0.0)
     rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
@@ -61,7 +61,7 @@ def _layer_norm_kernel(
 def launch_layer_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """(x + residual, its norm); (x, its norm) without a residual."""
+    """(x + residual, its norm), or (x, its norm) without a residual."""
     channels = x.shape[-1]
     assert runs_kernels(x) and x.is_contiguous() and weight.is_contiguous() and bias.is_contiguous()
     assert weight.numel() == bias.numel() == channels <= MAX_CHANNELS
