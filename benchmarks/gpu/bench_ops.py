@@ -1,4 +1,4 @@
-"""Times every implementation of one op (or all) at the SD1.5 UNet's shapes; the last line printed is JSON.
+"""Times every implementation of one op (or of all) at the shapes of the SD1.5 UNet. The last line printed is JSON.
 
 python -m benchmarks.gpu.bench_ops [--op linear_geglu] [--batch 2] [--latent 64]
 """

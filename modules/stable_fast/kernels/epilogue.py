@@ -78,7 +78,7 @@ def launch_epilogue(
 
 
 @jit
-def _geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
+def geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = offset < elements
     source = (offset // I).to(tl.int64) * (2 * I) + offset % I
@@ -94,5 +94,5 @@ def launch_geglu(h: Tensor) -> Tensor:
     assert runs_kernels(h) and h.is_contiguous()
     require_32_bit(h)
     y = h.new_empty((*h.shape[:-1], inner))
-    launch_kernel(_geglu_kernel, (triton.cdiv(y.numel(), BLOCK),), h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
+    launch_kernel(geglu_kernel, (triton.cdiv(y.numel(), BLOCK),), h, y, y.numel(), inner, BLOCK=BLOCK, num_warps=8)
     return y

@@ -10,7 +10,7 @@ from modules.stable_fast.kernels.triton_import import INTERPRETED
 
 DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# Relative to the largest expected value: what rounding the result to the type explains, with a little room.
+# Relative to the largest expected value: the error from rounding the result to this type, and a little more.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 on_devices = pytest.mark.parametrize("device", DEVICES)
@@ -21,7 +21,7 @@ in_product_dtypes = pytest.mark.parametrize("dtype", DTYPES[:2] if INTERPRETED e
 
 
 class Maker:
-    """Seeded operands on a device, in a type."""
+    """Makes operands from a fixed seed, on a device and in a type."""
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self._generator = torch.Generator().manual_seed(1)

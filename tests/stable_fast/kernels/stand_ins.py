@@ -1,4 +1,4 @@
-"""An implementation that only refuses, and counts how often it was asked."""
+"""An implementation that always refuses, and counts its calls."""
 
 from __future__ import annotations
 

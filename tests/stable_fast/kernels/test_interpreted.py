@@ -1,4 +1,4 @@
-"""The Triton kernels' own tests, in a process that chooses the interpreter before Triton is imported."""
+"""Runs the tests of the Triton kernels in a process that chooses the interpreter before it imports Triton."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-# What runs in one process: the folder of a room, and beside one of them the files that belong to no room.
+# What one process runs: the folder of a room. One of them also runs the files that belong to no room.
 ROOMS = {
     "attention": ["attention"],
     "conv": ["conv"],

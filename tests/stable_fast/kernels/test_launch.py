@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of their launch: each form once, in other threads, and nothing launched meanwhile."""
+"""Kernels are compiled before their launch: each form once, in other threads, with nothing launched meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.stable_fast.kernels import launch as launch_file
 from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
 from modules.stable_fast.kernels.triton_import import HAS_TRITON
 
-# For a Hopper GPU that is not there: Triton asks its driver only what to compile for.
+# Compiles for a Hopper GPU that is not there. Triton only asks its driver what to compile for.
 IN_A_PROCESS = """
 import threading
 import torch
@@ -43,7 +43,7 @@ def noted(*args, **kwargs):
 
 triton.compiler.compile = noted
 
-from modules.stable_fast.kernels.epilogue import _geglu_kernel as kernel
+from modules.stable_fast.kernels.epilogue import geglu_kernel as kernel
 from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
 x = torch.randn(64, dtype=torch.float16)
 
@@ -83,7 +83,7 @@ def test_nothing_runs_ahead_without_cuda():
 
 
 class LeavesItselfBehind:
-    """Triton 3.6's mode: an interrupt while it waits leaves it active, and no second one may be entered then."""
+    """Like Triton 3.6's mode: after an interrupt during its wait it stays active, and then no second one may start."""
 
     active = launch_file.ContextVar("active", default=None)
 
@@ -125,7 +125,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing_behind(without_gpu):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         compile_ahead(lambda: order(50, interrupt), torch.device("cuda", 0))
-    assert time.monotonic() - began < 5  # the one under way is finished, the other 49 are not begun
+    assert time.monotonic() - began < 5  # the current one finishes, and the other 49 never start
     kernel = Kernel()
     launch_kernel(kernel, (1,))
     assert kernel.launched and LeavesItselfBehind.active.get() is None
@@ -151,7 +151,7 @@ def test_triton_parses_one_kernel_at_a_time(monkeypatch):
     import ast
     from concurrent.futures import ThreadPoolExecutor
 
-    from modules.stable_fast.kernels.epilogue import _geglu_kernel as kernel
+    from modules.stable_fast.kernels.epilogue import geglu_kernel as kernel
 
     parse, at_once, most = ast.parse, [], []
 

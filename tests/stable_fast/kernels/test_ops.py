@@ -22,7 +22,7 @@ def test_every_op_has_a_self_test():
 
 @pytest.mark.parametrize("op", OPS)
 def test_fake_and_real_agree(op):
-    """Shapes, strides and types under a fake tensor mode, and a schema that tells the truth about aliasing."""
+    """Shapes, strides and types agree in fake tensor mode, and the schema is right about aliasing."""
     operator = getattr(torch.ops.lightdiffusion, op).default
     torch.library.opcheck(operator, CASES[op].args, test_utils=("test_schema", "test_faketensor"))
 
@@ -65,7 +65,7 @@ def test_a_transposed_weight_reaches_the_kernels_in_rows(op, args, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.timeout(300)  # some hundred kernels to compile
+@pytest.mark.timeout(300)  # it compiles some hundred kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_implementation_on_the_gpu(dtype):
     checks = self_test.check_all(torch.device("cuda"), dtype)

@@ -32,7 +32,11 @@ def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
 
     table["default"] = default
     choices.refused.clear()
-    assert [run_chosen(*call) for _ in range(3)] == [7, 7, 7]  # plain PyTorch serves what all else refuses
+    assert [run_chosen(*call) for _ in range(3)] == [
+        7,
+        7,
+        7,
+    ]  # plain PyTorch serves a call that everything else refuses
     assert default.calls == 1 and choices.used == {("op", (1,)): "reference"}
 
 
@@ -53,7 +57,7 @@ def test_what_is_no_refusal_is_passed_on(error):
 
 @pytest.mark.parametrize("error", [Unsupported("no such shape"), RuntimeError("err 716 != CUDA_SUCCESS")], ids=repr)
 def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
-    """After a kernel's fault every library fails, in its own words."""
+    """After a fault in a kernel every library fails, each with its own message."""
 
     def broken():
         raise torch.AcceleratorError("CUDA error: misaligned address")
@@ -69,7 +73,7 @@ def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
 
 
 def test_ops_run_on_the_device_of_their_operand(monkeypatch):
-    """`--device cuda:1`: nothing else makes that device the current one."""
+    """With `--device cuda:1`, nothing else makes that device the current one."""
     current = [0]
 
     @contextmanager

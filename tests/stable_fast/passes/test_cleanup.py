@@ -1,4 +1,4 @@
-"""Cleanup: what does nothing disappears, what does something stays; metadata is checked after every pass."""
+"""Cleanup removes operations without effect and keeps the others. A check finds wrong metadata."""
 
 from __future__ import annotations
 

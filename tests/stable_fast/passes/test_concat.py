@@ -1,4 +1,4 @@
-"""A concatenation is left out where all its readers take both halves."""
+"""A concatenation disappears if all its readers can take both halves."""
 
 from __future__ import annotations
 

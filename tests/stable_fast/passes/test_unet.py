@@ -81,7 +81,7 @@ class CountCopies(TorchDispatchMode):
 
 @torch.no_grad()
 def test_views_between_tokens_and_pictures_move_nothing(compiled: Compiled) -> None:
-    """Runs the step stage node by node: the views must alias, and all results be channels-last or contiguous."""
+    """Runs the step stage node by node. Views must alias, and every result must be channels-last or contiguous."""
     network, program, _ = compiled
     call = {
         **unet_call(network.config),
@@ -120,7 +120,7 @@ def test_close_to_eager_at_every_size(compiled: Compiled, batch: int, height: in
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.no_grad()
 def test_half_precision_is_as_exact_as_eager(compiled: Compiled, dtype: torch.dtype) -> None:
-    """Both against fp32: fusion may change the rounding, not its size."""
+    """Compares both with fp32: fusion may round differently, but not worse."""
     config = compiled[0].config
     call = unet_call(config)
     expected = compiled[0](**call)

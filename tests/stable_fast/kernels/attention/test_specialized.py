@@ -1,4 +1,4 @@
-"""Attention with specialised warps: against float64 on a Hopper GPU; elsewhere that it compiles for one, unspilled."""
+"""Attention with specialised warps: results on a Hopper GPU; elsewhere, that it compiles for one without spilling."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_compiles_for_hopper_without_spilling(tile, size, even, tmp_path):
     usage = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)], text=True)
     assert re.findall(r"STACK:(\d+)", usage) == ["0"]
     instructions = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-sass", str(binary)], text=True)
-    # The first scores, in the loop scores and values apart, the last values. Short of registers, the assembler would
-    # let each product wait for the one before.
+    # Four waits: for the first scores, for scores and for values in the loop, and for the last values. If registers ran
+    # short, the assembler would make each product wait for the one before.
     assert instructions.count("WARPGROUP.DEPBAR") <= 4 * tile.groups
     assert result.metadata.shared <= 227 * 1024
     assert "wgmma" in result.asm["ptx"] and "cp.async.bulk.tensor.4d" in result.asm["ptx"]

@@ -1,4 +1,4 @@
-"""Convolution kernels against float64: implicit matrix product, split depth, sub-pixel upsampling, gathered patches."""
+"""The convolution as an implicit matrix product, against float64, also with its depth split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix-product and elementwise epilogue kernels against float64."""
+"""Triton's matrix products with their epilogues, against float64."""
 
 from __future__ import annotations
 

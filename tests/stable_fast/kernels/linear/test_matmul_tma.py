@@ -1,4 +1,4 @@
-"""The persistent TMA matrix products against float64, their choice of tile, what they refuse, and the fast GELU."""
+"""The persistent TMA matrix products against float64, their choice of tile, and what they refuse."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_matmul_over_two_inputs(sizes, tile, dtype, device):
 @on_devices
 @geglu_tiles
 def test_operands_may_be_views(tile, device):
-    """Rows of a wider tensor, as of a packed projection; what lies beside them must not leak in."""
+    """Operands are rows of a wider tensor, as in a packed projection. Nothing beside them must leak in."""
     make = Maker(device, torch.float16)
     x, weight = make.rows(70, 96)[:, 16:56], make.rows(90, 64)[8:88, 8:48]
     value, gate = F.linear(*doubled(x, weight)).chunk(2, -1)
@@ -103,7 +103,7 @@ def test_unaligned_operands_are_refused(shift, device):
     make = Maker(device, torch.float16)
     x, weight = make.rows(33 * 16 + 8)[shift : shift + 33 * 16].view(33, 16), make.rows(48, 16)
     assert serves_tma(24, x, weight) == (shift == 0)
-    assert not serves_tma(23, x, weight)  # rows of the result would start anywhere
+    assert not serves_tma(23, x, weight)  # rows of the result would not start at multiples of 16 bytes
     assert not serves_tma(24, make.rows(33, 12), make.rows(48, 12))
     if shift:
         with pytest.raises(Unsupported, match="16 bytes"):
@@ -118,7 +118,7 @@ H200 = 132
     [(8192, 1280, 320, 128), (2048, 2560, 640, 160), (512, 5120, 1280, 160), (32768, 1280, 320, 128)],
 )
 def test_tiles_fill_the_machine(m, inner, k, columns):
-    """At 512 rows, 128 columns a tile would need 160 programs, two rounds; 160 columns need 128, one."""
+    """At 512 rows, tiles of 128 columns would need 160 programs in two rounds; tiles of 160 columns need 128 in one."""
     assert choose_tma_tile(TMA_GEGLU_TILES, m, inner, k, 2, H200).columns == columns
 
 
