@@ -28,9 +28,9 @@ class CompiledModule:
     A call of a new form (another type, another unnamed size, a named size that is not a multiple) is traced when it
     comes. What follows the prompt stage is captured once for each set of sizes. After a call that only eager can serve
     all calls run eagerly; one that eager refuses too raises eager's error and changes nothing. A Python number is part
-    of the form: after a few values of one, calls with others run eagerly. So do all calls in training.
-    `proves_sizes` compares the first call of each set of named sizes with the module itself. `prepare`, and calls that
-    nothing was prepared for, notice weights that were bound to other memory.
+    of the form: after a few values of one, calls with others run eagerly. So do all calls in training. `prepare`, and
+    calls that nothing was prepared for, notice weights that were bound to other memory.
+    `proves_sizes` compares the first call of each set of named sizes with the module itself.
     """
 
     def __init__(

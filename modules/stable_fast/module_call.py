@@ -95,7 +95,7 @@ class ModuleCall:
         self.given = given
         self.inputs = on_one_device(given.inputs)
         self.tensors = flatten_inputs(self.inputs)
-        self.dims = dims if fits(dims, self.tensors) else {}
+        self.dims = dims if dims and fits(dims, self.tensors) else {}
         self.form = form_of(self.inputs, self.tensors, self.dims)
 
     @property

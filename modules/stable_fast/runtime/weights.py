@@ -110,7 +110,7 @@ class WeightStore:
             looked_up: Any = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
             args, kwargs = looked_up
             function: Any = node.target
-            value = _stacked_view(*args) if node.target is aten.cat.default else None
+            value = stacked_view(*args) if node.target is aten.cat.default else None
             value = function(*args, **kwargs) if value is None else value
         memo[node] = value
         return value
@@ -134,7 +134,7 @@ class WeightStore:
         return sum(value.nbytes for value in self.values.values() if value.data_ptr() not in own)
 
 
-def _stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+def stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     """The concatenation as a view, where the tensors lie back to back in one piece of memory."""
     first = tensors[0]
     end, total = first.data_ptr(), 0
