@@ -26,10 +26,9 @@ class CompiledModule:
     """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is not a multiple) is traced when it
-    comes. What follows the prompt stage is captured once for each set of sizes. After a call that only eager can serve
-    all calls run eagerly; one that eager refuses too raises eager's error and changes nothing. A Python number is part
-    of the form: after a few values of one, calls with others run eagerly. So do all calls in training. `prepare`, and
-    calls that nothing was prepared for, notice weights that were bound to other memory.
+    comes. After a call that only eager can serve, all calls run eagerly; one that eager refuses too raises eager's
+    error and changes nothing. A Python number is part of the form: after a few values of one, calls with others run
+    eagerly. So do all calls in training. Weights bound to other memory are noticed when nothing was prepared.
     `proves_sizes` compares the first call of each set of named sizes with the module itself.
     """
 
@@ -46,7 +45,7 @@ class CompiledModule:
     ) -> None:
         check_module(module, bindings or {})
         config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
-        self._engine = Engine(module, config, dict(bindings or {}), capture_on, follows_structure=True)
+        self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs = Inputs(module, dict(dims or {}))
         self._proves_sizes = proves_sizes
@@ -64,7 +63,7 @@ class CompiledModule:
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:
-        """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
+        """Inputs known ahead: their stage runs once, at the next call. Follows weights bound to other memory."""
         self._engine.follow_moved_weights()
         self._engine.outdate()
         self.switch(0, **inputs)

@@ -71,7 +71,7 @@ class Engine:
         self.config = config
         self.report = Report(asked=config.level, level=level, reason=reason)
         self.stamp = 0
-        self._bindings = bindings
+        self._bindings = dict(bindings)
         self._capture_on = capture_on
         self._follows_structure = follows_structure
         self._graphs: GraphTable | None = None
