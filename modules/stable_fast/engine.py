@@ -23,7 +23,7 @@ from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
-from modules.stable_fast.runtime.timing import finish, milliseconds
+from modules.stable_fast.runtime.timing import milliseconds, synchronize
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -45,8 +45,8 @@ class TimedCall(Protocol):
     def eager(self, network: nn.Module) -> Callable[[], object]: ...
 
 
-Call = TypeVar("Call", bound=TimedCall)
-Result = TypeVar("Result")
+Timed = TypeVar("Timed", bound=TimedCall)
+Outcome = TypeVar("Outcome")
 
 
 class Engine:
@@ -250,7 +250,7 @@ class Engine:
 
     # What is told
 
-    def timed(self, call: Call, step: Callable[[Call], Result]) -> Result:
+    def timed(self, call: Timed, step: Callable[[Timed], Outcome]) -> Outcome:
         """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
         warm = self.warm.get(call.key)
         if warm is None:
@@ -260,10 +260,10 @@ class Engine:
         with warm.steps.span(call.device):
             return step(call)
 
-    def _warm_up(self, call: Call, step: Callable[[Call], Result]) -> Result:
+    def _warm_up(self, call: Timed, step: Callable[[Timed], Outcome]) -> Outcome:
         started, device = time.perf_counter(), call.device
         result = step(call)
-        finish(device)
+        synchronize(device)
         self.warm[call.key] = shape = self.note_warm_up(call.name(), started)
         if device.type == "cuda" and self.config.timed_against_eager:
             shape.eager_ms = milliseconds(call.eager(self.module), device)

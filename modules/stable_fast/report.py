@@ -20,14 +20,14 @@ class CompileReport:
     nodes_after: int
     matches: Mapping[str, Mapping[str, int]]
     stage_nodes: Mapping[str, int]
-    from_disk: bool = False  # found in the cache folder, so neither traced nor fused in this process
+    from_disk: bool = False  # it was found in the cache folder, so nothing was traced or fused in this process
     trace_seconds: float
     compile_seconds: float
 
 
 @dataclass(kw_only=True)
 class Counters:
-    """Events since the network was loaded; a LoRA change or a new prompt must not add traces or captures."""
+    """What has happened since the network was loaded. A LoRA or a new prompt must not add traces or captures."""
 
     traces: int = 0
     captures: int = 0
@@ -43,7 +43,7 @@ class ShapeReport:
 
     warm_up_seconds: float = 0.0
     eager_ms: float | None = None
-    level: str = ""  # when lower than the rest, with the reason
+    level: str = ""  # if it is lower than that of the others, for this reason
     reason: str = ""
     steps: StepTimer = field(default_factory=StepTimer)
 
@@ -99,11 +99,11 @@ class Report:
 
     @property
     def in_force(self) -> tuple[str, str]:
-        """The level at which the latest shape ran, and every reason why it is not the one asked for."""
+        """The level at which the latest shape ran, and all reasons why it is lower than the one asked for."""
         return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
 
     def break_even_images(self) -> int | None:
-        """After how many pictures of the latest shape the warm-up has paid; None when unknown or never."""
+        """After how many pictures of the latest shape the warm-up has paid off; None if that is unknown, or never."""
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is None or eager_ms is None or not self.steps_per_image or eager_ms <= step_ms:
             return None

@@ -56,7 +56,7 @@ class Diagnosis:
 
 
 def no_gpu_reason(facts: Facts) -> str:
-    """Why PyTorch sees no GPU, most fundamental cause first; empty when it sees one."""
+    """Why PyTorch sees no GPU, naming the most fundamental cause; empty if it sees one."""
     if facts.gpu is not None:
         return ""
     if facts.system.startswith("Darwin"):
@@ -94,7 +94,7 @@ def judge(facts: Facts) -> tuple[Verdict, ...]:
 
 
 def kernels_reason(facts: Facts) -> str:
-    """Why fused operations run as plain PyTorch here; empty where the kernels run."""
+    """Why fused operations run as plain PyTorch here; empty if the kernels run."""
     if facts.gpu is None:
         return "staged and fused, without GPU kernels"
     if facts.triton is None:
@@ -114,7 +114,7 @@ def kernels_reason(facts: Facts) -> str:
 
 
 def advise(facts: Facts) -> tuple[str, ...]:
-    """What would make it faster, or spare trouble."""
+    """What would make it faster, or avoid trouble."""
     found = [reason for reason in (no_gpu_reason(facts),) if reason]
     if facts.cache_problem:
         found.append(
@@ -201,7 +201,7 @@ def _check_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis for programs; an error that is not finite is null, since JSON has no such number."""
+    """The diagnosis for programs. An error that is not finite becomes null, since JSON has no such number."""
     checks = [
         asdict(check) | {"error": check.error if math.isfinite(check.error) else None, "passed": check.passed}
         for check in diagnosis.checks

@@ -7,9 +7,9 @@ needs what its arguments need, and that fixes its stage:
     weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
     shared    needs "latent" and perhaps "time"   step     anything else
 
-What draws random numbers belongs to the step, too. The split is exact: the same operations on the same values, each
-once. Two stages see other rows than the traced batch ("time" one row a timestep, "shared" one half of guidance), so
-only operations that treat rows independently go there.
+Operations that draw random numbers belong to the step, too. The split is exact: the same operations on the same values,
+each once. Two stages see other rows than the traced batch ("time" one row for each timestep, "shared" one half of
+guidance), so only operations that treat rows independently go there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Needs = frozenset[str]
 
 aten = torch.ops.aten
 
-# Operations whose row i of the result depends on row i of the arguments only (dimension arguments are checked apart).
+# In their results, row i depends only on row i of the arguments (dimension arguments are checked separately).
 _ROW_WISE = frozenset(
     {
         operator.getitem, as_tokens, as_image,
@@ -63,7 +63,7 @@ _DIM_ARGUMENT: dict[Any, tuple[int, int]] = {
     aten.flatten.using_ints: (1, 0),
 }
 
-# Arguments that turn off, at False or 0, what an operation draws.
+# Arguments that, at False or 0, keep an operation from drawing random numbers.
 _SWITCHES = ("train", "training", "dropout", "dropout_p")
 
 
@@ -130,9 +130,9 @@ def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
 
 
 def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
-    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size.
+    """What a node needs: all that its arguments need, and "step" if it must see the traced batch or size.
 
-    So does what draws random numbers: others in each call.
+    It also needs "step" if it draws random numbers, since they differ in each call.
     """
     needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
     if draws(node):
@@ -149,7 +149,7 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
 
 
 def draws(node: fx.Node) -> bool:
-    """Whether a call draws random numbers, so that it gives something else each time."""
+    """Whether a call draws random numbers, so that its result differs each time."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     operation: Any = node.target
@@ -169,7 +169,7 @@ def _rows_first(node: fx.Node, sizes: Sizes) -> bool:
 
 
 def has_rows(node: fx.Node, sizes: Sizes) -> bool:
-    """Whether the value has one entry a row of the batch (in dimension 0)."""
+    """Whether the value has one entry for each row of the batch (in dimension 0)."""
     return ROWS in sizes.primes and ROWS in sizes.names_in(_shape(node)[:1])
 
 
@@ -234,12 +234,12 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
-    """Results in memory that is not theirs alone: kept for later calls, an input's, or an earlier result's."""
+    """Results whose memory is not theirs alone: it is kept for later calls, or is an input's or an earlier result's."""
     taken: set[tuple[str, str]] = set()
     lent: set[str] = set()
     for name in names:
         owner = _owner(stages, name)
-        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make theirs anew in each call
+        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make new results in each call
             lent.add(name)
         taken.add(owner)
     return frozenset(lent)

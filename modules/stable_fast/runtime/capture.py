@@ -27,7 +27,7 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 
 @contextmanager
 def own_workspaces() -> Iterator[None]:
-    """What is captured inside takes cuBLAS's workspaces from the graph's own memory.
+    """Graphs captured inside take cuBLAS's workspaces from their own memory.
 
     Otherwise it records the address of the one that its stream happens to have, which others may free before a replay:
     torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
@@ -47,9 +47,9 @@ def end_failed_capture(device_index: int, handle: Any) -> None:
 
 
 class GraphPool:
-    """Captures graphs into one memory pool on one stream, which they can share: no two of them run at the same time.
+    """Captures graphs into one memory pool, on one stream. They can share both, since no two run at the same time.
 
-    PyTorch gives a pool's memory back when no graph is left in it, not before; `bytes` is what it holds.
+    PyTorch gives a pool's memory back only when no graph is left in it. `bytes` is how much it holds.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -68,14 +68,14 @@ class GraphPool:
         return CapturedGraph(function, inputs, self)
 
     def start_over(self) -> None:
-        """Releases every graph, whoever keeps it, and gives the memory back."""
+        """Releases all graphs, no matter who keeps them, and gives the memory back."""
         for graph in list(self._graphs):
             graph.release()
         with torch.cuda.device(self.device):
             torch.cuda.empty_cache()
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """Compiles kernels, picks algorithms and fills library workspaces, none of which may happen in a capture."""
+        """Compiles kernels, picks algorithms and fills libraries' workspaces. None of this may happen in a capture."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
@@ -83,7 +83,7 @@ class GraphPool:
         self._stream.synchronize()
 
     def record(self, owner: CapturedGraph, graph: torch.cuda.CUDAGraph, function: Callable[[], Any]) -> tuple[Any, int]:
-        """What function() returned while it was captured into `graph`, and by how many bytes the pool grew."""
+        """Captures function() into `graph`. Returns its result, and by how many bytes the pool grew."""
         if self.is_empty:
             self._handle, self.bytes = None, 0
         if self._handle is None:
@@ -144,7 +144,7 @@ class CapturedGraph:
         return pytree.tree_unflatten(copies, self._form)
 
     def release(self) -> None:
-        """Give the memory back; the graph cannot be called again."""
+        """Gives the memory back. The graph cannot be called again."""
         if not self.is_released:
             self.is_released = True
             self._graph.reset()
