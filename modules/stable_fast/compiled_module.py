@@ -99,14 +99,14 @@ class CompiledModule:
         except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            no_memory = lacks_memory(error)  # which says little about a program that has run
+            no_memory = lacks_memory(error)  # which says little against a program that has run
             if engine.discard_kept(call.form, error, is_proven=no_memory and engine.has_run(call.form)):
                 return self._compiled(call)
             if no_memory:
                 raise
             reason = why_eager(error)
         # Only here, since the error keeps alive what the program had computed.
-        result = self._eager(call.given)  # raises the module's own error when this is no call of it
+        result = self._eager(call.given)  # if the module does not take this call, its own error is raised
         if call.dims and engine.has_program(call.form):  # so it can be traced, but not for these sizes
             self._inputs.forget_names(reason)
             engine.forget()
@@ -126,7 +126,7 @@ class CompiledModule:
         function, inputs = execution.step_of(tensors)
         if known is None:
             engine.make_ready(partial(function, *inputs), device_of(engine.module, tensors), draws=program.draws)
-            proves = self._proves_sizes and call.dims and not program.draws  # others are drawn each time
+            proves = self._proves_sizes and call.dims and not program.draws  # each call draws others
             if proves and not agrees(function(*inputs), call_module(engine.module, call.inputs)):
                 self._inputs.forget_names("it computes with a size, or branches on one, that dims names")
                 engine.forget()

@@ -37,8 +37,8 @@ class Form(NamedTuple):
 class Given(NamedTuple):
     """The inputs of one call by name, in the module's order.
 
-    `which` is the number of what was prepared for it, None when nothing was. `overrules`: it brings an input that was
-    prepared, too.
+    `which`: the number of the inputs prepared for it; None if none were. `overrules`: the call brings other values for
+    some of them.
     """
 
     inputs: NamedInputs
@@ -61,9 +61,9 @@ class Inputs:
         self._prepared, self._which = inputs, which
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given:
-        """Raises TypeError where the module does not take these arguments.
+        """The inputs of a call with these arguments. Raises TypeError if the module does not take them.
 
-        Raises TraceError while another module is traced that this one is a part of.
+        Raises TraceError while a module is traced that this one is a part of.
         """
         if is_tracing():
             raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
@@ -99,7 +99,7 @@ class ModuleCall:
 
     @property
     def keeps_prompt(self) -> bool:
-        """Whether what is known of its prompt serves later calls."""
+        """Whether later calls have the same prompt, so that its results can be kept."""
         return self.given.which is not None and not self.given.overrules
 
     def without_names(self) -> ModuleCall:
@@ -111,7 +111,7 @@ class ModuleCall:
         return {name: in_program_layout(tensor) for name, tensor in self.tensors.items()}
 
     def as_function(self) -> tuple[Callable[..., Any], list[Tensor]]:
-        """The module as a function of tensors alone, and those of this call."""
+        """The module as a function of tensors only, and the tensors of this call."""
 
         def function(*values: Tensor) -> Any:
             return call_module(self.module, with_tensors(self.inputs, dict(zip(self.tensors, values, strict=True))))
@@ -124,14 +124,14 @@ class ModuleCall:
 
 
 def call_module(module: nn.Module, inputs: NamedInputs) -> Any:
-    """What the module itself makes of these inputs; with gradients only in training."""
+    """The module's own result for these inputs, with gradients only in training."""
     args, kwargs = laid_out(module, inputs)
     with torch.set_grad_enabled(module.training and torch.is_grad_enabled()):
         return module(*args, **kwargs)
 
 
 def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the named sizes are ones that these tensors have."""
+    """Whether these tensors fit the named sizes."""
     try:
         measure(flatten_dims(dims), tensors)
     except SizeError:
@@ -140,7 +140,7 @@ def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
 
 
 def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
-    """The form of call, without the sizes that have names."""
+    """The form of a call; sizes that have names are not part of it."""
     named = flatten_dims(dims)
     facts = tuple(
         (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, named))
@@ -155,7 +155,7 @@ def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[st
 
 
 def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
-    """Whether a number among the inputs has had so many values that no other is worth a program; the report says so."""
+    """Whether a number among the inputs has had too many values for another program; then the report says so."""
     names = changing_numbers(call.form, known)
     if names:
         reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
@@ -166,7 +166,7 @@ def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
 
 
 def changing_numbers(form: Form, known: Set[Any]) -> list[str]:
-    """Inputs given as numbers that have had as many values as there may be programs. `known`: forms served so far."""
+    """Numbers among the inputs that have had as many values as there may be programs. `known`: forms served so far."""
     if not form.numbers or form in known:
         return []
     alike = [set(other.numbers) for other in known if other[:3] == form[:3]]

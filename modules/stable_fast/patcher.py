@@ -65,7 +65,7 @@ class StableFastPatcher:
         self._listeners.append(self.runner.refresh_weights)
 
     def _wrapper(self, network: nn.Module) -> StableFastRunner:
-        """What a ModelPatcher calls to get its runner."""
+        """The ModelPatcher calls this to get its runner."""
         if self.runner is None or network is not self._network:
             raise RuntimeError("this patched model was released; apply Stable-Fast to it again")
         return self.runner

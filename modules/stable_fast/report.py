@@ -1,4 +1,4 @@
-"""What compiling and running did, as data, JSON and text, and the one line shown to the user."""
+"""What was compiled and how it runs: as data, as JSON, as text, and as the one line shown to the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.stable_fast.runtime.timing import StepTimer
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport:
-    """How one program came about."""
+    """How one program was made."""
 
     nodes_before: int
     nodes_after: int
@@ -39,7 +39,7 @@ class Counters:
 
 @dataclass(kw_only=True)
 class ShapeReport:
-    """How one set of sizes runs."""
+    """How the steps of one shape run."""
 
     warm_up_seconds: float = 0.0
     eager_ms: float | None = None
@@ -78,7 +78,7 @@ class Report:
         self.level, self.reason = level, _joined(self.reason, reason)
 
     def lower_shape(self, name: str, level: Level, reason: str) -> None:
-        """Notes that this shape alone runs at a lower level; how long its steps took before no longer counts."""
+        """Notes that only this shape runs at a lower level. Its step times so far no longer count."""
         shape = self.shape(name)
         if not shape.reason:
             shape.steps.restart()

@@ -52,7 +52,7 @@ class UNetCall:
 
     @property
     def form(self) -> Key:
-        """What a program depends on; it adapts to all other sizes."""
+        """What a program depends on. It adapts to all sizes that are not in here."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
         return (self.x.shape[1], self.context.shape[2], self.dtype, self.x.device, self.control is not None, exact)
 
@@ -81,11 +81,11 @@ class UNetCall:
         return inputs if self.control is None else {**inputs, "control": self.control}
 
     def eager(self, network: nn.Module) -> Callable[[], Tensor]:
-        """Evaluates it by the network itself; its inputs are made ready now."""
+        """The network itself on this call, whose inputs are prepared now."""
         return partial(network, **self.network_inputs())
 
     def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
-        """The network as a function of tensors alone, and those of this call."""
+        """The network as a function of tensors only, and the tensors of this call."""
         inputs = self.network_inputs()
 
         def function(x: Tensor, timesteps: Tensor, context: Tensor, *control: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What Stable-Fast can do on this machine, why not more, and what to do: `python -m modules.stable_fast.doctor`.
 
-`diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. It ends with 0 also where nothing
-but level `off` works, since that is an answer; with 1 when a kernel gives wrong results or makes the GPU fault.
+`diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. The exit code
+is 1 if a kernel gives wrong results or makes the GPU fault, else 0, even if only level `off` works.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def check(case: Case) -> list[OpCheck]:
         except (Unsupported, TritonError) as reason:
             refused = str(reason).splitlines()[0]
         except torch.AcceleratorError as reason:
-            if any(done.fault for done in checks):  # passing through from the implementation that is to blame
+            if any(done.fault for done in checks):  # the implementation to blame is noted already
                 raise
             fault = str(reason).splitlines()[0]
         checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused, fault))

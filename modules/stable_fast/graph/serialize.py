@@ -60,7 +60,7 @@ def encode_graph(fused: Fused) -> dict[str, Any]:
 
 
 def decode_graph(kept: Mapping[str, Any]) -> Fused:
-    """Raises ValueError, KeyError, TypeError, AttributeError or IndexError for what `encode_graph` did not write."""
+    """Raises ValueError, LookupError, TypeError or AttributeError for anything that `encode_graph` did not write."""
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     if not isinstance(kept["nodes"], list) or kept["nodes"][-1]["op"] != "output":

@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-Dims = tuple["str | None", ...]  # one entry a dimension: None (fixed), "name" or "k*name"
+Dims = tuple["str | None", ...]  # one entry for each dimension: None (fixed), "name" or "k*name"
 
 # Larger than any small literal. None divides 2**63 - 1, which ATen writes for "to the end".
 _PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 197, 199, 211, 223)
 
 
 class SizeError(ValueError):
-    """Sizes that a graph with named sizes cannot serve (not a multiple, or two values for one name)."""
+    """A graph with named sizes cannot serve these sizes: not a multiple, or two values for one name."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:
 
 
 def replace_literal(leaf: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
-    """A leaf of a node's arguments for actual sizes."""
+    """A leaf of a node's arguments at actual sizes."""
     is_size = isinstance(leaf, int) and not isinstance(leaf, bool)
     return sizes.replace(leaf, actual) if is_size else leaf

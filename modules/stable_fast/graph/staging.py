@@ -35,7 +35,7 @@ Needs = frozenset[str]
 
 aten = torch.ops.aten
 
-# In their results, row i depends only on row i of the arguments (dimension arguments are checked separately).
+# Row i of the result depends only on row i of the arguments (dimension arguments are checked separately).
 _ROW_WISE = frozenset(
     {
         operator.getitem, as_tokens, as_image,
@@ -205,7 +205,7 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
-    """Whether `user` takes one row of `source` in place of one row for each row of the batch."""
+    """Whether `user` can take one row of `source` for the whole batch."""
     if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
         return source is user.args[3] and source not in (user.args[0], user.args[4])
     if user.target in (aten.add.Tensor, aten.mul.Tensor):
@@ -255,7 +255,7 @@ def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
 
 
 def _viewed(node: fx.Node) -> fx.Node:
-    """The node in whose memory this one's value may lie, by what the operations declare."""
+    """The node whose memory may hold this one's value, according to what the operations declare."""
     while node.op == "call_function" and _may_be_view(node):
         node = node.all_input_nodes[0]
     return node

@@ -26,14 +26,14 @@ from torch.utils import _pytree as pytree
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, rebuilt
 from modules.stable_fast.graph.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
 
-# What a module's own code may raise on fake tensors, torch.export may, and a program that does not fit its inputs.
+# Raised by a module's own code on fake tensors, by torch.export, and by a program that does not fit its inputs.
 ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
 )  # fmt: skip
 
 
 class TraceError(RuntimeError):
-    """A module that cannot be turned into one graph."""
+    """The module cannot be turned into one graph."""
 
 
 _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
@@ -102,7 +102,7 @@ def _writes_in_place(graph: fx.Graph) -> bool:
 
 
 def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
-    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see sizes.py)."""
+    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see graph/sizes.py)."""
     flat, flat_dims = flatten_inputs(example), flatten_dims(dims or {})
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
@@ -129,7 +129,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
 
 
 def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
-    """Where the call is computed. Raises TraceError when no tensor tells."""
+    """The device of the call's tensors. Raises TraceError if it has none."""
     for tensor in flatten_inputs(call).values():
         return tensor.device
     raise TraceError(f"{type(module).__name__} cannot be compiled for a call without a tensor")
@@ -233,7 +233,7 @@ def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
 
 
 def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
-    """The graph with placeholders renamed; those without a name (constants of the call, return_dict=False) left out."""
+    """The graph with placeholders renamed. Those without a name go: the call's constants, as return_dict=False."""
     result = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:

@@ -35,7 +35,7 @@ def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
     in the same way.
 
     A traced size that holds no prime but came from one (825 = 8 * 103 + 1, after padding) may differ, unless it is
-    itself a literal of the operation: then it should have been replaced and could not be.
+    a literal of the operation: that should have been replaced and could not be.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:

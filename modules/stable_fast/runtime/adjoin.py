@@ -12,10 +12,10 @@ PROJECTIONS = ("to_q", "to_k", "to_v")
 
 @torch.no_grad()
 def adjoin_projections(module: nn.Module) -> None:
-    """Puts query, key and value weights (key and value, where query is of another shape) back to back in one memory.
+    """Puts query, key and value weights back to back in memory; only key and value if query has another shape.
 
-    They stay the parameters that they were, but at other addresses: what was captured before has to start over. Other
-    attention layers than those with linear `to_q`, `to_k` and `to_v` stay as they are.
+    They stay the same parameters at other addresses, so whatever was captured before has to start over. This looks for
+    modules with linear layers `to_q`, `to_k` and `to_v`.
     """
     for attention in module.modules():
         layers = [getattr(attention, name, None) for name in PROJECTIONS]
@@ -25,7 +25,7 @@ def adjoin_projections(module: nn.Module) -> None:
         together = weights if weights[0].shape == weights[1].shape else weights[1:]
         if stacked_view([weight.detach() for weight in together]) is not None:
             continue
-        with torch.inference_mode(together[0].is_inference()):  # so that they stay as writable as they were
+        with torch.inference_mode(together[0].is_inference()):  # so that whoever could write to them still can
             stacked = torch.cat(together)
             for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
                 weight.data = part

@@ -29,7 +29,7 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 def own_workspaces() -> Iterator[None]:
     """Graphs captured inside take cuBLAS's workspaces from their own memory.
 
-    Otherwise it records the address of the one that its stream happens to have, which others may free before a replay:
+    Otherwise a graph records the address of its stream's workspace, which others may free before a replay:
     torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
     """
     torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
@@ -42,7 +42,7 @@ def own_workspaces() -> Iterator[None]:
 def end_failed_capture(device_index: int, handle: Any) -> None:
     """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
     for any other allocation (pytorch#180395)."""
-    with suppress(RuntimeError):  # raised where it believes nothing of the kind
+    with suppress(RuntimeError):  # raised if PyTorch does not believe so
         torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -92,7 +92,7 @@ class GraphPool:
         recording = torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local")
         # The stream's own context, since the one in torch.cuda.graph is not left when a capture fails.
         with torch.cuda.stream(self._stream), own_workspaces():
-            torch.cuda.empty_cache()  # a capture does so first, which would hide what it reserves itself
+            torch.cuda.empty_cache()  # a capture does this first, which would hide how much it reserves
             reserved = torch.cuda.memory_reserved(self.device)
             try:
                 with recording:
@@ -101,7 +101,7 @@ class GraphPool:
                 handle, self._handle = self._handle, None  # no capture uses it again
                 end_failed_capture(self._stream.device_index, handle)
                 if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-                    # what CUDA and PyTorch raise for an operation that a capture forbids
+                    # CUDA and PyTorch raise this for an operation that a capture forbids
                     raise CaptureError(str(error).splitlines()[0]) from error
                 raise
             grown = max(0, torch.cuda.memory_reserved(self.device) - reserved)
@@ -116,9 +116,9 @@ class GraphPool:
 class CapturedGraph:
     """`function(*inputs)` recorded once; a call replays it on the current stream.
 
-    Only the inputs may change between calls, not in shape; their type and layout become those of the recorded ones.
-    Anything else the function reads (weights, prompt values) must stay at its address and be changed in place. Outputs
-    are copies, so no later replay overwrites them. `bytes`: by how much its capture made the pool grow.
+    Only the values of the inputs may change between calls, not their shapes; they are converted to the recorded type
+    and layout. Anything else that the function reads (weights, prompt values) must stay at its address and be changed
+    in place. Outputs are copies, so no later replay overwrites them. `bytes`: by how much the pool grew when it was captured.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], pool: GraphPool) -> None:

@@ -52,8 +52,8 @@ class SharedCapture:
 class GraphTable:
     """Graphs by key; the least recently used goes first. The memory they are captured into may hold `max_bytes`.
 
-    Memory comes back only when all graphs that share it go. So one that does not fit makes all the others go, those of
-    other tables too (they are captured again when they are next wanted); one that does not fit alone is declined.
+    Memory comes back only when all graphs that share it go. So a graph that does not fit drives out all others, also
+    those of other tables, which are captured again when next needed. One that does not fit alone is declined.
 
     The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
     which program it runs. `reasons` records why a key runs uncaptured.

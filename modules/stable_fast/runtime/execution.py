@@ -102,9 +102,9 @@ class Execution:
         self.stamp: int | None = None  # of the engine, when the held prompt was evaluated
 
     def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Holds the results of prompt number `which`. Those evaluated at another stamp are out of date.
+        """Holds the results of prompt number `which`. Results of another stamp are out of date.
 
-        With None they are evaluated for this call alone.
+        With None for a stamp they are evaluated now and out of date after this call.
         """
         if stamp is None or self.stamp != stamp:
             self.set_prompt(inputs, which)
@@ -154,7 +154,7 @@ class Execution:
         return {**inputs, **results}
 
     def hold_row(self, timestep: float) -> None:
-        """Copies a timestep's row to where `run_held`, and a graph captured from it, reads it."""
+        """Copies a timestep's row to where `run_held` and graphs captured from it read it."""
         for dtype, row in self.times.row(timestep).items():
             if dtype in self._held:
                 self._held[dtype].copy_(row)
@@ -176,9 +176,9 @@ class Execution:
         return self.program.result(values)
 
     def step_of(self, tensors: Mapping[str, Tensor]) -> tuple[Callable[..., Any], list[Tensor]]:
-        """What comes after the prompt stage, as a function that a graph can be captured from, and its inputs.
+        """The stages after the prompt as one function, from which a graph can be captured, and its inputs.
 
-        For times that are given as tensors, not in the table.
+        This is for times given as tensors; the table is not used.
         """
         times = self.program.inputs_at("time")
 
@@ -195,7 +195,7 @@ def can_capture(device: torch.device) -> bool:
 
 
 def in_program_layout(x: Tensor) -> Tensor:
-    """As programs take their inputs: feature maps [N, C, h, w] channels-last, all others contiguous."""
+    """x in the layout that programs take: feature maps [N, C, h, w] channels-last, all others contiguous."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 

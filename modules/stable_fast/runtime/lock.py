@@ -37,7 +37,7 @@ Owner = TypeVar("Owner", bound=TakesTurns)
 def in_turn(
     method: Callable[Concatenate[Owner, Arguments], Result],
 ) -> Callable[Concatenate[Owner, Arguments], Result]:
-    """The method, run while no other thread is in one of the same object that is `in_turn`."""
+    """Lets only one thread at a time run the methods of an object that are `in_turn`."""
 
     @wraps(method)
     def run(self: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

@@ -162,7 +162,7 @@ def read_choices(path: Path) -> list[Measured]:
         if whole(content.get("format"), "format") != FORMAT:
             return []
         return [measured_in(row) for row in content["choices"]]
-    except OSError:  # missing, or in a folder that cannot be read, which is told where it cannot be written
+    except OSError:  # missing, or in a folder that cannot be read; the cache tells when it cannot write there
         return []
     except (ValueError, KeyError, TypeError) as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
