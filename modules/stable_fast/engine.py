@@ -190,7 +190,7 @@ class Engine:
     def captured(
         self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
     ) -> Any:
-        """function(*inputs) by its graph, captured now if there is none yet. `name` says what the report calls the shape."""
+        """function(*inputs) by its graph, captured now if there is none yet. `name()` is the shape's in the report."""
         if self._graphs is None:
             self._graphs = GraphTable(
                 (self._capture_on or GraphPool)(inputs[0].device),

@@ -118,7 +118,8 @@ class CapturedGraph:
 
     Only the values of the inputs may change between calls, not their shapes; they are converted to the recorded type
     and layout. Anything else that the function reads (weights, prompt values) must stay at its address and be changed
-    in place. Outputs are copies, so no later replay overwrites them. `bytes`: by how much the pool grew when it was captured.
+    in place. Outputs are copies, so no later replay overwrites them. `bytes`: by how much its capture
+    made the pool grow.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], pool: GraphPool) -> None:
