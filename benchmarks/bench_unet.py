@@ -25,10 +25,9 @@ from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning
 from modules.generation.eager_runner import EagerRunner
-from modules.loader.load_weights import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.unet import UNet
-from modules.stable_fast import StableFastConfig, StableFastRunner
+from modules.stable_fast import StableFastConfig, StableFastRunner, adjoin_projections
 
 MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET}
 TIMESTEP = 500.0
@@ -63,7 +62,7 @@ class Bench:
         torch.manual_seed(0)
         with torch.device(self.device):
             self.unet = UNet(self.config).to(self.dtype).eval().requires_grad_(False)
-        if self.device.type == "cuda":  # as the loader lays weights out there
+        if self.device.type == "cuda":  # as weights lie there, for Stable-Fast
             self.unet.to(memory_format=torch.channels_last)
             adjoin_projections(self.unet)
         pictures, rows = max(1, arguments.batch // 2), arguments.batch

@@ -12,7 +12,15 @@ from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.models.vae import AutoencoderKL
-from modules.stable_fast import CompiledModule, Report, SharedCapture, StableFastConfig, StableFastPatcher
+from modules.stable_fast import (
+    CompiledModule,
+    Report,
+    SharedCapture,
+    StableFastConfig,
+    StableFastPatcher,
+    adjoin_projections,
+    level_in_force,
+)
 
 # On a CPU a trace only pays for networks that run long: text and VAE encoders finish before they would be compiled.
 WORTH_IT_ON_CPU = ("VAE decoder", "ControlNet")
@@ -38,6 +46,7 @@ class Networks:
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
         self._on_cpu = next(model.vae.parameters()).device.type == "cpu"
+        self._adjoin(model.unet.module)
         self.decode: Callable[[Tensor], Tensor] = model.vae.decode
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
         if self._compiles("VAE decoder"):
@@ -55,6 +64,11 @@ class Networks:
     def _compiles(self, kind: str) -> bool:
         return self.level != "off" and (not self._on_cpu or kind in WORTH_IT_ON_CPU)
 
+    def _adjoin(self, network: nn.Module) -> None:
+        """Saves a GPU the copies of weights that programs stack."""
+        if level_in_force(self.level)[0].fused and next(network.parameters()).is_cuda:
+            adjoin_projections(network)
+
     def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
         how |= {"capture_on": self._capture_on, "tuning_seconds": self._tuning_seconds}
         self._parts[name] = CompiledModule(module, level=self.level, **how)
@@ -70,6 +84,7 @@ class Networks:
             return network
         if network not in self._controls:
             name = f"ControlNet {len(self._controls) + 1}"
+            self._adjoin(network)
             compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=CONTROL_DIMS)
             self._controls[network] = FastControlNet(compiled)
         return self._controls[network]

@@ -13,7 +13,6 @@ from torch.overrides import TorchFunctionMode
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.detection.foreign import SUPPORTED
 from modules.loader.files.open_file import require_weights, same_but_for_ones
-from modules.models.attention import CrossAttention
 
 _DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
 
@@ -57,29 +56,11 @@ def fill_network(
             pending = 0
     module.load_state_dict(converted, strict=True, assign=True)
     module.requires_grad_(requires_grad=False).eval()
-    if device.type == "cuda":
-        adjoin_projections(module)
 
 
 def _layout(tensor: Tensor, device: torch.device) -> torch.memory_format:
     """Convolutions on a GPU are fastest over channels-last weights; loaded so, nothing has to keep a second copy."""
     return torch.channels_last if device.type == "cuda" and tensor.dim() == 4 else torch.preserve_format
-
-
-@torch.no_grad()
-def adjoin_projections(module: nn.Module) -> None:
-    """Puts weights that Stable-Fast stacks (query, key, value; or key, value) back to back in one piece of memory.
-
-    They stay the parameters they were; stacking them is then a view instead of a copy.
-    """
-    for attention in module.modules():
-        if not isinstance(attention, CrossAttention):
-            continue
-        weights = [attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]
-        together = weights if weights[0].shape == weights[1].shape else weights[1:]
-        stacked = torch.cat(together)
-        for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
-            weight.data = part
 
 
 def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from modules.stable_fast.graph.trace import TraceError
 from modules.stable_fast.other_networks import compile_module
 from modules.stable_fast.patcher import StableFastPatcher
 from modules.stable_fast.report import Report
+from modules.stable_fast.runtime.adjoin import adjoin_projections
 from modules.stable_fast.runtime.capture_table import SharedCapture
 from modules.stable_fast.unet_runner import StableFastRunner
 
@@ -18,6 +19,7 @@ __all__ = [
     "StableFastPatcher",
     "StableFastRunner",
     "TraceError",
+    "adjoin_projections",
     "compile_module",
     "level_in_force",
 ]

@@ -26,11 +26,10 @@ class CompiledModule:
     """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is not a multiple) is traced when it
-    comes. What follows the prompt stage is captured once for each set of sizes. After a call that only eager can serve
-    all calls run eagerly; one that eager refuses too raises eager's error and changes nothing. A Python number is part
-    of the form: after a few values of one, calls with others run eagerly. So do all calls in training.
-    `proves_sizes` compares the first call of each set of named sizes with the module itself. `prepare`, and calls that
-    nothing was prepared for, notice weights that were bound to other memory.
+    comes. After a call that only eager can serve, all calls run eagerly; one that eager refuses too raises eager's
+    error and changes nothing. A Python number is part of the form: after a few values of one, calls with others run
+    eagerly. So do all calls in training. Weights bound to other memory are noticed when nothing was prepared.
+    `proves_sizes` compares the first call of each set of named sizes with the module itself.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class CompiledModule:
     ) -> None:
         check_module(module, bindings or {})
         config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
-        self._engine = Engine(module, config, dict(bindings or {}), capture_on, follows_structure=True)
+        self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs = Inputs(module, dict(dims or {}))
         self._proves_sizes = proves_sizes
@@ -64,7 +63,7 @@ class CompiledModule:
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:
-        """Inputs known ahead: their stage runs once, at the next call, and calls leave them out."""
+        """Inputs known ahead: their stage runs once, at the next call. Follows weights bound to other memory."""
         self._engine.follow_moved_weights()
         self._engine.outdate()
         self.switch(0, **inputs)
@@ -100,7 +99,7 @@ class CompiledModule:
         except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            no_memory = lacks_memory(error)  # which says little about a program that has run
+            no_memory = lacks_memory(error)  # which says little against a program that has run
             if engine.suspects_kept(call.form, is_proven=no_memory and engine.has_run(call.form)):
                 self._eager(call.given)  # raises the module's own error when this is no call of it
                 engine.discard_kept(call.form, error)
@@ -109,7 +108,7 @@ class CompiledModule:
                 raise
             reason = why_eager(error)
         # Only here, since the error keeps alive what the program had computed.
-        result = self._eager(call.given)  # raises the module's own error when this is no call of it
+        result = self._eager(call.given)  # if the module does not take this call, its own error is raised
         if call.dims and engine.has_program(call.form):  # so it can be traced, but not for these sizes
             self._inputs.forget_names(reason)
             engine.forget()
@@ -129,7 +128,7 @@ class CompiledModule:
         function, inputs = execution.step_of(tensors)
         if known is None:
             engine.make_ready(partial(function, *inputs), device_of(engine.module, tensors), draws=program.draws)
-            proves = self._proves_sizes and call.dims and not program.draws  # others are drawn each time
+            proves = self._proves_sizes and call.dims and not program.draws  # each call draws others
             if proves and not agrees(function(*inputs), call_module(engine.module, call.inputs)):
                 self._inputs.forget_names("it computes with a size, or branches on one, that dims names")
                 engine.forget()

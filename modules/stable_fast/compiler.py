@@ -1,6 +1,6 @@
-"""The readable sequence: trace a module, label what each operation needs, fuse, split into stages, prepare weights.
+"""All steps in order: trace a module, label what each operation needs, fuse, split into stages, prepare weights.
 
-Trace and fusion are left out where an earlier start has left the fused graph on disk.
+A fused graph that an earlier start has left on disk saves the first three.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.store.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
 
-# What compiling raises for a network that has to run eagerly.
+# What compiling raises when a network has to run eagerly.
 CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
 
 
@@ -43,8 +43,8 @@ def compile_program(
 ) -> tuple[Program, CompileReport]:
     """One program for `module(**example)` and every other value of the sizes that `dims` names.
 
-    `bindings` says when each input becomes known (see staging.py); inputs it leaves out are known at each step.
-    Without `reads_kept` it is traced even where an earlier start has left the graph.
+    `bindings` says when each input becomes known (see graph/staging.py); the others are known at each step.
+    Without `reads_kept` the module is traced even if an earlier start has left its graph.
     """
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def assemble(
     *,
     kept_at: Path | None = None,
 ) -> Program:
-    """The program of staged graphs, its weights stage evaluated into the store."""
+    """The program made of staged graphs. Its weights stage is evaluated, and the store keeps the results."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
     return Program(
         stages=stages,

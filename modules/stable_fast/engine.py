@@ -23,7 +23,7 @@ from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
-from modules.stable_fast.runtime.timing import finish, milliseconds
+from modules.stable_fast.runtime.timing import milliseconds, synchronize
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class TimedCall(Protocol):
-    """One evaluation of the network, as far as timing it asks."""
+    """What timing needs to know of one evaluation of the network."""
 
     @property
     def key(self) -> Hashable: ...
@@ -45,15 +45,15 @@ class TimedCall(Protocol):
     def eager(self, network: nn.Module) -> Callable[[], object]: ...
 
 
-Call = TypeVar("Call", bound=TimedCall)
-Result = TypeVar("Result")
+Timed = TypeVar("Timed", bound=TimedCall)
+Outcome = TypeVar("Outcome")
 
 
 class Engine:
     """Each form of call has one program; each set of sizes ("key") has one execution of it and one captured graph.
 
     `forms` are the forms of call served so far. `warm` holds the report of each key that has run through.
-    `stamp` grows whenever what was evaluated ahead of a step is out of date: an execution remembers its own.
+    `stamp` grows whenever results computed ahead of the steps are out of date; each execution remembers its own.
     `follows_structure`: `refresh_weights` notices other layers, attributes and hooks, too.
     """
 
@@ -71,7 +71,7 @@ class Engine:
         self.config = config
         self.report = Report(asked=config.level, level=level, reason=reason)
         self.stamp = 0
-        self._bindings = bindings
+        self._bindings = dict(bindings)
         self._capture_on = capture_on
         self._follows_structure = follows_structure
         self._graphs: GraphTable | None = None
@@ -93,15 +93,13 @@ class Engine:
             shape.steps.restart()
 
     def forget_shared(self) -> None:
-        """`forget`, when memory ran out: the graphs of other networks in the same memory go as well."""
+        """`forget` after memory ran out: graphs of other networks in the same memory go, too."""
         if self._graphs is not None:
             self._graphs.start_over()
         self.forget()
 
-    # What is asked of it, and what changes under it
-
     def outdate(self) -> None:
-        """What was evaluated ahead of a step, for prompts and times, is evaluated again when it is next needed."""
+        """Prompt and time stages are evaluated again when their results are next needed."""
         self.stamp += 1
         for execution in self._executions.values():
             execution.forget_prompts()
@@ -127,8 +125,6 @@ class Engine:
             execution.times.clear()
         self.outdate()
         self.report.counters.weights_refreshed += 1
-
-    # Programs and executions
 
     def has_program(self, form: Hashable) -> bool:
         return form in self._programs
@@ -165,7 +161,7 @@ class Engine:
         return execution
 
     def new_execution(self, program: Program, sizes: Mapping[str, int], halves: int = 1) -> Execution:
-        """One for other sizes, and room for it: those used longest ago go. It counts once it is ready and kept."""
+        """An execution for new sizes, and room for it: the sizes used longest ago go. `keep` puts it in force."""
         execution = Execution(program, sizes, halves)
         while len(self._executions) >= self.config.max_shapes:
             oldest, _ = self._executions.popitem(last=False)
@@ -175,17 +171,15 @@ class Engine:
         return execution
 
     def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
-        """For what `run` runs for the first time: has implementations chosen, and kernels compiled."""
+        """Chooses implementations and compiles kernels for a new execution, which `run` runs."""
         make_ready(run, device, self.config.tuning_seconds, draws=draws)
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """From now on `execution` serves these sizes."""
         self._executions[key] = execution
 
-    # Running
-
     def settle(self, device: torch.device, *, draws: bool = False) -> None:
-        """Lowers the level where nothing can be captured: without CUDA, or where random numbers are drawn."""
+        """Lowers the level if nothing can be captured: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
             self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
 
@@ -196,7 +190,7 @@ class Engine:
     def captured(
         self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
     ) -> Any:
-        """function(*inputs) by its graph, captured now if there is none yet; `name` is the shape's in the report."""
+        """function(*inputs) by its graph, captured now if there is none yet. `name()` is the shape's in the report."""
         if self._graphs is None:
             self._graphs = GraphTable(
                 (self._capture_on or GraphPool)(inputs[0].device),
@@ -220,7 +214,7 @@ class Engine:
         *,
         draws: bool = False,
     ) -> Any:
-        """function(*inputs), captured where the level and the device allow it."""
+        """function(*inputs), captured if the level and the device allow it."""
         if inputs:
             self.settle(inputs[0].device, draws=draws)
             if self.report.level.captured:
@@ -251,10 +245,8 @@ class Engine:
         self.report.lower(Level.OFF, reason)
         self.forget()
 
-    # What is told
-
-    def timed(self, call: Call, step: Callable[[Call], Result]) -> Result:
-        """Runs and times a step; the first of a shape counts as warm-up, with the compilation it brings."""
+    def timed(self, call: Timed, step: Callable[[Timed], Outcome]) -> Outcome:
+        """Runs and times a step. The first one of a shape counts as warm-up, including compilation."""
         warm = self.warm.get(call.key)
         if warm is None:
             return self._warm_up(call, step)
@@ -263,10 +255,10 @@ class Engine:
         with warm.steps.span(call.device):
             return step(call)
 
-    def _warm_up(self, call: Call, step: Callable[[Call], Result]) -> Result:
+    def _warm_up(self, call: Timed, step: Callable[[Timed], Outcome]) -> Outcome:
         started, device = time.perf_counter(), call.device
         result = step(call)
-        finish(device)
+        synchronize(device)
         self.warm[call.key] = shape = self.note_warm_up(call.name(), started)
         if device.type == "cuda" and self.config.timed_against_eager:
             shape.eager_ms = milliseconds(call.eager(self.module), device)
@@ -275,7 +267,7 @@ class Engine:
 
     @contextmanager
     def compilation_noted(self, name: Callable[[], str]) -> Iterator[None]:
-        """Counts what runs inside as warm-up of a shape if it traced or captured anything."""
+        """Counts the time inside as warm-up of a shape if anything was traced or captured."""
         counters = self.report.counters
         before, started = (counters.traces, counters.captures), time.perf_counter()
         yield
@@ -283,7 +275,7 @@ class Engine:
             self.note_warm_up(name(), started)
 
     def note_warm_up(self, name: str, started: float) -> ShapeReport:
-        """Counts the time since `started` as warm-up of a shape, and notes the memory held; the shape's report."""
+        """Counts the time since `started` as warm-up of a shape, and notes how much memory is held."""
         shape = self.report.shape(name)
         shape.warm_up_seconds += time.perf_counter() - started
         self.report.weights_mib = self.store.owned_bytes() / 2**20

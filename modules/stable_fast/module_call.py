@@ -1,4 +1,4 @@
-"""One call of any module as Stable-Fast sees it: its inputs by name, what it shares with other calls, what is amiss."""
+"""One call of any module as Stable-Fast sees it: its inputs by name, what it shares with others, what is wrong."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from modules.stable_fast.runtime.execution import in_program_layout
 
 log = logging.getLogger(__name__)
 
-MOST_NUMBERS = 4  # programs of one form of call that differ by a Python number only
+MOST_NUMBERS = 4  # programs of one form of call that differ only in a Python number
 
-Call = dict[str, Any]
-Key = tuple[Any, ...]
+NamedInputs = dict[str, Any]
 
 
 class Form(NamedTuple):
     """What two calls must share to be served by one program."""
 
     adapts: bool
-    tensors: Key
-    constants: Key
-    numbers: Key
+    tensors: tuple[Any, ...]
+    constants: tuple[Any, ...]
+    numbers: tuple[Any, ...]
 
 
 class Given(NamedTuple):
     """The inputs of one call by name, in the module's order.
 
-    `which` is the number of what was prepared for it, None when nothing was. `overrules`: it brings an input that was
-    prepared, too.
+    `which`: the number of the inputs prepared for it; None if none were. `overrules`: the call brings other values for
+    some of them.
     """
 
-    inputs: Call
+    inputs: NamedInputs
     which: int | None
     overrules: bool
 
@@ -54,17 +53,17 @@ class Inputs:
         self._module = module
         self._dims = dims  # the sizes that have names
         self._signature = inspect.signature(module.forward)
-        self._prepared: Call = {}
+        self._prepared: NamedInputs = {}
         self._which = 0
 
-    def prepare(self, which: int, inputs: Call) -> None:
+    def prepare(self, which: int, inputs: NamedInputs) -> None:
         """Calls leave these out from now on. `which` is their number among those to switch between."""
         self._prepared, self._which = inputs, which
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given:
-        """Raises TypeError where the module does not take these arguments.
+        """The inputs of a call with these arguments. Raises TypeError if the module does not take them.
 
-        Raises TraceError while another module is traced that this one is a part of.
+        Raises TraceError while a module is traced that this one is a part of.
         """
         if is_tracing():
             raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
@@ -95,12 +94,12 @@ class ModuleCall:
         self.given = given
         self.inputs = on_one_device(given.inputs)
         self.tensors = flatten_inputs(self.inputs)
-        self.dims = dims if fits(dims, self.tensors) else {}
+        self.dims = dims if dims and fits(dims, self.tensors) else {}
         self.form = form_of(self.inputs, self.tensors, self.dims)
 
     @property
     def keeps_prompt(self) -> bool:
-        """Whether what is known of its prompt serves later calls."""
+        """Whether later calls have the same prompt, so that its results can be kept."""
         return self.given.which is not None and not self.given.overrules
 
     def without_names(self) -> ModuleCall:
@@ -112,7 +111,7 @@ class ModuleCall:
         return {name: in_program_layout(tensor) for name, tensor in self.tensors.items()}
 
     def as_function(self) -> tuple[Callable[..., Any], list[Tensor]]:
-        """The module as a function of tensors alone, and those of this call."""
+        """The module as a function of tensors only, and the tensors of this call."""
 
         def function(*values: Tensor) -> Any:
             return call_module(self.module, with_tensors(self.inputs, dict(zip(self.tensors, values, strict=True))))
@@ -124,15 +123,15 @@ class ModuleCall:
         return " ".join("x".join(map(str, tensor.shape)) for tensor in self.tensors.values())
 
 
-def call_module(module: nn.Module, inputs: Call) -> Any:
-    """What the module itself makes of these inputs; with gradients only in training."""
+def call_module(module: nn.Module, inputs: NamedInputs) -> Any:
+    """The module's own result for these inputs, with gradients only in training."""
     args, kwargs = laid_out(module, inputs)
     with torch.set_grad_enabled(module.training and torch.is_grad_enabled()):
         return module(*args, **kwargs)
 
 
 def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the named sizes are ones that these tensors have."""
+    """Whether these tensors fit the named sizes."""
     try:
         measure(flatten_dims(dims), tensors)
     except SizeError:
@@ -140,15 +139,15 @@ def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
     return True
 
 
-def form_of(inputs: Call, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
-    """The form of call, without the sizes that have names."""
+def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
+    """The form of a call; sizes that have names are not part of it."""
     named = flatten_dims(dims)
     facts = tuple(
         (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, named))
         for name, tensor in tensors.items()
     )
-    constants: list[Key] = []
-    numbers: list[Key] = []
+    constants: list[tuple[str, str]] = []
+    numbers: list[tuple[str, str]] = []
     for name, value in flatten_constants(inputs).items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         (numbers if is_number else constants).append((name, repr(value)))
@@ -156,7 +155,7 @@ def form_of(inputs: Call, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]
 
 
 def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
-    """Whether a number among the inputs has had so many values that no other is worth a program; the report says so."""
+    """Whether a number among the inputs has had too many values for another program; then the report says so."""
     names = changing_numbers(call.form, known)
     if names:
         reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
@@ -167,7 +166,7 @@ def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
 
 
 def changing_numbers(form: Form, known: Set[Any]) -> list[str]:
-    """Inputs given as numbers that have had as many values as there may be programs. `known`: forms served so far."""
+    """Numbers among the inputs that have had as many values as there may be programs. `known`: forms served so far."""
     if not form.numbers or form in known:
         return []
     alike = [set(other.numbers) for other in known if other[:3] == form[:3]]
@@ -175,8 +174,8 @@ def changing_numbers(form: Form, known: Set[Any]) -> list[str]:
     return sorted(names) if len(alike) >= MOST_NUMBERS else []
 
 
-def bind_call(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """All inputs by name, those taken by `**kwargs` among them."""
+def bind_call(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NamedInputs:
+    """All inputs by name, including those that `**kwargs` takes."""
     call = signature.bind_partial(*args, **kwargs).arguments
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -184,14 +183,14 @@ def bind_call(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping
     return call
 
 
-def in_order(signature: inspect.Signature, call: Call) -> Call:
-    """In the module's order, others by name: in which way inputs were given makes no other form of call."""
+def in_order(signature: inspect.Signature, call: NamedInputs) -> NamedInputs:
+    """In the module's order, then others by name. So a call has the same form whichever way its inputs were given."""
     places = {name: place for place, name in enumerate(signature.parameters)}
     return {name: call[name] for name in sorted(call, key=lambda name: (places.get(name, len(places)), name))}
 
 
-def with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
-    """The call with other tensors in its places, which are named as by `flatten_inputs`."""
+def with_tensors(call: NamedInputs, tensors: Mapping[str, Tensor]) -> NamedInputs:
+    """The call with these tensors in place of its own. Their names are those of `flatten_inputs`."""
 
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, (tuple, list)):
@@ -201,8 +200,8 @@ def with_tensors(call: Call, tensors: Mapping[str, Tensor]) -> Call:
     return {name: convert(name, value) for name, value in call.items()}
 
 
-def on_one_device(call: Call) -> Call:
-    """CPU tensors without dimensions moved to where the others are: operations take both, CUDA graphs do not."""
+def on_one_device(call: NamedInputs) -> NamedInputs:
+    """Moves CPU tensors without dimensions to the device of the others: operations take both, CUDA graphs do not."""
     tensors = flatten_inputs(call)
     device = next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), None)
     if device is None:
@@ -212,7 +211,7 @@ def on_one_device(call: Call) -> Call:
 
 
 def check_module(module: nn.Module, bindings: Mapping[str, str]) -> None:
-    """ValueError for a module in training, and for a moment that there is none of."""
+    """Raises ValueError for a module in training, and for an unknown moment."""
     for name, part in module.named_modules():
         if part.training:
             what = f"{type(module).__name__}.{name}".removesuffix(".")
@@ -222,8 +221,10 @@ def check_module(module: nn.Module, bindings: Mapping[str, str]) -> None:
             raise ValueError(f"{name} is bound to {moment!r}, which is not one of {', '.join(MOMENTS)}")
 
 
-def check_example(module: nn.Module, example: Call, bindings: Mapping[str, str], dims: Mapping[str, Any]) -> None:
-    """ValueError where bindings or dims speak of other inputs than these."""
+def check_example(
+    module: nn.Module, example: NamedInputs, bindings: Mapping[str, str], dims: Mapping[str, Any]
+) -> None:
+    """Raises ValueError if bindings or dims name inputs that the module does not have."""
     parameters = inspect.signature(module.forward).parameters.values()
     named = (parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
     inputs = list(dict.fromkeys((*named, *example)))
@@ -232,7 +233,7 @@ def check_example(module: nn.Module, example: Call, bindings: Mapping[str, str],
         for name in names:
             if name not in known:
                 raise ValueError(
-                    f"{what} names {name!r}, which is no input of {type(module).__name__}; "
+                    f"{what} names {name!r}, which is not an input of {type(module).__name__}; "
                     f"its inputs are {', '.join(inputs)}"
                 )
     measure(flatten_dims(dims), flatten_inputs(example))

@@ -14,7 +14,7 @@ from modules.stable_fast.unet_runner import StableFastRunner
 
 
 class Patchable(Protocol):
-    """What the patcher needs of a ModelPatcher: the network, a clone of it, and word of changed weights."""
+    """What the patcher needs from a ModelPatcher: its network, clones, and a call when weights have changed."""
 
     module: nn.Module
 
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound=Patchable)
 
 
 class StableFastPatcher:
-    """Keeps one compiled runner for as long as the same network is patched; another network frees the first."""
+    """Keeps one compiled runner as long as the same network is patched. Another network frees it."""
 
     def __init__(self, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None) -> None:
         self.config = config or StableFastConfig()
@@ -40,7 +40,7 @@ class StableFastPatcher:
         self._listeners: list[Callable[[set[str]], None]] | None = None
 
     def apply(self, model: Model) -> Model:
-        """A clone of the model whose UNet runs through Stable-Fast; nothing is compiled before the first step."""
+        """A clone of the model whose UNet runs through Stable-Fast. Nothing is compiled before the first step."""
         patched: Model = model.clone()
         if Level(self.config.level).is_off:
             return patched
@@ -65,7 +65,7 @@ class StableFastPatcher:
         self._listeners.append(self.runner.refresh_weights)
 
     def _wrapper(self, network: nn.Module) -> StableFastRunner:
-        """What a ModelPatcher calls to get its runner."""
+        """The ModelPatcher calls this to get its runner."""
         if self.runner is None or network is not self._network:
             raise RuntimeError("this patched model was released; apply Stable-Fast to it again")
         return self.runner

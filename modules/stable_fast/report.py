@@ -1,4 +1,4 @@
-"""What compiling and running did, as data, JSON and text, and the one line shown to the user."""
+"""What was compiled and how it runs: as data, as JSON, as text, and as the one line shown to the user."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from modules.stable_fast.runtime.timing import StepTimer
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport:
-    """How one program came about."""
+    """How one program was made."""
 
     nodes_before: int
     nodes_after: int
     matches: Mapping[str, Mapping[str, int]]
     stage_nodes: Mapping[str, int]
-    from_disk: bool = False  # found in the cache folder, so neither traced nor fused in this process
+    from_disk: bool = False  # it was found in the cache folder, so nothing was traced or fused in this process
     trace_seconds: float
     compile_seconds: float
 
 
 @dataclass(kw_only=True)
 class Counters:
-    """Events since the network was loaded; a LoRA change or a new prompt must not add traces or captures."""
+    """What has happened since the network was loaded. A LoRA or a new prompt must not add traces or captures."""
 
     traces: int = 0
     captures: int = 0
@@ -39,11 +39,11 @@ class Counters:
 
 @dataclass(kw_only=True)
 class ShapeReport:
-    """How one set of sizes runs."""
+    """How the steps of one shape run."""
 
     warm_up_seconds: float = 0.0
     eager_ms: float | None = None
-    level: str = ""  # when lower than the rest, with the reason
+    level: str = ""  # if it is lower than that of the others, for this reason
     reason: str = ""
     steps: StepTimer = field(default_factory=StepTimer)
 
@@ -78,7 +78,7 @@ class Report:
         self.level, self.reason = level, _joined(self.reason, reason)
 
     def lower_shape(self, name: str, level: Level, reason: str) -> None:
-        """Notes that this shape alone runs at a lower level; how long its steps took before no longer counts."""
+        """Notes that only this shape runs at a lower level. Its step times so far no longer count."""
         shape = self.shape(name)
         if not shape.reason:
             shape.steps.restart()
@@ -99,11 +99,11 @@ class Report:
 
     @property
     def in_force(self) -> tuple[str, str]:
-        """The level at which the latest shape ran, and every reason why it is not the one asked for."""
+        """The level at which the latest shape ran, and all reasons why it is lower than the one asked for."""
         return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
 
     def break_even_images(self) -> int | None:
-        """After how many pictures of the latest shape the warm-up has paid; None when unknown or never."""
+        """After how many pictures of the latest shape the warm-up has paid off; None if that is unknown, or never."""
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is None or eager_ms is None or not self.steps_per_image or eager_ms <= step_ms:
             return None

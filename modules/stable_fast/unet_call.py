@@ -1,4 +1,4 @@
-"""One evaluation of a UNet as Stable-Fast sees it: its tensors, what they have in common with other calls, sizes."""
+"""One evaluation of a UNet as Stable-Fast sees it: its tensors, its sizes, and what it shares with other calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from modules.core.runner import Conditioning
 from modules.stable_fast.runtime.execution import in_program_layout
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
-COARSEST = 8  # the UNet halves the latent three times; a size that is no multiple gets a program of its own
+COARSEST = 8  # the UNet halves the latent three times; a size that is not a multiple gets its own program
 
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class UNetCall:
-    """x [N, C, h, w] of any type, one timestep, context [R * N, S, D], residuals of ControlNets [R * N, ...].
+    """x [N, C, h, w] of any type, one timestep, context [R * N, S, D], residuals of all ControlNets [R * N, ...].
 
     The network computes in the context's type.
     """
@@ -46,13 +46,13 @@ class UNetCall:
 
     @cached_property
     def key(self) -> Key:
-        """What a captured graph depends on, besides values."""
+        """What a captured graph depends on besides values."""
         x = self.x
         return (x.shape, self.context.shape, self.dtype, x.device, self.control is not None)
 
     @property
     def form(self) -> Key:
-        """What a program depends on: the sizes it can adapt to are left out."""
+        """What a program depends on. It adapts to all sizes that are not in here."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
         return (self.x.shape[1], self.context.shape[2], self.dtype, self.x.device, self.control is not None, exact)
 
@@ -60,7 +60,7 @@ class UNetCall:
         return all(size % COARSEST == 0 for size in self.x.shape[2:])
 
     def dims(self) -> dict[str, Any]:
-        """Which dimensions may change without a new trace (see sizes.py)."""
+        """Which dimensions may change without a new trace (see graph/sizes.py)."""
         dims: dict[str, Any] = {"x": self._feature_map(self.x), "timesteps": ("batch",)}
         dims["context"] = ("batch", "tokens", None)
         if self.control is not None:
@@ -81,11 +81,11 @@ class UNetCall:
         return inputs if self.control is None else {**inputs, "control": self.control}
 
     def eager(self, network: nn.Module) -> Callable[[], Tensor]:
-        """Evaluates it by the network itself; its inputs are made ready now."""
+        """The network itself on this call, whose inputs are prepared now."""
         return partial(network, **self.network_inputs())
 
     def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
-        """The network as a function of tensors alone, and those of this call."""
+        """The network as a function of tensors only, and the tensors of this call."""
         inputs = self.network_inputs()
 
         def function(x: Tensor, timesteps: Tensor, context: Tensor, *control: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class UNetCall:
 
     @property
     def moving_as_given(self) -> tuple[Tensor, ...]:
-        """The same for a captured graph, which copies and thereby converts them."""
+        """The same for a captured graph, which converts them when it copies them in."""
         return (self.x, *(self.control or ()))
 
     def name(self) -> str:

@@ -25,7 +25,7 @@ NO_MEMORY = "not enough memory"
 
 
 class StableFastRunner(CompiledRunner):
-    """Compiles the network when it is first called in a new form; what it learned is kept from prompt to prompt."""
+    """Compiles the network when it is first called in a new form, and keeps what it compiled from prompt to prompt."""
 
     def __init__(
         self, network: nn.Module, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None
@@ -35,7 +35,7 @@ class StableFastRunner(CompiledRunner):
         self.report = self._engine.report
         self._inputs: Conditioning | None = None
         self._timesteps: list[float] = []
-        self._which = 0  # the context in force: of the inputs, or one of its alternatives
+        self._which = 0  # the context in force: 0, or an alternative
         self._refused: set[Key] = set()  # sizes for which there is not enough memory
 
     def release(self) -> None:
@@ -98,7 +98,7 @@ class StableFastRunner(CompiledRunner):
         if not self.report.level.captured:
             return execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
         execution.hold_row(call.timestep)
-        # A graph copies its inputs, and converts them by that.
+        # A graph converts its inputs when it copies them in.
         moving = call.moving_as_given if self._engine.has_graph(call.key) else call.moving
         return self._engine.captured(call.key, call.name, execution.run_held, moving)
 
@@ -116,7 +116,7 @@ class StableFastRunner(CompiledRunner):
         try:
             self._engine.make_ready(run, call.device)
         finally:
-            execution.times.clear()  # what was computed while kernels were only compiled
+            execution.times.clear()  # they were computed while kernels were only compiled
         self._engine.keep(call.key, execution)
         return execution
 

@@ -38,7 +38,7 @@ def kept_graph(network: nn.Module) -> Path:
 
 
 def content(path: Path) -> dict[str, Any]:
-    return json.loads(cache.opened(path.read_text(), path.stem))
+    return json.loads(cache.unsealed(path.read_text(), path.stem))
 
 
 def put(path: Path, graph: Any) -> None:

@@ -118,10 +118,10 @@ def test_a_time_without_dimensions() -> None:
         ({"t": ("batch",)}, "input t has 0 dimensions, but dims gives it 1"),
         ({"x": ("batch", None, None)}, "input x has 2 dimensions, but dims gives it 3"),
         ({"x": ("batch",)}, "input x has 2 dimensions, but dims gives it 1"),
-        ({"x": ("2*batch", "2*width")}, "input x has a dimension of 3, which is no multiple of 2"),
+        ({"x": ("2*batch", "2*width")}, "input x has a dimension of 3, which is not a multiple of 2"),
         ({"x": ("batch*2", None)}, "dimension 'batch.2' is neither None nor a name such as"),
         ({"x": (2, None)}, "dimension 2 is neither"),
-        ({"y": ("batch",)}, "dims names 'y', which is no input of Timed; its inputs are x, t, c"),
+        ({"y": ("batch",)}, "dims names 'y', which is not an input of Timed; its inputs are x, t, c"),
     ],
 )
 def test_dims_that_do_not_fit_the_example(dims: Mapping[str, Any], words: str) -> None:

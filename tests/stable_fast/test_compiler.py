@@ -10,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL as DiffusersVAE
 from torch import Tensor, nn
 
-from modules.loader.load_weights import adjoin_projections
 from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import CompiledModule, compile_module
@@ -18,6 +17,7 @@ from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.fuse import bind
 from modules.stable_fast.graph.staging import PROMPT, STEP
 from modules.stable_fast.passes import PASSES
+from modules.stable_fast.runtime.adjoin import adjoin_projections
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.unet_call import BINDINGS
 from tests import tiny
@@ -174,11 +174,14 @@ def test_a_second_form_of_call_shares_prepared_weights() -> None:
 
 
 def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
-    """As weights are loaded on a GPU: channels-last, projections back to back; only sub-pixel weights are new then."""
+    """As on a GPU: channels-last, projections back to back; only sub-pixel weights are new then."""
     network, apart = tiny.unet(), tiny.unet()
     expected = network.state_dict()
     network.to(memory_format=torch.channels_last)
     adjoin_projections(network)
+    places = [parameter.data_ptr() for parameter in network.parameters()]
+    adjoin_projections(network)  # nothing is left to do
+    assert places == [parameter.data_ptr() for parameter in network.parameters()]
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     call = {"x": random(2, 4, 8, 8), "timesteps": torch.zeros(2), "context": random(2, 77, 64)}
     stores = [WeightStore(network), WeightStore(apart)]

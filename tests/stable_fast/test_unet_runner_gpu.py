@@ -115,7 +115,7 @@ def test_releasing_gives_memory_back() -> None:
 
 
 def test_level_fused_prepares_fewer_weights() -> None:
-    network, owned = network_on_gpu().to(memory_format=torch.channels_last), {}  # as the loader lays weights out
+    network, owned = network_on_gpu().to(memory_format=torch.channels_last), {}  # as weights lie on a GPU
     for level in ("fused", "full"):
         runner = StableFastRunner(network, StableFastConfig(level=level))
         pictures(runner, inputs_for(CONFIG), latent())

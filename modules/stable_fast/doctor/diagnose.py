@@ -1,7 +1,7 @@
 """What Stable-Fast can do on this machine, why not more, and what to do: `python -m modules.stable_fast.doctor`.
 
-`diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. It ends with 0 also where nothing
-but level `off` works, since that is an answer; with 1 when a kernel gives wrong results or makes the GPU fault.
+`diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. The exit code
+is 1 if a kernel gives wrong results or makes the GPU fault, else 0, even if only level `off` works.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from modules.core.errors import OptionsError
-from modules.stable_fast.config import LEVELS
+from modules.stable_fast.config import LEVELS, Level
 from modules.stable_fast.doctor.environment import Facts, gather
 from modules.stable_fast.doctor.self_test import OpCheck, check_all
 from modules.stable_fast.store.cache import CACHE_VARIABLE
@@ -31,8 +31,8 @@ Exit code 1: a kernel gives wrong results or makes the GPU fault.
 
 
 @dataclass(frozen=True)
-class Level:
-    """Whether a level works here; if not, why, and the remedy."""
+class Verdict:
+    """Whether a level works here. If it does not, or not fully, `reason` says why and what to do."""
 
     name: str
     works: bool
@@ -42,7 +42,7 @@ class Level:
 @dataclass(frozen=True)
 class Diagnosis:
     facts: Facts
-    levels: tuple[Level, ...]
+    levels: tuple[Verdict, ...]
     advice: tuple[str, ...]
     checks: tuple[OpCheck, ...] = field(default=())
 
@@ -56,7 +56,7 @@ class Diagnosis:
 
 
 def no_gpu_reason(facts: Facts) -> str:
-    """Why PyTorch sees no GPU, most fundamental cause first; empty when it sees one."""
+    """Why PyTorch sees no GPU, naming the most fundamental cause; empty if it sees one."""
     if facts.gpu is not None:
         return ""
     if facts.system.startswith("Darwin"):
@@ -78,29 +78,23 @@ def no_gpu_reason(facts: Facts) -> str:
     return f"the driver does not offer CUDA {facts.torch_cuda}: update the NVIDIA driver, then restart"
 
 
-def judge(facts: Facts) -> tuple[Level, ...]:
+def judge(facts: Facts) -> tuple[Verdict, ...]:
     """Which levels work. `fused` runs on anything, by plain PyTorch where kernels are missing."""
-    no_gpu = no_gpu_reason(facts)
-    capture = no_gpu and f"CUDA graphs need an NVIDIA GPU ({no_gpu})"
-    levels = {
-        "off": Level("off", works=True),
-        "graph": Level("graph", works=not capture, reason=capture),
-        "fused": Level("fused", works=True, reason=kernels_reason(facts)),
-        "full": Level("full", works=not capture, reason=capture or kernels_reason(facts)),
-    }
-    if not facts.forced_level:
-        return tuple(levels[name] for name in LEVELS)
-    allowed = facts.forced_level.partition("=")[2]
-    return tuple(
-        levels[name]
-        if LEVELS.index(name) <= LEVELS.index(allowed)
-        else Level(name, works=False, reason=facts.forced_level)
-        for name in LEVELS
-    )
+    no_gpu, kernels = no_gpu_reason(facts), kernels_reason(facts)
+    no_graphs = no_gpu and f"CUDA graphs need an NVIDIA GPU ({no_gpu})"
+    highest = Level(facts.forced_level.partition("=")[2] or Level.FULL)
+
+    def verdict(level: Level) -> Verdict:
+        if LEVELS.index(level) > LEVELS.index(highest):
+            return Verdict(level.value, works=False, reason=facts.forced_level)
+        obstacle = no_graphs if level.captured else ""
+        return Verdict(level.value, works=not obstacle, reason=obstacle or (kernels if level.fused else ""))
+
+    return tuple(map(verdict, LEVELS))
 
 
 def kernels_reason(facts: Facts) -> str:
-    """Why fused operations run as plain PyTorch here; empty where the kernels run."""
+    """Why fused operations run as plain PyTorch here; empty if the kernels run."""
     if facts.gpu is None:
         return "staged and fused, without GPU kernels"
     if facts.triton is None:
@@ -120,7 +114,7 @@ def kernels_reason(facts: Facts) -> str:
 
 
 def advise(facts: Facts) -> tuple[str, ...]:
-    """What would make it faster, or spare trouble."""
+    """What would make it faster, or avoid trouble."""
     found = [reason for reason in (no_gpu_reason(facts),) if reason]
     if facts.cache_problem:
         found.append(
@@ -174,12 +168,12 @@ def lines(diagnosis: Diagnosis) -> list[str]:
     }
     said = [f"{name:15s} {value or 'not found'}" for name, value in rows.items()]
     said += ["", "Levels of Stable-Fast on this machine:"]
-    for level in diagnosis.levels:
-        state = "works" if level.works else "does not work"
-        said.append(f"  {level.name:6s} {state}" + (f": {level.reason}" if level.reason else ""))
+    for verdict in diagnosis.levels:
+        state = "works" if verdict.works else "does not work"
+        said.append(f"  {verdict.name:6s} {state}" + (f": {verdict.reason}" if verdict.reason else ""))
     said += _check_lines(diagnosis)
     said += ["", *(f"Advice: {advice}." for advice in diagnosis.advice)] if diagnosis.advice else []
-    if [level.name for level in diagnosis.levels if level.works] == ["off"]:
+    if not any(verdict.works for verdict in diagnosis.levels if verdict.name != Level.OFF):
         said.append("Only level off works here: pictures are made as usual, without acceleration.")
     return said
 
@@ -207,7 +201,7 @@ def _check_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis for programs; an error that is not finite is null, since JSON has no such number."""
+    """The diagnosis for programs. An error that is not finite becomes null, since JSON has no such number."""
     checks = [
         asdict(check) | {"error": check.error if math.isfinite(check.error) else None, "passed": check.passed}
         for check in diagnosis.checks

@@ -1,4 +1,4 @@
-"""What was found on this machine that Stable-Fast depends on, as plain data; doctor.py draws the conclusions."""
+"""What Stable-Fast depends on and was found on this machine, as plain data; diagnose.py draws the conclusions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def gather() -> Facts:
 
 
 def find_driver(kernel_module: Path = Path("/proc/driver/nvidia/version")) -> tuple[str | None, str]:
-    """The version of the NVIDIA driver, and why it cannot be used."""
+    """The version of the NVIDIA driver, and why it cannot be used, if so."""
     version, problem = _ask_driver()
     if version is None:
         with suppress(OSError):

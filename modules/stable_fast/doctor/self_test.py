@@ -20,9 +20,9 @@ from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
 from modules.stable_fast.kernels.refusals import REFUSALS, Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 
-LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # whose code others compiled
+BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # they have nothing to compile
 # Largest error allowed, relative to the largest value of the reference.
-TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
+KERNEL_TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Case:
 
 @dataclass(frozen=True)
 class OpCheck:
-    """How far one implementation was from the float64 reference; `refused` says why it does not serve the shape.
+    """How far one implementation was from the float64 reference. `refused`: why it does not serve the shape.
 
-    `fault` is what the GPU said when it broke down over it.
+    `fault`: what the GPU said when the implementation made it break down.
     """
 
     op: str
@@ -157,10 +157,10 @@ def _shape(case: Case) -> str:
 
 
 def check(case: Case) -> list[OpCheck]:
-    """Every implementation the op offers for this call, up to one that the GPU breaks down over; on a CPU, the op."""
+    """Checks every implementation of this call, up to one that makes the GPU break down; on a CPU, only the op."""
     x = case.args[0]
     expected = case.reference(*(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args))
-    tolerance = TOLERANCES[x.dtype]
+    tolerance = KERNEL_TOLERANCES[x.dtype]
     checks: list[OpCheck] = []
 
     def note(implementation: str, run: Callable[[], Any]) -> None:
@@ -170,7 +170,7 @@ def check(case: Case) -> list[OpCheck]:
         except (Unsupported, TritonError) as reason:
             refused = str(reason).splitlines()[0]
         except torch.AcceleratorError as reason:
-            if any(done.fault for done in checks):  # passing through from the implementation that is to blame
+            if any(done.fault for done in checks):  # the implementation to blame is noted already
                 raise
             fault = str(reason).splitlines()[0]
         checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused, fault))
@@ -188,7 +188,7 @@ def check(case: Case) -> list[OpCheck]:
 
 
 def _call(case: Case, tuner: Tuner) -> Any:
-    """The op, with no choices known; `tuner` is offered its implementations."""
+    """Runs the op without known choices; `tuner` is offered its implementations."""
     before = CHOICES.chosen, CHOICES.tuner
     CHOICES.chosen, CHOICES.tuner = {}, tuner
     try:
@@ -200,14 +200,14 @@ def _call(case: Case, tuner: Tuner) -> Any:
 def _launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
     """All kernels of our own, for `compile_ahead`; libraries have nothing to compile, and would run."""
     for name, implementation in implementations.items():
-        if not name.startswith(LIBRARIES):
+        if not name.startswith(BY_LIBRARIES):
             with suppress(*REFUSALS):
                 implementation(*args)
     return default
 
 
 def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
-    """All checks; a fault of the GPU ends them, since nothing runs on it afterwards."""
+    """All checks. A fault of the GPU ends them, since nothing runs on it afterwards."""
     checks: list[OpCheck] = []
     with torch.inference_mode():
         made = list(cases(device, dtype))

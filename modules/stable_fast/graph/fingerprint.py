@@ -1,6 +1,6 @@
-"""What of a module besides its weights decides what it computes: its parts, their attributes and their hooks.
+"""What decides what a module computes besides its weights: its parts, their attributes and their hooks.
 
-Two descriptions of one process are compared, so that a program made from an earlier form of the module is noticed.
+Comparing two descriptions, made in one process, shows whether a program was made from an earlier form of the module.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import nn
 
-# What torch keeps in every module; weights among it are watched by the store.
+# What torch keeps in every module. The store watches the weights among it.
 _APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
 
 Structure = list[tuple[str, type, Any, list[tuple[str, Any]]]]
 
 
 class _Same:
-    """An object that equals only itself; held, so that no later one takes its place in memory."""
+    """An object that equals only itself. It is held, so that no later object takes its place in memory."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -43,7 +43,7 @@ def structure_of(module: nn.Module) -> Structure:
 
 
 def _fact(value: Any, depth: int = 8) -> Any:
-    """By value what is plain, by identity what is not, or lies so deep that it may hold itself."""
+    """Plain values compare by value; others, and those nested so deeply that they may hold themselves, by identity."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return type(value), repr(value)
     items: Any = None

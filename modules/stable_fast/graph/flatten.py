@@ -1,4 +1,4 @@
-"""A call's tensors, constants and named sizes under flat names, and the call put together again.
+"""A call's tensors, constants and named sizes under flat names, and back to a call.
 
 A tuple `control` becomes `control_0`, `control_1`, ..., as in a traced graph.
 """
@@ -27,9 +27,9 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no tensor in a (possibly nested) call, named in the same way; it is part of the graph.
+    """Whatever is not a tensor in a (possibly nested) call, named in the same way; it is part of the graph.
 
-    So is what kind of container holds the others, where it is no plain tuple.
+    So is the kind of container that holds the tensors, if it is not a plain tuple.
     """
     flat: dict[str, Any] = {}
     for name, value in example.items():
@@ -43,7 +43,7 @@ def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
-    """Dimension names for each flattened input; a tuple of tuples describes a tuple of tensors."""
+    """Dimension names of each flattened input. A tuple of tuples describes a tuple of tensors."""
     flat: dict[str, Dims] = {}
     for name, value in dims.items():
         if any(isinstance(item, tuple) for item in value):
@@ -60,7 +60,7 @@ def rebuilt(container: Sequence[Any], items: Iterable[Any]) -> Sequence[Any]:
 
 
 def laid_out(module: nn.Module, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments of a call; all are named, unless forward has some that cannot be."""
+    """Positional and named arguments of a call; all are named if forward allows it."""
     signature = inspect.signature(module.forward)
     nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
     parameters = signature.parameters

@@ -1,4 +1,4 @@
-"""The two names one channels-last memory has: feature map [N, C, h, w] and tokens [N, h*w, C]. Neither copies."""
+"""Two views of one channels-last memory: feature map [N, C, h, w] and tokens [N, h*w, C]. Neither copies."""
 
 from __future__ import annotations
 

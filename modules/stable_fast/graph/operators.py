@@ -1,4 +1,4 @@
-"""The operators that a kept graph may call: what traces of networks and our passes give, none of which changes its
+"""The operators that a kept graph may call. Traces of networks and our passes give them, and none changes its
 arguments or opens a file. A graph with any other operator is traced at each start.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-OURS = "lightdiffusion"
+OUR_NAMESPACE = "lightdiffusion"
 ATEN = frozenset(
     # numbers
     "abs acos add addcdiv addcmul asin atan atan2 ceil clamp clamp_max clamp_min cos cosh div erf exp expm1 floor "
@@ -56,14 +56,14 @@ def may_be_kept(target: Any) -> bool:
     if schema.is_mutable:
         return False
     name = schema.name.partition("::")[2]
-    return target.namespace == OURS or (target.namespace == "aten" and name in ATEN)
+    return target.namespace == OUR_NAMESPACE or (target.namespace == "aten" and name in ATEN)
 
 
 def operator_called(name: str) -> OpOverload:
     """The operator `namespace.name.overload`. Raises ValueError for one that a kept graph may not call."""
     namespace, _, rest = name.partition(".")
     operation, _, overload = rest.partition(".")
-    if namespace != OURS and not (namespace == "aten" and operation in ATEN):
+    if namespace != OUR_NAMESPACE and not (namespace == "aten" and operation in ATEN):
         raise ValueError(f"{name} is not an operator that a graph may call")
     target = getattr(getattr(getattr(torch.ops, namespace), operation), overload)
     if not may_be_kept(target):

@@ -2,7 +2,7 @@
 
 A file that somebody else wrote cannot run code, neither when it is read nor when its graph runs: its values are
 numbers, strings, containers and constants of torch, and nothing is unpickled or imported; it can call three functions
-and the operators of graph_operators.py; and its names, which FX puts into the Python source of a graph, have to be
+and the operators of operators.py; and its names, which FX puts into the Python source of a graph, have to be
 identifiers. At worst such a graph computes something else, or fails.
 """
 
@@ -25,12 +25,12 @@ from modules.stable_fast.graph.trace import Fixed, Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
 _FUNCTIONS: dict[str, Any] = {"getitem": operator.getitem, "as_tokens": as_tokens, "as_image": as_image}
-# How values that JSON does not have are written: {"dtype": "float16"}; torch.<name> for all but devices.
+# How values that JSON lacks are written: {"dtype": "float16"}. All but devices are called torch.<name>.
 _NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format, "device": torch.device}
 
 
 class NotKept(Exception):
-    """Something of this module or graph has no faithful description, so it is not kept on disk."""
+    """Part of this module or graph cannot be described faithfully, so it is not kept on disk."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Fused:
     matches: Mapping[str, Mapping[str, int]]
 
 
-def encode(fused: Fused) -> dict[str, Any]:
-    """Raises NotKept where something has no faithful description."""
+def encode_graph(fused: Fused) -> dict[str, Any]:
+    """Raises NotKept if something cannot be described faithfully."""
     traced = fused.traced
     results: Any = next(iter(reversed(traced.graph.nodes))).args[0]
     return {
@@ -59,15 +59,15 @@ def encode(fused: Fused) -> dict[str, Any]:
     }
 
 
-def decode(kept: Mapping[str, Any]) -> Fused:
-    """Raises ValueError, KeyError, TypeError, AttributeError or IndexError for what `encode` did not write."""
+def decode_graph(kept: Mapping[str, Any]) -> Fused:
+    """Raises ValueError, LookupError, TypeError or AttributeError for anything that `encode_graph` did not write."""
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     if not isinstance(kept["nodes"], list) or kept["nodes"][-1]["op"] != "output":
         raise ValueError("its graph has no end")
     for item in kept["nodes"]:
         if not item["name"].isidentifier():
-            raise ValueError(f"{item['name']} is no name")
+            raise ValueError(f"{item['name']} is not a name")
         node = _decode_node(graph, item, nodes)
         if node.name != item["name"]:
             raise ValueError(f"a node is called {node.name}, not {item['name']}")
@@ -94,7 +94,7 @@ def _encode_node(node: fx.Node) -> dict[str, Any]:
 def _decode_node(graph: fx.Graph, item: Mapping[str, Any], nodes: Mapping[str, fx.Node]) -> fx.Node:
     args, kwargs = _decode_value(item["args"], nodes), _decode_value(item["kwargs"], nodes)
     if not all(name.isidentifier() for name in kwargs):
-        raise ValueError(f"{list(kwargs)} are no names of arguments")
+        raise ValueError(f"{list(kwargs)} are not names of arguments")
     if item["op"] == "output":
         return graph.output(args[0])
     if item["op"] == "placeholder":
@@ -158,12 +158,12 @@ def _decode_value(value: Any, nodes: Mapping[str, fx.Node]) -> Any:
 def _torch_value(kind: str, name: str) -> Any:
     value = getattr(torch, name)
     if not isinstance(value, _NAMED[kind]):
-        raise ValueError(f"torch.{name} is no {kind}")
+        raise ValueError(f"torch.{name} is not a {kind}")
     return value
 
 
 def _encode_result(value: Any) -> Any:
-    """How a result is put together, with nothing in place of its tensors; only what JSON gives back as it was."""
+    """How a result is put together, with nothing in place of its tensors; only what JSON gives back unchanged."""
     if value is None or type(value) in (bool, int, float, str):
         return {"fixed": value}
     if type(value) is tuple:

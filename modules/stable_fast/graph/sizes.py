@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-Dims = tuple["str | None", ...]  # one entry a dimension: None (fixed), "name" or "k*name"
+Dims = tuple["str | None", ...]  # one entry for each dimension: None (fixed), "name" or "k*name"
 
-# Primes above any small literal; none divides 2**63 - 1, which ATen writes for "to the end".
+# Larger than any small literal. None divides 2**63 - 1, which ATen writes for "to the end".
 _PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 197, 199, 211, 223)
 
 
 class SizeError(ValueError):
-    """Sizes that a graph with named sizes cannot serve (not a multiple, or two values for one name)."""
+    """A graph with named sizes cannot serve these sizes: not a multiple, or two values for one name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sizes:
     primes: Mapping[str, int]
 
     def replace(self, literal: int, actual: Mapping[str, int]) -> int:
-        """`literal` with its primes replaced by the actual values of their names, all at once: one may be a prime."""
+        """`literal` with the actual values in place of its primes; all at once, since a value may be a prime itself."""
         if literal == 0 or abs(literal) >= 2**62:
             return literal
         rest, product = literal, 1
@@ -58,7 +58,7 @@ def parse_dim(dim: str) -> tuple[int, str]:
 
 
 def _dims_of(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> Dims:
-    """What is said of an input's dimensions; all are fixed when nothing is."""
+    """The names of an input's dimensions; without any, all are fixed."""
     return dims.get(name, (None,) * tensor.dim())
 
 
@@ -68,7 +68,9 @@ def fixed_sizes(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> tuple[in
 
 
 def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The value of each named size in these inputs; SizeError when they do not fit: by rank, multiple or each other."""
+    """The value of each named size in these inputs.
+
+    Raises SizeError if an input has another rank, is not a multiple, or contradicts another input."""
     values: dict[str, int] = {}
     for name, tensor in tensors.items():
         named = _dims_of(name, tensor, dims)
@@ -79,14 +81,14 @@ def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str
                 continue
             factor, symbol = parse_dim(dim)
             if size % factor:
-                raise SizeError(f"input {name} has a dimension of {size}, which is no multiple of {factor}")
+                raise SizeError(f"input {name} has a dimension of {size}, which is not a multiple of {factor}")
             if values.setdefault(symbol, size // factor) != size // factor:
                 raise SizeError(f"input {name} gives {symbol} = {size // factor}, another input {values[symbol]}")
     return values
 
 
 def choose_primes(names: Iterable[str], fixed: Iterable[int]) -> Sizes:
-    """A prime for each name that divides none of the fixed sizes."""
+    """A prime for each name; it divides none of the fixed sizes."""
     fixed = set(fixed)
     free = (prime for prime in _PRIMES if not any(size % prime == 0 for size in fixed if size))
     return Sizes({name: next(free) for name in sorted(names)})
@@ -103,6 +105,6 @@ def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:
 
 
 def replace_literal(leaf: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
-    """A leaf of a node's arguments for actual sizes."""
+    """A leaf of a node's arguments at actual sizes."""
     is_size = isinstance(leaf, int) and not isinstance(leaf, bool)
     return sizes.replace(leaf, actual) if is_size else leaf

@@ -7,9 +7,9 @@ needs what its arguments need, and that fixes its stage:
     weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
     shared    needs "latent" and perhaps "time"   step     anything else
 
-What draws random numbers belongs to the step, too. The split is exact: the same operations on the same values, each
-once. Two stages see other rows than the traced batch ("time" one row a timestep, "shared" one half of guidance), so
-only operations that treat rows independently go there.
+Operations that draw random numbers belong to the step, too. The split is exact: the same operations on the same values,
+each once. Two stages see other rows than the traced batch ("time" one row for each timestep, "shared" one half of
+guidance), so only operations that treat rows independently go there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Needs = frozenset[str]
 
 aten = torch.ops.aten
 
-# Operations whose row i of the result depends on row i of the arguments only (dimension arguments are checked apart).
+# Row i of the result depends only on row i of the arguments (dimension arguments are checked separately).
 _ROW_WISE = frozenset(
     {
         operator.getitem, as_tokens, as_image,
@@ -64,7 +64,7 @@ _DIM_ARGUMENT: dict[Any, str] = {
     aten.flatten.using_ints: "start_dim",
 }
 
-# Arguments that turn off, at False or 0, what an operation draws.
+# Arguments that, at False or 0, keep an operation from drawing random numbers.
 _SWITCHES = ("train", "training", "dropout", "dropout_p")
 
 
@@ -130,9 +130,9 @@ def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
 
 
 def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
-    """What a node needs: all that its arguments need, and "step" where it must see the traced batch or size.
+    """What a node needs: all that its arguments need, and "step" if it must see the traced batch or size.
 
-    So does what draws random numbers: others in each call.
+    It also needs "step" if it draws random numbers, since they differ in each call.
     """
     needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
     if draws(node):
@@ -149,7 +149,7 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
 
 
 def draws(node: fx.Node) -> bool:
-    """Whether a call draws random numbers, so that it gives something else each time."""
+    """Whether a call draws random numbers, so that its result differs each time."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     given = arguments(node)
@@ -166,7 +166,7 @@ def _rows_first(node: fx.Node, sizes: Sizes) -> bool:
 
 
 def has_rows(node: fx.Node, sizes: Sizes) -> bool:
-    """Whether the value has one entry a row of the batch (in dimension 0)."""
+    """Whether the value has one entry for each row of the batch (in dimension 0)."""
     return ROWS in sizes.primes and ROWS in sizes.names_in(_shape(node)[:1])
 
 
@@ -202,7 +202,7 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
-    """Whether `user` takes one row of `source` in place of one row for each row of the batch."""
+    """Whether `user` can take one row of `source` for the whole batch."""
     if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
         conv = arguments(user)
         return source is conv.vector and source not in (conv.x, conv.residual)
@@ -232,12 +232,12 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
-    """Results in memory that is not theirs alone: kept for later calls, an input's, or an earlier result's."""
+    """Results whose memory is not theirs alone: it is kept for later calls, or is an input's or an earlier result's."""
     taken: set[tuple[str, str]] = set()
     lent: set[str] = set()
     for name in names:
         owner = _owner(stages, name)
-        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make theirs anew in each call
+        if owner[0] not in (SHARED, STEP) or owner in taken:  # these two stages make new results in each call
             lent.add(name)
         taken.add(owner)
     return frozenset(lent)
@@ -253,7 +253,7 @@ def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
 
 
 def _viewed(node: fx.Node) -> fx.Node:
-    """The node in whose memory this one's value may lie, by what the operations declare."""
+    """The node whose memory may hold this one's value, according to what the operations declare."""
     while node.op == "call_function" and _may_be_view(node):
         node = node.all_input_nodes[0]
     return node

@@ -26,14 +26,14 @@ from torch.utils import _pytree as pytree
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, rebuilt
 from modules.stable_fast.graph.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
 
-# What a module's own code raises on fake tensors, torch.export, and a program that does not fit its inputs.
+# Raised by a module's own code on fake tensors, by torch.export, and by a program that does not fit its inputs.
 ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
 )  # fmt: skip
 
 
 class TraceError(RuntimeError):
-    """A module that cannot be turned into one graph."""
+    """The module cannot be turned into one graph."""
 
 
 _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
@@ -41,7 +41,7 @@ _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
 
 @dataclass(frozen=True)
 class Fixed:
-    """Stands in the structure of a result for what is no tensor, and comes out as that value."""
+    """Stands for a value that is not a tensor in the structure of a result, and comes out as that value."""
 
     value: Any
 
@@ -102,12 +102,12 @@ def _writes_in_place(graph: fx.Graph) -> bool:
 
 
 def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
-    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see sizes.py)."""
+    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see graph/sizes.py)."""
     flat, flat_dims = flatten_inputs(example), flatten_dims(dims or {})
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
     sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
-    # Imported late: what a graph found in the cache does not need, and takes seconds to import.
+    # Imported late: it takes seconds, and a graph found in the cache does not need it.
     import torch.export
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -129,7 +129,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
 
 
 def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
-    """Where the call is computed. Raises TraceError when no tensor tells."""
+    """The device of the call's tensors. Raises TraceError if it has none."""
     for tensor in flatten_inputs(call).values():
         return tensor.device
     raise TraceError(f"{type(module).__name__} cannot be compiled for a call without a tensor")
@@ -145,7 +145,7 @@ def tracing() -> Iterator[None]:
 
 
 def is_tracing() -> bool:
-    """Within the forward of a module that is traced, in this thread. (PyTorch's own flag is one for all threads.)"""
+    """Whether this thread is tracing a module. (PyTorch's own flag is the same for all threads.)"""
     return _IS_TRACING.get()
 
 
@@ -154,7 +154,7 @@ def first_line(error: Exception) -> str:
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """The module's attributes that may count or switch something, its parts' among them."""
+    """Attributes of the module and its parts that may count or switch something."""
     return {
         f"{path}.{name}".removeprefix("."): repr(value)
         for path, part in module.named_modules()
@@ -164,7 +164,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
 
 
 def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """A graph gives results only: what else the module does while it runs would happen once and never again."""
+    """A graph only gives results: whatever else the module does while it runs would happen once and never again."""
     for name in (*before, *after) if after else ():  # empty where the hook did not run
         if before.get(name) != after.get(name):
             raise TraceError(f"it changes its own attribute {name} while it runs")
@@ -208,14 +208,14 @@ def _lift(
 
 
 def _with_fixed(program: torch.export.ExportedProgram, spec: pytree.TreeSpec) -> pytree.TreeSpec:
-    """The structure of the result with its constants in it, so that only tensors are left to put in."""
+    """The structure of the result with its constants in place, so that only tensors have to be put in."""
     results: Any = next(iter(reversed(program.graph.nodes))).args[0]
     leaves = [result if isinstance(result, fx.Node) else Fixed(result) for result in results]
     return pytree.tree_structure(pytree.tree_unflatten(leaves, spec))
 
 
 def _check_result(graph: fx.Graph, inputs: Sequence[str]) -> None:
-    """A result is a tensor, and none that belongs to somebody else."""
+    """Each result is a tensor that belongs to nobody else."""
     results = next(iter(reversed(graph.nodes))).all_input_nodes
     if not results:
         raise TraceError("its result holds no tensor")
@@ -228,12 +228,12 @@ def _check_result(graph: fx.Graph, inputs: Sequence[str]) -> None:
 def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
     value = program.constants[name]
     if not isinstance(value, Tensor):
-        raise TraceError(f"the module holds {name}, which is no tensor")
+        raise TraceError(f"the module holds {name}, which is not a tensor")
     return value
 
 
 def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
-    """The graph with placeholders renamed; those without a name (constants of the call, return_dict=False) left out."""
+    """The graph with placeholders renamed. Those without a name go: the call's constants, as return_dict=False."""
     result = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -251,7 +251,7 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
 
 
 def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
-    """A placeholder by just this name; FX would call one that is named like a Python builtin (input) input_1."""
+    """A placeholder with exactly this name. FX would rename one called like a Python builtin: input to input_1."""
     node = graph.placeholder(name)
     node.name = name
     return node

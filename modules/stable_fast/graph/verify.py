@@ -1,4 +1,4 @@
-"""Invariants of a graph: it is well formed, its metadata is true, and every literal fits the sizes it is used at."""
+"""Invariants of a graph: it is well formed, its metadata is true, and each literal fits the sizes it is used at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.stable_fast.graph.sizes import Sizes
 
 
 class VerifyError(RuntimeError):
-    """A graph that breaks an invariant; always a bug in a pass, or sizes that the graph cannot serve."""
+    """A graph breaks an invariant: a pass has a bug, or the graph cannot serve these sizes."""
 
 
 def check(graph: fx.Graph) -> None:
@@ -31,10 +31,11 @@ def check(graph: fx.Graph) -> None:
 
 
 def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
-    """Runs a graph whose literals were replaced on meta tensors: each result must have the traced shape, so replaced.
+    """Runs a graph on meta tensors after its literals were replaced: each result must have the traced shape, replaced
+    in the same way.
 
     A traced size that holds no prime but came from one (825 = 8 * 103 + 1, after padding) may differ, unless it is
-    itself a literal of the operation: then it should have been replaced and could not be.
+    a literal of the operation: that should have been replaced and could not be.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:

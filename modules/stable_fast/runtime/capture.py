@@ -29,9 +29,9 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 
 @contextmanager
 def own_workspaces() -> Iterator[None]:
-    """What is captured inside takes cuBLAS's workspaces from the graph's own memory.
+    """Graphs captured inside take cuBLAS's workspaces from their own memory.
 
-    Otherwise it records the address of the one that its stream happens to have, which others may free before a replay:
+    Otherwise a graph records the address of its stream's workspace, which others may free before a replay:
     torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
     """
     torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
@@ -42,9 +42,9 @@ def own_workspaces() -> Iterator[None]:
 
 
 class GraphPool:
-    """Captures graphs into one memory pool on one stream, which they can share: no two of them run at the same time.
+    """Captures graphs into one memory pool, on one stream. They can share both, since no two run at the same time.
 
-    PyTorch gives a pool's memory back when no graph is left in it, not before; `bytes` is what it holds.
+    PyTorch gives a pool's memory back only when no graph is left in it. `bytes` is how much it holds.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -63,14 +63,14 @@ class GraphPool:
         return CapturedGraph(function, inputs, self)
 
     def start_over(self) -> None:
-        """Releases every graph, whoever keeps it, and gives the memory back."""
+        """Releases all graphs, no matter who keeps them, and gives the memory back."""
         for graph in list(self._graphs):
             graph.release()
         with torch.cuda.device(self.device):
             torch.cuda.empty_cache()
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """Compiles kernels, picks algorithms and fills library workspaces, none of which may happen in a capture."""
+        """Compiles kernels, picks algorithms and fills libraries' workspaces. None of this may happen in a capture."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
@@ -78,7 +78,7 @@ class GraphPool:
         self._stream.synchronize()
 
     def record(self, owner: CapturedGraph, graph: torch.cuda.CUDAGraph, function: Callable[[], Any]) -> tuple[Any, int]:
-        """What function() returned while it was captured into `graph`, and by how many bytes the pool grew."""
+        """Captures function() into `graph`. Returns its result, and by how many bytes the pool grew."""
         if self.is_empty:
             self._handle, self.bytes = None, 0
         if self._handle is None:
@@ -87,7 +87,7 @@ class GraphPool:
         recording = torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local")
         # The stream's own context, since the one in torch.cuda.graph is not left when a capture fails.
         with torch.cuda.stream(self._stream), own_workspaces():
-            torch.cuda.empty_cache()  # a capture does so first, which would hide what it reserves itself
+            torch.cuda.empty_cache()  # a capture does this first, which would hide how much it reserves
             reserved = torch.cuda.memory_reserved(self.device)
             try:
                 with recording:
@@ -96,7 +96,7 @@ class GraphPool:
                 handle, self._handle = self._handle, None  # no capture uses it again
                 end_failed_capture(self._stream.device_index, handle)
                 if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-                    # what CUDA and PyTorch raise for an operation that a capture forbids
+                    # CUDA and PyTorch raise this for an operation that a capture forbids
                     raise CaptureError(str(error).splitlines()[0]) from error
                 raise
             grown = max(0, torch.cuda.memory_reserved(self.device) - reserved)
@@ -111,9 +111,10 @@ class GraphPool:
 class CapturedGraph:
     """`function(*inputs)` recorded once; a call replays it on the current stream.
 
-    Only the inputs may change between calls, not in shape; their type and layout become those of the recorded ones.
-    Anything else the function reads (weights, prompt values) must stay at its address and be changed in place. Outputs
-    are copies, so no later replay overwrites them. `bytes`: by how much its capture made the pool grow.
+    Only the values of the inputs may change between calls, not their shapes; they are converted to the recorded type
+    and layout. Anything else that the function reads (weights, prompt values) must stay at its address and be changed
+    in place. Outputs are copies, so no later replay overwrites them. `bytes`: by how much its capture
+    made the pool grow.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], pool: GraphPool) -> None:
@@ -139,7 +140,7 @@ class CapturedGraph:
         return pytree.tree_unflatten(copies, self._form)
 
     def release(self) -> None:
-        """Give the memory back; the graph cannot be called again."""
+        """Gives the memory back. The graph cannot be called again."""
         if not self.is_released:
             self.is_released = True
             self._graph.reset()

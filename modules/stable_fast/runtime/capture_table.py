@@ -1,4 +1,4 @@
-"""A bounded table of captured graphs by key; what cannot be captured runs as it is, with the reason said once."""
+"""A bounded table of captured graphs by key. What cannot be captured runs without a graph; the log says why, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.stable_fast.runtime.capture import CaptureError, GraphPool
 log = logging.getLogger(__name__)
 
 
-class Graph(Protocol):
+class ReplayedGraph(Protocol):
     bytes: int
     is_released: bool
 
@@ -30,7 +30,7 @@ class Capture(Protocol):
 
     @property
     def is_empty(self) -> bool: ...
-    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Graph: ...
+    def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> ReplayedGraph: ...
     def start_over(self) -> None: ...
 
 
@@ -38,7 +38,7 @@ CaptureOn = Callable[[torch.device], Capture]
 
 
 class SharedCapture:
-    """One pool and one stream a device for the graphs of several networks, of which no two run at the same time."""
+    """One pool and one stream for each device, shared by networks of which no two run at the same time."""
 
     def __init__(self) -> None:
         self._pools: dict[torch.device, Capture] = {}
@@ -50,10 +50,10 @@ class SharedCapture:
 
 
 class GraphTable:
-    """Graphs by key, least recently used dropped first; what they are captured into may hold `max_bytes`.
+    """Graphs by key; the least recently used goes first. The memory they are captured into may hold `max_bytes`.
 
-    Memory comes back only when all graphs that share it go. So one that does not fit makes all the others go, those of
-    other tables too (they are captured again when they are next wanted); one that does not fit alone is declined.
+    Memory comes back only when all graphs that share it go. So a graph that does not fit drives out all others, also
+    those of other tables, which are captured again when next needed. One that does not fit alone is declined.
 
     The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
     which program it runs. `reasons` records why a key runs uncaptured.
@@ -61,7 +61,7 @@ class GraphTable:
 
     def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:
         self._capture = capture
-        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, ReplayedGraph] = OrderedDict()
         self._max_graphs = max_graphs
         self._max_bytes = max_bytes
         self.reasons: dict[Hashable, str] = {}
@@ -95,19 +95,19 @@ class GraphTable:
         while True:
             is_alone = self._capture.is_empty
             try:
-                want = self._want(key, function, inputs)
+                shortage = self._capture_new(key, function, inputs)
             except CaptureError as error:
                 self._decline(key, str(error))
                 return
-            if want is None:
+            if shortage is None:
                 return
             self._capture.start_over()
             if is_alone:
-                self._decline(key, want)
+                self._decline(key, shortage)
                 return
 
-    def _want(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
-        """Captures; what was wanting when memory does not suffice, None when all is well."""
+    def _capture_new(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
+        """Captures. Returns None, or what is missing if there is not enough memory."""
         try:
             graph = self._capture(function, inputs)
         except torch.OutOfMemoryError:
@@ -126,18 +126,18 @@ class GraphTable:
         self._graphs.popitem(last=False)[1].release()
 
     def drop(self, key: Hashable) -> None:
-        """Forget one key, its graph and its reason."""
+        """Forgets one key with its graph and its reason."""
         self.reasons.pop(key, None)
         graph = self._graphs.pop(key, None)
         if graph is not None:
             graph.release()
 
     def start_over(self) -> None:
-        """Give back the memory that these graphs share with those of other tables, which go too."""
+        """Gives back the memory that these graphs share with other tables, whose graphs go, too."""
         self._capture.start_over()
 
     def release(self) -> None:
-        """Forget everything; the memory comes back when no other table has a graph in it."""
+        """Forgets everything. The memory comes back when no other table has a graph in it."""
         while self._graphs:
             self._drop_oldest()
         self.reasons.clear()

@@ -1,4 +1,4 @@
-"""A program at actual sizes: holds what does not change from step to step, runs the rest."""
+"""A program at actual sizes. It holds what does not change from step to step, and runs the rest."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from modules.stable_fast.graph.staging import PROMPT, ROWS, SHARED, STEP, TIME
 from modules.stable_fast.runtime.program import Program, Values
 
 NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
-# Replays go on only in the GPU's default generator; a number drawn on the CPU would be recorded once and for all.
+# A replay draws new numbers only from the GPU's default generator; one drawn on the CPU would be frozen.
 DRAWS = "it draws random numbers, which a CUDA graph may freeze"
-ALIGNMENT = 64  # elements: every vector of a packed row starts where vectorised loads may
+ROW_ALIGNMENT = 64  # elements, so that vectorised loads can read each vector of a packed row
 
 
 class TimeTable:
@@ -40,7 +40,7 @@ class TimeTable:
             self._rows[timestep] = {dtype: table[index] for dtype, table in packed.items()}
 
     def _direct(self, inputs: Values) -> Values:
-        """Timesteps that later stages read as they are."""
+        """The timesteps themselves, if later stages read them."""
         later = (*self._program.stages[SHARED].inputs, *self._program.stages[STEP].inputs)
         return {name: value for name, value in inputs.items() if name in later}
 
@@ -50,7 +50,7 @@ class TimeTable:
         for name, value in results.items():
             flat = value.reshape(count, -1)
             self._places[name] = (value.dtype, used.get(value.dtype, 0), tuple(value.shape[1:]))
-            padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % ALIGNMENT))
+            padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % ROW_ALIGNMENT))
             pieces.setdefault(value.dtype, []).append(padded)
             used[value.dtype] = used.get(value.dtype, 0) + padded.shape[1]
         return {dtype: torch.cat(parts, dim=1) for dtype, parts in pieces.items()}
@@ -79,7 +79,7 @@ class TimeTable:
 
 
 class Execution:
-    """One program at one set of sizes, for `halves` rows of the batch to each row of the latent."""
+    """One program at one set of sizes. The batch has `halves` rows for each row of the latent."""
 
     def __init__(self, program: Program, actual: Mapping[str, int], halves: int = 1) -> None:
         self.program = program
@@ -102,9 +102,9 @@ class Execution:
         self.stamp: int | None = None  # of the engine, when the held prompt was evaluated
 
     def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Holds the results of prompt number `which`. Those evaluated at another stamp are out of date.
+        """Holds the results of prompt number `which`. Results of another stamp are out of date.
 
-        With None they are evaluated for this call alone.
+        With None for a stamp they are evaluated now and out of date after this call.
         """
         if stamp is None or self.stamp != stamp:
             self.set_prompt(inputs, which)
@@ -113,16 +113,16 @@ class Execution:
             self.switch_prompt(which, inputs)
 
     def set_prompt(self, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Evaluates the prompt stage; its results stay at the addresses of the first time, for captured graphs.
+        """Evaluates the prompt stage. Its results stay where they were first, since captured graphs read them there.
 
-        This one is number `which` of those to switch between.
+        This prompt is number `which` of those to switch between.
         """
         self.forget_prompts()
         self._which = which
         self._hold_prompt(self._evaluate_prompt(inputs))
 
     def switch_prompt(self, which: int, inputs: Mapping[str, Tensor]) -> None:
-        """Holds the results of another prompt, which is evaluated when it is first met after `set_prompt`."""
+        """Holds the results of another prompt. It is evaluated when it first comes after `set_prompt`."""
         if which == self._which:
             return
         if self._which not in self._kept_prompts:
@@ -149,12 +149,12 @@ class Execution:
                 self._prompt_values[name] = new_buffer(value)
 
     def evaluate_time(self, inputs: Mapping[str, Tensor]) -> Values:
-        """The time stage for inputs as they are, without a table."""
+        """The time stage's results for inputs that are tensors, without a table."""
         results = self._time({**self.program.constants(TIME), **inputs})
         return {**inputs, **results}
 
     def hold_row(self, timestep: float) -> None:
-        """Copies a timestep's row to where `run_held`, and a graph captured from it, reads it."""
+        """Copies a timestep's row to where `run_held` and graphs captured from it read it."""
         for dtype, row in self.times.row(timestep).items():
             if dtype in self._held:
                 self._held[dtype].copy_(row)
@@ -176,9 +176,9 @@ class Execution:
         return self.program.result(values)
 
     def step_of(self, tensors: Mapping[str, Tensor]) -> tuple[Callable[..., Any], list[Tensor]]:
-        """What comes after the prompt stage, as a function that a graph can be captured from, and its inputs.
+        """The stages after the prompt as one function, from which a graph can be captured, and its inputs.
 
-        For times that are given as tensors, not in the table.
+        This is for times given as tensors; the table is not used.
         """
         times = self.program.inputs_at("time")
 
@@ -195,11 +195,11 @@ def can_capture(device: torch.device) -> bool:
 
 
 def in_program_layout(x: Tensor) -> Tensor:
-    """As programs take their inputs: feature maps [N, C, h, w] channels-last, all others contiguous."""
+    """x in the layout that programs take: feature maps [N, C, h, w] channels-last, all others contiguous."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 
 def new_buffer(value: Tensor) -> Tensor:
-    """A copy that may be written to later whatever inference mode is in force then."""
+    """A copy that can be written to later, inside and outside inference mode."""
     with torch.inference_mode(mode=False), torch.no_grad():
         return torch.empty_like(value).copy_(value)

@@ -1,4 +1,4 @@
-"""Methods of one object that threads call in turn."""
+"""A lock for an object's methods, which threads then call in turn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 class Turn:
-    """A lock that its holder may take again; a copy of an object that has one gets another."""
+    """A lock that its holder may take again. A copy of an object that has one gets its own."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -35,12 +35,12 @@ Owner = TypeVar("Owner", bound=TakesTurns)
 
 
 def in_turn(
-    method: Callable[Concatenate[Owner, Given], Result],
-) -> Callable[Concatenate[Owner, Given], Result]:
-    """The method, run while no other thread is in one of the same object that is `in_turn`."""
+    method: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Result]:
+    """Lets only one thread at a time run the methods of an object that are `in_turn`."""
 
     @wraps(method)
-    def run(self: Owner, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def run(self: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         with self.turn:
             return method(self, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""A compiled module: five staged graphs that serve any value of the named sizes, and the functions made from them."""
+"""A compiled module: staged graphs that serve any value of the named sizes, and the functions made from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StageFunction:
 
 @dataclass(frozen=True)
 class Program:
-    """What compiling one module for one form of call gives."""
+    """The result of compiling one module for one form of call."""
 
     stages: Mapping[str, Stage]
     inputs: tuple[str, ...]
@@ -57,16 +57,16 @@ class Program:
         return tuple(name for name in self.inputs if self.moments[name] == moment)
 
     def has_rows(self, stage: str, name: str) -> bool:
-        """Whether an input of a stage has one entry a row of the batch."""
+        """Whether an input of a stage has one entry for each row of the batch."""
         node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
         return has_rows(node, self.sizes)
 
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
-        """The named sizes of these inputs (SizeError when this program cannot serve them)."""
+        """The named sizes of these inputs. Raises SizeError if this program cannot serve them."""
         return measure(self.dims, tensors)
 
     def constants(self, stage: str) -> Values:
-        """The parameters and prepared weights that a stage reads; with the last stage those that are results, too."""
+        """The parameters and prepared weights that a stage reads; for the last stage also those that are results."""
         values: Values = {}
         for name in (*self.stages[stage].inputs, *(self.results if stage == STEP else ())):
             if name in self.prepared:
@@ -97,13 +97,13 @@ class Program:
         return lent_results(self.stages, self.results)
 
     def result(self, values: Mapping[str, Tensor]) -> Any:
-        """The caller's own: what later calls read, and what is a result twice, is copied."""
+        """The result, which belongs to the caller: values that later calls read, or that occur twice, are copied."""
         leaves = [_own(values[name]) if name in self._lent else values[name] for name in self.results]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
 
 def _own(value: Tensor) -> Tensor:
-    """A copy, unless a graph is being captured, which hands out copies itself."""
+    """A copy; none while a graph is captured, since graphs hand out copies."""
     return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
 
 

@@ -1,4 +1,4 @@
-"""Whether a program with named sizes computes what its module does: a size may count for more than shapes.
+"""Whether a program with named sizes computes what its module does, since a size may decide more than shapes.
 
 The trace knows a size by its prime, and only as a whole number. A branch on a size, a size in a quotient or a root, and
 a constant that holds a prime by chance all give a graph that runs at every size and is wrong.
@@ -16,13 +16,13 @@ from modules.stable_fast.store.tuning import within
 
 # Largest difference over largest value that the rounding of a whole network explains. Eager convolutions on a GPU may
 # multiply fp32 in TF32, with ten bits.
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+NETWORK_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 GPU_FLOAT32 = 0.02
 HALF_PRECISION = 0.05
 
 
 def agrees(result: Any, expected: Any) -> bool:
-    """Whether all values of two results are equal but for rounding; nothing is asked where they are not finite."""
+    """Whether all values of two results are equal except for rounding. Values that are not finite always pass."""
     pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(expected), strict=True)
     return all(_same(*pair) for pair in pairs if isinstance(pair[1], Tensor))
 
@@ -34,7 +34,7 @@ def _same(result: Tensor, expected: Tensor) -> bool:
         return torch.equal(result, expected)
     if expected.numel() == 0:
         return True
-    tolerance = TOLERANCES.get(expected.dtype, HALF_PRECISION)
+    tolerance = NETWORK_TOLERANCES.get(expected.dtype, HALF_PRECISION)
     if expected.dtype is torch.float32 and expected.device.type != "cpu":
         tolerance = GPU_FLOAT32
     return within(result, expected, tolerance)

@@ -54,7 +54,7 @@ def _span_ms(start: Any, end: Any) -> float:
     return start.elapsed_time(end)
 
 
-def finish(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until the device has done everything that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -64,10 +64,10 @@ def milliseconds(run: Callable[[], object], device: torch.device) -> float | Non
     """How long the second of two calls takes; None when there is not enough memory for them."""
     try:
         run()
-        finish(device)
+        synchronize(device)
         started = time.perf_counter()
         run()
     except torch.OutOfMemoryError:
         return None
-    finish(device)
+    synchronize(device)
     return (time.perf_counter() - started) * 1000

@@ -1,4 +1,4 @@
-"""The weights stage: values computed from parameters alone, kept at fixed addresses and refreshed in place.
+"""The weights stage: values computed from parameters alone. They stay at fixed addresses and are refreshed in place.
 
 A captured graph reads weights by address, so a refreshed value is copied into the storage of the old one. Values that
 are views of a parameter (an already channels-last weight) need no copy: they follow the parameter by themselves. The
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 class StaleWeightsError(RuntimeError):
-    """A parameter was rebound to other memory or taken away, which captured graphs cannot notice."""
+    """A parameter was bound to other memory or removed, which captured graphs cannot notice."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class WeightStore:
             self._watched(name, getattr(owners.get(owner), leaf, None))
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
-        """Computes what is new of a program's weights stage; the store's key for each of the stage's outputs."""
+        """Computes what is new in a program's weights stage. Returns the store's key for each of its outputs."""
         output = next(iter(reversed(stage.graph.nodes)))
         keys: dict[fx.Node, str] = {}
         for node in stage.graph.nodes:
@@ -110,14 +110,14 @@ class WeightStore:
             looked_up: Any = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
             args, kwargs = looked_up
             function: Any = node.target
-            value = _stacked_view(*args) if node.target is aten.cat.default else None
+            value = stacked_view(*args) if node.target is aten.cat.default else None
             value = function(*args, **kwargs) if value is None else value
         memo[node] = value
         return value
 
     @torch.no_grad()
     def refresh(self, changed: set[str] | None = None) -> int:
-        """Recomputes, in place, what depends on the changed parameters (None: on any); the number of values written."""
+        """Recomputes in place what depends on changed parameters (None: on any). Returns how many values it wrote."""
         self.check_addresses()
         stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
         written = 0
@@ -134,7 +134,7 @@ class WeightStore:
         return sum(value.nbytes for value in self.values.values() if value.data_ptr() not in own)
 
 
-def _stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+def stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     """The concatenation as a view, where the tensors lie back to back in one piece of memory."""
     first = tensors[0]
     end, total = first.data_ptr(), 0
@@ -153,7 +153,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str, str]) -> str:
-    """A text that two nodes share exactly when they compute the same from the same parameters."""
+    """A text that two nodes share if and only if they compute the same from the same parameters."""
     if node.op == "placeholder":
         return sources[node.name]
     args = map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))

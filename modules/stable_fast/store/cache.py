@@ -4,7 +4,7 @@ A later start reads the graph instead of tracing: that saves the trace and, sinc
 along, seconds of imports. A graph is found again only for the same module (classes, plain attributes, parameters), form
 of call, passes, sources and PyTorch; a module that cannot be described so is traced each time.
 
-Nothing here is needed: what is damaged counts as missing, and a folder that cannot be written is told in one line.
+The program can do without: a damaged file counts as missing, and one line tells of a folder that cannot be written.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from torch import nn
 from modules.core.files import sweep_hidden, write_whole
 from modules.core.paths import PROJECT_ROOT
 from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs
-from modules.stable_fast.graph.serialize import Fused, NotKept, decode, encode
+from modules.stable_fast.graph.serialize import Fused, NotKept, decode_graph, encode_graph
 
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
-# What a kept graph that is damaged, hostile or of another program can raise when it is read, staged or first run.
+# What a kept graph can raise when it is read, staged or first run, if it is damaged, hostile or of another program.
 BROKEN = (
     OSError,
     ValueError,
@@ -49,7 +49,7 @@ BROKEN = (
     MemoryError,
 )
 MAX_GRAPHS = 64  # kept on disk, half a megabyte each
-MAX_BYTES = 64 << 20  # of one file; larger ones are none of ours
+MAX_BYTES = 64 << 20  # of one file; no file of ours is larger
 
 
 def cache_folder() -> Path:
@@ -68,14 +68,14 @@ def cache_folder() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Raises OSError for a ~ that led to no home: a folder of that name would lie wherever the program was started."""
+    """Raises OSError for a ~ without a home: a folder of that name would lie wherever the program was started."""
     if str(folder).startswith("~"):
         raise OSError(f"no home folder is known for {folder.parts[0]}")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def why_unwritable(folder: Path) -> str:
-    """What keeps files from being written to a folder, found by trying; empty when nothing does."""
+    """Why files cannot be written to a folder, found by trying; empty if they can."""
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
@@ -86,7 +86,7 @@ def why_unwritable(folder: Path) -> str:
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """Within, the cache is written; where that fails the program goes on without, and says so."""
+    """For writing the cache. If that fails, the program goes on without it and says so."""
     try:
         yield
     except OSError as error:
@@ -115,7 +115,7 @@ def graph_path(
     bindings: Mapping[str, str],
     passes: Sequence[str],
 ) -> Path | None:
-    """Where the fused graph of this call is kept; None for a module that cannot be told from others."""
+    """Where the fused graph of this call is kept; None if the module cannot be told apart from others."""
     try:
         facts = [torch.__version__, _module_facts(module), _call_facts(example, dims), dict(bindings), passes]
     except NotKept as reason:
@@ -141,7 +141,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
-    """Attributes of the part's own, private ones too, since they may decide what it computes."""
+    """The part's own attributes. Private ones count, since they may decide what it computes."""
     if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
@@ -196,11 +196,11 @@ def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any
 
 
 def read_graph(path: Path) -> Fused | None:
-    """None where there is none; a file that cannot be used is deleted, and the graph is made again."""
+    """None if there is none. A file that cannot be used is deleted, so that the graph is made again."""
     try:
         if not path.exists() and not path.is_symlink():
             return None
-        return decode(json.loads(opened(read_file(path), path.stem)))
+        return decode_graph(json.loads(unsealed(read_file(path), path.stem)))
     except BROKEN as error:
         discard(path, error)
         return None
@@ -218,7 +218,7 @@ def read_file(path: Path) -> str:
 
 
 def discard(path: Path, error: Exception) -> None:
-    """Deletes a kept graph that failed, whatever lies in its place, and says so in the log."""
+    """Deletes a kept graph that failed, or whatever lies in its place, and says so in the log."""
     log.info("The graph in %s cannot be used (%s: %s) and is made again", path, type(error).__name__, error)
     with suppress(OSError):
         path.with_suffix(".sizes").unlink(missing_ok=True)
@@ -230,7 +230,7 @@ def discard(path: Path, error: Exception) -> None:
 
 def write_graph(path: Path, fused: Fused) -> None:
     try:
-        text = json.dumps(encode(fused))
+        text = json.dumps(encode_graph(fused))
     except NotKept as reason:
         log.debug("A graph is not kept on disk: %s", reason)
         return
@@ -248,8 +248,8 @@ def sealed(text: str, name: str) -> str:
     return f"{text}\n{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()}"
 
 
-def opened(content: str, name: str) -> str:
-    """The text that was sealed under this name; ValueError for anything else."""
+def unsealed(content: str, name: str) -> str:
+    """The text that was sealed under this name. Raises ValueError for anything else."""
     text = content.partition("\n")[0]
     if sealed(text, name) != content:
         raise ValueError("the checksum is wrong")
@@ -266,7 +266,7 @@ def _drop_oldest(folder: Path) -> None:
 
 
 class VerifiedSizes:
-    """Which stages of a kept graph were verified at which sizes, so that a later start need not do it again.
+    """At which sizes the stages of a kept graph were verified, so that a later start does not do it again.
 
     Verifying runs shape functions of PyTorch that are written in Python and import as much as tracing does.
     """

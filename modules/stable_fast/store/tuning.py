@@ -1,6 +1,6 @@
 """Chooses the fastest implementation of each fused op and shape, within a budget of seconds, and remembers on disk.
 
-Without tuning, choices come from a file shipped for the GPU if there is one, else from each op's default. With a
+Without tuning, choices come from a file shipped for the GPU, or else from each op's default. With a
 budget, a shape met for the first time has its implementations timed on the arguments at hand; a winner has to give the
 default's result. Choices are kept per GPU, torch, Triton and cuDNN version, so a second process neither times nor (by
 Triton's own cache) compiles anything.
@@ -36,14 +36,14 @@ SHIPPED = Path(__file__).parent / "tuned"
 FORMAT = 1
 AGREEMENT = 0.02  # largest difference over largest value: several roundings in fp16 or bf16, far from a wrong result
 
-Call = Callable[[], Any]
+Run = Callable[[], Any]
 # Milliseconds of a call; the tensor is read beforehand, as activations are in cache when an op meets them.
-Timer = Callable[[Call, Any], float]
+Timer = Callable[[Run, Any], float]
 
 
 @dataclass
 class Measured:
-    """What was learned about one op and key: the winner, and milliseconds of all that ran."""
+    """What was learned about one op and key: the winner, and the milliseconds of each implementation that ran."""
 
     op: str
     key: ChoiceKey
@@ -52,7 +52,7 @@ class Measured:
 
 
 class BudgetTuner:
-    """Times implementations until the budget is spent; afterwards every new key gets its default."""
+    """Times implementations until the budget is spent. After that, each new key gets its default."""
 
     def __init__(self, budget_seconds: float, timer: Timer, clock: Callable[[], float] = time.perf_counter) -> None:
         self.measured: list[Measured] = []
@@ -96,7 +96,7 @@ class BudgetTuner:
         except torch.OutOfMemoryError:
             raise
         except REFUSALS as error:
-            raise_if_broken()  # else it was a capture that the implementation does not stand
+            raise_if_broken()  # if nothing is broken, the implementation cannot be captured
             log.debug("implementation passed over: %s", error)
             return None
 
@@ -109,7 +109,7 @@ def _fastest_right(
     default: str,
     args: tuple[Any, ...],
 ) -> str:
-    """The fastest whose result is the default's: compilers and libraries have bugs at shapes nobody tried."""
+    """The fastest with the default's result: compilers and libraries have bugs at shapes that nobody tried."""
     ranked = sorted(times, key=lambda name: times[name])
     if default not in times:  # nothing to compare with
         return ranked[0] if ranked else default
@@ -121,14 +121,14 @@ def _fastest_right(
 
 
 def agree(result: Any, expected: Any) -> bool:
-    """Whether two implementations differ by rounding only."""
+    """Whether two implementations differ only by rounding."""
     if isinstance(expected, tuple):
         return all(agree(*pair) for pair in zip(result, expected, strict=True))
     return within(result, expected, AGREEMENT)
 
 
 def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether the largest difference is at most so much of the largest value; true where that is not finite."""
+    """Whether the largest difference is at most this share of the largest value; true if that is not finite."""
     scale = expected.abs().amax().float()
     return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
 
@@ -138,7 +138,7 @@ def slug(text: str) -> str:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """All that can make one implementation faster than another."""
+    """Everything that can make one implementation faster than another."""
     properties = torch.cuda.get_device_properties(device)
     return {
         "chip": f"sm{properties.major}{properties.minor}-{properties.multi_processor_count}",
@@ -150,7 +150,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def shipped_path(folder: Path, described: Mapping[str, str]) -> Path:
-    """One table for cards that differ in memory only, such as H100 and H200: architecture and multiprocessors."""
+    """Named after architecture and multiprocessors, so that cards that differ only in memory share a table."""
     return folder / f"{described['chip']}.json"
 
 
@@ -159,13 +159,13 @@ def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
 
 
 def read_choices(path: Path) -> list[Measured]:
-    """Nothing for a file that cannot be read; a damaged one is reported, since its results took time to measure."""
+    """Nothing for a file that cannot be read. A damaged one is reported, since its results took time to measure."""
     try:
         content = parse_json_object(read_file(path))
         if whole(content.get("format"), "format") != FORMAT:
             return []
         return [measured_in(row) for row in content["choices"]]
-    except OSError:  # missing, or in a folder that cannot be read, which is told where it cannot be written
+    except OSError:  # missing, or in a folder that cannot be read; the cache tells when it cannot write there
         return []
     except (ValueError, KeyError, TypeError) as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
@@ -189,7 +189,7 @@ def write_choices(path: Path, described: Mapping[str, str], measured: list[Measu
 
 
 def load_choices(device: torch.device, folder: Path | None = None, choices: ImplementationChoices = CHOICES) -> int:
-    """Put shipped and remembered choices in force; returns how many there are."""
+    """Puts shipped and remembered choices in force. Returns how many there are."""
     described = environment(device)
     shipped = read_choices(shipped_path(SHIPPED, described))
     own = read_choices(choices_path(folder or cache_folder(), described))
@@ -198,11 +198,11 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Impl
     return len(choices.chosen)
 
 
-def make_ready(run: Call, device: torch.device, tuning_seconds: float, *, draws: bool = False) -> None:
-    """For a program that `run` runs for the first time, uncaptured: choices read, kernels compiled, the rest tuned.
+def make_ready(run: Run, device: torch.device, tuning_seconds: float, *, draws: bool = False) -> None:
+    """Before a program first runs on a GPU: reads choices, compiles kernels and tunes what has no choice yet.
 
-    What `run` returns or leaves behind means nothing; random numbers that it `draws` are drawn again later. Off the GPU
-    it is not called.
+    For that it calls `run`, uncaptured. What `run` returns or leaves behind is meaningless, and random numbers that it
+    `draws` are drawn again later. Without a GPU it is not called.
     """
     if device.type != "cuda":
         return
@@ -223,7 +223,7 @@ def tuning(
     timer: Timer = time_on_gpu,
     choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
-    """Within, on a GPU: shapes without a choice are tuned while the budget lasts. Results are kept."""
+    """On a GPU: shapes without a choice that run inside are tuned while the budget lasts. Results are kept."""
     tuner = BudgetTuner(budget_seconds, timer)
     choices.tuner = tuner
     try:

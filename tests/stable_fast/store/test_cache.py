@@ -250,7 +250,7 @@ def test_a_file_of_somebody_else_runs_no_code(tmp_path: Path, monkeypatch: pytes
     network, call = nn.Linear(8, 8).eval(), {"input": torch.randn(2, 8)}
     compile_module(network, call)
     (path,) = kept()
-    whole = cache.opened(path.read_text(), path.stem)
+    whole = cache.unsealed(path.read_text(), path.stem)
     for text in (
         whole.replace('"p_bias"', json.dumps(f"p_bias, {HOSTILE}")),
         whole.replace('"kwargs": {"dict": {}}', json.dumps({"kwargs": {"dict": {f"{HOSTILE}, b": 1}}})[1:-1]),

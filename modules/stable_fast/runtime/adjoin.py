@@ -1,0 +1,31 @@
+"""Lays out the weights that programs stack so that stacking them is a view instead of a copy."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from modules.stable_fast.runtime.weights import stacked_view
+
+PROJECTIONS = ("to_q", "to_k", "to_v")
+
+
+@torch.no_grad()
+def adjoin_projections(module: nn.Module) -> None:
+    """Puts query, key and value weights back to back in memory; only key and value if query has another shape.
+
+    They stay the same parameters at other addresses, so whatever was captured before has to start over. This looks for
+    modules with linear layers `to_q`, `to_k` and `to_v`.
+    """
+    for attention in module.modules():
+        layers = [getattr(attention, name, None) for name in PROJECTIONS]
+        weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+        if len(weights) < len(PROJECTIONS):
+            continue
+        together = weights if weights[0].shape == weights[1].shape else weights[1:]
+        if stacked_view([weight.detach() for weight in together]) is not None:
+            continue
+        with torch.inference_mode(together[0].is_inference()):  # so that whoever could write to them still can
+            stacked = torch.cat(together)
+            for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
+                weight.data = part
