@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from modules.generation.option_table import PLAIN_OPTIONS
+
 # Names that people know from other programs and that mean the same here.
-SYNONYMS = {
-    "--cfg-scale": "--cfg",
-    "--guidance-scale": "--cfg",
+SYNONYMS = {alias: option.flag for option in PLAIN_OPTIONS for alias in option.aliases} | {
     "--negative-prompt": "--negative",
-    "--model": "--checkpoint",
     "--output": "--output-dir",
     "-o": "--output-dir",
-    "--batch-size": "--batch",
     "-p": "--prompt",
     "-W": "--width",
     "-H": "--height",
-    "-n": "--number",
 }
 # Names that people know from other programs and that are written in another way here.
 HABITS = {

@@ -15,7 +15,8 @@ from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from ui.fields import defaults
-from ui.panels.form import Choices, build_form
+from ui.panels.file_lists import FileLists
+from ui.panels.form import build_form
 from ui.requests import build_options, for_number, to_form
 from ui.settings import SettingsFile
 
@@ -73,7 +74,7 @@ def test_the_fields_take_whatever_a_request_may_be(fresh: dict[str, Any], tmp_pa
     options = extremes(image, high=high)
     form = to_form(options, fresh)
     with gr.Blocks():
-        parts = build_form(Choices(folders=ModelFolders(tmp_path)), fresh)
+        parts = build_form(FileLists(folders=ModelFolders(tmp_path)), fresh)
     numbers = {name: value for name, value in form.items() if isinstance(value, (int, float))}
     assert {name: parts[name].preprocess(value) for name, value in numbers.items()} == numbers
     assert build_options({**form, "mode": "text"}, tmp_path) == replace(options, init=None)
