@@ -103,6 +103,17 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         always_written=True,
     ),
     Option(
+        name="rescale_cfg",
+        label="CFG rescale",
+        kind="number",
+        section="picture",
+        help="0 to 1: takes back the contrast that a high --cfg adds (default {default}, off)",
+        aliases=("--guidance-rescale",),
+        limits=SHARE,
+        key="CFG rescale",
+        page="more",
+    ),
+    Option(
         name="sampler",
         label="Sampler",
         kind="text",

@@ -132,6 +132,7 @@ class GenerationOptions:
     seed: int | None = None
     steps: int = 20
     cfg: float = 7.0
+    rescale_cfg: float = 0.0
     sampler: str = "dpmpp_2m"
     scheduler: str | None = None  # None: the one that the sampler's label implies, else karras
     clip_skip: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,20 @@ def test_the_seeds_decide_the_latents(job: Job) -> None:
     first, second = sample_pass(job, settings, [5, 6], noise_only(job, 2), SILENT)
     [alone] = sample_pass(job, settings, [6], noise_only(job), SILENT)
     assert torch.allclose(second, alone, atol=1e-4) and not torch.allclose(first, second, atol=1e-2)
+
+
+def test_rescaled_guidance_keeps_to_the_spread_of_no_guidance(job: Job) -> None:
+    plain = replace(first_settings(job.options), cfg=30.0)
+    latents = {
+        name: sample_pass(job, settings, [5], noise_only(job), SILENT)
+        for name, settings in (
+            ("guided", plain),
+            ("rescaled", replace(plain, rescale_cfg=1.0)),
+            ("unguided", replace(plain, cfg=1.0)),
+        )
+    }
+    guided, rescaled, unguided = (latent.std() for latent in latents.values())
+    assert abs(rescaled - unguided) < abs(guided - unguided) / 2
 
 
 def test_without_steps_the_latent_comes_back(job: Job) -> None:

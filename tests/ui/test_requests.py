@@ -31,9 +31,9 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
     image.parent.mkdir()
     Image.new("RGB", (8, 8)).save(image)
     options = GenerationOptions(
-        prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, sampler="euler",
-        scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v", number=3, batch=2,
-        text_encoders=("z",),
+        prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, rescale_cfg=0.7,
+        sampler="euler", scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v",
+        number=3, batch=2, text_encoders=("z",),
         loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
         stable_fast="graph",
         hires=HiresOptions(
@@ -59,6 +59,7 @@ def extremes(image: Path, *, high: bool) -> GenerationOptions:
     return GenerationOptions(
         prompt="x", width=8192 if high else 64, height=64, seed=0, cfg=100 if high else 0, steps=1000 if high else 1,
         number=10_000 if high else 1, batch=64 if high else 1, clip_skip=12 if high else -12, scheduler="karras",
+        rescale_cfg=1 if high else 0.123,
         loras=(LoraChoice(name="a", strength=2 if high else -2, text_strength=20 if high else -20),),
         controls=(ControlChoice(name="c", image=image, strength=10 if high else 0, start=0.123, end=1),),
         hires=HiresOptions(scale=4 if high else 1.337, steps=1000 if high else 0, denoise=1 if high else 0.123),
