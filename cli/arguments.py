@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from cli.listing import LISTS, read_list
 from cli.parser import Parser
 from cli.report_file import read_report_path
+from cli.synonyms import synonyms_in_words
 from cli.values import number, one_of, path, whole
 from cli.words import join_levels, read_words
 from modules.generation.option_table import PLAIN_OPTIONS, Section
@@ -24,8 +26,6 @@ EXAMPLES = """examples:
   pipeline.sh "a portrait" 512 768 2 2 --lora style:0.8 --hires-fix --negative "blurry"
   pipeline.sh --from-image output/2026-11-23/00001-7.png
 names of other programs that are taken too:
-  -p (--prompt), -W (--width), -H (--height), -n (--number), --batch-size (--batch), --negative-prompt (--negative),
-  --cfg-scale and --guidance-scale (--cfg), --model (--checkpoint), -o and --output (--output-dir)
 """
 
 
@@ -35,7 +35,7 @@ def build_parser() -> Parser:
         prog="pipeline.sh",
         usage="pipeline.sh PROMPT [WIDTH] [HEIGHT] [NUMBER] [BATCH] [options]",
         description="Make pictures from text with Stable Diffusion 1.x and 2.x checkpoints.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES + indented(synonyms_in_words()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
@@ -46,6 +46,10 @@ def build_parser() -> Parser:
     add_speed_options(parser.add_argument_group("speed"))
     add_program_options(parser.add_argument_group("program"))
     return parser
+
+
+def indented(text: str) -> str:
+    return textwrap.fill(text, 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def add_words(group: ArgumentGroup) -> None:

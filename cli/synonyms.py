@@ -5,13 +5,14 @@ from __future__ import annotations
 from modules.generation.option_table import PLAIN_OPTIONS
 
 # Names that people know from other programs and that mean the same here.
-SYNONYMS = {alias: option.flag for option in PLAIN_OPTIONS for alias in option.aliases} | {
-    "--negative-prompt": "--negative",
-    "--output": "--output-dir",
-    "-o": "--output-dir",
+SYNONYMS = {
     "-p": "--prompt",
     "-W": "--width",
     "-H": "--height",
+    **{alias: option.flag for option in PLAIN_OPTIONS for alias in option.aliases},
+    "--negative-prompt": "--negative",
+    "-o": "--output-dir",
+    "--output": "--output-dir",
 }
 # Names that people know from other programs and that are written in another way here.
 HABITS = {
@@ -39,3 +40,9 @@ HABITS = {
     "-V": "--version",
     "-q": "--quiet",
 }
+
+
+def synonyms_in_words() -> str:
+    """`-p (--prompt), --cfg-scale and --guidance-scale (--cfg), ...`"""
+    taken = {own: [name for name, meant in SYNONYMS.items() if meant == own] for own in SYNONYMS.values()}
+    return ", ".join(f"{' and '.join(names)} ({own})" for own, names in taken.items())

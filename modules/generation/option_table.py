@@ -108,6 +108,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         kind="number",
         section="picture",
         help="0 to 1: takes back the contrast that a high --cfg adds (default {default}, off)",
+        metavar="X",
         aliases=("--guidance-rescale",),
         limits=SHARE,
         key="CFG rescale",
