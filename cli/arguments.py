@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from cli.listing import LISTS, read_list
 from cli.parser import Parser
 from cli.report_file import read_report_path
+from cli.synonyms import synonyms_in_words
 from cli.values import number, one_of, path, whole
 from cli.words import join_levels, read_words
-from modules.generation.options import (
-    CONTROL_MODES,
-    EMPHASIS_MODES,
-    MASK_CONTENTS,
-    STABLE_FAST_LEVELS,
-    default_of,
-    read_tuning_seconds,
-)
+from modules.generation.option_table import PLAIN_OPTIONS, Section
+from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse does not name the type of its groups in public
+READERS = {"whole": whole, "number": number, "text": str}
 
 EXAMPLES = """examples:
   pipeline.sh "a red circle on a blue background" 128 128 1 1 --seed 7
@@ -29,8 +26,6 @@ EXAMPLES = """examples:
   pipeline.sh "a portrait" 512 768 2 2 --lora style:0.8 --hires-fix --negative "blurry"
   pipeline.sh --from-image output/2026-11-23/00001-7.png
 names of other programs that are taken too:
-  -p (--prompt), -W (--width), -H (--height), -n (--number), --batch-size (--batch), --negative-prompt (--negative),
-  --cfg-scale and --guidance-scale (--cfg), --model (--checkpoint), -o and --output (--output-dir)
 """
 
 
@@ -40,7 +35,7 @@ def build_parser() -> Parser:
         prog="pipeline.sh",
         usage="pipeline.sh PROMPT [WIDTH] [HEIGHT] [NUMBER] [BATCH] [options]",
         description="Make pictures from text with Stable Diffusion 1.x and 2.x checkpoints.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES + indented(synonyms_in_words()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
@@ -53,13 +48,27 @@ def build_parser() -> Parser:
     return parser
 
 
+def indented(text: str) -> str:
+    return textwrap.fill(text, 120, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
 def add_words(group: ArgumentGroup) -> None:
     size = "pixels, a multiple of 8 (default: the model's native size)"
     group.add_argument("--prompt", metavar="TEXT", help="what the picture shows")
     group.add_argument("--width", type=whole, metavar="PIXELS", help=size)
     group.add_argument("--height", type=whole, metavar="PIXELS", help=size)
-    group.add_argument("--number", type=whole, metavar="N", help="how many batches (default 1)")
-    group.add_argument("--batch", type=whole, metavar="N", help="pictures made together in a batch (default 1)")
+    add_plain_options(group, "size")
+
+
+def add_plain_options(group: ArgumentGroup, section: Section) -> None:
+    """The rows of this section in the table of options, in its order."""
+    for option in PLAIN_OPTIONS:
+        if option.section == section:
+            default = default_of(option.name)
+            shown = f"{default:g}" if isinstance(default, float) else default
+            reading = one_of(option.choices) if option.choices else {"type": READERS[option.kind]}
+            named = {"metavar": option.metavar} if option.metavar else {}
+            group.add_argument(option.flag, **reading, **named, help=option.help.format(default=shown))
 
 
 def add_picture_options(group: ArgumentGroup) -> None:
@@ -71,14 +80,7 @@ def add_picture_options(group: ArgumentGroup) -> None:
         "--seed", type=whole, help="the first picture's seed; picture i uses seed + i (default: -1, random)"
     )
     group.add_argument("--reuse-seed", action="store_true", help="use the seed of the last run in this output folder")
-    group.add_argument("--steps", type=whole, help=f"sampling steps (default {default_of('steps')})")
-    group.add_argument(
-        "--cfg", type=number, help=f"guidance scale (default {default_of('cfg'):g}); 1 switches guidance off"
-    )
-    group.add_argument("--sampler", help=f"see --list samplers (default {default_of('sampler')})")
-    group.add_argument("--scheduler", help="see --list schedulers (default karras)")
-    group.add_argument("--clip-skip", type=whole, help="1 = last text layer, 2 = the one before, ...")
-    group.add_argument("--emphasis", **one_of(EMPHASIS_MODES), help="how (word:1.2) is read (default comfy)")
+    add_plain_options(group, "picture")
     group.add_argument(
         "--from-image",
         action="append",
@@ -89,15 +91,14 @@ def add_picture_options(group: ArgumentGroup) -> None:
 
 
 def add_model_options(group: ArgumentGroup) -> None:
-    group.add_argument("--checkpoint", metavar="NAME", help="name or path (default: your first one, else the demo)")
-    group.add_argument("--vae", metavar="NAME", help="another autoencoder than the checkpoint's")
+    add_plain_options(group, "files")
     group.add_argument(
         "--text-encoder",
         action="append",
         metavar="NAME",
         help="another text encoder than the checkpoint's: a file, or a checkpoint that has one",
     )
-    group.add_argument("--prediction", **one_of(("epsilon", "v")), help="override what is detected")
+    add_plain_options(group, "model")
     group.add_argument("--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once")
 
 
@@ -129,11 +130,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
 
 
 def add_speed_options(group: ArgumentGroup) -> None:
-    group.add_argument(
-        "--stable-fast",
-        **one_of(STABLE_FAST_LEVELS),
-        help="accelerate; without a level: full",
-    )
+    add_plain_options(group, "speed")
     group.add_argument(
         "--prio-speed", action="store_true", help="the fastest settings: Stable-Fast and a one-evaluation sampler"
     )

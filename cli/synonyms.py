@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from modules.generation.option_table import PLAIN_OPTIONS
+
 # Names that people know from other programs and that mean the same here.
 SYNONYMS = {
-    "--cfg-scale": "--cfg",
-    "--guidance-scale": "--cfg",
-    "--negative-prompt": "--negative",
-    "--model": "--checkpoint",
-    "--output": "--output-dir",
-    "-o": "--output-dir",
-    "--batch-size": "--batch",
     "-p": "--prompt",
     "-W": "--width",
     "-H": "--height",
-    "-n": "--number",
+    **{alias: option.flag for option in PLAIN_OPTIONS for alias in option.aliases},
+    "--negative-prompt": "--negative",
+    "-o": "--output-dir",
+    "--output": "--output-dir",
 }
 # Names that people know from other programs and that are written in another way here.
 HABITS = {
@@ -42,3 +40,9 @@ HABITS = {
     "-V": "--version",
     "-q": "--quiet",
 }
+
+
+def synonyms_in_words() -> str:
+    """`-p (--prompt), --cfg-scale and --guidance-scale (--cfg), ...`"""
+    taken = {own: [name for name, meant in SYNONYMS.items() if meant == own] for own in SYNONYMS.values()}
+    return ", ".join(f"{' and '.join(names)} ({own})" for own, names in taken.items())

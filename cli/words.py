@@ -12,7 +12,7 @@ from typing import Any
 
 from cli.values import either, path, whole
 from modules.core.errors import OptionsError, quoted
-from modules.generation.options import STABLE_FAST_LEVELS
+from modules.generation.option_table import STABLE_FAST_LEVELS
 
 NAMES = ("prompt", "width", "height", "number", "batch")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -6,11 +6,10 @@ from typing import Any
 
 from modules.catalog.models import checkpoint_facts, default_checkpoint
 from modules.core.paths import ModelFolders
+from modules.generation.option_table import PLAIN_OPTIONS, SHARE, STABLE_FAST_LEVELS
 from modules.generation.options import (
     CONTROL_MODES,
-    EMPHASIS_MODES,
     MASK_CONTENTS,
-    STABLE_FAST_LEVELS,
     ControlChoice,
     HiresOptions,
     InitImage,
@@ -24,8 +23,8 @@ CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
 SCHEDULER = "karras"  # of a fresh form
 PREPROCESSORS = ("none", "canny")
-PREDICTIONS = ("epsilon", "v")
 AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
+OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # a field each, of the same name
 
 # What a drop-down list without files offers; a remembered value that is not among these would be refused by it.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -34,8 +33,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hires_sampler": (AUTOMATIC, *SAMPLER_LABELS),
     "hires_scheduler": (AUTOMATIC, *SCHEDULER_LABELS),
     "level": STABLE_FAST_LEVELS[1:],
-    "emphasis": tuple(EMPHASIS_MODES),
-    "prediction": (AUTOMATIC, *PREDICTIONS),
+    **{
+        name: (AUTOMATIC, *option.choices) if option.empty else option.choices
+        for name, option in OPTIONS.items()
+        if option.choices
+    },
     "resize": tuple(IMAGE_MODES),
     "mask_content": MASK_CONTENTS,
     **{f"control_{slot}_mode": CONTROL_MODES for slot in range(1, CONTROL_SLOTS + 1)},
@@ -43,8 +45,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # The ends of the sliders; a remembered value beyond them would be refused by it, too.
-SHARE = (0.0, 1.0)
 RANGES: dict[str, tuple[float, float]] = {
+    **{name: SHARE for name, option in OPTIONS.items() if option.limits == SHARE},
     "denoise": SHARE,
     "hires_denoise": SHARE,
     "hires_scale": (1.0, 4.0),
@@ -61,7 +63,6 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
     checkpoint = default_checkpoint(folders) or ""
     size = checkpoint_facts(folders, checkpoint).native_size
     return {
-        "checkpoint": checkpoint,
         "prompt": "",
         "negative_prompt": "",
         "stable_fast": False,
@@ -70,16 +71,19 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         "width": size,
         "height": size,
         **image_defaults(),
-        **{name: default_of(name) for name in ("steps", "cfg", "sampler", "number", "batch", "clip_skip", "emphasis")},
-        "scheduler": SCHEDULER,
+        **plain_defaults(checkpoint),
         "seed": "",
-        "vae": AUTOMATIC,
         "text_encoder": AUTOMATIC,
-        "prediction": AUTOMATIC,
         **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
         **hires_defaults(),
         **{key: value for slot in range(1, CONTROL_SLOTS + 1) for key, value in control_defaults(slot).items()},
     }
+
+
+def plain_defaults(checkpoint: str) -> dict[str, Any]:
+    values = {name: default_of(name) for name in OPTIONS}
+    left_out = {name: AUTOMATIC for name, value in values.items() if value is None}
+    return {**values, **left_out, "checkpoint": checkpoint, "scheduler": SCHEDULER}
 
 
 def image_defaults() -> dict[str, Any]:

@@ -10,19 +10,19 @@ from typing import Any
 
 from modules.core.errors import OptionsError, quoted
 from modules.gallery.inputs import keep_drawing, keep_file
+from modules.generation.option_table import Option
 from modules.generation.options import (
     ControlChoice,
     GenerationOptions,
     HiresOptions,
     InitImage,
     LoraChoice,
+    default_of,
 )
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS, TEXT_MODE
 
 Values = Mapping[str, Any]
-PLAIN = ("prompt", "negative_prompt", "sampler", "scheduler", "emphasis")
 HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
-WHOLE = {"steps": "Steps", "number": "Number", "batch": "Batch size", "clip_skip": "Clip skip"}
 FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; what lies outside is written into the prompt
 
 
@@ -31,15 +31,13 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(
-        **read_plain(values),
+        prompt=values["prompt"] or "",
+        negative_prompt=values["negative_prompt"] or "",
+        **{name: read_plain(values, option) for name, option in OPTIONS.items()},
         width=width,
         height=height,
-        cfg=number(values, "cfg", "CFG"),
         seed=read_seed(values["seed"]),
-        checkpoint=values["checkpoint"] or None,
-        vae=values["vae"] or None,
         text_encoders=(values["text_encoder"],) if values["text_encoder"] else (),
-        prediction=values["prediction"] or None,
         loras=read_loras(values),
         hires=read_hires(values),
         controls=read_controls(values, inputs),
@@ -48,9 +46,13 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
     )
 
 
-def read_plain(values: Values) -> dict[str, Any]:
-    texts = {name: values[name] or "" for name in PLAIN}
-    return {**texts, **{name: whole(values, name, label) for name, label in WHOLE.items()}}
+def read_plain(values: Values, option: Option) -> Any:
+    """The value of the option's field; an empty list or text means the option's default, where that is None."""
+    if option.kind == "whole":
+        return whole(values, option.name, option.label)
+    if option.kind == "number":
+        return number(values, option.name, option.label)
+    return values[option.name] or (None if default_of(option.name) is None else "")
 
 
 def number(values: Values, name: str, label: str) -> float:
@@ -156,14 +158,11 @@ def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()
     loras, extra = fit_slots(options.loras)
     form = {
         **fresh,
-        **{name: getattr(options, name) for name in (*PLAIN, *WHOLE, "cfg")},
+        **{name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
         "prompt": " ".join([options.prompt, *extra]).strip(),
-        "scheduler": options.scheduler or fresh["scheduler"],
+        "negative_prompt": options.negative_prompt,
         "seed": "" if options.seed is None else str(options.seed),
-        "checkpoint": options.checkpoint or fresh["checkpoint"],
-        "vae": options.vae or AUTOMATIC,
         "text_encoder": next(iter(options.text_encoders), AUTOMATIC),
-        "prediction": options.prediction or AUTOMATIC,
         "width": options.width or fresh["width"],
         "height": options.height or fresh["height"],
         "stable_fast": options.stable_fast != "off",

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted, shortened
+from modules.core.errors import LONGEST_QUOTE, OptionsError, shortened
 from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
+from modules.generation.option_table import MAX_STEPS, PLAIN_OPTIONS, check_choice, check_range
 from modules.images.methods import IMAGE_MODES
-from modules.text.prompt import EMPHASIS_MODES
 
-MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 20_000  # characters
 RANDOM_SEED = -1  # what other programs write for a random seed
 RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
 
-STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
 CONTROL_MODES = ("balanced", "prompt", "control")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
 
@@ -38,7 +36,7 @@ class LoraChoice:
 
     def __post_init__(self) -> None:
         for value in (self.strength, self.clip_strength):
-            _in_range("LoRA strength", value, -20.0, 20.0)
+            check_range("LoRA strength", value, -20.0, 20.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +52,13 @@ class ControlChoice:
     preprocessor: str = "none"  # or "canny"
 
     def __post_init__(self) -> None:
-        _in_range("ControlNet strength", self.strength, 0.0, 10.0)
-        _in_range("ControlNet start", self.start, 0.0, 1.0)
-        _in_range("ControlNet end", self.end, 0.0, 1.0)
+        check_range("ControlNet strength", self.strength, 0.0, 10.0)
+        check_range("ControlNet start", self.start, 0.0, 1.0)
+        check_range("ControlNet end", self.end, 0.0, 1.0)
         if self.start > self.end:
             raise OptionsError(f"ControlNet start {self.start:g} is after its end {self.end:g}: swap the two.")
-        _one_of("ControlNet mode", self.mode, CONTROL_MODES)
-        _one_of("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
+        check_choice("ControlNet mode", self.mode, CONTROL_MODES)
+        check_choice("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +80,11 @@ class HiresOptions:
     keep_first_pass: bool = False
 
     def __post_init__(self) -> None:
-        _in_range("HiresFix scale", self.scale, 1.0, 4.0)
-        _in_range("HiresFix denoise", self.denoise, 0.0, 1.0)
-        _in_range("HiresFix steps", self.steps, 0, MAX_STEPS)
+        check_range("HiresFix scale", self.scale, 1.0, 4.0)
+        check_range("HiresFix denoise", self.denoise, 0.0, 1.0)
+        check_range("HiresFix steps", self.steps, 0, MAX_STEPS)
         if self.cfg is not None:
-            _in_range("HiresFix cfg", self.cfg, 0.0, 100.0)
+            check_range("HiresFix cfg", self.cfg, 0.0, 100.0)
         if (self.width is None) != (self.height is None):
             raise OptionsError("HiresFix needs both a width and a height, or neither; give the other one too.")
         for name, value in (("HiresFix width", self.width), ("HiresFix height", self.height)):
@@ -111,10 +109,10 @@ class InitImage:
     mask_content: str = "original"
 
     def __post_init__(self) -> None:
-        _in_range("denoise", self.denoise, 0.0, 1.0)
-        _one_of("resize mode", self.resize, IMAGE_MODES)
-        _one_of("masked content", self.mask_content, MASK_CONTENTS)
-        _in_range("mask blur", self.mask_blur, 0, 64)
+        check_range("denoise", self.denoise, 0.0, 1.0)
+        check_choice("resize mode", self.resize, IMAGE_MODES)
+        check_choice("masked content", self.mask_content, MASK_CONTENTS)
+        check_range("mask blur", self.mask_blur, 0, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +132,7 @@ class GenerationOptions:
     seed: int | None = None
     steps: int = 20
     cfg: float = 7.0
+    rescale_cfg: float = 0.0
     sampler: str = "dpmpp_2m"
     scheduler: str | None = None  # None: the one that the sampler's label implies, else karras
     clip_skip: int = 1
@@ -154,23 +153,16 @@ class GenerationOptions:
         _check_length("negative prompt", self.negative_prompt)
         _check_size("width", self.width)
         _check_size("height", self.height)
-        _in_range("number of images", self.number, 1, 10_000)
-        _in_range("batch size", self.batch, 1, 64)
-        _in_range("steps", self.steps, 1, MAX_STEPS)
-        _in_range("cfg", self.cfg, 0.0, 100.0)
-        _in_range("clip skip", self.clip_skip, -12, 12)
+        for option in PLAIN_OPTIONS:
+            option.check(getattr(self, option.name))
         if self.seed == RANDOM_SEED:
             object.__setattr__(self, "seed", None)
         if self.seed is not None:
-            _in_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
+            check_range("seed", self.seed, 0, MAX_SEED - self.number * self.batch)
         if self.clip_skip == 0:
             raise OptionsError("Clip skip 0 has no meaning: 1 uses the last layer, 2 the one before it.")
-        _one_of("emphasis", self.emphasis, EMPHASIS_MODES)
-        _one_of("Stable-Fast level", self.stable_fast, STABLE_FAST_LEVELS)
-        if self.prediction is not None:
-            _one_of("prediction", self.prediction, ("epsilon", "v"))
         if self.only is not None:
-            _in_range("picture of the batch", self.only, 0, self.number * self.batch - 1)
+            check_range("picture of the batch", self.only, 0, self.number * self.batch - 1)
 
     @property
     def images(self) -> int:
@@ -211,18 +203,6 @@ def default_of(name: str) -> Any:
     return next(f.default for f in fields(GenerationOptions) if f.name == name)
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # false for NaN, too
-        raise OptionsError(
-            f"{name} {shortened(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
-        )
-
-
-def _short(value: float) -> str:
-    """A whole number in full (the largest seed, too), any other number without trailing zeros."""
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
-
 def _check_size(name: str, value: int | None) -> None:
     if value is None:
         return
@@ -237,11 +217,6 @@ def _check_size(name: str, value: int | None) -> None:
 def _check_length(name: str, text: str) -> None:
     if len(text) > MAX_PROMPT:
         raise OptionsError(f"The {name} has {len(text)} characters: {MAX_PROMPT} is the most.")
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionsError(f"{name} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
 
 
 def read_tuning_seconds(text: str) -> float:

@@ -18,6 +18,7 @@ class PassSettings:
     scheduler: str
     steps: int
     cfg: float
+    rescale_cfg: float = 0.0
     denoise: float = 1.0
 
     def sigmas(self, schedule: NoiseSchedule) -> list[float]:
@@ -33,6 +34,7 @@ def first_settings(options: GenerationOptions) -> PassSettings:
         scheduler=scheduler,
         steps=options.steps,
         cfg=options.cfg,
+        rescale_cfg=options.rescale_cfg,
         denoise=options.init.denoise if options.init else 1.0,
     )
 
@@ -47,5 +49,6 @@ def hires_settings(options: GenerationOptions, hires: HiresOptions) -> PassSetti
         scheduler=scheduler,
         steps=hires.steps or first.steps,
         cfg=first.cfg if hires.cfg is None else hires.cfg,
+        rescale_cfg=first.rescale_cfg,
         denoise=hires.denoise,
     )

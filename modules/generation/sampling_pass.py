@@ -16,7 +16,7 @@ from modules.generation.pass_settings import PassSettings
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.prompts import Contexts
 from modules.sampling.denoiser import Denoiser, Prediction
-from modules.sampling.guidance import GuidedDenoiser, needs_unconditional
+from modules.sampling.guidance import GuidedDenoiser, Rescale, needs_unconditional
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS, planned_levels
 from modules.sampling.schedules import NoiseSchedule, start_latent
@@ -107,7 +107,8 @@ def guided_denoiser(
     prediction: Prediction = "v" if spec.prediction == "v" else "epsilon"
     denoiser = Denoiser(runner, schedule, prediction)
     switching = SwitchingDenoiser(denoiser, runner.switch, contexts.by_step, clock)
-    return GuidedDenoiser(switching, settings.cfg, prompts.weights)
+    rescale = Rescale(amount=settings.rescale_cfg, prediction=prediction) if settings.rescale_cfg else None
+    return GuidedDenoiser(switching, settings.cfg, prompts.weights, rescale)
 
 
 def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:

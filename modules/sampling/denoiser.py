@@ -28,6 +28,10 @@ class Denoiser:
         output = self._runner.step(x / norm, self._schedule.sigma_to_t(sigma)).to(x.dtype)
         rows = output.shape[0] // x.shape[0]
         x = x if rows == 1 else x.repeat(rows, *[1] * (x.ndim - 1))
-        if self._prediction == "v":
-            return x / norm**2 - output * (sigma / norm)
-        return x - output * sigma
+        scale = sigma / norm if self._prediction == "v" else sigma
+        return without_output(x, sigma, self._prediction) - output * scale
+
+
+def without_output(x: Tensor, sigma: float, prediction: Prediction) -> Tensor:
+    """The clean latent that an output of zero means. What an output adds to it is in proportion to the output."""
+    return x / math.sqrt(sigma**2 + 1.0) ** 2 if prediction == "v" else x

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from modules.sampling.denoiser import Prediction, without_output
 from modules.sampling.names import uses_unconditional
 from modules.sampling.samplers.sampler_common import Denoise
 
@@ -14,6 +16,30 @@ from modules.sampling.samplers.sampler_common import Denoise
 def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:
     """Whether a runner must be prepared with the negative prompt: not where the formula leaves it out (see below)."""
     return cfg != 1.0 or sum(weights) != 1.0 or uses_unconditional(sampler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescale:
+    """Takes back the contrast that guidance adds, by `amount` from 0 (nothing) to 1 (all of it).
+
+    Formula: Lin et al. 2023 (arXiv 2305.08891), section 3.4, on the network's output, noise or velocity, as diffusers'
+    `guidance_rescale` has it.
+    """
+
+    amount: float
+    prediction: Prediction
+
+    def __call__(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """The guided clean latents again, all [N, ...]; `conditional` are those at cfg 1."""
+        base = without_output(x, sigma, self.prediction)
+        output = base - guided  # the network's output times a number that cancels out below
+        shrunk = _deviation(base - conditional) / _deviation(output)
+        return base - output * torch.lerp(torch.ones_like(shrunk), shrunk, self.amount)
+
+
+def _deviation(output: Tensor) -> Tensor:
+    """The standard deviation of each picture's output: [N, 1, ...] of [N, ...]."""
+    return output.std(dim=tuple(range(1, output.ndim)), keepdim=True)
 
 
 class GuidedDenoiser:
@@ -24,16 +50,19 @@ class GuidedDenoiser:
     paper's lambda: 0 to 1, little more if any.
     """
 
-    def __init__(self, denoiser: Denoise, cfg: float, weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self, denoiser: Denoise, cfg: float, weights: Sequence[float] = (1.0,), rescale: Rescale | None = None
+    ) -> None:
         """`denoiser` gives the rows of each part for all pictures, part by part, then the unconditional rows."""
         self._denoiser = denoiser
         self._cfg = cfg
         self._weights = tuple(weights)
+        self._rescale = rescale
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         *parts, last = self._predictions(x, sigma)
         if len(parts) == len(self._weights):
-            return self._combine(parts, last)
+            return self._guide(parts, last, x, sigma)
         if self._cfg != 1.0 or sum(self._weights) != 1.0:
             raise ValueError(f"cfg {self._cfg} needs a runner prepared with the unconditional half.")
         return self._weighted([*parts, last])
@@ -43,18 +72,21 @@ class GuidedDenoiser:
         *parts, last = self._predictions(x, sigma)
         if len(parts) != len(self._weights):
             raise ValueError("CFG++ needs a runner prepared with the unconditional half, at cfg 1 too.")
-        return self._combine(parts, last), last
+        return self._guide(parts, last, x, sigma), last
 
     def _predictions(self, x: Tensor, sigma: float) -> tuple[Tensor, ...]:
         denoised = self._denoiser(x, sigma)
         return denoised.split(x.shape[0])
 
-    def _combine(self, parts: Sequence[Tensor], unconditional: Tensor) -> Tensor:
+    def _guide(self, parts: Sequence[Tensor], unconditional: Tensor, x: Tensor, sigma: float) -> Tensor:
         total = sum(self._weights)
         conditional = self._weighted(parts)
         if total != 1.0:
             conditional = conditional + unconditional * (1.0 - total)
-        return conditional if self._cfg == 1.0 else torch.lerp(unconditional, conditional, self._cfg)
+        if self._cfg == 1.0:
+            return conditional
+        guided = torch.lerp(unconditional, conditional, self._cfg)
+        return guided if self._rescale is None else self._rescale(guided, conditional, x, sigma)
 
     def _weighted(self, parts: Sequence[Tensor]) -> Tensor:
         if self._weights == (1.0,):

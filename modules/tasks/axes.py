@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modules.core.errors import OptionsError, printable, quoted
+from modules.generation.option_table import PLAIN_OPTIONS
 from modules.generation.options import GenerationOptions
 from modules.sampling.names import sampler_and_scheduler
 
@@ -26,21 +27,18 @@ class Variable:
     option: str
 
 
+READERS: dict[str, Callable[[str], Any]] = {"whole": int, "number": float, "text": str}
 VARIABLES: dict[str, Variable] = {
     variable.option: variable
     for variable in (
-        Variable(label="Steps", read=int, option="steps"),
-        Variable(label="CFG", read=float, option="cfg"),
+        *(
+            Variable(label=option.label, read=READERS[option.kind], option=option.name)
+            for option in PLAIN_OPTIONS
+            if option.axis
+        ),
         Variable(label="Seed", read=int, option="seed"),
-        Variable(label="Sampler", read=str, option="sampler"),
-        Variable(label="Scheduler", read=str, option="scheduler"),
-        Variable(label="Checkpoint", read=str, option="checkpoint"),
-        Variable(label="VAE", read=str, option="vae"),
-        Variable(label="Clip skip", read=int, option="clip_skip"),
-        Variable(label="Emphasis", read=str, option="emphasis"),
         Variable(label="Width", read=int, option="width"),
         Variable(label="Height", read=int, option="height"),
-        Variable(label="Stable-Fast", read=str, option="stable_fast"),
         Variable(label="Negative prompt", read=str, option="negative_prompt"),
         Variable(label="Denoise", read=float, option="denoise"),
         Variable(label="Prompt: replace the first by each", read=str, option="replace"),

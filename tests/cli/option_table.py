@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "reuse_seed": (ABSENT, ("--reuse-seed",)),
     "steps": (("--steps", "2"), ("--steps", "1")),
     "cfg": (ABSENT, ("--cfg", "1")),
+    "rescale_cfg": (ABSENT, ("--rescale-cfg", "0.7")),
     "sampler": (ABSENT, ("--sampler", "euler_ancestral"), ("--sampler", "DPM++ 2M Karras")),
     "scheduler": (ABSENT, ("--scheduler", "simple")),
     "clip_skip": (ABSENT, ("--clip-skip", "2")),

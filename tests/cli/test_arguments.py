@@ -110,6 +110,7 @@ def test_lines_of_a_file_take_the_same_names() -> None:
         "prompt": "", "width": 72, "height": 80, "cfg": 5.0, "batch": 2, "number": 3, "negative_prompt": "x"
     }  # fmt: skip
     assert line_arguments({"prompt": "x", "cfg-scale": None}) == {"prompt": "x", "cfg": None}
+    assert line_arguments({"rescale_cfg": 0.7}) == line_arguments({"guidance-rescale": 0.7}) == {"rescale_cfg": 0.7}
 
 
 @pytest.mark.parametrize(

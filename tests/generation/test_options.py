@@ -24,6 +24,7 @@ from modules.generation.options import ControlChoice, GenerationOptions, HiresOp
         ({"steps": 0}, ["steps 0"]),
         ({"cfg": float("nan")}, ["cfg nan"]),
         ({"cfg": -1.0}, ["cfg -1"]),
+        ({"rescale_cfg": 1.5}, ["rescale cfg 1.5", "from 0 to 1"]),
         ({"number": 0}, ["number of images 0"]),
         ({"batch": 65}, ["batch size 65"]),
         ({"seed": -2}, ["seed -2"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from modules.generation.options import GenerationOptions, HiresOptions, InitImag
 from modules.generation.pass_settings import PassSettings, first_settings, hires_settings
 from modules.sampling.schedules import NoiseSchedule
 
-REQUEST = GenerationOptions(prompt="x", sampler="heun", scheduler="simple", steps=12, cfg=5.0)
-FIRST = PassSettings(phase="sampling", sampler="heun", scheduler="simple", steps=12, cfg=5.0)
+REQUEST = GenerationOptions(prompt="x", sampler="heun", scheduler="simple", steps=12, cfg=5.0, rescale_cfg=0.7)
+FIRST = PassSettings(phase="sampling", sampler="heun", scheduler="simple", steps=12, cfg=5.0, rescale_cfg=0.7)
 
 
 def test_the_first_pass_is_as_asked() -> None:
@@ -23,10 +24,10 @@ def test_the_first_pass_is_as_asked() -> None:
 
 def test_the_second_pass_follows_the_first_unless_it_says_otherwise() -> None:
     second = hires_settings(REQUEST, HiresOptions(denoise=0.3))
-    assert second == PassSettings(phase="hires", sampler="heun", scheduler="simple", steps=12, cfg=5.0, denoise=0.3)
+    assert second == replace(FIRST, phase="hires", denoise=0.3)
     own = HiresOptions(steps=4, cfg=0.0, sampler="euler", scheduler="karras", denoise=0.5)
     assert hires_settings(REQUEST, own) == PassSettings(
-        phase="hires", sampler="euler", scheduler="karras", steps=4, cfg=0.0, denoise=0.5
+        phase="hires", sampler="euler", scheduler="karras", steps=4, cfg=0.0, rescale_cfg=0.7, denoise=0.5
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,20 @@ def test_the_seeds_decide_the_latents(job: Job) -> None:
     assert torch.allclose(second, alone, atol=1e-4) and not torch.allclose(first, second, atol=1e-2)
 
 
+def test_rescaled_guidance_keeps_to_the_spread_of_no_guidance(job: Job) -> None:
+    plain = replace(first_settings(job.options), cfg=30.0)
+    latents = {
+        name: sample_pass(job, settings, [5], noise_only(job), SILENT)
+        for name, settings in (
+            ("guided", plain),
+            ("rescaled", replace(plain, rescale_cfg=1.0)),
+            ("unguided", replace(plain, cfg=1.0)),
+        )
+    }
+    guided, rescaled, unguided = (latent.std() for latent in latents.values())
+    assert abs(rescaled - unguided) < abs(guided - unguided) / 2
+
+
 def test_without_steps_the_latent_comes_back(job: Job) -> None:
     settings = PassSettings(phase="sampling", sampler="euler", scheduler="karras", steps=3, cfg=3.0, denoise=0.0)
     latent = torch.randn(1, 4, 9, 8)
@@ -86,8 +101,7 @@ def test_each_step_is_told_and_may_stop_it(job: Job) -> None:
     with pytest.raises(Cancelled):
         sample_pass(job, first_settings(job.options), [5], noise_only(job), outside)
     assert [(event.phase, event.batch, event.batches, event.step) for event in told] == [
-        ("sampling", 2, 3, 1),
-        ("sampling", 2, 3, 2),
+        ("sampling", 2, 3, step) for step in (0, 1, 2)
     ]
 
 

@@ -14,6 +14,7 @@ OPTIONS = GenerationOptions(prompt="a red circle", seed=1)
 def test_values_ranges_and_bars() -> None:
     assert read_axis("steps", "1-3, 8").values == (1, 2, 3, 8)
     assert read_axis("cfg", "4, 7.5").labels() == ["CFG 4", "CFG 7.5"]
+    assert read_axis("rescale_cfg", "0, 0.7").labels() == ["CFG rescale 0", "CFG rescale 0.7"]
     assert read_axis("negative_prompt", "dark, grey | blurry").values == ("dark, grey", "blurry")
 
 

@@ -135,6 +135,7 @@ def test_a_control_picture_by_program(client: Client, photo: Path) -> None:
         ({"other": {"mode": "image"}}, 'no field called "mode"'),
         ({"other": {"editor": {"background": "/etc/passwd"}}}, 'no field called "editor"'),
         ({"other": {"hires_cfg": "x"}}, "wrong kind"),
+        ({"other": {"rescale_cfg": 2}}, "rescale cfg 2.0 is out of range"),
         ({"other": {"stable_fast": 1}}, "wrong kind"),
         ({"other": {"control_1": CANNY}}, "has no picture"),
         ({"other": {"control_1": CANNY, "control_1_image": "/etc/passwd"}}, "neither an upload nor"),

@@ -11,7 +11,7 @@ from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
 from modules.generation.metadata.recall import Recalled
 from modules.generation.options import ControlChoice, GenerationOptions
-from modules.tasks.queue import GenerationQueue
+from modules.tasks.queue import TaskQueue
 from ui import recall
 from ui.events.handlers import Handlers
 from ui.settings import SettingsFile
@@ -24,7 +24,7 @@ def no_session() -> Any:
 @pytest.fixture
 def handlers(tmp_path: Path) -> Handlers:
     folders, output = ModelFolders(tmp_path), OutputFolder(tmp_path / "output")
-    return Handlers(GenerationQueue(no_session), folders, output, SettingsFile(tmp_path / "settings.json"))
+    return Handlers(TaskQueue(no_session, output), folders, output, SettingsFile(tmp_path / "settings.json"))
 
 
 @pytest.mark.parametrize(("count", "said"), [(2, False), (4, True)])

@@ -15,7 +15,8 @@ from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from ui.fields import defaults
-from ui.panels.form import Choices, build_form
+from ui.panels.file_lists import FileLists
+from ui.panels.form import build_form
 from ui.requests import build_options, for_number, to_form
 from ui.settings import SettingsFile
 
@@ -30,9 +31,9 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
     image.parent.mkdir()
     Image.new("RGB", (8, 8)).save(image)
     options = GenerationOptions(
-        prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, sampler="euler",
-        scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v", number=3, batch=2,
-        text_encoders=("z",),
+        prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, rescale_cfg=0.7,
+        sampler="euler", scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v",
+        number=3, batch=2, text_encoders=("z",),
         loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
         stable_fast="graph",
         hires=HiresOptions(
@@ -58,6 +59,7 @@ def extremes(image: Path, *, high: bool) -> GenerationOptions:
     return GenerationOptions(
         prompt="x", width=8192 if high else 64, height=64, seed=0, cfg=100 if high else 0, steps=1000 if high else 1,
         number=10_000 if high else 1, batch=64 if high else 1, clip_skip=12 if high else -12, scheduler="karras",
+        rescale_cfg=1 if high else 0.123,
         loras=(LoraChoice(name="a", strength=2 if high else -2, text_strength=20 if high else -20),),
         controls=(ControlChoice(name="c", image=image, strength=10 if high else 0, start=0.123, end=1),),
         hires=HiresOptions(scale=4 if high else 1.337, steps=1000 if high else 0, denoise=1 if high else 0.123),
@@ -73,7 +75,7 @@ def test_the_fields_take_whatever_a_request_may_be(fresh: dict[str, Any], tmp_pa
     options = extremes(image, high=high)
     form = to_form(options, fresh)
     with gr.Blocks():
-        parts = build_form(Choices(folders=ModelFolders(tmp_path)), fresh)
+        parts = build_form(FileLists(folders=ModelFolders(tmp_path)), fresh)
     numbers = {name: value for name, value in form.items() if isinstance(value, (int, float))}
     assert {name: parts[name].preprocess(value) for name, value in numbers.items()} == numbers
     assert build_options({**form, "mode": "text"}, tmp_path) == replace(options, init=None)

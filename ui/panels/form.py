@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from modules.generation.options import CONTROL_MODES, EMPHASIS_MODES, MASK_CONTENTS, STABLE_FAST_LEVELS
+from modules.generation.option_table import STABLE_FAST_LEVELS
+from modules.generation.options import CONTROL_MODES, MASK_CONTENTS
 from modules.images.methods import IMAGE_MODES
 from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 from ui.fields import (
@@ -15,13 +16,13 @@ from ui.fields import (
     CONTROL_SLOTS,
     IMAGE_MODE,
     LORA_SLOTS,
-    PREDICTIONS,
+    OPTIONS,
     PREPROCESSORS,
     RANGES,
     TEXT_MODE,
 )
 from ui.panels.file_lists import FileLists
-from ui.panels.inputs import choice, file_choice, share, small_button
+from ui.panels.inputs import choice, file_choice, option_input, share, small_button
 from ui.panels.picture_fields import PictureEditor, PictureFile
 
 Components = dict[str, Any]
@@ -238,11 +239,5 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
 
 
 def build_more(values: Mapping[str, Any]) -> Components:
-    parts: Components = {}
     with gr.Accordion("More", open=False), gr.Row():
-        parts["clip_skip"] = gr.Number(values["clip_skip"], label="Clip skip", precision=0, min_width=90)
-        parts["emphasis"] = choice(EMPHASIS_MODES, values["emphasis"], "Emphasis")
-        parts["prediction"] = gr.Dropdown(
-            [("Detect", AUTOMATIC), *PREDICTIONS], value=values["prediction"], label="Prediction", min_width=110
-        )
-    return parts
+        return {name: option_input(option, values[name]) for name, option in OPTIONS.items() if option.page == "more"}

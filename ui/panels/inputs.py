@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from ui.fields import SHARE
+from modules.generation.option_table import SHARE, Option
+from ui.fields import AUTOMATIC
 
 
 def file_choice(names: Any, value: Any, label: str, scale: int | None = None) -> gr.Dropdown:
@@ -16,6 +17,16 @@ def file_choice(names: Any, value: Any, label: str, scale: int | None = None) ->
 
 def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
     return gr.Dropdown(list(names), value=value, label=label, min_width=110)
+
+
+def option_input(option: Option, value: Any) -> Any:
+    """The component that suits the option: a list of its choices, a slider for a share, or a number."""
+    if option.choices:
+        first = [(option.empty, AUTOMATIC)] if option.empty else []
+        return gr.Dropdown([*first, *option.choices], value=value, label=option.label, min_width=110)
+    if option.limits == SHARE:
+        return share(value, option.label, min_width=110)
+    return gr.Number(value, label=option.label, precision=0 if option.kind == "whole" else None, min_width=90)
 
 
 def share(value: float, label: str, *, info: str | None = None, min_width: int = 160) -> gr.Slider:

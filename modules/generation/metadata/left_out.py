@@ -6,16 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from modules.generation.option_table import PLAIN_OPTIONS
+
 OFF = ("", "0", "0.0", "1.0x", "false", "none", "off", "null", "[]", "{}", "disabled", "default", "automatic")
 MOST_NAMES = 12
 
 # What becomes an option, and what says nothing of the picture (names in lower case).
 HONOURED = frozenset(
     (
-        *("steps", "sampler", "schedule type", "scheduler", "cfg scale", "seed", "size", "clip skip", "emphasis"),
-        *("model", "model path", "model hash", "base model", "base model hash", "vae", "vae hash", "module 1"),
+        *(option.key.casefold() for option in PLAIN_OPTIONS if option.key),
+        *("sampler", "schedule type", "scheduler", "seed", "size"),
+        *("model", "model path", "model hash", "base model", "base model hash", "vae hash", "module 1"),
         *("text encoder", "text encoder hash", "text encoder 2", "text encoder 2 hash"),
-        *("prediction", "stable-fast", "batch size", "batch pos", "init image", "hires fix", "denoising strength"),
+        *("batch size", "batch pos", "init image", "hires fix", "denoising strength"),
         *("hires upscale", "hires scale", "hires resize", "hires size", "hires upscaler", "hires steps"),
         *("hires cfg scale", "hires sampler", "hires schedule type", "hires scheduler", "hires strength"),
     )

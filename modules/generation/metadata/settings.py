@@ -12,6 +12,7 @@ from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.named_files import file_name, is_there
 from modules.generation.metadata.packed import text_encoder_key
 from modules.generation.metadata.problems import Problem
+from modules.generation.option_table import PLAIN_OPTIONS, Option
 from modules.generation.options import GenerationOptions
 from modules.sampling.names import resolve_sampler, resolve_scheduler
 
@@ -123,30 +124,37 @@ def _side(index: int) -> Reader:
     return read
 
 
-PLAIN: dict[str, Reader] = {
+def _reader(option: Option) -> Reader:
+    """Reads the option's own key as what it is."""
+
+    def read(fields: Fields) -> Any:
+        readers = {"whole": fields.whole, "number": fields.number, "text": fields.text}
+        return readers[option.kind](option.key)
+
+    return read
+
+
+# What several fields decide, or what other programs write in another way.
+SPECIAL: dict[str, Reader] = {
     "width": _side(0),
     "height": _side(1),
     "seed": _seed,
     "batch": _batch,
-    "steps": lambda fields: fields.whole("Steps"),
-    "cfg": lambda fields: fields.number("CFG scale"),
     "sampler": _sampler,
     "scheduler": _scheduler,
-    "clip_skip": lambda fields: fields.whole("Clip skip"),
     "emphasis": _emphasis,
     "checkpoint": _checkpoint,
     "vae": _vae,
     "text_encoders": _text_encoders,
-    "prediction": lambda fields: fields.text("Prediction"),
-    "stable_fast": lambda fields: fields.text("Stable-Fast"),
 }
+READERS: dict[str, Reader] = {option.name: _reader(option) for option in PLAIN_OPTIONS if option.key} | SPECIAL
 
 
 def plain_options(fields: Fields, given: Collection[str], problems: list[Problem]) -> dict[str, Any]:
     def check(name: str, value: Any) -> None:
         GenerationOptions(prompt="", **{name: value})
 
-    values = read_each(PLAIN, fields, given, check, problems)
+    values = read_each(READERS, fields, given, check, problems)
     if not {"batch", "number"} & set(given) and (place := position(fields)) is not None:
         values["only"] = place
     return values

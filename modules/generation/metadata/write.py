@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from modules.generation.metadata.recall import (
     read_picture,
     read_texts,
 )
-from modules.generation.options import GenerationOptions, ResolvedOptions
+from modules.generation.option_table import PLAIN_OPTIONS
+from modules.generation.options import GenerationOptions, ResolvedOptions, default_of
 from modules.images.metadata import PNG_KEY, parameters_of, parse_parameters, write_parameters
 from modules.images.open import opened
 from modules.sampling.names import label_of, sampler_and_scheduler
@@ -26,17 +27,6 @@ from modules.sampling.names import label_of, sampler_and_scheduler
 log = logging.getLogger(__name__)
 
 Hashes = Mapping[str, Mapping[str, str]]  # of files by the names of field and attribute: {"Init image": {"image": ...}}
-
-# A1111's name of each plain option; order is the order in the text
-PLAIN_KEYS = {
-    "steps": "Steps",
-    "cfg": "CFG scale",
-    "clip_skip": "Clip skip",
-    "emphasis": "Emphasis",
-    "vae": "VAE",
-    "prediction": "Prediction",
-    "stable_fast": "Stable-Fast",
-}
 
 DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not settings of the request, but the picture depends on them
 
@@ -59,10 +49,7 @@ def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str]
         "Size": f"{options.width}x{options.height}",
     }
     info |= dict(facts)
-    for name in ("clip_skip", "emphasis", "vae", "prediction", "stable_fast"):
-        value = getattr(options, name)
-        if value is not None and value != "off":
-            info[PLAIN_KEYS[name]] = str(value)
+    info |= _plain_fields(options, written=info)
     info |= {text_encoder_key(position): name for position, name in enumerate(options.text_encoders)}
     for name in ("VAE", *map(text_encoder_key, range(len(options.text_encoders)))):
         if name in hashes:
@@ -71,6 +58,16 @@ def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str]
         info |= {"Batch size": str(batch), "Batch pos": str(index % batch)}
     info |= _extras(options, hashes)
     return write_parameters(info, options.prompt, options.negative_prompt)
+
+
+def _plain_fields(options: GenerationOptions, written: Collection[str]) -> dict[str, str]:
+    """The plain options that are not written yet and say something, by their keys."""
+    info: dict[str, str] = {}
+    for option in PLAIN_OPTIONS:
+        value = getattr(options, option.name)
+        if option.key and option.key not in written and (option.always_written or value != default_of(option.name)):
+            info[option.key] = exact(value) if option.kind == "number" else str(value)
+    return info
 
 
 def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:

@@ -24,6 +24,7 @@ def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
         {},
         {"negative_prompt": "blurry, ugly", "prompt": 'two\nlines, "quoted", Steps: 3'},
         {"sampler": "dpmpp_2m_cfg_pp", "scheduler": "kl_optimal", "cfg": 0.75, "steps": 33},
+        {"emphasis": "off", "rescale_cfg": 0.7},
         {"clip_skip": 2, "emphasis": "a1111", "vae": "my, vae", "prediction": "v", "stable_fast": "fused"},
         {"text_encoders": ("my, clip",)},
         {"text_encoders": ("one", "two.safetensors")},

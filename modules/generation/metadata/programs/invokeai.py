@@ -41,6 +41,7 @@ def _new(values: Mapping[str, Any]) -> Recipe:
         {
             "Steps": values.get("steps"),
             "CFG scale": values.get("cfg_scale"),
+            "CFG rescale": values.get("cfg_rescale_multiplier"),
             "Seed": values.get("seed"),
             "Size": size_text(values.get("width"), values.get("height")),
             "Model": model.get("name", model.get("model_name")),
@@ -82,7 +83,6 @@ def _left_out(values: Mapping[str, Any], prompt: str) -> Iterator[str]:
         "ipAdapters": "IP adapters",
         "t2iAdapters": "T2I adapters",
         "refiner_model": "refiner",
-        "cfg_rescale_multiplier": "CFG rescale",
         "hrf_enabled": "high resolution fix",
         "seamless_x": "tiling",
         "seamless_y": "tiling",

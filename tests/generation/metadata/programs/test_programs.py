@@ -164,6 +164,7 @@ INVOKE = {
     "seed": 356120443,
     "rand_device": "cpu",
     "cfg_scale": 7.5,
+    "cfg_rescale_multiplier": 0.7,
     "steps": 50,
     "scheduler": "dpmpp_2m_sde_k",
     "clip_skip": 1,
@@ -179,6 +180,7 @@ def test_invokeai() -> None:
     options = recalled.options
     assert (options.prompt, options.width, options.steps, options.seed) == ("landscape", 768, 50, 356120443)
     assert (options.sampler, options.scheduler, options.clip_skip) == ("dpmpp_2m_sde", "karras", 2)
+    assert (options.cfg, options.rescale_cfg) == (7.5, 0.7)
     assert (options.checkpoint, options.vae, recalled.left_out) == ("mix", "mse", "ControlNets")
     assert options.loras == (LoraChoice(name="ink", strength=0.7),)
     changed = {**INVOKE, "generation_mode": "sd-1_img2img", "strength": 0.4}

@@ -1,0 +1,213 @@
+"""The plain options of a request, one row each: command line, metadata, page and grids take them from here (no torch).
+
+A row says everything about an option except its type and default, which are those of its field in GenerationOptions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from modules.core.errors import OptionsError, quoted, shortened
+from modules.text.prompt import EMPHASIS_MODES
+
+MAX_STEPS = 1000
+STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
+SHARE = (0.0, 1.0)
+
+Kind = Literal["whole", "number", "text"]
+Section = Literal["size", "picture", "files", "model", "speed"]
+Page = Literal["form", "more", "own"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option with one value.
+
+    `name` is its field in GenerationOptions, in the page's form and in the API. The command line writes it with dashes.
+    """
+
+    name: str
+    label: str  # on the page and in grids
+    kind: Kind
+    section: Section  # where --help lists it
+    help: str  # {default} stands for the field's default
+    metavar: str | None = None
+    aliases: tuple[str, ...] = ()  # what other programs call it on the command line
+    limits: tuple[float, float] | None = None  # the least and the most value
+    choices: tuple[str, ...] = ()
+    title: str = ""  # in messages, where it is not the name
+    key: str = ""  # its name in a picture's metadata; without one, write.py and settings.py know it
+    always_written: bool = False  # in the metadata, also when it has its default
+    page: Page = "form"  # "form": ui/panels/form.py places it; "more": under More; "own": ui/requests.py reads it
+    empty: str = ""  # what the page's list shows for an option that is left out
+    axis: bool = True  # whether a grid can vary it
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> None:
+        """Raises OptionsError for a value out of the limits or not among the choices; None means "left out"."""
+        title = self.title or self.name.replace("_", " ")
+        if self.limits is not None:
+            check_range(title, value, *self.limits)
+        if self.choices and value is not None:
+            check_choice(title, value, self.choices)
+
+
+PLAIN_OPTIONS: tuple[Option, ...] = (
+    Option(
+        name="number",
+        label="Number",
+        kind="whole",
+        section="size",
+        help="how many batches (default {default})",
+        metavar="N",
+        aliases=("-n",),
+        limits=(1, 10_000),
+        title="number of images",
+        axis=False,
+    ),
+    Option(
+        name="batch",
+        label="Batch size",
+        kind="whole",
+        section="size",
+        help="pictures made together in a batch (default {default})",
+        metavar="N",
+        aliases=("--batch-size",),
+        limits=(1, 64),
+        title="batch size",
+        axis=False,
+    ),
+    Option(
+        name="steps",
+        label="Steps",
+        kind="whole",
+        section="picture",
+        help="sampling steps (default {default})",
+        limits=(1, MAX_STEPS),
+        key="Steps",
+        always_written=True,
+    ),
+    Option(
+        name="cfg",
+        label="CFG",
+        kind="number",
+        section="picture",
+        help="guidance scale (default {default}); 1 switches guidance off",
+        aliases=("--cfg-scale", "--guidance-scale"),
+        limits=(0.0, 100.0),
+        key="CFG scale",
+        always_written=True,
+    ),
+    Option(
+        name="rescale_cfg",
+        label="CFG rescale",
+        kind="number",
+        section="picture",
+        help="0 to 1: takes back the contrast that a high --cfg adds (default {default}, off)",
+        metavar="X",
+        aliases=("--guidance-rescale",),
+        limits=SHARE,
+        key="CFG rescale",
+        page="more",
+    ),
+    Option(
+        name="sampler",
+        label="Sampler",
+        kind="text",
+        section="picture",
+        help="see --list samplers (default {default})",
+    ),
+    Option(
+        name="scheduler",
+        label="Scheduler",
+        kind="text",
+        section="picture",
+        help="see --list schedulers (default karras)",
+    ),
+    Option(
+        name="clip_skip",
+        label="Clip skip",
+        kind="whole",
+        section="picture",
+        help="1 = last text layer, 2 = the one before, ...",
+        limits=(-12, 12),
+        key="Clip skip",
+        always_written=True,
+        page="more",
+    ),
+    Option(
+        name="emphasis",
+        label="Emphasis",
+        kind="text",
+        section="picture",
+        help="how (word:1.2) is read (default {default})",
+        choices=EMPHASIS_MODES,
+        key="Emphasis",
+        always_written=True,  # what does not say it is read as A1111 reads it
+        page="more",
+    ),
+    Option(
+        name="checkpoint",
+        label="Checkpoint",
+        kind="text",
+        section="files",
+        help="name or path (default: your first one, else the demo)",
+        metavar="NAME",
+        aliases=("--model",),
+    ),
+    Option(
+        name="vae",
+        label="VAE",
+        kind="text",
+        section="files",
+        help="another autoencoder than the checkpoint's",
+        metavar="NAME",
+        key="VAE",
+    ),
+    Option(
+        name="prediction",
+        label="Prediction",
+        kind="text",
+        section="model",
+        help="override what is detected",
+        choices=("epsilon", "v"),
+        key="Prediction",
+        page="more",
+        empty="Detect",
+        axis=False,
+    ),
+    Option(
+        name="stable_fast",
+        label="Stable-Fast",
+        kind="text",
+        section="speed",
+        help="accelerate; without a level: full",
+        choices=STABLE_FAST_LEVELS,
+        title="Stable-Fast level",
+        key="Stable-Fast",
+        page="own",
+    ),
+)
+
+
+def check_range(title: str, value: float, low: float, high: float) -> None:
+    """Raises OptionsError for a value that is not from `low` to `high`."""
+    if not low <= value <= high:  # false for NaN, too
+        raise OptionsError(
+            f"{title} {shortened(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
+        )
+
+
+def check_choice(title: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises OptionsError for a value that is not one of `choices`."""
+    if value not in choices:
+        raise OptionsError(f"{title} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
+
+
+def _short(value: float) -> str:
+    """A whole number in full (the largest seed, too), any other number without trailing zeros."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
