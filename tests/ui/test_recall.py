@@ -12,7 +12,7 @@ from modules.gallery.output import OutputFolder
 from modules.generation.metadata.recall import Recalled
 from modules.generation.options import ControlChoice, GenerationOptions
 from modules.tasks.queue import TaskQueue
-from ui import recall
+from ui.events import recall
 from ui.events.handlers import Handlers
 from ui.settings import SettingsFile
 
