@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from modules.models.clip import build_text_model
@@ -84,5 +85,14 @@ def save_checkpoint(
     header: dict[str, str] | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)
+    if header is None:
+        path.write_bytes(checkpoint_file(sd2=sd2, dtype=dtype, seed=seed))
+    else:
+        save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)
     return path
+
+
+@lru_cache(maxsize=4)
+def checkpoint_file(*, sd2: bool, dtype: torch.dtype, seed: int) -> bytes:
+    """What most tests begin with: writing these bytes again takes a tenth of the time that making them takes."""
+    return save(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed))

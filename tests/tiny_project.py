@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from modules.core.paths import KINDS, ModelFolders
@@ -75,9 +76,14 @@ def _layer_shapes(*, sd2: bool) -> dict[str, tuple[int, ...]]:
 
 
 def save_controlnet(path: Path, *, sd2: bool = False) -> Path:
-    network = tiny.controlnet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
-    save_file(tiny.prefixed("control_model.", network), path)
+    path.write_bytes(controlnet_file(sd2=sd2))
     return path
+
+
+@cache
+def controlnet_file(*, sd2: bool) -> bytes:
+    network = tiny.controlnet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
+    return save(tiny.prefixed("control_model.", network))
 
 
 def save_photo(path: Path, width: int = 64, height: int = 64) -> Path:

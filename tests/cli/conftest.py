@@ -10,7 +10,7 @@ import pytest
 import pipeline
 from modules.core import paths
 from modules.gallery import output
-from tests import tiny_project
+from tests import tiny, tiny_project
 
 Run = Callable[..., tuple[int, list[Path], str]]
 SIZE = ("64", "64")
@@ -40,3 +40,12 @@ def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return code, [Path(line) for line in captured.out.splitlines()], captured.err
 
     return call
+
+
+@pytest.fixture
+def project(model_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of one tiny checkpoint, for one test alone: it may change every file in it."""
+    tiny.save_checkpoint(model_root / "models" / "checkpoints" / "tiny.safetensors")
+    monkeypatch.setattr(paths, "PROJECT_ROOT", model_root)
+    monkeypatch.setattr(output, "PROJECT_ROOT", model_root)
+    return model_root

@@ -187,3 +187,16 @@ def test_each_of_several_pictures_is_made_again(run: Run) -> None:
         code, out, err = run(*twice, other)
         assert (code, out) == (2, []) and Path(other).name in err
     assert run(*twice, "--compare")[0] == 2
+
+
+def test_a_bare_stable_fast_means_full_and_takes_no_word_from_the_prompt() -> None:
+    given = parse_arguments(["--stable-fast", "a cat", "64", "64", "1", "1"])
+    assert given["stable_fast"] == "full" and given["prompt"] == "a cat"
+    assert parse_arguments(["a", "--stable-fast=graph"])["stable_fast"] == "graph"
+
+
+@pytest.mark.parametrize("level", ["off", "graph", "fused", "full"])
+def test_a_level_behind_a_space_is_the_level(level: str) -> None:
+    for arguments in (["a cat", "64", "64", "--stable-fast", level], ["--stable-fast", level, "a cat", "64", "64"]):
+        given = parse_arguments(arguments)
+        assert (given["stable_fast"], given["prompt"], given["width"], given["height"]) == (level, "a cat", 64, 64)

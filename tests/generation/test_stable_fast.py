@@ -24,7 +24,7 @@ from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.tasks.compare import compare
 from tests import tiny, tiny_project
 
-ROUNDING = 2e-5  # float32, another order of sums; see tests/test_matrix.py
+ROUNDING = 2e-5  # float32, another order of sums; see tests/whole/test_with_and_without_stable_fast.py
 
 
 @pytest.fixture(scope="module")

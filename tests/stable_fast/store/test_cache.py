@@ -16,9 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast import compile_module
+from modules.stable_fast import compile_module, fuse
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.graph import fuse
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.runtime.weights import WeightStore

@@ -11,6 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
+from modules.generation.metadata.recall import Recalled
+from modules.generation.options import ControlChoice, GenerationOptions
 from modules.generation.session import Session
 from modules.tasks.queue import TaskQueue
 from ui.events.handlers import Handlers
@@ -50,3 +52,17 @@ def test_image_to_image_waits_for_its_picture(recall: Recall, tmp_path: Path) ->
 def test_a_strangers_picture_is_a_sentence(recall: Recall, tmp_path: Path) -> None:
     form = restored(recall, tmp_path, Software="Draw Things 1.0")
     assert "Draw Things" in form["message"] and "ld-error" in form["message"] and "prompt" not in form
+
+
+@pytest.mark.parametrize(("count", "said"), [(2, False), (4, True)])
+def test_controlnets_beyond_the_form_are_named(
+    recall: Recall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, *, said: bool
+) -> None:
+    picture = tmp_path / "made.png"
+    picture.touch()
+    controls = tuple(ControlChoice(name=f"net {number}", image=picture) for number in range(1, count + 1))
+    found = Recalled(options=GenerationOptions(prompt="x", controls=controls), left_out="")
+    monkeypatch.setattr("ui.events.recall.read_options", lambda *_: found)
+    update = recall.use("picture", str(picture))
+    assert update["control_2"] == "net 2"
+    assert ("The form holds 2 ControlNets; left out: net 3, net 4." in update["picture_message"]) is said

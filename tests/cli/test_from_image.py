@@ -15,6 +15,7 @@ from modules.core import paths
 from modules.core.errors import OptionsError
 from modules.gallery import output
 from tests import tiny, tiny_project
+from tests.cli import command
 
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ["a cat", "64", "64", "1", "1", "--steps", "2", "--device", "cpu", "--quiet", "--seed", "3"]
@@ -122,3 +123,44 @@ def test_the_gone_model_can_be_replaced_on_the_command_line(run: Run) -> None:
     code, again, told = run("--from-image", first, "--lora", "renamed.safetensors:0.5", "--device", "cpu", "--quiet")
     assert code == 0, told
     assert Image.open(again).tobytes() == Image.open(first).tobytes()
+
+
+def test_a_picture_is_made_again_from_its_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = command.run(
+        capsys, *command.SMALL, "--seed", "11", "--negative", "dog", "--sampler", "DPM++ 2M SDE Karras"
+    )
+    first = out.strip()
+    code, out, _ = command.run(capsys, "--from-image", first, "--device", "cpu", "--quiet")
+    assert code == 0 and Path(out.strip()) != Path(first)
+    assert Image.open(out.strip()).tobytes() == Image.open(first).tobytes()
+    assert Image.open(out.strip()).info["parameters"] == Image.open(first).info["parameters"]
+    code, out, _ = command.run(capsys, "--from-image", first, "--seed", "12", "--device", "cpu", "--quiet")
+    assert Image.open(out.strip()).tobytes() != Image.open(first).tobytes()
+
+
+def test_another_precision_than_the_pictures_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = command.run(capsys, *command.SMALL, "--dtype", "bfloat16")
+    _, again, told = command.run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
+    assert "another Precision" in told and again
+    assert "another" not in command.run(capsys, "--from-image", again.strip(), "--device", "cpu", "--quiet")[2]
+    assert "another" not in command.run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
+
+
+def test_a_picture_of_a_checkpoint_given_as_a_path_is_made_again_where_that_is_given_again(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tiny.save_checkpoint(tmp_path / "else where" / "other.safetensors", seed=9)
+    _, first, _ = command.run(capsys, *command.SMALL, "--checkpoint", str(elsewhere))
+    assert str(tmp_path) not in Image.open(first.strip()).info["parameters"]
+    code, _, told = command.run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
+    assert code == 3 and "other.safetensors" in told and "--checkpoint" in told and told.count("\n") == 1
+    given = ("--checkpoint", str(elsewhere), "--device", "cpu", "--quiet")
+    code, again, told = command.run(capsys, "--from-image", first.strip(), *given)
+    assert code == 0 and "another" not in told, told
+    assert Image.open(first.strip()).tobytes() == Image.open(again.strip()).tobytes()
+    assert Image.open(first.strip()).info["parameters"] == Image.open(again.strip()).info["parameters"]
+
+
+def test_a_cfg_of_many_digits_is_read_back(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = command.run(capsys, *command.SMALL, "--cfg", "6.123456789")
+    assert build_options({"from_image": Path(out.strip())}).cfg == 6.123456789

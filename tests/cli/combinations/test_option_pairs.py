@@ -16,8 +16,8 @@ from cli.arguments import build_parser
 from modules.core import paths
 from modules.gallery import output
 from tests import tiny, tiny_project
-from tests.cli.option_table import ALWAYS_TOGETHER, END_AT_ONCE, EXCLUSIONS, NEEDS, VALUES, Words, allowed
-from tests.cli.pairs import allowed_pairs, covering_rows, pairs_of
+from tests.cli.combinations.option_table import ALWAYS_TOGETHER, END_AT_ONCE, EXCLUSIONS, NEEDS, VALUES, Words, allowed
+from tests.cli.combinations.pairs import allowed_pairs, covering_rows, pairs_of
 
 ROWS = covering_rows(VALUES, allowed)
 PROMPT_LINES = ("a cat", '{"prompt": "a dog", "seed": 5}')

@@ -11,21 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests import tiny
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(model_root: Path) -> Path:
-    tiny.save_checkpoint(model_root / "models" / "checkpoints" / "tiny.safetensors")
-    return model_root
-
-
-def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path) -> None:
+def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(project: Path) -> None:
     code = (
         "import sys; from modules.core import paths; from modules.gallery import output; from pathlib import Path\n"
-        f"paths.PROJECT_ROOT = output.PROJECT_ROOT = Path({str(root)!r})\n"
+        f"paths.PROJECT_ROOT = output.PROJECT_ROOT = Path({str(project)!r})\n"
         "import pipeline; sys.exit(pipeline.main(sys.argv[1:]))"
     )
     arguments = ["a cat", "64", "64", "500", "1", "--steps", "20", "--device", "cpu"]
@@ -40,7 +32,7 @@ def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(root: Path) ->
     assert process.returncode == 130 and "Traceback" not in err and "Cancelled" in err
     assert "Stopping " in err and "Ctrl-C again stops at once" in err  # told at once: a step may bring a compilation
     assert time.monotonic() - asked < 30
-    files = [p for p in (root / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
+    files = [p for p in (project / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
     assert {str(p) for p in files} == {first, *out.split()}
     for path in files:
         Image.open(path).load()

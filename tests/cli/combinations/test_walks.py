@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests import tiny_project
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 120  # seconds; only ever spent on a machine that is busy with other things
 SMALL = ["64", "64", "1", "1", "--steps", "2"]
 COLUMNS = 80
@@ -27,7 +27,7 @@ class Walker:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        arguments = ["-m", "tests.cli.walker", str(root)]
+        arguments = ["-m", "tests.cli.combinations.walker", str(root)]
         self.terminal = pexpect.spawn(
             sys.executable, arguments, cwd=str(ROOT), echo=False, timeout=PATIENCE, encoding="utf-8"
         )

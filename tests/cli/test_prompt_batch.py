@@ -12,24 +12,9 @@ from PIL import Image
 
 import pipeline
 from cli import prompt_batch
-from modules.core import paths
 from modules.core.errors import Cancelled, DeviceError
-from modules.gallery import output
 from modules.tasks import prompt_record
 from tests import tiny_project
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_project.project(tmp_path_factory.mktemp("prompts"))
-
-
-@pytest.fixture
-def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The models' folder, with pictures going to a fresh place."""
-    monkeypatch.setattr(paths, "PROJECT_ROOT", models)
-    monkeypatch.setattr(output, "PROJECT_ROOT", tmp_path)
-    return tmp_path
 
 
 class Runner:

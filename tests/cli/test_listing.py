@@ -1,0 +1,17 @@
+"""--list: the names of one kind, and where to put files when there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import run
+
+
+def test_lists(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--list", "checkpoints")[1].splitlines() == ["tiny.safetensors"]
+    assert "dpmpp_2m" in run(capsys, "--list", "samplers")[1].splitlines()
+    assert "karras" in run(capsys, "--list", "schedulers")[1].splitlines()
+    code, out, err = run(capsys, "--list", "lora")
+    assert (code, out, err.count("\n")) == (0, "", 1) and str(project / "models" / "loras") in err

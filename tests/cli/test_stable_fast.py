@@ -1,0 +1,58 @@
+"""--stable-fast and what goes with it: comparing, tuning, and the environment's own word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from tests.cli.command import FAST, SMALL, run
+
+
+@pytest.mark.parametrize("arguments", [FAST, [*SMALL, "--compare"], [*SMALL, "--prio-speed"]])
+def test_an_unknown_word_in_the_environment_stops_it(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "bogus")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert all(word in err for word in ("LIGHTDIFFUSION_STABLE_FAST", "bogus", "off", "graph", "fused", "full"))
+    assert run(capsys, *SMALL)[0] == 0  # asks for nothing that could be lowered
+
+
+def test_a_comparison_names_the_level_in_force(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *SMALL, "--compare", "--json")
+    side = json.loads(out)["compare"]["stable_fast"]
+    assert code == 0 and (side["asked"], side["level"]) == ("full", "fused") and "NVIDIA" in side["reason"]
+    assert "fused: first picture" in err and "full: first picture" not in err and "peak memory" not in err
+
+
+def test_a_comparison_with_what_the_environment_switched_off_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", "no")
+    code, out, err = run(capsys, *SMALL, "--compare")
+    assert (code, out) == (2, "") and "nothing to compare" in err and "LIGHTDIFFUSION_STABLE_FAST" in err
+
+
+def test_tuning_on_a_cpu_is_told_to_have_no_effect(
+    project: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(capsys, *FAST, "--stable-fast-tune", "30")[0] == 0
+    assert [record.message for record in caplog.records if "--stable-fast-tune" in record.message] == [
+        "--stable-fast-tune has no effect on cpu: it times the kernels of an NVIDIA GPU."
+    ]
+
+
+def test_the_time_for_tuning_reaches_every_network(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    for place in ("unet_runner", "compiled_module"):
+        monkeypatch.setattr(
+            f"modules.stable_fast.{place}.make_ready", lambda run, device, seconds, **_: asked.append(seconds)
+        )
+    for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
+        assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0
+        assert asked == [seconds, seconds]  # UNet and VAE decoder: what is compiled on a CPU
+        asked.clear()
