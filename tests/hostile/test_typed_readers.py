@@ -156,7 +156,7 @@ def test_a_whole_disk_is_not_searched(model_root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("modules.core.paths.MOST_FOLDERS", 20)
     for number in range(30):
         (model_root / "models" / "loras" / str(number)).mkdir()
-    with pytest.raises(OptionsError, match="name the one"):
+    with pytest.raises(OptionsError, match="give the one"):
         ModelFolders(model_root).list("loras")
 
 
