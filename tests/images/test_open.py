@@ -72,7 +72,7 @@ def test_the_size_is_refused_by_the_header_alone(tmp_path: Path, size: tuple[int
     path = tmp_path / "large.png"
     path.write_bytes(png_header(*size))
     for reader in (open_image, check_header):
-        with pytest.raises(OptionsError, match="at most 64 megapixels are taken"):
+        with pytest.raises(OptionsError, match="at most 64 megapixels are allowed"):
             reader(path)
 
 
