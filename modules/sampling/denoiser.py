@@ -1,4 +1,4 @@
-"""Turns a network's raw output (noise or velocity, at its own scale) into the predicted clean latent."""
+"""Converts a network's raw output (noise or velocity, at its own scale) to the predicted clean latent."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Prediction = Literal["epsilon", "v"]
 
 
 class Runner(Protocol):
-    """Executes the network, eagerly or compiled. How many rows it makes of one latent is settled by `prepare`."""
+    """Runs the network, eagerly or compiled. `prepare` decides how many rows it makes from one latent."""
 
     def prepare(self, conditioning: Any, timesteps: list[float]) -> None:
-        """Everything that does not depend on the latent, once per batch; other timesteps than these may still come."""
+        """Computes everything independent of the latent once per batch; calls may still use other timesteps."""
         ...
 
     def step(self, x: Tensor, timestep: float) -> Tensor:
-        """Raw output for x [N, ...] at the network's scale: [2N, ...] (conditional rows first) or [N, ...]."""
+        """Returns raw output for x [N, ...] at the network's scale: [2N, ...] (conditional rows first) or [N, ...]."""
         ...
 
 
 class Denoiser:
-    """Predicted clean latents of all the rows a runner returns, for x = clean + sigma * noise."""
+    """Predicts the clean latents of all rows that a runner returns, for x = clean + sigma * noise."""
 
     def __init__(self, runner: Runner, schedule: NoiseSchedule, prediction: Prediction) -> None:
         self._runner = runner
