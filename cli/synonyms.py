@@ -1,8 +1,8 @@
-"""Options as other programs call them: those that are taken, and those that are only understood."""
+"""Lists options by their names in other programs: those that work, and those that only get a hint."""
 
 from __future__ import annotations
 
-# Names that people know from other programs and that mean the same here.
+# Names from other programs with the same meaning here.
 SYNONYMS = {
     "--cfg-scale": "--cfg",
     "--guidance-scale": "--cfg",
@@ -16,7 +16,7 @@ SYNONYMS = {
     "-H": "--height",
     "-n": "--number",
 }
-# Names that people know from other programs and that are written in another way here.
+# Names from other programs that are written differently here.
 HABITS = {
     "--cpu": "--device cpu",
     "--gpu": "--device cuda",

@@ -80,7 +80,7 @@ def test_a_picture_is_made_again_from_its_file(root: Path, capsys: pytest.Captur
 def test_another_precision_than_the_pictures_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, first, _ = run(capsys, *SMALL, "--dtype", "bfloat16")
     _, again, told = run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
-    assert "another Precision" in told and again
+    assert "a different Precision" in told and again
     assert "another" not in run(capsys, "--from-image", again.strip(), "--device", "cpu", "--quiet")[2]
     assert "another" not in run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
 

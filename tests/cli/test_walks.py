@@ -95,7 +95,7 @@ def test_a_prompt_file_tells_each_line(walker: Walker, tmp_path: Path) -> None:
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
     assert code == 0 and len(paths_in(shown)) == 2 + 4, shown
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
-    assert code == 0 and shown.count("already there") == 2 and not paths_in(shown)
+    assert code == 0 and shown.count("already done") == 2 and not paths_in(shown)
 
 
 def test_a_comparison(walker: Walker) -> None:
@@ -134,8 +134,8 @@ PHASES = {
     "modules.images.save.save_png": 1,
 }
 SAID = {
-    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as that is done",
-    "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as that is done",
+    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as it is done",
+    "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as it is done",
     "modules.generation.text_to_image.to_pil": "Stopping after this step",
 }
 SEVERAL = ("a cat", "64", "64", "2", "2", "--steps", "2", "--hires-fix")
