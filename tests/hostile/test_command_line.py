@@ -160,5 +160,5 @@ def test_a_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", refused)
-    with pytest.raises(OptionsError, match="Port 80 needs the rights of an administrator"):
+    with pytest.raises(OptionsError, match="Port 80 needs administrator rights"):
         check_port("127.0.0.1", 80)

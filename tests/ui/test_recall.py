@@ -38,4 +38,4 @@ def test_controlnets_beyond_the_form_are_named(
     monkeypatch.setattr(recall, "read_options", lambda *_: found)
     update = recall.Recall(handlers).use("picture", str(picture))
     assert update["control_2"] == "net 2"
-    assert ("The form holds 2 ControlNets; left out: net 3, net 4." in update["picture_message"]) is said
+    assert ("The form has room for 2 ControlNets; left out: net 3, net 4." in update["picture_message"]) is said
