@@ -44,7 +44,7 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
 def _kind(weights: Tensors) -> str:
     if any(name.startswith(_UNION_MARKS) for name in weights):
         return "a union ControlNet, which is not supported"
-    return f"{foreign_kind(weights) or 'some other kind of file'}, not a supported ControlNet"
+    return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet"
 
 
 def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:

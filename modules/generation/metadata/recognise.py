@@ -47,4 +47,4 @@ def read_recipe(texts: Mapping[str, str]) -> Recipe:
     for name, word, stranger in STRANGERS:
         if word in texts.get(name, "") and name in texts:
             raise OptionsError(f"This picture was made by {stranger}, whose settings cannot be read here: enter them.")
-    raise OptionsError("This picture holds no known generation text, so its settings cannot be read.")
+    raise OptionsError("This picture holds no generation text in a known format, so its settings cannot be read.")
