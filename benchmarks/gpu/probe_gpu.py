@@ -1,4 +1,4 @@
-"""First measurements on a GPU, in one run of about three minutes: kernels right, kernel gap, every op's candidates.
+"""Takes first measurements on a GPU in about three minutes: kernel correctness, kernel gap, every op's candidates.
 
     python -m benchmarks.gpu.probe_gpu --out DIR [--budget 120] [--batch 2] [--latent 64]
 
@@ -30,7 +30,7 @@ Results = dict[str, Any]
 
 
 def attempt(results: Results, name: str, part: Callable[[], Any]) -> None:
-    """Run one part; its failure is a result too, since the machine is only lent for minutes."""
+    """Runs one part; its failure is a result too, since the machine is only lent for minutes."""
     started = time.perf_counter()
     try:
         results[name] = part()
@@ -68,7 +68,7 @@ def correctness() -> Results:
 
 
 def kernel_gap(kernels: int = 300) -> Results:
-    """Microseconds a kernel costs in a graph when it does nothing worth mentioning."""
+    """Measures the microseconds of an almost empty kernel in a graph."""
     x = torch.zeros(1024, device="cuda", dtype=torch.float16)
 
     def milliseconds(count: int) -> float:
@@ -82,7 +82,7 @@ def kernel_gap(kernels: int = 300) -> Results:
 
 
 def candidates(call: OpCall, seconds: float) -> Results:
-    """Milliseconds of every implementation of one call, and of the eager composition it replaces."""
+    """Times every implementation of one call, and the eager composition it replaces, in milliseconds."""
     tuner = tuning.BudgetTuner(seconds, time_on_gpu)
     CHOICES.tuner = tuner
     operator = getattr(torch.ops.lightdiffusion, call.op)
@@ -123,7 +123,7 @@ def ops(results: Results, arguments: argparse.Namespace, save: Callable[[], None
 
 
 def attention_layouts() -> Results:
-    """Packed strided views against contiguous [B, H, L, D] operands, for each library back end."""
+    """Compares packed strided views with contiguous [B, H, L, D] operands, for each library back end."""
     found: Results = {}
     for head, heads, length in ((40, 8, 4096), (80, 8, 1024), (160, 8, 256), (64, 5, 9216)):
         packed = random_rows(2, length, 3 * heads * head).unflatten(-1, (3, heads, head)).unbind(2)

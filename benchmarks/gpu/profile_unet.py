@@ -1,4 +1,4 @@
-"""Where the time of one Stable-Fast UNet step goes: every kernel with its count and microseconds (NVIDIA GPU).
+"""Profiles one Stable-Fast UNet step: every kernel with its count and microseconds (NVIDIA GPU).
 
 python -m benchmarks.gpu.profile_unet --size 512 --batch 2 [--level fused]
 """
@@ -17,7 +17,7 @@ from benchmarks.common import write_result
 
 @torch.inference_mode()
 def kernels(bench: Bench, level: str, tuning: float, steps: int) -> list[dict[str, object]]:
-    """Rows of one step, the most expensive kernel first; means over `steps` steps."""
+    """Returns the rows of one step, the most expensive kernel first, as means over `steps` steps."""
     step = bench.ours(level, tuning=tuning)()
     for _ in range(3):
         step(bench.x)

@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.tune --out modules/stable_fast/store/tuned
 
 Workloads are MODEL-SIZE-BATCH for UNets and vae-SIZE-BATCH; each is tuned as `--stable-fast-tune` tunes a picture.
-Triton compiles one implementation after the other while they are timed, so first one process for each workload, all of
-them together, only fills Triton's cache on disk. The table of this GPU in the folder is deleted first, with `--ops`
-only those rows: what it names is not timed again.
+Triton compiles one implementation after the other during the timing, so one process for each workload first fills
+Triton's cache on disk, all at the same time. The table of this GPU in the folder (with `--ops` only those rows) is
+deleted first, since existing rows are not timed again.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ DEVICE = torch.device("cuda")
 
 
 def only_compile(call: Callable[[], Any], warm: Any) -> float:
-    """Stands in for the timer: runs an implementation once, which compiles it."""
+    """Replaces the timer: runs an implementation once, which compiles it."""
     call()
     return 0.0
 
 
 @torch.inference_mode()
 def run_workload(workload: str, seconds: float) -> None:
-    """The first step at one shape, of which `seconds` may go into tuning."""
+    """Runs the first step at one shape, which may spend `seconds` on tuning."""
     model, size, batch = workload.split("-")
     arguments = argparse.Namespace(
         model=model, size=int(size), batch=int(batch), device="cuda", dtype="float16", tuning_seconds=seconds
@@ -85,12 +85,12 @@ def main() -> None:
     parser.add_argument("--workloads", default=WORKLOADS)
     parser.add_argument("--seconds", type=float, default=120.0, help="for timing one workload, with kernels compiled")
     parser.add_argument("--out", type=Path, help="folder of the table; left out, nothing is written")
-    parser.add_argument("--ops", nargs="+", help="time these again; what the table says of others stays")
+    parser.add_argument("--ops", nargs="+", help="time these again and keep the table's other rows")
     parser.add_argument("--only-compile", action="store_true", help="run every implementation once and time none")
     arguments = parser.parse_args()
     workloads = arguments.workloads.split(",")
     if arguments.only_compile:
-        CHOICES.tuner = BudgetTuner(math.inf, only_compile)  # asked while kernels are compiled ahead, on all cores
+        CHOICES.tuner = BudgetTuner(math.inf, only_compile)  # used while kernels are compiled ahead on all cores
         for workload in workloads:
             run_workload(workload, 0.0)
         return
@@ -107,14 +107,14 @@ def main() -> None:
         path.unlink(missing_ok=True)
         write_choices(path, described, kept)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[CACHE_VARIABLE] = folder  # choices of this computer's own are left aside
+        os.environ[CACHE_VARIABLE] = folder  # ignores this computer's own choices
         fill_cache(workloads, 150.0)
         for workload in workloads:
             began = time.monotonic()
             run_workload(workload, arguments.seconds)
             measured = read_choices(choices_path(Path(folder), described))
             print(f"{workload}: {time.monotonic() - began:.1f} s, {len(measured)} choices", flush=True)
-    if path:  # what is kept was timed anew where it names a library that is missing here
+    if path:  # kept rows were timed again if they name a library that is missing here
         write_choices(path, described, [*measured, *kept])
         print(f"written: {path}")
 
