@@ -58,7 +58,7 @@ class Bench:
             self.loras = [self._read(file) for file in files]
 
     def _write_lora(self, path: Path, rank: int) -> Path:
-        """Makes up and down for every linear layer and 1x1 projection of the transformers, like kohya's trainer."""
+        """Writes up and down for every linear layer and 1x1 projection of the transformers, like kohya's trainer."""
         tensors: dict[str, Tensor] = {}
         for name, weight in self.unet.module.named_parameters():
             rows, columns = weight.shape[0], weight[0].numel()

@@ -34,7 +34,7 @@ TIMESTEP = 500.0
 
 
 def compiled(function: Any, mode: str) -> Any:
-    """Starts torch.compile's worker processes, so that max-autotune compiles its candidates in parallel.
+    """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
     torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's: it finds none of their kernels in
     the cache and compiles each again, one by one. Here both use PyTorch's, which compiles the final kernels either way.

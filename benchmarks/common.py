@@ -39,7 +39,7 @@ def summarise(seconds: list[float]) -> Timing:
 
 
 def measure(function: Callable[[], object], *, warmup: int = 2, repeats: int = 10) -> Timing:
-    """Returns the wall time of a call, including the GPU's work."""
+    """Measures the wall time of a call, including the GPU's work."""
     for _ in range(warmup):
         function()
     seconds: list[float] = []

@@ -142,15 +142,15 @@ def add_speed_options(group: ArgumentGroup) -> None:
         "--stable-fast-report",
         type=read_report_path,
         metavar="FILE",
-        help="with --stable-fast: write what was compiled and run (text, or JSON for a name ending in .json; - is "
+        help="with --stable-fast: write a report of what ran (text, or JSON for a name ending in .json; - is "
         "standard output)",
     )
     group.add_argument(
         "--stable-fast-tune",
         type=read_tuning_seconds,
         metavar="SECONDS",
-        help="on an NVIDIA GPU: first time the kernels for so long, for each network at each new size; what is found "
-        "stays on disk",
+        help="on an NVIDIA GPU: time the kernels for this long first, for each network at each new size; the results "
+        "stay on disk",
     )
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     group.add_argument(

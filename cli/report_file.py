@@ -39,7 +39,7 @@ def check_report_file(given: Mapping[str, Any]) -> None:
         return
     if path.suffix.lower() in NO_REPORT:
         raise OptionsError(
-            f"--stable-fast-report {shown(path)}: a report is text, so let its name end in .txt or .json."
+            f"--stable-fast-report {shown(path)}: a report is text, so its name must end in .txt or .json."
         )
     try:
         if path.is_fifo():  # opening it would end its reader

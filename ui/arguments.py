@@ -37,7 +37,7 @@ def build_parser() -> Parser:
         type=read_tuning_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="time Stable-Fast's kernels for so long, for each network at each new size (NVIDIA GPU; kept on disk)",
+        help="time Stable-Fast's kernels for this long, for each network at each new size (NVIDIA GPU; kept on disk)",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     return parser

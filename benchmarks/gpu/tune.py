@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default=WORKLOADS)
     parser.add_argument("--seconds", type=float, default=120.0, help="for timing one workload, with kernels compiled")
-    parser.add_argument("--out", type=Path, help="folder of the table; left out, nothing is written")
+    parser.add_argument("--out", type=Path, help="folder of the table; without it nothing is written")
     parser.add_argument("--ops", nargs="+", help="time these again and keep the table's other rows")
     parser.add_argument("--only-compile", action="store_true", help="run every implementation once and time none")
     arguments = parser.parse_args()

@@ -29,7 +29,7 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
     if any(name.startswith("controlnet_cond_embedding.") for name in weights):
         weights = controlnet_to_ldm(weights)
     if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
-        raise ModelFileError(f"It is {_kind(weights)}; supported are ControlNets of SD1.x and SD2.x.")
+        raise ModelFileError(f"It is {_kind(weights)}; use a ControlNet of SD1.x or SD2.x.")
     if _CONTROL_LORA in weights or is_difference:  # these are computed with, before any other check
         for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
             require_weights(name, weights[name])

@@ -50,7 +50,7 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
     if dtype is None:
         raise OptionsError(f"Unknown number type {quoted(name)}; choose float16, bfloat16 or float32.")
     if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        raise OptionsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16.")
+        raise OptionsError(f"{torch.cuda.get_device_name(device)} does not support bfloat16; use --dtype float16.")
     return dtype
 
 

@@ -48,7 +48,7 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
         kind = foreign_kind(state_dict)
         raise ModelFileError(
             f"{path.name} is not a supported LoRA{f' but {kind}' if kind and 'LoRA' not in kind else ''}; "
-            "supported are LoRA, LoCon, LoHa, LoKr, DoRA and whole differences."
+            "use LoRA, LoCon, LoHa, LoKr, DoRA or whole differences."
         )
     patches = _match(path.name, weights, set(state_dict), _shapes(unet.module), _shapes(text.module), spec)
     if patches.unmatched:

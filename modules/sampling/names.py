@@ -140,5 +140,5 @@ def uses_unconditional(sampler: str) -> bool:
 def _unknown(kind: str, name: str, key: str, table: dict[str, str], usual: str) -> str:
     near = difflib.get_close_matches(key[:LONGEST_QUOTE], table, n=5, cutoff=0.4)
     suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
-    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"A usual one is {usual}."
+    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"A common one is {usual}."
     return f"There is no {kind} called {quoted(name)}. {hint} All names: --list {kind}s."

@@ -213,7 +213,7 @@ def table(results: dict[str, Result]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, help="folder whose models/ is used (default: this project)")
+    parser.add_argument("--root", type=Path, help="folder with models/ (default: this project)")
     parser.add_argument("--number", type=int, default=40, help="prompts for each judgement")
     parser.add_argument("--only", nargs="*", choices=("lora", "control", "hires", "speed"), default=None)
     parser.add_argument("--hires-method", default=HiresOptions().method)

@@ -36,7 +36,7 @@ METHODS = {
     "none": "lanczos",  # A1111 enlarges the picture with Lanczos then
     "nearest": "lanczos",
 }
-# A1111's names for files that have other names.
+# A1111's names of upscalers, and the file names.
 FILES = {
     "r-esrgan 4x+": "RealESRGAN_x4plus",
     "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
@@ -108,7 +108,7 @@ def _target(fields: Fields) -> dict[str, int] | None:
     if not (width and height):
         own = fields.size("Size")
         if own is None or not (own[0] and own[1]):
-            raise Unreadable(f'"{width}x{height}" needs the size of the picture, which is not named')
+            raise Unreadable(f'"{width}x{height}" needs the size of the picture, which is missing')
         width, height = width or height * own[0] // own[1], height or width * own[1] // own[0]
     sides = (min(max(round(side / SIZE_STEP), 8) * SIZE_STEP, MAX_SIZE) for side in (width, height))
     return dict(zip(("width", "height"), sides, strict=True))

@@ -13,7 +13,7 @@ from modules.loader.layouts.key_maps import (
 )
 
 LONE_UNET = "a UNet without text encoder and VAE"
-SUPPORTED = "Supported are SD1.x and SD2.x checkpoints, among them 768-v and inpainting models"
+SUPPORTED = "SD1.x and SD2.x checkpoints are supported, including 768-v and inpainting models"
 
 # Folders in which files of other kinds belong.
 KIND_FOLDERS = {

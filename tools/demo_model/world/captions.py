@@ -143,7 +143,7 @@ class Captions:
 
     @property
     def size(self) -> int:
-        """Returns rows of the compact vocabulary."""
+        """Counts the rows of the compact vocabulary."""
         return EOS + 1 + len(self.vocabulary)
 
     def tokens(self, facts: Tensor, *, drop: float = 0.0, only_junk: float = 0.0) -> Tensor:

@@ -40,7 +40,7 @@ class Trainer:
         self._good: list[Tensor] = [m.clone() for m in self.masters]
 
     def set_rate(self, fraction: float, step: int, *, hold: float = 0.5, warm_up: int = 100) -> None:
-        """Returns the learning rate: linear warm-up, flat until `hold`, then a half cosine to 2 %."""
+        """Sets the learning rate: linear warm-up, flat until `hold`, then a half cosine to 2 %."""
         fall = max(0.0, min(1.0, (fraction - hold) / (1 - hold)))
         shape = 0.5 * (1 + math.cos(math.pi * fall)) * 0.98 + 0.02
         self.rate.fill_(self.peak * shape * min(1.0, (step + 1) / warm_up))
