@@ -22,7 +22,7 @@ SMALL = ["a cat", "64", "64", "1", "1", "--steps", "2", "--device", "cpu", "--qu
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project in a folder with a space, other models beside it, and a working folder of its own."""
+    """Makes a project in a folder with a space, with other models beside it and a separate working folder."""
     root = tiny_project.project(tmp_path / "my project")
     monkeypatch.setattr(paths, "PROJECT_ROOT", root)
     monkeypatch.setattr(output, "PROJECT_ROOT", root)

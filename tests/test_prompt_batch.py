@@ -1,4 +1,4 @@
-"""--prompts FILE: each line is a request, what is there stays, what is wrong is told by line before any picture."""
+"""Tests --prompts FILE: lines are requests, finished pictures stay, and bad lines are reported before any picture."""
 
 from __future__ import annotations
 

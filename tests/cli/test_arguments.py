@@ -1,4 +1,4 @@
-"""What may be given: other programs' names, words in the wrong place, one option twice, and what is said of each."""
+"""Tests the arguments: other programs' names, misplaced words, repeated options, and the message for each."""
 
 from __future__ import annotations
 

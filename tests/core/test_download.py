@@ -1,4 +1,4 @@
-"""Downloads from a server on this computer that behaves, breaks off, lies or sends elsewhere."""
+"""Tests downloads from a local server that behaves, disconnects, lies or redirects."""
 
 from __future__ import annotations
 

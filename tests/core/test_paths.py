@@ -1,4 +1,4 @@
-"""Finding model files: names, paths, extra folders, and what is said when nothing fits."""
+"""Tests finding model files: names, paths, extra folders, and the message when nothing fits."""
 
 from __future__ import annotations
 

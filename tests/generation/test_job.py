@@ -1,4 +1,4 @@
-"""A job: the request resolved, its models ready, and what cannot work told before anything is loaded."""
+"""Tests jobs: the request is resolved, its models are ready, and errors come before anything is loaded."""
 
 from __future__ import annotations
 

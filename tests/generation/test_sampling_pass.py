@@ -1,4 +1,4 @@
-"""One pass of the sampler: what the network is asked, what is told meanwhile, and what the mask keeps."""
+"""Tests one pass of the sampler: the network's inputs, the reported progress, and the masked area."""
 
 from __future__ import annotations
 

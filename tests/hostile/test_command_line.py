@@ -1,4 +1,4 @@
-"""Ends and arguments that nobody sane gives: full and closed streams, endless files, and texts without measure."""
+"""Tests hostile streams and arguments: full and closed streams, endless files, and huge texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept graphs that somebody else wrote, or that are no files: deleted and traced anew, never the end of a run."""
+"""Tests cached graphs that are foreign or not files: they are deleted and traced again, and never end a run."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_a_home_as_output_folder_keeps_what_is_hidden_in_it(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("act", [refusing(errno.ENOSPC), killing], ids=["full", "killed"])
 def test_settings_and_seed_are_the_old_or_the_new(tmp_path: Path, act: Callable[[str], None]) -> None:
-    """And a picture whose seed could not be noted is saved all the same."""
+    """Also checks that a picture is saved even if its seed could not be recorded."""
     settings, output = SettingsFile(tmp_path / "settings.json"), OutputFolder(tmp_path / "out")
     picture = Picture(image=PICTURE, seed=7, request_seed=7, parameters="")
     fresh = {"prompt": "x", "steps": 20}

@@ -1,4 +1,4 @@
-"""Files of prompts: every line is read or says what is wrong with it, whatever wrote the file."""
+"""Tests prompt files from any program: every line is read or reports its error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue: one task at a time, in order, cancelled while waiting or running, errors told on the task."""
+"""Tests the queue: one task at a time, in order; tasks can be cancelled at any time, and hold their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Form -> request -> form, and what is remembered, without a browser."""
+"""Tests form to request and back, and the remembered form, without a browser."""
 
 from __future__ import annotations
 

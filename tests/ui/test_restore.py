@@ -1,4 +1,4 @@
-"""Restoring the settings of other programs' pictures: what is read fills the form, the rest stands in the note."""
+"""Tests restoring settings of other programs' pictures: known ones fill the form, the note names the rest."""
 
 from __future__ import annotations
 

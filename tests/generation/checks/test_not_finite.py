@@ -1,4 +1,4 @@
-"""A picture of NaN: the file that holds such values is named; what is advised was not set already."""
+"""Tests pictures of NaN: the error names the file with such values, and advises only options not already set."""
 
 from __future__ import annotations
 

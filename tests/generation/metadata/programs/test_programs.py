@@ -1,4 +1,4 @@
-"""Pictures of other programs, each with the text that it writes: what is plain is read, the rest is named."""
+"""Tests pictures of other programs with their own texts: plain settings are read, the rest is named."""
 
 from __future__ import annotations
 
