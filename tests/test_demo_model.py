@@ -89,7 +89,7 @@ def test_a_sunset_is_warm_above_and_has_its_sun_where_asked(draw: Draw, side: st
     assert reading.warm_sky and reading.sky_warmer_than_sea and reading.side == side
 
 
-def test_a_day_is_no_sunset(draw: Draw) -> None:
+def test_a_day_is_not_a_sunset(draw: Draw) -> None:
     assert not read_sunset(pixels(draw("a sunny day over the ocean"))).warm_sky
 
 

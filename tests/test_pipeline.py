@@ -114,7 +114,9 @@ def test_a_seed_that_cannot_be_noted_does_not_lose_the_picture(
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_a_reader_that_goes_away_is_no_traceback(root: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]) -> None:
+def test_a_reader_that_goes_away_causes_no_traceback(
+    root: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
     class Gone:
         def write(self, _text: str) -> int:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
@@ -279,7 +281,7 @@ def test_a_mask_of_another_size_is_one_sentence(root: Path, capsys: pytest.Captu
     assert all(words in err for words in ("my mask.png", "64x72", "photo.png", "64x64"))
 
 
-def test_a_file_that_is_no_vae_is_named_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_a_vae_is_named_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lora(root / "models" / "vae" / "style.safetensors")
     code, out, err = run(capsys, *SMALL, "--vae", "style")
     assert code == 3 and out == "" and err.startswith("error: style.safetensors: ") and "LoRA" in err
@@ -311,7 +313,9 @@ def test_without_any_checkpoint_it_says_where_to_put_one(root: Path, capsys: pyt
     assert code == 3 and "no checkpoint" in err and str(root / "models" / "checkpoints") in err
 
 
-def test_an_unwritable_output_folder_is_told_before_the_work(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_output_folder_is_reported_before_the_work(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (root / "file").write_text("in the way")
     code, _, err = run(capsys, *SMALL, "--output-dir", str(root / "file" / "out"))
     assert code == 4 and "--output-dir" in err
@@ -395,7 +399,7 @@ def test_the_report_may_go_to_standard_output_behind_the_paths(root: Path, capsy
         ("two\nlines.png", 2, ["two\\nlines.png'", ".txt"]),
     ],
 )
-def test_a_report_that_cannot_be_is_told_before_the_work(
+def test_an_unwritable_report_is_refused_before_the_work(
     root: Path, capsys: pytest.CaptureFixture[str], name: str, code: int, words: list[str]
 ) -> None:
     got, out, err = run(capsys, *FAST, "--stable-fast-report", str(root / name))
@@ -462,7 +466,7 @@ def test_a_comparison_with_what_the_environment_switched_off_is_refused(
     assert (code, out) == (2, "") and "nothing to compare" in err and "LIGHTDIFFUSION_STABLE_FAST" in err
 
 
-def test_tuning_on_a_cpu_is_told_to_have_no_effect(
+def test_tuning_on_a_cpu_says_that_it_has_no_effect(
     root: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert run(capsys, *FAST, "--stable-fast-tune", "30")[0] == 0

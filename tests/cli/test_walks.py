@@ -105,7 +105,7 @@ def test_a_comparison(walker: Walker) -> None:
     assert "\r\npictures: " in shown
 
 
-def test_json_is_one_line_of_its_own(walker: Walker) -> None:
+def test_json_is_one_separate_line(walker: Walker) -> None:
     code, shown = walker("a cat", "64", "64", "2", "2", "--steps", "2", "--json")
     (answer,) = [json.loads(line) for line in shown.split("\r\n") if line.startswith("{")]
     assert code == 0 and len(answer["images"]) == 4 and "sampling 2/2: 100%" in shown

@@ -102,7 +102,7 @@ def test_a_file_that_is_there_is_not_replaced(remote: Remote, target: Path) -> N
     assert target.read_text() == "mine"
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(remote: Remote, target: Path) -> None:
+def test_a_full_disk_is_reported_before_the_download(remote: Remote, target: Path) -> None:
     offer = ask(f"{remote.url}/resolve")
     with pytest.raises(DownloadError, match=r"are needed in .* free"):
         fetch(Offer(url=offer.url, size=10**18, sha256=offer.sha256), target)

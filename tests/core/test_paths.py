@@ -32,7 +32,7 @@ def test_a_diffusers_folder_is_one_model(model_root: Path) -> None:
     assert folders.find("checkpoints", "mine") == model_root / "models/checkpoints/mine"
 
 
-def test_with_names_only_a_path_is_no_name(model_root: Path, tmp_path: Path) -> None:
+def test_with_names_only_a_path_is_not_a_name(model_root: Path, tmp_path: Path) -> None:
     put(model_root, "loras/sub/mine.safetensors")
     outside = tmp_path / "outside.safetensors"
     outside.touch()

@@ -12,7 +12,7 @@ from modules.gallery.history import History
 from modules.gallery.inputs import keep_drawing, keep_file, keep_input, mask_layer, painted
 
 
-def test_inputs_are_kept_once_and_are_no_history(tmp_path: Path) -> None:
+def test_inputs_are_kept_once_and_stay_out_of_the_history(tmp_path: Path) -> None:
     picture = Image.new("RGB", (100, 60), "green")
     layer = Image.new("RGBA", (100, 60))
     layer.paste((255, 0, 0, 255), (10, 10, 20, 20))

@@ -74,7 +74,7 @@ def test_without_steps_the_latent_comes_back(job: Job) -> None:
     assert torch.equal(sample_pass(job, settings, [5], latent, SILENT), latent)
 
 
-def test_each_step_is_told_and_may_stop_it(job: Job) -> None:
+def test_each_step_is_reported_and_may_stop_it(job: Job) -> None:
     cancel, told = CancelToken(), list[Progress]()
 
     def on_progress(event: Progress) -> None:

@@ -59,7 +59,7 @@ def test_odd_sides_and_exact_colours() -> None:
     assert larger.tobytes() == picture.resize((39, 21), Image.Resampling.NEAREST).tobytes()
 
 
-def test_no_numbers_are_a_sentence_with_the_name() -> None:
+def test_invalid_numbers_raise_a_sentence_with_the_name() -> None:
     with pytest.raises(ModelFileError, match="The upscaler broken.pth returned invalid numbers"):
         upscaler_of(lambda pixels: doubled(pixels) * torch.nan, CPU, "broken.pth")(Image.new("RGB", (8, 8)))
 

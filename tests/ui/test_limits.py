@@ -69,9 +69,7 @@ def test_the_server_does_not_rely_on_the_page(served: Served, unwanted: dict[str
     assert answer.status_code == 413
 
 
-def test_a_false_name_is_told_whatever_field_it_is_put_into(
-    page: Any, form: Form, served: Served, tmp_path: Path
-) -> None:
+def test_a_wrong_file_ending_is_reported_in_every_field(page: Any, form: Form, served: Served, tmp_path: Path) -> None:
     """Checks that the form refuses what a browser cannot show, and the server refuses it from programs."""
     drawing = tmp_path / "drawing.png"
     drawing.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")

@@ -117,7 +117,7 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
         (b"Access to this model is restricted. " * 50, "text file"),
     ],
 )
-def test_files_that_are_no_models(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
+def test_files_that_are_not_models(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
     (tmp_path / f"m{suffix}").write_bytes(content)
     assert words in message(tmp_path / f"m{suffix}")
 

@@ -273,7 +273,7 @@ def test_civitais_jpegs(tmp_path: Path, encoding: str) -> None:
         ({"use_stable_diffusion_model": "x"}, "Easy Diffusion"),
     ],
 )
-def test_what_is_not_read_says_whose_it_is(texts: dict[str, str], whose: str) -> None:
+def test_unread_settings_name_their_program(texts: dict[str, str], whose: str) -> None:
     with pytest.raises(OptionsError, match=whose):
         recall_texts(texts)
 
@@ -288,7 +288,7 @@ def test_what_is_not_read_says_whose_it_is(texts: dict[str, str], whose: str) ->
         '{"a": {"class_type": []}}',
     ],
 )
-def test_what_is_no_such_text_never_yields_a_request(tmp_path: Path, text: str) -> None:
+def test_other_texts_never_yield_a_request(tmp_path: Path, text: str) -> None:
     with pytest.raises(OptionsError, match="no generation text"):
         recall_picture(jpeg(tmp_path / "a.jpg", b"ASCII\0\0\0" + text.encode()), tmp_path)
 
