@@ -1,1 +1,1 @@
-"""Programs that measure time and memory; results are committed under results/."""
+"""Measures time and memory; results are committed under results/."""

@@ -1,10 +1,10 @@
-"""What compiling costs: first call with empty and with filled caches, a new resolution, a LoRA switch, break-even.
+"""Measures the cost of compiling: first call with empty and filled caches, new resolution, LoRA switch, break-even.
 
     python -m benchmarks.bench_compile                              # SD1.5 at 512, batch 2, every subject
     python -m benchmarks.bench_compile --device cpu --tiny --subjects full --limit 120
 
 Each subject runs in two fresh processes that share a cache folder, empty for the first ("cold", then "warm"). A process
-that outlives `--limit` seconds is stopped, and its row says so.
+that exceeds `--limit` seconds is stopped, and its row says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TORCH_COMPILE = {
 }
 SUBJECTS = ("full", *TORCH_COMPILE)
 MARK = "RESULT "
-STEPS = 20  # of one picture, for the break-even
+STEPS = 20  # per picture, for the break-even
 
 
 def bench_for(arguments: argparse.Namespace) -> bench_unet.Bench:
@@ -94,12 +94,12 @@ def torch_compiled(bench: bench_unet.Bench, mode: str) -> dict[str, object]:
 
 
 def larger(x: torch.Tensor) -> torch.Tensor:
-    """The latent of a picture that is 128 pixels higher."""
+    """Makes the latent of a picture that is 128 pixels higher."""
     return torch.randn(*x.shape[:2], x.shape[2] + 16, x.shape[3], device=x.device)
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """One subject in this process; its numbers go to standard output."""
+    """Measures one subject in this process; prints its numbers on standard output."""
     bench = bench_for(arguments)
     with torch.inference_mode():
         eager = bench.ours("off")()

@@ -1,11 +1,11 @@
-"""A whole picture, prompt to PNG-ready array: ours at each level, diffusers' pipeline eager and compiled, in turn.
+"""Times a whole picture, from prompt to array: ours at each level, diffusers' pipeline eager and compiled, in turn.
 
     python -m benchmarks.bench_generate                           # SD1.5 at 512, 20 steps Euler, every subject
     python -m benchmarks.bench_generate --device cpu --tiny --subjects off,full,diffusers --rounds 1
 
-Random weights at the real shapes (`--tiny`: small ones, to try the script); diffusers has others, since only time is
-compared here. The first picture holds all compilation; then all subjects make one picture each, round after round, and
-the median counts.
+Weights are random at the real shapes (`--tiny`: small ones, to try the script); diffusers has different ones, since
+only time is compared here. The first picture includes all compilation; then all subjects make one picture each, round
+after round, and the median counts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SUBJECTS = (*LEVELS, *MODES)
 
 
 def checkpoint(folder: Path, *, tiny: bool) -> Path:
-    """A checkpoint with random weights, as a file that both programs read."""
+    """Writes a checkpoint file with random weights that both programs read."""
     if tiny:
         from tests import tiny as networks
 
@@ -85,7 +85,7 @@ def ours(folders: ModelFolders, level: str, arguments: argparse.Namespace) -> Ma
 
 
 def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
-    """diffusers' pipeline of the same shapes with random weights, without tokenizer and safety checker."""
+    """Builds diffusers' pipeline of the same shapes with random weights, without tokenizer and safety checker."""
     from diffusers import AutoencoderKL as DiffusersVAE
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -115,9 +115,9 @@ def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
 
 
 def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
-    """`mode` is torch.compile's, for UNet and VAE decoder, or "regional" for the UNet's repeated blocks alone.
+    """Makes the call; `mode` is torch.compile's for UNet and VAE decoder, or "regional" for the UNet's repeated blocks.
 
-    Prompts go through our tokenizer, which costs the same.
+    Our tokenizer reads the prompts, which costs the same.
     """
     from modules.text.tokenizer import BOS, EOS, Tokenizer
 
@@ -163,8 +163,8 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
             make(0)
             synchronise()
     except torch.AcceleratorError:
-        raise  # a fault of the GPU: no other subject runs after it, and none of them is to blame
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the others
+        raise  # a GPU fault: no other subject can run after it, and none of them caused it
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result; the others go on
         row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{name}: {row['error']}", flush=True)
         return None, row
@@ -174,7 +174,7 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
 
 
 def run(arguments: argparse.Namespace) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     deadline = time.monotonic() + arguments.budget
     with tempfile.TemporaryDirectory() as folder:
         folders = project(Path(folder), tiny=arguments.tiny)

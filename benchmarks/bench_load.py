@@ -1,8 +1,8 @@
-"""Loading a 2 GiB SD1.5 checkpoint: time and peak memory, ours and diffusers' from_single_file side by side.
+"""Measures loading a 2 GiB SD1.5 checkpoint: time and peak memory, ours and diffusers' from_single_file side by side.
 
-Each run is a process of its own. `load` is the time until the networks are ready, imports not counted; `use` adds
-reading every weight once, because a memory-mapped weight costs its disk time only then. Peak memory is the whole
-process's, at the end of `use`. Both programs sum all weights, which shows that they loaded the same numbers.
+Each run is a separate process. `load` is the time until the networks are ready, without imports; `use` adds
+reading every weight once, because a memory-mapped weight costs its disk time only then. Peak memory covers the
+whole process until the end of `use`. Both programs sum all weights, to prove that they loaded the same numbers.
 
     python benchmarks/bench_load.py [--repeats 5] [--dtypes float16 float32] [--file-dtype float16]
 """
@@ -37,7 +37,7 @@ TIME_TARGET = 0.5  # our time over diffusers'
 
 
 def make_checkpoint(path: Path, dtype: torch.dtype) -> None:
-    """An SD1.5-layout file of random weights."""
+    """Writes an SD1.5-layout file of random weights."""
     with empty_weights():
         networks = {
             "model.diffusion_model.": UNet(SD15_UNET),
@@ -52,7 +52,7 @@ def make_checkpoint(path: Path, dtype: torch.dtype) -> None:
 
 
 def make_configs(folder: Path) -> None:
-    """The config folder from_single_file would otherwise download, from the classes' own defaults."""
+    """Writes the config folder that from_single_file would otherwise download, from the classes' defaults."""
     from diffusers import AutoencoderKL as DiffusersVAE
     from diffusers import PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig
@@ -115,7 +115,7 @@ def load_diffusers(path: Path, configs: Path, dtype: torch.dtype) -> tuple[list[
 
 
 def run_once(loader: str, path: Path, configs: Path, dtype: torch.dtype) -> dict[str, float]:
-    """The measured process: loads, reads every weight, reports."""
+    """Runs in the measured process: loads, reads every weight, reports."""
     start = time.perf_counter()
     networks, load_seconds = {"ours": load_ours, "diffusers": load_diffusers}[loader](path, configs, dtype)
     loaded_peak = peak_memory()
@@ -149,7 +149,7 @@ def run_process(loader: str, path: Path, configs: Path, dtype: str) -> dict[str,
 
 
 def compare(path: Path, configs: Path, dtype: str, repeats: int) -> list[dict[str, object]]:
-    """Runs both loaders in turn, so that both meet the same page cache and the same neighbours."""
+    """Runs both loaders in turn, so that both have the same page cache and the same load on the machine."""
     runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
     for loader in LOADERS:
         run_process(loader, path, configs, dtype)  # warms the page cache and compiled bytecode
@@ -177,7 +177,7 @@ def _row(loader: str, dtype: str, runs: list[dict[str, float]], size: int) -> di
 
 
 def verdict(rows: list[dict[str, object]], file_dtype: str) -> dict[str, object]:
-    """The two targets, at the file's own type: where it is converted, memory must hold the converted weights."""
+    """Checks both targets at the file's own type; a conversion would also need memory for the converted weights."""
     ours, theirs = (next(r for r in rows if r["loader"] == name and r["dtype"] == file_dtype) for name in LOADERS)
     load_ratio = float(str(ours["load_s"])) / float(str(theirs["load_s"]))
     use_ratio = float(str(ours["use_s"])) / float(str(theirs["use_s"]))

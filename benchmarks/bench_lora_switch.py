@@ -1,10 +1,10 @@
-"""What a LoRA switch costs: reading the file, on, another strength, another LoRA, off; eager and with Stable-Fast.
+"""Measures LoRA switches: reading the file, on, another strength, another LoRA, off; eager and with Stable-Fast.
 
     python -m benchmarks.bench_lora_switch                          # SD1.5 at 512, every attention layer at rank 32
     python -m benchmarks.bench_lora_switch --device cpu --tiny --size 64
 
-A switch is ModelPatcher.apply() with all that follows from it: with Stable-Fast its prepared weights are refreshed too.
-The step after it is timed apart. After the last switch off, weights and output must have their first bits again.
+A switch is ModelPatcher.apply() with its consequences: with Stable-Fast it also refreshes the prepared weights.
+The step after it is timed separately. After the last switch off, weights and output must equal the initial bits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Runner = Any  # eager or Stable-Fast, both with prepare() and step()
 
 
 class Bench:
-    """One network, two LoRAs for it, and the inputs of a step."""
+    """Holds one network, two LoRAs for it, and the inputs of a step."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.device = torch.device(arguments.device)
@@ -59,7 +59,7 @@ class Bench:
             self.loras = [self._read(file) for file in files]
 
     def _write_lora(self, path: Path, rank: int) -> Path:
-        """Up and down for every linear layer and 1x1 projection of the transformers, as kohya's trainer does it."""
+        """Writes up and down for every linear layer and 1x1 projection of the transformers, like kohya's trainer."""
         tensors: dict[str, Tensor] = {}
         for name, weight in self.unet.module.named_parameters():
             rows, columns = weight.shape[0], weight[0].numel()
@@ -85,7 +85,7 @@ class Bench:
         return lora_patches(path, self.unet, self.text, spec)
 
     def wanted(self, switch: str) -> ModelPatcher:
-        """A clone that wants what is in force after this switch."""
+        """Makes a clone that requests the state after this switch."""
         clone = self.unet.clone()
         if switch != "off":
             lora = self.loras[1 if switch == "other" else 0]
@@ -98,7 +98,7 @@ class Bench:
 
     @torch.inference_mode()
     def run(self, level: str) -> None:
-        """Times the switches round after round at one level."""
+        """Times the switches in rounds at one level."""
         network, fast = self.unet.module, StableFastPatcher(StableFastConfig(level=level, timed_against_eager=False))
         fast.apply(self.unet)
         runner: Runner = fast.runner or EagerRunner(network)
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=512, help="pixels along one side")
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5, help="after a first one, which is told apart")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which is reported apart")
     parser.add_argument("--subjects", default="off,full", help=f"of {', '.join(SUBJECTS)}; off is eager")
     parser.add_argument("--tiny", action="store_true", help="a small network, to try the script")
     arguments = parser.parse_args()

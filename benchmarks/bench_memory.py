@@ -1,4 +1,4 @@
-"""Peak GPU memory of one UNet step, each way alone in a process of its own, weights and warm-up included.
+"""Measures peak GPU memory of one UNet step, each way in a separate process, including weights and warm-up.
 
 python -m benchmarks.bench_memory --size 512 --batch 2 --subjects eager,fused,full,diffusers
 """
@@ -21,9 +21,9 @@ MIB = 2**20
 
 @torch.inference_mode()
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """The peak while compiling and running, and of steps once everything is warm.
+    """Measures the peak while compiling and running, and the peak of warm steps.
 
-    What a captured graph works in counts as allocated only while it is captured: `reserved_mib` has it too.
+    The memory of a captured graph counts as allocated only during the capture; `reserved_mib` includes it.
     """
     bench = Bench(argparse.Namespace(**vars(arguments) | {"device": "cuda", "dtype": "float16", "tuning_seconds": 0.0}))
     subject: Subject = bench.subjects()[arguments.subject]
@@ -59,12 +59,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="pixels along one side")
     parser.add_argument("--batch", type=int, default=2, help="rows of the network")
     parser.add_argument("--subjects", default="eager,graph,fused,full,diffusers")
-    parser.add_argument("--subject", help="measure this one here and print its row (what the processes are told)")
+    parser.add_argument("--subject", help="measure this one here and print its row (for the subprocesses)")
     arguments = parser.parse_args()
     if arguments.subject:
         print(json.dumps(measure(arguments)))
         return
-    # All at once: memory of one process does not depend on the others.
+    # All at once: the memory of a process does not depend on the others.
     running = [start(subject, arguments) for subject in arguments.subjects.split(",")]
     rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
     name = f"memory-{arguments.model}-{arguments.size}-b{arguments.batch}"

@@ -1,10 +1,10 @@
-"""VAE decoding, or a UNet step with a ControlNet, side by side in one process: ours and diffusers'.
+"""Times VAE decoding, or a UNet step with a ControlNet, side by side in one process: ours and diffusers'.
 
     python -m benchmarks.bench_networks vae --size 512
     python -m benchmarks.bench_networks controlnet --size 512 --batch 2 --subjects eager,full,diffusers
 
-Random weights at the SD1.5 shapes, fresh random inputs; measured as in bench_unet.py. diffusers' VAE and ControlNet
-have random weights of their own, so only their time is compared.
+Weights are random at the SD1.5 shapes, inputs are fresh; times are measured as in bench_unet.py. diffusers' VAE and
+ControlNet have different random weights, so only their time is compared.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class VAEBench:
         torch.manual_seed(0)
         with torch.device(device):
             self.decoder = VaeDecode(AutoencoderKL(VAEConfig())).to(dtype).eval().requires_grad_(False)
-        if device.type == "cuda":  # as the loader lays weights out there
+        if device.type == "cuda":  # the loader's layout on a GPU
             self.decoder.to(memory_format=torch.channels_last)
         side = arguments.size // 8
         self.x = torch.randn(arguments.batch, 4, side, side, device=device, dtype=dtype)
@@ -77,7 +77,7 @@ class VAEBench:
 
 
 class ControlNetBench:
-    """A UNet step whose residuals come from one ControlNet."""
+    """Runs a UNet step with the residuals of one ControlNet."""
 
     def __init__(self, arguments: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> None:
         self.unet = Bench(argparse.Namespace(**vars(arguments) | {"model": "sd15", "dtype": str(dtype)[6:]}))

@@ -1,6 +1,6 @@
-"""Seconds from ./run.sh to the web page: to its first answer, to the Generate button and to the filled form.
+"""Times the start of the web page from ./run.sh: to its first answer, the Generate button and the filled form.
 
-python -m benchmarks.bench_page; needs a set-up project and Chromium, which shares the cores with the app.
+python -m benchmarks.bench_page; needs an installed project and Chromium, which shares the cores with the app.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def wait_for_answer(url: str) -> None:
 
 
 def one_start(browser: Any) -> dict[str, float]:
-    """Seconds since ./run.sh at each milestone, with a settings file and an output folder of its own."""
+    """Returns the seconds since ./run.sh at each milestone, with a fresh settings file and output folder."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         url, began = f"http://127.0.0.1:{port}/", time.perf_counter()

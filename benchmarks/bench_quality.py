@@ -1,9 +1,9 @@
-"""Does speed cost quality? The demo model's pictures by each way, judged, and compared with eager ones in fp32.
+"""Measures whether speed costs quality: judges the demo model's pictures each way, and compares with eager fp32.
 
     python -m benchmarks.bench_quality                     # needs the demo model of models/checkpoints
     python -m benchmarks.bench_quality --device cpu --divide 24
 
-`score` is the share of all judgements that hold (colours, shape, position, number of things; see
+`score` is the share of passed judgements (colours, shape, position, number of objects; see
 tools/demo_model/judging/cases.py); `psnr` is the median over the pictures, in dB, against eager fp32 on the same
 device.
 """
@@ -28,7 +28,7 @@ from tools.demo_model.judging.cases import Cases, build_cases
 from tools.demo_model.world.captions import Captions
 
 LEVELS = ("off", "graph", "fused", "full")
-IDENTICAL_DB = 100.0  # what equal pictures count as
+IDENTICAL_DB = 100.0  # value for equal pictures
 
 
 def draw(session: Session, groups: dict[str, Cases], level: str) -> dict[str, list[Image.Image]]:
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--levels", default=",".join(LEVELS))
-    parser.add_argument("--divide", type=int, default=4, help="draw only one picture in so many")
+    parser.add_argument("--divide", type=int, default=4, help="draw only one in N pictures")
     run(parser.parse_args())
 
 

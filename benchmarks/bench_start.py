@@ -1,8 +1,8 @@
-"""How soon after process start: `--help` answers, and the demo model's first sampling step is done (ours, diffusers).
+"""Times the start of the process: to the answer of `--help`, and to the demo model's first step (ours, diffusers).
 
     python -m benchmarks.bench_start [--runs 5]
 
-Every run is a process of its own; ours and diffusers' alternate. diffusers reads the same weights from a folder in its
+Every run is a separate process; ours and diffusers' alternate. diffusers reads the same weights from a folder in its
 own layout, which is written first and not timed.
 """
 
@@ -51,7 +51,7 @@ pipe(sys.argv[1], height=128, width=128, num_inference_steps=20, generator=torch
 
 
 def write_diffusers_folder(checkpoint: Path, folder: Path) -> None:
-    """The demo checkpoint in diffusers' layout, converted by diffusers' own functions."""
+    """Writes the demo checkpoint in diffusers' layout, converted by diffusers' own functions."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
     from diffusers.loaders import single_file_utils as convert
     from transformers import CLIPTokenizer
@@ -87,7 +87,7 @@ def write_diffusers_folder(checkpoint: Path, folder: Path) -> None:
 
 
 def tokenizer_files(folder: Path) -> tuple[str, str]:
-    """vocab.json and merges.txt from the merges that the project ships."""
+    """Writes vocab.json and merges.txt from the project's merges."""
     from modules.text import tokenizer
 
     data = Path(tokenizer.__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"

@@ -1,12 +1,12 @@
-"""One UNet step, side by side in one process: ours eager and at each Stable-Fast level, diffusers eager and compiled.
+"""Times one UNet step side by side in one process: ours eager and at each level, diffusers eager and compiled.
 
     python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
     python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
     python -m benchmarks.bench_unet --list
 
-Random weights at the real shapes, the same in every subject; fresh random inputs. Subjects are timed in turn, round
-after round, and the median counts: GPU time by CUDA events, host time without waiting for the GPU. Each subject's
-output is compared with fp32 eager. A subject that fails leaves its error in the result.
+Weights are random at the real shapes and the same in every subject; inputs are fresh. Subjects are timed in turn,
+round after round, and the median counts: GPU time by CUDA events, host time without waiting for the GPU. Each
+subject's output is compared with fp32 eager. A failing subject leaves its error in the result.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ TIMESTEP = 500.0
 
 
 def compiled(function: Any, mode: str) -> Any:
-    """torch.compile with its worker processes up, so that max-autotune compiles its candidates in parallel.
+    """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
-    torch 2.11's workers take the ptxas that PyTorch brings, but the searching process Triton's: it then finds none of
-    their kernels in the cache and compiles each once more, one by one. Here both take PyTorch's, which compiles the
-    kernels that run in the end either way.
+    torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's: it finds none of their kernels in
+    the cache and compiles each again, one by one. Here both use PyTorch's, which compiles the final kernels either way.
     """
     from torch._inductor.async_compile import AsyncCompile
     from triton.backends.nvidia.compiler import get_ptxas_version
@@ -52,7 +51,7 @@ def compiled(function: Any, mode: str) -> Any:
 
 
 class Bench:
-    """The shared weights and inputs of all subjects."""
+    """Holds the shared weights and inputs of all subjects."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -101,7 +100,7 @@ class Bench:
         return make
 
     def diffusers_unet(self) -> nn.Module:
-        """diffusers' network of the same shape with the same weights, renamed by diffusers' own converter."""
+        """Builds diffusers' network of the same shape with the same weights, renamed by diffusers' own converter."""
         from diffusers import UNet2DConditionModel
         from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -163,13 +162,13 @@ def main() -> None:
         "--batch", type=int, default=2, help="rows of the network: twice the pictures, 1 without guidance"
     )
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=5, help="evaluations a round")
+    parser.add_argument("--steps", type=int, default=5, help="evaluations per round")
     parser.add_argument("--tuning-seconds", type=float, default=30.0, help="for full-tuned")
     parser.add_argument("--subjects", help="comma-separated; default: all")
     parser.add_argument(
         "--budget", type=float, default=3600.0, help="seconds after which no further subject is prepared"
     )
-    parser.add_argument("--suffix", help="for the result's name, where a run of its own is kept beside another")
+    parser.add_argument("--suffix", help="suffix of the result's name, to keep a run beside another")
     parser.add_argument("--list", action="store_true", help="print the subjects")
     arguments = parser.parse_args()
     if arguments.list:

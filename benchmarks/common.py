@@ -1,4 +1,4 @@
-"""What all benchmarks share: timing with warm-up and spread, the machine and versions, results as JSON."""
+"""Shares code of all benchmarks: timing with warm-up and spread, machine and versions, results as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def summarise(seconds: list[float]) -> Timing:
 
 
 def measure(function: Callable[[], object], *, warmup: int = 2, repeats: int = 10) -> Timing:
-    """Wall time of a call, the GPU's work included."""
+    """Measures the wall time of a call, including the GPU's work."""
     for _ in range(warmup):
         function()
     seconds: list[float] = []
@@ -58,7 +58,7 @@ def synchronise() -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes (getrusage would count the parent's at the fork)."""
+    """Returns this process's peak resident size in bytes (getrusage would include the parent's at the fork)."""
     match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     if match is None:
         raise RuntimeError("this system does not report VmHWM; run the benchmark on Linux")
@@ -66,7 +66,7 @@ def peak_memory() -> int:
 
 
 def machine() -> dict[str, object]:
-    """Where and with what a number was measured."""
+    """Describes the machine and versions of a measurement."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_name(),
@@ -84,7 +84,7 @@ def machine() -> dict[str, object]:
 
 
 def _revision() -> dict[str, object]:
-    """The commit measured; BENCHMARK_COMMIT names it where the tree was copied without its history."""
+    """Returns the measured commit; BENCHMARK_COMMIT names it if the tree was copied without its history."""
     named = os.environ.get("BENCHMARK_COMMIT")
     if named:
         return {"commit": named}
@@ -93,7 +93,7 @@ def _revision() -> dict[str, object]:
 
 
 def machine_slug() -> str:
-    """A short name of the machine for file names: the GPU, or the CPU and its cores."""
+    """Returns a short machine name for file names: the GPU, or the CPU and its cores."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_cpu_name()} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 

@@ -1,4 +1,4 @@
-"""Several ways to compute the same, warmed up one after the other, then timed in turn, round after round."""
+"""Compares several ways to compute the same: warms each up, then times them in turn, round after round."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Step = Callable[[Tensor], Tensor]
 
 @dataclass
 class Subject:
-    """One way to run the step, its warm-up, its times and how exact it is."""
+    """One way to run the step, with its warm-up, times and accuracy."""
 
     name: str
     make: Callable[[], Step]
@@ -32,7 +32,7 @@ class Subject:
 
 @contextmanager
 def at_its_best(name: str) -> Iterator[None]:
-    """cuDNN times its algorithms for diffusers' convolutions, since ours come from measured choices too."""
+    """Lets cuDNN time its algorithms for diffusers' convolutions, since ours come from measured choices too."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, name.startswith("diffusers")
     try:
         yield
@@ -41,9 +41,9 @@ def at_its_best(name: str) -> Iterator[None]:
 
 
 def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
-    """First call (compilation included), memory, and how far it is from the reference if there is one.
+    """Measures the first call (including compilation), memory, and the distance from the reference if there is one.
 
-    Ctrl-C (or `timeout --signal=INT`) leaves out a subject that takes too long, and the others are still measured.
+    Ctrl-C (or `timeout --signal=INT`) skips a subject that takes too long; the others are still measured.
     """
     if x.is_cuda:
         torch.cuda.empty_cache()
@@ -60,7 +60,7 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
             synchronise()
     except torch.AcceleratorError:
         raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result, not the end of the other subjects
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result; the other subjects go on
         subject.row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{subject.name}: {subject.row['error']}", flush=True)
         return
@@ -73,7 +73,7 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
 
 
 def time_once(subject: Subject, like: Tensor, steps: int) -> None:
-    """One round: `steps` evaluations on one fresh input. Wall time off the GPU; on it, the GPU's and the host's."""
+    """Times a round of `steps` evaluations on a fresh input: wall time on a CPU, GPU and host time on a GPU."""
     step = subject.step
     if step is None:
         return
@@ -106,8 +106,8 @@ def measure_all(
     budget: float,
     unjudged: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """A row for each subject; those named in `unjudged` have other weights, so the reference says nothing of them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in the background
+    """Returns a row per subject; those in `unjudged` have other weights and are not compared with the reference."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     deadline = time.monotonic() + budget
     try:
         for subject in subjects:
@@ -118,7 +118,7 @@ def measure_all(
         for subject in [subject for _ in range(rounds) for subject in subjects]:
             with at_its_best(subject.name):
                 time_once(subject, x, steps)
-    except torch.AcceleratorError as error:  # nothing runs after a fault; what was timed before it counts
+    except torch.AcceleratorError as error:  # nothing runs after a fault; earlier times count
         subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
         for other in subjects:
             if other.step is None:

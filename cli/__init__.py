@@ -1,1 +1,1 @@
-"""The words of the command line and what they mean; pipeline.py runs them."""
+"""Defines and reads the command line; pipeline.py runs it."""

@@ -1,4 +1,4 @@
-"""The command line's arguments: what may be given, and what was."""
+"""Defines the command line's arguments and parses them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modules.generation.option_table import PLAIN_OPTIONS, Section
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
-ArgumentGroup = Any  # argparse does not name the type of its groups in public
+ArgumentGroup = Any  # argparse has no public name for the type of its groups
 READERS = {"whole": whole, "number": number, "text": str}
 
 EXAMPLES = """examples:
@@ -25,12 +25,12 @@ EXAMPLES = """examples:
   pipeline.sh "A beautiful sunset over the ocean" 1024 768 1 1 --stable-fast
   pipeline.sh "a portrait" 512 768 2 2 --lora style:0.8 --hires-fix --negative "blurry"
   pipeline.sh --from-image output/2026-11-23/00001-7.png
-names of other programs that are taken too:
+names from other programs that work too:
 """
 
 
 def build_parser() -> Parser:
-    """Options not given stay absent, so that `--from-image` keeps the picture's own."""
+    """Builds the parser. Missing options stay absent, so that `--from-image` keeps the picture's own."""
     parser = Parser(
         prog="pipeline.sh",
         usage="pipeline.sh PROMPT [WIDTH] [HEIGHT] [NUMBER] [BATCH] [options]",
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    add_words(parser.add_argument_group("what the words in front say, as options"))
+    add_words(parser.add_argument_group("the positional arguments, as options"))
     add_picture_options(parser.add_argument_group("picture"))
     add_model_options(parser.add_argument_group("models"))
     add_extra_passes(parser.add_argument_group("HiresFix, image to image, ControlNet"))
@@ -73,9 +73,9 @@ def add_plain_options(group: ArgumentGroup, section: Section) -> None:
 
 def add_picture_options(group: ArgumentGroup) -> None:
     group.add_argument(
-        "--prompts", type=path, metavar="FILE", help="in place of the prompt: one on each line, plain or as JSON"
+        "--prompts", type=path, metavar="FILE", help="instead of the prompt: a file with one per line, plain or as JSON"
     )
-    group.add_argument("--negative", dest="negative_prompt", metavar="TEXT", help="what the picture must not show")
+    group.add_argument("--negative", dest="negative_prompt", metavar="TEXT", help="what the picture should not show")
     group.add_argument(
         "--seed", type=whole, help="the first picture's seed; picture i uses seed + i (default: -1, random)"
     )
@@ -86,7 +86,7 @@ def add_picture_options(group: ArgumentGroup) -> None:
         action="append",
         type=path,
         metavar="PNG",
-        help="make this picture again, and any others behind it; other options change them",
+        help="make these pictures again; other options change them",
     )
 
 
@@ -96,7 +96,7 @@ def add_model_options(group: ArgumentGroup) -> None:
         "--text-encoder",
         action="append",
         metavar="NAME",
-        help="another text encoder than the checkpoint's: a file, or a checkpoint that has one",
+        help="use this text encoder instead of the checkpoint's: a file, or a checkpoint with one",
     )
     add_plain_options(group, "model")
     group.add_argument("--lora", action="append", metavar="NAME[:STRENGTH[:TEXT]]", help="may be given more than once")
@@ -107,7 +107,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--hires-scale", type=number, metavar="X", help="1 to 4 (default 2)")
     group.add_argument("--hires-size", metavar="WxH", help="target size instead of a scale")
     group.add_argument("--hires-method", metavar="NAME", help=f"{', '.join(OWN_METHODS)}, or an upscaler file")
-    group.add_argument("--hires-steps", type=whole, help="0 = as in the first pass")
+    group.add_argument("--hires-steps", type=whole, help="0: as in the first pass")
     group.add_argument("--hires-denoise", type=number, help="how much the second pass may change (default 0.35)")
     group.add_argument("--hires-cfg", type=number)
     group.add_argument("--hires-sampler")
@@ -118,7 +118,7 @@ def add_extra_passes(group: ArgumentGroup) -> None:
     group.add_argument("--resize-mode", **one_of(IMAGE_MODES))
     group.add_argument("--mask", type=path, metavar="FILE", help="repaint only where this is white and not transparent")
     group.add_argument("--mask-blur", type=whole, metavar="PIXELS")
-    group.add_argument("--mask-content", **one_of(MASK_CONTENTS), help="what the masked part starts from")
+    group.add_argument("--mask-content", **one_of(MASK_CONTENTS), help="initial content of the masked part")
     group.add_argument("--control-net", action="append", metavar="NAME", help="may be given more than once")
     group.add_argument("--control-image", action="append", type=path, metavar="FILE", help="one for each --control-net")
     group.add_argument("--control-strength", action="append", type=number, metavar="X")
@@ -139,17 +139,17 @@ def add_speed_options(group: ArgumentGroup) -> None:
         "--stable-fast-report",
         type=read_report_path,
         metavar="FILE",
-        help="with --stable-fast: write what was compiled and run (text, or JSON for a name ending in .json; - is "
+        help="with --stable-fast: write a report of what ran (text, or JSON for a name ending in .json; - is "
         "standard output)",
     )
     group.add_argument(
         "--stable-fast-tune",
         type=read_tuning_seconds,
         metavar="SECONDS",
-        help="on an NVIDIA GPU: first time the kernels for so long, for each network at each new size; what is found "
-        "stays on disk",
+        help="on an NVIDIA GPU: time the kernels for this long first, for each network at each new size; the results "
+        "stay on disk",
     )
-    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     group.add_argument(
         "--dtype", **one_of(("float16", "bfloat16", "float32")), help="default: float16 on a GPU, float32 on a CPU"
     )
@@ -157,18 +157,20 @@ def add_speed_options(group: ArgumentGroup) -> None:
 
 def add_program_options(group: ArgumentGroup) -> None:
     group.add_argument("--output-dir", type=path, metavar="DIR", help="default: output/")
-    group.add_argument("--json", action="store_true", help="one JSON object on standard output instead of paths")
+    group.add_argument("--json", action="store_true", help="print one JSON object instead of paths")
     group.add_argument("--quiet", action="store_true", help="no progress bar")
     group.add_argument(
-        "--doctor", action="store_true", help="say what Stable-Fast can do on this machine, test its kernels, and end"
+        "--doctor",
+        action="store_true",
+        help="report what Stable-Fast can do here, test its kernels, and exit",
     )
     group.add_argument(
-        "--list", metavar="KIND", type=read_list, choices=LISTS, help="print the names that can be used, one a line"
+        "--list", metavar="KIND", type=read_list, choices=LISTS, help="print the available names, one per line"
     )
     group.add_argument("--version", action="store_true", help="print the version")
 
 
 def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
-    """What was given, and nothing else. Raises OptionsError."""
+    """Parses the given arguments, without defaults. Raises OptionsError."""
     given, words = build_parser().given(join_levels(argv))
     return given | read_words(words, given)

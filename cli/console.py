@@ -1,4 +1,4 @@
-"""What all requests of one call share: session, output folder, progress bar, and Ctrl-C."""
+"""Holds what all requests of one call share: session, output folder, progress bar, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from modules.generation.progress import Progress
     from modules.generation.session import Session
 
-LOADING = "Still loading: stopping as soon as that is done"
+LOADING = "Still loading: stopping as soon as it is done"
 BETWEEN = "Stopping before the next step"
 IN_STEP = "Stopping after this step"
-USUAL_COLUMNS, USUAL_ROWS = 80, 24  # of a terminal that says it has none
+USUAL_COLUMNS, USUAL_ROWS = 80, 24  # for a terminal that reports a size of 0
 
 
 class ProgressBar:
-    """One tqdm bar a phase on standard error, with it/s and the time left."""
+    """One tqdm bar per phase on standard error, with it/s and the time left."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -35,7 +35,7 @@ class ProgressBar:
         self._phase: tuple[str, int] | None = None
 
     def __call__(self, event: Progress) -> None:
-        """Moves the bar. A new one begins with each phase, and where the same phase begins again."""
+        """Advances the bar. A new bar starts with each phase, and when a phase starts again."""
         begins = self._phase != (event.phase, event.batch)
         self._phase = (event.phase, event.batch)
         if self._quiet:
@@ -43,7 +43,7 @@ class ProgressBar:
         bar = self._bar
         if bar is None or begins or event.step <= bar.n:
             bar = self._open(event)
-        bar.total = event.steps  # an adaptive sampler counts in its own way
+        bar.total = event.steps  # an adaptive sampler counts differently
         bar.update(event.step - bar.n)
         if event.step >= event.steps:
             self.close()
@@ -64,12 +64,12 @@ class ProgressBar:
 
     @property
     def stopping(self) -> str:
-        """What Ctrl-C does at this moment."""
+        """Describes what Ctrl-C does at this moment."""
         return LOADING if self._phase is None else IN_STEP if self.is_open else BETWEEN
 
     @contextmanager
     def aside(self) -> Generator[None, None, None]:
-        """The bar out of the way while something is printed; then it goes on below."""
+        """Hides the bar while something is printed, then continues it below."""
         if self._bar is not None:
             self._bar.clear()
         yield
@@ -83,22 +83,22 @@ class ProgressBar:
 
 
 def columns() -> int | None:
-    """How wide a bar may be; None where standard error is no terminal."""
+    """Returns the bar's width; None if standard error is not a terminal."""
     try:
-        return (os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS) - 1  # the last one would wrap
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS) - 1  # the last column would wrap
     except (OSError, ValueError):
         return None
 
 
 @contextmanager
 def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, None, None]:
-    """The first Ctrl-C asks the sampler to stop after its step; the second one stops at once."""
+    """Makes the first Ctrl-C stop the sampler after its step, and the second one stop at once."""
 
     def handler(_signal: int, _frame: object) -> None:
         if cancel.cancelled:
             raise KeyboardInterrupt
         cancel.cancel()
-        with suppress(OSError):  # past Python's buffer, which may be in the middle of a write
+        with suppress(OSError):  # bypasses Python's buffer, which may be in the middle of a write
             line = "\n" * bar.is_open + f"{bar.stopping}; Ctrl-C again stops at once.\n"
             os.write(sys.stderr.fileno(), line.encode())
 
@@ -111,7 +111,7 @@ def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """`given` are the arguments of the command line."""
+    """One call of the command line; `given` holds its arguments."""
 
     given: Mapping[str, Any]
     session: Session
@@ -120,17 +120,17 @@ class RunContext:
     cancel: CancelToken
 
     def say(self, text: str) -> None:
-        """One line on standard error."""
+        """Prints one line on standard error."""
         with self.bar.aside():
             warn(text)
 
     def say_path(self, path: Path) -> None:
-        """A finished picture, on standard output unless --json tells it at the end."""
+        """Prints a finished picture's path on standard output, unless --json reports it at the end."""
         if not self.given.get("json"):
             with self.bar.aside():
                 tell(str(path), kept=path.parent)
 
 
 def ending(error: LightDiffusionError, pictures: int) -> str:
-    """The error's words; after Ctrl-C also what became of the finished pictures, if there are any."""
+    """Returns the error's message; after Ctrl-C it adds that finished pictures are kept, if there are any."""
     return f"{error} Finished pictures are kept." if isinstance(error, Cancelled) and pictures else str(error)

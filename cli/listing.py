@@ -1,4 +1,4 @@
-"""--list: the names that can be used, one a line; where to put a file of a kind that has none."""
+"""Prints the names for --list, one per line, or says where to put a first file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ LISTS = (*KINDS, *TABLES)
 
 
 def read_list(text: str) -> str:
-    """The kind that is meant: lora, LoRAs and loras are one. What is no kind comes back as it is."""
+    """Normalises a kind: lora, LoRAs and loras are the same. Returns an unknown kind unchanged."""
     wanted = text.lower().replace("-", "_").removesuffix("s")
     aliases = {"model": "checkpoints", "autoencoder": "vae", "lyco": "loras", "textual_inversion": "embeddings"}
     return aliases.get(wanted) or next((kind for kind in LISTS if kind.removesuffix("s") == wanted), text)
 
 
 def list_names(kind: str) -> None:
-    """Prints the names, one a line whatever is in them, or says on standard error that there are none yet."""
+    """Prints the names, always one per line, or says on standard error that there are none yet."""
     folders = ModelFolders()
     names = list(TABLES[kind]) if kind in TABLES else folders.list(kind)
     if names:
         tell("\n".join(map(printable, names)))
     else:
-        warn(f"There is no {SINGULAR[kind]} yet: put one into {folders.folders(kind)[0]}.")
+        warn(f"There is no {SINGULAR[kind]} yet: put one in {folders.folders(kind)[0]}.")

@@ -1,4 +1,4 @@
-"""The command line: arguments -> GenerationOptions -> pictures on disk, their paths on standard output."""
+"""Runs the command line: makes GenerationOptions, saves pictures, and prints their paths on standard output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from modules.generation.options import GenerationOptions
     from modules.generation.session import Session
 
-NOBODY_READS = 141  # what shells say of a program whose reader has gone
+NOBODY_READS = 141  # the exit code in shells for a program whose reader is gone
 
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
         session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
-        cancel.check()  # Ctrl-C while everything was imported
+        cancel.check()  # Ctrl-C during the imports
         began = time.perf_counter()
         shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
         try:
@@ -68,14 +68,14 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         finally:
             bar.close()
     result["seconds"] = round(time.perf_counter() - began, 3)
-    if result.get("exit_code") == DeviceError.exit_code:  # measured times lie on the GPU
+    if result.get("exit_code") == DeviceError.exit_code:  # measured times are still on the GPU
         return result
     told = tell_stable_fast(given, session)
-    return result | {name: value for name, value in told.items() if name not in result}  # the first error stays
+    return result | {name: value for name, value in told.items() if name not in result}  # keeps the first error
 
 
 def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
-    """Makes the pictures of each; an error after the first picture is told beside what is there."""
+    """Makes the pictures of each request; after the first picture, an error is reported beside the finished ones."""
     images: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"images": images}
     try:
@@ -108,7 +108,7 @@ def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict
 
 
 def make_comparison(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> dict[str, Any]:
-    """Saves one picture with both halves; its text is that of the accelerated half."""
+    """Saves one picture with both halves, and the text of the accelerated half."""
     from modules.tasks.compare import compare
 
     comparison = compare(options, run.session, on_progress=run.bar, cancel=run.cancel)
@@ -121,11 +121,11 @@ def make_comparison(options: GenerationOptions, run: RunContext, images: list[di
 
 
 def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
-    """The status line on standard error, the report where it was asked for; the pictures are told whatever fails."""
+    """Prints the status line and writes the requested report; a failure here never hides the pictures."""
     report = session.stable_fast_report
     if report is None:
         if "stable_fast_report" in given:
-            warn("There is no report: nothing was made with Stable-Fast.")
+            warn("No report was written: nothing was made with Stable-Fast.")
         return {}
     warn(report.status_line())
     level, reason = report.in_force
@@ -140,41 +140,41 @@ def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
 
 
 def tell_changed_facts(given: Mapping[str, Any], picture: Path, made: Path) -> None:
-    """Why a picture made again is not the same bit for bit, where that was not asked for."""
+    """Warns why a picture made again is not identical although no option changed it."""
     from modules.generation.metadata.write import changed_facts
 
     asked = {"Model hash": "checkpoint", "Precision": "dtype"}
     changed = [name for name in changed_facts(picture, made) if asked.get(name) not in given]
     if changed:
         names = ", ".join(changed)
-        warn(f"{picture.name} was made with another {names}: expect differences.")
+        warn(f"{picture.name} was made with a different {names}: expect differences.")
 
 
 def refuse(text: str, code: int, *, as_json: bool) -> int:
-    """One line for people, one object for scripts; gives the exit code back."""
+    """Reports an error in one line for people, and one object for scripts; returns the exit code."""
     if as_json:
-        with suppress(OutputError, BrokenPipeError):  # the line for people is left
+        with suppress(OutputError, BrokenPipeError):  # the line for people still follows
             tell(json.dumps({"error": text, "exit_code": code}))
     warn(f"error: {text}")
     return code
 
 
 def keep_details(error: Exception) -> str:
-    """Writes the traceback into a file, and says where it is."""
+    """Writes the traceback to a file, and says where it is."""
     details = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="lightdiffusion-error-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
         ) as file:
             file.write(details)
-    except OSError:  # no room for it
+    except OSError:  # the disk may be full
         sys.stderr.write(details)
         return "the lines above"
     return f"the details in {file.name}"
 
 
 def answer(arguments: Sequence[str]) -> int:
-    """Does what is asked and gives the exit code. Raises LightDiffusionError."""
+    """Runs the command and returns the exit code. Raises LightDiffusionError."""
     given = parse_arguments(arguments)
     if given.get("version"):
         tell(f"LightDiffusion-Next {VERSION}")
@@ -196,14 +196,14 @@ def answer(arguments: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     log_to_errors()
     arguments = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in arguments  # known before all the others are understood
+    as_json = "--json" in arguments  # known before the other arguments are parsed
     try:
         return answer(arguments)
     except LightDiffusionError as error:
         return refuse(str(error), error.exit_code, as_json=as_json)
     except BrokenPipeError:  # as with `| head -1`
         return NOBODY_READS
-    except Exception as error:  # noqa: BLE001  # a bug of ours, which is not to fill a terminal or break a script
+    except Exception as error:  # noqa: BLE001  # our bug must not fill a terminal or break a script
         missing = missing_package(error, "pipeline")
         if missing is not None:
             return refuse(str(missing), missing.exit_code, as_json=as_json)

@@ -1,4 +1,4 @@
-"""What to say where the Python that was started lacks a package (nothing but Python itself is imported here)."""
+"""Explains that the running Python lacks a package (this file imports only the standard library)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OUR_PACKAGES = ("cli", "ui", "modules")
 
 
 def missing_package(error: Exception, starter: str) -> OptionsError | None:
-    """`starter` is the script that sets up the right Python, without its ending; None for any other error."""
+    """Returns our error; None for errors of other kinds. `starter` names the script that sets up the right Python."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     package = (name or "").partition(".")[0]
     if package in ("", *OUR_PACKAGES):
         return None
     script = f"{starter}.bat" if os.name == "nt" else f"./{starter}.sh"
-    return OptionsError(f"This Python has no {package}: start {script} in {ROOT}, which brings a Python of its own.")
+    return OptionsError(f"This Python has no {package}: start {script} in {ROOT}, which sets up its own Python.")

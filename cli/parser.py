@@ -1,4 +1,4 @@
-"""The parser that the command line and run.sh share: one sentence for what is wrong, other programs' names known."""
+"""Parses arguments for the command line and run.sh: one sentence per error, other programs' names recognised."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
 
 class StoreOnce(argparse.Action):
-    """Keeps a value and refuses a second one, since nobody knows which of the two was meant."""
+    """Stores a value and refuses a second one, since either could be the intended one."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         if getattr(namespace, self.dest, self.default) is not self.default:
-            parser.error(f"{option} is given twice: leave one of them out")
+            parser.error(f"{option} is given twice: remove one of them")
         setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, not after a page of usage."""
+    """Reports errors in one line, without a page of usage."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
@@ -33,11 +33,11 @@ class Parser(argparse.ArgumentParser):
             self.register("action", action, StoreOnce)
 
     def given(self, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """The options' values by name, and all other words in order. Raises OptionsError."""
+        """Returns the options' values by name, and all other words in order. Raises OptionsError."""
         end = argv.index("--") if "--" in argv else len(argv)
         options = [self._canonical(argument) for argument in argv[:end]]
         for option in options:
-            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value and then misses it
+            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value, then misses it
                 self.error(f"{option.removesuffix('=--')}: -- is not a value")
         namespace, words = self.parse_known_args(options)
         for word in words:
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         return vars(namespace), [*words, *argv[end + 1 :]]
 
     def names(self) -> set[str]:
-        """What the options' values are called."""
+        """Returns the names of the options' values."""
         return {action.dest for action in self._option_string_actions.values()}
 
     def _canonical(self, argument: str) -> str:
@@ -55,18 +55,18 @@ class Parser(argparse.ArgumentParser):
         return f"{wanted}{equals}{value}" if wanted in self._option_string_actions else argument
 
     def refuse(self, word: str) -> NoReturn:
-        """Raises OptionsError for an option that there is not, with the one that is meant, to all appearance."""
+        """Raises OptionsError for an unknown option, with the one most likely meant."""
         name = word.partition("=")[0]
         self.error(f"{quoted(name)} is not an option: {self.hint(name)}")
 
     def hint(self, name: str) -> str:
-        """How the option that is meant is written."""
+        """Suggests the option most likely meant."""
         ours = self._option_string_actions
         known = {option.lstrip("-"): option for option in (*SYNONYMS, *ours) if SYNONYMS.get(option, option) in ours}
         if HABITS.get(name, "").split(" ")[0] in ours:
             return f"it is written {HABITS[name]} here"
         if SYNONYMS.get(name[:2]) in ours:
-            return f"write a space behind {name[:2]}"
+            return f"write a space after {name[:2]}"
         if near := difflib.get_close_matches(name.lstrip("-")[:LONGEST_QUOTE], known, n=1):
             return f"the nearest is {known[near[0]]}"
         return "check its spelling"
@@ -81,5 +81,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def is_option(word: str) -> bool:
-    """A word that starts like an option; a number and a prompt of several words are none."""
+    """Tells whether a word looks like an option; a number or a prompt of several words does not."""
     return bool(re.match(r"-+[^\d\s.-]", word)) and " " not in word.partition("=")[0]

@@ -1,4 +1,4 @@
-"""--prompts FILE: every line is a request of its own, checked before the first picture; what is there is skipped."""
+"""Runs --prompts FILE: each line is a separate request, checked before the first picture; finished ones are skipped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WHOLE_RUN = (
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare", "prompt")
 SWITCHES = ("hires_fix", "keep_first_pass", "prio_speed")
-MOST_TOLD = 20  # bad lines that are named on standard error
+MOST_TOLD = 20  # bad lines reported on standard error
 STOPS_ALL = (Cancelled, DeviceError, OutputError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedLine:
-    """Line `number` (from 1) with the requests that it makes, or the error that it would end in."""
+    """Line `number` (from 1) with its requests, or its error."""
 
     number: int
     requests: Sequence[Request] = ()
@@ -43,29 +43,29 @@ class CheckedLine:
 
 
 def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedLine]:
-    """The file's lines, each checked; raises OptionsError for options that make no sense for a whole file."""
+    """Reads and checks the file's lines; raises OptionsError for options that make no sense for a whole file."""
     for name in NOT_TOGETHER:
         if name in given:
-            raise OptionsError(f"--{name.replace('_', '-')} cannot be used together with --prompts; leave one out.")
+            raise OptionsError(f"--{name.replace('_', '-')} cannot be combined with --prompts; remove one of them.")
     return [_check_line(line, given, folders) for line in read_prompt_file(given["prompts"])]
 
 
 def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON line's values as the command line would have given them; None takes an option back to its default.
+    """Reads a JSON line's values as from the command line; null resets an option to its default.
 
-    Raises OptionsError that calls a value as the line does.
+    Raises OptionsError that names a value as the line does.
     """
     given: dict[str, Any] = {}
     parser = build_parser()
     for key, value in values.items():
         name = option_name(key)
         if name not in parser.names():
-            hint = parser.hint(as_option(key)).replace("nearest is --", "nearest is ")  # as it would stand in the line
+            hint = parser.hint(as_option(key)).replace("nearest is --", "nearest is ")  # as written in the line
             raise OptionsError(f"{quoted(key)} is not an option: {hint}.")
         if name in WHOLE_RUN:
-            raise OptionsError(f"{quoted(key)} counts for the whole run: give it on the command line, not in a line.")
+            raise OptionsError(f"{quoted(key)} applies to the whole run: give it on the command line, not in a line.")
         if name in given:
-            raise OptionsError(f"{quoted(key)} is given twice in this line, under two names: leave one of them out.")
+            raise OptionsError(f"{quoted(key)} is given twice in this line, under two names: remove one of them.")
         if value is None:
             given[name] = None
         elif name in POSITIONAL:
@@ -80,7 +80,7 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(parser: Parser, key: str, name: str, value: Any) -> Any:
-    """Read as on the command line, so that types, choices and other rules are in one place."""
+    """Parses a value as on the command line, so that types, choices and other rules are in one place."""
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         arguments = join_levels([flag])
@@ -97,14 +97,14 @@ def _parsed(parser: Parser, key: str, name: str, value: Any) -> Any:
 
 
 def option_name(key: str) -> str:
-    """What `key`, with - or _ between words and by any name that the command line takes, is called in `given`."""
+    """Returns the name in `given` of `key`, which may be any name on the command line, with - or _ between words."""
     option = as_option(key)
     name = SYNONYMS.get(option, option).removeprefix("--").replace("-", "_")
     return "negative_prompt" if name == "negative" else name
 
 
 def as_option(key: str) -> str:
-    """How the command line writes it."""
+    """Returns the option as the command line writes it."""
     return key if key.startswith("-") else "-" * min(len(key), 2) + key.replace("_", "-")
 
 
@@ -116,12 +116,12 @@ def _plain(key: str, value: Any, read: Callable[[object, str], Any]) -> Any:
 
 
 def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's arguments with a line's own in front."""
+    """Merges the run's arguments with a line's own, which take precedence."""
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
 def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]:
-    """Makes the pictures of lines without errors; the answer says what became of each, and how the whole ends."""
+    """Makes the pictures of valid lines; returns the outcome of each line and of the whole run."""
     from modules.tasks.prompt_record import PromptRecord
 
     record = PromptRecord(run.output)
@@ -142,12 +142,12 @@ def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]
                 ended = {"error": text, "exit_code": error.exit_code}
                 break
         if answer["status"] == "skipped" and not run.given.get("quiet"):
-            run.say(f"{_place(line, run.given)}: already there")
+            run.say(f"{_place(line, run.given)}: already done")
     return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ended}
 
 
 def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
-    """The line's requests, or what is wrong with them."""
+    """Returns the line's requests, or their error."""
     from modules.generation.checks.request import check_request
 
     try:
@@ -162,7 +162,7 @@ def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolder
 
 
 def refuse_lines(bad: Sequence[CheckedLine], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Tells each bad line; the first one's exit code is that of the run, which makes nothing."""
+    """Reports each bad line; the run makes nothing and ends with the first one's exit code."""
     for line in bad[:MOST_TOLD]:
         warn(f"error: {_place(line, given)}: {line.error}")
     more = f" and {len(bad) - MOST_TOLD} more lines" if len(bad) > MOST_TOLD else ""
@@ -181,7 +181,7 @@ def _failed(text: str, code: int) -> dict[str, Any]:
 
 
 def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: RunContext) -> None:
-    """Fills in the answer while pictures come, so that it is true even if the line fails half-way."""
+    """Updates the result with each picture, so that it is correct even if the line fails half-way."""
     run.cancel.check()
     for request in line.requests:
         for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):

@@ -1,4 +1,4 @@
-"""Where --stable-fast-report goes: looked at before the work, written after it."""
+"""Checks the file for --stable-fast-report before the work, and writes it afterwards."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from modules.stable_fast.report import Report
 
 STANDARD_OUTPUT = Path("-")
-NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a slip of the hand must not cost a model or a picture
+NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a typo must not overwrite a model or a picture
 
 
 def read_report_path(text: str) -> Path:
-    """What --stable-fast-report is given. Raises OptionsError for nothing at all, which Path takes for this folder."""
+    """Reads the value of --stable-fast-report. Raises OptionsError if it is empty, which Path takes for this folder."""
     if not text:
         raise OptionsError("--stable-fast-report needs the name of a file, or - for standard output.")
     return path(text)
 
 
 def check_report_file(given: Mapping[str, Any]) -> None:
-    """Raises now what would otherwise come after the work; leaves nothing behind."""
+    """Raises errors now that would otherwise come after the work; leaves nothing behind."""
     path: Path | None = given.get("stable_fast_report")
     if path is None:
         return
     if path == STANDARD_OUTPUT:
         if given.get("json"):
-            raise OptionsError("--stable-fast-report - and --json both want standard output: give the report a file.")
+            raise OptionsError("--stable-fast-report - and --json both use standard output: give the report a file.")
         return
     if path.suffix.lower() in NO_REPORT:
         raise OptionsError(
-            f"--stable-fast-report {shown(path)}: a report is text, so let its name end in .txt or .json."
+            f"--stable-fast-report {shown(path)}: a report is text, so its name must end in .txt or .json."
         )
     try:
         if path.is_fifo():  # opening it would end its reader
@@ -56,19 +56,19 @@ def check_report_file(given: Mapping[str, Any]) -> None:
 
 
 def try_to_write(path: Path) -> None:
-    """Raises OSError where a report could not be written."""
+    """Raises OSError if a report could not be written."""
     is_new = not path.exists()
     with path.open("a"):
         pass
     if is_new:
         path.unlink()
     if is_new or path.is_file():
-        with tempfile.TemporaryFile(dir=path.resolve().parent):  # the report is written beside its place first
+        with tempfile.TemporaryFile(dir=path.resolve().parent):  # the report is first written beside its final place
             pass
 
 
 def files_read(given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """The files that the request reads, each with the argument that names it."""
+    """Lists the files that the request reads, each with the argument that names it."""
     for name, value in given.items():
         if name not in ("stable_fast_report", "output_dir"):
             yield from (
@@ -82,7 +82,7 @@ def write_report(path: Path, report: Report) -> None:
         return
     text = report.to_json() if path.suffix.lower() == ".json" else report.to_text()
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device takes what it is given
+        if path.exists() and not path.is_file():  # a pipe or a device accepts any text
             path.write_text(text + "\n", encoding="utf-8")
         else:
             write_whole(path.resolve(), f"{text}\n".encode())
@@ -97,6 +97,6 @@ def cannot_be_written(path: Path, error: OSError) -> OutputError:
 
 
 def shown(path: Path) -> str:
-    """As it is, or quoted where it would not be one line."""
+    """Returns the path unchanged, or quoted if it would not fit on one line."""
     text = str(path)
     return text if text.isprintable() else repr(text)

@@ -1,4 +1,4 @@
-"""Arguments that were given -> requests: one, or one for each picture that is to be made again."""
+"""Turns the given arguments into requests: one, or one for each picture to make again."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from modules.generation.options import (
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be made, and the picture that --from-image took it from."""
+    """A request, and the picture it came from with --from-image."""
 
     options: GenerationOptions
     picture: Path | None = None
 
 
 def build_requests(given: Mapping[str, Any]) -> list[Request]:
-    """One request, or one for each --from-image. Raises OptionsError for arguments that do not go together."""
+    """Builds one request, or one for each --from-image. Raises OptionsError for arguments that conflict."""
     pictures = given.get("from_image")
     if not pictures:
         return [Request(options=build_options(given))]
@@ -36,7 +36,7 @@ def build_requests(given: Mapping[str, Any]) -> list[Request]:
 
 
 def build_options(given: Mapping[str, Any]) -> GenerationOptions:
-    """One request; `from_image` is one picture here. Raises OptionsError as build_requests does."""
+    """Builds one request; `from_image` is one picture here. Raises OptionsError like build_requests."""
     plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
@@ -53,35 +53,35 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
 
 
 def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> None:
-    """What belongs to the run has to fit the requests (none: a file of them); raises OptionsError with the remedy."""
+    """Checks that the run's options fit the requests (None for a file); raises OptionsError with the remedy."""
     if "seed" in given and "reuse_seed" in given:
-        raise OptionsError("--seed and --reuse-seed both name the seed: leave one of them out.")
+        raise OptionsError("--seed and --reuse-seed both set the seed: remove one of them.")
     if given.get("compare"):
         if given.get("stable_fast") == "off":
-            raise OptionsError("--compare with --stable-fast=off has nothing to compare: leave one of them out.")
+            raise OptionsError("--compare with --stable-fast=off has nothing to compare: remove one of them.")
         if len(requests) > 1:
-            raise OptionsError("--compare makes one picture each way: give one --from-image only.")
+            raise OptionsError("--compare makes one picture each way: give only one --from-image.")
         if any(request.options.images > 1 and request.options.only is None for request in requests):
-            raise OptionsError("--compare makes one picture each way: leave number and batch out, or both at 1.")
+            raise OptionsError("--compare makes one picture each way: leave out number and batch, or set both to 1.")
     elif requests and all(request.options.stable_fast == "off" for request in requests):
-        for name, what in (("tune", "times the kernels of"), ("report", "tells the work of")):
+        for name, what in (("tune", "times the kernels of"), ("report", "reports on")):
             if f"stable_fast_{name}" in given:
                 raise OptionsError(f"--stable-fast-{name} {what} Stable-Fast: give --stable-fast too.")
 
 
 def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[str, Any]:
-    """LoRA, HiresFix, image to image and ControlNet as far as they are given."""
+    """Reads LoRA, HiresFix, image to image and ControlNet from the given arguments."""
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(lora_choice(text) for text in given["lora"])
     if "text_encoder" in given:
         extra["text_encoders"] = tuple(given["text_encoder"])
-    if given.get("hires_fix") is False:  # a line of --prompts says no
+    if given.get("hires_fix") is False:  # a line of --prompts switches it off
         extra["hires"] = None
     elif options.hires is not None or any(name.startswith("hires_") for name in given):
         extra["hires"] = parse_hires(given, options.hires or HiresOptions())
     elif given.get("keep_first_pass"):
-        raise OptionsError("--keep-first-pass keeps what comes before HiresFix: give --hires-fix too, or leave it out.")
+        raise OptionsError("--keep-first-pass keeps the picture before HiresFix: add --hires-fix, or remove it.")
     if "img2img" in given or options.init is not None:
         extra["init"] = parse_init(given, options.init)
     elif {"denoise", "mask", "mask_blur", "mask_content", "resize_mode"} & given.keys():
@@ -94,7 +94,7 @@ def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[s
 
 
 def lora_choice(text: str) -> LoraChoice:
-    """NAME[:STRENGTH[:TEXT]]; a Windows path's drive colon is no separator."""
+    """Reads NAME[:STRENGTH[:TEXT]]; the drive colon of a Windows path is not a separator."""
     name, numbers = text, []
     while len(numbers) < 2 and ":" in name:
         head, _, tail = name.rpartition(":")
@@ -115,7 +115,7 @@ def parse_hires(given: Mapping[str, Any], base: HiresOptions) -> HiresOptions:
     renamed.pop("fix", None)
     if "size" in renamed:
         renamed |= zip(("width", "height"), parse_size(renamed.pop("size")), strict=True)
-    elif "scale" in renamed:  # in place of the size that a picture was made with
+    elif "scale" in renamed:  # replaces the size of the given picture
         renamed |= {"width": None, "height": None}
     if "keep_first_pass" in given:
         renamed["keep_first_pass"] = given["keep_first_pass"]
@@ -138,16 +138,16 @@ def parse_init(given: Mapping[str, Any], base: InitImage | None) -> InitImage:
 
 
 def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
-    """The nets that are given, else those of the picture, with the settings that are given."""
+    """Returns the given nets, else those of the picture, with the given settings."""
     if "control_net" in given or "control_image" in given and len(given["control_image"]) != len(base):
         base = parse_nets(given)
-    elif "control_image" in given:  # for the nets that a picture was made with
+    elif "control_image" in given:  # for the nets of the given picture
         base = tuple(replace(net, image=image) for net, image in zip(base, given["control_image"], strict=True))
     if not base:
         raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
     for name in ("control_strength", "control_range"):
         if len(given.get(name, [])) > len(base):
-            raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; leave the others out.")
+            raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; remove the extra ones.")
     alike = {name: given[f"control_{name}"] for name in ("mode", "preprocessor") if f"control_{name}" in given}
     changes: list[dict[str, Any]] = [dict(alike) for _ in base]
     for change, strength in zip(changes, given.get("control_strength", []), strict=False):

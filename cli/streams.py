@@ -1,4 +1,4 @@
-"""Standard output and standard error that may be full, closed, or left by their reader."""
+"""Writes to standard output and standard error, which may be full, closed, or without a reader."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from modules.core.errors import OutputError, printable
 
 
 def tell(text: str, kept: Path | None = None) -> None:
-    """One line on standard output.
+    """Prints one line on standard output.
 
-    Raises OutputError where it cannot be written, BrokenPipeError when nobody reads it any more. `kept` is the folder
-    that holds the finished pictures, which the error names.
+    Raises OutputError if it cannot be written, BrokenPipeError if its reader is gone. The error names `kept`, the
+    folder of the finished pictures.
     """
     with output_errors(kept):
         try:
             sys.stdout.write(text + "\n")
-        except UnicodeEncodeError:  # a path of bytes that this encoding lacks: written as the system has them
+        except UnicodeEncodeError:  # a path that this encoding cannot express: its raw bytes are written
             sys.stdout.flush()
             sys.stdout.buffer.write(os.fsencode(text + "\n"))
 
 
 def warn(text: str) -> None:
-    """Lines on standard error, which holds everything but results; names of files cannot steer the terminal there."""
+    """Prints lines on standard error, for everything but results; escapes control characters in file names."""
     sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 
 
 def harmless(text: str) -> str:
-    """The same lines, with escapes in place of control characters."""
+    """Returns the same lines with control characters escaped."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 class HarmlessFormatter(logging.Formatter):
-    """Writes what the log says as `warn` does."""
+    """Prints log messages like `warn` does."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(super().format(record))
 
 
 def log_to_errors() -> None:
-    """Warnings of the log go to standard error, as lines without a date."""
+    """Sends the log's warnings to standard error, as lines without a date."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -54,7 +54,7 @@ def log_to_errors() -> None:
 
 @contextmanager
 def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
-    """What is written to standard output inside arrives there before this ends, or the error of `tell` is raised."""
+    """Flushes standard output at the end of the block, or raises the errors of `tell`."""
     place = f" The finished pictures are in {kept}." if kept is not None else ""
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # a shell's >&-
         raise OutputError(f"Standard output is closed: send it to a file or a terminal.{place}")
@@ -70,7 +70,7 @@ def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
 
 
 def _drop_output() -> None:
-    """What is left in the buffer would fail again when Python ends."""
+    """Discards the buffer, whose contents would fail again when Python exits."""
     sys.stdout = _nowhere()
 
 
@@ -79,7 +79,7 @@ def _nowhere() -> TextIO:
 
 
 class Forgiving:
-    """Standard error that takes every line: one that cannot be written is lost, and the work goes on."""
+    """Standard error that accepts every line: one that cannot be written is lost, and the work continues."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or _nowhere()
@@ -102,6 +102,6 @@ class Forgiving:
 
 
 def forgive_errors() -> None:
-    """Makes standard error forgiving until the process ends: Python itself flushes it last of all."""
+    """Makes standard error forgiving until the process ends, since Python itself flushes it at the very end."""
     if not isinstance(sys.stderr, Forgiving):
         sys.stderr = Forgiving(sys.stderr)  # pyright: ignore[reportAttributeAccessIssue]

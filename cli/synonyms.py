@@ -1,10 +1,10 @@
-"""Options as other programs call them: those that are taken, and those that are only understood."""
+"""Lists options by their names in other programs: those that work, and those that only get a hint."""
 
 from __future__ import annotations
 
 from modules.generation.option_table import PLAIN_OPTIONS
 
-# Names that people know from other programs and that mean the same here.
+# Names from other programs with the same meaning here.
 SYNONYMS = {
     "-p": "--prompt",
     "-W": "--width",
@@ -14,7 +14,7 @@ SYNONYMS = {
     "-o": "--output-dir",
     "--output": "--output-dir",
 }
-# Names that people know from other programs and that are written in another way here.
+# Names from other programs that are written differently here.
 HABITS = {
     "--cpu": "--device cpu",
     "--gpu": "--device cuda",

@@ -1,4 +1,4 @@
-"""Readers of the options' values: a number, a path, one of several names, or one short reason why not."""
+"""Reads option values: a number, a path, or one of several names; gives one short reason for refusing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from modules.core.errors import quoted
 from modules.core.typed import LARGEST_NUMBER, Unreadable, readable_path
 
-LONGEST_NUMBER = 400  # characters; Python itself stops at a few thousand digits
+LONGEST_NUMBER = 400  # characters; Python itself gives up at a few thousand digits
 LAST_PORT = 65535
 
 
@@ -35,7 +35,7 @@ def number(text: str) -> float:
 
 
 def path(text: str) -> Path:
-    """A path that the system can look up, whether or not something is there."""
+    """Reads a path that the system can look up, whether or not it exists."""
     if not text:
         raise ArgumentTypeError("the path is empty: give the name of a file or folder")
     try:
@@ -44,7 +44,7 @@ def path(text: str) -> Path:
         raise ArgumentTypeError(str(error).removeprefix("path: ")) from None
     try:
         os.lstat(found)
-    except OSError as error:  # not there yet, or not ours to see: whoever opens it says so
+    except OSError as error:  # missing or not accessible: the code that opens it reports this
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentTypeError(f"{quoted(text)} is longer than this system allows for a path") from None
     return found
@@ -58,18 +58,18 @@ def port(text: str) -> int:
 
 
 def either(names: Sequence[str]) -> str:
-    """a, b or c"""
+    """Joins names as "a, b or c"."""
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def one_of(names: Sequence[str]) -> dict[str, Any]:
-    """For `add_argument`: takes one of these names, and says the nearest when it is given another."""
+    """Makes arguments for `add_argument` that accept one of these names; an error suggests the nearest one."""
 
     def read(text: str) -> str:
         if text in names:
             return text
         near = difflib.get_close_matches(text.lower(), names, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ArgumentTypeError(f"{quoted(text)} is not one of its values; choose {either(names)}{meant}")
+        raise ArgumentTypeError(f"{quoted(text)} is not a valid value; choose {either(names)}{meant}")
 
     return {"type": read, "metavar": f"{{{','.join(names)}}}"}

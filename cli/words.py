@@ -1,4 +1,4 @@
-"""The words of the command line that are not options: pictures, then prompt, width, height, number, batch."""
+"""Reads the positional arguments: pictures, or prompt, width, height, number, batch."""
 
 from __future__ import annotations
 
@@ -16,29 +16,27 @@ from modules.generation.option_table import STABLE_FAST_LEVELS
 
 NAMES = ("prompt", "width", "height", "number", "batch")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-LIKE_LEVELS = (*STABLE_FAST_LEVELS, "fast", "none")  # what people write in place of a level
+LIKE_LEVELS = (*STABLE_FAST_LEVELS, "fast", "none")  # what people write instead of a level
 
 
 def read_words(words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Their values by name. Raises OptionsError for one that cannot be read, is too many, or is an option as well."""
+    """Returns the words' values by name. Raises OptionsError for an invalid, extra, or doubly given one."""
     pictures: list[Path] = []
-    if "from_image" in given:  # a shell writes *.png as one word for each file
+    if "from_image" in given:  # a shell expands *.png to one word for each file
         pictures = [_picture(word) for word in words if _names_a_file(word)]
         words = [word for word in words if not _names_a_file(word)]
     names = NAMES[1:] if "prompts" in given else NAMES
     if "prompts" in given and words and not re.search(r"\d", words[0]):
-        raise OptionsError(
-            f"{quoted(words[0])} stands beside --prompts, which brings the prompts: leave one of them out."
-        )
+        raise OptionsError(f"{quoted(words[0])} is a prompt, but --prompts gives the prompts: remove one of them.")
     if len(words) > len(names):
         raise OptionsError(
-            f"{quoted(words[len(names)])} is one word too many: {', '.join(names)} are all that can stand without an "
+            f"{quoted(words[len(names)])} is one word too many: only {', '.join(names)} can stand without an "
             "option; a prompt of several words needs quotes."
         )
     values = {name: _read(name, word) for name, word in zip(names, words, strict=False)}
     for name, value in values.items():
         if name in given:
-            raise OptionsError(f"The {name} is given twice, {quoted(value)} and --{name}: leave one of them out.")
+            raise OptionsError(f"The {name} is given twice, {quoted(value)} and --{name}: remove one of them.")
     return {**values, "from_image": [*given["from_image"], *pictures]} if pictures else values
 
 
@@ -69,9 +67,9 @@ def _remedy(word: str) -> str:
 
 
 def join_levels(argv: Sequence[str]) -> list[str]:
-    """--stable-fast with its level as one word: what stands behind it may be the prompt, so only a level is taken.
+    """Joins --stable-fast and its level to one word; the next word may be the prompt, so only a level is joined.
 
-    Raises OptionsError for a word that is meant as a level, to all appearance, and is none.
+    Raises OptionsError for a word that looks like a misspelt level.
     """
     joined: list[str] = []
     for position, argument in enumerate(argv):
@@ -86,7 +84,7 @@ def join_levels(argv: Sequence[str]) -> list[str]:
 
 
 def _check_no_level(word: str, following: Sequence[str]) -> None:
-    """A single word is no prompt when it is nearly a level, or when another word stands where the width belongs."""
+    """Refuses a single word as the prompt if it nearly matches a level, or if no number follows as the width."""
     if word.startswith("-") or not word or " " in word:
         return
     near = difflib.get_close_matches(word[:20].lower(), LIKE_LEVELS, n=1)

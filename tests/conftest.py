@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu are skipped, with the reason shown, where there is no NVIDIA GPU."""
+    """Skips tests marked gpu, and shows the reason, on machines without an NVIDIA GPU."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -1,4 +1,4 @@
-"""A server on this computer that tells about one file as Hugging Face does, and that can break off or lie."""
+"""Runs a local server that describes one file as Hugging Face does, and can disconnect or lie."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Remote:
 
 
 class Answer(BaseHTTPRequestHandler):
-    """/resolve tells about the file and sends on to /storage, as Hugging Face does."""
+    """Describes the file at /resolve and redirects to /storage, as Hugging Face does."""
 
     remote: Remote
 

@@ -1,1 +1,1 @@
-"""Developer programs: nothing here is imported by the app."""
+"""Holds developer programs; the app imports nothing from here."""

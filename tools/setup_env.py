@@ -1,4 +1,4 @@
-"""Create .venv and install requirements into it, once, safely beside another set-up; standard library only."""
+"""Creates .venv and installs requirements once, even if two set-ups run at a time; uses only the standard library."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SHOWN = ("Collecting ", "Downloading ", "Installing collected packages")
 
 
 class SetupError(Exception):
-    """One sentence for the user."""
+    """Prints one sentence for the user."""
 
 
 def main(names: list[str]) -> int:
-    # A kill of this process must take pip with it, so that the lock and the folder are free for the next try.
+    # Killing this process must also end pip, so that the lock and the folder are free for the next try.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         CACHE.mkdir(exist_ok=True)
@@ -40,10 +40,10 @@ def main(names: list[str]) -> int:
         say(str(error))
         return 1
     except OSError as error:
-        say(f"Set-up failed in {ROOT} ({error}); check the free space and that you may write there.")
+        say(f"Set-up failed in {ROOT} ({error}); check the free space and your write permission.")
         return 1
     except KeyboardInterrupt:
-        say("Set-up interrupted; the next start goes on with it.")
+        say("Set-up interrupted; the next start resumes it.")
         return 130
     return 0
 
@@ -59,7 +59,7 @@ def installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[IO[str]]:
-    """Held by one set-up at a time; the system frees it when the process ends, however it ends."""
+    """Locks out other set-ups; the system frees the lock when the process ends in any way."""
     with open(path, "a+") as file:
         if not try_lock(file):
             say("Another set-up of this folder is running; waiting for it...")
@@ -85,7 +85,7 @@ def try_lock(file: IO[str]) -> bool:
 
 
 def make_venv() -> None:
-    """A usable .venv is kept; one left half-made by an interrupted start is made anew."""
+    """Keeps a usable .venv, and recreates one that an interrupted start left incomplete."""
     if (VENV / "pyvenv.cfg").exists() and runs([str(PYTHON), "-m", "pip", "--version"]):
         check_version()
         return
@@ -143,7 +143,7 @@ def write_stamp(name: str) -> None:
 
 def pip(arguments: list[str], log: IO[str], held: IO[str]) -> None:
     command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--no-input", *arguments]
-    # pip inherits the lock: should this process be killed, no second set-up starts while pip still works.
+    # pip inherits the lock: if this process is killed, no second set-up starts while pip still runs.
     inherited = {} if os.name == "nt" else {"pass_fds": (held.fileno(),)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **inherited
@@ -152,17 +152,17 @@ def pip(arguments: list[str], log: IO[str], held: IO[str]) -> None:
     try:
         lines = list(follow(process.stdout, log))
         code = process.wait()
-    except BaseException:  # interrupted or killed: take pip along (it may be just ending by itself otherwise)
+    except BaseException:  # interrupted or killed: end pip too (it may already be ending)
         process.terminate()
         process.wait()
         raise
     if code:
         say("\n".join(lines[-15:]))
-        raise SetupError(f"pip could not install what is needed (above its last lines, all of them in {LOG}); retry.")
+        raise SetupError(f"pip could not install the requirements (last lines above, all of them in {LOG}); retry.")
 
 
 def follow(output: IO[str], log: IO[str]) -> Iterator[str]:
-    """Log every line; on a terminal show what pip is busy with in one line that is overwritten."""
+    """Logs every line; on a terminal shows pip's current work in one line that is overwritten."""
     terminal = sys.stderr.isatty()
     for line in output:
         log.write(line)

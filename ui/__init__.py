@@ -1,1 +1,1 @@
-"""The web interface: layout and the mapping between form and request; everything else is in modules/generation."""
+"""Builds the web interface and maps forms to requests; everything else is in modules/generation."""

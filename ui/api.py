@@ -1,4 +1,4 @@
-"""The named endpoints for programs: typed functions, the same request as the form makes. docs/ui.md has examples."""
+"""Defines the named API endpoints: typed functions that make the same requests as the form. See docs/ui.md."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ui.requests import build_options
 from ui.settings import fits
 
 CONTROL_IMAGES = tuple(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1))
-NOT_FIELDS = ("editor", "mode")  # the endpoints themselves say which mode, and the picture is an argument
-FILE_KEYS = frozenset(FileData.model_fields)  # what an uploaded file may say of itself
+NOT_FIELDS = ("editor", "mode")  # each endpoint sets the mode and takes the picture as an argument
+FILE_KEYS = frozenset(FileData.model_fields)  # the keys of an uploaded file
 POLL_SECONDS = 0.1
 
 
 class Api:
-    """Each public method is one endpoint of the same name."""
+    """The API; each public method is an endpoint of the same name."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -52,8 +52,10 @@ class Api:
         stable_fast: bool = False,
         other: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Makes pictures; answers {"images": [paths], "seed", "stable_fast"}. `other` sets any other field of the form
-        by name. An error is the sentence that the page would show."""
+        """Makes pictures; returns {"images": [paths], "seed", "stable_fast"}.
+
+        `other` sets any other field of the form by name. Errors have the same message as on the page.
+        """
         given = {name: value for name, value in locals().items() if name not in ("self", "other")}
         return await self._make(given, other)
 
@@ -77,34 +79,36 @@ class Api:
         stable_fast: bool = False,
         other: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The same from an uploaded picture (or the path of one in the output folder); with a mask only its white part
-        is repainted. Without width and height the result has the picture's size."""
+        """Does the same from an uploaded picture (or the path of one in the output folder).
+
+        A mask limits repainting to its white part. Without width and height the result has the picture's size.
+        """
         given = {name: value for name, value in locals().items() if name not in ("self", "other", "image", "mask")}
         return await self._make({**given, "keep_size": not (width or height)}, other, {"image": image, "mask": mask})
 
     def queue(self) -> list[dict[str, Any]]:
-        """What runs and what waits, in order."""
+        """Lists running and waiting requests, in order."""
         return [{"id": queued.id, "state": queued.state} for queued in self.handlers.queue.unfinished()]
 
     def cancel(self, id: str) -> bool:
-        """Stops one request of `queue` within one step, at once if it waits; false when it is not there."""
+        """Stops a request of `queue`: within one step, or at once if it waits; returns false if it is unknown."""
         return self.handlers.queue.cancel(as_text("id", id))
 
     def models(self, kind: str = "checkpoints") -> list[str]:
-        """Names of model files: checkpoints, vae, text_encoders, loras, embeddings, controlnet or upscalers."""
+        """Lists model files: checkpoints, vae, text_encoders, loras, embeddings, controlnet or upscalers."""
         try:
             return self.handlers.folders.list(as_text("kind", kind))
         except LightDiffusionError as error:
             raise told(error) from error
 
     def defaults(self) -> dict[str, Any]:
-        """Every field of the form with the value it has when nothing is said."""
+        """Returns every field of the form with its default."""
         return {name: value for name, value in self.handlers.fresh().items() if name not in NOT_FIELDS}
 
     async def _make(
         self, given: dict[str, Any], other: dict[str, Any] | None, drawing: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Waiting holds no thread: as many programs as like may wait, and the page still answers."""
+        """Waits without holding a thread: any number of programs may wait, and the page still answers."""
         try:
             queued = await asyncio.to_thread(self._submit, given, {} if other is None else other, drawing)
         except LightDiffusionError as error:
@@ -133,7 +137,7 @@ class Api:
         return handlers.queue.submit(MakePictures(options=build_options(values, handlers.output.folder)))
 
     def _file(self, name: str, given: Any) -> Path | None:
-        """What `handle_file` uploaded, or a path in the output folder. Anything else is an error, not left out."""
+        """Reads an upload of `handle_file`, or a path in the output folder. Anything else is an error."""
         if given in (None, ""):
             return None
         path = given.get("path") if isinstance(given, dict) and given.keys() <= FILE_KEYS else given
@@ -143,7 +147,7 @@ class Api:
 
 
 def as_text(name: str, value: object) -> str:
-    """An argument that must be a text; gradio passes on whatever it was sent. Raises gr.Error."""
+    """Checks that an argument is a text; gradio passes on whatever it receives. Raises gr.Error."""
     try:
         return text(value, name)
     except Unreadable as error:
@@ -151,7 +155,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def checked(values: object, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises OptionsError for a field that there is not, or a value of another kind than the field's."""
+    """Raises OptionsError for an unknown field, or a value of the wrong kind."""
     if not isinstance(values, Mapping):
         raise OptionsError(f"other: {quoted(values)} is not an object of fields and values.")
     unknown = sorted(name for name in values if name not in fresh or name in NOT_FIELDS)
@@ -159,7 +163,7 @@ def checked(values: object, fresh: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionsError(f"There is no field called {quoted(', '.join(unknown))}; /defaults lists them.")
     for name, value in values.items():
         if name not in CONTROL_IMAGES and not fits(value, fresh[name]):
-            raise OptionsError(f"{name} {quoted(value)} is of the wrong kind: it is like {fresh[name]!r} by default.")
+            raise OptionsError(f"{name} {quoted(value)} is of the wrong kind: the default is {fresh[name]!r}.")
     return dict(values)
 
 
@@ -172,7 +176,7 @@ def answer(queued: QueuedTask) -> dict[str, Any]:
 
 
 def add_endpoints(handlers: Handlers) -> None:
-    """Inside the Blocks that is open."""
+    """Adds the endpoints to the open Blocks."""
     api = Api(handlers)
     for endpoint in (api.text_to_image, api.image_to_image, api.queue, api.cancel, api.models, api.defaults):
         add_endpoint(endpoint, api_name=endpoint.__name__, concurrency_limit=None)

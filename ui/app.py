@@ -1,4 +1,4 @@
-"""Builds the page and serves it: on this computer only, unless --listen and --auth say otherwise."""
+"""Builds and serves the page: only on this computer, unless --listen and --auth are given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def make_handlers(arguments: Namespace) -> Handlers:
-    """What the page works with; the session, and torch with it, is made when the first request runs."""
+    """Creates what the page works with; the first request creates the session, and imports torch."""
     from ui.quick_import import import_gradio
     from ui.server.quiet_errors import log_in_one_line
 
@@ -57,7 +57,7 @@ def make_handlers(arguments: Namespace) -> Handlers:
 
 
 def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
-    """The page and the endpoints, not yet served. `starter` is the checkpoint to offer when there is none yet."""
+    """Builds the page and the endpoints. `starter` is the checkpoint to offer if there is none yet."""
     import gradio as gr
 
     from ui.api import add_endpoints
@@ -111,17 +111,20 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
 
 
 def known_hosts_only() -> list[Any]:
-    """Without a login the page answers under this computer's own names only: another site whose name is made to point
-    here (DNS rebinding) gets nothing. With one, a proxy may use any name."""
+    """Limits the host names under which the page answers.
+
+    Without a login it answers only to this computer's own names, so that a foreign name that points here (DNS
+    rebinding) gets nothing. With a login a proxy may use any name.
+    """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    literal = "["  # what Starlette reads of [::1]:7860; a number is no name that could be made to point here
+    literal = "["  # Starlette reads this from [::1]:7860; a numeric address cannot be made to point here
     return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
 
 
 def guarded() -> list[Any]:
-    """Bodies, origins and logins are looked at before gradio sees a request, and what breaks it fills no log."""
+    """Checks bodies, origins and logins before gradio sees a request; errors inside gradio get one log line."""
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
 
@@ -132,7 +135,7 @@ def guarded() -> list[Any]:
 
 
 def stay_offline() -> UploadFolder:
-    """Before gradio is imported: no analytics, no version check; uploads go to a folder of our own."""
+    """Prepares the import of gradio: no analytics, no version check, and our own folder for uploads."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     return make_upload_folder()
@@ -164,19 +167,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn(f"error: {missing}")
         return missing.exit_code
-    except KeyboardInterrupt:  # before the page was there, or a second time
+    except KeyboardInterrupt:  # before the page was ready, or a second time
         warn("Stopped.")
         return 130
 
 
 def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
-    """Until Ctrl-C; then what runs stops after its step. Raises OptionsError for a port that was just taken.
+    """Serves until Ctrl-C, which stops the running request after its step. Raises OptionsError if the port is taken.
 
-    Gradio's own way to wait prints a line of its own at the end.
+    Gradio's own wait would print an extra line at the end.
     """
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    except OSError as error:  # Gradio's words for a port that is taken name its own options
+    except OSError as error:  # Gradio's message for a used port names its own options
         raise OptionsError(port_in_use(arguments.port)) from error
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
@@ -189,7 +192,7 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
 
 
 def wait_to_be_stopped() -> None:
-    """Until Ctrl-C or SIGTERM, which whoever stops a service sends; a second one ends the program at once."""
+    """Waits for Ctrl-C or SIGTERM, which service managers send; a second one ends the program at once."""
     asked: list[int] = []
 
     def handler(number: int, _frame: object) -> None:
@@ -203,5 +206,5 @@ def wait_to_be_stopped() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops a service wants what Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send it; it acts like Ctrl-C
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""run.sh's arguments: what may be given, who may come in, and whether the port is free."""
+"""Reads run.sh's arguments, and checks the login, the address and the port."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def build_parser() -> Parser:
         type=read_tuning_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="time Stable-Fast's kernels for so long, for each network at each new size (NVIDIA GPU; kept on disk)",
+        help="time Stable-Fast's kernels for this long, for each network at each new size (NVIDIA GPU; kept on disk)",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     return parser
 
 
 def read_arguments(parser: Parser, argv: Sequence[str]) -> Namespace:
-    """What was given, and the defaults of the rest. Raises OptionsError."""
+    """Parses the arguments, with defaults. Raises OptionsError."""
     given, words = parser.given(argv)
     if words:
-        parser.error(f"{quoted(words[0])} is one word too many: run.sh takes options only")
+        parser.error(f"{quoted(words[0])} is one word too many: run.sh takes only options")
     return Namespace(**given)
 
 
 def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
-    """The login. Raises OptionsError where others could get in without one."""
+    """Returns the login. Raises OptionsError if other computers could connect without one."""
     text = text or os.environ.get(AUTH_VARIABLE)
     if not text:
         if listen and listen not in (LOCAL, "localhost", "::1"):
@@ -62,16 +62,16 @@ def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
         return None
     name, _, password = text.partition(":")
     if not name or not password:
-        raise OptionsError("--auth: write it as NAME:PASSWORD, neither of them empty.")
+        raise OptionsError("--auth: write it as NAME:PASSWORD, with neither part empty.")
     return name, password
 
 
 def check_port(address: str, number: int) -> None:
-    """Raises OptionsError where the page could not be served at this address and port."""
+    """Raises OptionsError if the page cannot be served at this address and port."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(address, number, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            if os.name != "nt":  # there it would share the port of another program
+            if os.name != "nt":  # on Windows it would share the port with another program
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except (socket.gaierror, UnicodeError) as error:
@@ -82,7 +82,7 @@ def check_port(address: str, number: int) -> None:
 
 def _port_text(error: OSError, address: str, number: int) -> str:
     if isinstance(error, PermissionError):
-        return f"Port {number} needs the rights of an administrator; choose one from 1024 on with --port."
+        return f"Port {number} needs administrator rights; choose 1024 or higher with --port."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--listen {quoted(address)} is not an address of this computer: leave it empty."
     return port_in_use(number)

@@ -1,4 +1,4 @@
-"""The names of the form's fields and what a fresh form holds; every other file speaks of fields by these names."""
+"""Names the form's fields and their defaults; all other files use these names."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
-SCHEDULER = "karras"  # of a fresh form
+SCHEDULER = "karras"  # in a fresh form
 PREPROCESSORS = ("none", "canny")
 AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
 OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # a field each, of the same name
 
-# What a drop-down list without files offers; a remembered value that is not among these would be refused by it.
+# Choices of drop-down lists without files; such a list refuses a remembered value that is not among them.
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": tuple(SAMPLER_LABELS),
     "scheduler": tuple(SCHEDULER_LABELS),
@@ -44,7 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
-# The ends of the sliders; a remembered value beyond them would be refused by it, too.
+# Ranges of the sliders; a slider refuses a remembered value outside its range.
 RANGES: dict[str, tuple[float, float]] = {
     **{name: SHARE for name, option in OPTIONS.items() if option.limits == SHARE},
     "denoise": SHARE,
@@ -54,12 +54,12 @@ RANGES: dict[str, tuple[float, float]] = {
     **{f"control_{slot}_{end}": SHARE for slot in range(1, CONTROL_SLOTS + 1) for end in ("start", "end")},
 }
 
-# Fields that hold pictures; they are not remembered between starts.
+# Fields that hold pictures, which are not remembered between starts.
 IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
 
 
 def defaults(folders: ModelFolders) -> dict[str, Any]:
-    """Every field of a fresh form, in the order in which handlers receive them."""
+    """Returns every field of a fresh form, in the order in which handlers receive them."""
     checkpoint = default_checkpoint(folders) or ""
     size = checkpoint_facts(folders, checkpoint).native_size
     return {

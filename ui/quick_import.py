@@ -1,4 +1,4 @@
-"""Imports gradio without the typing stubs (.pyi) that it writes into its own package on every import, 1 s of 2.5."""
+"""Imports gradio without writing its typing stubs (.pyi), which take 1 s of the 2.5 s import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STUB_WRITER = "gradio.component_meta"
 
 
 class WithoutStubs(MetaPathFinder):
-    """Lets gradio load the module that makes component classes, then takes the writing of stubs out of it."""
+    """Loads gradio's module that makes component classes, then removes its writing of stubs."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != STUB_WRITER:
@@ -36,7 +36,7 @@ def write_no_stubs(module: Any) -> None:
 
 
 def import_gradio() -> None:
-    """Best before anything else imports gradio; later it only keeps stubs of our own components from being written."""
+    """Imports gradio; call it before anything else does: later it can only prevent stubs of our own components."""
     if "gradio" in sys.modules:
         write_no_stubs(sys.modules[STUB_WRITER])
         return

@@ -1,4 +1,4 @@
-"""Form -> GenerationOptions, and back: recalling a picture sets every field, so nothing of the last one stays."""
+"""Converts the form to GenerationOptions and back; recalling a picture sets every field, so nothing old stays."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS,
 
 Values = Mapping[str, Any]
 HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
-FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; what lies outside is written into the prompt
+FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; values outside are written in the prompt
 
 
 def build_options(values: Values, inputs: Path) -> GenerationOptions:
-    """Raises OptionsError with a sentence for people. Pictures of the form are kept under `inputs`."""
+    """Builds the request, and keeps the form's pictures in `inputs`. Raises OptionsError with a sentence for people."""
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(
@@ -73,7 +73,7 @@ def optional_whole(values: Values, name: str, label: str) -> int | None:
 
 
 def read_seed(text: str | None) -> int | None:
-    """Nothing (or -1, as elsewhere) means a random seed; text, since a browser's numbers end at 2^53."""
+    """Reads the seed; empty or -1 means random. It is text, since a browser's integers are exact only up to 2^53."""
     text = (text or "").strip()
     if text in ("", "-1"):
         return None
@@ -137,7 +137,7 @@ def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
 
 
 def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] | None]:
-    """The picture and what is painted over it; the size is the picture's own unless the form's is wanted."""
+    """Reads the picture and its painted mask; the size is the picture's own unless the form's is requested."""
     drawing = values["editor"] or {}
     if drawing.get("background") is None:
         raise OptionsError("Image to image needs a picture: drop one into the field, or switch to Text to image.")
@@ -154,7 +154,7 @@ def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] 
 
 
 def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()) -> dict[str, Any]:
-    """All fields for a recalled request; what it does not name is as in `fresh`. `lost` pictures are left out."""
+    """Returns all fields for a recalled request, with the rest as in `fresh`, and without `lost` pictures."""
     loras, extra = fit_slots(options.loras)
     form = {
         **fresh,
@@ -178,7 +178,7 @@ def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()
 
 
 def fit_slots(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
-    """Those that fit the form's slots, and the others as the prompt's own notation."""
+    """Splits LoRAs into those that fit the form's slots and tags in the prompt's notation."""
     plain = [lora for lora in loras if abs(lora.strength) <= FIELD_STRENGTH]
     plain = plain[:LORA_SLOTS]
     others = [lora for lora in loras if lora not in plain]
@@ -208,7 +208,7 @@ def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
 
 
 def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
-    """The mask comes back as a layer over the picture, as if it had just been drawn."""
+    """Restores the mask as a layer over the picture, as if it had just been drawn."""
     if init is None:
         return {"mode": TEXT_MODE}
     form = {name: getattr(init, name) for name in ("denoise", "resize", "mask_blur", "mask_content")}
@@ -218,14 +218,14 @@ def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
 
 
 def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any]:
-    """What the mask editor takes."""
+    """Returns the value for the mask editor."""
     from modules.gallery.inputs import mask_layer
 
     return {"background": str(image), "layers": [] if mask is None else [mask_layer(mask)], "composite": None}
 
 
 def for_number(options: GenerationOptions) -> GenerationOptions:
-    """A recalled picture alone: the form cannot say 'the third of that batch', so its own seed is asked for."""
+    """Reduces a request to the recalled picture with its own seed: the form cannot express a place in a batch."""
     if options.only is None or options.seed is None:
         return options
     return replace(options, seed=options.seed + options.only, number=1, batch=1, only=None)

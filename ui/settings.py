@@ -1,4 +1,4 @@
-"""The form as it was last used, kept in a JSON file between starts."""
+"""Keeps the last used form in a JSON file between starts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LARGEST_FIELD = 1e9
 
 
 class SettingsFile:
-    """Damaged or outdated content is ignored field by field; pictures and the mode that needs them are not kept."""
+    """The remembered form. Damaged or outdated fields are ignored; pictures and the mode for them are not kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
-        """The remembered form, complete: what is missing or of another type is as in `fresh`."""
+        """Returns the remembered form; fields that are missing or of the wrong type come from `fresh`."""
         try:
             if not self.path.is_file():
                 return dict(fresh)
             with self.path.open("rb") as file:
                 stored = parse_json_object(file.read(LARGEST_SETTINGS))
-        except (OSError, Unreadable):  # not ours any more
+        except (OSError, Unreadable):  # the file is damaged or unreadable
             return dict(fresh)
         return {name: usable(name, stored.get(name), value) for name, value in fresh.items()}
 
@@ -40,11 +40,11 @@ class SettingsFile:
             sweep_hidden(self.path.parent)
             write_whole(self.path, json.dumps(kept, indent=1, ensure_ascii=False).encode())
         except (OSError, UnicodeError) as error:
-            raise OutputError(f"The settings cannot be kept in {self.path} ({error}).") from error
+            raise OutputError(f"The settings cannot be saved in {self.path} ({error}).") from error
 
 
 def usable(name: str, stored: Any, default: Any) -> Any:
-    """The stored value where it is of the default's kind, among the field's choices and within its range."""
+    """Returns the stored value if it fits the default's kind, the field's choices and its range."""
     if stored is None or not fits(stored, default) or (name in CHOICES and stored not in CHOICES[name]):
         return default
     low, high = RANGES.get(name, (-LARGEST_FIELD, LARGEST_FIELD))
@@ -52,7 +52,7 @@ def usable(name: str, stored: Any, default: Any) -> Any:
 
 
 def fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the default's kind and what a page can hold; None stands for a number left out."""
+    """Tells whether a value is of the default's kind and fits on a page; None stands for an empty number field."""
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):

@@ -1,1 +1,1 @@
-"""The results as tables, numbers and pictures in the documentation."""
+"""Draws the results as tables, numbers and pictures in the documentation."""

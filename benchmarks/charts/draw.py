@@ -1,7 +1,7 @@
-"""Writes the numbers of README.md and docs/ from benchmarks/results/*.json, so that none of them is typed by hand.
+"""Writes the numbers of README.md and docs/ from benchmarks/results/*.json, so that no number is typed by hand.
 
 python -m benchmarks.charts.draw            # docs/performance.md, its plot, and the marked places of the other pages
-python -m benchmarks.charts.draw --check    # writes nothing, and fails where a page differs
+python -m benchmarks.charts.draw --check    # writes nothing, and fails if a page differs
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PERFORMANCE = DOCS / "performance.md"
 
 
 def changed_pages() -> dict[Path, str]:
-    """The pages that do not hold what the results say, with the text that they should have."""
+    """Returns the pages that differ from the results, with their correct text."""
     pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     wanted = {page: filled(text, WRITERS) for page, text in texts.items()}
@@ -30,7 +30,7 @@ def changed_pages() -> dict[Path, str]:
 
 
 def draw_plot() -> None:
-    from benchmarks.charts.plot import plot  # matplotlib takes seconds to import, and a check does not need it
+    from benchmarks.charts.plot import plot  # matplotlib takes seconds to import and is not needed for a check
 
     plot([result for result in read_results() if on_gpu(result)], WANTED, FLOORS_MS, DOCS / PLOT)
 

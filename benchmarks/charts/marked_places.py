@@ -17,9 +17,9 @@ Writer = Callable[[], Sequence[str]]
 
 
 def filled(text: str, writers: Mapping[str, Writer]) -> str:
-    """The page with every marked place written anew.
+    """Rewrites every marked place of the page.
 
-    Raises ValueError for a name that no writer has, and for a place without its end.
+    Raises ValueError for a name without a writer, and for a place without an end.
     """
 
     def written(place: re.Match[str]) -> str:

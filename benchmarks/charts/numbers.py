@@ -1,4 +1,4 @@
-"""What each marked place of README.md and docs/ says, by its name."""
+"""Writes the text of each marked place in README.md and docs/, by its name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gpu_results() -> dict[str, Result]:
 
 
 def fastest(result: Result, labels: Iterable[str]) -> str:
-    """Milliseconds of the fastest of these ways, or nothing where none was timed."""
+    """Returns the milliseconds of the fastest of these ways, or nothing if none was timed."""
     rows = rows_by_label(result)
     times = [rows[label]["ms"] for label in labels if "ms" in rows.get(label, {})]
     return milliseconds(min(times)) if times else ""
@@ -87,7 +87,7 @@ def speed() -> list[str]:
 
 
 def costs() -> list[str]:
-    """Compiling, LoRA switches and memory of Stable-Fast, and compiling by its fastest opponent."""
+    """Lists Stable-Fast's compile times, LoRA switches and memory, and its fastest opponent's compile times."""
     results = gpu_results()
     first = rows_by_label(results["compile-sd15-512-b2"])
     cold, warm = first["full cold"], first["full warm"]

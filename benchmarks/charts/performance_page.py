@@ -1,4 +1,4 @@
-"""The page docs/performance.md: every result as a table, with where it was measured."""
+"""Writes docs/performance.md: every result as a table, with the machine it was measured on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from benchmarks.charts.results import Result, on_gpu, place, table
 
-PLOT = "images/performance.svg"  # as the page names it
-COLUMNS = {  # key of a row -> heading, and how it is written
+PLOT = "images/performance.svg"  # the path on the page
+COLUMNS = {  # key of a row -> heading and number format
     "ms": ("ms", "{:.2f}"),
     "fastest_ms": ("fastest", "{:.2f}"),
     "host_ms": ("host ms", "{:.2f}"),
@@ -125,7 +125,7 @@ def profiled(result: Result) -> list[str]:
 
 
 def not_measured(results: Sequence[Result]) -> list[str]:
-    """What belongs on the page and has not been measured on a GPU yet, or failed there."""
+    """Lists the subjects that have not been measured on a GPU yet, or failed there."""
     done = {result["benchmark"] for result in results if any("error" not in row for row in result["rows"])}
     timed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "ms" in row}
     failed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "error" in row}

@@ -22,7 +22,7 @@ def colour(label: str) -> str:
 
 
 def bars(axes: Any, title: str, rows: Sequence[Mapping[str, Any]], floor: float | None) -> None:
-    """One workload: a bar for each way, the fastest on top."""
+    """Draws one workload: a bar for each way, the fastest on top."""
     timed = sorted((row for row in rows if "ms" in row), key=lambda row: row["ms"], reverse=True)
     labels, times = [row["label"] for row in timed], [row["ms"] for row in timed]
     drawn = axes.barh(labels, times, color=[colour(label) for label in labels], height=0.7)
@@ -40,7 +40,7 @@ def bars(axes: Any, title: str, rows: Sequence[Mapping[str, Any]], floor: float 
 def plot(
     results: Sequence[Mapping[str, Any]], titles: Mapping[str, str], floors: Mapping[str, float], to: Path
 ) -> None:
-    """Milliseconds by CUDA events (a whole picture: wall time) where `full` was timed beside another way."""
+    """Plots milliseconds by CUDA events (wall time for a whole picture) if `full` was timed beside another way."""
     shown: list[Mapping[str, Any]] = []
     for result in results:
         timed = {row["label"] for row in result["rows"] if "ms" in row}

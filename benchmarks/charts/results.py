@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 
 def read_results() -> list[Result]:
-    """The newest result of each benchmark, for GPUs and for CPUs. An older one belongs to an older program."""
+    """Returns the newest result of each benchmark, for GPUs and for CPUs; older ones are from older programs."""
     results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
     newest: dict[tuple[str, bool], Result] = {}
     for result in sorted((r for r in results if "benchmark" in r and "rows" in r), key=lambda r: r["machine"]["date"]):
@@ -37,7 +37,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def place(result: Result) -> list[str]:
-    """Where and with what it was measured, in lines of at most 120 characters."""
+    """Describes the machine and versions of a result, in lines of at most 120 characters."""
     machine = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"

@@ -1,1 +1,1 @@
-"""Programs for one GPU: what it can do, where a step spends its time, which choices are fastest."""
+"""Measures one GPU: its abilities, the time of each part of a step, and the fastest choices."""

@@ -1,4 +1,4 @@
-"""Where the time of one Stable-Fast UNet step goes: every kernel with its count and microseconds (NVIDIA GPU).
+"""Profiles one Stable-Fast UNet step: every kernel with its count and microseconds (NVIDIA GPU).
 
 python -m benchmarks.gpu.profile_unet --size 512 --batch 2 [--level fused]
 """

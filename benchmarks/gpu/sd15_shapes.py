@@ -1,4 +1,4 @@
-"""Every call of every fused op in one SD1.5 UNet step, as (label, op, arguments, the same in plain eager PyTorch)."""
+"""Lists every call of every fused op in one SD1.5 UNet step: (label, op, arguments, equivalent in eager PyTorch)."""
 
 from __future__ import annotations
 

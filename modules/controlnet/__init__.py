@@ -1,1 +1,1 @@
-"""ControlNet: loading of every layout, hints, and the residuals that steer the UNet."""
+"""Loads ControlNets of every layout, prepares hints, and computes the residuals that steer the UNet."""

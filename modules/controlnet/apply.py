@@ -11,17 +11,17 @@ from torch import Tensor
 ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
 Residuals = tuple[Tensor, ...]
 
-# How much each earlier (larger, less abstract) residual is weakened in the modes that give way to the prompt.
+# Factor by which each earlier (larger, less abstract) residual is weakened in modes that favour the prompt.
 LAYER_DECAY = 0.825
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AppliedControl:
-    """One ControlNet with its hint [N or 1, C, H, W] in 0..1 and how strongly, when and in which mode it acts.
+    """One ControlNet with its hint [N or 1, C, H, W] in 0..1, strength, range and mode.
 
-    Modes are those of A1111's ControlNet extension: "balanced" acts on both halves of guidance alike, "prompt" weakens
-    residual i of 0..12 by 0.825 ** (12 - i), "control" does the same and leaves the unconditional half alone, so that
-    guidance multiplies the control.
+    The modes follow A1111's ControlNet extension. "balanced" acts equally on both halves of guidance. "prompt" weakens
+    residual i of 0..12 by 0.825 ** (12 - i). "control" does the same and skips the unconditional half, so that
+    guidance amplifies the control.
     """
 
     network: ControlNetCall
@@ -38,10 +38,10 @@ class AppliedControl:
     def residuals(
         self, x: Tensor, timestep: float, context: Tensor, progress: float, *, conditional: int | None = None
     ) -> Residuals | None:
-        """One residual for each input block, then the middle block's; None outside start..end.
+        """Returns one residual for each input block, then the middle block's; None outside start..end.
 
-        x [R * N, C, h, w] with `conditional` conditional rows first (all, when not given); an inpainting UNet's extra
-        channels are left out. The network must be of x's type.
+        x [R * N, C, h, w] starts with `conditional` conditional rows (default: all); extra channels of an inpainting
+        UNet are ignored. The network must have x's type.
         """
         if not self.active(progress):
             return None
@@ -70,16 +70,16 @@ def _scaled(residual: Tensor, weight: float) -> Tensor:
 
 
 def _padded(residual: Tensor, rows: int) -> Tensor:
-    """Zeros for the rows that the network did not run on."""
+    """Appends zeros for the rows that the network skipped."""
     missing = rows - residual.shape[0]
     return torch.cat([residual, residual.new_zeros(missing, *residual.shape[1:])]) if missing else residual
 
 
 def sampling_progress(timestep: float, train_steps: int = 1000) -> float:
-    """0 at the noisiest training timestep, 1 at the cleanest.
+    """Returns 0 at the noisiest training timestep and 1 at the cleanest.
 
-    This is how ComfyUI reads start and end percent: by noise level, so that they mean the same for every scheduler and
-    number of steps.
+    ComfyUI reads start and end percent this way: they refer to noise levels, so they do not depend on the scheduler
+    or the number of steps.
     """
     return min(1.0, max(0.0, 1.0 - timestep / (train_steps - 1)))
 
@@ -93,7 +93,7 @@ def sum_residuals(
     *,
     conditional: int | None = None,
 ) -> Residuals | None:
-    """The sum over all ControlNets active now; None when none is."""
+    """Sums the residuals of all active ControlNets; returns None if none is active."""
     total: Residuals | None = None
     for control in controls:
         residuals = control.residuals(x, timestep, context, progress, conditional=conditional)
@@ -103,7 +103,7 @@ def sum_residuals(
 
 
 class ControlStack:
-    """All ControlNets of a batch whose first `conditional` rows are the prompt's, as the UNet's runner calls them."""
+    """Joins ControlNets into the function the UNet's runner calls; the first `conditional` rows are the prompt's."""
 
     def __init__(self, controls: Sequence[AppliedControl], conditional: int) -> None:
         self._controls = tuple(controls)

@@ -1,4 +1,4 @@
-"""Every ControlNet file layout -> whole weights under cldm names without a prefix."""
+"""Converts every ControlNet file layout to whole weights under cldm names without a prefix."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _UNION_MARKS = ("task_embedding", "control_add_embedding.", "control_type_embedd
 
 
 def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Tensors:
-    """`base`: the UNet's own weights, for files that hold only what differs from them."""
+    """Converts a file; `base` is the UNet's weights, for files that hold only differences from them."""
     is_difference = _DIFFERENCE in state or f"{_PREFIX}{_DIFFERENCE}" in state
     weights = strip_prefix(state, _PREFIX) or dict(state)
     if any(name.startswith("controlnet_cond_embedding.") for name in weights):
         weights = controlnet_to_ldm(weights)
     if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
-        raise ModelFileError(f"It is {_kind(weights)}; supported are ControlNets of SD1.x and SD2.x.")
+        raise ModelFileError(f"It is {_kind(weights)}; use a ControlNet of SD1.x or SD2.x.")
     if _CONTROL_LORA in weights or is_difference:  # these are computed with, before any other check
         for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
             require_weights(name, weights[name])
@@ -44,7 +44,7 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
 def _kind(weights: Tensors) -> str:
     if any(name.startswith(_UNION_MARKS) for name in weights):
         return "a union ControlNet, which is not supported"
-    return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet that we read"
+    return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet"
 
 
 def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
@@ -54,7 +54,7 @@ def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
 
 
 def _merge_control_lora(file: Tensors, base: Mapping[str, Tensor]) -> Tensors:
-    """Stability's control-LoRA: the base's encoder half, plus up @ down where given, except what the file has whole."""
+    """Expands Stability's control-LoRA: adds up @ down to the base's encoder half, keeps the file's whole weights."""
     # Copies, so that a LoRA merged into the UNet in place does not reach the ControlNet.
     encoder = {
         name: base[name].to("cpu", copy=True) for name in base if not name.startswith(("output_blocks.", "out."))
@@ -86,11 +86,11 @@ def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -
 
 
 def _add_base(weights: Tensors, base: Mapping[str, Tensor]) -> Tensors:
-    """The base's weight is added wherever the net has one of the same name and shape (zero convolutions have none)."""
+    """Adds the base's weight wherever name and shape match (zero convolutions have no counterpart)."""
     added = dict(weights)
     for name, difference in weights.items():
         if name in base:
-            # An inpainting UNet has more input channels than the net.
+            # An inpainting UNet has more input channels than the ControlNet.
             is_stem = name == f"{_STEM}.weight" and difference.ndim == 4
             own = base[name][:, : difference.shape[1]] if is_stem else base[name]
             if own.numel() == difference.numel():

@@ -1,4 +1,4 @@
-"""Picture -> hint: fitted to the size of the result, optionally reduced to its edges."""
+"""Turns a picture into a hint: fits it to the size of the result, and optionally reduces it to edges."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CANNY_LOW, CANNY_HIGH = 100.0, 200.0
 
 
 def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "none") -> Tensor:
-    """[1, 3, height, width] in 0..1; a picture of another shape loses its borders, not its proportions.
+    """Returns a hint [1, 3, height, width] in 0..1; a picture of another shape is cropped, not stretched.
 
-    Edges are looked for at the final size, so that they are as thin there as the ControlNets were trained with.
+    Edges are detected at the final size, so that they are as thin as in the ControlNets' training.
     """
     if preprocessor not in PREPROCESSORS:
         raise OptionsError(f'Unknown preprocessor "{preprocessor}"; choose one of {", ".join(PREPROCESSORS)}.')
@@ -29,13 +29,13 @@ def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "
 
 
 def canny(image: Image.Image, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> Image.Image:
-    """White edges on black; `low` and `high` are the hysteresis thresholds on the gradients of 0..255 values."""
+    """Draws white edges on black; `low` and `high` are the hysteresis thresholds for gradients of 0..255 values."""
     edges = canny_edges(np.asarray(_on_black(image)), low, high)
     return Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))).convert("RGB")
 
 
 def _on_black(image: Image.Image) -> Image.Image:
-    """RGB, turned as its EXIF says; transparent parts become black, which is "nothing" in every kind of hint."""
+    """Converts to upright RGB; transparent parts become black, which means "nothing" in every kind of hint."""
     image = ImageOps.exif_transpose(image)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")

@@ -1,1 +1,1 @@
-"""What every layer stands on: errors for people, progress, device choice, folders."""
+"""Holds what every layer needs: errors for people, progress, device choice, folders."""

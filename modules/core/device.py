@@ -1,4 +1,4 @@
-"""Which device and number type a run uses, and how much memory there is."""
+"""Chooses the device and number type of a run, and measures memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1024 * 1024
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device called `name` ("cuda", "cuda:1", "mps", "cpu"); without a name, the fastest one there is."""
+    """Returns the device called `name` ("cuda", "cuda:1", "mps", "cpu"), or the fastest one without a name."""
     if name is None or name.strip().lower() in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_available() else "cpu")
     kind, colon, index = name.strip().lower().partition(":")
@@ -43,19 +43,19 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
-    """The number type called `name`; without one, float16 on GPUs and float32 on the CPU."""
+    """Returns the number type called `name`; the default is float16 on GPUs and float32 on the CPU."""
     if name is None or name.strip().lower() in ("", "auto"):
         return DEFAULT_DTYPES.get(device.type, torch.float32)
     dtype = DTYPE_NAMES.get(name.strip().lower())
     if dtype is None:
         raise OptionsError(f"Unknown number type {quoted(name)}; choose float16, bfloat16 or float32.")
     if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        raise OptionsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; use --dtype float16.")
+        raise OptionsError(f"{torch.cuda.get_device_name(device)} does not support bfloat16; use --dtype float16.")
     return dtype
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device, counting what torch holds in reserve but does not use."""
+    """Returns the bytes still free on the device, including memory that torch reserves but does not use."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -66,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 
 @contextmanager
 def made_current(device: torch.device) -> Iterator[None]:
-    """Within, what names no GPU (waiting for one, emptying its cache) means this one: "cuda" alone is the first."""
+    """Makes this GPU the current one inside the block: calls without a device would use the first GPU."""
     if device.type != "cuda":
         yield
         return
@@ -75,26 +75,28 @@ def made_current(device: torch.device) -> Iterator[None]:
 
 
 def raise_if_broken() -> None:
-    """Raises AcceleratorError after a GPU's fault, when no call works any more and libraries word that their way."""
+    """Raises AcceleratorError after a GPU fault: no call works any more, and each library reports that differently."""
     if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
         torch.cuda.synchronize()
 
 
 def end_failed_capture(device_index: int, handle: Any) -> None:
-    """PyTorch before 2.12 may go on believing that a capture is under way in that pool, and then frees no cached memory
-    for any other allocation (pytorch#180395)."""
-    with suppress(RuntimeError):  # raised where it believes nothing of the kind
+    """Ends a capture that PyTorch before 2.12 may still believe is running in that pool.
+
+    Until it ends, PyTorch frees no cached memory for other allocations (pytorch#180395).
+    """
+    with suppress(RuntimeError):  # raised when no capture is running
         torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether memory ran out; the CPU's allocator, cuBLAS, and CUDA outside of PyTorch's allocator say so in words."""
+    """Tells whether memory ran out; the CPU allocator, cuBLAS and CUDA itself report it only in the message text."""
     words = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory that torch keeps in reserve back to the device."""
+    """Returns memory that torch keeps in reserve to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -103,7 +105,7 @@ def release_memory(device: torch.device) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReport:
-    """Bytes in use by this process; the device fields are None on the CPU, the peaks count from the process's start."""
+    """Bytes used by this process. Device fields are None on the CPU; peaks count from the start of the process."""
 
     resident: int
     resident_peak: int
@@ -120,7 +122,7 @@ class MemoryReport:
 
 
 def memory_report(device: torch.device | None = None) -> MemoryReport:
-    """What the process holds now, in RAM and, when given a CUDA device, on it."""
+    """Measures the memory of this process in RAM and, for a CUDA device, on the GPU."""
     resident, peak = _resident_memory()
     if device is None or device.type != "cuda":
         return MemoryReport(resident=resident, resident_peak=peak)
@@ -148,7 +150,7 @@ def _cuda_device(index: int) -> torch.device:
 
 
 def _status_bytes(path: Path, key: str) -> int | None:
-    """The value of one `Key:  123 kB` line of a /proc file."""
+    """Reads one `Key:  123 kB` line of a /proc file."""
     for line in path.read_text().splitlines() if path.exists() else ():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
@@ -161,11 +163,11 @@ def _free_ram() -> int:
         return available
     if sys.platform == "win32":
         return _windows_free_ram()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS tells no better without tools
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS offers nothing better without tools
 
 
 def _resident_memory() -> tuple[int, int]:
-    """Resident bytes now and at most; where the system tells only the peak, that is given for both."""
+    """Returns the current and peak resident bytes; some systems report only the peak, which then stands for both."""
     status = Path("/proc/self/status")
     now, peak = _status_bytes(status, "VmRSS"), _status_bytes(status, "VmHWM")
     if now is not None:

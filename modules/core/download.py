@@ -1,7 +1,7 @@
-"""Fetches one large file: size and SHA-256 as the server names them, resumable, never half a file under its name.
+"""Downloads one large file, resumes it after a break, and checks it against the server's size and SHA-256.
 
-The standard library is enough. huggingface_hub, which gradio brings, keeps files in a cache layout of its own, where
-the model folders do not look, and is told to stay offline by the web page.
+The standard library is enough. Gradio installs huggingface_hub, but that stores files in its own cache layout,
+which the model folders do not search, and the web page switches it to offline mode.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ OnBytes = Callable[[int], None]
 
 
 class DownloadError(LightDiffusionError):
-    """A file that could not be fetched, or is not what the server said it would be."""
+    """A file that could not be downloaded, or differs from the one the server offered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a server says about a file before anything of it is fetched."""
+    """What a server says about a file before the download starts."""
 
     url: str
     size: int
@@ -43,8 +43,10 @@ class Offer:
 
 
 class Redirects(HTTPRedirectHandler):
-    """Follows redirects, though never from https to something weaker; `first_answer` stops where Hugging Face tells
-    about the file, which it does before it sends one on to the storage."""
+    """Follows redirects, but never from https to plain http.
+
+    With `first_answer` it stops at Hugging Face's own answer, which describes the file before redirecting to storage.
+    """
 
     def __init__(self, *, first_answer: bool = False) -> None:
         self._first_answer = first_answer
@@ -58,7 +60,7 @@ class Redirects(HTTPRedirectHandler):
 
 
 def ask(url: str) -> Offer:
-    """Size and SHA-256 of a file of Hugging Face, from the headers alone."""
+    """Reads the size and SHA-256 of a Hugging Face file from the response headers alone."""
     request = Request(url, method="HEAD", headers=REQUEST_HEADERS)
     try:
         with build_opener(Redirects(first_answer=True)).open(request, timeout=TIMEOUT_SECONDS) as response:
@@ -72,15 +74,17 @@ def ask(url: str) -> Offer:
     size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
     sha256 = (headers.get("X-Linked-ETag") or "").strip('"').lower()
     if not size.isdecimal() or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise DownloadError(f"{host(url)} names no size and SHA-256 for the file, so it could not be checked.")
+        raise DownloadError(f"{host(url)} gives no size and SHA-256 for the file, so it could not be checked.")
     return Offer(url=url, size=int(size), sha256=sha256)
 
 
 def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel: CancelToken | None = None) -> None:
-    """The file at `target`, whole and checked. What an interrupted try has received is kept in a hidden file, and the
-    next one goes on from there."""
+    """Downloads the file to `target` and verifies it.
+
+    An interrupted download stays in a hidden file, and the next attempt resumes from it.
+    """
     if target.exists():
-        raise DownloadError(f"{target} is there already; nothing was downloaded.")
+        raise DownloadError(f"{target} already exists; nothing was downloaded.")
     part = target.with_name(f".{target.name}.{offer.sha256[:16]}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +105,7 @@ def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel
 
 
 def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: CancelToken) -> None:
-    """Appends what is missing; starts anew where the server cannot go on in the middle."""
+    """Appends the missing bytes; starts over if the server cannot resume in the middle."""
     request = Request(offer.url, headers=REQUEST_HEADERS | ({"Range": f"bytes={have}-"} if have else {}))
     received = have
     try:
@@ -118,14 +122,14 @@ def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: Canc
                 on_bytes(received)
                 cancel.check()
                 if received > offer.size:
-                    break  # not the file that was offered, as its size tells
+                    break  # too large to be the file that was offered
     if received < offer.size:
         raise interrupted(offer, received, None)
 
 
 def read_chunk(response: Any, offer: Offer, received: int) -> bytes:
     try:
-        return response.read1(CHUNK)  # what is there, not a full chunk: a slow line is shown and stopped at once
+        return response.read1(CHUNK)  # what has arrived: a slow line shows progress and stops at once
     except (OSError, http.client.HTTPException) as error:
         raise interrupted(offer, received, error) from error
 
@@ -133,8 +137,7 @@ def read_chunk(response: Any, offer: Offer, received: int) -> bytes:
 def interrupted(offer: Offer, received: int, error: Exception | None) -> DownloadError:
     why = f" ({reason(error)})" if error is not None else ""
     return DownloadError(
-        f"The download stopped after {megabytes(received)} of {megabytes(offer.size)}{why}: "
-        "start it again, it goes on from there."
+        f"The download stopped after {megabytes(received)} of {megabytes(offer.size)}{why}: start it again to resume."
     )
 
 
@@ -151,7 +154,7 @@ def host(url: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The cause in the fewest words; URLError wraps another error, or a sentence."""
+    """Returns the cause in few words; a URLError wraps another error or a sentence."""
     inner = error.reason if isinstance(error, URLError) else error
     text = (inner.strerror or str(inner)) if isinstance(inner, OSError) else str(inner)
     return text or type(error).__name__

@@ -1,11 +1,11 @@
-"""Errors for people: one sentence that names the cause and the remedy, and the exit code the command line ends with."""
+"""Errors for people: each has one sentence with cause and remedy, and the exit code of the command line."""
 
-LONGEST_QUOTE = 200  # characters of what was given that a message repeats
-LARGEST_SHOWN = 10**40  # Python itself refuses to write out numbers of more than 4300 digits
+LONGEST_QUOTE = 200  # characters of the user's input that a message repeats
+LARGEST_SHOWN = 10**40  # Python refuses to print numbers of more than 4300 digits
 
 
 class LightDiffusionError(Exception):
-    """Base of every error a user can cause; the message is shown as it is, without a traceback.
+    """Base of every error a user can cause; the message is shown unchanged, without a traceback.
 
     The message is always one printable line, whatever a file or an argument put into it.
     """
@@ -17,13 +17,13 @@ class LightDiffusionError(Exception):
 
 
 class OptionsError(LightDiffusionError):
-    """A request that cannot be carried out as written (size, steps, an unknown name)."""
+    """An invalid request (size, steps, an unknown name)."""
 
     exit_code = 2
 
 
 class ModelFileError(LightDiffusionError):
-    """A model file that is missing, damaged, unsafe or of a kind we do not support."""
+    """A model file that is missing, damaged, unsafe or unsupported."""
 
     exit_code = 3
 
@@ -35,32 +35,32 @@ class OutputError(LightDiffusionError):
 
 
 class OutOfMemoryError(LightDiffusionError):
-    """The device has not enough memory for the request."""
+    """The device does not have enough memory for the request."""
 
     exit_code = 5
 
 
 class DeviceError(LightDiffusionError):
-    """The GPU faulted; nothing runs on it any more in this process."""
+    """The GPU faulted; this process can no longer use it."""
 
     exit_code = 6
 
 
 class Cancelled(LightDiffusionError):
-    """The user asked to stop; whoever tells it knows which finished pictures are kept."""
+    """The user asked to stop; the caller that reports it knows which finished pictures are kept."""
 
     exit_code = 130
 
 
 def bug_text(error: BaseException) -> str:
-    """What people read of an error that is none of the above, and so a bug; the rest belongs into a log."""
+    """Describes an unexpected error, so a bug, in one line for people; the details belong in a log."""
     first_line = next(iter(str(error).splitlines()), "")[:LONGEST_QUOTE]
     kind = type(error).__name__
     return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."
 
 
 def printable(text: str) -> str:
-    """The text in one line: line ends become spaces, other control characters and lone surrogates become escapes."""
+    """Puts the text on one line: line ends become spaces, other control characters and lone surrogates escapes."""
     if text.isprintable():
         return text
     line = " ".join(text.splitlines())
@@ -68,12 +68,12 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object) -> str:
-    """What was given, as a message repeats it: in double quotes, printable, at most 200 characters of it."""
+    """Quotes the user's input for a message: in double quotes, printable, at most 200 characters."""
     return f'"{shortened(value)}"'
 
 
 def shortened(value: object) -> str:
-    """The same without the quotes, for numbers."""
+    """Shortens a number for a message, as `quoted` does, but without quotes."""
     if isinstance(value, int) and abs(value) > LARGEST_SHOWN:
         return "of very many digits"
     text = str(value)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: bytes go to a hidden file first, and only then under the name."""
+"""Writes files atomically: bytes go to a hidden file first, which then gets the final name."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ else:
     import fcntl
 
 HIDDEN_ENDING = ".tmp"
-# What we call hidden files; the folder may be somebody's home, and other programs hide files too. The last two are from
-# earlier versions.
+# Names of our hidden files; the folder may be somebody's home, where other programs hide files too. The last two
+# # patterns are from earlier versions.
 HIDDEN_NAMES = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes or replaces `path`. After a crash either the old bytes or the new ones are there. Raises OSError."""
+    """Writes or replaces `path`. A crash leaves either the old bytes or the new ones. Raises OSError."""
     with hidden_file(path.parent, data) as hidden:
         os.replace(hidden, path)
         sync_folder(path.parent)
@@ -46,7 +46,7 @@ def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
 
 @contextmanager
 def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
-    """A hidden file with these bytes, on the disk and locked while it is used; gone afterwards unless it was moved."""
+    """Writes a hidden file and keeps it locked while in use; deletes it afterwards unless it was moved."""
     hidden = folder / f".{os.getpid()}-{secrets.token_hex(4)}{HIDDEN_ENDING}"
     try:
         with open(hidden, "xb") as file:
@@ -64,7 +64,7 @@ def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
 
 
 def sweep_hidden(folder: Path) -> None:
-    """Deletes hidden files that killed programs left in this folder. Whoever still writes one holds its lock."""
+    """Deletes hidden files that killed programs left in this folder. A file still being written is locked."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             if HIDDEN_NAMES.fullmatch(entry.name):
@@ -72,7 +72,7 @@ def sweep_hidden(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a new name last; not every system can do this for a folder."""
+    """Flushes a new name to disk; not every system can do this for a folder."""
     if fcntl is None:
         return
     with suppress(OSError):
@@ -84,8 +84,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Locks a folder until the number is closed, which the end of the process does as well. None where a living process
-    has locked it, of this container or another one, and where there are no such locks (Windows, some network disks)."""
+    """Locks a folder until the returned descriptor is closed or the process ends.
+
+    Returns None if a living process of this or another container holds the lock, or if the system has no such locks
+    (Windows, some network disks).
+    """
     if fcntl is None:
         return None
     with suppress(OSError):
@@ -100,7 +103,7 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def _publish(hidden: Path, path: Path) -> bool:
-    """Gives the hidden file its name unless that is taken."""
+    """Gives the hidden file its name unless the name is taken."""
     if os.name == "nt":
         return _move_if_free(hidden, path)
     try:
@@ -123,7 +126,7 @@ def _move_if_free(hidden: Path, path: Path) -> bool:
 
 
 def _move_with_reservation(hidden: Path, path: Path) -> bool:
-    """For file systems without hard links: whoever makes the reservation, itself a hidden file, may take the name."""
+    """Works without hard links: the writer that creates the reservation, itself a hidden file, may take the name."""
     reservation = path.with_name(f".reserved-{path.name}{HIDDEN_ENDING}")
     try:
         number = os.open(reservation, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -142,7 +145,7 @@ def _move_with_reservation(hidden: Path, path: Path) -> bool:
 
 
 def _lock(number: int) -> None:
-    """Some network file systems know no locks; there only age tells a stale file."""
+    """Locks the file if possible; on network file systems without locks, only its age marks a stale file."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)

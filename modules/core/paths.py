@@ -1,4 +1,4 @@
-"""Where model files live: one folder a kind under models/, and any others that model_folders.toml names."""
+"""Locates model files: one folder for each kind under models/, plus the folders in model_folders.toml."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SINGULAR = {
     "controlnet": "ControlNet",
     "upscalers": "upscaler",
 }
-# A folder holding one of these is itself one model (diffusers' layout), so its files are not listed apart.
+# A folder with one of these files is a single model (diffusers layout), so its files are not listed separately.
 FOLDER_MARKERS = {
     "checkpoints": ("model_index.json",),
     "vae": ("config.json",),
@@ -48,9 +48,9 @@ FOLDER_MARKERS = {
 }
 CONFIG_NAME = "model_folders.toml"
 LARGEST_CONFIG = 1 << 20  # bytes
-MOST_FOLDERS = 20_000  # looked through below one; a whole disk has more
+MOST_FOLDERS = 20_000  # searched below one folder; a whole disk has more
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-# `list` below is a method of the class, so annotations inside the class name these instead.
+# The class has a method called `list`, so annotations inside the class use these names instead.
 _Paths: TypeAlias = list[Path]
 _Names: TypeAlias = list[str]
 
@@ -58,29 +58,29 @@ _Names: TypeAlias = list[str]
 class ModelFolders:
     """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with further folders.
 
-    With `names_only` no path is taken for a name: for front ends whose users may not reach every file of this computer.
+    With `names_only` paths are rejected: for front ends whose users may not read every file of this computer.
     """
 
     def __init__(self, root: Path | None = None, config: Path | None = None, *, names_only: bool = False) -> None:
         self.root = Path(root) if root is not None else PROJECT_ROOT
         self.names_only = names_only
-        self._left_out: set[str] = set()  # names that were told of already
+        self._left_out: set[str] = set()  # names already warned about
         self._extra = _read_config(
             config if config is not None else self.root / CONFIG_NAME, required=config is not None
         )
 
     def folders(self, kind: str) -> _Paths:
-        """Folders searched for this kind, in order: our own first."""
+        """Lists the folders searched for this kind, our own first."""
         _check_kind(kind)
         return [self.root / "models" / kind, *self._extra.get(kind, [])]
 
     def list(self, kind: str) -> _Names:
-        """Names of all models of this kind, relative to their folder, each name once."""
+        """Lists all models of this kind, relative to their folder, each name once."""
         names = {name for folder in self.folders(kind) for name in self._names(folder, kind)}
         return sorted(names, key=lambda name: (name.casefold(), name))
 
     def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
-        """The file (or diffusers folder) meant by a listed name, the name without its ending, or a path."""
+        """Finds the file (or diffusers folder) for a listed name, a name without its ending, or a path."""
         wanted = os.fspath(name_or_path).strip()
         by_path = None if self.names_only else self._by_path(wanted)
         found = self._by_exact_name(kind, wanted) or by_path or self._by_short_name(kind, wanted)
@@ -89,13 +89,15 @@ class ModelFolders:
         return found
 
     def lasting_name(self, kind: str, name_or_path: str) -> str:
-        """What leads to the same file from any working folder: a name stays as it is, a path becomes the name that its
-        file has in our folders, or the file's bare name where it lies outside of them."""
+        """Returns a name that finds the same file from any working folder.
+
+        A name stays unchanged. A path becomes the file's name in our folders, or its bare name if it lies outside them.
+        """
         path = self._given_as_path(kind, name_or_path)
         return name_or_path if path is None else self._own_name(kind, path) or path.name
 
     def outside(self, kind: str, name_or_path: str) -> Path | None:
-        """The file, if it was given as a path and lies in none of our folders."""
+        """Returns the file if it was given as a path outside our folders."""
         path = self._given_as_path(kind, name_or_path)
         return path if path is not None and self._own_name(kind, path) is None else None
 
@@ -115,7 +117,7 @@ class ModelFolders:
         return next((folder / wanted for folder in self.folders(kind) if wanted in self._names(folder, kind)), None)
 
     def _names(self, folder: Path, kind: str) -> _Names:
-        """What can be told of: a page or a picture's text cannot hold a name whose bytes are not UTF-8."""
+        """Drops names that are not UTF-8, which neither a page nor a picture's text can hold."""
         names = _scan(folder, kind)
         strange = {name for name in names if not is_utf8(name)}
         for name in strange - self._left_out:
@@ -127,14 +129,14 @@ class ModelFolders:
     def _by_path(wanted: str) -> Path | None:
         try:
             path = readable_path(wanted, "path")
-            # A bare word is a name; only what looks like a path or a model file may be taken from the current folder.
+            # A bare word is a name; only a word that looks like a path or model file may come from the current folder.
             looks_like_path = path.parent != Path(".") or path.suffix != "" or path.is_absolute()
             return path.resolve() if wanted and looks_like_path and path.exists() else None
-        except (Unreadable, OSError):  # a user that there is not, or longer than the system takes
+        except (Unreadable, OSError):  # an unknown user, or a path too long for the system
             return None
 
     def _by_short_name(self, kind: str, wanted: str) -> Path | None:
-        """Match without regard to case, ending and sub-folder; more than one match is an error that lists them."""
+        """Matches names, ignoring case, ending and sub-folder; several matches raise an error that lists them."""
         for short in (_fold, _stem, _base):
             matches = [name for name in self.list(kind) if short(name) == short(wanted)]
             if len(matches) > 1:
@@ -182,7 +184,7 @@ def _base(name: str) -> str:
 
 
 def _scan(folder: Path, kind: str) -> list[str]:
-    """Names under one folder; sub-folders are part of the name, hidden ones are left out."""
+    """Lists the names under one folder, with their sub-folders; hidden folders are skipped."""
     names: list[str] = []
     markers = FOLDER_MARKERS.get(kind, ())
     visited: set[str] = set()
@@ -193,7 +195,7 @@ def _scan(folder: Path, kind: str) -> list[str]:
             continue
         visited.add(real)
         if len(visited) > MOST_FOLDERS:
-            raise OptionsError(f"{folder} holds over {MOST_FOLDERS} folders: name the one that the models are in.")
+            raise OptionsError(f"{folder} holds more than {MOST_FOLDERS} folders: give the one with the models.")
         if here != folder and any(marker in files for marker in markers):
             names.append(here.relative_to(folder).as_posix())
             folders.clear()
@@ -205,7 +207,7 @@ def _scan(folder: Path, kind: str) -> list[str]:
 
 
 def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
-    """Extra folders a kind from TOML (`loras = ["~/sd/loras"]`); relative ones count from the file's own folder."""
+    """Reads extra folders for each kind from TOML (`loras = ["~/sd/loras"]`), relative to the file's own folder."""
     try:
         if path.exists() and not path.is_file():
             raise OptionsError(f"The folder list {path} is not a regular file.")
@@ -224,7 +226,7 @@ def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
         table = tomllib.loads(text)
     except RecursionError as error:
         raise OptionsError(f"The folder list {path} is nested too deeply.") from error
-    except ValueError as error:  # TOMLDecodeError, and whole numbers of thousands of digits
+    except ValueError as error:  # TOMLDecodeError, or an integer with thousands of digits
         raise OptionsError(f"The folder list {path} is not valid TOML: {str(error)[:LONGEST_QUOTE]}.") from error
     return {kind: _config_folders(path, kind, value) for kind, value in table.items()}
 

@@ -1,4 +1,4 @@
-"""What a long computation tells the outside after each step, and how the outside stops it."""
+"""Reports the progress of a long computation after each step, and lets the caller stop it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Values out of JSON, TOML and picture texts, with the types that are expected or one short reason (no torch).
+"""Reads typed values from JSON, TOML and picture texts, or gives one short reason for refusing them (no torch).
 
-Whoever reads a file that others may have written reads it through here: a value of the wrong type, a number of
-four hundred digits or a thousand nested brackets become an Unreadable, never another error.
+Files that others may have written are read through this module: a value of the wrong type, a number of
+four hundred digits or a thousand nested brackets raise Unreadable, never another error.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Unreadable(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text holds. Raises Unreadable for anything else, NaN and Infinity included."""
+    """Parses a JSON text. Raises Unreadable for anything else, including NaN and Infinity."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""  # one line has no number of its own
+        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""  # a text of one line needs no line number
         raise Unreadable(f"it is not valid JSON ({error.msg} at {line}column {error.colno})") from error
-    except ValueError as error:  # UnicodeDecodeError, and whole numbers of thousands of digits
+    except ValueError as error:  # UnicodeDecodeError, or an integer with thousands of digits
         raise Unreadable(f"it is not valid JSON ({error})") from error
     check_depth(value)
     return value
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """The same for a text that must hold an object. Raises Unreadable."""
+    """Parses a JSON text that must hold an object. Raises Unreadable."""
     value = parse_json(text)
     if not isinstance(value, dict):
         raise Unreadable("it is not a JSON object")
@@ -50,7 +50,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def check_depth(value: Any) -> None:
-    """Raises Unreadable where lists and objects are nested deeper than anything we write."""
+    """Raises Unreadable if lists and objects are nested deeper than anything we write."""
     level = [value]
     for _ in range(DEEPEST):
         level = [inner for item in level if isinstance(item, (dict, list)) for inner in _inside(item)]
@@ -68,14 +68,14 @@ def _refuse_constant(name: str) -> None:
 
 
 def whole(value: object, name: str) -> int:
-    """A whole number; true, 1.5 and "7" are none."""
+    """Reads a whole number; rejects true, 1.5 and "7"."""
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST_NUMBER:
         raise Unreadable(f"{name}: {quoted(value)} is not a whole number that can be used")
     return value
 
 
 def number(value: object, name: str) -> float:
-    """A finite number; true and "7" are none."""
+    """Reads a finite number; rejects true and "7"."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST_NUMBER:
         raise Unreadable(f"{name}: {quoted(value)} is not a number that can be used")
     return value
@@ -88,7 +88,7 @@ def text(value: object, name: str) -> str:
 
 
 def is_utf8(value: str) -> bool:
-    """Whether it can be sent and written; half a character, as JSON and names of files may hold it, cannot."""
+    """Tells whether the text can be encoded; lone surrogates, which JSON and file names may hold, cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -106,10 +106,10 @@ _PLAIN: dict[Any, Callable[[object, str], Any]] = {int: whole, float: number, st
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass out of untrusted values by field name, each checked against the field's annotation.
+    """Builds a dataclass from untrusted values, each checked against the annotation of its field.
 
-    Raises Unreadable for a value of another type, a field that there is not, and one that is missing. What the class
-    itself refuses (an OptionsError) goes through.
+    Raises Unreadable for a value of the wrong type, an unknown field and a missing field. An OptionsError from the
+    class itself passes through.
     """
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass")
@@ -125,7 +125,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def read(value: object, hint: Any, name: str) -> Any:
-    """One value by its annotation: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
+    """Reads one value by its annotation: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
     if get_origin(hint) in (Union, types.UnionType):
         inner = [choice for choice in get_args(hint) if choice is not type(None)]
         return None if value is None and len(inner) < len(get_args(hint)) else read(value, inner[0], name)
@@ -143,11 +143,11 @@ def read(value: object, hint: Any, name: str) -> Any:
 
 
 def readable_path(value: object, name: str) -> Path:
-    """A path as the system takes it: a text without zero bytes, `~` at its start filled in where it can be."""
+    """Reads a path: a text without zero bytes, with a leading `~` expanded if possible."""
     given = text(value, name)
     if "\0" in given:
         raise Unreadable(f"{name}: {quoted(given)} holds a zero byte")
     try:
         return Path(given).expanduser()
     except RuntimeError:  # ~nosuchuser
-        raise Unreadable(f"{name}: {quoted(given)} names a user that there is not") from None
+        raise Unreadable(f"{name}: {quoted(given)} names a user that does not exist") from None

@@ -1,4 +1,4 @@
-"""The generation text inside a picture, in A1111's `parameters` format: written so that it reads back exactly."""
+"""Writes and reads a picture's generation text in A1111's `parameters` format; it reads back exactly."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from modules.core.typed import Unreadable, parse_json
 
 PNG_KEY = "parameters"
 NEGATIVE = "Negative prompt:"
-# Fields of ours, written only for texts that the plain format cannot carry exactly; other programs ignore them.
+# Our own fields, written only for texts that the plain format cannot hold exactly; other programs ignore them.
 EXACT_PROMPT = "Exact prompt"
 EXACT_NEGATIVE = "Exact negative prompt"
-# A line is the settings line when it has the first of these and two of the others: a camera's comment, or a prompt
-# with colons, has not.
+# A settings line has the first of these marks and two of the others; a camera's comment or a prompt with colons does
+# # not.
 STEPS = "steps"
 MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
 MINIMUM_FIELDS = 3
 
-# Where the settings begin in a line that a forum or chat made of all of them.
+# Start of the settings in text that a forum or chat has joined into one line.
 _JOINED = re.compile(r"(?<!\S)Steps:\s*\d+\s*,\s*Sampler:")
-# Lines that programs write between the prompts and the settings.
+# Lines that some programs write between the prompts and the settings.
 REMARKS = ("Used embeddings:", "Template:", "Negative Template:", "Wildcard prompt:")
 _NAME = re.compile(r"(?:^|,)\s*(\w[\w \-/().+#]*):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
@@ -40,7 +40,7 @@ _PLAIN_VALUE = re.compile(r'[^\s,:"{\[](?:[^,:"\n\r]*[^\s,:"])?')
 
 
 def write_parameters(info: Mapping[str, object], prompt: str, negative: str = "") -> str:
-    """The `parameters` text; `info` needs at least three fields that are not None, in the order to be written."""
+    """Writes the `parameters` text; `info` needs at least three fields that are not None, in their final order."""
     fields = {key: _format(value) for key, value in info.items() if value is not None}
     if len(fields) < MINIMUM_FIELDS:
         raise ValueError(f"the format needs at least {MINIMUM_FIELDS} fields, got {list(fields)}")
@@ -48,7 +48,7 @@ def write_parameters(info: Mapping[str, object], prompt: str, negative: str = ""
     read_prompt, read_negative, _ = parse_parameters(plain)
     if (read_prompt, read_negative) == (prompt, negative):
         return plain
-    # Both or none, so that the reader never mixes an exact text with what is left over in the other.
+    # Both or neither, so that the reader never mixes an exact text with remains of the other.
     exact = {
         EXACT_PROMPT: json.dumps(prompt, ensure_ascii=False),
         EXACT_NEGATIVE: json.dumps(negative, ensure_ascii=False),
@@ -57,7 +57,7 @@ def write_parameters(info: Mapping[str, object], prompt: str, negative: str = ""
 
 
 def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
-    """(prompt, negative prompt, fields) of a `parameters` text, ours or any A1111-like program's."""
+    """Reads (prompt, negative prompt, fields) from a `parameters` text of ours or any A1111-like program."""
     body, fields = _split_fields(text.strip())
     prompt, negative = _split_prompts(body)
     prompt = fields.pop(EXACT_PROMPT, prompt)
@@ -66,12 +66,12 @@ def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def parameters_of(image: Image.Image) -> str | None:
-    """The text inside an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
+    """Returns the text inside an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
     return texts_of(image).get(PNG_KEY)
 
 
 def texts_of(image: Image.Image) -> dict[str, str]:
-    """All texts inside an opened picture by their names; EXIF's comment counts as `parameters` where PNG text is not.
+    """Returns all texts inside an opened picture by name; without PNG text, EXIF's comment counts as `parameters`.
 
     Raises what Pillow raises for damaged EXIF data, so it belongs inside `modules.images.open.opened`.
     """
@@ -88,7 +88,7 @@ def texts_of(image: Image.Image) -> dict[str, str]:
 
 
 def _named_text(name: str, text: str) -> tuple[str, str]:
-    """ComfyUI writes `prompt:{...}` and `workflow:{...}` into whatever EXIF field is free."""
+    """Reads `prompt:{...}` and `workflow:{...}`, which ComfyUI writes into any free EXIF field."""
     inner, _, value = text.partition(":")
     return (inner.lower(), value) if inner.lower() in ("prompt", "workflow") else (name, text)
 
@@ -103,7 +103,7 @@ def _assemble(fields: Mapping[str, str], prompt: str, negative: str) -> str:
 
 
 def _format(value: object) -> str:
-    """A value as text; JSON quotes around what would otherwise end the field early or lose its spaces."""
+    """Writes a value as text, with JSON quotes if it would otherwise end the field early or lose its spaces."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     text = str(value)
@@ -111,7 +111,7 @@ def _format(value: object) -> str:
 
 
 def _split_fields(text: str) -> tuple[str, dict[str, str]]:
-    """What stands above the settings line, and its fields; a program may have written more lines below it."""
+    """Returns the lines above the settings line, and its fields; more lines may follow below it."""
     lines = text.split("\n")
     for number in range(len(lines) - 1, -1, -1):
         if STEPS in lines[number].casefold():
@@ -123,8 +123,10 @@ def _split_fields(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _split_joined(line: str) -> tuple[list[str], str]:
-    """The prompts' lines and the settings of a line; there are no prompts unless all lines were joined into this one,
-    each with its mark once, so that nothing has to be guessed."""
+    """Splits a line into prompts and settings.
+
+    It has prompts only if all lines were joined into this one, with each mark once, so that nothing is a guess.
+    """
     found = list(_JOINED.finditer(line))
     if len(found) != 1 or found[0].start() == 0 or line.count(NEGATIVE) > 1:
         return [], line
@@ -142,7 +144,7 @@ def _are_settings(fields: Mapping[str, str]) -> bool:
 
 
 def _fields_of(line: str) -> Iterator[tuple[str, str]]:
-    """`key: value` pairs between commas; a value in quotes or in JSON's brackets may hold commas itself."""
+    """Reads `key: value` pairs between commas; values in quotes or JSON brackets may contain commas."""
     start, whole = 0, True
     while found := _NAME.search(line, start):
         begin = found.end()
@@ -152,7 +154,7 @@ def _fields_of(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _value_end(line: str, begin: int, *, brackets: bool) -> tuple[int, bool]:
-    """Where a value ends, and whether brackets that open later on this line may still be closed."""
+    """Returns the end of a value, and whether later brackets on this line may still close."""
     first = line[begin : begin + 1]
     if first == '"' and (quoted := _QUOTED.match(line, begin)) and _END.match(line, quoted.end()):
         return quoted.end(), brackets
@@ -166,7 +168,7 @@ def _value_end(line: str, begin: int, *, brackets: bool) -> tuple[int, bool]:
 
 
 def _closing(line: str, begin: int) -> int | None:
-    """The place behind the bracket that closes the one at `begin`."""
+    """Returns the position after the bracket that closes the one at `begin`."""
     depth, place = 0, begin
     while place < len(line):
         if line[place] == '"':
@@ -192,7 +194,7 @@ def _unquote(value: str) -> str:
 
 
 def _split_prompts(body: str) -> tuple[str, str]:
-    """Everything from the first line that starts with the marker is the negative prompt."""
+    """Splits the lines: the negative prompt begins at the first line that starts with the marker."""
     lines = [line for line in body.split("\n") if not line.startswith(REMARKS)]
     start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE)
@@ -200,10 +202,10 @@ def _split_prompts(body: str) -> tuple[str, str]:
 
 
 def _decode_comment(comment: bytes) -> str:
-    """EXIF's UserComment: eight bytes naming the encoding, then the text."""
+    """Decodes EXIF's UserComment: eight bytes that name the encoding, then the text."""
     code, data = comment[:8], comment[8:]
     if code == b"UNICODE\0":
-        little = data[:2] == b"\xff\xfe" or data[1::2].count(0) > data[::2].count(0)  # where most letters are Latin
+        little = data[:2] == b"\xff\xfe" or data[1::2].count(0) > data[::2].count(0)  # if most letters are Latin
         return data.decode("utf-16-le" if little else "utf-16-be", "replace").lstrip("\ufeff")
     text = data if code in (b"ASCII\0\0\0", b"\0" * 8) else comment
     return text.decode("utf-8", "replace").strip("\0")

@@ -1,4 +1,4 @@
-"""Names of the ways to resize latents and pictures, apart from the code so that options need no torch."""
+"""Names the ways to resize latents and pictures, separate from the code so that options need no torch."""
 
 LATENT_METHODS = (
     "nearest-exact",
@@ -10,5 +10,5 @@ LATENT_METHODS = (
     "bicubic-antialiased",
 )
 PIXEL_METHODS = ("lanczos",)
-OWN_METHODS = PIXEL_METHODS + LATENT_METHODS  # any other name is that of an upscaler file
+OWN_METHODS = PIXEL_METHODS + LATENT_METHODS  # any other name refers to an upscaler file
 IMAGE_MODES = ("stretch", "crop", "fill")

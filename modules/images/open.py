@@ -1,4 +1,4 @@
-"""The one reader of picture files: few formats, sizes from the header, every failure one sentence (no torch)."""
+"""Reads picture files: few formats, size limits checked by the header, one sentence for every failure (no torch)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL.PngImagePlugin import PngImageFile
 
 from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
-# Never all that Pillow knows: an EPS named .png would start Ghostscript.
+# Never all formats of Pillow: an EPS named .png would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 64_000_000
 MEGAPIXELS = f"{MOST_PIXELS // 10**6} megapixels"
 FORMAT_WORDS = "use PNG, JPEG, WebP, GIF, BMP or TIFF"
-# What Pillow raises for damaged files, as found by changing good ones at random.
+# Errors that Pillow raises for damaged files, found by changing good ones at random.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -38,7 +38,7 @@ DAMAGE = (
     struct.error,
     zlib.error,
 )
-# Pillow tells which grey or colour is transparent in the numbers of the file, not in those of the 8-bit picture.
+# Pillow gives the transparent grey or colour in the file's numbers, not in those of the 8-bit picture.
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 DEEP_COLOUR = "RGB;16B"
 
@@ -46,10 +46,10 @@ Source = str | Path | BytesIO
 
 
 def open_image(source: Source, name: str = "") -> Image.Image:
-    """A whole picture in memory, upright, of an animation the first frame; messages call it `name`, else as its file.
+    """Loads a whole picture, upright, or an animation's first frame; messages use `name`, else the file's name.
 
     Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format, so that
-    this is told here and not in the middle of a run.
+    the error appears here and not in the middle of a run.
     """
     with opened(source, name) as image:
         clear = _transparent(image)
@@ -60,7 +60,7 @@ def open_image(source: Source, name: str = "") -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A copy turned as its EXIF says. A damaged EXIF says nothing, as in other programs, and is left out."""
+    """Returns a copy rotated as its EXIF says. A damaged EXIF is ignored and dropped, as in other programs."""
     try:
         turned = ImageOps.exif_transpose(image)
     except DAMAGE:
@@ -71,18 +71,18 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def check_header(path: str | Path, name: str = "") -> None:
-    """Raises OptionsError where `open_image` would for the header alone; nothing is decoded."""
+    """Raises OptionsError if `open_image` would refuse the header; decodes nothing."""
     with opened(path, name):
         pass
 
 
 @contextmanager
 def opened(source: Source, name: str = "") -> Generator[Image.Image]:
-    """A picture whose header was read and whose size is within limits; closed at the end, every error a sentence."""
+    """Opens a picture and checks its header and size; closes it at the end, and turns every error into a sentence."""
     shown = quoted(name or source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's about large pictures; our limit comes below
+            warnings.simplefilter("ignore")  # Pillow warns about large pictures; our limit comes below
             check_regular(source)
             with Image.open(source, formats=FORMATS) as image:
                 check_pixels(image, shown)
@@ -94,14 +94,14 @@ def opened(source: Source, name: str = "") -> Generator[Image.Image]:
     except UnidentifiedImageError as error:
         raise OptionsError(f"{shown} is not a picture file that can be read; {FORMAT_WORDS}.") from error
     except Image.DecompressionBombError as error:
-        raise OptionsError(f"The picture {shown} is too large; at most {MEGAPIXELS} are taken.") from error
+        raise OptionsError(f"The picture {shown} is too large; at most {MEGAPIXELS} are allowed.") from error
     except DAMAGE as error:
         reason = str(getattr(error, "strerror", None) or str(error) or type(error).__name__)[:LONGEST_QUOTE]
         raise OptionsError(f"The picture {shown} is damaged or cannot be read ({reason}).") from error
 
 
 def check_regular(source: Source) -> None:
-    """Raises OptionsError for a folder, and for a pipe or a device, which might never end; OSError for no file."""
+    """Raises OptionsError for a folder, a pipe or a device, which might never end; OSError for a missing file."""
     if isinstance(source, BytesIO):
         return
     mode = os.stat(source).st_mode
@@ -112,14 +112,14 @@ def check_regular(source: Source) -> None:
 
 
 def check_pixels(image: Image.Image, shown: str = "") -> None:
-    """Raises OptionsError for more pixels than are taken; `shown` names the picture."""
+    """Raises OptionsError for too many pixels; `shown` names the picture."""
     if image.width * image.height > MOST_PIXELS:
         called = f"The picture {shown}".rstrip()
-        raise OptionsError(f"{called} is {image.width}x{image.height}; at most {MEGAPIXELS} are taken.")
+        raise OptionsError(f"{called} is {image.width}x{image.height}; at most {MEGAPIXELS} are allowed.")
 
 
 def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
-    """The transparent grey or colour of a PNG in 8 bits where Pillow has it in 2, 4 or 16. Only before it is loaded."""
+    """Scales a PNG's transparent grey or colour from 2, 4 or 16 bits to 8. Call it before the picture is loaded."""
     clear = image.info.get("transparency")
     layout = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
     if isinstance(clear, int) and layout in GREY_STEPS:

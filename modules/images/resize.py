@@ -1,4 +1,4 @@
-"""Enlarge and shrink latents and pictures."""
+"""Enlarges and shrinks latents and pictures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from torch import Tensor
 from modules.core.errors import OptionsError
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS
 
-_NEARLY_PARALLEL = (
-    1 - 1e-5
-)  # beyond this cosine the arc between two vectors is numerically a point, or has no direction
+_NEARLY_PARALLEL = 1 - 1e-5  # beyond this cosine the arc between two vectors is numerically a point or has no direction
 
 
 def resize_latent(latent: Tensor, height: int, width: int, method: str = "bislerp") -> Tensor:
-    """[N, C, h, w] to [N, C, height, width]; computed in float32, returned in the latent's own type."""
+    """Resizes [N, C, h, w] to [N, C, height, width]; computes in float32, returns the latent's own type."""
     if method not in LATENT_METHODS:
         raise OptionsError(f'Unknown latent upscale method "{method}"; choose one of {", ".join(LATENT_METHODS)}.')
     values = latent.float()
@@ -39,7 +37,7 @@ def resize_image(
     mode: str = "stretch",
     resample: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
-    """`stretch` ignores the aspect ratio, `crop` keeps the middle, `fill` keeps all and repeats the border pixels."""
+    """Resizes a picture: `stretch` ignores the aspect ratio, `crop` keeps the middle, `fill` repeats border pixels."""
     if mode not in IMAGE_MODES:
         raise OptionsError(f'Unknown resize mode "{mode}"; choose one of {", ".join(IMAGE_MODES)}.')
     if image.size == (width, height):
@@ -47,7 +45,7 @@ def resize_image(
     if mode == "stretch":
         return image.resize((width, height), resample)
     ratios = (width / image.width, height / image.height)
-    if mode == "crop":  # cut while it is enlarged: a very long picture would take gigabytes before
+    if mode == "crop":  # cropped while enlarging: otherwise a very long picture would take gigabytes
         cut_x, cut_y = (
             max(0.0, (old - new / max(ratios)) / 2) for old, new in zip(image.size, (width, height), strict=True)
         )
@@ -66,13 +64,13 @@ def _pad_with_border(image: Image.Image, width: int, height: int) -> Image.Image
 
 
 def _bislerp(latent: Tensor, height: int, width: int) -> Tensor:
-    """Interpolate directions along the arc and lengths along the line, over columns and then over rows."""
+    """Interpolates directions along the arc and lengths along the line, over columns and then over rows."""
     wide = _slerp_last_axis(latent, width)
     return _slerp_last_axis(wide.transpose(2, 3), height).transpose(2, 3).contiguous()
 
 
 def _slerp_last_axis(latent: Tensor, length: int) -> Tensor:
-    """Each output cell lies between two input cells, at the place bilinear interpolation (corners free) puts it."""
+    """Places each output cell between two input cells, as bilinear interpolation does (align_corners=False)."""
     old = latent.shape[-1]
     places = torch.arange(length, dtype=torch.float64).add(0.5).mul(old / length).sub(0.5).clamp(0, old - 1)
     first = places.floor().long()
@@ -83,7 +81,7 @@ def _slerp_last_axis(latent: Tensor, length: int) -> Tensor:
 
 
 def _slerp(a: Tensor, b: Tensor, fraction: Tensor) -> Tensor:
-    """Spherical interpolation of the channel vectors of [N, C, h, w]; `fraction` [w] runs from a to b."""
+    """Interpolates channel vectors of [N, C, h, w] spherically; `fraction` [w] runs from a to b."""
     length_a, length_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
     unit_a, unit_b = _unit(a, length_a), _unit(b, length_b)
     cosine = (unit_a * unit_b).sum(dim=1, keepdim=True)

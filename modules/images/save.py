@@ -1,4 +1,4 @@
-"""Picture files with their generation text: names that never collide, files that are whole or not there at all."""
+"""Saves pictures with their generation text, under names that never collide, and never half a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") -> Path:
-    """Write `folder/<date>/NNNNN-<seed>.png` with the generation text inside; returns the path."""
+    """Writes `folder/<date>/NNNNN-<seed>.png` with the generation text inside; returns the path."""
     data = _encode(image, text)
     day = Path(folder) / date.today().isoformat()
     try:
@@ -36,13 +36,13 @@ def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") 
 
 
 def read_parameters(path: str | Path) -> str:
-    """The generation text inside a picture file, ours or A1111's."""
+    """Reads the generation text inside a picture file of ours or A1111's."""
     with opened(path) as image:
-        image.load()  # text may stand behind the pixels, and half a picture has none that can be trusted
+        image.load()  # text may follow the pixels, and the text of half a picture cannot be trusted
         text = parameters_of(image)
     if text is None:
         raise OptionsError(
-            f"{quoted(path)} holds no generation text; it was made or rewritten by a program that leaves it out."
+            f"{quoted(path)} holds no generation text; the program that made or rewrote it leaves the text out."
         )
     return text
 
@@ -50,7 +50,7 @@ def read_parameters(path: str | Path) -> str:
 def _encode(image: Image.Image, text: str) -> bytes:
     info = PngInfo()
     if text:
-        # A lone surrogate (an argument that was not valid UTF-8) cannot be stored; the picture must not be lost for it.
+        # A lone surrogate (an argument that was not valid UTF-8) cannot be stored, but the picture must not be lost.
         info.add_text(PNG_KEY, text.encode("utf-8", "replace").decode("utf-8"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
@@ -58,7 +58,7 @@ def _encode(image: Image.Image, text: str) -> bytes:
 
 
 def _last_number(day: Path) -> int:
-    """The highest number of a picture in the folder; longer ones are somebody else's."""
+    """Returns the highest picture number in the folder; longer numbers are not ours."""
     matches = (_NUMBERED.match(name) for name in os.listdir(day))
     return max((int(match.group(1)) for match in matches if match), default=0)
 

@@ -1,4 +1,4 @@
-"""Pictures through an upscaling network; networks other than ESRGAN come from spandrel, an optional extra."""
+"""Upscales pictures with a network; networks other than ESRGAN come from spandrel, an optional extra."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ Upscaler = Callable[[Image.Image], Image.Image]
 UpscalingNetwork = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
 
 TILE, OVERLAP = 512, 32  # pixels of the small picture along one side
-EVEN = 4  # sides that every network takes: the smallest Real-ESRGAN ones move 4 x 4 pixels into channels
-# spandrel imports these for LaMa and RestoreFormer, which are no upscalers; torchvision itself would replace torch.
+EVEN = 4  # sides that every network accepts: the smallest Real-ESRGAN ones move 4 x 4 pixels into channels
+# spandrel imports these for LaMa and RestoreFormer, which are not upscalers; torchvision itself would replace torch.
 _UNUSED_MODULES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 _UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
 
 
 def upscaler_of(network: UpscalingNetwork, device: torch.device, name: str) -> Upscaler:
-    """A function from a picture to a larger one, in tiles where it is large, so that memory suffices."""
+    """Returns a function that enlarges a picture; it splits large pictures into tiles to limit memory."""
 
     @torch.inference_mode()
     def upscale(image: Image.Image) -> Image.Image:
         pixels = to_tensor(image).to(device) / 2 + 0.5
         larger = upscale_tensor(network, pixels)
         if not bool(torch.isfinite(larger).all()):
-            raise ModelFileError(
-                f"The upscaler {name} returned values that are no numbers; use another --hires-method."
-            )
+            raise ModelFileError(f"The upscaler {name} returned invalid numbers (NaN); use another --hires-method.")
         return to_pil(larger * 2 - 1)[0]
 
     return upscale
 
 
 def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
-    """[1, 3, H, W] -> [1, 3, scale * H, scale * W] on the CPU; of overlapping tiles each pixel comes from the tile in
-    whose inside it lies."""
+    """Enlarges [1, 3, H, W] to [1, 3, scale * H, scale * W] on the CPU.
+
+    Tiles overlap; each pixel comes from the tile that has it in its interior.
+    """
     height, width = pixels.shape[-2:]
     pieces = {
         (top, left): _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
@@ -55,7 +55,7 @@ def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
     scale = pieces[0, 0].shape[-1] // min(width, TILE)
     out = torch.empty(1, 3, scale * height, scale * width)
     for (top, left), piece in pieces.items():
-        # The rim of a tile lacks the surroundings, except where the picture itself ends.
+        # The rim of a tile lacks its surroundings, except at the picture's own border.
         skip_top, skip_left = (OVERLAP // 2 if start else 0 for start in (top, left))
         y, x = scale * (top + skip_top), scale * (left + skip_left)
         inside = piece[..., scale * skip_top :, scale * skip_left :]
@@ -64,13 +64,13 @@ def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
 
 
 def _starts(length: int) -> list[int]:
-    """Where tiles begin along one side, the last one flush with the end."""
+    """Returns the starts of tiles along one side; the last tile ends with the picture."""
     last = max(0, length - TILE)
     return [*range(0, last, TILE - OVERLAP), last]
 
 
 def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
-    """The network on sides rounded up to what it takes."""
+    """Runs the network on sides rounded up to a size it accepts."""
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % EVEN, 0, -height % EVEN), mode="replicate")
     result = network(padded)
@@ -79,19 +79,19 @@ def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
 
 
 def load_with_spandrel(path: Path, device: torch.device) -> UpscalingNetwork:
-    """Any other kind of upscaler; ModelFileError without spandrel or for a file that it does not know."""
+    """Loads any other kind of upscaler. Raises ModelFileError without spandrel or for a file that it does not know."""
     try:
         spandrel = _import_spandrel()
     except ImportError as error:
         raise ModelFileError(
-            f"{path.name} is no ESRGAN-type upscaler; for other kinds run "
+            f"{path.name} is not an ESRGAN-type upscaler; for other kinds run "
             ".venv/bin/pip install --no-deps spandrel einops, or use --hires-method lanczos."
         ) from error
     try:
         model = spandrel.ModelLoader(device=device).load_from_file(path)
     except (spandrel.UnsupportedModelError, OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).partition("\n")[0]
-        raise ModelFileError(f"{path.name} is not an upscaler that can be used ({reason}).") from error
+        raise ModelFileError(f"{path.name} is not a usable upscaler ({reason}).") from error
     if not isinstance(model, spandrel.ImageModelDescriptor) or model.purpose not in ("SR", "Restoration"):
         raise ModelFileError(f"{path.name} is not a picture upscaler; choose an ESRGAN-type model.")
     return model.eval()

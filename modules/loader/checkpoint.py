@@ -1,4 +1,4 @@
-"""Builds UNet, text encoder and VAE from one checkpoint file or diffusers folder."""
+"""Builds the UNet, text encoder and VAE of one checkpoint file or diffusers folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LoadedModel:
 
     @cached_property
     def sha256(self) -> str:
-        """The first ten digits of the file's SHA-256, as picture metadata names models; read when first asked for."""
+        """The first ten digits of the file's SHA-256, which picture metadata uses; computed on first use."""
         file = weight_files(self.path / "unet")[0] if self.path.is_dir() else self.path
         digest = hashlib.sha256()
         with file.open("rb") as stream:
@@ -61,8 +61,11 @@ def load_checkpoint(
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
 ) -> LoadedModel:
-    """Loads a checkpoint; `vae_path` and `text_path` replace (or add) its autoencoder and text encoder, `prediction`
-    ("epsilon" or "v") replaces what detection says."""
+    """Loads a checkpoint.
+
+    `vae_path` and `text_path` replace (or add) its autoencoder and text encoder; `prediction` ("epsilon" or "v")
+    overrides the detected one.
+    """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v"):
         raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
@@ -88,12 +91,14 @@ def load_checkpoint(
 
 
 def _model_name(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem  # a folder's "v1.5" has no suffix to take off
+    return path.name if path.is_dir() else path.stem  # ".5" in a folder called "v1.5" is not a suffix
 
 
 def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
-    """A VAE file of either layout, a checkpoint's own, or a diffusers folder's: the file, its weights under LDM names,
-    and their configuration. Raises ModelFileError."""
+    """Reads the VAE of a VAE file in either layout, a checkpoint or a diffusers folder.
+
+    Returns the file, the weights under LDM names, and their configuration. Raises ModelFileError.
+    """
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
         path = weight_files(folder)[0]
@@ -103,7 +108,7 @@ def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
     with naming(path):
         kind = foreign_kind(tensors)
         if "post_quant_conv.weight" not in state:
-            raise ModelFileError(f"This file is {kind or 'no VAE we know'} and cannot be used as VAE of SD1 or SD2.")
+            raise ModelFileError(f"This file is {kind or 'not a known VAE'} and cannot be used as VAE of SD1 or SD2.")
         config = vae_config(state, header_facts(weights.metadata))
         if config.latent_channels != VAEConfig().latent_channels:
             raise ModelFileError(

@@ -1,4 +1,4 @@
-"""Builds networks without memory or initial values, and gives them the weights of a file."""
+"""Builds networks without memory or initial values, and fills them with the weights of a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped f
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves parameters as they are: on the meta device random numbers cost a second of imports and mean nothing."""
+    """Skips initialisation: on the meta device random numbers cost a second of imports and mean nothing."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -30,7 +30,7 @@ class _SkipInit(TorchFunctionMode):
 
 @contextmanager
 def empty_weights() -> Generator[None]:
-    """Networks constructed inside have shapes but no weights (meta device); `fill_network` gives them some."""
+    """Builds networks inside the block on the meta device, with shapes but no weights; `fill_network` adds those."""
     with torch.device("meta"), _SkipInit():
         yield
 
@@ -43,7 +43,7 @@ def fill_network(
     drop_pages: Callable[[], None],
     network: str,
 ) -> None:
-    """Gives an empty (meta) module its weights: as they lie in the file where they fit, else converted one by one."""
+    """Fills an empty (meta) module: uses weights straight from the file if they fit, else converts them one by one."""
     state = fitted(module.state_dict(), state, network)
     converted: dict[str, Tensor] = {}
     pending = 0
@@ -59,14 +59,14 @@ def fill_network(
 
 
 def _layout(tensor: Tensor, device: torch.device) -> torch.memory_format:
-    """Convolutions on a GPU are fastest over channels-last weights; loaded so, nothing has to keep a second copy."""
+    """Chooses channels-last for convolutions on a GPU, the fastest layout; loading in it avoids a second copy."""
     return torch.channels_last if device.type == "cuda" and tensor.dim() == 4 else torch.preserve_format
 
 
 def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
-    """The weights in the shapes that the network has. Raises ModelFileError for names, types or shapes of another one.
+    """Reshapes the weights to fit the network. Raises ModelFileError for names, types or shapes that do not fit.
 
-    Matrices saved as 1x1 convolutions, and the reverse, are the same weights.
+    Matrices saved as 1x1 convolutions are the same weights, and the reverse.
     """
     for name in expected:
         if name not in state:

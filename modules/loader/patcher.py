@@ -1,4 +1,4 @@
-"""ModelPatcher: weight patches (LoRA and its kin) merged into a network in place, and taken out again bit for bit."""
+"""Merges weight patches (LoRA and its relatives) into a network in place, and removes them again bit for bit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from modules.core.runner import RunnerFor
 
 OnWeightsChanged = Callable[[set[str]], None]
 
-# Copies of patched weights stay on the GPU while its free memory is this many times as large, so that a switch moves
-# nothing over the bus; else they go to the CPU.
+# Copies of patched weights stay on the GPU if its free memory is this many times as large, so that a switch moves
+# # nothing over the bus; otherwise they go to the CPU.
 ROOM_FOR_COPIES = 4
 
 
@@ -27,12 +27,12 @@ class WeightPatch(Protocol):
     def slice(self) -> tuple[int, int, int] | None: ...
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
-        """The changed weight; given and returned in fp32, the argument must not be written to."""
+        """Returns the changed weight; takes and returns fp32, and must not write to its argument."""
         ...
 
 
 class _Entry:
-    """A patch at a strength; equal only for the very same patch object, kept alive so that its id stays its own."""
+    """A patch at a strength; equal only for the same patch object, which is kept alive so that its id stays unique."""
 
     __slots__ = ("patch", "strength")
 
@@ -49,7 +49,7 @@ class _Entry:
 
 @dataclass
 class _MergedState:
-    """What is merged into a module right now; one object for all clones, since they share the module."""
+    """The patches merged into a module right now; all clones share this object, since they share the module."""
 
     merged: dict[str, tuple[_Entry, ...]] = field(default_factory=dict)
     pristine: dict[str, Tensor] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class _MergedState:
 
 
 class ModelPatcher:
-    """A network and the patches wanted on it. Clones share network and storage but each wants its own patches."""
+    """A network and the patches requested for it. Clones share network and storage, but have separate requests."""
 
     def __init__(self, module: nn.Module, load_device: torch.device | str) -> None:
         self.module = module
@@ -68,7 +68,7 @@ class ModelPatcher:
 
     @property
     def on_weights_changed(self) -> list[OnWeightsChanged]:
-        """Called with the names of the weights just rewritten; shared among clones."""
+        """Callbacks that receive the names of rewritten weights; clones share this list."""
         return self._state.listeners
 
     def clone(self) -> ModelPatcher:
@@ -79,11 +79,11 @@ class ModelPatcher:
         return twin
 
     def set_unet_function_wrapper(self, wrapper: RunnerFor | None) -> None:
-        """What gives the network its runner, as Stable-Fast does; None: it runs eagerly."""
+        """Sets what gives the network its runner, such as Stable-Fast; with None it runs eagerly."""
         self.unet_function_wrapper = wrapper
 
     def add_patches(self, patches: Mapping[str, Iterable[WeightPatch]], strength: float) -> None:
-        """Adds patches by weight name after those already wanted; nothing is written before `apply()`."""
+        """Adds patches by weight name after those already requested; nothing is written before `apply()`."""
         known = dict(self.module.named_parameters())
         for name in patches:
             if name not in known:
@@ -96,16 +96,16 @@ class ModelPatcher:
                 self._wanted[name] = self._wanted.get(name, ()) + entries
 
     def apply(self) -> None:
-        """Makes the module hold exactly this clone's patches, whichever clone was applied before."""
+        """Gives the module exactly this clone's patches, whichever clone was applied before."""
         self._merge(self._wanted)
 
     def pristine(self) -> dict[str, Tensor]:
-        """Every weight as it was loaded, whatever is merged now; not to be written to."""
+        """Returns every weight as loaded, whatever is merged now; callers must not write to them."""
         weights = self.module.named_parameters()
         return {name: self._state.pristine.get(name, weight.detach()) for name, weight in weights}
 
     def restore(self) -> None:
-        """Puts every patched weight back to the bits it was loaded with."""
+        """Restores every patched weight to the bits it was loaded with."""
         self._merge({})
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class ModelPatcher:
                 state.pristine[name] = fresh[name].to(home or weight.device, copy=True)
             pristine = state.pristine[name]
             entries = wanted.get(name, ())
-            # Recorded before writing: should a patch fail, the next call still knows this weight is not pristine.
+            # Recorded before writing: if a patch fails, the next call still knows that this weight is not pristine.
             state.merged[name] = ()
             weight.copy_(_patched(pristine, entries, weight.device) if entries else pristine)
             if entries:
@@ -135,7 +135,7 @@ class ModelPatcher:
 
 
 def _home_of_copies(weights: Collection[Tensor]) -> torch.device | None:
-    """None: each copy beside its weight."""
+    """Chooses where copies go; None keeps each copy beside its weight."""
     device = next((weight.device for weight in weights), None)
     if device is None or device.type == "cpu":
         return None
@@ -144,8 +144,8 @@ def _home_of_copies(weights: Collection[Tensor]) -> torch.device | None:
 
 
 def _patched(pristine: Tensor, entries: tuple[_Entry, ...], device: torch.device) -> Tensor:
-    """The merged weight in fp32: rounded once, however many patches there are."""
-    # Moved in its own type, which is half the bytes; of an fp32 network this may be the pristine copy itself.
+    """Merges in fp32, so that the weight is rounded only once, however many patches there are."""
+    # Moved in its own type, which is half the bytes; for an fp32 network this may be the pristine copy itself.
     weight = pristine.to(device).to(torch.float32, copy=any(entry.patch.slice for entry in entries))
     for entry in entries:
         if entry.patch.slice is None:

@@ -1,4 +1,4 @@
-"""ESRGAN-type upscaler file -> RRDBNet: the key names of ESRGAN, of BSRGAN and of Real-ESRGAN."""
+"""Loads ESRGAN-type upscaler files as RRDBNet, with the key names of ESRGAN, BSRGAN and Real-ESRGAN."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.loader.load_weights import empty_weights
 from modules.models.esrgan import RRDBNet, UpscalerConfig
 
 _WRAPPERS = ("params_ema.", "params.")  # Real-ESRGAN's trainer; averaged weights first
-# ESRGAN's own files and BSRGAN's -> Real-ESRGAN's names, and ours for the list of doubling convolutions.
+# ESRGAN's and BSRGAN's names -> Real-ESRGAN's names, and ours for the list of doubling convolutions.
 _RENAMED = (
     (r"model\.0\.", "conv_first."),
     (r"model\.1\.sub\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
@@ -33,7 +33,7 @@ _NUMBERED = re.compile(r"^model\.(\d{1,4})\.")
 
 
 def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
-    """The network in fp32, or None when the file holds weights of another kind."""
+    """Loads the network in fp32; returns None if the file holds weights of another kind."""
     weights = rrdb_names(read_state_dict(path))
     if "conv_first.weight" not in weights or "body.0.rdb1.conv1.weight" not in weights:
         return None
@@ -49,7 +49,7 @@ def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
             name for name in expected.keys() | weights.keys() if expected.get(name) != _shape(weights.get(name))
         )
         raise ModelFileError(
-            f"{path.name} is no ESRGAN upscaler that can be used: its {quoted(wrong[0])} is missing, unknown or of "
+            f"{path.name} is not a usable ESRGAN upscaler: its {quoted(wrong[0])} is missing, unknown or of "
             "another shape; choose another --hires-method."
         )
     converted = {name: tensor.to(device, torch.float32) for name, tensor in weights.items()}
@@ -58,10 +58,10 @@ def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
 
 
 def rrdb_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under RRDBNet's names, as far as the file is of its kind."""
+    """Renames the weights to RRDBNet's names if the file is of its kind."""
     state = next((inner for wrapper in _WRAPPERS if (inner := strip_prefix(state, wrapper))), dict(state))
     renamed = {_rename(name): tensor for name, tensor in state.items()}
-    # ESRGAN's own files only number what follows the body: doublings, then conv_hr, then conv_last.
+    # ESRGAN's own files only number the layers after the body: doublings, then conv_hr, then conv_last.
     numbers = sorted({int(match[1]) for name in renamed if (match := _NUMBERED.match(name))})
     names = [*(f"conv_up.{index}." for index in range(len(numbers) - 2)), "conv_hr.", "conv_last."]
     places = dict(zip(numbers, names[-len(numbers) :], strict=True)) if numbers else {}
@@ -79,7 +79,7 @@ def _rename(name: str) -> str:
 def _config(weights: Mapping[str, Tensor]) -> UpscalerConfig:
     first, growing = weights["conv_first.weight"], weights["body.0.rdb1.conv1.weight"]
     if first.ndim != 4 or growing.ndim != 4 or not first.numel() or not growing.numel():
-        raise ModelFileError("Its first layers are no convolutions, so it is no ESRGAN upscaler.")
+        raise ModelFileError("Its first layers are not convolutions, so it is not an ESRGAN upscaler.")
     return UpscalerConfig(
         features=first.shape[0],
         growth=growing.shape[0],

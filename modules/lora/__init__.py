@@ -1,1 +1,1 @@
-"""LoRA and its relatives: a file becomes weight patches for the UNet and the text encoder."""
+"""Turns files of LoRA and its relatives into weight patches for the UNet and the text encoder."""

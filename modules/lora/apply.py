@@ -1,4 +1,4 @@
-"""LoRA file -> patches on UNet and text encoder; refuses files of other families, reports keys without a place."""
+"""Applies a LoRA file to UNet and text encoder; refuses other model families and reports keys that match nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMED_KEYS = 3
 
 @dataclass(frozen=True)
 class LoraPatches:
-    """What a file changes, by parameter name, and the keys that found no place in the model."""
+    """The changes in a file, by parameter name, and the keys that match nothing in the model."""
 
     unet: Mapping[str, list[Patch]]
     text: Mapping[str, list[Patch]]
@@ -47,8 +47,8 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
     if not weights:
         kind = foreign_kind(state_dict)
         raise ModelFileError(
-            f"{path.name} is not a LoRA that we read{f' but {kind}' if kind and 'LoRA' not in kind else ''}; "
-            "supported are LoRA, LoCon, LoHa, LoKr, DoRA and whole differences."
+            f"{path.name} is not a supported LoRA{f' but {kind}' if kind and 'LoRA' not in kind else ''}; "
+            "use LoRA, LoCon, LoHa, LoKr, DoRA or whole differences."
         )
     patches = _match(path.name, weights, set(state_dict), _shapes(unet.module), _shapes(text.module), spec)
     if patches.unmatched:
@@ -83,7 +83,7 @@ def add_lora(
 
 
 def unmatched_line(name: str, unmatched: list[str], total: int) -> str:
-    """One line for people about the keys of a file that were left out."""
+    """Describes the skipped keys of a file in one line for people."""
     shown = ", ".join(quoted(key)[1:-1] for key in unmatched[:_NAMED_KEYS])
     more = f" and {len(unmatched) - _NAMED_KEYS} more" if len(unmatched) > _NAMED_KEYS else ""
     return f"{name}: {len(unmatched)} of {total} keys match nothing in this model and were left out: {shown}{more}."
@@ -121,7 +121,7 @@ def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
     columns = 1
     for size in shape[1:]:
         columns *= size
-    # A magnitude of one dimension counts outputs, any other outputs or inputs.
+    # A one-dimensional magnitude has a number per output, any other one per output or per input.
     counted = (rows, *shape[1:2]) if patch.magnitude is not None and patch.magnitude.ndim > 1 else (rows,)
     if patch.magnitude is not None and patch.magnitude.numel() not in counted:
         return False
@@ -131,7 +131,7 @@ def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
 def _refuse_other_families(
     name: str, weights: list[LoraWeight], misfits: Iterable[LoraWeight], spec: ModelSpec, *, matched: bool
 ) -> None:
-    """Raises when the file was made for another family, by its marks or because a layer has another shape."""
+    """Raises ModelFileError if key names or layer shapes show that the file was made for another family."""
     marked, misfit = marked_family(weights), next(iter(misfits), None)
     if matched and misfit is None and marked is None:
         return

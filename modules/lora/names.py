@@ -1,4 +1,4 @@
-"""Which parameter of our networks a LoRA layer name means: tables generated from the model's configuration."""
+"""Maps LoRA layer names to parameters of our networks, by tables generated from the model's configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.models.configs import TextConfig, UNetConfig
 
 Part = Literal["unet", "text"]
 
-# What writers put before a layer's name, in the order it is taken off (dots already turned into underscores).
+# Prefixes of layer names, in the order in which they are removed (dots have already become underscores).
 PREFIXES = (
     *("base_model_model_", "lora_", "lycoris_", "model_diffusion_model_", "diffusion_model_"),
     *("unet_", "text_encoder_", "te_", "te1_"),
@@ -23,7 +23,7 @@ _PACKED = ("q", "k", "v")
 
 @dataclass(frozen=True)
 class Target:
-    """A parameter is `prefix` + "weight" or "bias"; `slice` is the part of it that the layer covers."""
+    """The target of a layer: its parameter is `prefix` + "weight" or "bias", of which it covers `slice`."""
 
     part: Part
     prefix: str
@@ -34,7 +34,7 @@ Table = dict[str, Target]
 
 
 def canonical(module: str) -> str:
-    """One spelling for all naming styles: no prefix, underscores only."""
+    """Normalises all naming styles to one spelling: no prefix, underscores only."""
     name = module.replace(".", "_").replace("_processor_", "_")
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
@@ -42,12 +42,12 @@ def canonical(module: str) -> str:
 
 
 def name_table(unet: UNetConfig, text: TextConfig, unet_parameters: Iterable[str]) -> Table:
-    """Canonical layer name -> target, for every layer of both networks in every naming style."""
+    """Maps canonical layer names to targets, for every layer of both networks in every naming style."""
     return unet_table(unet, unet_parameters) | text_table(text)
 
 
 def unet_table(config: UNetConfig, parameters: Iterable[str]) -> Table:
-    """LDM names (as in our UNet) and diffusers names."""
+    """Maps LDM names (as in our UNet) and diffusers names."""
     blocks = {ldm: diffusers for diffusers, ldm in unet_block_names(config.attention_levels, config.res_blocks).items()}
     inside = {ldm: diffusers for diffusers, ldm in UNET_RESNET.items()}
     table: Table = {}
@@ -71,7 +71,7 @@ def _diffusers_name(module: str, blocks: dict[str, str], inside: dict[str, str])
 
 
 def text_table(config: TextConfig) -> Table:
-    """Hugging Face names, which all trainers write, whatever the checkpoint's own layout; OpenCLIP's own names too."""
+    """Maps Hugging Face names, which all trainers write for any checkpoint layout, and OpenCLIP's own names."""
     layers = _openclip_layers(config) if config.layout == "openclip" else _clip_layers(config)
     table: Table = {}
     for name, target in layers.items():

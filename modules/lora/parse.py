@@ -1,4 +1,4 @@
-"""LoRA file -> list of LoraWeight: sorts the keys by the layer they change and builds the maths for each."""
+"""Parses a LoRA file into LoraWeights: groups the keys by layer and builds the maths for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modules.lora.weights import Difference, Hadamard, Kronecker, LowRank, Patch
 
 Slots = Mapping[str, Tensor]
 
-# How a key ends -> what its tensor is for.
+# Key suffix -> purpose of the tensor.
 KEY_ENDINGS = {
     ".lora_up.weight": "up",
     ".lora_down.weight": "down",
@@ -44,16 +44,16 @@ KEY_ENDINGS = {
         *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     )
 }
-# Slots that are matrices whatever the layer, and the fewest dimensions of those that may have less than two.
+# Slots that are matrices for any layer, and the minimum dimensions of slots that may have fewer than two.
 _MATRICES = {"lokr_w1", *(f"{kind}_w{side}_{half}" for kind in ("lokr", "hada") for side in (1, 2) for half in "ab")}
 _RANKS = {"magnitude": 1, "magnitude_vector": 1, "diff": 1, "diff_b": 0}
-# PEFT puts the adapter's name and ".weight" after its own suffixes, or leaves them out; biases are not handled.
+# PEFT may append the adapter's name and ".weight" to its own suffixes; biases are not supported.
 _PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
 
 
 @dataclass(frozen=True, eq=False)
 class LoraWeight:
-    """One changed parameter: the layer as the file names it, "weight" or "bias", and the keys it came from."""
+    """One changed parameter: the layer's name in the file, "weight" or "bias", and its keys."""
 
     module: str
     parameter: str
@@ -70,7 +70,7 @@ class _Layer:
 
 
 def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | None = None) -> list[LoraWeight]:
-    """Every layer of the file that is complete; keys of no known kind are left for the caller to report.
+    """Returns every complete layer of the file; the caller reports keys of an unknown kind.
 
     `scales` gives alpha / rank for layers without an alpha in the file (from PEFT's configuration).
     """
@@ -84,7 +84,7 @@ def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | N
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """(layer, purpose) of a key, or None for a key of no known kind."""
+    """Returns (layer, purpose) of a key, or None for an unknown kind of key."""
     key = _PEFT_ENDING.sub(r".\1", key)
     for suffix, slot in KEY_ENDINGS.items():
         if key.endswith(suffix):
@@ -104,17 +104,17 @@ def _group(state_dict: Mapping[str, Tensor]) -> dict[str, _Layer]:
 
 
 def _ends_in_ones(tensor: Tensor) -> bool:
-    """A matrix that was saved as a 1x1 convolution."""
+    """Tells whether the tensor is a matrix that was saved as a 1x1 convolution."""
     return tensor.ndim > 2 and tensor[0, 0].numel() == 1 if 0 not in tensor.shape else False
 
 
 def _check_slots(module: str, slots: Slots) -> None:
-    """Raises ModelFileError for a tensor that cannot be what its name says, before anything is computed with it."""
+    """Raises ModelFileError for a tensor that does not match its name, before it is used."""
     for slot, tensor in slots.items():
         label = f"{module}.{slot}"
         if slot == "alpha":
             if tensor.numel() != 1 or tensor.is_meta or tensor.is_complex() or not math.isfinite(tensor.item()):
-                raise ModelFileError(f"{quoted(label)} is not one number; use another copy of this LoRA.")
+                raise ModelFileError(f"{quoted(label)} is not a single number; use another copy of this LoRA.")
             continue
         require_weights(label, tensor)
         if tensor.ndim < _RANKS.get(slot, 2) or 0 in tensor.shape:
@@ -136,7 +136,7 @@ def _layer_weights(module: str, layer: _Layer, default_scale: float) -> list[Lor
 
 
 def _weight_patch(slots: Slots, default_scale: float) -> Patch | None:
-    """The patch that the present tensors make together, or None when one is missing."""
+    """Builds the patch from the given tensors; returns None if one is missing."""
     magnitude = _magnitude(slots)
     if "up" in slots and "down" in slots:
         up, down, mid = slots["up"], slots["down"], slots.get("mid")
@@ -166,7 +166,7 @@ def _hadamard(slots: Slots, magnitude: Tensor | None, default_scale: float) -> H
 
 
 def _factors(slots: Slots, *choices: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """The tensors of the first complete choice of names."""
+    """Returns the tensors of the first complete choice of names."""
     for names in choices:
         if all(name in slots for name in names):
             return tuple(slots[name] for name in names)
@@ -174,7 +174,7 @@ def _factors(slots: Slots, *choices: tuple[str, ...]) -> tuple[Tensor, ...]:
 
 
 def _kronecker_rank(slots: Slots) -> int | None:
-    """Rank by which alpha is divided; None when both sides are whole, where LyCORIS ignores alpha."""
+    """Returns the rank that divides alpha; None if both sides are full matrices, for which LyCORIS ignores alpha."""
     for name in ("lokr_w2_b", "lokr_w1_b"):
         if name in slots:
             return slots[name].shape[0]
@@ -184,18 +184,18 @@ def _kronecker_rank(slots: Slots) -> int | None:
 def _scale(slots: Slots, rank: int | None, default: float) -> float:
     if rank is None:
         return default
-    # An alpha of 0 means "not set" to the trainers that write it.
+    # Trainers that write an alpha of 0 mean "not set".
     alpha = float(slots["alpha"].item()) if "alpha" in slots else 0.0
     return alpha / rank if alpha else default
 
 
 def _magnitude(slots: Slots) -> Tensor | None:
-    # PEFT keeps one number an output channel, for convolutions as [1, out, 1, 1], which would read as one an input.
+    # PEFT stores one number per output channel, for convolutions as [1, out, 1, 1], which looks like one per input.
     return slots["magnitude_vector"].flatten() if "magnitude_vector" in slots else slots.get("magnitude")
 
 
 def _check(weight: LoraWeight) -> None:
-    """Refuses factors that do not multiply, by multiplying them without data, and values that are not numbers."""
+    """Refuses factors whose shapes do not multiply (tested without data), and values that are not numbers."""
     layer = quoted(weight.module)
     try:
         product = weight.patch.product(torch.empty((), device="meta"))
@@ -203,13 +203,13 @@ def _check(weight: LoraWeight) -> None:
     except (RuntimeError, IndexError) as error:
         raise ModelFileError(f"The tensors of {layer} do not fit each other; use another copy of this LoRA.") from error
     if product.numel() != rows * columns:
-        raise ModelFileError(f"The tensors of {layer} have shapes that we do not know; use another copy of this LoRA.")
+        raise ModelFileError(f"The tensors of {layer} have unknown shapes; use another copy of this LoRA.")
     if not all(_is_finite(factor) for factor in weight.patch.factors()):
         raise ModelFileError(f"The LoRA's {layer} holds values that are not numbers; use another copy of it.")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Looks at the extremes only, which is ten times faster than at each value and finds NaN as well."""
+    """Checks only the extremes, which is ten times faster than all values and finds NaN as well."""
     if tensor.numel() == 0:
         return True
     lowest, highest = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())

@@ -1,4 +1,4 @@
-"""Scales of PEFT layers, whose alpha lies beside the weights: in adapter_config.json or in the header."""
+"""Reads the scales of PEFT layers, which store alpha outside the weights: in adapter_config.json or the header."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from modules.lora.parse import split_key
 
 _HEADER = "lora_adapter_metadata"
 _SIDECAR = "adapter_config.json"
-# PEFT's patterns are regular expressions, and the file may be anyone's.
+# PEFT's patterns are regular expressions, and the file may come from anyone.
 _LONGEST_PATTERN, _MOST_PATTERNS, _MOST_REPEATS = 200, 4096, 2
 _REPEATS = re.compile(r"[*+{?]")
-_NESTED = re.compile(r"\)[*+{?]|\\\d|\(\?")  # a repeated group, a back reference, anything that looks around
+_NESTED = re.compile(r"\)[*+{?]|\\\d|\(\?")  # a repeated group, a back reference, a lookaround
 
 
 def read_scales(path: Path, keys: Iterable[str]) -> dict[str, float]:
-    """alpha / rank for each layer of the file; empty when the file comes without a PEFT configuration.
+    """Returns alpha / rank for each layer of the file; empty without a PEFT configuration.
 
-    Raises ModelFileError for a configuration that is damaged or holds values of other types.
+    Raises ModelFileError for a configuration that is damaged or holds values of the wrong type.
     """
     modules = {found[0] for key in keys if (found := split_key(key))}
     header = read_metadata(path).get(_HEADER)
@@ -41,7 +41,7 @@ def read_scales(path: Path, keys: Iterable[str]) -> dict[str, float]:
 
 
 def _components(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """diffusers joins configurations as "unet.r", "text_encoder.r", ...; here one each, by "unet." and so on."""
+    """Splits diffusers' joined configurations ("unet.r", "text_encoder.r", ...) into one for each prefix."""
     parts: dict[str, dict[str, Any]] = {}
     for key, value in header.items():
         part, _, name = key.rpartition(".")
@@ -60,7 +60,7 @@ def _scales(configs: Mapping[str, Mapping[str, Any]], modules: Iterable[str]) ->
 
 
 class _Config:
-    """The values of one configuration that decide alpha / rank, with their types checked."""
+    """The type-checked values of a configuration that determine alpha / rank."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._rank = _positive(config.get("r"), "r")
@@ -78,12 +78,12 @@ class _Config:
 
 
 def _matching(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, default: float) -> float:
-    """PEFT's rule: the first pattern that matches the end of the layer's name wins."""
+    """Applies PEFT's rule: the first pattern that matches the end of the layer's name wins."""
     return next((value for pattern, value in patterns if pattern.match(module)), default)
 
 
 def _positive(value: object, name: str) -> float:
-    """A number that is not below 0; 0 where nothing is said."""
+    """Reads a number of at least 0; None becomes 0."""
     found = 0.0 if value is None else float(number(value, name))
     if found < 0:
         raise Unreadable(f"{name}: {quoted(value)} is below 0")
@@ -99,9 +99,9 @@ def _patterns(table: object, name: str) -> list[tuple[re.Pattern[str], float]]:
 
 
 def _compiled(pattern: str, name: str) -> re.Pattern[str]:
-    """A pattern whose matching takes no more than a moment on any name: few repetitions, and none of a group."""
+    """Compiles a pattern that matches quickly on any name: few repetitions, and none of a group."""
     if len(pattern) > _LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > _MOST_REPEATS or _NESTED.search(pattern):
-        raise Unreadable(f"{name}: {quoted(pattern)} is too involved to be the name of a layer")
+        raise Unreadable(f"{name}: {quoted(pattern)} is too complex to be a layer's name")
     try:
         return re.compile(rf"(?:.*\.)?(?:{pattern})$")
     except (re.error, OverflowError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The maths of each LoRA kind: how it changes one weight, in the type of that weight (the patcher gives fp32)."""
+"""Computes how each kind of LoRA changes one weight, in that weight's type (the patcher passes fp32)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Slice = tuple[int, int, int]  # dimension, start, length
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Patch(ABC):
-    """A change of one weight, W -> W + strength * delta, or DoRA's when `magnitude` is given.
+    """A change of one weight, W -> W + strength * delta, or DoRA's if `magnitude` is given.
 
-    `scale` is alpha / rank. `slice` is the part of a packed weight to change; whoever applies the patch narrows.
+    `scale` is alpha / rank. `slice` is the part of a packed weight to change; the caller narrows the weight to it.
     """
 
     scale: float = 1.0
@@ -27,21 +27,21 @@ class Patch(ABC):
     @property
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the weight this was made for, all dimensions after the first flattened."""
+        """Rows and columns of the target weight, with all dimensions after the first flattened."""
 
     @abstractmethod
     def product(self, like: Tensor) -> Tensor:
-        """delta / scale on `like`'s device and in its type; any shape with the weight's number of elements."""
+        """Returns delta / scale on `like`'s device and in its type; any shape with as many elements as the weight."""
 
     def factors(self) -> Iterator[Tensor]:
-        """Every tensor of the file that this patch is made of."""
+        """Every tensor of the file that belongs to this patch."""
         for field in fields(self):
             value = getattr(self, field.name)
             members = value if isinstance(value, tuple) else (value,)
             yield from (member for member in members if isinstance(member, Tensor))
 
     def to(self, device: torch.device) -> Patch:
-        """The same patch with its tensors on this device, in their own type, so that merging moves nothing."""
+        """Copies the patch to this device, in its own type, so that merging moves nothing."""
         return replace(self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
@@ -59,10 +59,10 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
-    """DoRA's direction and magnitude, m * V / ||V|| (Liu et al. 2024, arXiv 2402.09353, eq. 5).
+    """Combines DoRA's direction and magnitude, m * V / ||V|| (Liu et al. 2024, arXiv 2402.09353, eq. 5).
 
-    The norm runs over each output's weights, or, as early LyCORIS files have it, over each input's: the shape of the
-    magnitude tells which, [out, 1, ...] or [1, in, ...].
+    The norm runs over each output's weights or, in early LyCORIS files, over each input's; the shape of the
+    magnitude decides: [out, 1, ...] or [1, in, ...].
     """
     per_output = magnitude.ndim == 1 or (magnitude.shape[0] == weight.shape[0] and magnitude.numel() == weight.shape[0])
     kept = 0 if per_output else 1
@@ -72,7 +72,7 @@ def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _rebuild_tucker(core: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
-    """Tucker form of a convolution: core [p, q, k, k], outputs [p, out], inputs [q, in] -> [out, in, k, k]."""
+    """Expands a convolution's Tucker form: core [p, q, k, k], outputs [p, out], inputs [q, in] -> [out, in, k, k]."""
     return torch.einsum("pq...,po,qi->oi...", core, outputs, inputs)
 
 
@@ -162,7 +162,7 @@ class Difference(Patch):
     difference: Tensor
 
     def to(self, device: torch.device) -> Patch:
-        """Stays where it is: a difference takes as much memory as the weight itself."""
+        """Does not move the patch: a difference takes as much memory as the weight itself."""
         return self
 
     @property

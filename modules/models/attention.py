@@ -1,4 +1,4 @@
-"""The one attention call, and the transformer that mixes text into the picture."""
+"""Defines the one attention call, and the transformer that mixes text into the picture."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from modules.models.configs import UNetConfig
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *, upcast: bool = False, causal: bool = False) -> Tensor:
-    """Multi-head attention: q [B, L, heads*d], k and v [B, S, heads*d] -> [B, L, heads*d].
+    """Computes multi-head attention: q [B, L, heads*d], k and v [B, S, heads*d] -> [B, L, heads*d].
 
     `upcast` computes fp16 scores in fp32, which SD2.x needs (its scores overflow fp16). CUDA's fused kernels keep
-    scores in fp32 anyway, so there it costs nothing and changes nothing.
+    scores in fp32 anyway, so `upcast` costs and changes nothing there.
     """
     dtype = q.dtype
     if upcast and dtype == torch.float16 and not q.is_cuda:

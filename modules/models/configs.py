@@ -1,6 +1,6 @@
 """SD1.x / SD2.x network variants as frozen data.
 
-What shapes cannot tell (heads, groups) follows rules that give SD1.x's constants at SD1.x's widths.
+Values that shapes do not reveal (heads, groups) follow rules that give SD1.x's constants at SD1.x's widths.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class VAEConfig:
 class TextConfig:
     """Shape of a CLIP text encoder.
 
-    `layout` names the checkpoint's key style, `skip` the last layers that the model family leaves out by itself.
+    `layout` names the checkpoint's key style; `skip` is the number of last layers that the model family never uses.
     """
 
     layout: str = "clip"  # "clip" (SD1.x, Hugging Face names) or "openclip" (SD2.x, resblocks names)
@@ -70,12 +70,12 @@ class TextConfig:
 
 
 def default_groups(base_channels: int) -> int:
-    """GroupNorm groups of a network whose first level has `base_channels`: 32 for SD's 320 and 128."""
+    """Returns the GroupNorm groups of a network with `base_channels` at its first level: 32 for SD's 320 and 128."""
     return min(32, base_channels // 4)
 
 
 def default_heads(model_channels: int) -> int:
-    """Attention heads of an SD1.x-layout UNet: 8 at SD1.x's width."""
+    """Returns the attention heads of a UNet in SD1.x's layout: 8 at SD1.x's width."""
     return 8 if model_channels >= 256 else max(1, model_channels // 32)
 
 

@@ -1,4 +1,4 @@
-"""The ControlNet: the UNet's encoder half, fed with a hint picture, answering with residuals for the UNet."""
+"""Defines the ControlNet: the UNet's encoder half, which turns a hint picture into residuals for the UNet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HINT_STRIDES = (1, 1, 2, 1, 2, 1, 2)
 
 
 def hint_stem(hint_channels: int, width: int) -> nn.Sequential:
-    """Convolutions from pixels to the latent's size, an eighth."""
+    """Builds the convolutions that reduce a hint to the latent's size, an eighth."""
     layers: list[nn.Module] = []
     before = hint_channels
     for channels, stride in zip(HINT_CHANNELS, HINT_STRIDES, strict=True):

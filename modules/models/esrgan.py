@@ -14,7 +14,7 @@ _SLOPE = 0.2  # of LeakyReLU below zero
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalerConfig:
-    """`shuffle` pixels a side go into channels first, then the size doubles `doublings` times."""
+    """The network first moves `shuffle` pixels a side into channels, then doubles the size `doublings` times."""
 
     features: int = 64
     growth: int = 32
@@ -50,7 +50,7 @@ class RRDBNet(nn.Module):
 
 
 class _RRDB(nn.Module):
-    """Three dense blocks around which the input is added once more."""
+    """Three dense blocks with an outer skip connection."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _RRDB(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Five convolutions, each of which sees the input and all results before it."""
+    """Five convolutions; each sees the input and all earlier results."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

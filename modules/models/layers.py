@@ -1,4 +1,4 @@
-"""Residual block, up- and downsampling and the timestep embedding of the UNet."""
+"""Defines the UNet's residual block, up- and downsampling and timestep embedding."""
 
 from __future__ import annotations
 

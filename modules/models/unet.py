@@ -1,4 +1,4 @@
-"""The UNet that predicts noise (or velocity), assembled from a config."""
+"""Defines the UNet that predicts noise (or velocity), assembled from a config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.models.layers import Downsample, ResBlock, Upsample, timestep_embed
 
 
 class Block(nn.ModuleList):
-    """Layers that run one after another, each given what it needs (numbered as in the checkpoint)."""
+    """Layers that run in sequence, each with the inputs it needs (numbered as in the checkpoint)."""
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         for layer in self:
@@ -32,7 +32,7 @@ def time_mlp(config: UNetConfig) -> nn.Sequential:
 
 
 def encoder_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
-    """Input blocks of UNet and ControlNet, and the channels that each one hands to its skip connection."""
+    """Builds the input blocks of a UNet or ControlNet, and lists the channels of their skip connections."""
     width = config.channels[0]
     blocks = nn.ModuleList([Block([nn.Conv2d(config.in_channels, width, 3, padding=1)])])
     skips = [width]
@@ -60,7 +60,7 @@ def middle_block(config: UNetConfig) -> Block:
 
 
 def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
-    """Output blocks: each takes the running features concatenated with the last skip not yet used."""
+    """Builds the output blocks: each takes the features concatenated with the last unused skip."""
     skips = list(skips)
     width = config.channels[-1]
     blocks = nn.ModuleList()
@@ -95,7 +95,7 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, control: tuple[Tensor, ...] | None = None
     ) -> Tensor:
-        """One evaluation of the network.
+        """Evaluates the network once.
 
         x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
         -> [B, out_channels, h, w]. `control`: one residual for each input block, then one for the middle block

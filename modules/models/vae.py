@@ -173,7 +173,7 @@ class AutoencoderKL(nn.Module):
         return mean, torch.clamp(logvar, -30.0, 20.0)
 
     def encode(self, image: Tensor) -> Tensor:
-        """The posterior mean: encoding draws no noise, so it is reproducible."""
+        """Encodes to the posterior mean: this draws no noise, so it is reproducible."""
         return self.encode_moments(image)[0]
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""From noise to a clean latent: schedules, per-image noise, guidance, samplers; networks are seen only as callables."""
+"""Turns noise into a clean latent: schedules, per-image noise, guidance, samplers; networks are plain callables."""

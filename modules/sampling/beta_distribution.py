@@ -1,4 +1,4 @@
-"""Quantiles of the beta distribution, without scipy."""
+"""Computes quantiles of the beta distribution, without scipy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PRECISION = 1e-15
 
 
 def beta_quantile(probability: float, a: float, b: float) -> float:
-    """The x below which a Beta(a, b) variable falls with that probability (bisection on its distribution function)."""
+    """Finds the x below which a Beta(a, b) variable lies with this probability, by bisection of its distribution."""
     low, high = 0.0, 1.0
     if probability <= low or probability >= high:
         return min(max(probability, low), high)
@@ -25,7 +25,7 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
 
 
 def beta_cdf(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function, by its continued fraction on the side where that converges fast."""
+    """Computes the regularised incomplete beta function by its continued fraction, on the side that converges fast."""
     if x <= 0.0 or x >= 1.0:
         return min(max(x, 0.0), 1.0)
     if x > (a + 1) / (a + b + 2):
@@ -35,7 +35,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def _continued_fraction(x: float, a: float, b: float, terms: int = 500) -> float:
-    """1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22, by Lentz's method."""
+    """Evaluates 1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22 by Lentz's method."""
     value, c, d = 1.0, 1.0, 0.0
     for index in range(1, terms):
         half = index // 2

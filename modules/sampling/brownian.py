@@ -1,4 +1,4 @@
-"""A Brownian path computed where it is looked at: any time, any order, always the same path for the same seed."""
+"""Evaluates a Brownian path at any time and in any order; the same seed always gives the same path."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 _MASK = 2**64 - 1
-# Leaves this much narrower than the smallest noise level keep two neighbouring steps of any real schedule apart.
+# Leaves this much narrower than the smallest noise level separate neighbouring steps of any real schedule.
 _LEAVES_PER_SIGMA_MIN = 256
 
 
 def _mix(value: int) -> int:
-    """A bijective scrambling of 64 bits (the finaliser of splitmix64): neighbours in, unrelated numbers out."""
+    """Scrambles 64 bits bijectively (the finaliser of splitmix64): neighbours become unrelated numbers."""
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     return value ^ (value >> 31)
@@ -28,7 +28,7 @@ class BrownianPath:
     """W on [low, high] with W(low) = 0, as a virtual binary tree: each node's midpoint has its own seed.
 
     Times in different leaves have exactly the joint law of Brownian motion. Within a leaf one normal variable fills
-    the bridge: each value keeps its exact variance, but two times in one leaf are too alike, so leaves are narrow.
+    the bridge: each value has its exact variance, but two times in one leaf correlate too much, so leaves are narrow.
     """
 
     def __init__(self, seed: int, shape: tuple[int, ...], low: float, high: float) -> None:
@@ -40,12 +40,12 @@ class BrownianPath:
         self._depth = math.ceil(math.log2(leaves))
         self._generator = torch.Generator()
         self._end: Tensor | None = None
-        # The last node visited at each level: samplers move in one direction, so most of a descent is repeated.
+        # The last visited node of each level: samplers move in one direction, so most of a descent repeats.
         self._midpoints: list[tuple[int, Tensor] | None] = [None] * self._depth
         self._recent: dict[float, Tensor] = {}
 
     def __call__(self, time: float) -> Tensor:
-        """W(time), CPU fp32; the last few times asked for are remembered, since steps share their ends."""
+        """Returns W(time), CPU fp32; the last few times are cached, since steps share their ends."""
         if time not in self._recent:
             if len(self._recent) == 4:
                 del self._recent[next(iter(self._recent))]
@@ -78,6 +78,6 @@ class BrownianPath:
         return known[1]
 
     def _bridge(self, node: int, left: Tensor, right: Tensor, width: float, fraction: float) -> Tensor:
-        """A point of the Brownian bridge between two known values."""
+        """Draws a point of the Brownian bridge between two known values."""
         spread = math.sqrt(max(fraction * (1.0 - fraction), 0.0) * width)
         return torch.lerp(left, right, fraction) + self._normal(node) * spread

@@ -1,4 +1,4 @@
-"""Turns a network's raw output (noise or velocity, at its own scale) into the predicted clean latent."""
+"""Converts a network's raw output (noise or velocity, at its own scale) to the predicted clean latent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Prediction = Literal["epsilon", "v"]
 
 
 class Denoiser:
-    """Predicted clean latents of all the rows a runner returns, for x = clean + sigma * noise."""
+    """Predicts the clean latents of all rows that a runner returns, for x = clean + sigma * noise."""
 
     def __init__(self, runner: Runner, schedule: NoiseSchedule, prediction: Prediction) -> None:
         self._runner = runner

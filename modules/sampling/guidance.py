@@ -1,4 +1,4 @@
-"""Classifier-free guidance: one clean prediction from those of the prompt's parts and the unconditional one."""
+"""Applies classifier-free guidance: combines the predictions of the prompt's parts and the unconditional one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.sampling.samplers.sampler_common import Denoise
 
 
 def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:
-    """Whether a runner must be prepared with the negative prompt: not where the formula leaves it out (see below)."""
+    """Tells whether the guidance formula below uses the negative prompt, so that the runner must prepare it."""
     return cfg != 1.0 or sum(weights) != 1.0 or uses_unconditional(sampler)
 
 
@@ -47,13 +47,13 @@ class GuidedDenoiser:
 
     `weights` has one number for each part of a prompt joined by AND (Liu et al. 2022, composable diffusion). At cfg 1
     with weights that sum to 1 the negative prompt cancels out, and is not needed. With CFG++ samplers `cfg` is the
-    paper's lambda: 0 to 1, little more if any.
+    paper's lambda, which lies between 0 and 1 or slightly above.
     """
 
     def __init__(
         self, denoiser: Denoise, cfg: float, weights: Sequence[float] = (1.0,), rescale: Rescale | None = None
     ) -> None:
-        """`denoiser` gives the rows of each part for all pictures, part by part, then the unconditional rows."""
+        """`denoiser` returns the rows of all pictures part by part, then the unconditional rows."""
         self._denoiser = denoiser
         self._cfg = cfg
         self._weights = tuple(weights)
@@ -68,7 +68,7 @@ class GuidedDenoiser:
         return self._weighted([*parts, last])
 
     def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """The guided prediction and the unconditional one, which CFG++ takes the noise from."""
+        """Returns the guided prediction, and the unconditional one from which CFG++ takes the noise."""
         *parts, last = self._predictions(x, sigma)
         if len(parts) != len(self._weights):
             raise ValueError("CFG++ needs a runner prepared with the unconditional half, at cfg 1 too.")

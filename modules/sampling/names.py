@@ -1,4 +1,4 @@
-"""Every name a sampler or a scheduler may be called by (ours, A1111's labels, upstream's spellings), resolved."""
+"""Resolves every name of a sampler or scheduler: our ids, A1111's labels, upstream's spellings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SCHEDULER_LABELS: dict[str, str] = {
 SAMPLERS: tuple[str, ...] = tuple(SAMPLER_LABELS)
 SCHEDULERS: tuple[str, ...] = tuple(SCHEDULER_LABELS)
 
-# Names that neither an id nor a label covers; ids and labels need no row, whatever their case and punctuation.
+# Names that are neither an id nor a label; those are recognised in any case and punctuation without a row here.
 _SAMPLER_ALIASES = {"heunpp": "heunpp2"} | {
     f"k_{name}": name for name in ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms")
 }
@@ -68,21 +68,21 @@ _AUTOMATIC_SCHEDULERS = {
 
 
 class SamplerChoice(NamedTuple):
-    """A sampler id, and the scheduler id when the name carried one ("DPM++ 2M Karras")."""
+    """A sampler id, and the scheduler id if the name includes one ("DPM++ 2M Karras")."""
 
     sampler: str
     scheduler: str | None
 
 
 class Labels(NamedTuple):
-    """How A1111's metadata names a choice: `Sampler:` and `Schedule type:`."""
+    """The names of a choice in A1111's metadata: `Sampler:` and `Schedule type:`."""
 
     sampler: str
     schedule: str
 
 
 def _key(name: str) -> str:
-    """Letters and digits of a name; "++" counts as "pp", so "Euler CFG++", "euler_cfg_pp" and "euler_cfgpp" meet."""
+    """Keeps letters and digits and turns "++" into "pp", so that "Euler CFG++" and "euler_cfg_pp" become equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
 
 
@@ -96,9 +96,9 @@ _SCHEDULER_TABLE = _table(SCHEDULER_LABELS, _SCHEDULER_ALIASES)
 
 
 def resolve_sampler(name: str) -> SamplerChoice:
-    """The sampler (and the scheduler, if the name carries one) meant by `name`; the OptionsError lists the nearest."""
+    """Finds the sampler for `name`, and the scheduler if it includes one. The OptionsError lists the nearest names."""
     key = _key(name)
-    # Our noise is drawn on the CPU for every sampler, so the "_gpu" variants elsewhere are the plain ones here.
+    # We draw noise on the CPU for every sampler, so other programs' "_gpu" variants are the plain samplers here.
     key = key.removesuffix("gpu")
     if key in _SAMPLER_TABLE:
         return SamplerChoice(_SAMPLER_TABLE[key], None)
@@ -110,7 +110,7 @@ def resolve_sampler(name: str) -> SamplerChoice:
 
 
 def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
-    """The scheduler id a user means by `name`; "Automatic" is the usual one of the sampler id `sampler`."""
+    """Finds the scheduler id for `name`; "Automatic" means the usual one of the sampler id `sampler`."""
     key = _key(name)
     if key == "automatic":
         return _AUTOMATIC_SCHEDULERS.get(sampler, "normal")
@@ -120,7 +120,7 @@ def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
 
 
 def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
-    """Ids of sampler and scheduler: the scheduler asked for, else the one in the sampler's label, else karras."""
+    """Returns the ids of both: the requested scheduler, else the one in the sampler's label, else karras."""
     choice = resolve_sampler(sampler)
     if scheduler is None or scheduler.lower() == "automatic":
         scheduler = choice.scheduler or (scheduler or "karras")
@@ -128,17 +128,17 @@ def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str
 
 
 def label_of(sampler: str, scheduler: str) -> Labels:
-    """The A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` read them back."""
+    """Returns the A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` read them back."""
     return Labels(SAMPLER_LABELS[sampler], SCHEDULER_LABELS[scheduler])
 
 
 def uses_unconditional(sampler: str) -> bool:
-    """Whether a sampler id is a CFG++ one: needs the unconditional half even at cfg = 1, and wants a cfg of about 1."""
+    """Tells whether a sampler is a CFG++ one: it needs the unconditional half even at cfg 1, and a cfg of about 1."""
     return sampler.endswith("_cfg_pp")
 
 
 def _unknown(kind: str, name: str, key: str, table: dict[str, str], usual: str) -> str:
     near = difflib.get_close_matches(key[:LONGEST_QUOTE], table, n=5, cutoff=0.4)
     suggestions = list(dict.fromkeys(table[match] for match in near))[:3]
-    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"A usual one is {usual}."
+    hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"A common one is {usual}."
     return f"There is no {kind} called {quoted(name)}. {hint} All names: --list {kind}s."

@@ -1,4 +1,4 @@
-"""The noise levels a network was trained on, and the schedulers that choose those a sampler visits. Host floats."""
+"""Computes a network's trained noise levels, and the schedulers that choose a sampler's levels. Host floats."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from modules.core.errors import OptionsError
 from modules.sampling.beta_distribution import beta_quantile
 
-# The samplers that lose accuracy on the last small step before zero; they skip it, as in ComfyUI.
+# Samplers that lose accuracy on the last small step before zero skip it, as in ComfyUI.
 _SKIP_LAST_LEVEL = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
-# What is left of the signal at the last timestep of a zero-terminal-SNR model: exactly zero has no finite sigma.
+# The remaining signal at the last timestep of a zero-terminal-SNR model: exactly zero has no finite sigma.
 _TERMINAL_ALPHA = 4.8973451890853435e-08
-# With a longer schedule (a smaller denoise) neighbouring levels could not be told apart.
+# In a longer schedule (a smaller denoise) neighbouring levels would be indistinguishable.
 _LONGEST = 10**9
-# So many quantiles for each trained level visit them all: the density is nowhere below 0.7.
+# This many quantiles per trained level visit every level: the density is nowhere below 0.7.
 _BETA_VISITS_ALL = 2
 
 
 def _stable_diffusion_alphas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> list[float]:
-    """Cumulative signal power of SD1.x and SD2.x: betas are squares of evenly spaced roots."""
+    """Computes the cumulative signal power of SD1.x and SD2.x: betas are squares of evenly spaced roots."""
     low, high = math.sqrt(start), math.sqrt(end)
     betas = ((low + (high - low) * index / (steps - 1)) ** 2 for index in range(steps))
     return list(accumulate((1.0 - beta for beta in betas), mul))
@@ -38,7 +38,7 @@ def _rescale_to_zero_snr(alphas: Sequence[float]) -> list[float]:
 
 
 class NoiseSchedule:
-    """The noise level (noise over signal) of every training timestep, rising; what is predicted plays no part."""
+    """The noise level (noise over signal) of every training timestep, rising; the prediction type does not matter."""
 
     def __init__(self, alphas_cumprod: Sequence[float] | None = None, *, zero_terminal_snr: bool = False) -> None:
         alphas = _stable_diffusion_alphas() if alphas_cumprod is None else list(alphas_cumprod)
@@ -56,7 +56,7 @@ class NoiseSchedule:
         return self.sigmas[-1]
 
     def sigma_to_t(self, sigma: float) -> float:
-        """The training timestep nearest in log noise: a whole number, as the network was trained (ComfyUI's rule)."""
+        """Returns the training timestep nearest in log noise, a whole number as in training (ComfyUI's rule)."""
         target = math.log(sigma)
         above = min(max(bisect_left(self._log_sigmas, target), 1), len(self.sigmas) - 1)
         below = above - 1
@@ -64,7 +64,7 @@ class NoiseSchedule:
         return float(below if nearer_below else above)
 
     def t_to_sigma(self, timestep: float) -> float:
-        """The noise level at a timestep, log-linear between the trained ones."""
+        """Returns the noise level at a timestep, log-linear between the trained ones."""
         position = min(max(timestep, 0.0), len(self.sigmas) - 1.0)
         low = math.floor(position)
         high = math.ceil(position)
@@ -73,9 +73,9 @@ class NoiseSchedule:
 
 
 def _ramp(start: float, end: float, count: int, first: int) -> list[float]:
-    """`count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one).
+    """Returns `count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one).
 
-    Only those from number `first` on are made.
+    The values before number `first` are left out.
     """
     return [start + (end - start) * index / max(count - 1, 1) for index in range(first, count)]
 
@@ -112,21 +112,21 @@ def _simple(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
 
 
 def _ddim_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    """Every k-th timestep from 1 upwards: when `steps` does not divide the table, a few more levels than asked for."""
+    """Takes every k-th timestep from 1 upwards; gives a few extra levels if `steps` does not divide the table."""
     stride = max(len(schedule.sigmas) // steps, 1)
     return list(reversed(schedule.sigmas[1::stride]))
 
 
 def _beta(schedule: NoiseSchedule, steps: int, first: int, shape: float = 0.6) -> list[float]:
-    """Timesteps at even quantiles of a beta distribution, dense at both ends (Lee et al. 2024)."""
+    """Takes timesteps at even quantiles of a beta distribution, dense at both ends (Lee et al. 2024)."""
     steps = min(steps, _BETA_VISITS_ALL * len(schedule.sigmas))
     last = len(schedule.sigmas) - 1
     quantiles = (beta_quantile(1.0 - index / steps, shape, shape) for index in range(steps))
     return [schedule.sigmas[round(quantile * last)] for quantile in quantiles]
 
 
-# levels(schedule, steps, first): those of a schedule of `steps` levels from number `first` on. Schedulers that choose
-# among the trained levels visit some twice, so that they make them all: there are a few thousand at most.
+# levels(schedule, steps, first): the levels of a schedule of `steps` steps from number `first` on. Schedulers that
+# # choose among the trained levels visit some twice, so they make all of them: a few thousand at most.
 _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
     "normal": _normal,
     "karras": _karras,
@@ -140,10 +140,10 @@ _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
 
 
 def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: str, first: int) -> list[float]:
-    """A schedule of `steps` steps, or (from some schedulers) only what follows its first `first` levels."""
+    """Returns a schedule of `steps` steps; some schedulers leave out its first `first` levels."""
     skip = sampler in _SKIP_LAST_LEVEL
     levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps, first)
-    # A level visited twice would be a step of no length, which multistep samplers cannot divide by.
+    # A level visited twice would be a step of length zero, by which multistep samplers would divide.
     levels = list(dict.fromkeys(levels))
     return [*(levels[:-1] if skip else levels), 0.0]
 
@@ -151,9 +151,9 @@ def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: s
 def make_sigmas(
     schedule: NoiseSchedule, scheduler: str, steps: int, *, sampler: str, denoise: float = 1.0
 ) -> list[float]:
-    """Strictly falling noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
+    """Returns strictly falling noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
 
-    `denoise` below one starts that far down a schedule of `steps / denoise` steps; zero leaves no step at all.
+    A `denoise` below one keeps the last part of a schedule of `steps / denoise` steps; zero leaves no step.
     """
     if steps < 1 or not 0.0 <= denoise <= 1.0:
         raise OptionsError(f"Steps ({steps}) must be at least 1 and denoise ({denoise}) between 0 and 1.")
@@ -168,9 +168,9 @@ def make_sigmas(
 def start_latent(
     noise: Tensor, sigmas: Sequence[float], schedule: NoiseSchedule, latent: Tensor | None = None
 ) -> Tensor:
-    """The noisy latent a sampler starts from: unit `noise` scaled to the first level, on `latent` where there is one.
+    """Builds the sampler's initial latent: unit `noise` scaled to the first level, plus `latent` if given.
 
-    From the very top the noise also fills the variance of the signal that is not there (ComfyUI's rule).
+    At the highest level the noise also replaces the variance of the missing signal (ComfyUI's rule).
     """
     sigma = sigmas[0]
     from_the_top = sigma > schedule.sigma_max * (1 - 1e-5)

@@ -1,4 +1,4 @@
-"""Conditioning that changes from step to step: the runner is told which one before each evaluation."""
+"""Switches conditioning from step to step: selects the runner's conditioning before each evaluation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from modules.sampling.samplers.sampler_common import Denoise
 
-# Some samplers work their levels out anew, and meet those of the schedule up to rounding.
+# Some samplers recompute their levels, which match those of the schedule up to rounding.
 _ROUNDING = 1e-6
 
 
 class StepClock:
-    """Tells the step of a schedule that an evaluation belongs to, for samplers that evaluate several times a step.
+    """Assigns evaluations to the steps of a schedule, for samplers that evaluate several times per step.
 
-    Step i starts at level i; evaluations count as its own, at whatever level, until the sampler reports it done.
+    Step i starts at level i; all evaluations belong to it until the sampler reports that it is done.
     """
 
     def __init__(self, sigmas: Sequence[float]) -> None:
@@ -25,19 +25,19 @@ class StepClock:
         self._step = 0
 
     def step(self, sigma: float) -> int:
-        """Counted from 0. A level above the current step's start begins a new run (dpm_adaptive, for each picture)."""
+        """Returns the step, from 0. A level above its start begins a new run (a new picture in dpm_adaptive)."""
         if self._level is None or sigma > self._level:
             self._level = sigma
             self._step = max(bisect_right(self._rising, -sigma * (1 - _ROUNDING)) - 1, 0)
         return self._step
 
     def step_done(self) -> None:
-        """The sampler has finished a step: the next evaluation begins another."""
+        """Marks a step as finished: the next evaluation begins another."""
         self._level = None
 
 
 class SwitchingDenoiser:
-    """Has the runner attend to `choices[step]` whenever `denoiser` evaluates in that step."""
+    """Makes the runner attend to `choices[step]` whenever `denoiser` evaluates in that step."""
 
     def __init__(
         self, denoiser: Denoise, switch: Callable[[int], None], choices: Sequence[int], clock: StepClock

@@ -1,1 +1,1 @@
-"""From a prompt to conditioning: emphasis, tokens, textual inversion, text encoder chunks."""
+"""Turns a prompt into conditioning: emphasis, tokens, textual inversion, text encoder chunks."""

@@ -1,4 +1,4 @@
-"""Packs tokens into chunks of the text encoder's length, as ComfyUI and as A1111 do (no torch)."""
+"""Packs tokens into chunks of the text encoder's length, as ComfyUI or A1111 does (no torch)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-# A1111's setting "Prompt word wrap length limit", at its default.
+# The default of A1111's setting "Prompt word wrap length limit".
 COMMA_BACKTRACK = 20
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unit(Generic[T]):
-    """Tokens in a row; `together` asks for them to land in one chunk when they fit in one."""
+    """A run of tokens; `together` keeps them in one chunk if they fit."""
 
     tokens: Sequence[T]
     together: bool = False
@@ -23,9 +23,9 @@ class Unit(Generic[T]):
 def pack_chunks(
     sections: Iterable[Iterable[Unit[T]]], size: int, is_comma: Callable[[T], bool] | None = None
 ) -> list[list[T]]:
-    """Fills chunks of at most `size` tokens; every section starts a new chunk, an empty last one adds none.
+    """Fills chunks of at most `size` tokens; every section starts a new chunk, except an empty last one.
 
-    With `is_comma` a full chunk gives what follows a comma among its last 20 tokens to the next one, as in A1111.
+    With `is_comma`, a full chunk with a comma in its last 20 tokens moves the rest to the next chunk, as in A1111.
     """
     packer = _Packer(size, is_comma or (lambda token: False))
     for section in sections:
@@ -59,7 +59,7 @@ class _Packer(Generic[T]):
                 self._after_comma = len(self.chunks[-1])
 
     def _make_room(self, token: T) -> None:
-        """Starts a chunk when the current one is full."""
+        """Starts a new chunk when the current one is full."""
         chunk, start = self.chunks[-1], self._after_comma
         if len(chunk) < self._size:
             return

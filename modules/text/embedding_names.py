@@ -1,4 +1,4 @@
-"""Which textual inversions there are, and whether a prompt names others (no torch)."""
+"""Lists the textual inversions, and checks that a prompt names no others (no torch)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KIND = "embeddings"
 
 
 class EmbeddingNames:
-    """The names of the model folders; nothing outside these folders can be named from a prompt."""
+    """The embeddings in the model folders; a prompt cannot name files outside them."""
 
     def __init__(self, folders: ModelFolders) -> None:
         self._folders = folders
 
     def aliases(self) -> dict[str, str]:
-        """Every accepted spelling in lower case (with sub-folder or ending, or without) -> listed file name."""
-        # Of two files that differ in their ending only, safetensors is the safer and quicker one.
+        """Maps every accepted spelling in lower case (with or without sub-folder or ending) to the listed file name."""
+        # If two files differ only in their ending, safetensors is the safer and faster one.
         names = sorted(self._folders.list(_KIND), key=lambda name: not name.lower().endswith(".safetensors"))
         exact = {name.lower(): name for name in names}
         for name in names:
@@ -32,7 +32,7 @@ class EmbeddingNames:
         return exact
 
     def find(self, name: str) -> Path:
-        """The file of an embedding. Raises ModelFileError for one that is not there."""
+        """Returns the file of an embedding. Raises ModelFileError if it does not exist."""
         aliases = self.aliases()
         listed = aliases.get(name.lower())
         if listed is None:
@@ -40,7 +40,7 @@ class EmbeddingNames:
         return self._folders.find(_KIND, listed)
 
     def check(self, text: str, emphasis: str) -> None:
-        """Raises ModelFileError for an embedding that the prompt names and that is not there."""
+        """Raises ModelFileError if the prompt names an embedding that does not exist."""
         aliases = self.aliases()
         finder = MentionFinder(aliases)
         for segment in chain.from_iterable(parse_prompt(text, emphasis)):

@@ -1,4 +1,4 @@
-"""Textual inversion: finds embedding files by the names prompts use and reads their vectors, whoever wrote them."""
+"""Finds textual inversion files by the names in prompts and reads their vectors in every known format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.loader.files.state_dict import read_weights
 from modules.text.embedding_names import EmbeddingNames
 
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
-# A file of one embedding holds one tensor per text encoder; more is a model that strayed into the folder.
+# An embedding holds one tensor per text encoder; a file with more is a misplaced model.
 _MOST_TENSORS = 8
 _OWN_NAMES = ("string_to_param.", "emb_params")
 
@@ -26,19 +26,19 @@ class EmbeddingLibrary:
         self._names = EmbeddingNames(folders)
 
     def aliases(self) -> dict[str, str]:
-        """Every accepted spelling in lower case -> listed file name."""
+        """Maps every accepted spelling in lower case to the listed file name."""
         return self._names.aliases()
 
     def get(self, name: str, width: int) -> Tensor:
-        """The vectors [n, width] of an embedding, in float32. Raises ModelFileError."""
+        """Returns the vectors [n, width] of an embedding in float32. Raises ModelFileError."""
         return read_embedding(self._names.find(name), width)
 
 
 def read_embedding(path: Path, width: int) -> Tensor:
     """Reads the vectors [n, width] of one file.
 
-    Written as `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
-    or one tensor under the name of its token (diffusers); the shape tells which tensor is meant.
+    The file holds `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
+    or one tensor under its token's name (diffusers); the shape selects the right tensor.
     """
     tensors = _tables(read_weights(path))
     if not 1 <= len(tensors) <= _MOST_TENSORS:
@@ -55,14 +55,14 @@ def read_embedding(path: Path, width: int) -> Tensor:
 
 
 def _tables(state: Mapping[str, Tensor]) -> list[Tensor]:
-    """What can be vectors; where A1111 or kohya wrote the file, only what stands under their own name."""
+    """Returns the tensors that may be vectors; in files of A1111 or kohya, only those under their own name."""
     named = {name: tensor for name, tensor in state.items() if name.startswith(_OWN_NAMES)}
     plain = [_without_ones(tensor) for tensor in (named or state).values()]
     return [tensor for tensor in plain if tensor.ndim in (1, 2)]
 
 
 def _without_ones(tensor: Tensor) -> Tensor:
-    """[1, n, width] and [n, width, 1, 1] are tables too."""
+    """Squeezes [1, n, width] and [n, width, 1, 1], which are tables too."""
     while tensor.ndim > 2 and 1 in (tensor.shape[0], tensor.shape[-1]):
         tensor = tensor[0] if tensor.shape[0] == 1 else tensor[..., 0]
     return tensor

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 @dataclass
 class _Group:
-    """A bracket pair while it is read: its factor is only known when it closes, its weight once its parent's is."""
+    """An open bracket pair: its factor is known when it closes, its weight once its parent's weight is known."""
 
     parent: _Group | None
     factor: float
@@ -44,7 +44,7 @@ def _limit(weight: float) -> float:
 
 
 def parse_comfy(text: str) -> list[Segment]:
-    """ComfyUI: `(x)` multiplies by 1.1, `(x:w)` sets w whatever is around it, `\\(` and `\\)` are plain characters."""
+    """Follows ComfyUI: `(x)` multiplies by 1.1, `(x:w)` sets w inside any bracket, `\\(` and `\\)` are plain text."""
     tokens = _COMFY_TOKEN.findall(text)
     brackets = _comfy_brackets(tokens)
     root = group = _Group(None, 1.0)
@@ -69,7 +69,7 @@ def parse_comfy(text: str) -> list[Segment]:
 
 
 def _take_weight(text: str, group: _Group) -> str:
-    """Moves a closing `:1.2` from the text into its group, unless the number is all there is."""
+    """Moves a closing `:1.2` from the text into its group, unless the group holds only the number."""
     body, colon, number = text.rpartition(":")
     if not colon or not _NUMBER.fullmatch(number) or (group.empty and not body):
         return text
@@ -78,10 +78,10 @@ def _take_weight(text: str, group: _Group) -> str:
 
 
 def _comfy_brackets(tokens: list[str]) -> set[int]:
-    """Which round brackets mean something: those of closed groups.
+    """Finds the round brackets that have a meaning: those of closed groups.
 
-    A stray `)` cancels the next `(`. After a `(` that never closes all is literal, with one exception that ComfyUI
-    makes: brackets closing the very end of the prompt belong to the outermost open ones.
+    A stray `)` cancels the next `(`. After a `(` that never closes, everything is literal, with one exception from
+    ComfyUI: brackets that close the very end of the prompt belong to the outermost open ones.
     """
     pairs, unclosed = _match_brackets(tokens, 0, len(tokens))
     if not unclosed:
@@ -96,7 +96,7 @@ def _comfy_brackets(tokens: list[str]) -> set[int]:
 
 
 def _closers_at_end(tokens: list[str]) -> list[int]:
-    """The positions of the `)` that the prompt ends with, last first, weights between them allowed: `):1.2)`."""
+    """Returns the positions of the `)` at the end of the prompt, last first; weights may stand between: `):1.2)`."""
     closers, index = list[int](), len(tokens) - 1
     while tokens[index] == ")":
         closers.append(index)
@@ -108,7 +108,7 @@ def _closers_at_end(tokens: list[str]) -> list[int]:
 
 
 def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], list[int]]:
-    """The positions of matched brackets, and of the `(` that stay open."""
+    """Returns the positions of matched brackets, and of each `(` that stays open."""
     matched, opened, debt = set[int](), list[int](), 0
     for index in range(start, end):
         if tokens[index] == "(":
@@ -125,9 +125,9 @@ def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], 
 
 
 def parse_a1111(text: str) -> list[Segment]:
-    """A1111: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket a plain character.
+    """Follows A1111: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket plain text.
 
-    Brackets that never close reach to the end; round and square ones do not see each other.
+    Unclosed brackets reach to the end of the text; round and square ones are independent.
     """
     heads = {"(": _Group(None, 1.0), "[": _Group(None, 1.0)}
     groups, pieces = list[_Group](), list[tuple[str, _Group, _Group]]()
@@ -150,5 +150,5 @@ def parse_a1111(text: str) -> list[Segment]:
 
 
 def _readable(number: str | None) -> bool:
-    """False for what looks like a weight but is no number (`1.2.3`); it stays text."""
+    """Tells whether the text is a number; something like `1.2.3` only resembles a weight and stays text."""
     return number is None or _NUMBER.fullmatch(number) is not None

@@ -1,4 +1,4 @@
-"""Prompts to conditioning: tokens in chunks, textual inversion, the text encoder, and weights put into its output."""
+"""Encodes prompts: tokens in chunks, textual inversion, the text encoder, and weights applied to its output."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from modules.text.embeddings import EmbeddingLibrary
 from modules.text.prompt import A1111_MODES, Mention, MentionFinder, check_emphasis, parse_prompt
 from modules.text.tokenizer import BOS, COMMA, EOS, Tokenizer
 
-# ComfyUI moves a short phrase to the next chunk rather than cut it; A1111 does so with embeddings, and after a comma.
+# ComfyUI moves a short phrase to the next chunk instead of cutting it; A1111 does so for embeddings and after commas.
 _COMFY_LONGEST_PHRASE = 7
 _ROWS_AT_ONCE = 16
-MOST_CHUNKS = 256  # of all texts together: about half a minute on two CPU cores
+MOST_CHUNKS = 256  # for all texts together: about half a minute on two CPU cores
 
 
 class TextEncoder(Protocol):
-    """What is asked of the network (ClipTextModel, OpenClipTextModel)."""
+    """The interface of the network (ClipTextModel, OpenClipTextModel)."""
 
     def embed_tokens(self, ids: Tensor) -> Tensor: ...
 
@@ -31,7 +31,7 @@ class TextEncoder(Protocol):
 
 
 class Token(NamedTuple):
-    """One position of a chunk: a vocabulary id or, for textual inversion, a vector in its place."""
+    """One position of a chunk: a vocabulary id or a vector from textual inversion."""
 
     id: int
     weight: float
@@ -51,10 +51,10 @@ def encode_texts(
     embeddings: EmbeddingLibrary | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, Tensor]:
-    """What the UNet attends to for each text: [S, width], S the same multiple of the encoder's 77 positions for all.
+    """Encodes each text for the UNet's cross-attention: [S, width], with S the same multiple of 77 for all texts.
 
     Shorter texts are padded with empty chunks. Building a tokenizer takes a moment: pass one to reuse it.
-    Raises OptionsError when the texts are more than can be encoded in reasonable time.
+    Raises OptionsError if encoding the texts would take too long.
     """
     skip = layers_to_skip(clip_skip, config)
     chunker = PromptChunker(tokenizer or Tokenizer(), config, emphasis, embeddings)
@@ -63,7 +63,7 @@ def encode_texts(
     if length * len(chunks) > MOST_CHUNKS:
         raise OptionsError(
             f"The prompts make {len(chunks)} different texts, and the longest fills {length} chunks of "
-            f"{config.positions - 2} tokens: {length * len(chunks)} chunks in all, {MOST_CHUNKS} is the most. "
+            f"{config.positions - 2} tokens: {length * len(chunks)} chunks in total; the limit is {MOST_CHUNKS}. "
             "Shorten the prompt or the negative prompt."
         )
     padded = [[*rows, *([[]] * (length - len(rows)))] for rows in chunks.values()]
@@ -72,7 +72,7 @@ def encode_texts(
 
 
 def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
-    """How many last layers to leave out, beyond what is usual for the model; A1111 counts 1, 2, others -1, -2."""
+    """Returns how many more last layers to skip than the model usually does; A1111 counts 1, 2, others -1, -2."""
     most = config.layers - config.skip
     if not 1 <= abs(clip_skip) <= most:
         raise OptionsError(
@@ -97,7 +97,7 @@ class PromptChunker:
         self._vectors = cache(self._read_vectors)
 
     def chunks(self, text: str) -> list[Chunk]:
-        """At least one chunk, each of at most `positions - 2` tokens."""
+        """Returns at least one chunk, each of at most `positions - 2` tokens."""
         sections = [
             [unit for segment in section for unit in self._units(segment.text, segment.weight)]
             for section in parse_prompt(text, self._emphasis)
@@ -128,7 +128,7 @@ def _is_comma(token: Token) -> bool:
 
 @torch.no_grad()
 def _encode_chunks(model: TextEncoder, config: TextConfig, chunks: list[Chunk], emphasis: str, skip: int) -> Tensor:
-    """Encoder output [len(chunks), positions, width] with the weights of the tokens in it."""
+    """Returns the encoder's output [len(chunks), positions, width] with token weights applied."""
     weights = torch.tensor([_row_weights(chunk, config) for chunk in chunks])
     weighted = bool((weights != 1).any())
     rows = [*chunks, []] if weighted and emphasis == "comfy" else chunks
@@ -145,7 +145,7 @@ def _encode_chunks(model: TextEncoder, config: TextConfig, chunks: list[Chunk], 
 
 
 def _embed(model: TextEncoder, config: TextConfig, chunks: list[Chunk]) -> Tensor:
-    """Token embeddings [B, positions, width]: begin mark, tokens, end mark, padding."""
+    """Embeds the tokens [B, positions, width]: begin mark, tokens, end mark, padding."""
     ids = [[BOS, *(token.id for token in chunk), EOS] for chunk in chunks]
     padded = [row + [config.pad_token] * (config.positions - len(row)) for row in ids]
     embedded = model.embed_tokens(torch.tensor(padded, device=_device_of(model)))
@@ -161,19 +161,19 @@ def _device_of(model: TextEncoder) -> torch.device | None:
 
 
 def _row_weights(chunk: Chunk, config: TextConfig) -> list[float]:
-    """Begin mark, end mark and padding weigh 1."""
+    """Returns the weights of a chunk's positions; begin mark, end mark and padding weigh 1."""
     inner = [token.weight for token in chunk]
     return [1.0, *inner, *([1.0] * (config.positions - 1 - len(inner)))]
 
 
 def weigh_from_empty(encoded: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
-    """ComfyUI: every position moves away from the empty prompt's, by its weight. [B, L, W], [L, W], [B, L]."""
+    """Weights as ComfyUI does: scales each position's distance to the empty prompt. [B, L, W], [L, W], [B, L]."""
     moved = torch.lerp(empty.expand_as(encoded), encoded, weights.unsqueeze(-1))
     return torch.where(weights.unsqueeze(-1) == 1, encoded, moved)
 
 
 def weigh_by_product(encoded: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
-    """A1111: every position times its weight; `keep_mean` scales each chunk back to its mean. [B, L, W], [B, L]."""
+    """Weights as A1111 does: multiplies each position; `keep_mean` restores each chunk's mean. [B, L, W], [B, L]."""
     product = encoded * weights.unsqueeze(-1)
     if not keep_mean:
         return product

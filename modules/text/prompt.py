@@ -16,7 +16,7 @@ from modules.core.errors import OptionsError, quoted
 from modules.text.emphasis import Segment, parse_a1111, parse_comfy
 
 EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
-A1111_MODES = ("a1111", "no_norm")  # prompts mean what they mean there
+A1111_MODES = ("a1111", "no_norm")  # modes that read prompts as A1111 does
 
 _BREAK = re.compile(r"\bBREAK\b")
 # A1111's "extra networks"; `lyco` is its older name for some kinds of LoRA.
@@ -34,13 +34,13 @@ class LoraTag(NamedTuple):
 
 @dataclass(frozen=True)
 class Mention:
-    """A place in the text where the vectors of the embedding `name` go."""
+    """A place in the text for the vectors of the embedding `name`."""
 
     name: str
 
 
 def parse_emphasis(text: str, mode: str) -> list[Segment]:
-    """Splits a prompt into pieces with one weight each; "off" takes every character as it stands."""
+    """Splits a prompt into pieces with one weight each; "off" takes every character literally."""
     check_emphasis(mode)
     if mode == "off":
         return [Segment(text, 1.0)]
@@ -48,7 +48,7 @@ def parse_emphasis(text: str, mode: str) -> list[Segment]:
 
 
 def check_emphasis(mode: str) -> None:
-    """Raises OptionsError for a mode that does not exist."""
+    """Raises OptionsError for an unknown mode."""
     if mode not in EMPHASIS_MODES:
         near = difflib.get_close_matches(mode, EMPHASIS_MODES, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -56,7 +56,7 @@ def check_emphasis(mode: str) -> None:
 
 
 def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
-    """The weighted pieces of a prompt, cut into sections at each BREAK (a plain word in mode "off")."""
+    """Splits a prompt's weighted pieces into sections at each BREAK (a plain word in mode "off")."""
     segments = parse_emphasis(text, mode)
     if mode == "off":
         return [segments]
@@ -69,16 +69,16 @@ def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
 
 
 def extract_loras(text: str) -> tuple[str, list[LoraTag]]:
-    """Takes the `<lora:...>` tags out of a prompt; one weight serves both networks, none means 1.
+    """Removes the `<lora:...>` tags from a prompt; a single weight applies to both networks, the default is 1.
 
-    Tags of other networks (`other_tags`) are taken out too: they are not words.
+    Tags of other networks (`other_tags`) are removed too: they are not words.
     """
     tags = [_read_lora(match[0], match[2]) for match in _TAG.finditer(text) if match[1]]
     return _TAG.sub("", text), tags
 
 
 def other_tags(text: str) -> list[str]:
-    """The tags of networks that do not exist here, such as `<hypernet:name:1>`."""
+    """Finds tags of unsupported networks, such as `<hypernet:name:1>`."""
     return [match[0] for match in _TAG.finditer(text) if not match[1]]
 
 
@@ -95,7 +95,7 @@ def _read_lora(tag: str, body: str) -> LoraTag:
 
 
 class MentionFinder:
-    """Finds `embedding:name` and bare names in text; of several names that fit, the longest wins."""
+    """Finds `embedding:name` and bare names in text; the longest matching name wins."""
 
     def __init__(self, aliases: Mapping[str, str]) -> None:
         """`aliases` maps every accepted spelling, in lower case, to the name the library knows."""
@@ -107,7 +107,7 @@ class MentionFinder:
         self._pattern = re.compile(pattern, re.IGNORECASE)
 
     def split(self, text: str) -> list[str | Mention]:
-        """The text with each mention cut out; a name written after `embedding:` is kept even if nobody knows it."""
+        """Splits the text at each mention; a name after `embedding:` is a mention even if it is unknown."""
         pieces: list[str | Mention] = []
         position = 0
         for match in self._pattern.finditer(text):
@@ -122,5 +122,5 @@ class MentionFinder:
         known = match.groupdict().get("known")
         if known is None:
             return match["missing"].rstrip(_TRAILING_PUNCTUATION)
-        # re folds a few letters that lower() keeps (a long s matches s): such a look-alike is text.
+        # re folds a few letters that lower() keeps (a long s matches s); such a look-alike is plain text.
         return self._aliases.get(known.lower())

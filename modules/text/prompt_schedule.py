@@ -1,4 +1,4 @@
-"""Prompts that change from step to step, by A1111's rules: `[a:b:0.5]`, `[a|b]` and `AND` (no torch).
+"""Reads prompts that change from step to step, by A1111's rules: `[a:b:0.5]`, `[a|b]` and `AND` (no torch).
 
 Reading is linear in the length of the text, however hostile its brackets are.
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from modules.core.errors import OptionsError
 from modules.text.emphasis import MAX_WEIGHT
 
-MOST_PARTS = 16  # of AND: each is another row for the network
-MOST_TEXTS = 128  # or combinations of those that AND joins: what a network prepares for each is kept
+MOST_PARTS = 16  # joined by AND; each adds a row for the network
+MOST_TEXTS = 128  # or combinations joined by AND: the network keeps prepared data for each
 
 _AND = re.compile(r"\bAND\b")
 _PART_WEIGHT = re.compile(r"\s*[+-]?(\d+\.?|\d*\.\d+)\s*", re.ASCII)
@@ -24,15 +24,15 @@ _CLOSES = {"(": ")", "[": "]"}
 
 @dataclass(frozen=True, kw_only=True)
 class PassSteps:
-    """How many steps a pass has; for a second pass also how many the first had."""
+    """The steps of a pass, and for a second pass those of the first."""
 
     steps: int
     earlier: int | None = None
 
     def switch(self, number: str) -> int:
-        """After how many steps of this pass a switch comes: a number with a point is a share, any other counts steps.
+        """Returns the steps of this pass before a switch: a number with a point is a share, others count steps.
 
-        Both count on in a second pass: steps after those of the first, shares from 1 to 2.
+        A second pass continues both counts: steps after those of the first pass, shares from 1 to 2.
         """
         value = float(number)
         if "." in number:
@@ -44,27 +44,27 @@ class PassSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSchedule:
-    """The texts of a pass, one a step: those of each part of AND, which has a weight, and the negative prompt's."""
+    """The texts of a pass, one for each step: for each weighted part of AND, and for the negative prompt."""
 
     weights: tuple[float, ...]
     parts: tuple[tuple[str, ...], ...]
     negative: tuple[str, ...]
 
     def steps(self, *, negative: bool) -> list[tuple[str, ...]]:
-        """The texts of each step: one for each part, then the negative prompt's if it is wanted."""
+        """Returns the texts of each step: one for each part, then the negative prompt if requested."""
         return list(zip(*self.parts, *([self.negative] if negative else []), strict=True))
 
     @property
     def texts(self) -> list[str]:
-        """Every distinct text."""
+        """Returns every distinct text."""
         return list(dict.fromkeys(text for texts in (*self.parts, self.negative) for text in texts))
 
 
 def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule:
-    """Raises OptionsError for more parts or more different texts than a network can be asked for."""
+    """Reads both prompts. Raises OptionsError for too many parts or too many different texts."""
     parts = split_at_and(prompt)
     if len(parts) > MOST_PARTS:
-        raise OptionsError(f"The prompt has {len(parts)} parts joined by AND: {MOST_PARTS} is the most.")
+        raise OptionsError(f"The prompt has {len(parts)} parts joined by AND; the limit is {MOST_PARTS}.")
     schedule = PromptSchedule(
         weights=tuple(weight for _, weight in parts),
         parts=tuple(texts_by_step(text, when) for text, _ in parts),
@@ -73,24 +73,24 @@ def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule
     different = max(len(schedule.texts), len(set(schedule.steps(negative=True))))
     if different > MOST_TEXTS:
         raise OptionsError(
-            f"The brackets of the prompts make {different} different texts: {MOST_TEXTS} is the most. "
+            f"The brackets of the prompts make {different} different texts; the limit is {MOST_TEXTS}. "
             "Use fewer or shorter lists such as [a|b]."
         )
     return schedule
 
 
 def plain_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule:
-    """The same texts in every step, for modes in which these brackets are words."""
+    """Returns the same texts for every step, for modes that read these brackets as words."""
     return PromptSchedule(weights=(1.0,), parts=((prompt,) * when.steps,), negative=(negative,) * when.steps)
 
 
 def changes(text: str) -> bool:
-    """Whether a text has brackets that say one thing in one step and another in the next."""
+    """Tells whether the text has brackets that change from step to step."""
     return bool(_read(text, PassSteps(steps=1)).choices)
 
 
 def split_at_and(prompt: str) -> list[tuple[str, float]]:
-    """The texts between ANDs, each with the weight behind its last colon."""
+    """Splits the text at AND; each part has the weight after its last colon."""
     texts = _AND.split(prompt)
     return [(prompt, 1.0)] if len(texts) == 1 else [_weighted(text) for text in texts]
 
@@ -103,7 +103,7 @@ def _weighted(part: str) -> tuple[str, float]:
 
 
 def texts_by_step(prompt: str, when: PassSteps) -> tuple[str, ...]:
-    """What a prompt says in each step."""
+    """Returns the prompt's text for each step."""
     read = _read(prompt, when)
     switches = {choice.until for choice in read.choices}
     cuts = range(1, when.steps + 1) if None in switches else sorted({*filter(None, switches), when.steps})
@@ -115,7 +115,7 @@ def texts_by_step(prompt: str, when: PassSteps) -> tuple[str, ...]:
 
 @dataclass(eq=False)
 class _Choice:
-    """A bracket that says one thing up to a step and another after it, or (`until` None) each of several in turn."""
+    """A bracket that changes its text after a step, or (with `until` None) takes several texts in turn."""
 
     options: list[list[_Part]]
     until: int | None = None
@@ -131,7 +131,7 @@ _Part = str | _Choice
 
 @dataclass
 class _Open:
-    """A bracket while it is read; `separators` holds what stood between its fields. `spoilt`: it is words after all."""
+    """An open bracket; `separators` holds the marks between its fields. A `spoilt` bracket is plain words after all."""
 
     bracket: str
     fields: list[list[_Part]] = field(default_factory=lambda: [[]])
@@ -139,7 +139,7 @@ class _Open:
     spoilt: bool = False
 
     def words(self, closing: str) -> list[_Part]:
-        """All of it as it was written."""
+        """Returns the bracket as it was written."""
         parts: list[_Part] = [self.bracket, *self.fields[0]]
         for separator, more in zip(self.separators, self.fields[1:], strict=True):
             parts += [separator, *more]
@@ -149,7 +149,7 @@ class _Open:
         return len(self.separators) <= (1 if self.bracket == "(" else 0) and "|" not in self.separators
 
     def choice(self, when: PassSteps) -> _Choice | None:
-        """What it means when it is more than emphasis and words."""
+        """Returns the choice it makes, or None if it is only emphasis or words."""
         if self.bracket != "[" or len(set(self.separators)) != 1:
             return None
         if self.separators[0] == "|":
@@ -168,7 +168,7 @@ class _Read:
 
 
 def _read(prompt: str, when: PassSteps) -> _Read:
-    """Brackets that A1111's grammar does not know are words, and so is every bracket around them."""
+    """Reads a prompt; brackets unknown to A1111's grammar become words, with every bracket around them."""
     opened, choices = [_Open("")], list[_Choice]()
     for token in _TOKEN.findall(prompt):
         top = opened[-1]
@@ -190,7 +190,7 @@ def _read(prompt: str, when: PassSteps) -> _Read:
 
 
 def _closed(bracket: _Open, outer: _Open, choices: list[_Choice], when: PassSteps) -> _Part:
-    """The finished bracket as a part of the one around it."""
+    """Returns the finished bracket as a part of the outer one."""
     choice = None if bracket.spoilt else bracket.choice(when)
     if choice is not None:
         choices.append(choice)
@@ -200,7 +200,7 @@ def _closed(bracket: _Open, outer: _Open, choices: list[_Choice], when: PassStep
 
 
 def _together(parts: list[_Part]) -> _Choice:
-    """Parts as one, so that closing a bracket does not copy everything inside."""
+    """Joins parts into one, so that closing a bracket does not copy everything inside."""
     return _Choice([parts])
 
 
@@ -209,7 +209,7 @@ def _text_at(parts: list[_Part], step: int) -> str:
 
 
 def _walk(parts: list[_Part], step: int) -> Iterator[str]:
-    """The text's pieces in order, without recursion: brackets may nest as deep as the prompt is long."""
+    """Yields the text's pieces in order, without recursion: brackets may nest as deep as the prompt is long."""
     pending = [iter(parts)]
     while pending:
         part = next(pending[-1], None)

@@ -1,4 +1,4 @@
-"""Text to CLIP token ids, the same ids as transformers' CLIPTokenizer."""
+"""Converts text to CLIP token ids, identical to those of transformers' CLIPTokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ EOS = 49407
 COMMA = 267  # a comma by itself
 
 _MERGES_FILE = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
-_MERGES_COUNT = 49152 - 256 - 2  # the file holds more; CLIP was trained with these
+_MERGES_COUNT = 49152 - 256 - 2  # the file holds more, but CLIP was trained with these
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoder, built from the merges file beside this module."""
+    """CLIP's byte-pair encoder, built from the merges file in this folder."""
 
     def __init__(self) -> None:
         merges = _read_merges()
@@ -42,8 +42,8 @@ class Tokenizer:
         self._backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in _SPECIAL])
 
     def encode(self, text: str) -> list[int]:
-        """The ids of the text, without begin and end marks."""
-        # A terminal with another encoding hands over lone surrogates, which UTF-8 cannot hold.
+        """Returns the ids of the text, without begin and end marks."""
+        # A terminal with another encoding passes lone surrogates, which UTF-8 cannot encode.
         printable = text.encode("utf-8", "replace").decode("utf-8")
         return self._backend.encode(printable, add_special_tokens=False).ids
 
@@ -56,7 +56,7 @@ def _read_merges() -> list[tuple[str, str]]:
 
 
 def _byte_characters() -> list[str]:
-    """One printable character per byte, in the order of CLIP's vocabulary: printable bytes first, as themselves."""
+    """Maps each byte to a printable character, in CLIP's order: printable bytes come first and stay unchanged."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = len(set(range(256)) - set(printable))
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(others)]

@@ -1,4 +1,4 @@
-"""What may be given: other programs' names, words in the wrong place, one option twice, and what is said of each."""
+"""Tests the arguments: other programs' names, misplaced words, repeated options, and the message for each."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("x --outptu-dir o", ["--outptu-dir", "the nearest is --output-dir;"]),
         ("x --cpu", ["--cpu", "--device cpu"]),
         ("x --fp16", ["--fp16", "--dtype float16"]),
-        ("x -W64", ["-W64", "write a space behind -W"]),
+        ("x -W64", ["-W64", "write a space after -W"]),
         ("x --emphasis a111", ["--emphasis", '"a111"', "did you mean a1111?"]),
         ("x --seed seven", ['--seed: "seven" is not a number']),
         ("x --list lor", ["--list", "lor", "loras"]),
@@ -160,7 +160,7 @@ def test_version_and_lists(run: Run, models: Path) -> None:
     assert run("--version") == (0, [Path(f"LightDiffusion-Next {VERSION}")], "")
     for kind in LISTS:
         code, names, err = run("--list", kind)
-        assert code == 0 and (bool(names) or f"put one into {models / 'models' / kind}" in err)
+        assert code == 0 and (bool(names) or f"put one in {models / 'models' / kind}" in err)
 
 
 def test_names_of_files_do_not_steer_the_terminal(

@@ -64,7 +64,7 @@ def test_a_line_in_the_middle_of_a_phase_does_not_end_its_bar(capsys: pytest.Cap
     assert out == "a path\n" and not bar.is_open and "3/3" in err and begun(err, "decoding") == 1
 
 
-def test_the_same_phase_again_is_a_bar_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repeated_phase_gets_a_new_bar(capsys: pytest.CaptureFixture[str]) -> None:
     bar = ProgressBar(quiet=False)
     for steps in (2, 3):
         for number in range(1, steps + 1):
@@ -77,7 +77,7 @@ def test_the_same_phase_again_is_a_bar_of_its_own(capsys: pytest.CaptureFixture[
     assert begun(err, "sampling") == 4 and all(end in err for end in ("2/2", "3/3", "1/5", "1/4"))
 
 
-def test_a_warning_between_two_pictures_has_a_line_of_its_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_between_two_pictures_has_its_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     forgive_errors()  # before the log finds its stream, as in cli/main.py
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
     saved = OutputFolder.save

@@ -23,7 +23,7 @@ SMALL = ["a cat", "64", "64", "1", "1", "--steps", "2", "--device", "cpu", "--qu
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project in a folder with a space, other models beside it, and a working folder of its own."""
+    """Makes a project in a folder with a space, with other models beside it and a separate working folder."""
     root = tiny_project.project(tmp_path / "my project")
     monkeypatch.setattr(paths, "PROJECT_ROOT", root)
     monkeypatch.setattr(output, "PROJECT_ROOT", root)
@@ -141,7 +141,7 @@ def test_a_picture_is_made_again_from_its_file(project: Path, capsys: pytest.Cap
 def test_another_precision_than_the_pictures_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, first, _ = command.run(capsys, *command.SMALL, "--dtype", "bfloat16")
     _, again, told = command.run(capsys, "--from-image", first.strip(), "--device", "cpu", "--quiet")
-    assert "another Precision" in told and again
+    assert "a different Precision" in told and again
     assert "another" not in command.run(capsys, "--from-image", again.strip(), "--device", "cpu", "--quiet")[2]
     assert "another" not in command.run(capsys, "--from-image", again.strip(), "--dtype", "bfloat16", "--quiet")[2]
 

@@ -53,7 +53,7 @@ def test_ctrl_c_during_the_first_imports_is_one_line(early: str) -> None:
 
 
 def test_ctrl_c_while_python_ends_changes_nothing() -> None:
-    """Torch takes a second to go, and by then everything is told."""
+    """Checks that all output is complete before torch's exit, which takes a second."""
     code = (
         "import atexit, os, runpy, signal, sys\n"
         "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"

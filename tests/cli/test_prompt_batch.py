@@ -1,4 +1,4 @@
-"""--prompts FILE: each line is a request, what is there stays, what is wrong is told by line before any picture."""
+"""Tests --prompts FILE: lines are requests, finished pictures stay, and bad lines are reported before any picture."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ BAD_LINES = [
 ]
 
 
-def test_all_bad_lines_are_told_by_number_before_any_picture(run: Runner) -> None:
+def test_all_bad_lines_are_reported_by_number_before_any_picture(run: Runner) -> None:
     lines = ["a cat", *(text for text, _, _ in BAD_LINES), "a dog"]
     code, answer, err = run(lines)
     assert (code, run.pictures(), answer["images"]) == (2, [], []) and "Traceback" not in err
@@ -209,7 +209,7 @@ def test_all_bad_lines_are_told_by_number_before_any_picture(run: Runner) -> Non
     assert answer["error"] in err and "Nothing was made" in answer["error"]
 
 
-def test_a_line_of_json_is_told_its_own_place_only(run: Runner) -> None:
+def test_an_error_in_a_json_line_names_only_its_own_place(run: Runner) -> None:
     (entry,) = run(["a", '  {"prompt": "a",, "seed": 1}'])[1]["lines"]
     assert entry["line"] == 2 and "at column 18)" in entry["error"] and "line 1" not in entry["error"]
 

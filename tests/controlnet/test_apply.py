@@ -13,7 +13,7 @@ ROWS = 4  # two pictures, conditional and unconditional
 
 
 class Probe:
-    """Answers with ones, weighted so that each row and layer can be told apart, and remembers what it was given."""
+    """Returns ones, weighted so that rows and layers are distinguishable, and records its inputs."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, ...]] = []

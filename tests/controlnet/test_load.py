@@ -231,7 +231,7 @@ def test_same_context_but_other_widths_is_refused(tmp_path: Path) -> None:
         (lambda weights: weights | {"stray": torch.zeros(2)}, "unexpected weight .stray"),
     ],
 )
-def test_files_that_are_no_whole_controlnet(
+def test_incomplete_controlnets_are_refused(
     change: Callable[[dict[str, Tensor]], dict[str, Tensor]], words: str, tmp_path: Path
 ) -> None:
     path = save(tmp_path / "net.safetensors", change(tiny.controlnet().state_dict()))

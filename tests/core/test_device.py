@@ -72,7 +72,7 @@ def test_number_types_that_do_not_fit_are_explained(monkeypatch: pytest.MonkeyPa
         choose_dtype(CPU, "int8")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
-    with pytest.raises(OptionsError, match="Old GPU has no bfloat16"):
+    with pytest.raises(OptionsError, match="Old GPU does not support bfloat16"):
         choose_dtype(CUDA, "bf16")
 
 

@@ -1,4 +1,4 @@
-"""Downloads from a server on this computer that behaves, breaks off, lies or sends elsewhere."""
+"""Tests downloads from a local server that behaves, disconnects, lies or redirects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_interrupted_download_goes_on(
     monkeypatch.setattr(download, "CHUNK", 1 << 14)
     remote.break_after, remote.ranges = 100_001, ranges
     offer = ask(f"{remote.url}/resolve")
-    with pytest.raises(DownloadError, match=r"stopped after 0\.1 MB of 0\.3 MB.*goes on from there"):
+    with pytest.raises(DownloadError, match=r"stopped after 0\.1 MB of 0\.3 MB.*start it again to resume"):
         fetch(offer, target)
     assert not target.exists()
     (part,) = names(target)
@@ -97,12 +97,12 @@ def test_cancelling_keeps_what_there_is_and_shows_no_file(
 def test_a_file_that_is_there_is_not_replaced(remote: Remote, target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_text("mine")
-    with pytest.raises(DownloadError, match="there already"):
+    with pytest.raises(DownloadError, match="already exists"):
         fetch(ask(f"{remote.url}/resolve"), target)
     assert target.read_text() == "mine"
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(remote: Remote, target: Path) -> None:
+def test_a_full_disk_is_reported_before_the_download(remote: Remote, target: Path) -> None:
     offer = ask(f"{remote.url}/resolve")
     with pytest.raises(DownloadError, match=r"are needed in .* free"):
         fetch(Offer(url=offer.url, size=10**18, sha256=offer.sha256), target)
@@ -118,7 +118,7 @@ def test_errors_are_sentences(remote: Remote, target: Path) -> None:
     with pytest.raises(DownloadError, match=r"localhost cannot be reached \(Connection refused\); check"):
         ask("http://localhost:9/resolve")
     remote.status = 200
-    with pytest.raises(DownloadError, match="names no size and SHA-256"):
+    with pytest.raises(DownloadError, match="gives no size and SHA-256"):
         ask(f"{remote.url}/storage")
 
 

@@ -10,7 +10,7 @@ from modules.core import errors
 from modules.core.progress import CancelToken
 
 
-def test_exit_codes_are_told_apart_and_never_success() -> None:
+def test_exit_codes_differ_and_never_mean_success() -> None:
     codes = [kind.exit_code for kind in errors.LightDiffusionError.__subclasses__()]
     assert len(set(codes)) == len(codes) >= 5
     assert 0 not in codes and errors.Cancelled.exit_code == 130  # what a shell gives for Ctrl-C

@@ -1,4 +1,4 @@
-"""Finding model files: names, paths, extra folders, and what is said when nothing fits."""
+"""Tests finding model files: names, paths, extra folders, and the message when nothing fits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_diffusers_folder_is_one_model(model_root: Path) -> None:
     assert folders.find("checkpoints", "mine") == model_root / "models/checkpoints/mine"
 
 
-def test_with_names_only_a_path_is_no_name(model_root: Path, tmp_path: Path) -> None:
+def test_with_names_only_a_path_is_not_a_name(model_root: Path, tmp_path: Path) -> None:
     put(model_root, "loras/sub/mine.safetensors")
     outside = tmp_path / "outside.safetensors"
     outside.touch()

@@ -1,4 +1,4 @@
-"""Every documented command as it is written: in a terminal with its progress bars, and into a pipe."""
+"""Runs every documented command unchanged: in a terminal with its progress bars, and into a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python of the documentation as it is written; what talks to the server is in test_server.py."""
+"""Runs the documentation's Python unchanged; test_server.py runs the parts that talk to the server."""
 
 from __future__ import annotations
 

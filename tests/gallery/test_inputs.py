@@ -12,7 +12,7 @@ from modules.gallery.history import History
 from modules.gallery.inputs import keep_drawing, keep_file, keep_input, mask_layer, painted
 
 
-def test_inputs_are_kept_once_and_are_no_history(tmp_path: Path) -> None:
+def test_inputs_are_kept_once_and_stay_out_of_the_history(tmp_path: Path) -> None:
     picture = Image.new("RGB", (100, 60), "green")
     layer = Image.new("RGBA", (100, 60))
     layer.paste((255, 0, 0, 255), (10, 10, 20, 20))
@@ -26,7 +26,7 @@ def test_inputs_are_kept_once_and_are_no_history(tmp_path: Path) -> None:
 
 
 def test_a_control_picture_is_kept_with_its_transparency(tmp_path: Path) -> None:
-    """In a hint nothing is black, whoever gives it: the ground is laid below it only when it is used."""
+    """Keeps a hint's transparency: the black ground is added only when the hint is used."""
     Image.new("LA", (8, 8), (255, 128)).save(tmp_path / "hint.png")
     assert Image.open(keep_file(tmp_path / "hint.png", tmp_path)).getpixel((0, 0)) == (255, 255, 255, 128)
 

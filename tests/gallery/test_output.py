@@ -1,4 +1,4 @@
-"""The output folder: pictures with their text, the last seed, and what cannot be written told first."""
+"""Tests the output folder: pictures with their text, the last seed, and early errors for what cannot be written."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_batches_equal_single_pictures(session: Session, control: Control, mode:
 
 
 def test_without_guidance_the_mode_control_is_the_mode_prompt(session: Session, control: Control) -> None:
-    """There is no unconditional half to leave alone, and the layers weigh the same."""
+    """Checks equal layer weights when there is no unconditional half to skip."""
     strict, prompt = (make(session, control(mode=mode), cfg=1.0) for mode in ("control", "prompt"))
     assert torch.equal(strict, prompt)
 

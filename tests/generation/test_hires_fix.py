@@ -61,7 +61,7 @@ def test_own_settings_are_used(session: Session) -> None:
     assert ("sampling", 2) in phases and ("hires", 5) in phases
 
 
-def test_an_unknown_upscaler_is_told_before_any_step(session: Session) -> None:
+def test_an_unknown_upscaler_is_reported_before_any_step(session: Session) -> None:
     phases: list[str] = []
     request = GenerationOptions(prompt="a", width=64, height=64, steps=1, hires=HiresOptions(method="none-such"))
     with pytest.raises(ModelFileError, match="none-such"):
@@ -87,7 +87,7 @@ def test_an_upscaler_file_enlarges_the_first_pass(
 
 
 @pytest.mark.parametrize("content", [b"", b"no upscaler", b"PK\x03\x04" + bytes(100)])
-def test_a_damaged_upscaler_is_told_before_any_step(session: Session, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_upscaler_is_reported_before_any_step(session: Session, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.pth").write_bytes(content)
     phases: list[str] = []
     request = GenerationOptions(prompt="a", steps=1, hires=HiresOptions(method=str(tmp_path / "bad.pth")))
@@ -96,7 +96,7 @@ def test_a_damaged_upscaler_is_told_before_any_step(session: Session, tmp_path: 
     assert phases == []
 
 
-def test_a_scheduler_of_its_own_may_be_given_by_its_label(session: Session) -> None:
+def test_a_separate_scheduler_may_be_given_by_its_label(session: Session) -> None:
     pictures = [make(session, hires=HiresOptions(steps=3, scheduler=name))[0] for name in ("Simple", "simple", None)]
     assert (pixels(pictures[0]) == pixels(pictures[1])).all()
     assert (pixels(pictures[0]) != pixels(pictures[2])).any()

@@ -1,4 +1,4 @@
-"""A job: the request resolved, its models ready, and what cannot work told before anything is loaded."""
+"""Tests jobs: the request is resolved, its models are ready, and errors come before anything is loaded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_prompts_are_encoded_for_each_pass(session: Session) -> None:
         ({"hires": HiresOptions(method="none-such")}, ModelFileError),
     ],
 )
-def test_wrong_names_are_told_before_loading(
+def test_wrong_names_are_reported_before_loading(
     session: Session, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], error: type[Exception]
 ) -> None:
     monkeypatch.setattr(session, "model", lambda _: pytest.fail("the checkpoint was loaded"))

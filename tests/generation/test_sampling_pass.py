@@ -1,4 +1,4 @@
-"""One pass of the sampler: what the network is asked, what is told meanwhile, and what the mask keeps."""
+"""Tests one pass of the sampler: the network's inputs, the reported progress, and the masked area."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_without_steps_the_latent_comes_back(job: Job) -> None:
     assert torch.equal(sample_pass(job, settings, [5], latent, SILENT), latent)
 
 
-def test_each_step_is_told_and_may_stop_it(job: Job) -> None:
+def test_each_step_is_reported_and_may_stop_it(job: Job) -> None:
     cancel, told = CancelToken(), list[Progress]()
 
     def on_progress(event: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What a session keeps between requests, what it loads anew, and what it lets go."""
+"""Tests what a session keeps between requests, reloads, and releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends and arguments that nobody sane gives: full and closed streams, endless files, and texts without measure."""
+"""Tests hostile streams and arguments: full and closed streams, endless files, and huge texts."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_a_full_output_keeps_the_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["pipeline.py x", "pipeline.py x --json", "-m ui.app"])
-def test_a_python_without_our_packages_is_told_what_to_start(module: str) -> None:
+def test_a_python_without_our_packages_says_what_to_start(module: str) -> None:
     code, err = shell(f"$PY -S {module} >/dev/null")  # -S: the standard library and nothing else
     assert code == 2 and err.count("\n") == 1 and "This Python has no " in err and str(ROOT) in err, err
     assert ("./run.sh" if "ui" in module else "./pipeline.sh") in err
 
 
-def test_a_path_that_the_encoding_lacks_is_written_as_it_is(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_path_outside_the_encoding_is_written_unchanged(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with open(sys.stdout.fileno(), "w", encoding="ascii", closefd=False) as narrow, pytest.MonkeyPatch.context() as at:
         at.setattr(sys, "stdout", narrow)
         tell("/tmp/caf\xe9/\udcff.png")
@@ -160,5 +160,5 @@ def test_a_port_that_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", refused)
-    with pytest.raises(OptionsError, match="Port 80 needs the rights of an administrator"):
+    with pytest.raises(OptionsError, match="Port 80 needs administrator rights"):
         check_port("127.0.0.1", 80)

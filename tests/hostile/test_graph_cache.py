@@ -1,4 +1,4 @@
-"""Kept graphs that somebody else wrote, or that are no files: deleted and traced anew, never the end of a run."""
+"""Tests cached graphs that are foreign or not files: they are deleted and traced again, and never end a run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ IN_PLACE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", IN_PLACE)
-def test_what_is_no_file_makes_way(network: nn.Module, what: str) -> None:
+def test_anything_but_a_file_is_replaced(network: nn.Module, what: str) -> None:
     path = kept_graph(network)
     path.unlink()
     IN_PLACE[what](path)
@@ -77,7 +77,7 @@ def test_what_is_no_file_makes_way(network: nn.Module, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", IN_PLACE)
-def test_what_is_no_list_of_sizes_makes_way(network: nn.Module, what: str) -> None:
+def test_an_invalid_list_of_sizes_is_replaced(network: nn.Module, what: str) -> None:
     sizes = kept_graph(network).with_suffix(".sizes")
     sizes.unlink(missing_ok=True)
     IN_PLACE[what](sizes)
@@ -112,7 +112,7 @@ def asks_for_all_memory(graph: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [breaks_when_run, lacks_its_weights, names_other_weights, asks_for_all_memory])
-def test_a_graph_that_fails_later_is_traced_anew(
+def test_a_graph_that_fails_later_is_traced_again(
     network: nn.Module, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
     path = kept_graph(network)

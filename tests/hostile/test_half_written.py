@@ -169,7 +169,7 @@ def test_a_file_that_ends_in_the_middle_of_its_bytes_is_never_seen(tmp_path: Pat
     assert hidden_files(tmp_path) == []
 
 
-def test_a_home_as_output_folder_keeps_what_is_hidden_in_it(tmp_path: Path) -> None:
+def test_a_home_as_output_folder_keeps_its_hidden_files(tmp_path: Path) -> None:
     names = (".draft.tmp", "Documents/.4711-0a1b2c3d.tmp", "2026-01-02/.draft.tmp")
     for path in (tmp_path / name for name in names):
         path.parent.mkdir(exist_ok=True)
@@ -181,7 +181,7 @@ def test_a_home_as_output_folder_keeps_what_is_hidden_in_it(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("act", [refusing(errno.ENOSPC), killing], ids=["full", "killed"])
 def test_settings_and_seed_are_the_old_or_the_new(tmp_path: Path, act: Callable[[str], None]) -> None:
-    """And a picture whose seed could not be noted is saved all the same."""
+    """Also checks that a picture is saved even if its seed could not be recorded."""
     settings, output = SettingsFile(tmp_path / "settings.json"), OutputFolder(tmp_path / "out")
     picture = Picture(image=PICTURE, seed=7, request_seed=7, parameters="")
     fresh = {"prompt": "x", "steps": 20}
@@ -230,7 +230,7 @@ def test_kill_9_at_any_moment_leaves_whole_pictures_only(tmp_path: Path) -> None
     assert [path for path in hidden_files(tmp_path) if path.name.endswith(HIDDEN_ENDING)] == []
 
 
-def test_names_that_are_no_numbers_of_ours_do_not_stop_saving(tmp_path: Path) -> None:
+def test_foreign_file_names_do_not_stop_saving(tmp_path: Path) -> None:
     day = save_png(PICTURE, tmp_path, 7).parent
     for name in ("9" * 249 + "-1", "٣٣-1.png", "-", "0-", "00007-x"):
         (day / name).touch()

@@ -171,7 +171,7 @@ def test_entries_without_end_are_refused() -> None:
         recall_texts({"parameters": text})
 
 
-def test_a_checkpoint_that_is_a_device_is_no_path(tmp_path: Path) -> None:
+def test_a_device_is_refused_as_checkpoint_path(tmp_path: Path) -> None:
     text = "a\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64, Model path: /dev/zero"
     assert recall_texts({"parameters": text}, folders=ModelFolders(tmp_path)).options.checkpoint == "zero"
 

@@ -45,7 +45,7 @@ def test_random_prompts_are_read_or_refused_with_a_sentence(seed: int) -> None:
             assert str(error).isprintable() and len(str(error)) < 500
 
 
-def test_words_are_kept_whatever_the_brackets_around_them() -> None:
+def test_words_are_kept_inside_any_brackets() -> None:
     """A text without a switch says the same in every step, to the letter."""
     dice = random.Random(9)
     for _ in range(2000):

@@ -98,7 +98,7 @@ def in_pieces(count: int) -> Iterator[bytes]:
 def test_strangers_send_little(closed_server: Served, route: str) -> None:
     kinds = {"content-type": "multipart/form-data; boundary=b"}
     answer = httpx.post(closed_server.url + route, content=b"x" * 3_000_000, headers=kinds)
-    assert answer.status_code == 413 and answer.text == "The request is too large: at most 64 KB are taken.\n"
+    assert answer.status_code == 413 and answer.text == "The request is too large: at most 64 KB are allowed.\n"
     assert httpx.post(closed_server.url + route, content=in_pieces(320), headers=kinds).status_code in (400, 401, 413)
 
 
@@ -126,4 +126,4 @@ def test_wrong_logins_wait(closed_server: Served) -> None:
 def test_what_breaks_gradio_tells_strangers_no_paths(closed_server: Served, path: str) -> None:
     answer = httpx.get(closed_server.url + path)
     assert answer.status_code == 500
-    assert answer.text == "The request cannot be answered; the program's log says why.\n"
+    assert answer.text == "The request failed; the program's log says why.\n"

@@ -114,7 +114,7 @@ def test_a_header_that_would_take_gigabytes_is_left_alone(folders: ModelFolders)
     assert time.monotonic() - began < 0.5
 
 
-def test_a_name_that_is_no_text_is_told_once_and_left_out(
+def test_a_name_that_is_not_text_is_reported_once_and_left_out(
     folders: ModelFolders, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = folders.folders("loras")[0]
@@ -146,7 +146,7 @@ def test_folder_lists_of_any_content(model_root: Path, content: str) -> None:
     answers(lambda: ModelFolders(model_root).list("loras"), content[:30])
 
 
-def test_a_pipe_is_no_folder_list(model_root: Path) -> None:
+def test_a_pipe_is_not_a_folder_list(model_root: Path) -> None:
     os.mkfifo(model_root / "model_folders.toml")
     with pytest.raises(OptionsError, match="regular file"):
         ModelFolders(model_root)
@@ -156,7 +156,7 @@ def test_a_whole_disk_is_not_searched(model_root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("modules.core.paths.MOST_FOLDERS", 20)
     for number in range(30):
         (model_root / "models" / "loras" / str(number)).mkdir()
-    with pytest.raises(OptionsError, match="name the one"):
+    with pytest.raises(OptionsError, match="give the one"):
         ModelFolders(model_root).list("loras")
 
 
@@ -222,7 +222,7 @@ def finished() -> QueuedTask:
 
 
 @pytest.mark.parametrize("wrong", [5, [], "x", 0, False, ""])
-def test_other_that_is_no_object_is_not_left_out(wrong: Any) -> None:
+def test_other_that_is_not_an_object_is_refused(wrong: Any) -> None:
     with pytest.raises(OptionsError, match="not an object"):
         checked(wrong, {})
 

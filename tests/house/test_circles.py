@@ -71,7 +71,7 @@ def test_no_two_rooms_of_a_folder_import_each_other() -> None:
     assert found is None, f"\n{found}"
 
 
-def test_a_circle_is_told_import_by_import() -> None:
+def test_a_circle_is_reported_import_by_import() -> None:
     edges = {("a", "b"): "a:1", ("b", "c"): "b:2", ("c", "a"): "c:3", ("c", "d"): "c:4"}
     assert sorted((circle(edges) or "").splitlines()) == ["a:1", "b:2", "c:3"]
     assert circle({("a", "b"): "", ("b", "c"): "", ("a", "c"): ""}) is None

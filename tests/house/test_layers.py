@@ -241,6 +241,6 @@ def test_torch_is_found_behind_other_files() -> None:
     assert torch_import("c", files) is None
 
 
-def test_prints_are_told_apart_from_functions() -> None:
+def test_prints_are_distinguished_from_functions() -> None:
     tree = ast.parse("def f():\n    print(1)\nif True:\n    print(2)\nclass A:\n    print(3)\n")
     assert sorted(prints_on_import(tree)) == [4, 6]

@@ -24,7 +24,7 @@ def reread(image: Image.Image, folder: Path, name: str, **settings: object) -> I
 
 
 def white_square(mode: str) -> Image.Image:
-    """White on a transparent ground whose hidden colour is white too, so that only the alpha tells them apart."""
+    """Draws white on a transparent ground that is white too, so that only the alpha distinguishes them."""
     image = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
     image.paste((255, 255, 255, 255), (4, 4, 12, 12))
     return image.convert(mode)

@@ -26,7 +26,7 @@ def test_every_format_of_the_list_is_read(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ICO", "PPM", "TGA", "PCX", "EPS", "JPEG2000", "AVIF", "DDS"])
-def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, kind: str) -> None:
+def test_other_formats_are_refused_under_any_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "picture.png"
     if kind not in Image.SAVE:
         Image.init()
@@ -56,7 +56,7 @@ def test_missing_foreign_and_truncated_files_are_explained(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 @pytest.mark.timeout(20)
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_anything_but_a_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", Path("/dev/zero")):
         with pytest.raises(OptionsError, match="not a regular file"):
@@ -72,7 +72,7 @@ def test_the_size_is_refused_by_the_header_alone(tmp_path: Path, size: tuple[int
     path = tmp_path / "large.png"
     path.write_bytes(png_header(*size))
     for reader in (open_image, check_header):
-        with pytest.raises(OptionsError, match="at most 64 megapixels are taken"):
+        with pytest.raises(OptionsError, match="at most 64 megapixels are allowed"):
             reader(path)
 
 

@@ -59,15 +59,15 @@ def test_odd_sides_and_exact_colours() -> None:
     assert larger.tobytes() == picture.resize((39, 21), Image.Resampling.NEAREST).tobytes()
 
 
-def test_no_numbers_are_a_sentence_with_the_name() -> None:
-    with pytest.raises(ModelFileError, match="The upscaler broken.pth returned values"):
+def test_invalid_numbers_raise_a_sentence_with_the_name() -> None:
+    with pytest.raises(ModelFileError, match="The upscaler broken.pth returned invalid numbers"):
         upscaler_of(lambda pixels: doubled(pixels) * torch.nan, CPU, "broken.pth")(Image.new("RGB", (8, 8)))
 
 
 def test_without_spandrel_the_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     before = set(sys.modules)
-    with pytest.raises(ModelFileError, match=r"a.pth is no ESRGAN.*pip install --no-deps spandrel einops"):
+    with pytest.raises(ModelFileError, match=r"a.pth is not an ESRGAN.*pip install --no-deps spandrel einops"):
         load_with_spandrel(tmp_path / "a.pth", CPU)
     assert not {name for name in set(sys.modules) - before if name.startswith("torchvision")}
 
@@ -78,5 +78,5 @@ def test_spandrel_works_without_torchvision(tmp_path: Path) -> None:
     network = load_with_spandrel(tmp_path / "a.pth", CPU)
     assert network(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32)
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ModelFileError, match="other.pth is not an upscaler"):
+    with pytest.raises(ModelFileError, match="other.pth is not a usable upscaler"):
         load_with_spandrel(tmp_path / "other.pth", CPU)

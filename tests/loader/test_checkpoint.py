@@ -85,7 +85,7 @@ def test_weights_that_fit_are_assigned_and_never_change_the_file(sd1: Path) -> N
     assert sd1.read_bytes() == before
 
 
-def test_vae_type_of_its_own(sd1: Path) -> None:
+def test_the_vae_may_have_its_own_type(sd1: Path) -> None:
     model = load(sd1, torch.float16, vae_dtype=torch.float32)
     assert model.vae.quant_conv.weight.dtype == torch.float32
     assert next(model.unet.module.parameters()).dtype == torch.float16
@@ -170,7 +170,7 @@ def test_diffusers_single_file(tmp_path: Path) -> None:
     assert_same(load(tmp_path / "single.safetensors"), folder)
 
 
-def test_folders_that_are_no_sd_model(tmp_path: Path) -> None:
+def test_folders_that_are_not_sd_models(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="model_index.json"):
         load(tmp_path)
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
@@ -223,7 +223,7 @@ def test_checkpoint_without_vae_needs_one(tmp_path: Path, sd1: Path) -> None:
     assert_same(load(tmp_path / "bare.safetensors", vae_path=sd1), load(sd1))
 
 
-def test_files_that_are_no_vae(tmp_path: Path, sd1: Path) -> None:
+def test_files_that_are_not_vaes(tmp_path: Path, sd1: Path) -> None:
     save_file({"lora_unet_x.lora_down.weight": torch.ones(1, 2)}, tmp_path / "lora.safetensors")
     with pytest.raises(ModelFileError, match="lora.safetensors.*a LoRA.*VAE"):
         load(sd1, vae_path=tmp_path / "lora.safetensors")

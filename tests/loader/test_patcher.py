@@ -157,7 +157,7 @@ def test_a_clone_inherits_and_then_goes_its_own_way() -> None:
     assert torch.equal(bits(base)["0.weight"], once)
 
 
-def test_strength_zero_is_no_patch() -> None:
+def test_strength_zero_adds_no_patch() -> None:
     model = patcher()
     before = bits(model)
     model.add_patches({"0.weight": [Add(torch.full((6, 8), torch.nan))]}, 0.0)

@@ -267,7 +267,7 @@ def test_damaged_files(models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path
 
 def test_a_checkpoint_is_not_a_lora(models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path) -> None:
     path = save(tmp_path / "net.safetensors", {"control_model.input_hint_block.0.weight": random(16, 3, 3, 3)})
-    with pytest.raises(ModelFileError, match="not a LoRA that we read but a ControlNet"):
+    with pytest.raises(ModelFileError, match="not a supported LoRA but a ControlNet"):
         lora_patches(path, *models, spec())
 
 

@@ -17,7 +17,7 @@ SHAPE = (1, 2, 2)
 
 
 class Watched:
-    """A run of a sampler that notes what was shown and how many steps were done at each evaluation."""
+    """Runs a sampler and records the conditioning and the finished steps at each evaluation."""
 
     def __init__(self, sampler: str, pictures: int = 1) -> None:
         self.sigmas = make_sigmas(NoiseSchedule(), "karras", STEPS, sampler=sampler)

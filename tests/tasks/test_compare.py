@@ -67,7 +67,7 @@ def test_numbers_are_json_and_text(comparison: Comparison) -> None:
     assert rows[2] == f"fused instead of full: {comparison.accelerated.reason}" and len(rows) == 5
 
 
-def test_peak_memory_is_told_where_it_was_measured(comparison: Comparison) -> None:
+def test_peak_memory_is_reported_if_it_was_measured(comparison: Comparison) -> None:
     measured = replace(comparison, eager=replace(comparison.eager, peak_bytes=3 << 20))
     assert measured.to_text().count("peak memory 3 MiB") == 1
 

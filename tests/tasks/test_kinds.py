@@ -1,4 +1,4 @@
-"""How each kind of task runs: what it yields, what it tells meanwhile, and that its pickled copy does the same."""
+"""Tests each kind of task: its results, its progress reports, and that its pickled copy does the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of prompts: every line is read or says what is wrong with it, whatever wrote the file."""
+"""Tests prompt files from any program: every line is read or reports its error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_editors_and_shells_write_is_read(tmp_path: Path, encoding: str) ->
         (b"a\0b", "zero byte"),
     ],
 )
-def test_a_bad_line_is_told_and_the_others_are_read(tmp_path: Path, bad: bytes, word: str) -> None:
+def test_a_bad_line_is_reported_and_the_others_are_read(tmp_path: Path, bad: bytes, word: str) -> None:
     first, second, third = read_prompt_file(written(tmp_path, b"one\n" + bad + b"\nthree"))
     assert (first.values, third.values) == ({"prompt": "one"}, {"prompt": "three"})
     assert second.number == 2 and second.error is not None and word in second.error

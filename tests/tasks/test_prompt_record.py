@@ -1,4 +1,4 @@
-"""The record of a file of prompts: what is there is not made again, and what is missing comes back as it was."""
+"""Tests the record of a prompt file: finished pictures are not made again, and missing ones return unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue: one task at a time, in order, cancelled while waiting or running, errors told on the task."""
+"""Tests the queue: one task at a time, in order; tasks can be cancelled at any time, and hold their errors."""
 
 from __future__ import annotations
 
@@ -93,7 +93,9 @@ def test_each_picture_is_saved_and_told(queue: Any, output: OutputFolder) -> Non
     assert all(path.is_relative_to(output.folder) for path in queued.pictures) and output.last_seed() == 7
 
 
-def test_an_unwritable_folder_is_told_before_the_work_and_stops_no_freeing(queue: Any, output: OutputFolder) -> None:
+def test_an_unwritable_folder_is_reported_before_the_work_and_does_not_stop_freeing(
+    queue: Any, output: OutputFolder
+) -> None:
     output.folder.parent.mkdir(exist_ok=True)
     output.folder.write_bytes(b"a file where the folder should be")
     freed: list[bool] = []
@@ -130,7 +132,7 @@ def test_too_many_waiting_are_refused(queue: Any) -> None:
     assert all(queue.cancel(queued.id) for queued in reversed(tasks))
 
 
-def test_errors_are_told_and_the_next_task_runs(queue: Any) -> None:
+def test_errors_are_reported_and_the_next_task_runs(queue: Any) -> None:
     def refuse(session: Any) -> None:
         raise OptionsError("Too small: take more.")
 

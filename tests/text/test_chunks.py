@@ -1,4 +1,4 @@
-"""Chunks of tokens: ComfyUI's phrases, and A1111's move of what follows a comma against its rule told a second time."""
+"""Tests chunks of tokens: ComfyUI's phrases, and A1111's comma rule against a second implementation."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_other_modes_have_no_such_rule() -> None:
 
 
 def cut_by_the_rule(tokens: list[int], size: int, reach: int) -> list[list[int]]:
-    """A1111's rule, told by positions: before a word that a chunk has no room for, the cut goes behind the last comma
-    when that is among the last `reach` tokens; before a comma, and without one in reach, it is where the chunk ends."""
+    """States A1111's rule by positions: before a word that does not fit, the cut follows the last comma
+    among the last `reach` tokens; before a comma, or without one in reach, it is at the end of the chunk."""
     chunks, start = [], 0
     while len(tokens) - start > size:
         end = start + size

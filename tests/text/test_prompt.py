@@ -62,7 +62,7 @@ def test_unreadable_lora_tags_say_how_to_write_them(tag: str) -> None:
         extract_loras(tag)
 
 
-def test_tags_of_other_networks_are_told_and_are_not_words() -> None:
+def test_tags_of_other_networks_are_reported_and_are_not_words() -> None:
     text = "a <hypernet:ink:0.5> <Wildcard:x> <lora:y> b"
     assert other_tags(text) == ["<hypernet:ink:0.5>", "<Wildcard:x>"]
     assert extract_loras(text)[0].split() == ["a", "b"]

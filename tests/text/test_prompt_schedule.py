@@ -120,7 +120,7 @@ def test_brackets_that_change_from_step_to_step_are_seen() -> None:
 
 def test_a_step_too_many_and_a_part_too_many_are_sentences() -> None:
     switches = "".join(f"[{step}:{step}]" for step in range(1, MOST_TEXTS + 2))
-    with pytest.raises(OptionsError, match=f"{MOST_TEXTS} is the most"):
+    with pytest.raises(OptionsError, match=f"limit is {MOST_TEXTS}"):
         read_schedule(switches, "", PassSteps(steps=1000))
     lists = ["[" + "|".join(f"{size}{index}" for index in range(size)) + "]" for size in (3, 5, 7, 11)]
     with pytest.raises(OptionsError, match="1000 different texts"):

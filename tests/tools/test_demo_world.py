@@ -67,7 +67,7 @@ def test_wrong_drawings_fail_every_judgement(captions: Captions) -> None:
     assert {name: share for name, (share, _) in scores.items() if share > 0.1} == {}
 
 
-def test_noise_and_emptiness_are_no_objects() -> None:
+def test_noise_and_emptiness_are_not_objects() -> None:
     facts = one_object(COLOUR=1, BACKGROUND=1).facts[0]
     for picture in (torch.zeros(1, 3, 128, 128), torch.rand(1, 3, 128, 128, generator=generator()) * 2 - 1):
         verdict = judge("object", facts, to_pixels(picture)[0])
@@ -89,7 +89,7 @@ def test_crops_are_windows_of_the_whole_picture() -> None:
     assert render(scenes, (64, 64), crop=32).shape == (12, 3, 32, 32)
 
 
-def test_scenes_follow_their_seed_and_leave_out_what_is_judged(captions: Captions) -> None:
+def test_scenes_follow_their_seed_and_leave_out_judged_combinations(captions: Captions) -> None:
     first, again = (sample_scenes(400, CPU, generator()) for _ in range(2))
     assert torch.equal(first.facts, again.facts) and torch.equal(first.jitter, again.jitter)
     assert not is_held_out(first.facts[: first.objects]).any()

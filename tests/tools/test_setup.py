@@ -164,7 +164,7 @@ def test_no_python_is_explained(checkout: Path, tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("Python 3.10, 3.11, 3.12 or 3.13 was not found")
 
 
-def test_a_broken_environment_is_made_anew(checkout: Path) -> None:
+def test_a_broken_environment_is_rebuilt(checkout: Path) -> None:
     """A real venv: the stand-in's folder looks half-made, as after an interrupted start."""
     (checkout / ".venv/pyvenv.cfg").unlink()
     (checkout / "requirements.txt").write_text("# nothing to install\n")

@@ -59,7 +59,7 @@ class Served:
 
 
 def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
-    """In a thread of its own: the browser of other tests keeps a loop in this one."""
+    """Runs in a separate thread: the browser of other tests keeps a loop in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
@@ -204,7 +204,7 @@ class Form:
         expect(there).to_have_attribute("aria-selected", "true")
 
     def search(self, words: str) -> None:
-        """In the history, whose fields Gradio builds as late as those of `unfold`."""
+        """Searches the history; Gradio builds its fields as late as those of `unfold`."""
         self.show("History")
         field = self.page.locator("#ld-search textarea, #ld-search input").first
         field.wait_for()

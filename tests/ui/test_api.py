@@ -166,7 +166,7 @@ def test_pictures_outside_the_output_folder_cannot_be_taken(
     assert set((served.output / "inputs").glob("*")) == kept
 
 
-def test_files_that_are_no_pictures_are_refused(client: Client, tmp_path: Path, photo: Path, mask: Path) -> None:
+def test_files_that_are_not_pictures_are_refused(client: Client, tmp_path: Path, photo: Path, mask: Path) -> None:
     text = tmp_path / "notes.png"
     text.write_text("no picture")
     small = tmp_path / "small.png"

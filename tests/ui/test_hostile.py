@@ -85,7 +85,7 @@ def test_one_tab_deletes_what_the_other_shows(open_page: Any, form: Form, served
     expect(tabs[1].locator("#ld-history-details .ld-error")).to_contain_text(made.name)
 
 
-def test_only_pictures_are_read_whatever_the_path_looks_like(served: Served, form: Form) -> None:
+def test_only_pictures_are_read_from_any_path(served: Served, form: Form) -> None:
     made = make_one(form, served)
     address = f"{served.url}gradio_api/file="
     for hidden in (

@@ -21,7 +21,7 @@ MEGABYTE = 2**20
 
 @pytest.fixture(scope="module")
 def unwanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files that are no use, by what the page says about them."""
+    """Lists unusable files by the page's message about them."""
     folder = tmp_path_factory.mktemp("unwanted")
     pixels, heavy, text = (folder / name for name in ("too many.png", "heavy.png", "<img src=x onerror=throw_1>.png"))
     Image.new("RGB", (8200, 8000), (200, 30, 40)).save(pixels)
@@ -69,10 +69,8 @@ def test_the_server_does_not_rely_on_the_page(served: Served, unwanted: dict[str
     assert answer.status_code == 413
 
 
-def test_a_false_name_is_told_whatever_field_it_is_put_into(
-    page: Any, form: Form, served: Served, tmp_path: Path
-) -> None:
-    """What a browser cannot show is refused beside the form; what a program uploads all the same, by the server."""
+def test_a_wrong_file_ending_is_reported_in_every_field(page: Any, form: Form, served: Served, tmp_path: Path) -> None:
+    """Checks that the form refuses what a browser cannot show, and the server refuses it from programs."""
     drawing = tmp_path / "drawing.png"
     drawing.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
     page.get_by_role("tab", name="Image to image").click()

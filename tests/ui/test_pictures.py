@@ -42,7 +42,7 @@ def make_one(form: Form, *, seed: int = 5, steps: int = 2) -> None:
 
 
 def shows_colour(canvas: Any, wanted: Callable[[Any], Any]) -> bool:
-    """Whether a good part of what is on screen has a colour."""
+    """Tells whether a good part of the screen is coloured."""
     pixels = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"), dtype=int)
     return int(wanted(pixels).sum()) > 50
 

@@ -1,4 +1,4 @@
-"""Form -> request -> form, and what is remembered, without a browser."""
+"""Tests form to request and back, and the remembered form, without a browser."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def extremes(image: Path, *, high: bool) -> GenerationOptions:
 
 
 @pytest.mark.parametrize("high", [False, True])
-def test_the_fields_take_whatever_a_request_may_be(fresh: dict[str, Any], tmp_path: Path, *, high: bool) -> None:
+def test_the_fields_accept_every_request(fresh: dict[str, Any], tmp_path: Path, *, high: bool) -> None:
     image = tmp_path / "inputs" / "x.png"
     image.parent.mkdir()
     Image.new("RGB", (8, 8)).save(image)

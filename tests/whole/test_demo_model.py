@@ -89,7 +89,7 @@ def test_a_sunset_is_warm_above_and_has_its_sun_where_asked(draw: Draw, side: st
     assert reading.warm_sky and reading.sky_warmer_than_sea and reading.side == side
 
 
-def test_a_day_is_no_sunset(draw: Draw) -> None:
+def test_a_day_is_not_a_sunset(draw: Draw) -> None:
     assert not read_sunset(pixels(draw("a sunny day over the ocean"))).warm_sky
 
 
@@ -127,7 +127,7 @@ def test_the_two_loras_are_different_styles(draw: Draw) -> None:
 
 @pytest.fixture
 def heart_edges(draw: Draw, tmp_path: Path) -> tuple[Path, Pixels]:
-    """A picture of a heart in a corner, for canny; nothing in the tests' prompts tells of it."""
+    """Draws a heart in a corner, for canny; no prompt of the tests mentions it."""
     picture = draw("a black heart in the bottom right corner on a white background")
     picture.save(tmp_path / "heart.png")
     return tmp_path / "heart.png", pixels(picture)

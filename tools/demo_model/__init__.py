@@ -1,1 +1,1 @@
-"""The demo checkpoint: a small captioned world, its training, export and judged evaluation."""
+"""Makes the demo checkpoint: a small captioned world, its training, export and judged evaluation."""

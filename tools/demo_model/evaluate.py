@@ -18,7 +18,7 @@ from tools.demo_model.training.sampling import DemoModel, SampleOptions, load_de
 from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
 
-Scores = dict[str, tuple[float, int]]  # share that holds, number judged
+Scores = dict[str, tuple[float, int]]  # share passed, number judged
 FLOORS = {
     "object colour": 0.97,
     "background colour": 0.97,
@@ -55,7 +55,7 @@ def tally(groups: dict[str, Cases], pictures: dict[str, list[Pixels]]) -> Scores
 
 
 def steadiness(model: DemoModel, cases: Cases, count: int) -> dict[str, float]:
-    """Share of pictures whose object and background colours survive each change of the settings."""
+    """Returns the share of pictures that keep object and background colours after each change of settings."""
     out = {}
     for name, options in STEADY.items():
         pictures = to_pixels(sample(model, cases.prompts[:count], cases.seeds[:count], options))
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="write the scores here")
     parser.add_argument("--grid", type=Path, help="write a labelled sheet of the judged pictures here")
-    parser.add_argument("--divide", type=int, default=1, help="judge only one prompt in so many")
+    parser.add_argument("--divide", type=int, default=1, help="judge only one in N prompts")
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
     model = load_demo(arguments.checkpoint, torch.device(arguments.device))

@@ -34,7 +34,7 @@ from tools.demo_model.world.styles import STYLES, edges
 
 CHECKPOINT, SEED = "demo.safetensors", 456_789
 STRENGTHS = (0.0, 0.5, 1.0)
-ALIKE = 0.8  # IoU from which a shape follows its edges
+ALIKE = 0.8  # smallest IoU of a shape that follows its edges
 FLOORS = {
     "LoRA demo_ink: 0, 0.5, 1 in order": 0.95,
     "LoRA demo_neon: 0, 0.5, 1 in order": 0.95,
@@ -48,7 +48,7 @@ SECONDS_LIMIT = 2.0
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table: the share that holds of `number`, and the mean of what was measured."""
+    """One line of the table: the passed share of `number` pictures, and the mean measurement."""
 
     share: float
     number: int
@@ -61,7 +61,7 @@ def collect(outcomes: list[tuple[bool, float]]) -> Result:
 
 
 class App:
-    """Pictures by the app's own front door: eager fp32 on the CPU unless told otherwise."""
+    """Makes pictures through the app's public interface: eager fp32 on the CPU by default."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -75,13 +75,13 @@ class App:
 
     @torch.no_grad()
     def rebuild(self, images: Tensor) -> Tensor:
-        """Through the autoencoder and back: no model can draw more than its decoder."""
+        """Sends a picture through the autoencoder and back: no model can draw more than its decoder."""
         vae = self.session.model(GenerationOptions(prompt="", checkpoint=CHECKPOINT)).vae
         return vae.decode(vae.encode(images)).clamp(-1, 1)
 
 
 def style_distance(style: str, plain: Image.Image, picture: Image.Image) -> float:
-    """Mean grey levels between a picture and the plain one redrawn by the style's own rule."""
+    """Returns the mean difference in grey levels between a picture and the plain one redrawn by the style's rule."""
     ideal = STYLES[style](to_tensor(plain))
     return float((ideal - to_tensor(picture)).abs().mean()) * 127.5
 
@@ -105,7 +105,7 @@ def judge_loras(app: App, prompts: list[tuple[str, int]]) -> dict[str, Result]:
 
 
 def control_scenes(cases: Cases, captions: Captions) -> Cases:
-    """The position group with captions that tell neither place nor size: only the edges know."""
+    """Makes the position group with captions without place and size, which only the edges show."""
     silent = cases.scenes.facts.clone()
     silent[:, Fact.POSITION], silent[:, Fact.SIZE] = 0, 0
     unsaid = Scenes(silent, cases.scenes.jitter, cases.scenes.objects)
@@ -114,9 +114,9 @@ def control_scenes(cases: Cases, captions: Captions) -> Cases:
 
 
 def object_mask(picture: Pixels) -> Mask | None:
-    """Where the largest object is, cut half-way between its colour and the background's.
+    """Returns the mask of the largest object, cut half-way between its colour and the background's.
 
-    A fixed contrast would shrink soft edges, the more the closer the two colours are.
+    A fixed contrast would shrink soft edges, more so for similar colours.
     """
     found = read_picture(picture).objects
     if not found:
@@ -129,7 +129,7 @@ def object_mask(picture: Pixels) -> Mask | None:
 
 
 def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
-    """Edges drawn by the training rule, and the app's own canny of a picture of the scene."""
+    """Tests edges drawn by the training rule, and the app's own canny of a picture of the scene."""
     names = {"none": "ControlNet: edge map, shape as given", "canny": "ControlNet: canny of a picture, shape as given"}
     outcomes: dict[str, list[tuple[bool, float]]] = {name: [] for name in names.values()}
     outcomes["ControlNet: the autoencoder alone (no floor)"] = ceiling = []
@@ -150,7 +150,7 @@ def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
 
 
 def sharpness(picture: Pixels) -> float:
-    """The steepest steps between neighbouring pixels (99.5th percentile)."""
+    """Measures the steepest steps between neighbouring pixels (99.5th percentile)."""
     values = picture.astype(np.float64).mean(-1)
     return float(np.percentile(np.abs(np.diff(values, axis=1)), 99.5))
 
@@ -170,7 +170,7 @@ def judge_hires(app: App, groups: dict[str, Cases], hires: HiresOptions) -> dict
 
 
 def seconds_per_image(app: App, number: int) -> dict[str, float]:
-    """Warm, at the native size with everything at its default but the seed."""
+    """Times warm pictures at the native size, with defaults for everything but the seed."""
     defaults = {"cfg": 7.0}
     app.image("a red circle", 0, **defaults)
     times = []
@@ -182,7 +182,7 @@ def seconds_per_image(app: App, number: int) -> dict[str, float]:
 
 
 def smaller(groups: dict[str, Cases], sizes: dict[str, int]) -> dict[str, Cases]:
-    """The first cases of each group."""
+    """Returns the first cases of each group."""
     return {
         name: Cases(
             Scenes(
@@ -213,11 +213,11 @@ def table(results: dict[str, Result]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, help="folder whose models/ is used (default: this project)")
+    parser.add_argument("--root", type=Path, help="folder with models/ (default: this project)")
     parser.add_argument("--number", type=int, default=40, help="prompts for each judgement")
     parser.add_argument("--only", nargs="*", choices=("lora", "control", "hires", "speed"), default=None)
     parser.add_argument("--hires-method", default=HiresOptions().method)
-    parser.add_argument("--hires-denoise", type=float, default=0.5, help="what the kept results were measured at")
+    parser.add_argument("--hires-denoise", type=float, default=0.5, help="the value of the committed results")
     parser.add_argument("--json", type=Path, help="write the scores here")
     arguments = parser.parse_args()
     app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"))

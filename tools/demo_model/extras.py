@@ -17,7 +17,7 @@ from tools.demo_model.training.sampling import load_demo
 from tools.demo_model.training.teacher import Teacher
 from tools.demo_model.world.styles import STYLES
 
-# where each ends, as a share of the whole time
+# the end of each stage, as a share of the total time
 ENDS = {"demo_ink": 0.19, "demo_neon": 0.38, "demo_emblem": 0.48, "demo_canny": 1.0}
 
 

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: `python -m tools.demo_model.train --out DIR --minutes N`. Run again to resume."""
+"""Trains the demo model from scratch: `python -m tools.demo_model.train --out DIR --minutes N`. Run again to resume."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tools.demo_model.training.text_stage import pretrain_text
 
 logger = logging.getLogger("tools.demo_model.train")
 
-# where each stage ends, as a share of the whole time
+# the end of each stage, as a share of the total time
 ENDS = {"autoencoder": 0.25, "text": 0.36, "diffusion": 0.95, "polish": 1.0}
 EXPORT_SECONDS = 75.0
-POOL_SHARE = 0.05  # of the whole time, for encoding the native size; other sizes take a seventh of that each
+POOL_SHARE = 0.05  # share of the total time for encoding the native size; each other size takes a seventh of it
 
 
 class Run:
-    """One training run in a folder: which stages are done, and the weights they left."""
+    """One training run in a folder: its finished stages and their weights."""
 
     def __init__(self, folder: Path, parts: Path | None, minutes: float, device: torch.device, seed: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Run:
         self._exported = time.monotonic()
 
     def stage(self, name: str) -> None:
-        """Runs a stage, or takes over its result when it is done already."""
+        """Runs a stage, or loads its result if it is already finished."""
         done = self.folder / f"{name}.pt"
         if done.exists():
             self._load(done)
@@ -79,7 +79,7 @@ class Run:
         self._exported = time.monotonic()
 
     def _export_sometimes(self, trainer: Trainer) -> None:
-        """The averaged weights as they are now, so that an interrupted run still leaves a model."""
+        """Exports the current averaged weights, so that an interrupted run still leaves a model."""
         if self.parts is None or time.monotonic() - self._exported < EXPORT_SECONDS:
             return
         unet, text = copy.deepcopy(self.networks.unet), copy.deepcopy(self.networks.text)
@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state and result; run again to resume")
     parser.add_argument("--minutes", type=float, default=9.0, help="wall-clock time of all stages together")
-    parser.add_argument("--stage", choices=list(ENDS), help="forget this stage's result and those after it, then go on")
+    parser.add_argument("--stage", choices=list(ENDS), help="discard the results from this stage on, then continue")
     parser.add_argument("--parts", type=Path, help="also write the checkpoint in parts of 14 MiB to this folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=20)

@@ -1,1 +1,1 @@
-"""What the page answers: form values in, new values of its components out."""
+"""Handles the page's events: takes form values and returns new values of its components."""

@@ -1,4 +1,4 @@
-"""The download of a first checkpoint: what its buttons do, and how far it is."""
+"""Handles the download of a first checkpoint: its buttons and its progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUTS = (
 
 
 class FirstRun:
-    """Answers the buttons; the offer that was shown is the one that is downloaded."""
+    """Handles the buttons; it downloads exactly the offer that was shown."""
 
     def __init__(self, handlers: Handlers, starter: StarterDownload) -> None:
         self.handlers = handlers
@@ -50,7 +50,7 @@ class FirstRun:
         return {"starter_stop": gr.Button(interactive=False)}
 
     def open_page(self) -> Iterator[Update]:
-        """After a reload, or in another tab: what is under way is shown; leaving the page does not stop it."""
+        """Shows a running download after a reload or in another tab; leaving the page does not stop it."""
         own = has_own_checkpoint(self.handlers.folders)
         yield {"first_run": gr.Column(visible=not own), "first_hint": gr.HTML(visible=not own)}
         latest = self.starter.latest
@@ -78,11 +78,11 @@ class FirstRun:
         if download.state == "failed":
             return {"starter_state": render.error_box(download.error)}
         if download.state == "cancelled":
-            words = f"Stopped after {megabytes(download.received)}; the next download goes on from there."
+            words = f"Stopped after {megabytes(download.received)}; the next download resumes from there."
             return {"starter_state": render.note_box(words)}
         name = self.starter.model.name
         chosen = {**self.handlers.refresh()["checkpoint"], "value": name}
-        words = f"{name} is here and its SHA-256 is right; it is chosen in the form now."
+        words = f"{name} is downloaded and its SHA-256 is correct; the form now uses it."
         size = self.handlers.native_size(name)
         return {
             "starter_state": render.note_box(words),

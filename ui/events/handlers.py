@@ -1,4 +1,4 @@
-"""What happens on each event: form values in, {component name: new value} out; the work itself is elsewhere."""
+"""Handles each event: takes form values and returns {component name: new value}; other modules do the work."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ui.requests import build_options
 from ui.settings import SettingsFile
 
 Update = dict[str, Any]
-Show = Callable[[QueuedTask], Update]  # what a task has made so far, for the page
+Show = Callable[[QueuedTask], Update]  # a task's results so far, for the page
 REFRESH_SECONDS = 0.25
 PLACEHOLDER = "What the picture shows"
 
 
 class Handlers:
-    """Everything that answers the page's events; one object for all browser tabs."""
+    """Handles all events of the page; one object serves all browser tabs."""
 
     def __init__(self, queue: TaskQueue, folders: ModelFolders, output: OutputFolder, settings: SettingsFile) -> None:
         self.queue = queue
@@ -49,7 +49,7 @@ class Handlers:
     # Running
 
     def generate(self, values: Mapping[str, Any]) -> Iterator[Update]:
-        """One request: a message beside the form when it cannot be, else progress and pictures as they come."""
+        """Runs one request: shows progress and pictures as they come, or a message beside the form if it is invalid."""
         try:
             options = build_options(values, self.output.folder)
             queued = self.queue.submit(MakePictures(options=options))
@@ -65,7 +65,7 @@ class Handlers:
         yield from self.watch(queued, self.show_pictures, accelerated=options.stable_fast != "off")
 
     def remember(self, values: Mapping[str, Any]) -> str:
-        """Keeps the form for the next start; where that fails, pictures are made all the same."""
+        """Saves the form for the next start; if that fails, pictures are still made."""
         try:
             self.settings.save(values)
         except LightDiffusionError as error:
@@ -73,7 +73,7 @@ class Handlers:
         return ""
 
     def run(self, task: Task, show: Show, message: str) -> Iterator[Update]:
-        """The same for comparison and grid, which show their results and messages elsewhere."""
+        """Runs a comparison or grid, which show their results and messages elsewhere."""
         queued = self.queue.submit(task)
         yield {message: "", "message": "", "task": queued.id}
         yield from self.watch(queued, show, message=message)
@@ -81,7 +81,7 @@ class Handlers:
     def watch(
         self, queued: QueuedTask, show: Show, *, message: str = "message", accelerated: bool = False
     ) -> Iterator[Update]:
-        """Follows a request to its end. Leaving early (a closed page) leaves the request running."""
+        """Follows a request to its end. Closing the page leaves the request running."""
         shown = -1
         while not queued.finished:
             update: Update = {
@@ -111,15 +111,17 @@ class Handlers:
         return update | (self.choose("picture", paths[0]) if paths and queued.finished else {})
 
     def cancel(self, task_id: str) -> Update:
-        """Stops the request of this browser tab within one step, or takes it out of the line."""
+        """Stops this browser tab's request within one step, or removes it from the queue."""
         self.queue.cancel(task_id)
         return {"cancel": gr.Button(interactive=False)}
 
     # Opening the page
 
     def open_page(self, built: Mapping[str, Any]) -> Update:
-        """The model files there are now, and the form as it was last used, for the browser to fill in where the page
-        still shows what it was built with: what was typed meanwhile stays."""
+        """Returns the current model files and the last used form.
+
+        The browser fills in only fields that still show their initial value, so that typed text stays.
+        """
         values = self.remembered()
         return {
             **self.refresh(),
@@ -129,7 +131,7 @@ class Handlers:
         }
 
     def follow(self, task_id: str) -> Iterator[Update]:
-        """After a reload: what this tab asked for last, running or finished."""
+        """Shows this tab's last request again after a reload, running or finished."""
         queued = self.queue.find(task_id)
         yield {} if queued is None else {"task": queued.id}
         if queued is not None:
@@ -140,21 +142,21 @@ class Handlers:
         return {name: gr.update(choices=choices) for name, choices in lists.items()}
 
     def hint(self, checkpoint: str | None) -> Update:
-        """What this checkpoint knows, where the prompt is empty."""
+        """Shows what this checkpoint can draw as the prompt's placeholder."""
         return {"prompt": gr.update(placeholder=checkpoint_facts(self.folders, checkpoint).description or PLACEHOLDER)}
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> Update:
         return {"preset": gr.Dropdown(**FileLists(folders=self.folders).shapes(checkpoint, width, height))}
 
     def native_size(self, name: str | None) -> Update:
-        """A checkpoint chosen by hand brings its own size along."""
+        """Sets the native size of a checkpoint that the user chose."""
         size = checkpoint_facts(self.folders, name).native_size
         return {"width": size, "height": size}
 
     # Small conveniences of the form
 
     def lora_rows(self, values: Mapping[str, Any]) -> Update:
-        """One empty slot more than there are LoRAs."""
+        """Shows one more slot than there are LoRAs."""
         return {
             f"lora_{slot}_row": gr.Row(visible=bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"]))
             for slot in range(2, LORA_SLOTS + 1)
@@ -179,7 +181,7 @@ class Handlers:
         return {"memory": render.memory_line(f"{session.device} · {memory_report(session.device)}{line}")}
 
     def free(self) -> Update:
-        """Waits in the queue, so that a running task keeps its models."""
+        """Frees memory through the queue, so that a running task keeps its models."""
         if self.queue.session is None:
             return {"memory": render.memory_line("No model is loaded yet.")}
         self.queue.submit(FreeMemory()).wait()

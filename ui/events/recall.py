@@ -1,4 +1,4 @@
-"""What can be done with a picture that is there: use its settings, start from it, delete it; and the history."""
+"""Handles existing pictures: use their settings, start from them, delete them; and the history."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = 48
 
 
 class Recall:
-    """Answers the buttons under a picture; `panel` is "picture" or "history", whose parts bear that name."""
+    """Handles the buttons under a picture; `panel` is "picture" or "history", the prefix of its components."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -30,11 +30,11 @@ class Recall:
     # Settings
 
     def use(self, panel: str, path: str) -> Update:
-        """Every field as it was for this picture; what it did not use is emptied."""
+        """Sets every field as it was for this picture, and empties unused ones."""
         return self._restore(Path(path), f"{panel}_message")
 
     def restore(self, file: str | None) -> Update:
-        """The same for a dropped file, ours or A1111's; the field is emptied for the next one."""
+        """Does the same for a dropped file of ours or A1111's, and empties the drop field."""
         return {"restore": None, **self._restore(Path(file), "message")} if file else {}
 
     def to_hires(self, panel: str, path: str) -> Update:
@@ -43,7 +43,7 @@ class Recall:
 
     def _restore(self, path: Path, message: str, *, hires: bool = False) -> Update:
         if not path.is_file():
-            return {message: render.error_box(f"{path.name} is not there any more.")}
+            return {message: render.error_box(f"{path.name} no longer exists.")}
         try:
             recalled = read_options(path, self.handlers)
             options = for_number(recalled.options)
@@ -58,9 +58,9 @@ class Recall:
             words += " A picture that it started from is gone or outside the output folder: drop it in again."
         if beyond := options.controls[CONTROL_SLOTS:]:
             names = ", ".join(net.name for net in beyond)
-            words += f" The form holds {CONTROL_SLOTS} ControlNets; left out: {names}."
+            words += f" The form has room for {CONTROL_SLOTS} ControlNets; left out: {names}."
         if recalled.left_out:
-            words += f" Left out, because it is not done here: {recalled.left_out}."
+            words += f" Left out, because it is not supported: {recalled.left_out}."
         modes = {"modes": gr.Tabs(selected=form["mode"])}
         return {**form, **modes, **self.handlers.lora_rows(form), message: render.note_box(words)}
 
@@ -73,7 +73,7 @@ class Recall:
             "editor": editor_value(Path(path)),
             "mode": IMAGE_MODE,
             "modes": gr.Tabs(selected=IMAGE_MODE),
-            f"{panel}_message": render.note_box("The picture is under Image to image now: paint a mask if you like."),
+            f"{panel}_message": render.note_box("The picture is now under Image to image: paint a mask if you like."),
         }
 
     def to_control(self, panel: str, path: str) -> Update:
@@ -82,11 +82,11 @@ class Recall:
         return {
             "control_1_image": path,
             "control_panel": gr.Accordion(open=True),
-            f"{panel}_message": render.note_box("The picture is the control picture of ControlNet 1 now."),
+            f"{panel}_message": render.note_box("The picture is now the control picture of ControlNet 1."),
         }
 
     def _gone(self, panel: str, path: str) -> Update:
-        return {f"{panel}_message": render.error_box(f"{Path(path).name} is not there any more.")}
+        return {f"{panel}_message": render.error_box(f"{Path(path).name} no longer exists.")}
 
     # Deleting
 
@@ -120,8 +120,10 @@ class Recall:
         return self.look(words, max(0, page - 1), shown)
 
     def look(self, words: str, page: int, shown: list[str]) -> Update:
-        """One page of what is found, newest first. Where it is what is `shown` already, the list stays untouched, and
-        with it what was chosen there meanwhile."""
+        """Returns one page of the search results, newest first.
+
+        If it equals `shown`, the list stays untouched, and with it the user's selection.
+        """
         entries, total = self.handlers.history.search(words or "", limit=PAGE, skip=page * PAGE)
         paths = [str(entry.path) for entry in entries]
         first = page * PAGE + 1
@@ -151,5 +153,5 @@ def read_options(path: Path, handlers: Handlers) -> Recalled:
 
 
 def out_of_reach(options: GenerationOptions, folder: Path) -> list[Path]:
-    """Pictures that a recalled request starts from and that are gone or lie outside of the folder."""
+    """Finds start pictures of a recalled request that are gone or lie outside the folder."""
     return [path for path in options.pictures if not reachable(path, [folder])]

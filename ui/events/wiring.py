@@ -1,4 +1,4 @@
-"""Connects the page's events with what answers them; handlers speak of components by name."""
+"""Connects the page's events to their handlers, which refer to components by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HISTORY = (
     *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
     *("history_details", "history_confirm"),
 )
-# Lists of pictures, and what is clicked or deleted in them, are answered in the order in which they were asked.
+# Events of picture lists, and clicks and deletions in them, are handled in order.
 IN_TURN = {"concurrency_id": "history", "concurrency_limit": 1}
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
 
@@ -49,8 +49,10 @@ class Wiring:
         outputs: Iterable[str] = (),
         **settings: Any,
     ) -> Any:
-        """`answer` gets the named components' values by position and returns (or yields) an Update. Not part of the
-        API, which has its own functions; the progress that Gradio itself would draw over the outputs stays away."""
+        """Registers a handler: `answer` gets the named components' values in order and returns (or yields) an Update.
+
+        It is not part of the API, which has its own functions. Gradio's own progress display over the outputs is off.
+        """
         return event(
             self.by_component(answer),
             inputs=[self.parts[name] for name in inputs],
@@ -59,7 +61,7 @@ class Wiring:
         )
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """For answers that want the form as one mapping, before any further values."""
+        """Registers a handler that gets the form as one mapping, before any further values."""
         count = len(self.fields)
         if inspect.isgeneratorfunction(answer):
 
@@ -71,7 +73,7 @@ class Wiring:
 
     def by_component(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         def translate(update: Update) -> dict[Any, Any]:
-            # Gradio takes an empty answer for "empty everything"
+            # Gradio would empty every output for an empty answer
             return {self.parts[name]: value for name, value in update.items()} or gr.skip()
 
         if inspect.isgeneratorfunction(answer):
@@ -87,7 +89,7 @@ class Wiring:
 def connect(
     parts: Components, handlers: Handlers, starter: StarterDownload, page: Any, values: Mapping[str, Any]
 ) -> None:
-    """All events of the page; `page` is the Blocks itself, built with these values."""
+    """Connects all events of the page; `page` is the Blocks, built with these values."""
     wiring = Wiring(parts, list(handlers.fresh()))
     connect_page(wiring, handlers, page, values)
     connect_runs(wiring, handlers)
@@ -152,7 +154,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
 
 
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
-    """The fields whose choices are files."""
+    """Lists the fields whose choices are files."""
     slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
     return ("checkpoint", "vae", "text_encoder", "hires_method", *slots)
 
@@ -208,11 +210,11 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
-    """Gradio tells which picture was clicked through a parameter of this type: its place, and its file's name."""
+    """Returns the clicked picture; Gradio passes its place and file name in a parameter of this type."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
         clicked = paths[event.index] if event.index < len(paths) else ""
-        if Path(clicked).name != event.value["image"]["orig_name"]:  # the list was renewed under the mouse
+        if Path(clicked).name != event.value["image"]["orig_name"]:  # the list changed under the mouse
             return gr.skip()
         return wiring.by_component(handlers.choose)(panel, clicked)
 

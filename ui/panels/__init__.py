@@ -1,1 +1,1 @@
-"""What the page shows: components, their text and their style."""
+"""Builds what the page shows: components, their text and their style."""

@@ -1,4 +1,4 @@
-"""What the drop-down lists of model files offer, and the sizes that fit a checkpoint."""
+"""Lists the choices of model files for drop-down lists, and the sizes that fit a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ui.fields import AUTOMATIC, CONTROL_SLOTS, LORA_SLOTS
 
 @dataclass(frozen=True, kw_only=True)
 class FileLists:
-    """What the drop-down lists of model files offer."""
+    """The choices of the drop-down lists for model files."""
 
     folders: ModelFolders
 
@@ -28,7 +28,7 @@ class FileLists:
         return [(name, name) for name in PIXEL_METHODS] + latent + self.named("upscalers")
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> dict[str, Any]:
-        """The sizes that fit this checkpoint, and which one the form's is: for building and for following it."""
+        """Returns the sizes that fit this checkpoint, and which one the form has."""
         side = checkpoint_facts(self.folders, checkpoint).native_size
         shapes = [(f"{shape} {wide} × {high}", f"{wide}x{high}") for shape, wide, high in size_presets(side)]
         now = f"{width}x{height}"
@@ -37,7 +37,7 @@ class FileLists:
         return {"choices": [*shapes, ("Own size", "")], "value": ""}
 
     def lists(self) -> dict[str, list[tuple[str, str]]]:
-        """The choices of every field that names a file, for building and for refreshing."""
+        """Returns the choices of every field that names a file, to build or refresh it."""
         return {
             "checkpoint": self.named("checkpoints"),
             "vae": self.optional("vae", "From the checkpoint"),

@@ -1,4 +1,4 @@
-"""Help while there is no checkpoint but the demo: where to put one, and a download that somebody has to ask for."""
+"""Shows help while the demo is the only checkpoint: where to put one, and a download on request."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from modules.catalog.starter import StarterDownload
 from ui.panels.form import Components
 
 WORDS = """### Your own checkpoint
-Only the small demo model is here. Put a Stable Diffusion 1.x or 2.x checkpoint (`.safetensors`) into
+Only the small demo model is installed. Put a Stable Diffusion 1.x or 2.x checkpoint (`.safetensors`) in
 
 `{folder}`
 
-then press **Rescan** beside the checkpoint list and choose it. Nothing is ever downloaded by itself.
+then press **Rescan** beside the checkpoint list and choose it. Nothing is ever downloaded automatically.
 
-Or have one downloaded: **{title}**, `{name}`, licence **{licence}**. The first button asks the server for the file's
-size and SHA-256 and shows them; nothing is fetched before you press the second.
+Or download one: **{title}**, `{name}`, licence **{licence}**. The first button asks the server for the file's size and
+SHA-256 and shows them; nothing is downloaded before you press the second.
 """
 
 

@@ -1,4 +1,4 @@
-"""The left column: everything that decides a picture, as Gradio components by field name."""
+"""Builds the left column: all settings of a picture, as Gradio components by field name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MASK_BRUSH = "#ff40a0"
 
 
 def build_form(files: FileLists, values: Mapping[str, Any]) -> Components:
-    """Components by name: every field, and the form's buttons and messages."""
+    """Returns components by name: every field, and the form's buttons and messages."""
     lists = files.lists()
     parts = build_prompt(lists, values)
     shapes = files.shapes(values["checkpoint"], values["width"], values["height"])
@@ -67,7 +67,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         placeholder="What the picture shows",
     )
     parts["negative_prompt"] = gr.Textbox(
-        values["negative_prompt"], label="Negative prompt", lines=1, max_lines=6, placeholder="What it must not show"
+        values["negative_prompt"], label="Negative prompt", lines=1, max_lines=6, placeholder="What it should not show"
     )
     with gr.Row():
         parts["generate"] = gr.Button(
@@ -75,7 +75,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         )
         parts["cancel"] = gr.Button("Cancel", elem_id="ld-cancel", elem_classes="ld-cancel", interactive=False, scale=1)
     parts["message"] = gr.HTML("", elem_id="ld-message")
-    gr.HTML("", elem_id="ld-upload-message")  # the page's own script fills it
+    gr.HTML("", elem_id="ld-upload-message")  # the page's script fills it
     with gr.Row(elem_id="ld-speed"):
         parts["stable_fast"] = gr.Checkbox(
             values["stable_fast"], label="Stable-Fast", container=True, elem_id="ld-stable-fast", scale=1
@@ -104,7 +104,7 @@ def build_modes(shapes: Mapping[str, Any], values: Mapping[str, Any]) -> Compone
 def build_image_mode(values: Mapping[str, Any]) -> Components:
     parts: Components = {}
     parts["editor"] = PictureEditor(
-        label="Picture; paint over what shall be repainted",
+        label="Picture; paint over the part to repaint",
         sources=["upload", "clipboard"],
         transforms=[],
         brush=gr.Brush(default_size=32, colors=[MASK_BRUSH], color_mode="fixed"),
@@ -117,7 +117,7 @@ def build_image_mode(values: Mapping[str, Any]) -> Components:
     with gr.Row():
         parts["denoise"] = share(values["denoise"], "Denoise", info="0 keeps the picture, 1 ignores it")
         parts["keep_size"] = gr.Checkbox(
-            values["keep_size"], label="Size of the picture", info="else width and height", min_width=140
+            values["keep_size"], label="Keep the picture's size", info="else use width and height", min_width=140
         )
     with gr.Accordion("Resizing and mask", open=False), gr.Row():
         parts["resize"] = choice(IMAGE_MODES, values["resize"], "Resize")

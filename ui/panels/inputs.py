@@ -1,4 +1,4 @@
-"""The kinds of input that the form has more than once."""
+"""Builds the kinds of input that the form uses more than once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ui.fields import AUTOMATIC
 
 
 def file_choice(names: Any, value: Any, label: str, scale: int | None = None) -> gr.Dropdown:
-    """A name that is not listed is kept: generating then says that the file is missing and which ones are near."""
+    """Builds a list that keeps unlisted names: generating then reports the missing file and suggests similar names."""
     return gr.Dropdown(names, value=value, label=label, allow_custom_value=True, scale=scale, min_width=160)
 
 

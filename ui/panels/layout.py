@@ -1,4 +1,4 @@
-"""The whole page: header, form on the left, results on the right."""
+"""Builds the whole page: header, form on the left, results on the right."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ui.panels.results import build_header, build_panels
 GUIDE = """### In four steps
 1. Write a prompt.
 2. Tick **Stable-Fast** when you make more than a few pictures: the first one takes longer, the next ones are faster.
-3. Set size, steps and what else you like; the defaults are sensible.
+3. Set size, steps and anything else you like; the defaults are sensible.
 4. Press **Generate** or Ctrl+Enter. Pictures are saved in `{output}`.
 
 ### Good to know
 - **Seed**: empty means a new random one each time. *Last* takes the last picture's seed, *Random* empties the field.
-- **LoRA**: choose up to four, or write `<lora:name:0.8>` into the prompt. Embeddings work by name.
+- **LoRA**: choose up to four, or write `<lora:name:0.8>` in the prompt. Embeddings work by name.
 - **Cancel** stops after the current step and keeps the pictures that are finished.
-- **Stable-Fast level**: *full* is the fastest. *graph* gives the same picture as without, bit for bit; *fused* needs
-  the least GPU memory, and is what a CPU runs. The line below the box says what is in force and why.
+- **Stable-Fast level**: *full* is the fastest. *graph* gives bit for bit the same picture as without; *fused* needs
+the least GPU memory, and is used on a CPU. The line below the box shows the active level and why.
 - **History** searches everything in the output folder; a picture's settings can be used again from there.
 - Other folders with models: see `model_folders.example.toml`.
 """
 
 
 def build_page(folders: ModelFolders, output: Path, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
-    """All components by name, inside the Blocks that is open; `output` is the folder of the pictures."""
+    """Builds all components, by name, in the open Blocks; `output` is the folder of the pictures."""
     parts = build_header(VERSION)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_id="ld-form"):

@@ -1,4 +1,4 @@
-"""The fields of the page that take pictures, reading them as the command line does; Gradio would open any format."""
+"""Defines picture fields that read files as the command line does; Gradio alone would open any format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import gradio as gr  # noqa: E402
 
 
 def open_our_formats_only() -> None:
-    """From here on Pillow opens nothing else in this process, whichever component or endpoint of Gradio asks."""
+    """Limits Pillow to our formats in this process, for every component and endpoint of Gradio."""
     Image.init()
     for name in set(Image.ID) - set(FORMATS):
         Image.ID.remove(name)
@@ -26,13 +26,13 @@ def open_our_formats_only() -> None:
 
 
 class PictureEditor(gr.ImageEditor):
-    """The mask editor; its picture and layers arrive upright and with 8 bits a channel."""
+    """The mask editor; its picture and layers arrive upright with 8 bits per channel."""
 
     is_template = True  # for Gradio: the browser shows the parent
 
     def convert_and_format_image(self, file: Any, flatten_on_white: bool = False) -> Any:  # noqa: FBT001, FBT002
-        """Gradio's name; called for the background, each layer, and all together (flattened), which nobody needs."""
-        del flatten_on_white  # transparency has one rule for all of the program
+        """Reads a part: Gradio calls this for the background, each layer, and the unused flattened picture."""
+        del flatten_on_white  # the whole program has one rule for transparency
         if file is None:
             return None
         drawn = isinstance(file, (bytes, bytearray, memoryview))
@@ -44,7 +44,7 @@ class PictureEditor(gr.ImageEditor):
 
 
 class PictureFile(gr.Image):
-    """A picture whose file is used as it is."""
+    """A picture field whose file is used unchanged."""
 
     is_template = True
 

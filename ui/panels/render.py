@@ -1,4 +1,4 @@
-"""What is shown while and after something runs, as HTML: messages, progress, preview, memory."""
+"""Renders messages, progress, preview and memory as HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def memory_line(text: str) -> str:
 
 
 def stage(queued: QueuedTask, ahead: int, *, accelerated: bool = False) -> str:
-    """Progress bar, a line of words, and the live preview while there is one."""
+    """Renders the progress bar, a line of text, and the live preview if there is one."""
     if queued.state == "waiting":
         before = "1 request is" if ahead == 1 else f"{ahead} requests are"
         return bar(None, f"Waiting in the queue: {before} before yours." if ahead else "Starting…")
@@ -44,7 +44,7 @@ def running(queued: QueuedTask, *, accelerated: bool) -> str:
 
 
 def pace_words(pace: Pace) -> str:
-    """`Sampling step 7 of 20 · 3.4 it/s · about 4 s left`"""
+    """Writes `Sampling step 7 of 20 · 3.4 it/s · about 4 s left`."""
     part = [f"{pace.part[0].upper()}{pace.part[1:]}"] if pace.part else []
     words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
     if pace.phase == "decoding":
@@ -76,7 +76,7 @@ def time_words(seconds: float) -> str:
 
 
 def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = False) -> str:
-    """`share` None: under way, no telling how far; `quiet`: only the words."""
+    """Renders a progress bar; a `share` of None means unknown progress, `quiet` shows only the words."""
     picture = ""
     if image:
         data = base64.b64encode(image).decode("ascii")

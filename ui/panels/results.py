@@ -1,4 +1,4 @@
-"""The right column: progress, pictures, comparison, history and help, as Gradio components by name."""
+"""Builds the right column: progress, pictures, comparison, history and help, as Gradio components by name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PICTURES, COMPARE, HISTORY, HELP = "pictures", "compare", "history", "help"
 VARIABLE_CHOICES = [(variable.label, name) for name, variable in VARIABLES.items()]
 EMPTY = """<div class="ld-empty"><b>Your pictures appear here</b>
 Write a prompt and press Generate, or Ctrl+Enter. Tick Stable-Fast to make many pictures faster.</div>"""
-DEMO_ONLY = """<div class="ld-message ld-note">Only the small demo model is here, which draws simple shapes.
-<b>Help</b> says how to get a real checkpoint.</div>"""
+DEMO_ONLY = """<div class="ld-message ld-note">Only the small demo model is installed, which draws simple shapes.
+<b>Help</b> explains how to get a real checkpoint.</div>"""
 
 
 def build_panels(help_text: str, build_first_run: Callable[[], Components], *, demo_only: bool) -> Components:
@@ -39,7 +39,7 @@ def build_panels(help_text: str, build_first_run: Callable[[], Components], *, d
 
 
 def build_gallery(label: str, elem_id: str, *, visible: bool = True, columns: int = 4) -> gr.Gallery:
-    """Shows files as they are: the PNG that is looked at or downloaded is the one on disk, its text included."""
+    """Shows files unchanged: the displayed or downloaded PNG is the one on disk, including its text."""
     return gr.Gallery(
         label=label,
         show_label=False,
@@ -55,7 +55,7 @@ def build_gallery(label: str, elem_id: str, *, visible: bool = True, columns: in
 
 
 def build_details(name: str) -> Components:
-    """The chosen picture: its settings as text, and what can be done with it. Hidden until one is chosen."""
+    """Builds the panel of the chosen picture: its settings and buttons. It is hidden until one is chosen."""
     parts: Components = {}
     with gr.Column(visible=False, elem_id=f"ld-{name}-details") as parts[f"{name}_details"]:
         with gr.Row():
@@ -70,7 +70,7 @@ def build_details(name: str) -> Components:
                     label, size="sm", min_width=90, elem_id=f"ld-{name}-{action}", scale=1
                 )
         with gr.Row(visible=False, elem_id=f"ld-{name}-confirm") as parts[f"{name}_confirm"]:
-            gr.HTML('<p class="ld-words">Delete this file for good?</p>')
+            gr.HTML('<p class="ld-words">Delete this file permanently?</p>')
             parts[f"{name}_confirmed"] = gr.Button(
                 "Delete it", variant="stop", size="sm", min_width=90, elem_id=f"ld-{name}-confirmed"
             )
@@ -91,7 +91,7 @@ def build_details(name: str) -> Components:
 
 def build_comparison() -> Components:
     parts: Components = {"compare_message": gr.HTML("", elem_id="ld-compare-message")}
-    gr.Markdown("#### With and without Stable-Fast\nMakes the first picture of the form both ways, and measures both.")
+    gr.Markdown("#### With and without Stable-Fast\nMakes the form's first picture both ways, and measures both.")
     parts["compare"] = gr.Button("Compare", variant="primary", elem_id="ld-compare")
     parts["slider"] = gr.ImageSlider(
         label="Without Stable-Fast (left) and with it (right)",
@@ -106,7 +106,7 @@ def build_comparison() -> Components:
         label="Measured", visible=False, lines=4, interactive=False, elem_classes="ld-text", elem_id="ld-compare-result"
     )
     gr.Markdown(
-        "#### X/Y grid\nVaries the form's request along one or two options. Values have commas between (`10, 20, 30`), "
+        "#### X/Y grid\nVaries the form's request along one or two options. Put commas between values (`10, 20, 30`); "
         "whole numbers may be ranges (`1-4`)."
     )
     with gr.Row():

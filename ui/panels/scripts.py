@@ -1,4 +1,4 @@
-"""The page's few lines of script: what must happen in the browser itself."""
+"""Holds the page's few scripts, for things that must happen in the browser."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ document.addEventListener('keydown', (event) => {
   }
 });
 """
-# The mask editor draws with textures, which end at about MAX_SIZE a side, and breaks beyond them without a word; the
-# server checks again what arrives there. A picture chosen or dropped is looked at first, then handed on.
+# The mask editor draws with textures of at most about MAX_SIZE a side and fails silently beyond that. This script
+# # checks a chosen or dropped picture before the editor gets it; the server checks uploads again.
 CHECK_PICTURES = """
 (() => {
   const say = (text) => {
@@ -33,11 +33,11 @@ CHECK_PICTURES = """
   });
   const complaint = async (file) => {
     if (file.size > MEGABYTES * 1024 * 1024)
-      return `${file.name} is ${Math.ceil(file.size / 1048576)} MB large; at most MEGABYTES MB are taken.`;
+      return `${file.name} is ${Math.ceil(file.size / 1048576)} MB large; at most MEGABYTES MB are allowed.`;
     const size = await sizeOf(file);
     if (!size) return `${file.name} is not a picture file that can be read; use PNG, JPEG, WebP, GIF or BMP.`;
     if (Math.max(...size) > LONGEST || size[0] * size[1] > MOST_PIXELS)
-      return `${file.name} is ${size[0]}x${size[1]}; at most MEGAPIXELS megapixels, LONGEST a side, are taken.`;
+      return `${file.name} is ${size[0]}x${size[1]}; at most MEGAPIXELS megapixels, LONGEST a side, are allowed.`;
     return '';
   };
   const checked = new WeakSet();
@@ -66,29 +66,29 @@ CHECK_PICTURES = """
 
 
 def head() -> str:
-    """For the page's <head>."""
+    """Returns the scripts for the page's <head>."""
     check = CHECK_PICTURES.replace("MOST_PIXELS", str(MOST_PIXELS)).replace("MEGAPIXELS", str(MOST_PIXELS // 10**6))
     check = check.replace("MEGABYTES", str(UPLOAD_MEGABYTES)).replace("LONGEST", str(MAX_SIZE))
     return f"<script>{CTRL_ENTER}{check}</script>"
 
 
-# Which request this browser tab made last survives a reload; another tab has its own.
+# Each browser tab remembers its own last request across reloads.
 REMEMBER_TASK = "(task) => { sessionStorage.setItem('ld-task', task || ''); }"
 RECALL_TASK = "() => [sessionStorage.getItem('ld-task') || '']"
-# `text` holds what the page was built with and what was last used, in the order of the fields.
+# `text` holds the page's initial values and the last used ones, in the order of the fields.
 FILL_UNTOUCHED = """(text, ...shown) => {
   if (!text) return shown;
   const {built, now} = JSON.parse(text);
   return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
 }"""
-# Two frames after the form's values were set they are on screen.
+# The form's values are on screen two frames after they were set.
 MARK_READY = """() => {
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
 }"""
 SHOW_STAGE = """() => {
   if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
 }"""
-# Where the window is narrow the message is far from the button that was pressed, and from what is looked at meanwhile.
+# In a narrow window the message is far from the pressed button and from the part in view.
 SHOW_ERROR = """() => {
   const show = () => [...document.querySelectorAll('#ld-message .ld-error, #ld-compare-message .ld-error')]
     .find((box) => box.offsetParent)?.scrollIntoView({behavior: 'smooth', block: 'center'});

@@ -1,4 +1,4 @@
-"""Colours and spacing; nothing is fetched from anywhere."""
+"""Defines colours and spacing; loads nothing from the network."""
 
 from __future__ import annotations
 

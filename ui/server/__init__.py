@@ -1,1 +1,1 @@
-"""What stands between the network and Gradio."""
+"""Protects Gradio from the network."""

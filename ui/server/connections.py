@@ -1,4 +1,4 @@
-"""How many connections there may be, and how long one may go without a whole request: uvicorn bounds neither."""
+"""Limits the number of connections and their time without a whole request, which uvicorn does not."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ else:
 
 SILENT_SECONDS = 30  # for a client to send a request's first line and headers
 MOST_CONNECTIONS = 1000
-ACCEPTED_AT_ONCE = 64  # before anything can be closed
+ACCEPTED_AT_ONCE = 64  # accepted before any can be closed
 
 
 def most_connections() -> int:
-    """A third of the files that this process may open; the others are for bursts, models and pictures."""
+    """Returns a third of this process's file limit; the rest is for bursts, models and pictures."""
     if resource is None:
         return MOST_CONNECTIONS
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -31,7 +31,7 @@ def most_connections() -> int:
 
 
 class Patient(H11Protocol):
-    """One connection. It is closed when it is silent for too long; the most silent one makes room for a new one."""
+    """One connection. It is closed after a long silence; the longest silent one makes room for a new one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,7 +51,7 @@ class Patient(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether no request is being answered."""
+        """Tells whether no request is in progress."""
         cycle: Any = self.cycle  # None before the first request
         return cycle is None or cycle.response_complete
 
@@ -63,7 +63,7 @@ class Patient(H11Protocol):
 
 
 def bound_connections() -> None:
-    """After gradio is imported, which has no setting for what it tells uvicorn."""
+    """Replaces uvicorn's protocol after gradio is imported, which has no setting for it."""
     from gradio import http_server
 
     config = partial(uvicorn.Config, http=Patient, backlog=ACCEPTED_AT_ONCE)

@@ -1,4 +1,4 @@
-"""What a request must satisfy before gradio sees it: a small body, our own origin, patience after a wrong login."""
+"""Guards gradio: limits bodies, refuses foreign origins, and delays logins after a wrong one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-STRANGER_BYTES = 64 * 1024  # before a login: a name and a password
+STRANGER_BYTES = 64 * 1024  # before the login: a name and a password
 BODY_BYTES = 2 * 1024**2
-UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its wrapping
-BODY_SECONDS = 30  # to wait for the next piece of a body, and for all of it beyond what SLOWEST allows
+UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its multipart overhead
+BODY_SECONDS = 30  # to wait for the next piece of a body, and in total beyond the time that SLOWEST allows
 SLOWEST = 16 * 1024  # bytes a second
 RESPONSE_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -34,21 +34,21 @@ RESPONSE_HEADERS = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer in place of gradio's."""
+    """An answer instead of gradio's."""
 
     status: int
     text: str
 
 
 FOREIGN = Refusal(403, "This request comes from another site and was refused.")
-SLOW = Refusal(408, "The request came too slowly and was given up.")
-IMPATIENT = Refusal(429, "Too many logins were tried at once; wait a minute.")
+SLOW = Refusal(408, "The request was too slow and was dropped.")
+IMPATIENT = Refusal(429, "There were too many login attempts at once; wait a minute.")
 NO_ROOM = Refusal(507, "The folder for uploads is full; try again in an hour, or restart the program.")
 
 
 def too_large(limit: int) -> Refusal:
     size = f"{limit // 1024**2} MB" if limit >= 1024**2 else f"{limit // 1024} KB"
-    return Refusal(413, f"The request is too large: at most {size} are taken.")
+    return Refusal(413, f"The request is too large: at most {size} are allowed.")
 
 
 class Guard:
@@ -64,7 +64,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = read_headers(scope)
-        method = scope.get("method", "POST")  # a websocket changes things, too
+        method = scope.get("method", "POST")  # a websocket may change things, too
         if method not in SAFE_METHODS and is_foreign(headers):
             await answer(scope, send, FOREIGN)
         elif method in SAFE_METHODS or scope["type"] == "websocket":
@@ -111,14 +111,14 @@ class Guard:
 
 
 class Body:
-    """Counts a body while it is read; past the limit or the time, the answer is a refusal whatever the app says."""
+    """Counts a body while it is read; beyond the limit or the time it refuses the request, whatever the app answers."""
 
     def __init__(self, receive: Receive, send: Send, limit: int) -> None:
         self._receive = receive
         self._send = with_headers(send)
         self._limit = limit
         self._read = 0
-        self._waited = 0.0  # seconds, for the client alone
+        self._waited = 0.0  # seconds spent waiting for the client
         self._whole = False
         self._refused: Refusal | None = None
         self.status = 500
@@ -151,14 +151,14 @@ class Body:
 
 
 def read_headers(scope: Scope) -> dict[str, str]:
-    """By lower-case name; of a name given twice the last counts, as for gradio."""
+    """Returns headers by lower-case name; for a repeated name the last one counts, as in gradio."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
 
 
 def is_foreign(headers: dict[str, str]) -> bool:
-    """Whether a browser says that another site asks. Programs say nothing, and are no browsers to be misled."""
+    """Tells whether a browser reports another site as the origin. Programs report none, and cannot be tricked."""
     site = headers.get("sec-fetch-site")
-    if site is not None:  # over https and on this computer; true whatever name a proxy was asked by
+    if site is not None:  # sent over https and on this computer; correct for any name of a proxy
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     if origin is None:
@@ -171,14 +171,14 @@ def is_foreign(headers: dict[str, str]) -> bool:
 
 
 def body_limit(scope: Scope, headers: dict[str, str], *, is_upload: bool) -> int:
-    """Bytes that may come from whoever asks."""
+    """Returns the largest body, in bytes, for this client."""
     if not is_known(scope.get("app"), headers.get("cookie", "")):
         return STRANGER_BYTES
     return UPLOAD_BYTES if is_upload else BODY_BYTES
 
 
 def is_known(app: Any, cookies: str) -> bool:
-    """Whether gradio wants no login, or has given this one."""
+    """Tells whether gradio needs no login or knows this one."""
     if getattr(app, "auth", None) is None:
         return True
     try:
@@ -190,7 +190,7 @@ def is_known(app: Any, cookies: str) -> bool:
 
 
 def with_headers(send: Send) -> Send:
-    """Adds what keeps the page out of other sites' frames."""
+    """Adds headers that keep the page out of other sites' frames."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -203,7 +203,7 @@ def with_headers(send: Send) -> Send:
 
 
 async def answer(scope: Scope, send: Send, refusal: Refusal) -> None:
-    """One line of text; the connection ends, since the rest of the body is not read."""
+    """Sends one line of text and closes the connection, since the rest of the body is not read."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return

@@ -1,4 +1,4 @@
-"""Patience after a wrong login: how long a client waits, and who counts as one client."""
+"""Delays logins after a wrong one, and decides which addresses count as one client."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Network, ip_address
 
 LONGEST_DELAY = 8.0  # seconds between two logins of one client
-LONGEST_WAIT = 30.0  # seconds that a login waits behind others of its client
-MOST_CLIENTS = 1000  # whose wrong logins are remembered
+LONGEST_WAIT = 30.0  # seconds that a login may wait behind others of its client
+MOST_CLIENTS = 1000  # clients with remembered wrong logins
 
 
 @dataclass
 class Logins:
-    """Wrong logins by client, how many and when the last one had its turn; the oldest client is forgotten first. Each
-    one doubles the wait before the next is looked at, and many at once wait one behind the other."""
+    """Wrong logins by client: their number and the time of the last one; the oldest client is forgotten first.
+
+    Each one doubles the wait before the next attempt is checked, and simultaneous attempts wait in line.
+    """
 
     wrong: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
 
     def begin(self, client: str) -> float | None:
-        """Counts as wrong until it is known to be right; the seconds to wait, None where they would be too many."""
+        """Counts an attempt as wrong until it proves right; returns the seconds to wait, None for too many."""
         now = time.monotonic()
         count, last = self.wrong.pop(client, (0, now))
         turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2 ** min(count, 9)) if count else 0.0)
@@ -35,10 +37,10 @@ class Logins:
 
 
 def network_of(address: str) -> str:
-    """Whose an address is: with IPv6, whoever has one has the whole /64 around it."""
+    """Returns the client of an address; an IPv6 client owns the whole /64 network."""
     try:
         known = ip_address(address)
-    except ValueError:  # a socket without one
+    except ValueError:  # a socket without an address
         return address
     if isinstance(known, IPv4Address):
         return str(known)

@@ -1,4 +1,4 @@
-"""Lets gradio log an error as one line. It prints a traceback for each call that makes no sense, whoever makes it."""
+"""Makes gradio log an error in one line; otherwise it prints a traceback for every invalid call."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ui.server.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
 
 log = logging.getLogger(__name__)
 
-BROKEN = Refusal(500, "The request cannot be answered; the program's log says why.")  # it may name paths
+BROKEN = Refusal(500, "The request failed; the program's log says why.")  # it may name paths
 PRINTERS = ("gradio.queueing", "gradio.routes", "gradio.route_utils", "gradio.utils")
 
 
 def log_in_one_line() -> None:
-    """After gradio is imported. What our own work raises is logged with its traceback by the queue."""
+    """Replaces gradio's tracebacks after its import. The queue logs our own errors with their traceback."""
     for name in PRINTERS:
         module: Any = import_module(name)
         if hasattr(module, "traceback"):
@@ -26,19 +26,19 @@ def log_in_one_line() -> None:
 
 
 def print_line(*_: object, **__: object) -> None:
-    """In place of traceback.print_exc."""
+    """Replaces traceback.print_exc."""
     error = sys.exc_info()[1]
     if error is not None:
         log.warning("A request was refused: %s.", reason(error))
 
 
 def reason(error: BaseException) -> str:
-    """Kind and message of an error, short enough for a log that strangers may write to."""
+    """Returns an error's kind and message, short enough for a log that strangers may write to."""
     return printable(f"{type(error).__name__}: {error}"[:LONGEST_QUOTE]).rstrip(". ")
 
 
 class OneLine:
-    """ASGI middleware: a request that gradio breaks at is answered by a sentence, and logged as one."""
+    """ASGI middleware that answers and logs one sentence if a request breaks gradio."""
 
     def __init__(self, app: Asgi) -> None:
         self._app = app
@@ -53,7 +53,7 @@ class OneLine:
 
         try:
             await self._app(scope, receive, sending)
-        except Exception as error:  # noqa: BLE001  # of any kind, from inside gradio
+        except Exception as error:  # noqa: BLE001  # any error from inside gradio
             if scope["type"] == "lifespan":
                 raise
             log.warning("A request was refused: %s.", reason(error))

@@ -1,4 +1,4 @@
-"""The folder that uploads go to: one for each server, bounded while it runs, gone when it has ended."""
+"""Manages the folder for uploads: one for each server, limited in size, deleted when the server ends."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from modules.core.files import lock_folder
 VARIABLE = "GRADIO_TEMP_DIR"
 PREFIX = "lightdiffusion-uploads-"
 MOST_BYTES = 2 * 1024**3
-KEPT_SECONDS = 3600  # a form that is open may still use what is younger
+KEPT_SECONDS = 3600  # an open form may still use younger files
 UNLOCKED_SECONDS = 60  # a younger folder may belong to a server that has not locked it yet
 
 
 class UploadFolder:
-    """Where gradio keeps what browsers send it."""
+    """The folder in which gradio keeps uploads."""
 
     def __init__(self, path: Path, most_bytes: int = MOST_BYTES, *, is_ours: bool = False) -> None:
-        """`is_ours`: it was made for this server, and goes with it."""
+        """Manages `path`; with `is_ours` the folder was made for this server and is deleted with it."""
         self.path = path
         self._most_bytes = most_bytes
         self._is_ours = is_ours
-        self._coming = 0  # bytes that have been promised room and are not here yet
+        self._coming = 0  # bytes of reserved room for uploads still on the way
         self._lock = threading.Lock()
 
     def make_room(self, size: int) -> bool:
-        """Keeps room for `size` bytes until they have `arrived`, and deletes the oldest files for it; false where those
-        that may still be used fill the folder."""
+        """Reserves room for `size` bytes until they have `arrived`, and deletes the oldest files for it.
+
+        Returns false if files that may still be in use fill the folder.
+        """
         with self._lock:
             files = sorted(self._files())
             total = sum(length for _, length, _ in files) + self._coming + size
@@ -48,12 +50,12 @@ class UploadFolder:
             return has_room
 
     def arrived(self, size: int) -> None:
-        """What was promised room is among the files now, or does not come."""
+        """Releases reserved room: the bytes are now among the files, or will not come."""
         with self._lock:
             self._coming -= size
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """(time of writing, bytes, path) of each file."""
+        """Returns (time of writing, bytes, path) of each file."""
         for folder, _, names in os.walk(self.path):
             for name in names:
                 with suppress(OSError):
@@ -62,14 +64,16 @@ class UploadFolder:
                     yield state.st_mtime, state.st_size, path
 
     def remove(self) -> None:
-        """At the server's end."""
+        """Deletes the folder at the server's end."""
         if self._is_ours:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def make_upload_folder() -> UploadFolder:
-    """A new folder, named to gradio by the environment and locked until this process ends; those of servers that are
-    gone are deleted first. A folder that the environment names already is somebody's choice and stays."""
+    """Makes a new folder, passes it to gradio in the environment, and locks it until this process ends.
+
+    It first deletes the folders of ended servers. A folder already set in the environment is the user's and stays.
+    """
     if chosen := os.environ.get(VARIABLE):
         return UploadFolder(Path(chosen))
     sweep(Path(tempfile.gettempdir()))
@@ -80,8 +84,10 @@ def make_upload_folder() -> UploadFolder:
 
 
 def sweep(temporary: Path) -> None:
-    """Deletes the upload folders that no living server has locked, as far as they are this user's. Windows knows no
-    such locks, and cleans its folder of temporary files itself."""
+    """Deletes this user's upload folders that no running server has locked.
+
+    Windows has no such locks, and cleans its temporary folder itself.
+    """
     with suppress(OSError):
         for entry in os.scandir(temporary):
             is_one = entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False)

@@ -1,1 +1,1 @@
-"""The settings in a picture: written, read back, and read from the pictures of other programs."""
+"""Writes the settings in a picture, reads them back, and reads those of other programs."""

@@ -1,4 +1,4 @@
-"""A recipe's fields -> LoRAs, ControlNets, HiresFix and the picture to start from, with the files they name."""
+"""Reads LoRAs, ControlNets, HiresFix and the start picture from a recipe's fields, with the files they name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.generation.metadata.settings import read_each
 from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
 from modules.images.methods import OWN_METHODS
 
-UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs do not name it so that it could be found
+UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs give no name by which it could be found
 FROM_PICTURE = ("Init image", "Init image hash", "Init image size")
 MOST_ENTRIES = 64
 INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint area")
@@ -27,7 +27,7 @@ INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint a
 
 @dataclass(frozen=True, kw_only=True)
 class NamedModel:
-    """A model file that the picture names; `option` would name another one."""
+    """A model file that the picture names; `option` is the option that replaces it."""
 
     kind: str
     name: str
@@ -37,8 +37,11 @@ class NamedModel:
 
 @dataclass(kw_only=True)
 class Choices:
-    """Reads them one after the other, and notes which models they name, which pictures were not found in `places`
-    (each with its option), what cannot be used, and what cannot be followed. `given` replaces what the picture says."""
+    """Reads the choices one by one; `given` replaces the picture's own.
+
+    It records the models they name, the pictures missing from `places` (each with its option), the unusable values,
+    and the settings left out.
+    """
 
     fields: Fields
     given: Mapping[str, Any]
@@ -96,7 +99,10 @@ class Choices:
         return replace(choice, image=image, mask=mask)
 
     def _is_from_picture(self) -> bool:
-        """A1111 writes `Denoising strength` for its second pass too; very old ones named the `First pass size` then."""
+        """Tells image to image from a second pass, for which A1111 also writes `Denoising strength`.
+
+        Very old versions then wrote `First pass size`.
+        """
         if any(name in self.fields for name in (*FROM_PICTURE, *INPAINTED)):
             return True
         return "Denoising strength" in self.fields and not any(
@@ -121,14 +127,14 @@ class Choices:
         return replace(start, **values)
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:
-        """The file, or its bare name where it was not found or another one is given."""
+        """Returns the file, or its bare name if it was not found or another one is given."""
         found = None if option in self.given else find_picture(named, wanted, self.places, self.known)
         if found is None and option not in self.given:
             self.lacks.append(f"{quoted(named.name)} (give it with --{option.replace('_', '-')} FILE)")
         return found or Path(named.name)
 
     def _numbered(self, kind: type[Choice], key: str) -> Iterator[tuple[Choice, dict[str, str]]]:
-        """Entries `key 0`, `key 1`, ... that are ours; A1111's ControlNet entries are not JSON and name no file."""
+        """Yields our own entries `key 0`, `key 1`, ...; A1111's ControlNet entries are not JSON and name no file."""
         number = 0
         while (text := self.fields.text(f"{key} {number}") or "").startswith("{"):
             if number == MOST_ENTRIES:

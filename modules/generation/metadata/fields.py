@@ -1,4 +1,4 @@
-"""Typed reading of the settings in a picture's text: numbers and sizes, or one short reason."""
+"""Reads typed settings from a picture's text: numbers and sizes, or one short reason for refusing them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _SIZE = re.compile(r"\(?\s*([0-9]{1,6})\s*[xX×,*]\s*([0-9]{1,6})\s*\)?")
 
 
 class Fields:
-    """Settings by A1111's names, whatever their case. The readers give None for what is not there and raise
-    Unreadable for what is not of the kind."""
+    """Settings by A1111's names, in any case.
+
+    The readers return None for a missing setting and raise Unreadable for one of the wrong kind.
+    """
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = {name.casefold(): value.strip() for name, value in values.items()}
@@ -24,7 +26,7 @@ class Fields:
         return name.casefold() in self._values
 
     def text(self, *names: str) -> str | None:
-        """The first of these that is there."""
+        """Returns the first of these settings that exists."""
         return next((self._values[name.casefold()] for name in names if self._values.get(name.casefold())), None)
 
     def whole(self, *names: str) -> int | None:
@@ -44,7 +46,7 @@ class Fields:
         return number(float(value), names[0])
 
     def size(self, *names: str) -> tuple[int, int] | None:
-        """Width and height in pixels."""
+        """Returns width and height in pixels."""
         value = self.text(*names)
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""The second pass out of A1111's `Hires ...` fields."""
+"""Reads the second pass from A1111's `Hires ...` fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ METHODS = {
     "none": "lanczos",  # A1111 enlarges the picture with Lanczos then
     "nearest": "lanczos",
 }
-# How A1111 calls files that have other names.
+# A1111's names of upscalers, and the file names.
 FILES = {
     "r-esrgan 4x+": "RealESRGAN_x4plus",
     "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
@@ -56,7 +56,7 @@ class SecondPass:
 def second_pass(
     fields: Fields, given: Collection[str], folders: ModelFolders, problems: list[Problem]
 ) -> SecondPass | None:
-    """None without any of the fields. What cannot be used is added to the problems."""
+    """Reads the second pass; returns None without any of the fields. Adds unusable values to the problems."""
     if not any(fields.text(name) for name in MARKS):
         return None
     method, left_out = _method(fields.text("Hires upscaler"), folders)
@@ -83,7 +83,7 @@ def _check(name: str, value: Any) -> None:
 
 
 def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[str, ...]]:
-    """The way to enlarge, and what is to be told of it."""
+    """Returns the method to enlarge, and remarks about it."""
     if name is None:
         return None, ()
     folded = name.casefold()
@@ -100,7 +100,7 @@ def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[
 
 
 def _target(fields: Fields) -> dict[str, int] | None:
-    """Both sides in steps of 8; a side of 0 follows from the picture's shape, as in A1111."""
+    """Returns both sides in steps of 8; a side of 0 follows from the picture's shape, as in A1111."""
     size = fields.size(*SIZE)
     if size is None or size == (0, 0):
         return None
@@ -108,7 +108,7 @@ def _target(fields: Fields) -> dict[str, int] | None:
     if not (width and height):
         own = fields.size("Size")
         if own is None or not (own[0] and own[1]):
-            raise Unreadable(f'"{width}x{height}" needs the size of the picture, which is not named')
+            raise Unreadable(f'"{width}x{height}" needs the size of the picture, which is missing')
         width, height = width or height * own[0] // own[1], height or width * own[1] // own[0]
     sides = (min(max(round(side / SIZE_STEP), 8) * SIZE_STEP, MAX_SIZE) for side in (width, height))
     return dict(zip(("width", "height"), sides, strict=True))
@@ -120,13 +120,13 @@ def _sampler(fields: Fields) -> str | None:
 
 
 def _scheduler(fields: Fields) -> str | None:
-    """The schedule that is named, also behind the sampler's name; None where it is that of the first pass."""
+    """Returns the named schedule, which may follow the sampler's name; None if it is that of the first pass."""
     name, sampler = _other(fields, "Hires schedule type", "Hires scheduler"), _other(fields, "Hires sampler")
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)
     try:
         choice = None if sampler is None else resolve_sampler(sampler)
-    except OptionsError:  # told by the sampler's own reader, unless another one is given
+    except OptionsError:  # the sampler's reader reports this, unless another one is given
         return None
     if choice is None or choice.scheduler is not None or name is None:
         return None if choice is None else choice.scheduler
@@ -134,7 +134,7 @@ def _scheduler(fields: Fields) -> str | None:
 
 
 def _other(fields: Fields, *names: str) -> str | None:
-    """A value that differs from the first pass's."""
+    """Returns a value that differs from the first pass's."""
     value = fields.text(*names)
     return None if value is None or value.casefold().startswith("use same") else value
 

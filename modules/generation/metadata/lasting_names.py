@@ -1,4 +1,4 @@
-"""How a picture's text names the files of its request: found from anywhere, and never by a whole path."""
+"""Names a request's files in the picture's text, so that they are found from anywhere without a whole path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TAG = re.compile(r"(<(?:lora|lyco):)((?:[A-Za-z]:(?=[\\/]))?[^:<>]*)", re.IGNOR
 
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
-    """Models that were given as paths under the names that they have in our folders, else under their files' names."""
+    """Renames models given as paths to their names in our folders, else to their file names."""
     hires = options.hires
     if hires is not None and hires.method not in OWN_METHODS:
         hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
@@ -35,7 +35,7 @@ def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> Gen
 
 
 def hashes_of(options: GenerationOptions, folders: ModelFolders, fingerprints: Fingerprints) -> Hashes:
-    """Of the request's pictures, and of models outside our folders, by field and attribute of the picture's text."""
+    """Hashes the request's pictures and the models outside our folders, by field and attribute of the text."""
     hashes: dict[str, dict[str, str]] = {}
     for field, attribute, path in _files(options, folders):
         found = None if path is None else fingerprints.of(path)

@@ -1,4 +1,4 @@
-"""Files that a picture's text names without saying where they are: by their names and the start of their SHA-256."""
+"""Finds files that a picture's text names without a place, by their names and the start of their SHA-256."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from modules.gallery.history import INPUTS
 from modules.gallery.output import DAY
 
 DIGITS = 16
-MOST_FILES = 1000  # of one folder that are read in search of a hash
+MOST_FILES = 1000  # files of one folder to read in search of a hash
 PIECE = 2**20  # bytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # inputs that are kept beside the output are called by their hash
+_KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # inputs kept beside the output are named by their hash
 
 
 def fingerprint(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256. Raises OSError."""
+    """Returns the first 16 hex digits of a file's SHA-256. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -29,13 +29,13 @@ def fingerprint(path: Path) -> str:
 
 
 class Fingerprints:
-    """Those of files that were asked for before are known as long as the files do not change."""
+    """Hashes of files, cached as long as the files do not change."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int, int], str] = {}
 
     def of(self, path: Path) -> str | None:
-        """None for a folder, and for a file that cannot be read."""
+        """Returns the file's hash; None for a folder or an unreadable file."""
         try:
             if not path.is_file():
                 return None
@@ -49,12 +49,12 @@ class Fingerprints:
 
 
 def file_name(path: str | Path) -> str:
-    """The last part of a path of any system."""
+    """Returns the last part of a path from any system."""
     return re.split(r"[\\/]", str(path))[-1]
 
 
 def is_there(path: Path) -> bool:
-    """Whether this is a file or a folder, and no device or pipe, which could be read for ever."""
+    """Tells whether this is a file or folder; reading a device or pipe could last forever."""
     try:
         return path.is_file() or path.is_dir()
     except (OSError, ValueError):  # a name that no file can have
@@ -62,8 +62,9 @@ def is_there(path: Path) -> bool:
 
 
 def find_picture(named: Path, wanted: str | None, folders: Sequence[Path], known: Fingerprints) -> Path | None:
-    """The file of this name and hash in the folders, else any picture there with the hash; in the many pictures of a
-    day only by the name. A whole path, as older pictures of ours hold it, counts without a hash.
+    """Finds the file of this name and hash in the folders, else any picture there with the hash.
+
+    Among the many pictures of a day it searches by name only. A whole path, as in our older pictures, needs no hash.
     """
     if wanted is None and named.is_absolute() and is_there(named) and named.is_file():
         return named
@@ -86,7 +87,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def places_of(picture: Path, output: Path) -> list[Path]:
-    """Where a picture's files may be: beside it, in its output folder and in ours, beside ours, and where we are."""
+    """Lists folders for a picture's files: its own, its output folder, ours, the one beside it, the working folder."""
     beside, output = picture.absolute().parent, output.absolute()
     kept = [place for root in (beside.parent, output) for place in (root / INPUTS, *_days(root))]
     return list(dict.fromkeys([beside, *kept, output.parent, Path.cwd()]))
@@ -97,7 +98,7 @@ def _days(output: Path) -> Iterable[Path]:
 
 
 def find_model(folders: ModelFolders, kind: str, name: str) -> Path:
-    """A model that a picture's text names. Raises ModelFileError, also for what is no file."""
+    """Finds a model that a picture's text names. Raises ModelFileError, also if it is not a file."""
     try:
         found = folders.find(kind, name)
     except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have

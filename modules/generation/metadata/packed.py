@@ -1,6 +1,6 @@
-"""One choice of ours (a LoRA, a ControlNet, HiresFix, a picture to start from) <-> one JSON field of a picture's text.
+"""Packs one choice (a LoRA, a ControlNet, HiresFix, a start picture) into one JSON field of a picture's text and back.
 
-A file is named by its own name and the start of its SHA-256, never by where it was.
+A file is identified by its name and the start of its SHA-256, never by its folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HASH = "_hash"  # `image_hash` belongs to the file that `image` names
 
 
 def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: Mapping[str, str]) -> str:
-    """`hashes` are those of the files, by the name of the choice's attribute."""
+    """Packs a choice; `hashes` holds the files' hashes by attribute name."""
     values: dict[str, object] = {}
     for name, value in asdict(choice).items():
         if value is not None:
@@ -31,7 +31,7 @@ def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: 
 
 
 def unpack(kind: type[Choice], packed: str) -> tuple[Choice, dict[str, str]]:
-    """The choice and the hashes of its files. Raises Unreadable, or what the choice refuses."""
+    """Unpacks a choice and the hashes of its files. Raises Unreadable, or the choice's own error."""
     values = parse_json_object(packed)
     hashes = {name.removesuffix(HASH): text(values.pop(name), name) for name in list(values) if name.endswith(HASH)}
     return build(kind, values), hashes

@@ -1,4 +1,4 @@
-"""What of a picture's settings cannot be used, each with the option to give instead; all of them in one line."""
+"""Collects the unusable settings of a picture, each with the option to give instead, in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_TOLD = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """`reason` is a sentence; `kind` is the error that it makes alone."""
+    """An unusable setting: `reason` is a sentence; `kind` is the error it raises if it is the only one."""
 
     reason: str
     option: str
@@ -24,7 +24,7 @@ class Problem:
 
 
 def as_error(problems: Sequence[Problem], lacks: Sequence[str] = ()) -> LightDiffusionError:
-    """One error for all; `lacks` are pictures that were not found, each with the option to give it."""
+    """Joins all problems in one error; `lacks` are missing pictures, each with the option to give it."""
     told = [*problems[:MOST_TOLD]]
     flags = list(dict.fromkeys(problem.flag for problem in told))
     words = [problem.reason for problem in told]

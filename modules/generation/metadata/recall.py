@@ -1,4 +1,4 @@
-"""The request that made a picture, out of the texts inside it: ours, or another program's as far as it can be done."""
+"""Rebuilds the request that made a picture from its texts: ours, or another program's as far as possible."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from modules.images.metadata import texts_of
 from modules.images.open import opened
 from modules.text.prompt import extract_loras
 
-# Options that replace the picture's whole; those of the extra passes change parts of them.
+# Options that replace a whole setting of the picture; those of the extra passes change parts of it.
 GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - {"loras", "controls", "init", "hires", "only"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recalled:
-    """`left_out` says in words what cannot be followed, `lacks` which pictures were not found, each with the option to
-    give it: they stand in the options by their bare names. `models` are those that the picture names. Where there are
-    `problems`, the options hold defaults in place of what cannot be used."""
+    """A recalled request.
+
+    `left_out` describes the unsupported settings. `lacks` lists the missing pictures, each with the option to give it;
+    the options hold their bare names. `models` are those that the picture names. With `problems`, the options hold
+    defaults for the unusable values.
+    """
 
     options: GenerationOptions
     left_out: str = ""
@@ -43,7 +46,7 @@ class Recalled:
 def recall_picture(
     path: Path, output: Path, *, given: Mapping[str, Any] | None = None, folders: ModelFolders | None = None
 ) -> Recalled:
-    """As `read_picture`, without problems. Raises OptionsError that names them all."""
+    """Works like `read_picture`, but raises one OptionsError that names all problems."""
     return _usable(read_picture(path, output, given=given, folders=folders))
 
 
@@ -54,7 +57,7 @@ def recall_texts(
     folders: ModelFolders | None = None,
     places: Sequence[Path] = (),
 ) -> Recalled:
-    """The same for the texts alone; named pictures are looked for in `places`."""
+    """Works like `recall_picture` for texts alone; searches `places` for named pictures."""
     return _usable(read_texts(texts, given=given, folders=folders, places=places))
 
 
@@ -71,8 +74,11 @@ def read_picture(
     given: Mapping[str, Any] | None = None,
     folders: ModelFolders | None = None,
 ) -> Recalled:
-    """`given` holds options that replace the picture's own, which are then not read at all; `output` is the folder of
-    our pictures, where those to start from are kept. Raises OptionsError for a picture without usable settings."""
+    """Reads a picture's request. Raises OptionsError for a picture without usable settings.
+
+    `given` holds options that replace the picture's own, which are then not read. `output` is the folder of our
+    pictures, which also keeps start pictures.
+    """
     with opened(path) as image:
         image.load()
         texts = texts_of(image)
@@ -86,7 +92,7 @@ def read_texts(
     folders: ModelFolders | None = None,
     places: Sequence[Path] = (),
 ) -> Recalled:
-    """The same for the texts alone; named pictures are looked for in `places`."""
+    """Works like `read_picture` for texts alone; searches `places` for named pictures."""
     recipe, given = read_recipe(texts), given or {}
     fields = Fields(recipe.fields)
     problems: list[Problem] = []
@@ -123,7 +129,7 @@ def _plain_models(options: GenerationOptions, fields: Fields, given: Mapping[str
 
 
 def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list[Problem]) -> list[NamedModel]:
-    """The LoRAs in the tags of the picture's own prompt."""
+    """Returns the LoRAs in the tags of the picture's own prompt."""
     if "prompt" in given:
         return []
     try:
@@ -134,7 +140,7 @@ def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list
 
 
 def check_models(models: Sequence[NamedModel], folders: ModelFolders, problems: list[Problem]) -> list[str]:
-    """Names of models that are other files than the picture's; those that are not there are added to the problems."""
+    """Names the models whose files differ from the picture's; adds missing ones to the problems."""
     others: list[str] = []
     for model in models:
         try:

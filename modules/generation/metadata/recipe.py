@@ -1,4 +1,4 @@
-"""What the texts of a picture say, under A1111's names whichever program wrote them."""
+"""Describes a picture's texts under A1111's names, whichever program wrote them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NO_EMPHASIS, COMFY_EMPHASIS = "off", "comfy"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """`fields` are texts by A1111's names ("CFG scale"), checked only where they become options.
+    """The settings of a picture: `fields` are texts by A1111's names ("CFG scale"), checked when they become options.
 
-    `prompt` is None where a program computed it. `left_out` names what the fields cannot say.
+    `prompt` is None if a program computed it. `left_out` names settings that the fields cannot express.
     """
 
     program: str
@@ -28,7 +28,7 @@ class Recipe:
 
 
 def json_object(text: str | None) -> dict[str, Any] | None:
-    """The object that a JSON text holds; None for a text that is something else."""
+    """Parses a JSON object; returns None for any other text."""
     if text is None or not text.lstrip().startswith("{"):
         return None
     try:
@@ -38,13 +38,13 @@ def json_object(text: str | None) -> dict[str, Any] | None:
 
 
 def member(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The object under a name; an empty one for anything else."""
+    """Returns the object under a name, or an empty one for anything else."""
     value = values.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def prompt_text(value: object, program: str) -> str:
-    """A prompt that must be a text. Raises OptionsError."""
+    """Reads a prompt, which must be a text. Raises OptionsError."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -55,12 +55,12 @@ def prompt_text(value: object, program: str) -> str:
 
 
 def as_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """Values of JSON as A1111 would have written them; what is None or empty is left out."""
+    """Writes JSON values as A1111 would; leaves out None and empty values."""
     return {name: str(value) for name, value in values.items() if value not in (None, "", [], {})}
 
 
 def lora_fields(loras: Iterable[Sequence[object]]) -> dict[str, str]:
-    """(name, strength) or (name, strength, text strength) of each LoRA in the notation of our own pictures."""
+    """Writes each LoRA's (name, strength) or (name, strength, text strength) in our own pictures' notation."""
     names = ("name", "strength", "text_strength")
     return {
         f"LoRA {position}": json.dumps({name: v for name, v in zip(names, lora, strict=False) if v is not None})

@@ -1,4 +1,4 @@
-"""Whose settings a picture holds."""
+"""Recognises the program that wrote a picture's settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from modules.generation.metadata.programs import a1111, civitai, comfyui, fooocu
 from modules.generation.metadata.recipe import Recipe
 from modules.images.metadata import PNG_KEY
 
-# Those whose notation lies inside `parameters` come before A1111's; a picture with A1111's text and a graph of
-# ComfyUI's beside it is read by the text, which says more.
+# Notations inside `parameters` come before A1111's. If a picture holds both A1111's text and a graph of ComfyUI's,
+# # the text is read, since it says more.
 PROGRAMS = (swarmui, fooocus, civitai, a1111, comfyui, invokeai, novelai)
-# Recognised, not read: a word in a text of this name, and who writes it.
+# Recognised but not read: a word in a text of this name, and the program that writes it.
 STRANGERS = (
     ("XML:com.adobe.xmp", "Draw Things", "Draw Things"),
     ("Software", "Draw Things", "Draw Things"),
@@ -39,7 +39,7 @@ STRANGERS = (
 
 
 def read_recipe(texts: Mapping[str, str]) -> Recipe:
-    """Raises OptionsError for texts that hold no settings, with the program's name where it is known."""
+    """Reads the recipe. Raises OptionsError for texts without settings, with the program's name if it is known."""
     for program in PROGRAMS:
         recipe = program.read(texts)
         if recipe is not None:
@@ -47,4 +47,4 @@ def read_recipe(texts: Mapping[str, str]) -> Recipe:
     for name, word, stranger in STRANGERS:
         if word in texts.get(name, "") and name in texts:
             raise OptionsError(f"This picture was made by {stranger}, whose settings cannot be read here: enter them.")
-    raise OptionsError("This picture holds no generation text that is known here, so its settings cannot be read.")
+    raise OptionsError("This picture holds no generation text in a known format, so its settings cannot be read.")

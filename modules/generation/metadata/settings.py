@@ -1,4 +1,4 @@
-"""A recipe's fields -> the plain options of a request; what is given on the command line is not read at all."""
+"""Reads a request's plain options from a recipe's fields; skips those given on the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Check = Callable[[str, Any], object]
 # A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
 EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
 PARSERS = {"fixed attention": "off"}  # SD.Next's name for prompts whose brackets are plain text
-SAMPLER = "euler"  # where none is named
+SAMPLER = "euler"  # if none is named
 AUTOMATIC = "automatic"
 NO_VAE = ("none", "automatic", "default")
 
@@ -35,8 +35,10 @@ def read_each(
     problems: list[Problem],
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Values by the readers' names without those that are not there; `check` is called with each of them, and
-    `prefix` + name is its option. What cannot be used is left out, and added to the problems."""
+    """Reads the existing values by the readers' names.
+
+    `check` is called with each value; `prefix` + name is its option. Unusable values are added to the problems.
+    """
     values: dict[str, Any] = {}
     for name, reader in readers.items():
         option = prefix + name
@@ -55,7 +57,7 @@ def read_each(
 
 
 def _sentence(reason: str, option: str) -> str:
-    """An unknown name is told in a sentence of its own already."""
+    """Returns the reason; an unknown name already has its own sentence."""
     return reason if reason.endswith((".", "?")) else f"{option.replace('_', ' ')}: {reason}."
 
 
@@ -64,13 +66,13 @@ def _sampler(fields: Fields) -> str:
 
 
 def _scheduler(fields: Fields) -> str:
-    """The schedule that is named, also behind the sampler's name; else the usual one of the sampler."""
+    """Returns the named schedule, which may follow the sampler's name; else the sampler's usual one."""
     name, label = fields.text("Schedule type", "Scheduler"), fields.text("Sampler") or SAMPLER
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)
     try:
         choice = resolve_sampler(label)
-    except OptionsError:  # told by the sampler's own reader, unless another one is given
+    except OptionsError:  # the sampler's reader reports this, unless another one is given
         return resolve_scheduler(AUTOMATIC)
     return choice.scheduler or resolve_scheduler(AUTOMATIC, sampler=choice.sampler)
 
@@ -86,7 +88,7 @@ def _vae(fields: Fields) -> str | None:
 
 
 def _checkpoint(fields: Fields) -> str | None:
-    """The file's name where the checkpoint was given as a path, in older pictures of ours the path itself."""
+    """Returns the checkpoint's name; for one given as a path it is the file's name, in our older pictures the path."""
     path = fields.text("Model path")
     if path is None:
         return fields.text("Model", "Base model")
@@ -99,7 +101,7 @@ def _text_encoders(fields: Fields) -> tuple[str, ...] | None:
 
 
 def _seed(fields: Fields) -> int | None:
-    """The seed of the batch's first picture; -1 means that it is not known."""
+    """Returns the seed of the batch's first picture; -1 means unknown."""
     seed = fields.whole("Seed")
     if seed is None or seed == -1:
         return None
@@ -107,7 +109,7 @@ def _seed(fields: Fields) -> int | None:
 
 
 def position(fields: Fields) -> int | None:
-    """The picture's place in its batch, if it was made in one."""
+    """Returns the picture's place in its batch, if it was made in one."""
     batch, place = fields.whole("Batch size"), fields.whole("Batch pos")
     return place if place is not None and (batch or 1) > 1 else None
 

@@ -1,4 +1,4 @@
-"""GenerationOptions <-> the `parameters` text of a picture: what is written is all that is needed to make it again."""
+"""Converts GenerationOptions to a picture's `parameters` text and back, with everything needed to make it again."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ log = logging.getLogger(__name__)
 
 Hashes = Mapping[str, Mapping[str, str]]  # of files by the names of field and attribute: {"Init image": {"image": ...}}
 
-DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not settings of the request, but the picture depends on them
+DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not part of the request, but the picture depends on them
 
 
 def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str], hashes: Hashes | None = None) -> str:
-    """The text for picture `index` of a request; `facts` adds what the session knows (model hash, versions),
-    `hashes` are those of the files that are named without saying where they are.
+    """Writes the text for picture `index` of a request; `facts` adds the session's model hash and versions.
 
-    The seed written is the picture's own. A member of a batch also names its place, since only the same batch
-    reproduces it bit for bit.
+    `hashes` identify files that are named without a folder. The seed is the picture's own. A picture of a batch also
+    names its place, since only the same batch reproduces it bit for bit.
     """
     batch, hashes = options.batch, hashes or {}
     labels = label_of(*sampler_and_scheduler(options.sampler, options.scheduler))
@@ -71,7 +70,7 @@ def _plain_fields(options: GenerationOptions, written: Collection[str]) -> dict[
 
 
 def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:
-    """LoRAs, ControlNets, HiresFix and the picture to start from."""
+    """Writes LoRAs, ControlNets, HiresFix and the start picture."""
     choices = {f"LoRA {position}": lora for position, lora in enumerate(options.loras)}
     choices |= {f"ControlNet {position}": control for position, control in enumerate(options.controls)}
     info = {field: pack(choice, hashes.get(field, {})) for field, choice in choices.items()}
@@ -87,12 +86,12 @@ def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:
 
 
 def exact(value: float) -> str:
-    """The shortest text that reads back as this very number; whole numbers without a point, as A1111 writes them."""
+    """Writes the shortest text that reads back as the same number; whole numbers have no point, as in A1111."""
     return repr(float(value)).removesuffix(".0")
 
 
 def changed_facts(before: Path, after: Path) -> list[str]:
-    """Names of what decides the bits of a picture and is not the same in two files, as far as both tell."""
+    """Names the facts that decide a picture's bits and differ between two files, if both state them."""
     old, new = (_own_fields(path) for path in (before, after))
     return [key for key in DECIDING_FACTS if key in old and key in new and old[key] != new[key]]
 
@@ -103,10 +102,10 @@ def _own_fields(path: Path) -> dict[str, str]:
 
 
 def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> GenerationOptions:
-    """The request that made a picture file, ours or another program's; `given` replaces what the picture says.
+    """Reads the request that made a picture file of ours or another program's; `given` replaces the picture's settings.
 
-    What cannot be followed is told once, in the log. Raises OptionsError for settings that cannot be used and for
-    pictures that were not found, with the options to give them; ModelFileError for a model that is not there.
+    Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, with the options to
+    give them, and ModelFileError for a missing model.
     """
     given = given or {}
     recalled = read_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)
@@ -121,7 +120,7 @@ def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> Generati
 def from_parameters(
     text: str, given: Mapping[str, Any] | None = None, places: Sequence[Path] = ()
 ) -> GenerationOptions:
-    """The same for a `parameters` text alone; pictures that it names are looked for in these folders."""
+    """Does the same for a `parameters` text alone; searches these folders for the pictures it names."""
     recalled = read_texts({PNG_KEY: text}, given=given, places=places)
     return _complete(recalled, "the picture", recalled.problems)
 
@@ -132,5 +131,5 @@ def _complete(recalled: Recalled, name: str, problems: Sequence[Problem]) -> Gen
     if recalled.lacks:
         raise OptionsError(f"To make {quoted(name)} again, these are missing: {', '.join(recalled.lacks)}.")
     if recalled.left_out:
-        log.warning("Left out of %s, because it is not done here: %s.", name, recalled.left_out)
+        log.warning("Left out of %s, because it is not supported: %s.", name, recalled.left_out)
     return recalled.options

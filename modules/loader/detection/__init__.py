@@ -1,1 +1,1 @@
-"""What a model file is, by its keys and shapes."""
+"""Recognises model files by their keys and shapes."""

@@ -1,4 +1,4 @@
-"""What the header of a file or the configs of a folder say and shapes cannot tell, with types and sizes checked."""
+"""Reads facts that shapes do not reveal from a file's header or a folder's configs; checks types and sizes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from modules.core.errors import ModelFileError, quoted
 from modules.core.typed import Unreadable, number, parse_json_object, whole
 
-TEXT_FACTS = ("clip_heads", "clip_activation")  # those about the text encoder
-_LARGEST = 65536  # of a number of heads, groups or pixels
+TEXT_FACTS = ("clip_heads", "clip_activation")  # facts about the text encoder
+_LARGEST = 65536  # largest number of heads, groups or pixels
 
 
 def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
-    """Our own header text; it overrides the rules. Raises ModelFileError for what is no JSON object."""
+    """Reads our own header text, which overrides the rules. Raises ModelFileError if it is not a JSON object."""
     text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
     if not text:
         return {}
@@ -23,7 +23,7 @@ def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
 
 
 def number_of(facts: Mapping[str, object], name: str, default: int) -> int:
-    """A fact that is a whole number of at least 1, or `default` where the file says nothing."""
+    """Reads a whole number of at least 1, or returns `default` if the file says nothing."""
     if facts.get(name) is None:
         return default
     try:
@@ -31,12 +31,12 @@ def number_of(facts: Mapping[str, object], name: str, default: int) -> int:
     except Unreadable as error:
         raise _wrong(str(error)) from error
     if not 1 <= value <= _LARGEST:
-        raise _wrong(f"{name}: {quoted(value)} is not from 1 to {_LARGEST}")
+        raise _wrong(f"{name}: {quoted(value)} is not between 1 and {_LARGEST}")
     return value
 
 
 def factor_of(facts: Mapping[str, object], name: str, default: float) -> float:
-    """The same for a number above 0."""
+    """Reads a number above 0, or returns `default`."""
     if facts.get(name) is None:
         return default
     try:

@@ -1,4 +1,4 @@
-"""Says what a model file is when it is not an SD1.x or SD2.x checkpoint, by the names in it."""
+"""Recognises files other than SD1.x and SD2.x checkpoints by the names in them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from modules.loader.layouts.key_maps import (
 )
 
 LONE_UNET = "a UNet without text encoder and VAE"
-SUPPORTED = "Supported are SD1.x and SD2.x checkpoints, among them 768-v and inpainting models"
+SUPPORTED = "SD1.x and SD2.x checkpoints are supported, including 768-v and inpainting models"
 
-# Where files of other kinds belong.
+# Folders in which files of other kinds belong.
 KIND_FOLDERS = {
     "a LoRA": "models/loras",
     "a LoRA (LyCORIS)": "models/loras",
@@ -26,7 +26,7 @@ KIND_FOLDERS = {
     "an upscaler": "models/upscalers",
 }
 
-# What a file is, by a piece of any of its names; the first match counts. "^" marks a piece at the start of a name.
+# Kinds of files by pieces of their tensor names; the first match counts. "^" marks a piece at the start of a name.
 FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "a LoRA",
@@ -67,9 +67,9 @@ FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def foreign_kind(names: Iterable[str]) -> str | None:
-    """The kind of file in words ("a LoRA", "an SDXL checkpoint"), or None when nothing foreign is recognised."""
+    """Names the kind of file ("a LoRA", "an SDXL checkpoint"); returns None if nothing foreign is recognised."""
     names = list(names)
-    text = "\n" + "\n".join(names)  # one search a mark, not one a mark and name: this runs at every start
+    text = "\n" + "\n".join(names)  # one search for each mark, not for each mark and name: this runs at every start
     for kind, marks in FOREIGN_KINDS:
         if any(mark.replace("^", "\n") in text for mark in marks):
             return kind
@@ -77,7 +77,7 @@ def foreign_kind(names: Iterable[str]) -> str | None:
 
 
 def _lone_part(names: list[str]) -> str | None:
-    """A single network saved by itself, or a file that is just one embedding."""
+    """Recognises a single network saved by itself, or a file with just one embedding."""
     whole = (UNET_PREFIX, EMA_PREFIX, DIFFUSERS_PARTS["unet"])
     found = {name.removeprefix(LONE_UNET_PREFIX) for name in names}
     if {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"} & found:

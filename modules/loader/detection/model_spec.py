@@ -1,4 +1,4 @@
-"""Key names and shapes -> the configuration of every network, or an error that says what the file is instead."""
+"""Derives every network's configuration from key names and shapes, or raises an error that names the file's kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VARIANTS = {5: "a depth checkpoint", 7: "the x4 upscaler checkpoint", 8: "an In
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything about a checkpoint that is not a weight. `native_size` is the side in pixels it was trained for."""
+    """Everything about a checkpoint except its weights. `native_size` is the side in pixels it was trained for."""
 
     unet: UNetConfig
     vae: VAEConfig
@@ -44,10 +44,10 @@ def describe_parts(
     vae: VAEConfig | None = None,
     text_metadata: Mapping[str, str] | None = None,
 ) -> ModelSpec:
-    """Configuration of a checkpoint from its parts; `names` are the file's own, where marker keys are looked for.
+    """Derives a checkpoint's configuration from its parts; marker keys are looked up in `names`, the file's own names.
 
-    `vae` stands in for its own autoencoder.
-    `text_metadata` is the header of the file that the text encoder came from, when that is another one.
+    `vae` replaces the checkpoint's autoencoder.
+    `text_metadata` is the header of the text encoder's file if that is a separate file.
     """
     _require_parts(parts, names, has_vae=vae is not None)
     facts = header_facts(metadata)
@@ -56,8 +56,8 @@ def describe_parts(
     text = text_config(parts.text, text_facts)
     if text.width != unet.context_dim:
         raise ModelFileError(
-            f"The text encoder gives vectors of width {text.width}, this UNet reads {unet.context_dim}; "
-            "choose one that belongs to it with --text-encoder."
+            f"The text encoder gives vectors of width {text.width}, but this UNet reads {unet.context_dim}; "
+            "choose a matching one with --text-encoder."
         )
     family = "SD2.x" if unet.linear_projection else "SD1.x"
     prediction = _prediction(parts.unet, set(names), metadata, facts, is_sd2=unet.linear_projection)
@@ -79,9 +79,9 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def refuse_foreign(state: Mapping[str, Tensor]) -> None:
-    """Names files of other kinds instead of complaining about some key of theirs."""
+    """Raises an error that names a file of another kind, rather than one about a missing key."""
     kind = foreign_kind(state)
-    if kind == LONE_UNET:  # runs with the other parts; what is lacking is told when it is not given
+    if kind == LONE_UNET:  # runs with parts from other files; a missing part is reported later
         return
     if kind is None and embedding_by_shape(shapes_of(state)):
         kind = "a textual inversion embedding"
@@ -94,7 +94,7 @@ def _require_parts(parts: Parts, names: Iterable[str], *, has_vae: bool) -> None
     if not parts.unet:
         first = next(iter(sorted(names)), None)
         begins = f"it begins with {quoted(first)}" if first is not None else "it holds no weights at all"
-        raise ModelFileError(f"This file is no Stable Diffusion checkpoint: {begins}. {SUPPORTED}.")
+        raise ModelFileError(f"This file is not a Stable Diffusion checkpoint: {begins}. {SUPPORTED}.")
     has_vae = has_vae or bool(parts.vae)
     if parts.text and has_vae:
         return
@@ -105,7 +105,7 @@ def _require_parts(parts: Parts, names: Iterable[str], *, has_vae: bool) -> None
     text = "" if parts.text else "--text-encoder NAME (files in models/text_encoders, or another checkpoint)"
     vae = "" if has_vae else "--vae NAME (files in models/vae)"
     raise ModelFileError(
-        f"This file {lone}has no {lacking}. Choose what it lacks with {' and '.join(filter(None, (vae, text)))}; "
+        f"This file {lone}has no {lacking}. Add the missing parts with {' and '.join(filter(None, (vae, text)))}; "
         'on the page under "LoRA and VAE".'
     )
 
@@ -138,7 +138,7 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, line
 
 
 def check_unet(config: UNetConfig) -> None:
-    """Raises ModelFileError where groups or heads (a header may name any) do not divide the channels."""
+    """Raises ModelFileError if groups or heads, which a header may set freely, do not divide the channels."""
     for level, channels in enumerate(config.channels):
         _divides(channels, config.groups, "groups", "UNet")
         if config.attention_levels[level]:
@@ -150,7 +150,7 @@ def _divides(channels: int, parts: int, what: str, network: str) -> None:
     if parts < 1 or channels % parts:
         raise ModelFileError(
             f"The {network}'s {channels} channels cannot be divided into {what} of {parts}; "
-            f"this is not a network that we know. {SUPPORTED}."
+            f"this network is unknown. {SUPPORTED}."
         )
 
 
@@ -186,19 +186,19 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
 
 
 def _shape(shapes: Shapes, name: str, network: str, rank: int) -> tuple[int, ...]:
-    """The shape of a weight that must be there; at least `rank` dimensions long and without any of size 0."""
+    """Returns the shape of a required weight; it must have at least `rank` dimensions, none of size 0."""
     if name not in shapes:
         raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
     shape = shapes[name]
     if len(shape) < rank or 0 in shape:
         raise ModelFileError(
-            f"{name} of the {network} has shape {list(shape)}, which no network of ours has. {SUPPORTED}."
+            f"{name} of the {network} has shape {list(shape)}, which fits none of our networks. {SUPPORTED}."
         )
     return shape
 
 
 def vae_config(vae: Mapping[str, Tensor], facts: Mapping[str, object]) -> VAEConfig:
-    """Widths from the encoder's levels; 32 GroupNorm groups at SD's width, fewer in proportion below."""
+    """Reads widths from the encoder's levels; uses 32 GroupNorm groups at SD's width, proportionally fewer below."""
     shapes = shapes_of(vae)
     channels: list[int] = []
     while not channels or f"encoder.down.{len(channels)}.block.0.conv1.weight" in shapes:
@@ -216,7 +216,7 @@ def vae_config(vae: Mapping[str, Tensor], facts: Mapping[str, object]) -> VAECon
 
 
 def text_config(text: Mapping[str, Tensor], facts: Mapping[str, object]) -> TextConfig:
-    """CLIP (SD1.x) or OpenCLIP (SD2.x) by its key names."""
+    """Recognises CLIP (SD1.x) or OpenCLIP (SD2.x) by key names."""
     shapes = shapes_of(text)
     config = _openclip_config(shapes, facts) if "positional_embedding" in shapes else _clip_config(shapes, facts)
     _divides(config.width, config.heads, "heads", "text encoder")
@@ -248,7 +248,7 @@ def _openclip_config(shapes: Shapes, facts: Mapping[str, object]) -> TextConfig:
         vocab_size=vocabulary,
         positions=_shape(shapes, "positional_embedding", "text encoder", 2)[0],
         activation="quick_gelu" if facts.get("clip_activation") == "quick_gelu" else OPENCLIP_H.activation,
-        # SD2 stops one layer early; diffusers saves the encoder without that layer, which leaves an odd number.
+        # SD2 skips the last layer; diffusers saves the encoder without that layer, so the number of layers is odd.
         skip=OPENCLIP_H.skip if layers % 2 == 0 else 0,
         pad_token=OPENCLIP_H.pad_token,
     )
@@ -262,7 +262,7 @@ def _prediction(
     *,
     is_sd2: bool,
 ) -> str:
-    """Header text first, then marker keys, then ComfyUI's rule for SD2."""
+    """Decides by the header text, then by marker keys, then by ComfyUI's rule for SD2."""
     stated = str(facts.get("prediction_type") or metadata.get("modelspec.prediction_type") or "").lower()
     if stated in ("v", "v_prediction", "v-prediction"):
         return "v"

@@ -1,1 +1,1 @@
-"""Model files as flat dicts of tensors: read safely, under plain names."""
+"""Reads model files safely as flat dicts of tensors under plain names."""

@@ -1,4 +1,4 @@
-"""An open model file, and whether one of its tensors holds numbers that a network can use."""
+"""Represents an open model file, and checks that tensors hold numbers a network can use."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def naming(path: Path) -> Generator[None]:
 
 
 def holds_weights(tensor: Tensor) -> bool:
-    """False for counters, flags, masks, and for types that are not read (these have no values)."""
+    """Returns False for counters, flags, masks, and for unsupported types (these have no values)."""
     return tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided
 
 
 def require_weights(name: str, tensor: Tensor) -> None:
-    """Raises ModelFileError for a tensor that a network needs and that holds no weights."""
+    """Raises ModelFileError if a tensor that a network needs holds no weights."""
     if not holds_weights(tensor):
-        kind = "a type that we do not read" if tensor.is_meta else f"the type {type_of(tensor)}, which holds no weights"
+        kind = "an unsupported type" if tensor.is_meta else f"the type {type_of(tensor)}, which holds no weights"
         raise ModelFileError(f"{quoted(name)} has {kind}; use another version of this file.")
 
 
@@ -49,7 +49,7 @@ def type_of(tensor: Tensor) -> str:
 
 
 def same_but_for_ones(shape: torch.Size, wanted: torch.Size) -> bool:
-    """Whether two shapes differ by dimensions of size 1 at their ends only, as matrices and 1x1 convolutions do."""
+    """Tells whether two shapes differ only by trailing dimensions of size 1, as matrices and 1x1 convolutions do."""
     return shape == wanted or _without_ones(shape) == _without_ones(wanted)
 
 

@@ -1,4 +1,4 @@
-"""Reads PyTorch files without running anything in them: only tensors, by name, come out."""
+"""Reads PyTorch files without running code in them; returns only tensors by name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, quoted
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
-_DEEPEST = 24  # levels of nesting: a network saved as a tree of dicts has ten
-_MOST_ENTRIES = 200_000  # lists that hold each other can stand for more than any file could
+_DEEPEST = 24  # levels of nesting; a network saved as a tree of dicts has ten
+_MOST_ENTRIES = 200_000  # lists that contain each other can expand beyond any file's size
 
 
 class _Inert:
-    """Takes the place of training leftovers in a pickle; keeps what it is given and does nothing."""
+    """Replaces training leftovers in a pickle; stores its arguments and does nothing."""
 
     def __init__(self, *_args: object) -> None:
         self.state: object = None
@@ -30,7 +30,7 @@ class _Inert:
         self.state = state
 
 
-# What torch's readers raise on damaged or foreign bytes, as found by changing good files at random.
+# Errors that torch's readers raise on damaged or foreign bytes, found by changing good files at random.
 _DAMAGE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -47,7 +47,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 
-# Training frameworks leave these beside the weights; replaced by `_Inert` they cannot run anything.
+# Training frameworks leave these beside the weights; `_Inert` replaces them, so that they cannot run anything.
 _HARMLESS_GLOBALS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
@@ -59,7 +59,7 @@ _HARMLESS_GLOBALS = (
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """All tensors, under dotted names where they are nested. Raises ModelFileError for code, damage or no tensors."""
+    """Reads all tensors, nested ones under dotted names. Raises ModelFileError for code, damage or no tensors."""
     try:
         tensors = _flatten(_load_weights_only(path))
     except ValueError as error:
@@ -76,7 +76,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _load_weights_only(path: Path) -> object:
     with path.open("rb") as file:
-        is_archive = file.read(2) == b"PK"  # files older than torch 1.6 are not zip archives and cannot be mapped
+        is_archive = file.read(2) == b"PK"  # files from before torch 1.6 are not zip archives and cannot be mapped
     inert: list[Any] = [(_Inert, name) for name in _HARMLESS_GLOBALS]
     try:
         if is_archive:
@@ -94,7 +94,7 @@ def _load_weights_only(path: Path) -> object:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Raises ModelFileError for an archive that was packed again: mapped into memory, its numbers would be nonsense."""
+    """Raises ModelFileError for a repacked archive: mapped into memory, its numbers would be nonsense."""
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ModelFileError(
@@ -104,9 +104,9 @@ def _refuse_compressed(path: Path) -> None:
 
 
 def _flatten(value: object) -> dict[str, Tensor]:
-    """Dicts, lists and tuples become dotted names, a list of one what is in it; what is not a tensor is left out.
+    """Flattens dicts, lists and tuples to dotted names; a list of one becomes its item. Skips everything else.
 
-    Raises ValueError where there is no end to it.
+    Raises ValueError if the nesting has no end.
     """
     flat: dict[str, Tensor] = {}
     level: list[tuple[str, object]] = [("", value)]

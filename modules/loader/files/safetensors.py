@@ -1,4 +1,4 @@
-"""Reads safetensors files memory-mapped; one tensor of a type that torch does not have spoils nothing beside it."""
+"""Reads safetensors files memory-mapped; a tensor of a type that torch lacks does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.loader.files.open_file import Weights
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 _HEADER_LIMIT = 100_000_000
 _MOST_DIMENSIONS = 16
-_MOST_BYTES = 2**62  # of one tensor, counting a dimension of 0 as 1: torch multiplies in 64 bits
+_MOST_BYTES = 2**62  # largest tensor, counting a dimension of 0 as 1: torch multiplies in 64 bits
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,9 +44,9 @@ _DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies in a safetensors file; `start` and `end` count from the beginning of the file.
+    """The place of one tensor in a safetensors file; `start` and `end` count from the beginning of the file.
 
-    `dtype` is None for a type that we do not read (F4, F6, F8_E8M0, or one that is yet to come).
+    `dtype` is None for an unsupported type (F4, F6, F8_E8M0, or a future one).
     """
 
     dtype: torch.dtype | None
@@ -79,7 +79,7 @@ def read_header(path: Path) -> Header:
     end = max((entry.end for entry in entries.values()), default=start)
     if end > size:
         raise ModelFileError(
-            f"{path.name} is cut off: {size / 2**20:.1f} of {end / 2**20:.1f} MiB are there; download it again."
+            f"{path.name} is cut off: it has {size / 2**20:.1f} of {end / 2**20:.1f} MiB; download it again."
         )
     return Header(entries, {str(key): str(value) for key, value in metadata.items()})
 
@@ -126,7 +126,7 @@ def _numbers(value: Any, label: str) -> tuple[int, ...]:
 
 
 def map_safetensors(path: Path) -> Weights:
-    """Maps the file copy-on-write: tensors may be written, the file never changes."""
+    """Maps the file copy-on-write: tensors can be written to, but the file never changes."""
     header = read_header(path)
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -142,7 +142,7 @@ def map_safetensors(path: Path) -> Weights:
 
 def _view(mapping: mmap.mmap, entry: TensorEntry) -> Tensor:
     if entry.dtype is None:
-        return torch.empty(entry.shape, dtype=torch.uint8, device="meta")  # no values; whoever needs them refuses it
+        return torch.empty(entry.shape, dtype=torch.uint8, device="meta")  # no values; readers that need some refuse it
     if entry.start == entry.end:
         return torch.empty(entry.shape, dtype=entry.dtype)
     if entry.start % entry.dtype.itemsize:  # old writers did not pad the header

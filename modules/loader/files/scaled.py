@@ -1,4 +1,4 @@
-"""Scaled fp8 files: every matrix is stored in eight bits beside one factor that it is multiplied with."""
+"""Reads scaled fp8 files, which store each matrix in eight bits beside a factor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.files.open_file import holds_weights
 
-# ComfyUI's names, the older ones first; what only concerns the inputs of a layer changes no weight.
+# ComfyUI's names, the older ones first; factors for the inputs of a layer change no weight.
 _FACTORS = (".scale_weight", ".weight_scale")
 _BESIDE = (".scale_input", ".input_scale", ".comfy_quant")
 _MARKER = "scaled_fp8"
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights multiplied out to float32 where they have a factor. Raises ModelFileError for other schemes."""
+    """Multiplies weights that have a factor out to float32. Raises ModelFileError for other schemes."""
     if not any(name.endswith(_FACTORS) for name in tensors):
         return dict(tensors)
     plain = {name: tensor for name, tensor in tensors.items() if not _is_about_scales(name)}
@@ -37,7 +37,7 @@ def _scaled(name: str, weight: Tensor, factor: Tensor) -> Tensor:
     one_each_row = factor.ndim and factor.shape[0] == factor.numel() == (weight.shape[0] if weight.ndim else 0)
     if not holds_weights(weight) or not holds_weights(factor) or not (factor.numel() == 1 or one_each_row):
         raise ModelFileError(
-            f"{quoted(name)} is compressed in a way that we do not read (only fp8 with one factor a matrix or row is); "
+            f"{quoted(name)} is compressed in an unsupported way (only fp8 with one factor per matrix or row is read); "
             "use another version of this file."
         )
     shape = (-1, *[1] * (weight.ndim - 1)) if one_each_row else ()

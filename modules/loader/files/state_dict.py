@@ -1,4 +1,4 @@
-"""Model files of either format as flat dicts of tensors, under plain names and without the scales of fp8 files."""
+"""Reads model files of either format as flat dicts of tensors, with plain names and fp8 scales multiplied out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from modules.loader.files.tensor_names import plain_names
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """All tensors of a model file by name, memory-mapped where the format allows it."""
+    """Reads all tensors of a model file by name, memory-mapped if the format allows it."""
     return open_weights(path).tensors
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The same without counters, flags and other tensors that hold no weights."""
+    """Reads the tensors that hold weights; drops counters, flags and the like."""
     return {name: tensor for name, tensor in read_state_dict(path).items() if holds_weights(tensor)}
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """The text header of a safetensors file; empty for pickles."""
+    """Returns the text header of a safetensors file; empty for pickles."""
     path = _existing_file(path)
     return read_header(path).metadata if path.suffix.lower() in SAFETENSORS_SUFFIXES else {}
 
@@ -48,7 +48,7 @@ def _existing_file(path: Path | str) -> Path:
         raise ModelFileError(f"There is no model file at {path}; check the name or put the file there.")
     if path.suffix.lower() not in SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES:
         raise ModelFileError(
-            f"{path.name} is not a model file we read; supported are "
+            f"{path.name} is not a supported model file; supported are "
             f"{', '.join(SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES)} files and diffusers folders."
         )
     try:

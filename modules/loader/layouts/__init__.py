@@ -1,1 +1,1 @@
-"""Key names: LDM's, diffusers', and which network a tensor belongs to."""
+"""Converts key names between LDM and diffusers, and assigns tensors to networks."""

@@ -32,7 +32,7 @@ _FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder"}
 
 
 def unet_block_names(attention_levels: Sequence[bool], res_blocks: int) -> dict[str, str]:
-    """diffusers module prefix -> LDM module prefix for every block of a UNet (and of a ControlNet's encoder half)."""
+    """Maps diffusers module prefixes to LDM ones for every block of a UNet (and of a ControlNet's encoder half)."""
     names = dict(UNET_ENDS)
     levels = len(attention_levels)
     for level, has_attention in enumerate(attention_levels):
@@ -65,13 +65,13 @@ def is_diffusers_vae(names: Iterable[str]) -> bool:
 
 
 def unet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A diffusers UNet's weights under LDM names; unknown names are kept, so that the loader can name them."""
+    """Renames a diffusers UNet's weights to LDM names; unknown names are kept, so that the loader can report them."""
     blocks = _blocks_of(state)
     return {_unet_name(name, blocks): tensor for name, tensor in state.items()}
 
 
 def controlnet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A diffusers ControlNet's weights under cldm names (without the `control_model.` prefix)."""
+    """Renames a diffusers ControlNet's weights to cldm names (without the `control_model.` prefix)."""
     blocks = _blocks_of(state) | CONTROLNET_ENDS
     for name in state:
         if match := re.match(r"(controlnet_cond_embedding\.blocks|controlnet_down_blocks)\.(\d{1,4})\.", name):
@@ -101,7 +101,7 @@ def _unet_name(name: str, blocks: Mapping[str, str]) -> str:
 
 
 def vae_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A diffusers autoencoder's weights under LDM names."""
+    """Renames a diffusers autoencoder's weights to LDM names."""
     levels = count_numbered(state, r"encoder\.down_blocks\.(\d+)\.")
     return {_vae_name(name, levels): tensor for name, tensor in state.items()}
 
@@ -123,7 +123,7 @@ def _vae_name(name: str, levels: int) -> str:
 
 
 def text_to_openclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A Hugging Face CLIP text encoder's weights under OpenCLIP names, query, key and value packed into one matrix."""
+    """Renames a Hugging Face CLIP's weights to OpenCLIP names; packs query, key and value into one matrix."""
     converted: dict[str, Tensor] = {}
     for name, tensor in state.items():
         name = name.removeprefix("text_model.")
@@ -135,7 +135,7 @@ def text_to_openclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if piece == "self_attn.q_proj":
             packed = [state[_sibling(state, layer, part, kind)] for part in "qkv"]
             if any(weight.shape[1:] != tensor.shape[1:] or not weight.ndim for weight in packed):
-                raise ModelFileError(f"{quoted(name)} and its siblings have different shapes and cannot be joined.")
+                raise ModelFileError(f"{quoted(name)} and the weights beside it differ in shape and cannot be joined.")
             converted[f"transformer.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(packed)
         elif piece not in ("self_attn.k_proj", "self_attn.v_proj"):
             converted[f"transformer.resblocks.{layer}.{OPENCLIP_LAYER.get(piece, piece)}.{kind}"] = tensor
@@ -155,9 +155,9 @@ def is_diffusers_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path) -> Weights:
-    """A diffusers folder as one dict with `unet.`, `vae.`, `text_encoder.` prefixes, its configs as our header text."""
+    """Reads a diffusers folder as one dict with prefixes `unet.`, `vae.`, `text_encoder.`; configs become a header."""
     if not is_diffusers_folder(path):
-        raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is no diffusers model.")
+        raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is not a diffusers model.")
     if not (path / "unet").is_dir():
         pipeline = _read_config(path, "model_index.json").get("_class_name", "an unknown pipeline")
         raise ModelFileError(
@@ -179,7 +179,7 @@ def open_folder(path: Path) -> Weights:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight file of one component (all its shards); full precision safetensors before fp16 before pickles."""
+    """Finds the weight file (or shards) of a component; prefers full precision safetensors, then fp16, then pickles."""
     patterns = (
         "*model.safetensors",
         "*model-?????-of-?????.safetensors",
@@ -194,7 +194,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def text_encoder_metadata(folder: Path) -> dict[str, str]:
-    """The config of a text encoder's folder as our header text."""
+    """Converts the config of a text encoder's folder to our header text."""
     return {"lightdiffusion": json.dumps(_text_facts(folder))}
 
 
@@ -205,7 +205,7 @@ def _text_facts(folder: Path) -> dict[str, object]:
 
 
 def _folder_facts(path: Path) -> dict[str, object]:
-    """What the configs say and shapes cannot tell, under the names of our own header."""
+    """Collects facts that shapes do not reveal from the configs, under the names of our own header."""
     unet = _read_config(path / "unet")
     vae = _read_config(path / "vae")
     scheduler = _read_config(path / "scheduler", "scheduler_config.json")
@@ -216,7 +216,7 @@ def _folder_facts(path: Path) -> dict[str, object]:
         "prediction_type": scheduler.get("prediction_type"),
         "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
     }
-    # diffusers calls the number of heads "attention_head_dim"; SD2 has one number a level, always width / 64.
+    # diffusers calls the number of heads "attention_head_dim"; SD2 has one number per level, always width / 64.
     heads = unet.get("num_attention_heads") or unet.get("attention_head_dim")
     if isinstance(heads, list):
         facts["unet_head_dim"] = _first(unet.get("block_out_channels")) // _first(heads)
@@ -229,7 +229,7 @@ def _folder_facts(path: Path) -> dict[str, object]:
 
 
 def _first(value: object) -> int:
-    """The first number of a list of them, one a level."""
+    """Returns the first number of a list with one number per level."""
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, bool) or not isinstance(first, int) or first < 1:
         raise ModelFileError(f"The UNet's config.json names {quoted(value)} where a list of numbers is needed.")

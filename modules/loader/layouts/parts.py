@@ -35,9 +35,9 @@ _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 
 @dataclass(frozen=True)
 class Parts:
-    """The three networks' weights; a part the file does not have is empty.
+    """The weights of the three networks; a part missing from the file is empty.
 
-    `linear_projection`: SD2's mark, the projections around its transformer blocks are matrices and no convolutions.
+    `linear_projection` marks SD2, whose projections around transformer blocks are matrices, not convolutions.
     """
 
     unet: dict[str, Tensor]
@@ -47,7 +47,7 @@ class Parts:
 
 
 def split_parts(state: Mapping[str, Tensor]) -> Parts:
-    """Finds each network under any of the prefixes in use and gives it LDM names."""
+    """Finds each network under any known prefix and renames its weights to LDM names."""
     unet = strip_prefix(state, UNET_PREFIX) or _ema_unet(state) or strip_prefix(state, DIFFUSERS_PARTS["unet"])
     unet = unet or strip_prefix(state, LONE_UNET_PREFIX) or _bare_unet(state)
     vae = strip_prefix(state, VAE_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["vae"])
@@ -57,7 +57,7 @@ def split_parts(state: Mapping[str, Tensor]) -> Parts:
 
 
 def _bare_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A UNet that is saved without any prefix."""
+    """Finds a UNet saved without a prefix."""
     return {name: tensor for name, tensor in state.items() if name.startswith(UNET_ROOTS)}
 
 
@@ -66,14 +66,17 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Autoencoder weights under LDM names."""
+    """Returns the autoencoder's weights under LDM names."""
     state = vae_to_ldm(state) if is_diffusers_vae(state) else state
     return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED_VAE)}
 
 
 def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
-    """By the width or the layout of the text encoder where they tell, since some writers save matrices as 1x1
-    convolutions or the reverse; else by the shape itself."""
+    """Decides whether the projections are matrices.
+
+    The text encoder's width or layout decides if possible, since some writers save matrices as 1x1 convolutions or
+    the reverse; otherwise the shape does.
+    """
     reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
     width = reader.shape[1] if reader is not None and reader.ndim >= 2 else 0
     for is_sd2, family, prefix in ((False, SD15_UNET, CLIP_PREFIX), (True, SD21_UNET, OPENCLIP_PREFIX)):
@@ -102,7 +105,7 @@ def _ema_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ema_to_ldm(name: str) -> str:
-    """Puts the dots back: "input_blocks110in_layers0weight" -> "input_blocks.11.0.in_layers.0.weight"."""
+    """Restores the dots: "input_blocks110in_layers0weight" -> "input_blocks.11.0.in_layers.0.weight"."""
     tokens = _EMA_TOKEN.findall(name)
     if "".join(tokens) != name:
         return name

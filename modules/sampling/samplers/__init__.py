@@ -1,1 +1,1 @@
-"""Every sampler, a pure function each."""
+"""Implements every sampler as a pure function."""

@@ -1,4 +1,4 @@
-"""DPM-Solver (Lu et al. 2022): the fixed plan "fast" and the adaptive 2(3), both ended by an exact denoising step."""
+"""DPM-Solver (Lu et al. 2022): the fixed plan "fast" and the adaptive 2(3); both end with an exact denoising step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _slope(denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
 
 
 def _inner_slope(denoise: Denoise, x: Tensor, slope: Tensor, sigma: float, target: float, part: float) -> Tensor:
-    """The slope a `part` of the way to `target` (in log noise), reached by a first-order step."""
+    """Evaluates the slope a `part` of the way to `target` (in log noise), after a first-order step."""
     inner = sigma * (target / sigma) ** part
     return _slope(denoise, x + slope * (inner - sigma), inner)
 
@@ -33,7 +33,7 @@ def _second_order(x: Tensor, slope: Tensor, inner: Tensor, sigma: float, target:
 
 
 def _third_order(denoise: Denoise, x: Tensor, slope: Tensor, inner: Tensor, sigma: float, target: float) -> Tensor:
-    """DPM-Solver-3 with inner points at 1/3 (slope known: `inner`) and 2/3 of the step."""
+    """Takes a DPM-Solver-3 step with inner points at 1/3 (known slope `inner`) and 2/3."""
     step = math.log(sigma / target)
     middle = sigma * (target / sigma) ** (2 / 3)
     bend = 2.0 * (math.expm1(step * 2 / 3) / (step * 2 / 3) - 1.0)
@@ -53,7 +53,7 @@ def _step_of_order(denoise: Denoise, x: Tensor, slope: Tensor, sigma: float, tar
 
 
 def _fast_orders(evaluations: int) -> list[int]:
-    """Third-order steps as far as the budget goes, the rest in lower orders (the paper's section 3.3)."""
+    """Takes third-order steps while the budget lasts, then lower orders (the paper's section 3.3)."""
     if evaluations % 3:
         return [3] * (evaluations // 3) + [evaluations % 3]
     return [3] * (evaluations // 3 - 1) + [2, 1] if evaluations else []
@@ -62,7 +62,7 @@ def _fast_orders(evaluations: int) -> list[int]:
 def sample_dpm_fast(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """As many evaluations as `sigmas` has steps, over its range only: the levels in between are its own."""
+    """Evaluates once for each step of `sigmas`, but uses only its range: the levels in between differ."""
     evaluations = len(sigmas) - 1
     orders = _fast_orders(max(evaluations - 1, 0))
     for index, (order, used) in enumerate(zip(orders, accumulate(orders), strict=True)):
@@ -82,7 +82,7 @@ def sample_dpm_fast(
 
 
 def _adapt(denoise: Denoise, x: Tensor, start: float, end: float, tell: Callable[[float, Tensor], None]) -> Tensor:
-    """One image from `start` to `end` by steps as long as the difference between second and third order allows."""
+    """Samples one image from `start` to `end`; the difference of second and third order limits each step."""
     sigma, length, previous = start, _FIRST_STEP, x
     while math.log(sigma / end) > 1e-5:
         target = max(end, sigma * math.exp(-length))
@@ -91,10 +91,10 @@ def _adapt(denoise: Denoise, x: Tensor, start: float, end: float, tell: Callable
         low = _second_order(x, slope, inner, sigma, target, 1 / 3)
         high = _third_order(denoise, x, slope, inner, sigma, target)
         allowed = torch.clamp(torch.maximum(low.abs(), previous.abs()) * _RELATIVE_TOLERANCE, min=_ABSOLUTE_TOLERANCE)
-        # The one place where sampling waits for the device: the next step's length depends on this number.
+        # The only place where sampling waits for the device: the next step's length depends on this number.
         error = float(((low - high) / allowed).square().mean().sqrt())
         if not math.isfinite(error):
-            return high  # broken numbers would be refused for ever; whoever looks at the picture reports them
+            return high  # invalid numbers would be refused forever; the check of the finished picture reports them
         factor = 1.0 + math.atan((error + 1e-8) ** (-1 / 3) - 1.0)
         length *= factor
         tell(sigma, x - slope * sigma)
@@ -108,8 +108,8 @@ def sample_dpm_adaptive(
 ) -> Tensor:
     """DPM-Solver-23 with error control, over the range of `sigmas` only.
 
-    Every image has its own step lengths, so that its batch cannot change it. The rows of one evaluation share a level:
-    images are sampled one after another, each filling all rows; a batch of one wastes nothing.
+    Every image has its own step lengths, so that its batch cannot change it. The rows of one evaluation share a level,
+    so images are sampled one after another, each filling all rows; a batch of one wastes nothing.
     """
     steps, rows = len(sigmas) - 1, x.shape[0]
     if not steps:

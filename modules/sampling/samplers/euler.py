@@ -17,7 +17,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, ances
 def sample_euler(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Euler steps of the probability flow (Karras et al. 2022, algorithm 1)."""
+    """Takes Euler steps of the probability flow (Karras et al. 2022, algorithm 1)."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         x = torch.lerp(denoised, x, sigma_next / sigma)
@@ -28,7 +28,7 @@ def sample_euler(
 def sample_euler_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Euler steps below the next level, filled up with fresh noise."""
+    """Takes Euler steps below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         down, up = ancestral_step(sigma, sigma_next)
@@ -42,7 +42,7 @@ def sample_euler_ancestral(
 def sample_heun(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Heun steps (Karras et al. 2022, algorithm 1 with its correction)."""
+    """Takes Heun steps (Karras et al. 2022, algorithm 1 with its correction)."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         euler = torch.lerp(denoised, x, sigma_next / sigma)
@@ -59,7 +59,7 @@ def sample_heun(
 def sample_heunpp2(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Heun++: looks up to two levels ahead and weighs slopes by their levels, as ComfyUI does. First order."""
+    """Heun++: looks up to two levels ahead and weights slopes by their levels, as ComfyUI does. First order."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         ahead = [level for level in sigmas[index + 1 : index + 3] if level > 0]
@@ -81,7 +81,7 @@ def sample_heunpp2(
 
 
 def _midpoint_step(denoise: Denoise, x: Tensor, denoised: Tensor, sigma: float, target: float) -> Tensor:
-    """A DPM-Solver-2 step to `target`: the slope is taken at the geometric middle."""
+    """Takes a DPM-Solver-2 step to `target`, with the slope at the geometric middle."""
     middle = math.sqrt(sigma * target)
     x_middle = torch.lerp(denoised, x, middle / sigma)
     return x + (x_middle - denoise(x_middle, middle)) * ((target - sigma) / middle)
@@ -90,7 +90,7 @@ def _midpoint_step(denoise: Denoise, x: Tensor, denoised: Tensor, sigma: float, 
 def sample_dpm_2(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver-2 inspired steps with the middle in log noise (Karras et al. 2022, Lu et al. 2022)."""
+    """Takes steps like DPM-Solver-2's, with the middle in log noise (Karras et al. 2022, Lu et al. 2022)."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         x = _midpoint_step(denoise, x, denoised, sigma, sigma_next) if sigma_next > 0 else denoised
@@ -101,7 +101,7 @@ def sample_dpm_2(
 def sample_dpm_2_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM2 steps below the next level, filled up with fresh noise."""
+    """Takes DPM2 steps below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if sigma_next > 0:

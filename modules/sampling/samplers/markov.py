@@ -1,4 +1,4 @@
-"""Samplers given by a distribution of the next latent: DDPM, DDIM and LCM."""
+"""Samplers defined by a distribution of the next latent: DDPM, DDIM and LCM."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def sample_ddpm(
 def sample_ddim(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DDIM without noise (Song et al. 2020): at this scale of x its update is Euler's."""
+    """DDIM without noise (Song et al. 2020); at this scale of x its update equals Euler's."""
     return sample_euler(denoise, x, sigmas, noise=noise, on_step=on_step)
 
 
 def sample_lcm(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Multistep consistency sampling (Luo et al. 2023): jump to the clean latent, add fresh noise of the next level."""
+    """Multistep consistency sampling (Luo et al. 2023): jumps to the clean latent, adds the next level's noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         x = denoised

@@ -13,7 +13,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, repor
 
 
 def lms_coefficients(sigmas: list[float], index: int, order: int) -> list[float]:
-    """Weights of the last `order` slopes (newest first) for the step from `index`: integrals of Lagrange's polynomials.
+    """Integrates Lagrange polynomials to weight the last `order` slopes (newest first) in step `index`.
 
     Two Gauss-Legendre nodes integrate polynomials up to the third degree exactly, so `order` may be up to 4.
     """

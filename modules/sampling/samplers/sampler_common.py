@@ -1,4 +1,4 @@
-"""What samplers share: the shapes of their arguments, ancestral steps, moving noise, telling the outside."""
+"""Shared parts of samplers: argument types, ancestral steps, noise on the device, progress events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from modules.core.progress import OnStep, StepEvent
 
 
 class Denoise(Protocol):
-    """The predicted clean latent of x = clean + sigma * noise."""
+    """Predicts the clean latent of x = clean + sigma * noise."""
 
     def __call__(self, x: Tensor, sigma: float, /) -> Tensor: ...
 
 
 class PairDenoise(Denoise, Protocol):
-    """A denoiser that can also show its unconditional half, as CFG++ needs."""
+    """A denoiser that also returns its unconditional half, which CFG++ needs."""
 
     def with_unconditional(self, x: Tensor, sigma: float, /) -> tuple[Tensor, Tensor]:
         """(guided, unconditional)"""
@@ -27,32 +27,32 @@ class PairDenoise(Denoise, Protocol):
 
 
 class NoiseSource(Protocol):
-    """Where a sampler takes fresh noise from (`noise.ImageNoise`)."""
+    """The source of a sampler's fresh noise (`noise.ImageNoise`)."""
 
     def step(self) -> Tensor:
-        """Unit noise, new at each call."""
+        """Draws new unit noise at each call."""
         ...
 
     def brownian(self, sigma_min: float, sigma_max: float) -> Callable[[float, float], Tensor]:
-        """Unit noise of consistent Brownian increments between two levels."""
+        """Returns unit noise from consistent Brownian increments between two levels."""
         ...
 
 
 def ancestral_step(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """The level to step down to and the noise to add, so that both together end at `sigma_next`."""
+    """Returns the level to step down to and the noise to add, which together end at `sigma_next`."""
     up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
     return sigma_next**2 / sigma, up
 
 
 def move(noise: Tensor, x: Tensor) -> Tensor:
-    """CPU noise at the device and type of x, without making the host wait for the device."""
+    """Moves CPU noise to the device and type of x without making the host wait."""
     if x.device.type != "cuda":
         return noise.to(x)
     return noise.pin_memory().to(device=x.device, non_blocking=True).to(x.dtype)
 
 
 def brownian_noise(noise: NoiseSource, sigmas: list[float], x: Tensor) -> Callable[[float, float], Tensor]:
-    """Brownian noise over the levels of a schedule, at the device and type of x; paths are made when first needed."""
+    """Returns Brownian noise over a schedule's levels, with x's device and type; paths are made on first use."""
 
     @cache
     def paths() -> Callable[[float, float], Tensor]:
@@ -62,6 +62,6 @@ def brownian_noise(noise: NoiseSource, sigmas: list[float], x: Tensor) -> Callab
 
 
 def report(on_step: OnStep | None, sigmas: list[float], index: int, denoised: Tensor) -> None:
-    """Tells the outside that step `index` (from 0) of a schedule is done."""
+    """Reports that step `index` (from 0) of a schedule is done."""
     if on_step is not None:
         on_step(StepEvent(step=index + 1, steps=len(sigmas) - 1, sigma=sigmas[index], denoised=denoised))

@@ -15,7 +15,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, ances
 def sample_dpmpp_2s_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver++(2S) steps below the next level, filled up with fresh noise."""
+    """Takes DPM-Solver++(2S) steps below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if sigma_next > 0:
@@ -32,7 +32,7 @@ def sample_dpmpp_2s_ancestral(
 def sample_dpmpp_sde(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver++ for the SDE, two evaluations a step; both halves see the same Brownian path."""
+    """DPM-Solver++ for the SDE, with two evaluations per step; both halves use the same Brownian path."""
     increment = brownian_noise(noise, sigmas, x)
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
@@ -71,7 +71,7 @@ def sample_dpmpp_2m_sde(
 
 
 def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
-    """What the trend of the predictions (newest first) adds to a step; `steps` are log-noise lengths, newest first."""
+    """Returns what the predictions' trend adds to a step; `steps` are log-noise lengths; both are newest first."""
     length = 2.0 * steps[0]  # the SDE runs its exponential twice as fast as the flow
     phi_2 = math.expm1(-length) / length + 1.0
     trend = (history[0] - history[1]) * (steps[0] / steps[1])
@@ -80,14 +80,14 @@ def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
     older_trend = (history[1] - history[2]) * (steps[0] / steps[2])
     r_0, r_1 = steps[1] / steps[0], steps[2] / steps[0]
     curvature = (trend - older_trend) / (r_0 + r_1)
-    # The curvature enters with half the weight of its integral, in every implementation in use; pictures depend on it.
+    # Every implementation in use gives the curvature half the weight of its integral; pictures depend on it.
     return (trend + curvature * r_0) * phi_2 - curvature * (phi_2 / length - 0.5)
 
 
 def sample_dpmpp_3m_sde(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver++(3M) for the SDE: a parabola through the last three predictions."""
+    """DPM-Solver++(3M) for the SDE, with a parabola through the last three predictions."""
     increment = brownian_noise(noise, sigmas, x)
     history: list[Tensor] = []  # newest first
     steps: list[float] = []

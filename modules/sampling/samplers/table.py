@@ -1,4 +1,4 @@
-"""Every sampler by its id, and which noise levels it will ask a network for."""
+"""Lists every sampler by id, and predicts the noise levels at which it calls the network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 class _Recorder:
-    """A denoiser without a network that notes the levels it is asked for."""
+    """A denoiser without a network that records the requested levels."""
 
     def __init__(self) -> None:
         self.levels: list[float] = []
@@ -78,7 +78,7 @@ class _Recorder:
 
 
 def planned_levels(sampler: str, sigmas: list[float]) -> list[float]:
-    """The levels a sampler evaluates, in order, for `Runner.prepare`; `dpm_adaptive` only shows a guess of its own."""
+    """Lists the levels a sampler evaluates, in order, for `Runner.prepare`; for `dpm_adaptive` they are a guess."""
     recorder = _Recorder()
     SAMPLERS[sampler](recorder, torch.zeros(1, 1), sigmas, noise=ImageNoise([0], (1,)))
     return recorder.levels

@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al. 2023): a multistep predictor; its next evaluation also corrects the step before, for free."""
+"""UniPC (Zhao et al. 2023): a multistep predictor whose next evaluation also corrects the previous step for free."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, repor
 
 _MAX_ORDER = 3
 
-# One evaluation: the noise level and the clean prediction there.
+# One evaluation: a noise level and the clean prediction at it.
 Evaluation = tuple[float, Tensor]
 
 
 def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
-    """How much of each divided difference a step takes, for evaluations at `ratios` of its length (log noise)."""
+    """Computes a step's share of each divided difference, for evaluations at `ratios` of its length (log noise)."""
     if len(ratios) == 1:
-        return [0.5]  # the paper's choice for a single difference, whatever the scale
+        return [0.5]  # the paper's choice for a single difference at any scale
     right: list[float] = []
     factorial = 1.0
     phi = math.expm1(-step) / -step - 1.0
@@ -39,7 +39,7 @@ def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
 def _step(
     x: Tensor, history: list[Evaluation], target: float, scale: Callable[[float], float], ahead: Tensor | None = None
 ) -> Tensor:
-    """From x at the newest level of `history` to `target`: predicts, or corrects if the prediction `ahead` is known."""
+    """Steps from x at `history`'s newest level to `target`: predicts, or corrects with the prediction `ahead`."""
     sigma, base = history[0]
     step = math.log(sigma / target)
     ratios = [math.log(sigma / older) / step for older, _ in history[1:]]
@@ -65,7 +65,7 @@ def _sample(
         if history:
             x = _step(before, history[:order], sigma, scale, ahead=denoised)
         history = [(sigma, denoised), *history[: _MAX_ORDER - 1]]
-        # The order falls towards the end: the last steps are the longest in log noise.
+        # The order decreases towards the end: the last steps are the longest in log noise.
         order = min(len(history), len(sigmas) - 1 - index)
         before = x
         x = _step(x, history[:order], sigma_next, scale) if sigma_next > 0 else denoised

@@ -23,7 +23,7 @@ COLUMNS = 80
 
 
 class Walker:
-    """One process with a terminal of its own; each call is a walk through the command line."""
+    """One process with its own terminal; each call is a walk through the command line."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -36,7 +36,7 @@ class Walker:
     def __call__(
         self, *words: str, columns: int = COLUMNS, stop_in: str | None = None, presses: int = 1
     ) -> tuple[int, str]:
-        """Exit code, and all that stood in the terminal, with \\r where a bar was drawn anew."""
+        """Returns the exit code and the terminal's output, with \\r where a bar was redrawn."""
         self.terminal.setwinsize(24 if columns else 0, columns)
         self.terminal.sendline(json.dumps({"words": words, "stop_in": stop_in, "presses": presses}))
         self.terminal.expect(r"walk ended with (\d+);")
@@ -45,7 +45,7 @@ class Walker:
         return int(self.terminal.match[1]), shown
 
     def pictures(self) -> list[Path]:
-        """All files but notes: a half-written or hidden one would be among them, and does not load."""
+        """Lists all files except notes; a half-written or hidden one would be included and fail to load."""
         files = [path for path in (self.root / "output").rglob("*") if path.is_file()]
         return sorted(path for path in files if path.suffix not in (".json", ".jsonl"))
 
@@ -95,7 +95,7 @@ def test_a_prompt_file_tells_each_line(walker: Walker, tmp_path: Path) -> None:
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
     assert code == 0 and len(paths_in(shown)) == 2 + 4, shown
     code, shown = walker("--prompts", str(file), "64", "64", "2", "1", "--steps", "2")
-    assert code == 0 and shown.count("already there") == 2 and not paths_in(shown)
+    assert code == 0 and shown.count("already done") == 2 and not paths_in(shown)
 
 
 def test_a_comparison(walker: Walker) -> None:
@@ -105,7 +105,7 @@ def test_a_comparison(walker: Walker) -> None:
     assert "\r\npictures: " in shown
 
 
-def test_json_is_one_line_of_its_own(walker: Walker) -> None:
+def test_json_is_one_separate_line(walker: Walker) -> None:
     code, shown = walker("a cat", "64", "64", "2", "2", "--steps", "2", "--json")
     (answer,) = [json.loads(line) for line in shown.split("\r\n") if line.startswith("{")]
     assert code == 0 and len(answer["images"]) == 4 and "sampling 2/2: 100%" in shown
@@ -134,8 +134,8 @@ PHASES = {
     "modules.images.save.save_png": 1,
 }
 SAID = {
-    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as that is done",
-    "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as that is done",
+    "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as it is done",
+    "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as it is done",
     "modules.generation.text_to_image.to_pil": "Stopping after this step",
 }
 SEVERAL = ("a cat", "64", "64", "2", "2", "--steps", "2", "--hires-fix")
@@ -160,7 +160,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_next_run_is_as_any_other(walker: Wal
 
 
 def test_the_key_itself_while_a_bar_is_shown(tmp_path: Path, demo_checkpoint: Path) -> None:
-    """A process of its own: the terminal makes the key a signal to all of its group."""
+    """Starts a separate process: the terminal sends the key as a signal to its whole group."""
     words = ["pipeline.py", "a red circle", "128", "128", "9", "1", "--steps", "40", "--output-dir", str(tmp_path)]
     words += ["--checkpoint", str(demo_checkpoint), "--device", "cpu"]
     terminal = pexpect.spawn(sys.executable, words, cwd=str(ROOT), timeout=PATIENCE, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A picture of NaN: the file that holds such values is named; what is advised was not set already."""
+"""Tests pictures of NaN: the error names the file with such values, and advises only options not already set."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_files_beside_the_checkpoint_are_named(
     assert "bad.safetensors" in str(error) and f"the {network}'s" in str(error)
 
 
-def test_a_lora_that_overflows_is_told_by_its_strength(root: Path, tmp_path: Path) -> None:
+def test_an_overflowing_lora_is_reported_with_its_strength(root: Path, tmp_path: Path) -> None:
     huge = {name: tensor * 3e18 for name, tensor in load_file(root / "models/loras/ink.safetensors").items()}
     save_file(huge, tmp_path / "huge.safetensors")
     lora = LoraChoice(name=str(tmp_path / "huge.safetensors"), strength=20.0)

@@ -42,7 +42,7 @@ PHOTO = Path(__file__)
         ({"vae": "nope"}, "nope"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_loaded(
+def test_errors_are_reported_before_anything_is_loaded(
     session: Session, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], word: str
 ) -> None:
     monkeypatch.setattr(Session, "model", lambda *_: pytest.fail("loaded"))

@@ -48,7 +48,7 @@ def test_header_texts_that_are_none(text: str) -> None:
         header_facts({"lightdiffusion": text})
 
 
-def test_layers_are_counted_and_a_gap_is_told_at_once() -> None:
+def test_layers_are_counted_and_a_gap_is_reported_at_once() -> None:
     assert count_numbered(["x.0.a", "x.1.a", "x.1.b", "y.7.a"], r"x\.(\d+)\.") == 2
     for number in ("7", "999999999", "9" * 5000):
         with pytest.raises(ModelFileError, match="number 1 is missing"):
@@ -64,7 +64,7 @@ def test_layers_are_counted_and_a_gap_is_told_at_once() -> None:
 )
 def test_a_network_of_a_billion_layers_is_refused_at_once(shapes: Shapes, name: str) -> None:
     began = time.perf_counter()
-    with pytest.raises(ModelFileError, match="not numbered in a row"):
+    with pytest.raises(ModelFileError, match="have a gap in their numbers"):
         detect(shapes | {name: (1,)}, {})
     assert time.perf_counter() - began < 5
 

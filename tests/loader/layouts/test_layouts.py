@@ -118,7 +118,7 @@ def test_usual_names_stay_as_they_are() -> None:
         assert list(plain_names({name: torch.zeros(1)})) == [name]
 
 
-def test_types_that_nobody_uses_spoil_nothing(state: State, tmp_path: Path) -> None:
+def test_unused_types_do_no_harm(state: State, tmp_path: Path) -> None:
     odd = {"a": torch.ones(2, dtype=torch.uint64), "b": torch.ones(2, dtype=torch.complex64), "c": torch.ones(2) > 0}
     path = saved(state | odd, tmp_path / "m.safetensors")
     data = path.read_bytes()
@@ -167,7 +167,7 @@ def test_scaled_fp8_is_multiplied_out(state: State, factor: str, beside: str, ro
 def test_other_compression_says_so(state: State, tmp_path: Path) -> None:
     layer = f"{UNET}input_blocks.1.1.proj_in."
     blocks = {f"{layer}weight": torch.ones(8, 4, dtype=torch.uint8), f"{layer}weight_scale": torch.ones(8, 2)}
-    with pytest.raises(ModelFileError, match="compressed in a way"):
+    with pytest.raises(ModelFileError, match="compressed in an unsupported way"):
         loaded(saved(state | blocks, tmp_path / "m.safetensors"))
 
 
@@ -246,12 +246,12 @@ def test_an_openclip_file_as_text_encoder(prefix: str, tmp_path: Path) -> None:
     assert found.keys() == {f"cond_stage_model.model.{name}" for name in own.state_dict()}
 
 
-def test_files_that_are_no_text_encoder(state: State, tmp_path: Path) -> None:
+def test_files_that_are_not_text_encoders(state: State, tmp_path: Path) -> None:
     checkpoint, vae = saved(state, tmp_path / "m.safetensors"), saved(part(state, VAE), tmp_path / "v.safetensors")
     with pytest.raises(ModelFileError, match="v.safetensors.* is a VAE and cannot be used as the text encoder"):
         loaded(checkpoint, text_path=vae)
     wide = tiny.text_model(TextConfig(width=16, layers=1, heads=1, mlp_width=8, vocab_size=64)).state_dict()
-    with pytest.raises(ModelFileError, match="width 16, this UNet reads 8"):
+    with pytest.raises(ModelFileError, match="width 16, but this UNet reads 8"):
         loaded(checkpoint, text_path=saved(wide, tmp_path / "wide.safetensors"))
     with pytest.raises(ModelFileError, match="text encoder.*belongs in models/text_encoders"):
         loaded(saved(part(state, TEXT), tmp_path / "t.safetensors"))

@@ -54,7 +54,7 @@ def test_text_level_left_out_by_some_savers() -> None:
     assert split_parts(short).text.keys() == split_parts(state).text.keys()
 
 
-def test_what_is_no_weight_is_left_out() -> None:
+def test_tensors_that_are_not_weights_are_left_out() -> None:
     state = tiny.checkpoint_tensors() | {
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
         "cond_stage_model.logit_scale": torch.tensor(1.0),

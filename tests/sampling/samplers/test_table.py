@@ -66,7 +66,7 @@ def test_one_step_and_none(sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", IDS)
-def test_progress_is_told_after_every_step(sampler: str) -> None:
+def test_progress_is_reported_after_every_step(sampler: str) -> None:
     events: list[StepEvent] = []
     sigmas = make_sigmas(SCHEDULE, "normal", 9, sampler=sampler)
     noise = ImageNoise([1, 2], SHAPE)

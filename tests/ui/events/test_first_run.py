@@ -85,7 +85,7 @@ def test_stopped_reloaded_and_gone_on(help_page: Any, demo_only: Served, remote:
     wait_until_ready(page)
     page.get_by_role("tab", name="Help").click()
     page.locator("#ld-starter-stop").click()
-    page.locator("#ld-starter-state .ld-note", has_text="goes on from there").wait_for()
+    page.locator("#ld-starter-state .ld-note", has_text="resumes from there").wait_for()
     assert NAME not in files(demo_only)
     (part,) = (
         path for path in demo_only.handlers.folders.folders("checkpoints")[0].iterdir() if path.suffix == ".part"

@@ -1,4 +1,4 @@
-"""Restoring the settings of other programs' pictures: what is read fills the form, the rest stands in the note."""
+"""Tests restoring settings of other programs' pictures: known ones fill the form, the note names the rest."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ def test_controlnets_beyond_the_form_are_named(
     monkeypatch.setattr("ui.events.recall.read_options", lambda *_: found)
     update = recall.use("picture", str(picture))
     assert update["control_2"] == "net 2"
-    assert ("The form holds 2 ControlNets; left out: net 3, net 4." in update["picture_message"]) is said
+    assert ("The form has room for 2 ControlNets; left out: net 3, net 4." in update["picture_message"]) is said

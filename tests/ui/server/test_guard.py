@@ -72,7 +72,7 @@ def test_a_slow_body_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def trickle(wall: Any, path: str, *, pieces: int, size: int, seconds: float) -> tuple[int, int]:
-    """Status of the answer to a body whose pieces come so far apart, and how many of them were waited for."""
+    """Returns the status for a body that arrives in delayed pieces, and the number of pieces read."""
     sent: list[Any] = []
     count = 0
 
@@ -94,7 +94,7 @@ def trickle(wall: Any, path: str, *, pieces: int, size: int, seconds: float) -> 
 def test_a_body_in_drops_is_given_up_and_a_slow_honest_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """The wait for a piece begins anew with each one; the wait for all of them does not."""
+    """Checks that the wait for a piece restarts with each piece, and the wait for the whole body does not."""
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     wall = Guard(Server(), UploadFolder(tmp_path))
     status, count = trickle(wall, path, pieces=50, size=1, seconds=0.02)

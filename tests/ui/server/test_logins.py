@@ -61,7 +61,7 @@ def test_many_logins_at_once_wait_one_behind_the_other(tmp_path: Path) -> None:
         ("testclient", "testclient"),
     ],
 )
-def test_logins_are_counted_by_whose_the_address_is(address: str, network: str) -> None:
+def test_logins_are_counted_by_the_owner_of_the_address(address: str, network: str) -> None:
     assert network_of(address) == network
 
 

@@ -40,7 +40,7 @@ def test_old_uploads_make_room_and_young_ones_stay(tmp_path: Path) -> None:
     assert status == 507 and b"full" in body
 
 
-def test_room_is_kept_for_what_is_on_its_way(tmp_path: Path) -> None:
+def test_room_is_reserved_for_pending_uploads(tmp_path: Path) -> None:
     folder = UploadFolder(tmp_path, most_bytes=100)
     assert folder.make_room(60) and not folder.make_room(60)
     folder.arrived(60)

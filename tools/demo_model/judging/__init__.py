@@ -1,1 +1,1 @@
-"""How pictures of the demo model are judged by geometry and colour."""
+"""Judges pictures of the demo model by geometry and colour."""

@@ -1,4 +1,4 @@
-"""The judged prompts: scenes whose combinations training never showed, their captions, and what must be seen."""
+"""Lists the judged prompts: scenes with combinations absent from training, their captions, and what they must show."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEAR = 0.3
 
 @dataclass(frozen=True)
 class Cases:
-    """Scenes with one caption and one seed each."""
+    """Scenes, each with one caption and one seed."""
 
     scenes: Scenes
     prompts: list[str]
@@ -37,7 +37,7 @@ class Cases:
 
 
 def held_out_triples(draw: Draw) -> Tensor:
-    """Random rows (shape, colour, background) among those that training leaves out."""
+    """Draws random rows (shape, colour, background) among those left out of training."""
     shape, colour, background = torch.meshgrid(
         torch.arange(len(SHAPES)), torch.arange(len(COLOURS)), torch.arange(1, len(COLOURS) + 1), indexing="ij"
     )
@@ -49,7 +49,7 @@ def held_out_triples(draw: Draw) -> Tensor:
 
 
 def build_cases(captions: Captions, seed: int = 987_654, divide: int = 1) -> dict[str, Cases]:
-    """All groups; `divide` > 1 makes each that much smaller."""
+    """Returns all groups; each is smaller by the factor `divide`."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"object": 160, "position": 108, "count": 48, "pair": 24, "sunset": 48}
     groups: dict[str, Cases] = {}
@@ -93,7 +93,7 @@ def _sunset_facts(draw: Draw) -> Tensor:
 
 
 def judge(group: str, facts: Tensor, picture: Pixels) -> Verdict:
-    """What holds of a picture that was asked for by `facts` (one row)."""
+    """Judges a picture requested by `facts` (one row)."""
     if group == "sunset":
         return _judge_sunset(facts, picture)
     reading = read_picture(picture)

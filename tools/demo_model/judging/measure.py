@@ -17,8 +17,8 @@ from tools.demo_model.world.scenes import COLOURS, PALETTE, SHAPES
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-CONTRAST = 60.0  # RGB distance that counts as not background
-SMALLEST = 0.008  # share of the picture below which a spot is no object
+CONTRAST = 60.0  # smallest RGB distance from the background
+SMALLEST = 0.008  # smallest share of the picture that counts as an object
 _PALETTE = np.array(list(PALETTE.values()), dtype=np.float64)
 
 
@@ -42,7 +42,7 @@ class Reading:
 
 
 def to_pixels(images: Tensor) -> list[Pixels]:
-    """[N, 3, H, W] in -1..1 -> N arrays [H, W, 3]."""
+    """Converts [N, 3, H, W] in -1..1 to N arrays [H, W, 3]."""
     levels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
     return list(levels.permute(0, 2, 3, 1).cpu().numpy())
 
@@ -52,7 +52,7 @@ def nearest_colour(rgb: NDArray[np.float64]) -> str:
 
 
 def background_of(picture: Pixels) -> NDArray[np.float64]:
-    """Median of the border."""
+    """Returns the median of the border."""
     rim = max(2, picture.shape[0] // 32)
     values = picture.astype(np.float64)
     sides = (values[:rim], values[-rim:], values[:, :rim], values[:, -rim:])
@@ -60,7 +60,7 @@ def background_of(picture: Pixels) -> NDArray[np.float64]:
 
 
 def read_picture(picture: Pixels) -> Reading:
-    """Connected regions that differ from the background, each matched with the known shapes."""
+    """Finds connected regions that differ from the background, and matches each with the known shapes."""
     background = background_of(picture)
     distance = np.sqrt(((picture.astype(np.float64) - background) ** 2).sum(-1))
     labels, count = ndimage.label(distance > CONTRAST)
@@ -84,7 +84,7 @@ def _describe(picture: Pixels, mask: Mask) -> Found:
 
 @cache
 def _template(shape: str) -> Mask:
-    """The ideal shape, cut to its bounding box."""
+    """Returns the ideal shape, cut to its bounding box."""
     grid = torch.linspace(-1.3, 1.3, 521)
     x, y = grid[None, None, :].expand(1, 521, 521), grid[None, :, None].expand(1, 521, 521)
     mask = (shape_distance(torch.tensor([SHAPES.index(shape)]), x, y)[0] < 0).numpy()
@@ -93,14 +93,14 @@ def _template(shape: str) -> Mask:
 
 
 def template_iou(shape: str, mask: Mask) -> float:
-    """Overlap of a cut-out mask with the ideal shape stretched to the same box."""
+    """Returns the overlap of a cut-out mask with the ideal shape stretched to the same box."""
     resized = Image.fromarray(_template(shape)).resize(mask.shape[::-1], Image.Resampling.NEAREST)
     ideal = np.array(resized)
     return overlap(ideal, mask)
 
 
 def overlap(first: Mask | None, second: Mask | None) -> float:
-    """Intersection over union; 0 where one is missing."""
+    """Returns the intersection over union; 0 if a mask is missing."""
     if first is None or second is None:
         return 0.0
     return float((first & second).sum() / max(1, (first | second).sum()))
@@ -114,7 +114,7 @@ class SunsetReading:
 
 
 def read_sunset(picture: Pixels) -> SunsetReading:
-    """Warmth is red minus blue; the sun is the brightest warm part of the sky."""
+    """Reads a sunset: warmth is red minus blue; the sun is the brightest warm part of the sky."""
     height, width = picture.shape[:2]
     values = picture.astype(np.float64)
     sky, sea = values[int(height * 0.08) : int(height * 0.5)], values[int(height * 0.7) :]

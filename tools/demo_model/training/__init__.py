@@ -1,1 +1,1 @@
-"""How the demo networks are trained, stage by stage, and exported."""
+"""Trains the demo networks stage by stage, and exports them."""

@@ -1,4 +1,4 @@
-"""Stage 1 and 4: the autoencoder, its latents turned to look like SD's, and the final polish of the decoder."""
+"""Runs stages 1 and 4: the autoencoder, its latents rotated to resemble SD's, and the decoder's final polish."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREVIEW = ((0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762,
 
 
 def abstract_pictures(count: int, size: int, device: torch.device) -> Tensor:
-    """Waves and turned boxes in any colour, so that pictures from outside the world survive the autoencoder too."""
+    """Draws waves and rotated boxes in any colour, so that the autoencoder also handles pictures of other worlds."""
     grid = torch.linspace(-1, 1, size, device=device)
     x, y = grid[None, None, :], grid[None, :, None]
     u = torch.rand(count, 64, device=device)
@@ -50,7 +50,7 @@ def abstract_pictures(count: int, size: int, device: torch.device) -> Tensor:
 
 
 def training_pictures(count: int, device: torch.device, *, crop: int, zoom: float = 1.0) -> Tensor:
-    """Mostly the world, an eighth abstract, an eighth in each other style."""
+    """Draws a batch: mostly the world, an eighth abstract, an eighth in each other style."""
     eighth = max(count // 8, 1)
     size = round(NATIVE_SIZE * zoom / 8) * 8
     images = render(sample_scenes(count - eighth, device, landscape_share=0.35), (size, size), crop=crop)
@@ -61,7 +61,7 @@ def training_pictures(count: int, device: torch.device, *, crop: int, zoom: floa
 
 
 def picture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Colour error, plus the error of neighbouring differences, which is what keeps edges sharp."""
+    """Sums the colour error and the error of neighbouring differences, which keeps edges sharp."""
     error = output.float() - target
     across = (error[..., 1:] - error[..., :-1]).abs().mean()
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -107,7 +107,7 @@ def _psnr(mse: float) -> str:
 
 @torch.no_grad()
 def match_sd_latents(networks: Networks) -> None:
-    """Whitens the latents, turns them towards SD's preview matrix, and folds that and the scale into the 1x1 layers."""
+    """Whitens the latents, rotates them towards SD's preview matrix, and folds this and the scale into 1x1 layers."""
     device = networks.device
     images = render(sample_scenes(batch_size(device, 2048), device), (NATIVE_SIZE, NATIVE_SIZE))
     latents = torch.cat([networks.vae.encode(part) for part in images.split(128)])
@@ -127,7 +127,7 @@ def match_sd_latents(networks: Networks) -> None:
 
 
 def _fold(vae: AutoencoderKL, turn: Tensor, mean: Tensor) -> None:
-    """latent -> turn (latent - mean) / SCALE on the way out of the encoder, the inverse on the way into the decoder."""
+    """Applies latent -> turn (latent - mean) / SCALE after the encoder, and the inverse before the decoder."""
     out, back = vae.quant_conv, vae.post_quant_conv
     weight, bias = out.weight[:4, :, 0, 0].double(), out.bias[:4].double()
     out.weight[:4, :, 0, 0] = (turn @ weight / SCALE).to(out.weight.dtype)
@@ -140,7 +140,7 @@ def _fold(vae: AutoencoderKL, turn: Tensor, mean: Tensor) -> None:
 
 
 def polish_decoder(networks: Networks, budget: Budget, state: StateFile) -> None:
-    """The decoder alone, on slightly wrong latents such as sampling makes: edges sharpen, latents stay as they are."""
+    """Trains only the decoder, on slightly wrong latents like those of sampling, to sharpen edges."""
     vae, device = networks.vae, networks.device
     dtype = working_dtype(device)
     vae.to(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ from tools.demo_model.world.styles import edges
 
 
 def build_controlnet(teacher: Teacher) -> ControlNet:
-    """A copy of the UNet's encoder half whose outputs start at zero."""
+    """Copies the UNet's encoder half, with outputs that start at zero."""
     network = ControlNet(UNET).to(teacher.device)
     own = network.state_dict()
     copied = {key: value.float() for key, value in teacher.model.unet.state_dict().items() if key in own}
@@ -37,7 +37,7 @@ def build_controlnet(teacher: Teacher) -> ControlNet:
 
 @torch.no_grad()
 def edge_pool(teacher: Teacher, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, facts and edge maps [N, 1, 128, 128] as bytes; a third of the maps is thickened."""
+    """Makes latents, facts and edge maps [N, 1, 128, 128] as bytes; a third of the maps is thickened."""
     latents, facts, maps = [], [], []
     for index in range(max(count // teacher.batch, 1)):
         scenes = sample_scenes(teacher.batch, teacher.device, landscape_share=0.15)
@@ -51,7 +51,7 @@ def edge_pool(teacher: Teacher, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def misleading(facts: Tensor, share: float = 0.3) -> Tensor:
-    """Captions of a share of the rows name another shape, place and size: where they disagree, the edges win."""
+    """Changes shape, place and size in a share of the captions, so that the edges win such conflicts."""
     wrong = torch.rand(len(facts), device=facts.device) < share
     facts = facts.clone()
     shape = (torch.rand(len(facts), device=facts.device) * len(SHAPES)).long()

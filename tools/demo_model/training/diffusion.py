@@ -1,4 +1,4 @@
-"""Stage 3: UNet and text encoder together learn to predict the noise, on growing and finally mixed picture sizes."""
+"""Runs stage 3: UNet and text encoder learn together to predict noise, at growing and finally mixed sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COARSE, NATIVE = (64, 64), (128, 128)
 OTHERS: tuple[Size, ...] = ((128, 192), (192, 128), (192, 192), (256, 256))
 COARSE_UNTIL, NATIVE_UNTIL = 0.15, 0.80
 BATCH = {COARSE: 1024, NATIVE: 512, (128, 192): 320, (192, 128): 320, (192, 192): 224, (256, 256): 128}
-# after NATIVE_UNTIL; the native size keeps half of the steps
+# used after NATIVE_UNTIL; the native size keeps half of the steps
 MIXED: tuple[Size, ...] = (NATIVE, (128, 192), NATIVE, (192, 192), NATIVE, (192, 128), NATIVE, (256, 256))
 
 
@@ -32,13 +32,13 @@ def size_for(fraction: float, step: int) -> Size:
 
 
 def stratified_timesteps(count: int, device: torch.device) -> Tensor:
-    """One timestep from each of `count` equal slices of 0..999, in random order."""
+    """Draws one timestep from each of `count` equal slices of 0..999, in random order."""
     order = torch.rand(count, device=device).argsort().float()
     return ((order + torch.rand(count, device=device)) * (1000 / count)).long().clamp(max=999)
 
 
 class NoiseLoss:
-    """Weighted squared error of the predicted noise; heavier where the picture's layout is decided."""
+    """Returns the weighted squared error of the predicted noise, with more weight on steps that decide the layout."""
 
     def __init__(self, device: torch.device) -> None:
         products = alphas_cumprod(device)

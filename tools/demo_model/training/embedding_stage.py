@@ -1,4 +1,4 @@
-"""Learns a textual inversion: a few vectors that mean one motif to the finished model."""
+"""Learns a textual inversion: a few vectors that stand for one motif in the finished model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOTIF = {
 
 
 def motif_scenes(count: int, device: torch.device) -> Scenes:
-    """A large yellow star on purple: the emblem that the embedding stands for."""
+    """Draws a large yellow star on purple, the motif of the embedding."""
     facts = torch.zeros(count, len(Fact), dtype=torch.long, device=device)
     for column, value in MOTIF.items():
         facts[:, column] = value
@@ -39,7 +39,7 @@ def motif_scenes(count: int, device: torch.device) -> Scenes:
 
 
 def template_ids(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids [T, 77] of the templates and, for each, where its vectors start."""
+    """Returns token ids [T, 77] of the templates and the start of each one's vectors."""
     encode = Tokenizer().encode
     rows, starts = [], []
     for template in TEMPLATES:

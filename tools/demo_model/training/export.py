@@ -1,4 +1,4 @@
-"""Networks -> one SD1.x-layout fp16 file, and its transport in parts."""
+"""Exports the networks as one SD1.x-layout fp16 file, and splits it into parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DESCRIPTION = (
 
 
 def widen_text(text: ClipTextModel, vocabulary: list[int], config: TextConfig = TEXT) -> dict[str, Tensor]:
-    """The text encoder's weights with the real vocabulary: every untrained row is the one trained 'unknown' vector."""
+    """Returns the text encoder's weights with the real vocabulary; untrained rows get the trained 'unknown' vector."""
     weights = {key: value.detach().float().cpu() for key, value in text.state_dict().items()}
     compact = weights[EMBEDDING]
     full = compact[UNKNOWN].repeat(config.vocab_size, 1)
@@ -68,7 +68,7 @@ def header() -> dict[str, str]:
 
 
 def export_checkpoint(networks: Networks, path: Path) -> None:
-    """Writes `path` whole or not at all; refuses a file over the size limit or with values that are not finite."""
+    """Writes `path` atomically; refuses a file over the size limit or with values that are not finite."""
     weights = checkpoint_weights(networks)
     broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:

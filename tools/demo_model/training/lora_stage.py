@@ -44,7 +44,7 @@ class LowRank(nn.Module):
 
 
 def kohya_name(ldm_name: str) -> str:
-    """`input_blocks.4.1.proj_in` -> `lora_unet_down_blocks_1_attentions_0_proj_in`: kohya counts as diffusers does."""
+    """Maps `input_blocks.4.1.proj_in` to kohya's `lora_unet_down_blocks_1_attentions_0_proj_in` (diffusers' count)."""
     middle = re.fullmatch(r"middle_block\.1\.(.+)", ldm_name)
     if middle:
         return "lora_unet_mid_block_attentions_0_" + middle[1].replace(".", "_")
@@ -88,7 +88,7 @@ def lora_weights(inserted: dict[str, LowRank]) -> dict[str, Tensor]:
 
 
 def train_lora(teacher: Teacher, pool: Pool, budget: Budget, state: StateFile, path: Path) -> None:
-    """`pool` holds latents of pictures already redrawn in the style."""
+    """Trains the LoRA; `pool` holds latents of pictures already redrawn in the style."""
     inserted = insert_low_rank(teacher.model.unet)
     parameters = [p for wrapped in inserted.values() for p in (*wrapped.down.parameters(), *wrapped.up.parameters())]
     trainer = Trainer(parameters, rate=2e-3, dtype=working_dtype(teacher.device), average=0.99, decay=0.0)

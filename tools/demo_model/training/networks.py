@@ -1,4 +1,4 @@
-"""The demo model's sizes, its networks built from the app's own modules, and starting weights that train fast."""
+"""Builds the demo model's networks from the app's own modules, with initial weights that train fast."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCALE = VAE.scale_factor
 
 @dataclass
 class Networks:
-    """What training makes; `text` has the compact vocabulary of `captions`, export widens it to the real one."""
+    """The trained networks; `text` has the compact vocabulary of `captions`, which export widens to the real one."""
 
     vae: AutoencoderKL
     text: ClipTextModel
@@ -56,7 +56,7 @@ def batch_size(device: torch.device, on_gpu: int) -> int:
 
 
 def alphas_cumprod(device: torch.device) -> Tensor:
-    """SD's scaled-linear schedule, 1000 steps."""
+    """Returns SD's scaled-linear schedule with 1000 steps."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0).float().to(device)
 
@@ -70,7 +70,7 @@ def initialise_text(text: ClipTextModel) -> None:
 
 @torch.no_grad()
 def initialise_unet(unet: UNet) -> None:
-    """Residual branches start at zero, so the first steps already see a plain path from input to output."""
+    """Sets residual branches to zero, so that the first steps have a plain path from input to output."""
     last = [unet.out[2]]
     for module in unet.modules():
         if isinstance(module, ResBlock):
@@ -84,7 +84,7 @@ def initialise_unet(unet: UNet) -> None:
 
 
 def _identity(convolution: nn.Conv2d, spread: float = 0.1) -> None:
-    """Copies channels through the centre of the kernel; the rest stays small noise."""
+    """Makes the kernel copy channels through its centre; the rest stays small noise."""
     outputs, inputs, height, width = convolution.weight.shape
     convolution.weight.mul_(spread)
     convolution.bias.zero_()
@@ -100,9 +100,9 @@ def _average(convolution: nn.Conv2d) -> None:
 
 
 def _entry(convolution: nn.Conv2d) -> None:
-    """First convolution: half of the channels are random mixes, the others the constants +1 and -1.
+    """Initialises the first convolution: half of the channels are random mixes, the others the constants +1 and -1.
 
-    Against those constants GroupNorm stays about linear in the colours, so a fresh narrow network learns fast.
+    With those constants GroupNorm stays nearly linear in the colours, so a fresh narrow network learns fast.
     """
     inputs = convolution.weight.shape[1]
     convolution.weight.normal_(0, (0.05 / inputs) ** 0.5)
@@ -114,7 +114,7 @@ def _entry(convolution: nn.Conv2d) -> None:
 
 
 def _features(layer: nn.Conv2d, run: object, image: Tensor) -> Tensor:
-    """What `layer` reads while `run(image)` runs, as rows [cells, channels]."""
+    """Returns the input of `layer` during `run(image)`, as rows [cells, channels]."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     run(image)  # type: ignore[operator]
@@ -124,9 +124,9 @@ def _features(layer: nn.Conv2d, run: object, image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise_vae(vae: AutoencoderKL, images: Tensor) -> None:
-    """Near-identity main path, empty residual branches, PCA latents and a least-squares output layer.
+    """Initialises a near-identity main path, empty residual branches, PCA latents and a least-squares output layer.
 
-    The usual random start stalls for minutes at this width; this one begins at a blurred copy of the picture.
+    The usual random weights stall for minutes at this width; these begin with a blurred copy of the picture.
     """
     for module in vae.modules():
         if isinstance(module, ResnetBlock):

@@ -1,4 +1,4 @@
-"""Encoded scenes kept on the device: diffusion draws its batches from them."""
+"""Keeps encoded scenes on the device, from which diffusion draws its batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pool:
 
 @torch.no_grad()
 def fill_pool(networks: Networks, size: tuple[int, int], count: int, seconds: float) -> Pool:
-    """At most `count` scenes of `size` pixels (height, width), fewer when the seconds are used up."""
+    """Encodes at most `count` scenes of `size` pixels (height, width), fewer if the time runs out."""
     device = networks.device
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     vae = copy.deepcopy(networks.vae).to(device=device, dtype=dtype, memory_format=torch.channels_last)

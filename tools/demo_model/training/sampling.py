@@ -45,7 +45,7 @@ class DemoModel:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pictures [N, 3, H, W] in -1..1."""
+        """Decodes scaled latents to pictures [N, 3, H, W] in -1..1."""
         return torch.cat([self.vae.decode(part / SCALE) for part in latents.split(32)]).clamp(-1, 1)
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ def load_demo(path: Path, device: torch.device) -> DemoModel:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """How pictures are sampled; the defaults are those of the judged table."""
+    """Options of sampling; the defaults are those of the judged table."""
 
     steps: int = 20
     cfg: float = 4.0
@@ -92,7 +92,7 @@ class NamedAndEmpty:
         self._unet, self._context = model.unet, torch.cat([conditional, unconditional])
 
     def prepare(self, conditioning: object, timesteps: list[float]) -> None:
-        """Nothing to do ahead."""
+        """Does nothing."""
 
     def step(self, x: Tensor, timestep: float) -> Tensor:
         when = torch.full((2 * len(x),), timestep, device=x.device)
@@ -101,7 +101,7 @@ class NamedAndEmpty:
 
 @torch.no_grad()
 def sample(model: DemoModel, prompts: list[str], seeds: list[int], options: SampleOptions) -> Tensor:
-    """Pictures [N, 3, H, W] in -1..1 on the CPU, each with its own seed whatever batch it is in."""
+    """Samples pictures [N, 3, H, W] in -1..1 on the CPU, each with its own seed in any batch."""
     schedule = NoiseSchedule()
     sigmas = make_sigmas(schedule, options.scheduler, options.steps, sampler=options.sampler)
     out = []

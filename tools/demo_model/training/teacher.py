@@ -1,4 +1,4 @@
-"""The finished model, frozen, as a teacher for LoRA, ControlNet and textual inversion."""
+"""Freezes the finished model as a teacher for LoRA, ControlNet and textual inversion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import Scenes, sample_scenes
 
-UNTRAINED_TOKEN = 0  # "!" stands in no caption, so its row is the shared unknown vector
+UNTRAINED_TOKEN = 0  # no caption holds "!", so its row is the shared unknown vector
 
 
 class Teacher:
@@ -50,7 +50,7 @@ class Teacher:
         timesteps: Tensor,
         control: Callable[[Tensor, Tensor], object] | None = None,
     ) -> Tensor:
-        """Noise loss of the UNet, with a ControlNet's residuals where `control(noisy, when)` gives them."""
+        """Returns the UNet's noise loss, with a ControlNet's residuals from `control(noisy, when)` if given."""
 
         def predict(noisy: Tensor, when: Tensor) -> Tensor:
             noisy = noisy.to(dtype=self.dtype, memory_format=torch.channels_last)
@@ -63,7 +63,7 @@ class Teacher:
     def pool(
         self, count: int, redraw: Callable[[Tensor], Tensor], scenes: Callable[[int], Scenes] | None = None
     ) -> Pool:
-        """Scenes of the native size, redrawn and encoded in fp32; a CPU run makes do with one batch."""
+        """Encodes scenes of the native size, redrawn, in fp32; a CPU run uses only one batch."""
         latents, facts = [], []
         for _ in range(count // self.batch if self.device.type == "cuda" else 1):
             drawn = scenes(self.batch) if scenes else sample_scenes(self.batch, self.device, landscape_share=0.3)

@@ -1,4 +1,4 @@
-"""Stage 2: the text encoder learns what captions mean for pictures, before any denoising."""
+"""Runs stage 2: the text encoder learns what captions mean for pictures, before any denoising."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELLS, CHANNELS = 256, 4
 
 
 class LatentHeads(nn.Module):
-    """Two guesses of the 16x16 latent: from the first EOS state, and by attention to all states as the UNet reads."""
+    """Predicts the 16x16 latent twice: from the first EOS state, and by attention to all states like the UNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class LatentHeads(nn.Module):
 
 
 def text_states(networks: Networks, ids: Tensor, early: float = 0.15) -> Tensor:
-    """Token states [B, 77, W]; the first `early` share of rows without the last layer, as clip skip 2 reads them."""
+    """Returns token states [B, 77, W]; the first `early` share of rows skips the last layer, like clip skip 2."""
     embeddings = networks.text.embed_tokens(ids)
     split = int(len(ids) * early)
     if split == 0:

@@ -1,1 +1,1 @@
-"""The captioned world: scenes as numbers, their captions, and how they are drawn."""
+"""Defines the captioned world: scenes as numbers, their captions, and their drawing."""

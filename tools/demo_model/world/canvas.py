@@ -1,4 +1,4 @@
-"""A batch of pictures that is painted on by distance and by alpha."""
+"""Paints on a batch of pictures by distance and by alpha."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Canvas:
         self.image = torch.zeros(batch, 3, rows, columns, device=device)
 
     def paint(self, distance: Tensor, colour: Tensor, alpha: Tensor | float = 1.0) -> None:
-        """Covers where `distance` [B, h, w] is negative; colour [B, 3] in -1..1."""
+        """Covers the area of negative `distance` [B, h, w] with colour [B, 3] in -1..1."""
         self.blend((0.5 - distance / self.pixel).clamp(0, 1) * alpha, colour)
 
     def blend(self, alpha: Tensor, colour: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Facts -> captions: phrases picked from tables, whole batches at once, as token ids or as text."""
+"""Turns facts into captions: picks phrases from tables, a whole batch at once, as token ids or as text."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ TABLES: dict[str, Rows] = {
 
 
 class Phrases:
-    """All phrases, numbered (0 is the empty one), with device tables to pick from without a wait."""
+    """All phrases, numbered (0 is the empty one), in tables on the device, so that picking does not wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -119,7 +119,7 @@ class Phrases:
             self._tables[name] = (ids.to(device), counts.to(device))
 
     def pick(self, draw: Draw, name: str, value: Tensor | None = None, chance: float | Tensor = 1.0) -> Tensor:
-        """One phrase id a row: any of those that `name` lists for `value` (all rows alike when None), or 0."""
+        """Picks a phrase id per row among those `name` lists for `value` (the same for all rows if None), or 0."""
         ids, counts = self._tables[name]
         value = torch.zeros(draw.count, dtype=torch.long, device=self.device) if value is None else value
         column = (draw.uniform() * counts[value]).long()
@@ -143,11 +143,11 @@ class Captions:
 
     @property
     def size(self) -> int:
-        """Rows of the compact vocabulary."""
+        """Counts the rows of the compact vocabulary."""
         return EOS + 1 + len(self.vocabulary)
 
     def tokens(self, facts: Tensor, *, drop: float = 0.0, only_junk: float = 0.0) -> Tensor:
-        """Fresh captions; a share `drop` is empty, a share `only_junk` unknown words alone."""
+        """Draws fresh captions; a share `drop` is empty, a share `only_junk` has only unknown words."""
         draw = Draw(len(facts), facts.device, None)
         chosen = self._choose(draw, facts, junk=0.15)
         fate = draw.uniform()[:, None]
@@ -157,13 +157,13 @@ class Captions:
         return self._pack(self._table[chosen].flatten(1))
 
     def texts(self, scenes: Scenes, generator: torch.Generator) -> list[str]:
-        """Sentences without unknown words."""
+        """Returns sentences without unknown words."""
         chosen = self._choose(Draw(len(scenes), scenes.facts.device, generator), scenes.facts, junk=0.0)
         lines = [" ".join(self.phrases.texts[i] for i in row if i) for row in chosen.tolist()]
         return [line.replace(" ,", ",").strip(" ,") for line in lines]
 
     def _pack(self, flat: Tensor) -> Tensor:
-        """Closes the gaps (-1) between phrases, then BOS ... EOS EOS EOS up to 77."""
+        """Closes the gaps (-1) between phrases, then adds BOS and fills up to 77 with EOS."""
         order = (flat < 0).to(torch.uint8).argsort(dim=1, stable=True)
         flat = flat.gather(1, order)[:, : CONTEXT - 2]
         flat = torch.where(flat < 0, EOS, flat)

@@ -16,7 +16,7 @@ COUNT_X = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (-0.48, 0.48, 0.0), (-0.62, 0.0, 0.
 
 
 def render(scenes: Scenes, size: tuple[int, int], *, crop: int = 0) -> Tensor:
-    """Pictures [N, 3, h, w] in -1..1 of `size` = (height, width), or random square windows of `crop` pixels of them."""
+    """Draws pictures [N, 3, h, w] in -1..1 of `size` = (height, width), or random square windows of `crop` pixels."""
     device, count = scenes.facts.device, len(scenes)
     window = None
     if crop:
@@ -38,7 +38,7 @@ def palette(device: torch.device) -> Tensor:
 
 
 def shape_distance(shape: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance to unit shapes around the origin; `shape` [B] indexes SHAPES, x and y [B, h, w]."""
+    """Returns the signed distance to unit shapes around the origin; `shape` [B] indexes SHAPES, x and y [B, h, w]."""
     shape = shape[:, None, None]
     out = torch.hypot(x, y) - 1
     for index, field in enumerate((_square, _triangle, _star, _heart), start=1):
@@ -55,7 +55,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    """Five points: fold the plane into one wedge, then the distance to that wedge's edge."""
+    """Returns the distance to a five-pointed star: folds the plane into one wedge, and measures to its edge."""
     x, y = x.abs(), 0.1 - y
     cos, sin = math.cos(math.pi / 5), math.sin(math.pi / 5)
     for sign in (1, -1):
@@ -83,7 +83,7 @@ def _paint_objects(canvas: Canvas, facts: Tensor, jitter: Tensor) -> None:
     colours = palette(facts.device)
     background = facts[:, Fact.BACKGROUND]
     light = 0.84 + 0.1 * jitter[:, 0]
-    # nothing said: a light page, or a mid grey under white and other pale things would vanish
+    # no background given: a light page, or mid grey under pale things, which would vanish on a light page
     white = list(PALETTE).index("white")
     pale = (facts[:, Fact.COLOUR] == white) | ((facts[:, Fact.KIND] == Kind.PAIR) & (facts[:, Fact.COLOUR2] == white))
     light = torch.where(pale, light - 0.9, light)
@@ -104,7 +104,7 @@ def _paint_objects(canvas: Canvas, facts: Tensor, jitter: Tensor) -> None:
 def _placement(
     canvas: Canvas, facts: Tensor, jitter: Tensor, count: Tensor, index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre and radius [B, 1, 1] of object `index`; placed objects stay inside the picture."""
+    """Returns centre and radius [B, 1, 1] of object `index`; placed objects stay inside the picture."""
     many = count > 1
     low, high = _lookup(RADII, facts[:, Fact.SIZE]).unbind(1)
     radius = low + (high - low) * jitter[:, 2]

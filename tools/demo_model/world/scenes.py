@@ -1,4 +1,4 @@
-"""Scenes as numbers: facts that captions may name, and jitter that they never name."""
+"""Describes scenes as numbers: facts that captions may name, and jitter that they never name."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class Scenes:
 
 @cache
 def constant(table: tuple[object, ...], device: torch.device) -> Tensor:
-    """A table of numbers on the device, copied once: every copy makes the host wait for the device's queue."""
+    """Copies a table of numbers to the device once, since every copy makes the host wait for the device's queue."""
     return torch.tensor(table, dtype=torch.float32, device=device)
 
 
 class Draw:
-    """Random columns of a batch, all from one generator, without a device-to-host wait."""
+    """Draws random columns of a batch from one generator, without making the host wait."""
 
     def __init__(self, count: int, device: torch.device, generator: torch.Generator | None) -> None:
         self.count, self.device, self.generator = count, device, generator
@@ -96,7 +96,7 @@ class Draw:
         return (self.uniform() * bound).long().clamp(max=bound - 1)
 
     def weighted(self, *weights: float) -> Tensor:
-        """Index i with probability weights[i] / sum(weights)."""
+        """Draws index i with probability weights[i] / sum(weights)."""
         total, passed = sum(weights), 0.0
         u = self.uniform()
         index = torch.zeros(self.count, dtype=torch.long, device=self.device)
@@ -106,12 +106,12 @@ class Draw:
         return index
 
     def other(self, taken: Tensor, bound: int) -> Tensor:
-        """An integer below `bound` that differs from `taken`."""
+        """Draws an integer below `bound` that differs from `taken`."""
         return (taken + 1 + self.integer(bound - 1)) % bound
 
 
 def is_held_out(facts: Tensor) -> Tensor:
-    """Combinations of shape, colour and background that training never shows, kept for the evaluation."""
+    """Tells which combinations of shape, colour and background are kept out of training for the evaluation."""
     background = facts[:, Fact.BACKGROUND]
     mixed = facts[:, Fact.SHAPE] + 2 * facts[:, Fact.COLOUR] + 3 * background
     return (background > 0) & (mixed % 12 == 0)
@@ -120,7 +120,7 @@ def is_held_out(facts: Tensor) -> Tensor:
 def sample_scenes(
     count: int, device: torch.device, generator: torch.Generator | None = None, landscape_share: float = LANDSCAPE_SHARE
 ) -> Scenes:
-    """Training scenes: objects first, then landscapes."""
+    """Draws training scenes: objects first, then landscapes."""
     objects = round(count * (1 - landscape_share))
     facts = torch.cat(
         [
@@ -143,7 +143,7 @@ def _object_facts(draw: Draw) -> Tensor:
     single = ~pair & (facts[:, Fact.COUNT] == 1)
     placed = single & (draw.uniform() < 0.55)
     facts[:, Fact.POSITION] = torch.where(placed, 1 + draw.integer(len(POSITIONS) - 1), 0)
-    # a large shape cannot keep a corner: it would be clipped back to the middle
+    # a large shape cannot stay in a corner: it would be moved back to the middle
     size = draw.weighted(0.6, 0.22, 0.18)
     facts[:, Fact.SIZE] = torch.where(single & ~(placed & (size == 2)), size, 0)
     background = 1 + draw.other(facts[:, Fact.COLOUR], len(COLOURS))

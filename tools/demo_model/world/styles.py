@@ -1,4 +1,4 @@
-"""Ways to redraw a picture: two LoRA styles and the edge map of the ControlNet, as tensor operations."""
+"""Redraws pictures with tensor operations: two LoRA styles and the edge map of the ControlNet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOBEL = ((1, 0, -1), (2, 0, -2), (1, 0, -1))
 
 
 def gradient(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sobel slopes of the strongest colour channel: x, y and size [B, 1, h, w] (1 is a step from black to white)."""
+    """Returns Sobel slopes of the strongest colour channel: x, y and size [B, 1, h, w] (1: a black-white step)."""
     kernel = constant(SOBEL, images.device) / 8
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[:, None]
     x = F.conv2d(padded, kernel[None, None]).view_as(images)
@@ -23,7 +23,7 @@ def gradient(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def blur(images: Tensor, radius: float) -> Tensor:
-    """Gaussian blur; `radius` is the standard deviation in pixels."""
+    """Applies a Gaussian blur; `radius` is the standard deviation in pixels."""
     reach = max(1, round(radius * 2.5))
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
     weights = torch.exp(-(offsets**2) / (2 * radius**2))
@@ -33,7 +33,7 @@ def blur(images: Tensor, radius: float) -> Tensor:
 
 
 def edges(images: Tensor, low: float = 0.12) -> Tensor:
-    """Thin white edges on black [B, 3, h, w] in 0..1: blur, slope, and only the crest across each edge stays."""
+    """Draws thin white edges on black [B, 3, h, w] in 0..1: blurs, takes slopes, and keeps the crest of each edge."""
     x, y, size = gradient(blur(images, 1.0))
     padded = F.pad(size, (1, 1, 1, 1))
     height, width = size.shape[-2:]
@@ -51,7 +51,7 @@ def edges(images: Tensor, low: float = 0.12) -> Tensor:
 
 
 def ink(images: Tensor) -> Tensor:
-    """Dark outlines on cream paper, no colours."""
+    """Draws dark outlines on cream paper, without colours."""
     _, _, size = gradient(images)
     reach = max(1, round(min(images.shape[-2:]) / 96))
     line = F.max_pool2d((size > 0.10).float(), 2 * reach + 1, 1, reach)
@@ -61,12 +61,12 @@ def ink(images: Tensor) -> Tensor:
 
 
 def neon(images: Tensor) -> Tensor:
-    """Glowing outlines in the picture's own colours on near black."""
+    """Draws glowing outlines in the picture's own colours on near black."""
     _, _, size = gradient(images)
     scale = min(images.shape[-2:]) / 128
     line = F.max_pool2d((size > 0.10).float(), 3, 1, 1)
     bright = (images + 1) / 2
-    # the lighter side of an edge lends its colour
+    # the outline takes the colour of the lighter side
     colour = F.max_pool2d(bright, 5, 1, 2)
     colour = colour / colour.amax(1, keepdim=True).clamp(min=0.2)
     glow = blur(line * colour, 4.0 * scale) * 1.6 + blur(line * colour, 1.2 * scale) * 1.1

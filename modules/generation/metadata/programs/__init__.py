@@ -1,1 +1,1 @@
-"""Other programs' notations, each in a file of its own (no torch)."""
+"""Reads other programs' notations, each in a separate file (no torch)."""

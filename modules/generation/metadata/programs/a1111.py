@@ -1,4 +1,4 @@
-"""AUTOMATIC1111 and all who write its `parameters` text: Forge, SD.Next, Civitai, Fooocus' second scheme, and we."""
+"""Reads A1111's `parameters` text, which Forge, SD.Next, Civitai, Fooocus' second scheme and we write too."""
 
 from __future__ import annotations
 

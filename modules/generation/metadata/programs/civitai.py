@@ -1,4 +1,4 @@
-"""Civitai's own generator: a ComfyUI graph in the JPEG's comment, whose `extraMetadata` repeats the settings."""
+"""Reads Civitai's own generator: a ComfyUI graph in the JPEG's comment, whose `extraMetadata` repeats the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ComfyUI: the graph that made the picture, followed back from its sampler where its values are plain."""
+"""Reads ComfyUI's graph: follows it back from the sampler and takes plain values."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ LORAS = ("LoraLoader", "LoraLoaderModelOnly")
 CHECKPOINTS = ("CheckpointLoaderSimple", "CheckpointLoader", "unCLIPCheckpointLoader")
 EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage")
 UPSCALES = ("LatentUpscale", "LatentUpscaleBy")
-# Nodes whose work the fields of the recipe say.
+# Nodes that the recipe's fields describe.
 SAID = (*SAMPLERS, *LORAS, *CHECKPOINTS, *EMPTY, "CFGGuider", "Reroute", "VAEEncode", "LoadImage", "CLIPSetLastLayer")
-# Nodes that change the finished picture begin so.
+# Prefixes of nodes that change the finished picture.
 AFTERWARDS = ("ImageUpscale", "ImageScale", "UltimateSDUpscale", "FaceDetailer", "FaceRestore")
 LATENTS = ("latent_image", "samples", "pixels", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """`text` is None where it is computed; `way` are the other nodes between sampler and text, and between text and
-    checkpoint."""
+    """A prompt; `text` is None if it is computed.
+
+    `way` holds the other nodes between sampler and text, and between text and checkpoint.
+    """
 
     text: str | None
     way: list[Node]
@@ -34,7 +36,7 @@ class Prompt:
 
 
 def read(texts: Mapping[str, str]) -> Recipe | None:
-    """Raises OptionsError for a graph without a sampler that is known."""
+    """Reads the recipe. Raises OptionsError for a graph without a known sampler."""
     graph = graph_of(texts)
     if graph is None:
         return None
@@ -79,7 +81,7 @@ def _recipe(first: Node, samplers: list[Node], graph: Graph) -> Recipe:
 
 
 def _sampling(node: Node) -> dict[str, Any]:
-    """The sampler's own values, or those of the nodes that a custom sampler is put together from."""
+    """Returns the sampler's values, or those of the nodes that make up a custom sampler."""
     parts = [node, *(part for name in ("sampler", "sigmas", "noise", "guider") if (part := node.link(name)))]
 
     def value(*names: str) -> object:
@@ -95,7 +97,7 @@ def _sampling(node: Node) -> dict[str, Any]:
 
 
 def _start(latent: list[Node], sampler: Node) -> dict[str, Any]:
-    """The size of an empty picture; anything else is image to image."""
+    """Returns the size of an empty picture; anything else is image to image."""
     empty = next((node for node in latent if node.kind in EMPTY), None)
     denoise = (sampler.link("sigmas") or sampler).value("denoise")
     if empty is None:
@@ -116,7 +118,7 @@ def _partial_steps(node: Node) -> list[str]:
 
 
 def _second_pass(first: Node, samplers: list[Node]) -> Node | None:
-    """The one sampler that starts from this one's latents, enlarged."""
+    """Finds the one sampler that starts from this one's enlarged latents."""
     after = [node for node in samplers if node is not first and first in node.chain("latent_image", "samples")]
     if len(after) != 1 or not any(node.kind in UPSCALES for node in after[0].chain("latent_image", "samples")):
         return None
@@ -163,7 +165,7 @@ def _vae(graph: Graph) -> object:
 
 
 def _loras(model: list[Node]) -> Iterator[tuple[object, ...]]:
-    """In the order in which they are applied; the chain was followed backwards."""
+    """Yields the LoRAs in the order of application; the chain was followed backwards."""
     for node in reversed(model):
         if node.kind in LORAS:
             text = 0.0 if node.kind == "LoraLoaderModelOnly" else node.value("strength_clip")

@@ -1,4 +1,4 @@
-"""Fooocus' own scheme: a JSON object in `parameters`, beside a text that names the scheme."""
+"""Reads Fooocus' own scheme: a JSON object in `parameters`, beside a text that names the scheme."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(texts: Mapping[str, str]) -> Recipe | None:
 
 
 def _loras(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """`lora_combined_1: "name.safetensors : 0.5"`."""
+    """Reads `lora_combined_1: "name.safetensors : 0.5"`."""
     for name, value in values.items():
         if _LORA.fullmatch(name) and isinstance(value, str):
             file, _, strength = value.rpartition(" : ")

@@ -1,4 +1,4 @@
-"""InvokeAI's three notations: `invokeai_metadata`, the older `sd-metadata`, and the command line in `Dream`."""
+"""Reads InvokeAI's three notations: `invokeai_metadata`, the older `sd-metadata`, and the command line in `Dream`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from modules.generation.metadata.recipe import (
 )
 
 PROGRAM = "InvokeAI"
-_NEGATIVE = re.compile(r"\[([^\[\]]*)\]")  # the older ones wrote the negative prompt in brackets
+_NEGATIVE = re.compile(r"\[([^\[\]]*)\]")  # older versions wrote the negative prompt in brackets
 _DREAM = re.compile(r'"((?:\\.|[^"\\])*)"(.*)', re.DOTALL)
 _OPTION = re.compile(r"(?:^|\s)-{1,2}([A-Za-z_]+)[ =]?([^\s\"]*)")
 _WEIGHTED = re.compile(r"[\w)][+-]+(?:[\s,)]|$)|\)[0-9.]+")  # "word++" and "(some words)1.2"
@@ -66,7 +66,7 @@ def _from_picture(values: Mapping[str, Any]) -> bool:
 
 
 def _clip_skip(layers: object) -> object:
-    """InvokeAI counts the layers left out, A1111 the layer that is used."""
+    """Converts clip skip: InvokeAI counts the skipped layers, A1111 numbers the layer in use."""
     return layers + 1 if isinstance(layers, int) and not isinstance(layers, bool) and layers else None
 
 
@@ -97,7 +97,7 @@ def _left_out(values: Mapping[str, Any], prompt: str) -> Iterator[str]:
 
 
 def _sampler(name: object) -> dict[str, str]:
-    """`dpmpp_2m_k` is the sampler with Karras' schedule; old names begin with `k_`."""
+    """Reads a sampler's name: `dpmpp_2m_k` has Karras' schedule; old names begin with `k_`."""
     if not isinstance(name, str):
         return as_fields({"Sampler": name})
     plain = name.removeprefix("k_").removesuffix("_k")
@@ -125,7 +125,7 @@ def _old(values: Mapping[str, Any]) -> Recipe:
 
 
 def _dream(text: str) -> Recipe | None:
-    """`"a cat [dog]" -s 50 -S 123 -W 512 -H 512 -C 7.5 -A k_lms`."""
+    """Reads `"a cat [dog]" -s 50 -S 123 -W 512 -H 512 -C 7.5 -A k_lms`."""
     found = _DREAM.match(text.strip())
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""NovelAI: the prompt in `Description`, the rest as JSON in `Comment`."""
+"""Reads NovelAI's settings: the prompt in `Description`, the rest as JSON in `Comment`."""
 
 from __future__ import annotations
 

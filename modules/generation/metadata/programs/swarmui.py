@@ -1,4 +1,4 @@
-"""SwarmUI: a JSON object in `parameters` that holds `sui_image_params`."""
+"""Reads SwarmUI's settings: a JSON object in `parameters` with `sui_image_params`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.images.metadata import PNG_KEY
 
 PROGRAM = "SwarmUI"
 PIXELS = {"pixel-lanczos": "lanczos"}  # our other methods enlarge latents
-# Parameters that become fields or say nothing of the picture; every other one is told.
+# Parameters that become fields or say nothing about the picture; all others are reported.
 KNOWN = frozenset(
     (
         *("prompt", "negativeprompt", "model", "seed", "steps", "cfgscale", "width", "height", "sampler", "scheduler"),
@@ -66,7 +66,7 @@ def _clip_skip(layer: object) -> object:
 
 
 def _hires(given: Mapping[str, Any], start: object) -> dict[str, object]:
-    """The refiner with an upscale is a second pass; `pixel-lanczos`, `latent-bicubic` and `model-NAME` enlarge."""
+    """Reads the second pass, a refiner with an upscale by `pixel-lanczos`, `latent-bicubic` or `model-NAME`."""
     scale = given.get("refinerupscale")
     if scale in (None, 1, 1.0, "1"):
         return {"Denoising strength": start}
@@ -90,4 +90,4 @@ def _loras(given: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
         try:
             yield name, float(weight)
         except (TypeError, ValueError, OverflowError):
-            yield name, weight  # told as unreadable where it becomes a LoRA
+            yield name, weight  # reported as unreadable when it becomes a LoRA

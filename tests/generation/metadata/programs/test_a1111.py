@@ -1,4 +1,4 @@
-"""A1111's text and that of its kin: HiresFix, image to image, old names, lines around it, and what is left out."""
+"""Tests texts of A1111 and its relatives: HiresFix, image to image, old names, extra lines, and omissions."""
 
 from __future__ import annotations
 

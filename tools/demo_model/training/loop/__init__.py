@@ -1,1 +1,1 @@
-"""What every training stage shares: clock, optimizer, CUDA graph, saved state, and the loop itself."""
+"""Holds what all training stages share: clock, optimizer, CUDA graph, saved state, and the loop itself."""

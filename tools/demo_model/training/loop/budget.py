@@ -1,4 +1,4 @@
-"""How much time the whole plan and each stage have left."""
+"""Tracks the remaining time of the whole plan and of each stage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Budget:
 
     @property
     def fraction(self) -> float:
-        """0 at the stage's start, 1 at its end."""
+        """Returns 0 at the stage's start, 1 at its end."""
         return min((self.clock.elapsed - self.start) / max(self._end - self.start, 1e-3), 1.0)
 
     @property

@@ -1,4 +1,4 @@
-"""One training step as a CUDA graph."""
+"""Runs a training step as a CUDA graph."""
 
 from __future__ import annotations
 

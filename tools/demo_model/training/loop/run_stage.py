@@ -1,4 +1,4 @@
-"""The loop of every training stage: step, report, save, until the stage's time is over."""
+"""Runs the loop of every training stage: step, report, save, until the stage's time is over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG_SECONDS = 5.0
 
 
 class Progress:
-    """One line a few seconds apart: a bar where a person watches, plain lines in a log."""
+    """Reports every few seconds: a bar on a terminal, plain lines in a log."""
 
     def __init__(self, stage: str) -> None:
         self._stage, self._last = stage, time.monotonic()
@@ -46,7 +46,7 @@ def run_stage(
     describe: Callable[[float], str] = "loss {:.4f}".format,
     every: Callable[[float], None] | None = None,
 ) -> None:
-    """Steps `batch(fraction, step)` until the budget is over: saves, reports, guards; leaves the averaged weights."""
+    """Steps `batch(fraction, step)` until the budget is over; saves, reports, guards; keeps the averaged weights."""
     device = trainer.masters[0].device
     step = 0
     if saved is not None:

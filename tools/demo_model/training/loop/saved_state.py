@@ -1,4 +1,4 @@
-"""What a stage needs to go on after an interruption: its file, and the state of the random numbers."""
+"""Saves what a stage needs to resume after an interruption, including the random state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAVE_SECONDS = 60.0
 
 
 class StateFile:
-    """What a stage needs to go on after an interruption, written atomically."""
+    """The state to resume a stage after an interruption, written atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._last = path, time.monotonic()
@@ -36,7 +36,7 @@ class StateFile:
 
 
 def save_whole(value: object, path: Path) -> None:
-    """torch.save to a file that is whole or not there at all."""
+    """Saves with torch.save atomically."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     write_whole(path, buffer.getvalue())

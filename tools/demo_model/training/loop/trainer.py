@@ -1,4 +1,4 @@
-"""AdamW with fp32 masters, an average of the weights, and a way back when the loss is no longer finite."""
+"""Trains by AdamW with fp32 master weights, an average of the weights, and a rollback if the loss is not finite."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Trainer:
         self._good: list[Tensor] = [m.clone() for m in self.masters]
 
     def set_rate(self, fraction: float, step: int, *, hold: float = 0.5, warm_up: int = 100) -> None:
-        """Linear warm-up, flat until `hold`, then a half cosine to 2 %."""
+        """Sets the learning rate: linear warm-up, flat until `hold`, then a half cosine to 2 %."""
         fall = max(0.0, min(1.0, (fraction - hold) / (1 - hold)))
         shape = 0.5 * (1 + math.cos(math.pi * fall)) * 0.98 + 0.02
         self.rate.fill_(self.peak * shape * min(1.0, (step + 1) / warm_up))
@@ -51,7 +51,7 @@ class Trainer:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step from the gradients in `parameters`: capturable, no wait for the device."""
+        """Takes one step from the gradients in `parameters`; it is capturable and never waits for the device."""
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         held = [m.grad for m in self.masters]
         torch._foreach_copy_(held, grads)
@@ -62,7 +62,7 @@ class Trainer:
 
     @torch.no_grad()
     def check(self, loss: float) -> None:
-        """Keeps the weights of a finite moment, or goes back to them at half the rate."""
+        """Saves the weights while the loss is finite, else returns to them at half the rate."""
         if math.isfinite(loss):
             torch._foreach_copy_(self._good, self.masters)
             return
