@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=512, help="pixels along one side")
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which is reported apart")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which has its own row")
     parser.add_argument("--subjects", default="off,full", help=f"of {', '.join(SUBJECTS)}; off is eager")
     parser.add_argument("--tiny", action="store_true", help="a small network, to try the script")
     arguments = parser.parse_args()

@@ -149,7 +149,7 @@ def test_run_sh_says_the_same() -> None:
         (["--cpu"], "--device cpu"),
         (["--prot", "1"], "--port"),
         (["--share"], "--listen"),
-        (["7861"], "options only"),
+        (["7861"], "only options"),
         (["--port", "1", "--port", "2"], "given twice"),
     ):
         with pytest.raises(OptionsError, match=word):

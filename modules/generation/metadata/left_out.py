@@ -1,4 +1,4 @@
-"""Lists settings of other programs that change the picture and are unsupported: all not known to be harmless."""
+"""Lists other programs' settings that we do not support, unless they are known not to change the picture."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def _existing_file(path: Path | str) -> Path:
         raise ModelFileError(f"There is no model file at {path}; check the name or put the file there.")
     if path.suffix.lower() not in SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES:
         raise ModelFileError(
-            f"{path.name} is not a supported model file; supported are "
-            f"{', '.join(SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES)} files and diffusers folders."
+            f"{path.name} is not a supported model file; use "
+            f"{', '.join(SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES)} files or diffusers folders."
         )
     try:
         with path.open("rb") as file:
