@@ -8,6 +8,7 @@ import re
 import pytest
 
 from cli.arguments import build_parser
+from cli.synonyms import SYNONYMS
 from tests.docs import stand_ins
 from tests.docs.fences import DOCUMENTS, FENCES, MARK, ROOT, Fence, commands, to_run
 from ui.app import build_parser as build_server_parser
@@ -48,7 +49,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    known = options_of(build_parser()) | options_of(build_server_parser()) | OTHER_PROGRAMS
+    known = options_of(build_parser()) | options_of(build_server_parser()) | set(SYNONYMS) | OTHER_PROGRAMS
     for source in SOURCES:
         known |= set(re.findall(r'"(--[a-z][a-z0-9-]*)"', source.read_text(encoding="utf-8")))
     for document in DOCUMENTS:
