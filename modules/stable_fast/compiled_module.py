@@ -47,8 +47,7 @@ class CompiledModule:
         config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
-        self._inputs = Inputs(module, dict(dims or {}))
-        self._proves_sizes = proves_sizes
+        self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
         self.turn = Turn()  # programs keep what they compute for one call
 
     @in_turn
@@ -107,8 +106,7 @@ class CompiledModule:
             if no_memory:
                 raise
             reason = why_eager(error)
-        # Only here, since the error keeps alive what the program had computed.
-        result = self._eager(call.given)  # if the module does not take this call, its own error is raised
+        result = self._eager(call.given)  # not above, where the error keeps alive what the program had computed
         if call.dims and engine.has_program(call.form):  # so it can be traced, but not for these sizes
             self._inputs.forget_names(reason)
             engine.forget()
