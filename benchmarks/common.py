@@ -58,7 +58,7 @@ def synchronise() -> None:
 
 
 def peak_memory() -> int:
-    """Returns this process's peak resident size in bytes (getrusage would include the parent's at the fork)."""
+    """Returns this process's peak resident size in bytes (getrusage would also count the parent's size at the fork)."""
     match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     if match is None:
         raise RuntimeError("this system does not report VmHWM; run the benchmark on Linux")

@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         end = argv.index("--") if "--" in argv else len(argv)
         options = [self._canonical(argument) for argument in argv[:end]]
         for option in options:
-            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value, then misses it
+            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value, then reports it missing
                 self.error(f"{option.removesuffix('=--')}: -- is not a value")
         namespace, words = self.parse_known_args(options)
         for word in words:

@@ -70,7 +70,7 @@ def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
 
 
 def _drop_output() -> None:
-    """Discards the buffer, whose contents would fail again when Python exits."""
+    """Discards the buffer: to flush it when Python exits would fail again."""
     sys.stdout = _nowhere()
 
 

@@ -43,7 +43,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
-    """Returns the number type called `name`; the default is float16 on GPUs and float32 on the CPU."""
+    """Returns the dtype called `name`; the default is float16 on GPUs and float32 on the CPU."""
     if name is None or name.strip().lower() in ("", "auto"):
         return DEFAULT_DTYPES.get(device.type, torch.float32)
     dtype = DTYPE_NAMES.get(name.strip().lower())
@@ -66,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 
 @contextmanager
 def made_current(device: torch.device) -> Iterator[None]:
-    """Makes this GPU the current one inside the block: calls without a device would use the first GPU."""
+    """Makes this GPU the current one inside the block: otherwise calls that name no device use the first GPU."""
     if device.type != "cuda":
         yield
         return

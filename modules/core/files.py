@@ -18,7 +18,7 @@ else:
 
 HIDDEN_ENDING = ".tmp"
 # Names of our hidden files; the folder may be somebody's home, where other programs hide files too. The last two
-# # patterns are from earlier versions.
+# patterns are from earlier versions.
 HIDDEN_NAMES = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)

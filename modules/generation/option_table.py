@@ -147,7 +147,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         help="how (word:1.2) is read (default {default})",
         choices=EMPHASIS_MODES,
         key="Emphasis",
-        always_written=True,  # what does not say it is read as A1111 reads it
+        always_written=True,  # metadata without this field is read as A1111 would read it
         page="more",
     ),
     Option(

@@ -44,7 +44,7 @@ class PassPrompts:
         return self.schedule.weights
 
     def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
-        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative ones if wanted."""
+        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative rows if requested."""
         by_step = self.schedule.steps(negative=unconditional)
         numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
         return Contexts(

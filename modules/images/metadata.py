@@ -16,7 +16,7 @@ NEGATIVE = "Negative prompt:"
 EXACT_PROMPT = "Exact prompt"
 EXACT_NEGATIVE = "Exact negative prompt"
 # A settings line has the first of these marks and two of the others; a camera's comment or a prompt with colons does
-# # not.
+# not.
 STEPS = "steps"
 MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
 MINIMUM_FIELDS = 3

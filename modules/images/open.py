@@ -78,7 +78,7 @@ def check_header(path: str | Path, name: str = "") -> None:
 
 @contextmanager
 def opened(source: Source, name: str = "") -> Generator[Image.Image]:
-    """Opens a picture and checks its header and size; closes it at the end, and turns every error into a sentence."""
+    """Opens a picture and checks its header and size; closes it at the end, and reports every error as one sentence."""
     shown = quoted(name or source)
     try:
         with warnings.catch_warnings():

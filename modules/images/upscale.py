@@ -64,13 +64,13 @@ def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
 
 
 def _starts(length: int) -> list[int]:
-    """Returns the starts of tiles along one side; the last tile ends with the picture."""
+    """Returns the starts of tiles along one side; the last tile ends at the picture's edge."""
     last = max(0, length - TILE)
     return [*range(0, last, TILE - OVERLAP), last]
 
 
 def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
-    """Runs the network on sides rounded up to a size it accepts."""
+    """Pads the picture to a size that the network accepts, runs it, and crops the result."""
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % EVEN, 0, -height % EVEN), mode="replicate")
     result = network(padded)

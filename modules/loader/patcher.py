@@ -15,7 +15,7 @@ from modules.core.runner import RunnerFor
 OnWeightsChanged = Callable[[set[str]], None]
 
 # Copies of patched weights stay on the GPU if its free memory is this many times as large, so that a switch moves
-# # nothing over the bus; otherwise they go to the CPU.
+# nothing over the bus; otherwise they go to the CPU.
 ROOM_FOR_COPIES = 4
 
 

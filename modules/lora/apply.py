@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError, quoted
-from modules.loader.detection.family import model_family
+from modules.loader.detection.family_names import model_family
 from modules.loader.detection.foreign import foreign_kind
 from modules.loader.detection.model_spec import ModelSpec, Shapes
 from modules.loader.files.state_dict import read_state_dict

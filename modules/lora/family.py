@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modules.loader.detection.family import context_family
+from modules.loader.detection.family_names import context_family
 from modules.loader.detection.model_spec import ModelSpec
 from modules.lora.names import canonical
 from modules.lora.parse import LoraWeight

@@ -126,7 +126,7 @@ def _beta(schedule: NoiseSchedule, steps: int, first: int, shape: float = 0.6) -
 
 
 # levels(schedule, steps, first): the levels of a schedule of `steps` steps from number `first` on. Schedulers that
-# # choose among the trained levels visit some twice, so they make all of them: a few thousand at most.
+# choose among the trained levels visit some twice, so they make all of them: a few thousand at most.
 _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
     "normal": _normal,
     "karras": _karras,

@@ -25,7 +25,7 @@ class StepClock:
         self._step = 0
 
     def step(self, sigma: float) -> int:
-        """Returns the step, from 0. A level above its start begins a new run (a new picture in dpm_adaptive)."""
+        """Returns the step, from 0. A level above the step's first begins a new run (a new picture in dpm_adaptive)."""
         if self._level is None or sigma > self._level:
             self._level = sigma
             self._step = max(bisect_right(self._rising, -sigma * (1 - _ROUNDING)) - 1, 0)

@@ -1,6 +1,6 @@
 """All steps in order: trace a module, label what each operation needs, fuse, split into stages, prepare weights.
 
-A fused graph that an earlier start has left on disk saves the first three.
+If an earlier run left a fused graph on disk, the first three steps are skipped.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Report:
         return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
 
     def break_even_images(self) -> int | None:
-        """After how many pictures of the latest shape the warm-up has paid off; None if that is unknown, or never."""
+        """After how many pictures of the latest shape the warm-up has paid off; None if unknown or never."""
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is None or eager_ms is None or not self.steps_per_image or eager_ms <= step_ms:
             return None

@@ -37,7 +37,7 @@ class TaskQueue:
 
     @property
     def session(self) -> Session | None:
-        """For looking at (memory, status), not for working with; None until the first task started."""
+        """Only for showing memory and status: run no work on it; None until the first task started."""
         return self._session
 
     def submit(self, task: Task) -> QueuedTask:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modules.tasks.compare import Comparison
     from modules.tasks.kinds import MadePicture
 
-PREVIEW_SECONDS = 0.4  # at most one preview in this time
+PREVIEW_SECONDS = 0.4  # minimum time between two previews
 PREVIEW_SHARE = 0.02  # of the whole time, at most, is spent on previews
 
 

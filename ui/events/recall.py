@@ -122,7 +122,7 @@ class Recall:
     def look(self, words: str, page: int, shown: list[str]) -> Update:
         """Returns one page of the search results, newest first.
 
-        If it equals `shown`, the list stays untouched, and with it the user's selection.
+        If it equals `shown`, the list is left alone, so the user's selection survives.
         """
         entries, total = self.handlers.history.search(words or "", limit=PAGE, skip=page * PAGE)
         paths = [str(entry.path) for entry in entries]

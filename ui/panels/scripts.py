@@ -16,7 +16,7 @@ document.addEventListener('keydown', (event) => {
 });
 """
 # The mask editor draws with textures of at most about MAX_SIZE a side and fails silently beyond that. This script
-# # checks a chosen or dropped picture before the editor gets it; the server checks uploads again.
+# checks a chosen or dropped picture before the editor gets it; the server checks uploads again.
 CHECK_PICTURES = """
 (() => {
   const say = (text) => {

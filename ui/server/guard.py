@@ -171,7 +171,7 @@ def is_foreign(headers: dict[str, str]) -> bool:
 
 
 def body_limit(scope: Scope, headers: dict[str, str], *, is_upload: bool) -> int:
-    """Returns the largest body, in bytes, for this client."""
+    """Returns the maximum size of a request body, in bytes, for this client."""
     if not is_known(scope.get("app"), headers.get("cookie", "")):
         return STRANGER_BYTES
     return UPLOAD_BYTES if is_upload else BODY_BYTES

@@ -27,7 +27,7 @@ INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint a
 
 @dataclass(frozen=True, kw_only=True)
 class NamedModel:
-    """A model file that the picture names; `option` is the option that replaces it."""
+    """A model file named in the picture's metadata; `option` is the option that replaces it."""
 
     kind: str
     name: str

@@ -10,7 +10,7 @@ from modules.generation.metadata.recipe import Recipe
 from modules.images.metadata import PNG_KEY
 
 # Notations inside `parameters` come before A1111's. If a picture holds both A1111's text and a graph of ComfyUI's,
-# # the text is read, since it says more.
+# the text is read, since it says more.
 PROGRAMS = (swarmui, fooocus, civitai, a1111, comfyui, invokeai, novelai)
 # Recognised but not read: a word in a text of this name, and the program that writes it.
 STRANGERS = (

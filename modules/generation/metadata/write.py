@@ -102,10 +102,10 @@ def _own_fields(path: Path) -> dict[str, str]:
 
 
 def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> GenerationOptions:
-    """Reads the request that made a picture file of ours or another program's; `given` replaces the picture's settings.
+    """Reads back the request behind a picture, whether we or another program made it. `given` replaces its settings.
 
-    Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, with the options to
-    give them, and ModelFileError for a missing model.
+    Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, and names the option
+    that gives each, and ModelFileError for a missing model.
     """
     given = given or {}
     recalled = read_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)

@@ -71,7 +71,10 @@ def sample_dpmpp_2m_sde(
 
 
 def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
-    """Returns what the predictions' trend adds to a step; `steps` are log-noise lengths; both are newest first."""
+    """Returns the higher-order correction to a step, from the trend of recent predictions.
+
+    `steps` are log-noise lengths. Both sequences are newest first.
+    """
     length = 2.0 * steps[0]  # the SDE runs its exponential twice as fast as the flow
     phi_2 = math.expm1(-length) / length + 1.0
     trend = (history[0] - history[1]) * (steps[0] / steps[1])

@@ -39,7 +39,7 @@ def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
 def _step(
     x: Tensor, history: list[Evaluation], target: float, scale: Callable[[float], float], ahead: Tensor | None = None
 ) -> Tensor:
-    """Steps from x at `history`'s newest level to `target`: predicts, or corrects with the prediction `ahead`."""
+    """Steps from x at `history`'s newest level to `target`: a predictor step, or a corrector step if given `ahead`."""
     sigma, base = history[0]
     step = math.log(sigma / target)
     ratios = [math.log(sigma / older) / step for older, _ in history[1:]]

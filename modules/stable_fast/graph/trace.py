@@ -56,7 +56,7 @@ class Traced:
     graph: fx.Graph
     weights: Mapping[str, str]  # placeholder -> parameter or buffer of the module
     constants: Mapping[str, Tensor]  # placeholder -> tensor that the module made while it was traced
-    inputs: tuple[str, ...]  # placeholders of the user's tensors
+    inputs: tuple[str, ...]  # placeholders for the user's tensors
     dims: Mapping[str, Dims]
     sizes: Sizes
     out_spec: pytree.TreeSpec

@@ -85,7 +85,7 @@ class GraphPool:
             self._handle = torch.cuda.graph_pool_handle()
         # thread_local: other threads (the web interface) may use the GPU meanwhile.
         recording = torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local")
-        # The stream's own context, since the one in torch.cuda.graph is not left when a capture fails.
+        # Enter the stream here: torch.cuda.graph does not leave its own stream when a capture fails.
         with torch.cuda.stream(self._stream), own_workspaces():
             torch.cuda.empty_cache()  # a capture does this first, which would hide how much it reserves
             reserved = torch.cuda.memory_reserved(self.device)

@@ -55,7 +55,7 @@ def _span_ms(start: Any, end: Any) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done everything that was asked of it."""
+    """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

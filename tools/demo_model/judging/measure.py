@@ -84,7 +84,7 @@ def _describe(picture: Pixels, mask: Mask) -> Found:
 
 @cache
 def _template(shape: str) -> Mask:
-    """Returns the ideal shape, cut to its bounding box."""
+    """Returns the ideal shape, cropped to its bounding box."""
     grid = torch.linspace(-1.3, 1.3, 521)
     x, y = grid[None, None, :].expand(1, 521, 521), grid[None, :, None].expand(1, 521, 521)
     mask = (shape_distance(torch.tensor([SHAPES.index(shape)]), x, y)[0] < 0).numpy()

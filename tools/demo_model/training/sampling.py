@@ -86,7 +86,7 @@ class SampleOptions:
 
 
 class NamedAndEmpty:
-    """A sampling `Runner`: the UNet on the prompts' rows, then on the negative ones."""
+    """A sampling `Runner`: evaluates the UNet on the prompt rows, then on the negative rows."""
 
     def __init__(self, model: DemoModel, conditional: Tensor, unconditional: Tensor) -> None:
         self._unet, self._context = model.unet, torch.cat([conditional, unconditional])

@@ -17,7 +17,7 @@ from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import Scenes, sample_scenes
 
-UNTRAINED_TOKEN = 0  # no caption holds "!", so its row is the shared unknown vector
+UNTRAINED_TOKEN = 0  # no caption contains "!", so its row is the shared unknown vector
 
 
 class Teacher:

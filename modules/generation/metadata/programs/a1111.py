@@ -1,4 +1,4 @@
-"""Reads A1111's `parameters` text, which Forge, SD.Next, Civitai, Fooocus' second scheme and we write too."""
+"""Reads A1111's `parameters` text, the format that Forge, SD.Next, Civitai, Fooocus (second scheme) and we write."""
 
 from __future__ import annotations
 

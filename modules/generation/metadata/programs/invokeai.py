@@ -97,7 +97,7 @@ def _left_out(values: Mapping[str, Any], prompt: str) -> Iterator[str]:
 
 
 def _sampler(name: object) -> dict[str, str]:
-    """Reads a sampler's name: `dpmpp_2m_k` has Karras' schedule; old names begin with `k_`."""
+    """Reads a sampler's name: `dpmpp_2m_k` uses the Karras schedule; old names begin with `k_`."""
     if not isinstance(name, str):
         return as_fields({"Sampler": name})
     plain = name.removeprefix("k_").removesuffix("_k")

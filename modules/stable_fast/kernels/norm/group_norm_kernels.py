@@ -3,7 +3,7 @@
 `launch_one_kernel`, for small pictures: a program keeps one group of one sample in registers.
 `launch_two_kernels`: the first kernel computes means and centred sums of squares of chunks of rows. In the second one,
 every program merges those that it needs, and normalises its rows. Tiles are [rows, channels], so that memory is read 16
-bytes at a time for any size of group.
+bytes at a time for any group size.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, ne
 # So many elements of one group, padded to powers of two, fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
 # Elements and channels of a tile, for the kernel that only reads (8 warps) and the one that also writes (4 warps). Both
-# have four 16-byte loads a thread under way. The first takes as many whole groups as fit, the second whole cache lines.
+# keep four 16-byte loads per thread in flight. One takes as many whole groups as fit, the other whole cache lines.
 MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
 APPLY_TILE, APPLY_CHANNELS = 4096, 64
-# Programs that the registers of a multiprocessor can hold at once. One wave of programs shares the work.
+# How many programs fit in a multiprocessor's registers at once. The work is split over a single wave of programs.
 MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
 # Every program of the second kernel reads all chunks of its groups, so chunks are few unless it also has many rows.
 MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
