@@ -28,8 +28,8 @@ class BrownianPath:
     """W on [low, high] with W(low) = 0, as a virtual binary tree: each node's midpoint has its own seed.
 
     Values at times in different leaves have exactly the joint distribution of Brownian motion. Within a leaf one normal
-    variable fills the bridge: each value has its exact variance, but two times in one leaf correlate too much, so leaves
-    are narrow.
+    variable fills the bridge. Each value has its exact variance, but two times in one leaf correlate too much, so
+    leaves are narrow.
     """
 
     def __init__(self, seed: int, shape: tuple[int, ...], low: float, high: float) -> None:
