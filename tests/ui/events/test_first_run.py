@@ -61,7 +61,7 @@ def test_the_download_from_question_to_picture(help_page: Any, demo_only: Served
     assert [command for command, _, _ in remote.requests] == ["HEAD"], "nothing is fetched before consent"
     assert files(demo_only) == [DEMO]
     page.locator("#ld-starter-accept").click()
-    page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is right").wait_for()
+    page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is correct").wait_for()
     assert files(demo_only) == [DEMO, NAME]
     form.holds("Checkpoint", NAME)
     expect(page.locator("#ld-first-hint")).to_be_hidden()
@@ -94,7 +94,7 @@ def test_stopped_reloaded_and_gone_on(help_page: Any, demo_only: Served, remote:
     assert demo_only.handlers.folders.list("checkpoints") == [DEMO]
     remote.pause = 0.0
     page.locator("#ld-starter-accept").click()
-    page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is right").wait_for()
+    page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is correct").wait_for()
     assert remote.data == (demo_only.handlers.folders.folders("checkpoints")[0] / NAME).read_bytes()
 
 
