@@ -143,7 +143,7 @@ class Engine:
                     example,
                     bindings=self._bindings,
                     dims=dims,
-                    passes=passes_for(self.report.level, device_of(self.module, example)),
+                    passes=passes_for(device_of(self.module, example), captured=self.report.level.captured),
                     reads_kept=self._reads_kept,
                 )
             for name in self._programs[form].weights.values():

@@ -37,9 +37,9 @@ PASSES: tuple[FusionPass, ...] = (
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 
 
-def passes_for(level: str, device: torch.device) -> Sequence[FusionPass]:
-    """On a GPU, level "fused" is for people who are short of memory. Elsewhere it is the fastest level."""
-    return LEAN_PASSES if level == "fused" and device.type == "cuda" else PASSES
+def passes_for(device: torch.device, *, captured: bool) -> Sequence[FusionPass]:
+    """Without captured graphs, a GPU gets only passes that add no weights: that level is for people short of memory."""
+    return LEAN_PASSES if device.type == "cuda" and not captured else PASSES
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
