@@ -326,11 +326,16 @@ def test_the_status_is_of_the_size_that_ran_last(pair: Pair) -> None:
 def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", variable)
     taken: list[object] = []
-    monkeypatch.setattr("modules.stable_fast.engine.passes_for", lambda *facts: taken.append(facts) or LEAN_PASSES)
+
+    def noted(device: torch.device, *, captured: bool) -> object:
+        taken.append((device, captured))
+        return LEAN_PASSES
+
+    monkeypatch.setattr("modules.stable_fast.engine.passes_for", noted)
     runner = StableFastRunner(tiny.unet(), StableFastConfig(level=asked))
     runner.prepare(inputs_for(), [500.0])
     runner.step(latent(), 500.0)
-    assert taken == [("fused", torch.device("cpu"))]
+    assert taken == [(torch.device("cpu"), False)]
     assert passes_for(torch.device("cuda"), captured=False) == LEAN_PASSES
     assert passes_for(torch.device("cpu"), captured=False) == PASSES
     assert passes_for(torch.device("cuda"), captured=True) == PASSES
