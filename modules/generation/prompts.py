@@ -67,7 +67,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
     schedules: dict[str, PromptSchedule] = {}
     earlier: int | None = None
     for settings in passes:
-        steps = max(len(settings.sigmas(noise)) - 1, 1)  # a pass without steps does not run, but read_schedule needs one
+        steps = max(len(settings.sigmas(noise)) - 1, 1)  # read_schedule needs a step, even for a skipped pass
         when = PassSteps(steps=steps, earlier=earlier)
         schedules[settings.phase] = read(options.prompt, options.negative_prompt, when)
         earlier = steps

@@ -11,7 +11,7 @@ from modules.generation.metadata.recipe import json_object
 from modules.images.metadata import PNG_KEY
 
 MOST_HOPS = 64
-VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # of nodes that provide a value
+VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # of nodes for a plain value
 # ComfyUI writes NaN, which is not valid JSON.
 _NOT_A_NUMBER = re.compile(r'("is_changed":\s*)(?:\[\s*)?NaN(?:\s*\])?')
 # The order of a node's fields on the page; None is a field not in the graph ("control after generate").
