@@ -60,7 +60,7 @@ def _read_line(number: int, text: str) -> PromptLine:
     if not text.strip().startswith("{"):
         return PromptLine(number=number, values={"prompt": text.strip()})
     try:
-        return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # keeps the column numbers in errors right
+        return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # errors count columns from the left
     except Unreadable as error:
         return PromptLine(
             number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE}; {error}."
