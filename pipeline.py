@@ -34,5 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     if code != STOPPED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is printed, but Python takes time to exit
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all output is done, but Python takes time to exit
     sys.exit(code)

@@ -35,7 +35,7 @@ class ProgressBar:
         self._phase: tuple[str, int] | None = None
 
     def __call__(self, event: Progress) -> None:
-        """Advances the bar. Each phase gets a new bar, even one that was shown before."""
+        """Advances the bar. Each phase gets a new bar, and so does a restarted phase."""
         begins = self._phase != (event.phase, event.batch)
         self._phase = (event.phase, event.batch)
         if self._quiet:

@@ -160,7 +160,7 @@ def refuse(text: str, code: int, *, as_json: bool) -> int:
 
 
 def keep_details(error: Exception) -> str:
-    """Writes the traceback to a file, and returns words that point to it."""
+    """Writes the traceback to a file, and returns a phrase with its location."""
     details = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse(str(error), error.exit_code, as_json=as_json)
     except BrokenPipeError:  # for example with `| head -1`
         return NOBODY_READS
-    except Exception as error:  # noqa: BLE001  # a bug of ours must not fill the terminal or break scripts
+    except Exception as error:  # noqa: BLE001  # our own bugs must not fill the terminal or break scripts
         missing = missing_package(error, "pipeline")
         if missing is not None:
             return refuse(str(missing), missing.exit_code, as_json=as_json)

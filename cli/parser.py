@@ -1,4 +1,4 @@
-"""Parses arguments for the command line and run.sh, with one-sentence errors and other programs' option names."""
+"""Parses arguments for the command line and run.sh; accepts other programs' option names and keeps errors short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs --prompts FILE: each line is a separate request, all checked beforehand; finished pictures are skipped."""
+"""Runs --prompts FILE: reads one request per line, checks all lines first, and skips finished pictures."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedL
 def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parses a JSON line's values like command-line arguments; null resets an option to its default.
 
-    Raises OptionsError with the names as written in the line.
+    Raises OptionsError, with the option name as written in the line.
     """
     given: dict[str, Any] = {}
     parser = build_parser()

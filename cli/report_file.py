@@ -42,7 +42,7 @@ def check_report_file(given: Mapping[str, Any]) -> None:
             f"--stable-fast-report {shown(path)}: a report is text, so its name must end in .txt or .json."
         )
     try:
-        if path.is_fifo():  # opening it would make its reader stop
+        if path.is_fifo():  # opening and closing it would end the reader
             return
         for name, file in files_read(given):
             if path.is_file() and file.is_file() and path.samefile(file):

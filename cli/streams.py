@@ -28,7 +28,7 @@ def tell(text: str, kept: Path | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints anything except results on standard error; escapes control characters in file names."""
+    """Prints messages on standard error; escapes control characters in file names."""
     sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 

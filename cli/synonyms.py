@@ -1,4 +1,4 @@
-"""Lists other programs' option names: some are accepted, for others an error suggests our own."""
+"""Lists other programs' option names: those accepted here, and those for which an error suggests our own name."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def _remedy(word: str) -> str:
 
 
 def join_levels(argv: Sequence[str]) -> list[str]:
-    """Joins --stable-fast and its level into one word, unless the next word is not a level but the prompt.
+    """Joins --stable-fast and its level into one word; any other word may be the prompt and stays separate.
 
     Raises OptionsError for a word that looks like a misspelt level.
     """

@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn(f"error: {missing}")
         return missing.exit_code
-    except KeyboardInterrupt:  # before the page was ready, or for the second time
+    except KeyboardInterrupt:  # pressed before the page was ready, or twice
         warn("Stopped.")
         return 130
 

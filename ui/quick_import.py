@@ -1,4 +1,4 @@
-"""Imports gradio without its writing of typing stubs (.pyi), which takes 1 s of the 2.5 s import."""
+"""Imports gradio but skips writing its typing stubs (.pyi), which takes 1 s of the 2.5 s import."""
 
 from __future__ import annotations
 

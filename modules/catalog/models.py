@@ -24,7 +24,7 @@ LONGEST_DESCRIPTION = 500  # characters; it is shown in the prompt field
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
-    """`native_size` is the side in pixels that the checkpoint was trained for, if its header says so."""
+    """Facts about a checkpoint. `native_size` is the side length in pixels of its training pictures, if known."""
 
     native_size: int
     description: str

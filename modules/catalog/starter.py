@@ -56,7 +56,7 @@ class Download:
 
 
 class StarterDownload:
-    """Runs at most one download at a time, in a separate thread. No network access before `ask` or `begin`."""
+    """Runs at most one download at a time, in a separate thread. It uses the network only after `ask` or `begin`."""
 
     def __init__(self, folders: ModelFolders, model: StarterModel = STARTER) -> None:
         self.model = model

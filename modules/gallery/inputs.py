@@ -1,4 +1,4 @@
-"""Saves start pictures beside the output, so that later requests find them from the output's metadata."""
+"""Saves start pictures beside the output, so that they can be found later from the output's metadata."""
 
 from __future__ import annotations
 

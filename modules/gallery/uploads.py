@@ -1,4 +1,4 @@
-"""Picture files in API requests: decides which ones are allowed, and opens them for the editor."""
+"""Handles picture files in requests: checks whether they are allowed, and opens them for the editor."""
 
 from __future__ import annotations
 

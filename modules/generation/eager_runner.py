@@ -11,7 +11,7 @@ from modules.core.runner import Conditioning, Runner
 
 
 class EagerRunner(Runner):
-    """Runs the network unchanged; `prepare` only stores its arguments."""
+    """Runs the network unchanged; `prepare` only stores the conditioning."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network

@@ -116,7 +116,7 @@ def latent_mask(mask: Image.Image, latent: Tensor) -> Tensor:
 def inpaint_channels(encode: Encode, start: Start | None, width: int, height: int) -> Tensor:
     """Returns the five extra input channels of inpainting checkpoints, [1, 5, h, w].
 
-    They are the mask, and the encoded picture with its masked part grey. Without a picture, everything is masked.
+    They are the mask and the encoded picture, whose masked part is grey. Without a mask, everything is repainted.
     """
     if start is None:
         latent = encode(torch.zeros(1, 3, height, width))
@@ -131,7 +131,7 @@ def inpaint_channels(encode: Encode, start: Start | None, width: int, height: in
 def fill_masked(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """Fills the masked part with the surrounding colours.
 
-    It applies wide to narrow blurs of the unmasked pixels, each within its reach.
+    It overlays blurs of the unmasked pixels, from wide to narrow, each only within its radius.
     """
     keep = mask.point(lambda value: 255 - value)
     visible = Image.composite(picture, Image.new("RGB", picture.size), keep)

@@ -58,7 +58,7 @@ class Job:
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    prompts: Mapping[str, PassPrompts]  # by the phase of the pass
+    prompts: Mapping[str, PassPrompts]  # keyed by the phase of the pass
     source: OpenedInit | None
     upscaler: Upscaler | None  # only for HiresFix with a model file
     controls: tuple[LoadedControl, ...]

@@ -26,7 +26,7 @@ Half = Callable[[Tensor], Tensor]  # the network's own decode or encode, or a co
 def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
     """Converts scaled latents [N, C, h, w] to float32 pictures [N, 3, H, W] in -1..1, on the autoencoder's device.
 
-    They stay there until they become bytes: the remaining work takes microseconds on a GPU, 0.1 seconds on a CPU.
+    Pictures stay on the device until converted to bytes: the rest takes microseconds on a GPU, 0.1 s on a CPU.
     `run` replaces `vae.decode`. Raises NotFinite if the picture is not finite even in float32.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]

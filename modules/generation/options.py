@@ -63,7 +63,7 @@ class ControlChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class HiresOptions:
-    """The second pass: enlarge by `scale` (or to width x height), then sample again from `denoise`.
+    """The second pass: enlarge by `scale` (or to width x height), then sample again with `denoise`.
 
     `steps` 0, or None in another field, means "as in the first pass".
     """
@@ -119,7 +119,7 @@ class InitImage:
 class GenerationOptions:
     """A request for `number` x `batch` pictures; picture i uses seed + i.
 
-    If width and height are left out, the checkpoint's native size is used. A missing seed, or -1, means a random one.
+    If width and height are left out, the checkpoint's native size is used. A missing seed, or -1, means a random seed.
     Raises OptionsError with a readable sentence when a value is invalid.
     """
 

@@ -33,7 +33,7 @@ class Contexts:
 
 @dataclass(frozen=True, kw_only=True)
 class PassPrompts:
-    """The prompts of one pass. `encoded` maps each of their texts to [S, width], with the same S for all."""
+    """The prompts of one pass. `encoded` maps each prompt text to [S, width], with the same S for all."""
 
     schedule: PromptSchedule
     encoded: Mapping[str, Tensor]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """The outside world of a pass: where to report progress, what can cancel the pass, and its batch number."""
+    """The surroundings of a pass: where it reports progress, what can cancel it, and its batch number."""
 
     on_progress: OnProgress | None
     cancel: CancelToken | None

@@ -44,7 +44,7 @@ class Session:
         dtype: str | None = None,
         tuning_seconds: float = 0.0,
     ) -> None:
-        """`tuning_seconds` is how long Stable-Fast may time its kernels per network and new size."""
+        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size."""
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, dtype)
@@ -61,7 +61,7 @@ class Session:
         self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
-        """Loads the request's checkpoint, or the default one; the weights are as in the file."""
+        """Loads the request's checkpoint, or the default one; its weights are unmodified."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         text = text_encoder_path(self.folders, options)
@@ -91,7 +91,7 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """Loads a LoRA, or returns a recent one: identical patch objects do not have to be merged again."""
+        """Returns a LoRA's patches, cached if recently used: the same patch objects need not be merged again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
@@ -104,8 +104,8 @@ class Session:
     def networks(self, model: LoadedModel, level: str) -> Networks:
         """Returns the checkpoint's networks for this Stable-Fast level.
 
-        Compiled networks are kept until the level or the checkpoint changes, even across a request without
-        Stable-Fast.
+        Compiled networks are kept until the level or the checkpoint changes. Requests without Stable-Fast do
+        not affect them.
         """
         if level == "off":
             return Networks(model, level)

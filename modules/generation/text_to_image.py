@@ -102,7 +102,7 @@ def facts(job: Job) -> dict[str, str]:
 
 
 def outside_file(job: Job) -> dict[str, str]:
-    """Returns the checkpoint's file name if it was given as a path, since its name alone would not find it."""
+    """Returns the checkpoint's file name if it was given as a path, since the name alone is not enough to find it."""
     try:
         named = job.session.folders.find("checkpoints", job.model.name).resolve()
     except ModelFileError:

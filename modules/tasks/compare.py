@@ -26,7 +26,7 @@ from modules.stable_fast import level_in_force
 class Side:
     """One side of a comparison: the level in force, the times of two pictures, and the GPU's peak memory.
 
-    The seconds for the first picture include warm-up, those for the next one do not. `reason` explains why the level
+    The first picture's time includes warm-up; the second one's does not. `reason` explains why the level
     differs from the requested one.
 
     On a CPU `peak_bytes` is None, since the system only records the peak of the whole process since its launch.

@@ -47,7 +47,7 @@ def run_make_pictures(
 
 @run_task.register
 def run_compare(task: Compare, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
-    """Yields two pictures, first the one without Stable-Fast."""
+    """Yields two pictures; the one without Stable-Fast comes first."""
     comparison = compare(task.options, session, on_progress=told_as("comparing", on_progress), cancel=cancel)
     eager, fast = comparison.eager, comparison.accelerated
     note = stable_fast_note(replace(task.options, stable_fast=fast.asked), session)

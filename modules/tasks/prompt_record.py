@@ -48,7 +48,7 @@ class RecordLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch of a request: `options` makes it alone, `seed` is the seed of the whole request.
+    """One batch of a request: `options` is a request for this batch alone, `seed` the seed of the whole request.
 
     `numbers` are the positions of its pictures among all pictures of the request. Each seed has `versions` pictures.
     """
@@ -132,7 +132,7 @@ class PromptRecord:
         place = path.relative_to(self._output.folder).as_posix()
         entry = json.dumps({"request": request, "picture": number, "seed": seed, "path": place})
         try:
-            # It starts with a newline, so that a line cut off by a crash damages only itself.
+            # The entry starts with a newline, so that a line cut off by a crash damages only itself.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{entry}\n")
                 file.flush()

@@ -51,7 +51,7 @@ class Wiring:
     ) -> Any:
         """Registers a handler: `answer` takes the named components' values in order and returns (or yields) an Update.
 
-        The handler is not an API endpoint, since the API has its own functions. Gradio's progress display on outputs is off.
+        The handler is not an API endpoint; the API has its own functions. Gradio's progress display on outputs is off.
         """
         return event(
             self.by_component(answer),
@@ -210,7 +210,7 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
-    """Returns a handler for a clicked picture; it needs this parameter type to receive the index and file name."""
+    """Returns a handler for clicked pictures; Gradio passes the index and file name in a gr.SelectData parameter."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
         clicked = paths[event.index] if event.index < len(paths) else ""

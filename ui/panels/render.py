@@ -76,7 +76,7 @@ def time_words(seconds: float) -> str:
 
 
 def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = False) -> str:
-    """Renders a progress bar; a `share` of None means unknown progress, `quiet` hides all but the words."""
+    """Renders a progress bar. A `share` of None means unknown progress; `quiet` shows only the words."""
     picture = ""
     if image:
         data = base64.b64encode(image).decode("ascii")

@@ -81,7 +81,7 @@ FILL_UNTOUCHED = """(text, ...shown) => {
   const {built, now} = JSON.parse(text);
   return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
 }"""
-# It takes two frames until new values of the form are on screen.
+# New values of the form take two frames to appear on screen.
 MARK_READY = """() => {
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
 }"""

@@ -1,4 +1,4 @@
-"""Limits the number of connections and how long they may stay silent, which uvicorn does not."""
+"""Limits the number of connections and how long they may stay silent, since uvicorn has no such limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def most_connections() -> int:
 
 
 class Patient(H11Protocol):
-    """A connection that is closed after a long silence, or earlier if a new connection needs room."""
+    """A connection that is closed after a long silence. A connection over the limit closes the longest silent one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

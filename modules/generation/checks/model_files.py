@@ -31,7 +31,7 @@ def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[P
 
 
 def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
-    """Returns the given checkpoint, by default the user's first one, else the demo. Raises ModelFileError."""
+    """Returns the named checkpoint, or else the user's first one, or else the demo. Raises ModelFileError."""
     if name:
         return folders.find("checkpoints", name)
     default = default_checkpoint(folders)
@@ -44,7 +44,7 @@ def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
 
 
 def text_encoder_path(folders: ModelFolders, options: GenerationOptions) -> Path | None:
-    """Returns the requested text encoder file, or the checkpoint of that name, to use its text encoder.
+    """Returns the requested text encoder file, or a checkpoint with that name, whose text encoder is used.
 
     Raises ModelFileError for a missing file, OptionsError if more than one is requested.
     """

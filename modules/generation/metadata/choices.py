@@ -99,7 +99,7 @@ class Choices:
         return replace(choice, image=image, mask=mask)
 
     def _is_from_picture(self) -> bool:
-        """Distinguishes image to image from a second pass: A1111 writes `Denoising strength` for either.
+        """Distinguishes image to image from a second pass: A1111 writes `Denoising strength` for both.
 
         For a second pass, very old versions also wrote `First pass size`.
         """

@@ -19,7 +19,7 @@ _TAG = re.compile(r"(<(?:lora|lyco):)((?:[A-Za-z]:(?=[\\/]))?[^:<>]*)", re.IGNOR
 
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
-    """Replaces model paths by the models' names in our folders, or else by their file names."""
+    """Replaces model paths with the models' names in our folders, or else with their file names."""
     hires = options.hires
     if hires is not None and hires.method not in OWN_METHODS:
         hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))

@@ -51,7 +51,7 @@ def _counts(name: str, value: str) -> bool:
 
 
 def in_words(names: Iterable[str]) -> str:
-    """Joins the names in one line; settings that begin with the same word, as an extension's do, count as one."""
+    """Joins the names into one line; an extension's many settings, which begin with the same word, count as one."""
     unique = list(dict.fromkeys(name for name in names if name.strip()))
     first_words = Counter(name.split()[0] for name in unique)
     short = dict.fromkeys(

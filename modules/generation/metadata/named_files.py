@@ -87,7 +87,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def places_of(picture: Path, output: Path) -> list[Path]:
-    """Lists folders that may contain a picture's files: around the picture, our output folder, the working folder."""
+    """Lists folders that may contain a picture's files: those around it, our output folders, and the working folder."""
     beside, output = picture.absolute().parent, output.absolute()
     kept = [place for root in (beside.parent, output) for place in (root / INPUTS, *_days(root))]
     return list(dict.fromkeys([beside, *kept, output.parent, Path.cwd()]))

@@ -102,7 +102,7 @@ def _own_fields(path: Path) -> dict[str, str]:
 
 
 def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> GenerationOptions:
-    """Reads the request behind a picture of ours or another program. `given` replaces settings.
+    """Reads the request from a picture's metadata, whichever program wrote it. `given` replaces settings.
 
     Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, with the option for
     each, and ModelFileError for a missing model.

@@ -165,7 +165,7 @@ def _vae(graph: Graph) -> object:
 
 
 def _loras(model: list[Node]) -> Iterator[tuple[object, ...]]:
-    """Yields the LoRAs in the order they are applied, so it reverses the chain."""
+    """Yields the LoRAs in the order in which they are applied; `model` lists them in reverse."""
     for node in reversed(model):
         if node.kind in LORAS:
             text = 0.0 if node.kind == "LoraLoaderModelOnly" else node.value("strength_clip")

@@ -11,7 +11,7 @@ from modules.generation.metadata.recipe import json_object
 from modules.images.metadata import PNG_KEY
 
 MOST_HOPS = 64
-VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # of nodes for a plain value
+VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # inputs of constant nodes
 # ComfyUI writes NaN, which is not valid JSON.
 _NOT_A_NUMBER = re.compile(r'("is_changed":\s*)(?:\[\s*)?NaN(?:\s*\])?')
 # The order of a node's fields on the page; None is a field not in the graph ("control after generate").
@@ -51,7 +51,7 @@ class Node:
         return None
 
     def value(self, name: str) -> Any:
-        """Returns an input's plain value, possibly from a linked node that just provides it; None if it is computed."""
+        """Returns an input's plain value, even from a linked constant node; None if the value is computed."""
         node: Node | None = self
         for _ in range(MOST_HOPS):
             if node is None:
@@ -65,7 +65,7 @@ class Node:
         return None
 
     def chain(self, *names: str) -> Iterator[Node]:
-        """Yields the nodes that lead to this one, nearest first, through the first linked one of these inputs."""
+        """Yields the nodes upstream of this one, nearest first. At each node, it follows the first linked input."""
         node: Node | None = self
         for _ in range(MOST_HOPS):
             node = next((before for name in names if (before := node.link(name))), None)
