@@ -1,4 +1,4 @@
-"""The command line's way in; what it does is in cli/main.py."""
+"""Entry point of the command line; the work is in cli/main.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-STOPPED = 130  # what shells say of a program that Ctrl-C ended
+STOPPED = 130  # the exit code in shells for a program stopped by Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code; `argv` in place of the command line's arguments."""
+    """Returns the exit code; `argv` replaces the command line's arguments."""
     try:
-        from cli.streams import forgive_errors  # inside, so that Ctrl-C is one line from the first import on
+        from cli.streams import forgive_errors  # imported here, so that Ctrl-C prints one line from the first import on
 
         forgive_errors()
         from cli.main import main as run
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return STOPPED
-    except ModuleNotFoundError as error:  # among the first imports
+    except ModuleNotFoundError as error:  # raised by the first imports
         from cli.packages import missing_package
 
         missing = missing_package(error, "pipeline")
@@ -34,5 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     if code != STOPPED:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is told, and Python takes its time to end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all output is done, but Python takes time to exit
     sys.exit(code)

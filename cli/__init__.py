@@ -1,1 +1,1 @@
-"""Defines and reads the command line; pipeline.py runs it."""
+"""Defines and runs the command line; pipeline.py is its entry point."""

@@ -17,7 +17,7 @@ from modules.generation.option_table import PLAIN_OPTIONS, Section
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
-ArgumentGroup = Any  # argparse has no public name for the type of its groups
+ArgumentGroup = Any  # argparse has no public name for this type
 READERS = {"whole": whole, "number": number, "text": str}
 
 EXAMPLES = """examples:
@@ -30,7 +30,7 @@ names from other programs that work too:
 
 
 def build_parser() -> Parser:
-    """Builds the parser. Missing options stay absent, so that `--from-image` keeps the picture's own."""
+    """Builds the parser. Omitted options stay absent, so `--from-image` keeps the picture's own values."""
     parser = Parser(
         prog="pipeline.sh",
         usage="pipeline.sh PROMPT [WIDTH] [HEIGHT] [NUMBER] [BATCH] [options]",
@@ -61,7 +61,7 @@ def add_words(group: ArgumentGroup) -> None:
 
 
 def add_plain_options(group: ArgumentGroup, section: Section) -> None:
-    """The rows of this section in the table of options, in its order."""
+    """Adds this section's rows of the option table, in the order of the table."""
     for option in PLAIN_OPTIONS:
         if option.section == section:
             default = default_of(option.name)

@@ -1,4 +1,4 @@
-"""Holds what all requests of one call share: session, output folder, progress bar, and Ctrl-C."""
+"""Shared state of one call of the command line: session, output folder, progress bar, and Ctrl-C handling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USUAL_COLUMNS, USUAL_ROWS = 80, 24  # for a terminal that reports a size of 0
 
 
 class ProgressBar:
-    """One tqdm bar per phase on standard error, with it/s and the time left."""
+    """Shows one tqdm bar per phase on standard error, with it/s and the remaining time."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -35,7 +35,7 @@ class ProgressBar:
         self._phase: tuple[str, int] | None = None
 
     def __call__(self, event: Progress) -> None:
-        """Advances the bar. A new bar starts with each phase, and when a phase starts again."""
+        """Advances the bar. Each phase gets a new bar, and so does a restarted phase."""
         begins = self._phase != (event.phase, event.batch)
         self._phase = (event.phase, event.batch)
         if self._quiet:
@@ -43,7 +43,7 @@ class ProgressBar:
         bar = self._bar
         if bar is None or begins or event.step <= bar.n:
             bar = self._open(event)
-        bar.total = event.steps  # an adaptive sampler counts differently
+        bar.total = event.steps  # an adaptive sampler changes its total
         bar.update(event.step - bar.n)
         if event.step >= event.steps:
             self.close()
@@ -85,20 +85,20 @@ class ProgressBar:
 def columns() -> int | None:
     """Returns the bar's width; None if standard error is not a terminal."""
     try:
-        return (os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS) - 1  # the last column would wrap
+        return (os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS) - 1  # a full line would wrap
     except (OSError, ValueError):
         return None
 
 
 @contextmanager
 def stop_on_interrupt(cancel: CancelToken, bar: ProgressBar) -> Generator[None, None, None]:
-    """Makes the first Ctrl-C stop the sampler after its step, and the second one stop at once."""
+    """Makes the first Ctrl-C stop the sampler after the current step, and a second Ctrl-C stop immediately."""
 
     def handler(_signal: int, _frame: object) -> None:
         if cancel.cancelled:
             raise KeyboardInterrupt
         cancel.cancel()
-        with suppress(OSError):  # bypasses Python's buffer, which may be in the middle of a write
+        with suppress(OSError):  # bypasses Python's buffer, which may be in use
             line = "\n" * bar.is_open + f"{bar.stopping}; Ctrl-C again stops at once.\n"
             os.write(sys.stderr.fileno(), line.encode())
 
@@ -132,5 +132,5 @@ class RunContext:
 
 
 def ending(error: LightDiffusionError, pictures: int) -> str:
-    """Returns the error's message; after Ctrl-C it adds that finished pictures are kept, if there are any."""
+    """Returns the error's message; after Ctrl-C, it adds that any finished pictures are kept."""
     return f"{error} Finished pictures are kept." if isinstance(error, Cancelled) and pictures else str(error)

@@ -1,4 +1,4 @@
-"""Prints the names for --list, one per line, or says where to put a first file."""
+"""Prints the names for --list, one per line, or explains where to put a first file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ LISTS = (*KINDS, *TABLES)
 
 
 def read_list(text: str) -> str:
-    """Normalises a kind: lora, LoRAs and loras are the same. Returns an unknown kind unchanged."""
+    """Normalises a kind: lora, LoRAs and loras are all the same. Returns an unknown kind unchanged."""
     wanted = text.lower().replace("-", "_").removesuffix("s")
     aliases = {"model": "checkpoints", "autoencoder": "vae", "lyco": "loras", "textual_inversion": "embeddings"}
     return aliases.get(wanted) or next((kind for kind in LISTS if kind.removesuffix("s") == wanted), text)
 
 
 def list_names(kind: str) -> None:
-    """Prints the names, always one per line, or says on standard error that there are none yet."""
+    """Prints the names, always one per line; if there are none yet, a message on standard error."""
     folders = ModelFolders()
     names = list(TABLES[kind]) if kind in TABLES else folders.list(kind)
     if names:

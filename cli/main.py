@@ -1,4 +1,4 @@
-"""Runs the command line: makes GenerationOptions, saves pictures, and prints their paths on standard output."""
+"""Runs the command line: builds GenerationOptions, saves pictures, and prints their paths on standard output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from modules.generation.options import GenerationOptions
     from modules.generation.session import Session
 
-NOBODY_READS = 141  # the exit code in shells for a program whose reader is gone
+NOBODY_READS = 141  # the exit code in shells for a program whose output pipe was closed
 
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         check_report_file(given)
         seconds = given.get("stable_fast_tune", 0.0)
         session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
-        cancel.check()  # Ctrl-C during the imports
+        cancel.check()  # if Ctrl-C was pressed during the imports
         began = time.perf_counter()
         shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
         try:
@@ -68,14 +68,14 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         finally:
             bar.close()
     result["seconds"] = round(time.perf_counter() - began, 3)
-    if result.get("exit_code") == DeviceError.exit_code:  # measured times are still on the GPU
+    if result.get("exit_code") == DeviceError.exit_code:  # measured times are still on the broken GPU
         return result
     told = tell_stable_fast(given, session)
     return result | {name: value for name, value in told.items() if name not in result}  # keeps the first error
 
 
 def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
-    """Makes the pictures of each request; after the first picture, an error is reported beside the finished ones."""
+    """Makes the pictures of each request; an error after the first picture is reported along with the finished ones."""
     images: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"images": images}
     try:
@@ -98,7 +98,7 @@ def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]
 
 
 def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> None:
-    """Adds each picture to `images` as soon as it is on disk."""
+    """Adds each picture to `images` as soon as it is saved."""
     from modules.generation.text_to_image import generate
 
     for picture in generate(options, run.session, on_progress=run.bar, cancel=run.cancel):
@@ -108,7 +108,7 @@ def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict
 
 
 def make_comparison(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> dict[str, Any]:
-    """Saves one picture with both halves, and the text of the accelerated half."""
+    """Saves one picture with both halves, and the metadata of the accelerated half."""
     from modules.tasks.compare import compare
 
     comparison = compare(options, run.session, on_progress=run.bar, cancel=run.cancel)
@@ -121,7 +121,7 @@ def make_comparison(options: GenerationOptions, run: RunContext, images: list[di
 
 
 def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
-    """Prints the status line and writes the requested report; a failure here never hides the pictures."""
+    """Prints the status line and writes the requested report; a failure here does not hide the pictures."""
     report = session.stable_fast_report
     if report is None:
         if "stable_fast_report" in given:
@@ -140,7 +140,7 @@ def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
 
 
 def tell_changed_facts(given: Mapping[str, Any], picture: Path, made: Path) -> None:
-    """Warns why a picture made again is not identical although no option changed it."""
+    """Warns if a remade picture may differ from the original although no option was changed."""
     from modules.generation.metadata.write import changed_facts
 
     asked = {"Model hash": "checkpoint", "Precision": "dtype"}
@@ -151,16 +151,16 @@ def tell_changed_facts(given: Mapping[str, Any], picture: Path, made: Path) -> N
 
 
 def refuse(text: str, code: int, *, as_json: bool) -> int:
-    """Reports an error in one line for people, and one object for scripts; returns the exit code."""
+    """Reports an error in one line for people and, on request, as JSON for scripts; returns the exit code."""
     if as_json:
-        with suppress(OutputError, BrokenPipeError):  # the line for people still follows
+        with suppress(OutputError, BrokenPipeError):  # the line for people is printed anyway
             tell(json.dumps({"error": text, "exit_code": code}))
     warn(f"error: {text}")
     return code
 
 
 def keep_details(error: Exception) -> str:
-    """Writes the traceback to a file, and says where it is."""
+    """Writes the traceback to a file, and returns a phrase with its location."""
     details = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
@@ -183,7 +183,7 @@ def answer(arguments: Sequence[str]) -> int:
         list_names(given["list"])
         return 0
     if given.get("doctor"):
-        from modules.stable_fast.doctor.diagnose import main as run_doctor  # brings torch
+        from modules.stable_fast.doctor.diagnose import main as run_doctor  # imports torch
 
         return run_doctor(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")))
     result = run(given)
@@ -196,14 +196,14 @@ def answer(arguments: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     log_to_errors()
     arguments = sys.argv[1:] if argv is None else argv
-    as_json = "--json" in arguments  # known before the other arguments are parsed
+    as_json = "--json" in arguments  # needed before the other arguments are parsed
     try:
         return answer(arguments)
     except LightDiffusionError as error:
         return refuse(str(error), error.exit_code, as_json=as_json)
-    except BrokenPipeError:  # as with `| head -1`
+    except BrokenPipeError:  # for example with `| head -1`
         return NOBODY_READS
-    except Exception as error:  # noqa: BLE001  # our bug must not fill a terminal or break a script
+    except Exception as error:  # noqa: BLE001  # our own bugs must not fill the terminal or break scripts
         missing = missing_package(error, "pipeline")
         if missing is not None:
             return refuse(str(missing), missing.exit_code, as_json=as_json)

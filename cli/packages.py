@@ -1,4 +1,4 @@
-"""Explains that the running Python lacks a package (this file imports only the standard library)."""
+"""Explains that a Python package is missing (this file imports only the standard library)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OUR_PACKAGES = ("cli", "ui", "modules")
 
 
 def missing_package(error: Exception, starter: str) -> OptionsError | None:
-    """Returns our error; None for errors of other kinds. `starter` names the script that sets up the right Python."""
+    """Returns our error, or None for other kinds of errors. `starter` is the script that sets up the right Python."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     package = (name or "").partition(".")[0]
     if package in ("", *OUR_PACKAGES):

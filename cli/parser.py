@@ -1,4 +1,4 @@
-"""Parses arguments for the command line and run.sh: one sentence per error, other programs' names recognised."""
+"""Parses arguments for the command line and run.sh; accepts other programs' option names and keeps errors short."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
 
 class StoreOnce(argparse.Action):
-    """Stores a value and refuses a second one, since either could be the intended one."""
+    """Stores a value and rejects a second one, since it is unclear which one is meant."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -25,7 +25,7 @@ class StoreOnce(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line, without a page of usage."""
+    """Reports errors in one line, without the usage text."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
@@ -33,11 +33,11 @@ class Parser(argparse.ArgumentParser):
             self.register("action", action, StoreOnce)
 
     def given(self, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """Returns the options' values by name, and all other words in order. Raises OptionsError."""
+        """Returns the options' values by name, and all other arguments in order. Raises OptionsError."""
         end = argv.index("--") if "--" in argv else len(argv)
         options = [self._canonical(argument) for argument in argv[:end]]
         for option in options:
-            if option.startswith("--") and option.endswith("=--"):  # argparse drops the value, then reports it missing
+            if option.startswith("--") and option.endswith("=--"):  # argparse would report a missing value
                 self.error(f"{option.removesuffix('=--')}: -- is not a value")
         namespace, words = self.parse_known_args(options)
         for word in words:
@@ -55,12 +55,12 @@ class Parser(argparse.ArgumentParser):
         return f"{wanted}{equals}{value}" if wanted in self._option_string_actions else argument
 
     def refuse(self, word: str) -> NoReturn:
-        """Raises OptionsError for an unknown option, with the one most likely meant."""
+        """Raises OptionsError for an unknown option, with the most likely alternative."""
         name = word.partition("=")[0]
         self.error(f"{quoted(name)} is not an option: {self.hint(name)}")
 
     def hint(self, name: str) -> str:
-        """Suggests the option most likely meant."""
+        """Suggests the option that was most likely meant."""
         ours = self._option_string_actions
         known = {option.lstrip("-"): option for option in (*SYNONYMS, *ours) if SYNONYMS.get(option, option) in ours}
         if HABITS.get(name, "").split(" ")[0] in ours:
@@ -81,5 +81,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def is_option(word: str) -> bool:
-    """Tells whether a word looks like an option; a number or a prompt of several words does not."""
+    """Tells whether a word looks like an option, unlike a number or a prompt of several words."""
     return bool(re.match(r"-+[^\d\s.-]", word)) and " " not in word.partition("=")[0]

@@ -1,4 +1,4 @@
-"""Runs --prompts FILE: each line is a separate request, checked before the first picture; finished ones are skipped."""
+"""Runs --prompts FILE: reads one request per line, checks all lines first, and skips finished pictures."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from modules.tasks.prompt_record import PromptRecord
 
 POSITIONAL = {"width": whole, "height": whole, "number": whole, "batch": whole, "prompt": text, "negative_prompt": text}
-# These belong to the run, not to a picture.
+# These apply to the whole run, not to a single picture.
 WHOLE_RUN = (
     "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype",
     "output_dir", "json", "quiet", "doctor", "list", "help", "version",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare", "prompt")
 SWITCHES = ("hires_fix", "keep_first_pass", "prio_speed")
-MOST_TOLD = 20  # bad lines reported on standard error
+MOST_TOLD = 20  # the maximum number of bad lines to report on standard error
 STOPS_ALL = (Cancelled, DeviceError, OutputError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedLine:
-    """Line `number` (from 1) with its requests, or its error."""
+    """Line `number` (from 1) with its requests or its error."""
 
     number: int
     requests: Sequence[Request] = ()
@@ -43,7 +43,7 @@ class CheckedLine:
 
 
 def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedLine]:
-    """Reads and checks the file's lines; raises OptionsError for options that make no sense for a whole file."""
+    """Reads and checks the file's lines; raises OptionsError for options that do not apply to a whole file."""
     for name in NOT_TOGETHER:
         if name in given:
             raise OptionsError(f"--{name.replace('_', '-')} cannot be combined with --prompts; remove one of them.")
@@ -51,16 +51,16 @@ def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedL
 
 
 def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a JSON line's values as from the command line; null resets an option to its default.
+    """Parses a JSON line's values like command-line arguments; null resets an option to its default.
 
-    Raises OptionsError that names a value as the line does.
+    Raises OptionsError, with the option name as written in the line.
     """
     given: dict[str, Any] = {}
     parser = build_parser()
     for key, value in values.items():
         name = option_name(key)
         if name not in parser.names():
-            hint = parser.hint(as_option(key)).replace("nearest is --", "nearest is ")  # as written in the line
+            hint = parser.hint(as_option(key)).replace("nearest is --", "nearest is ")  # as in the line
             raise OptionsError(f"{quoted(key)} is not an option: {hint}.")
         if name in WHOLE_RUN:
             raise OptionsError(f"{quoted(key)} applies to the whole run: give it on the command line, not in a line.")
@@ -80,7 +80,7 @@ def line_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(parser: Parser, key: str, name: str, value: Any) -> Any:
-    """Parses a value as on the command line, so that types, choices and other rules are in one place."""
+    """Parses a value like a command-line argument, so that types, choices and other rules are in one place."""
     flag = f"--{name.replace('_', '-')}"
     if value is True:
         arguments = join_levels([flag])
@@ -97,14 +97,14 @@ def _parsed(parser: Parser, key: str, name: str, value: Any) -> Any:
 
 
 def option_name(key: str) -> str:
-    """Returns the name in `given` of `key`, which may be any name on the command line, with - or _ between words."""
+    """Returns the name in `given` for `key`, which may be any command-line name, with - or _ between words."""
     option = as_option(key)
     name = SYNONYMS.get(option, option).removeprefix("--").replace("-", "_")
     return "negative_prompt" if name == "negative" else name
 
 
 def as_option(key: str) -> str:
-    """Returns the option as the command line writes it."""
+    """Returns the option as written on the command line."""
     return key if key.startswith("-") else "-" * min(len(key), 2) + key.replace("_", "-")
 
 
@@ -116,7 +116,7 @@ def _plain(key: str, value: Any, read: Callable[[object, str], Any]) -> Any:
 
 
 def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges the run's arguments with a line's own, which take precedence."""
+    """Merges the run's arguments with a line's own arguments, which take precedence."""
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
@@ -147,7 +147,7 @@ def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]
 
 
 def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
-    """Returns the line's requests, or their error."""
+    """Returns the line with its requests or its error."""
     from modules.generation.checks.request import check_request
 
     try:
@@ -162,7 +162,7 @@ def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolder
 
 
 def refuse_lines(bad: Sequence[CheckedLine], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Reports each bad line; the run makes nothing and ends with the first one's exit code."""
+    """Reports each bad line; the run makes no pictures and ends with the exit code of the first bad line."""
     for line in bad[:MOST_TOLD]:
         warn(f"error: {_place(line, given)}: {line.error}")
     more = f" and {len(bad) - MOST_TOLD} more lines" if len(bad) > MOST_TOLD else ""
@@ -181,7 +181,7 @@ def _failed(text: str, code: int) -> dict[str, Any]:
 
 
 def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: RunContext) -> None:
-    """Updates the result with each picture, so that it is correct even if the line fails half-way."""
+    """Updates the result after each picture, so that it is correct even if the line fails halfway."""
     run.cancel.check()
     for request in line.requests:
         for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):

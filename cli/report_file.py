@@ -1,4 +1,4 @@
-"""Checks the file for --stable-fast-report before the work, and writes it afterwards."""
+"""Checks the file for --stable-fast-report before generation, and writes it afterwards."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a typo must not
 
 
 def read_report_path(text: str) -> Path:
-    """Reads the value of --stable-fast-report. Raises OptionsError if it is empty, which Path takes for this folder."""
+    """Reads the value of --stable-fast-report. Raises OptionsError if it is empty, since Path("") means this folder."""
     if not text:
         raise OptionsError("--stable-fast-report needs the name of a file, or - for standard output.")
     return path(text)
 
 
 def check_report_file(given: Mapping[str, Any]) -> None:
-    """Raises errors now that would otherwise come after the work; leaves nothing behind."""
+    """Raises errors early that would otherwise appear after the work; leaves no files behind."""
     path: Path | None = given.get("stable_fast_report")
     if path is None:
         return
@@ -42,7 +42,7 @@ def check_report_file(given: Mapping[str, Any]) -> None:
             f"--stable-fast-report {shown(path)}: a report is text, so its name must end in .txt or .json."
         )
     try:
-        if path.is_fifo():  # opening it would end its reader
+        if path.is_fifo():  # opening and closing it would end the reader
             return
         for name, file in files_read(given):
             if path.is_file() and file.is_file() and path.samefile(file):
@@ -63,12 +63,12 @@ def try_to_write(path: Path) -> None:
     if is_new:
         path.unlink()
     if is_new or path.is_file():
-        with tempfile.TemporaryFile(dir=path.resolve().parent):  # the report is first written beside its final place
+        with tempfile.TemporaryFile(dir=path.resolve().parent):  # reports are first written to a temporary file
             pass
 
 
 def files_read(given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Lists the files that the request reads, each with the argument that names it."""
+    """Lists the files used by the request, each with its argument."""
     for name, value in given.items():
         if name not in ("stable_fast_report", "output_dir"):
             yield from (

@@ -21,14 +21,14 @@ from modules.generation.options import (
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request, and the picture it came from with --from-image."""
+    """A request and, with --from-image, the picture it came from."""
 
     options: GenerationOptions
     picture: Path | None = None
 
 
 def build_requests(given: Mapping[str, Any]) -> list[Request]:
-    """Builds one request, or one for each --from-image. Raises OptionsError for arguments that conflict."""
+    """Builds one request, or one per --from-image. Raises OptionsError for conflicting arguments."""
     pictures = given.get("from_image")
     if not pictures:
         return [Request(options=build_options(given))]
@@ -36,7 +36,7 @@ def build_requests(given: Mapping[str, Any]) -> list[Request]:
 
 
 def build_options(given: Mapping[str, Any]) -> GenerationOptions:
-    """Builds one request; `from_image` is one picture here. Raises OptionsError like build_requests."""
+    """Builds one request; here `from_image` is a single picture. Raises OptionsError like build_requests."""
     plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
@@ -53,7 +53,7 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
 
 
 def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> None:
-    """Checks that the run's options fit the requests (None for a file); raises OptionsError with the remedy."""
+    """Checks that the run's options fit the requests (none for a prompt file); raises OptionsError with the remedy."""
     if "seed" in given and "reuse_seed" in given:
         raise OptionsError("--seed and --reuse-seed both set the seed: remove one of them.")
     if given.get("compare"):
@@ -70,13 +70,13 @@ def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> Non
 
 
 def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[str, Any]:
-    """Reads LoRA, HiresFix, image to image and ControlNet from the given arguments."""
+    """Reads the LoRA, HiresFix, image-to-image and ControlNet options from the given arguments."""
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(lora_choice(text) for text in given["lora"])
     if "text_encoder" in given:
         extra["text_encoders"] = tuple(given["text_encoder"])
-    if given.get("hires_fix") is False:  # a line of --prompts switches it off
+    if given.get("hires_fix") is False:  # a line of --prompts can switch it off
         extra["hires"] = None
     elif options.hires is not None or any(name.startswith("hires_") for name in given):
         extra["hires"] = parse_hires(given, options.hires or HiresOptions())
@@ -115,7 +115,7 @@ def parse_hires(given: Mapping[str, Any], base: HiresOptions) -> HiresOptions:
     renamed.pop("fix", None)
     if "size" in renamed:
         renamed |= zip(("width", "height"), parse_size(renamed.pop("size")), strict=True)
-    elif "scale" in renamed:  # replaces the size of the given picture
+    elif "scale" in renamed:  # overrides the size in the given picture's metadata
         renamed |= {"width": None, "height": None}
     if "keep_first_pass" in given:
         renamed["keep_first_pass"] = given["keep_first_pass"]
@@ -138,10 +138,10 @@ def parse_init(given: Mapping[str, Any], base: InitImage | None) -> InitImage:
 
 
 def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:
-    """Returns the given nets, else those of the picture, with the given settings."""
+    """Returns the given ControlNets, or else the picture's own, with the given settings."""
     if "control_net" in given or "control_image" in given and len(given["control_image"]) != len(base):
         base = parse_nets(given)
-    elif "control_image" in given:  # for the nets of the given picture
+    elif "control_image" in given:  # for the ControlNets of the given picture
         base = tuple(replace(net, image=image) for net, image in zip(base, given["control_image"], strict=True))
     if not base:
         raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")

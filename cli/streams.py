@@ -1,4 +1,4 @@
-"""Writes to standard output and standard error, which may be full, closed, or without a reader."""
+"""Writes to standard output and standard error, even if they are full, closed, or disconnected."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from modules.core.errors import OutputError, printable
 def tell(text: str, kept: Path | None = None) -> None:
     """Prints one line on standard output.
 
-    Raises OutputError if it cannot be written, BrokenPipeError if its reader is gone. The error names `kept`, the
-    folder of the finished pictures.
+    Raises OutputError if writing fails, BrokenPipeError if the reader is gone. The error mentions `kept`, the folder of
+    the finished pictures.
     """
     with output_errors(kept):
         try:
             sys.stdout.write(text + "\n")
-        except UnicodeEncodeError:  # a path that this encoding cannot express: its raw bytes are written
+        except UnicodeEncodeError:  # for a path that this encoding cannot represent, the raw bytes are written
             sys.stdout.flush()
             sys.stdout.buffer.write(os.fsencode(text + "\n"))
 
 
 def warn(text: str) -> None:
-    """Prints lines on standard error, for everything but results; escapes control characters in file names."""
+    """Prints messages on standard error; escapes control characters in file names."""
     sys.stderr.write(harmless(text) + "\n")
     sys.stderr.flush()
 
@@ -39,14 +39,14 @@ def harmless(text: str) -> str:
 
 
 class HarmlessFormatter(logging.Formatter):
-    """Prints log messages like `warn` does."""
+    """Formats log messages like `warn`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(super().format(record))
 
 
 def log_to_errors() -> None:
-    """Sends the log's warnings to standard error, as lines without a date."""
+    """Sends logged warnings to standard error, without a date."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -54,7 +54,7 @@ def log_to_errors() -> None:
 
 @contextmanager
 def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
-    """Flushes standard output at the end of the block, or raises the errors of `tell`."""
+    """Flushes standard output at the end of the block; raises the same errors as `tell`."""
     place = f" The finished pictures are in {kept}." if kept is not None else ""
     if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  # a shell's >&-
         raise OutputError(f"Standard output is closed: send it to a file or a terminal.{place}")
@@ -70,7 +70,7 @@ def output_errors(kept: Path | None = None) -> Generator[None, None, None]:
 
 
 def _drop_output() -> None:
-    """Discards the buffer: to flush it when Python exits would fail again."""
+    """Discards the buffer, since flushing it at exit would fail again."""
     sys.stdout = _nowhere()
 
 
@@ -79,7 +79,7 @@ def _nowhere() -> TextIO:
 
 
 class Forgiving:
-    """Standard error that accepts every line: one that cannot be written is lost, and the work continues."""
+    """A wrapper for standard error that drops lines it is unable to write, so the work continues."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or _nowhere()
@@ -102,6 +102,6 @@ class Forgiving:
 
 
 def forgive_errors() -> None:
-    """Makes standard error forgiving until the process ends, since Python itself flushes it at the very end."""
+    """Makes standard error forgiving for the rest of the process, since Python flushes it at exit."""
     if not isinstance(sys.stderr, Forgiving):
         sys.stderr = Forgiving(sys.stderr)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,10 +1,10 @@
-"""Lists options by their names in other programs: those that work, and those that only get a hint."""
+"""Lists other programs' option names: those accepted here, and those for which an error suggests our own name."""
 
 from __future__ import annotations
 
 from modules.generation.option_table import PLAIN_OPTIONS
 
-# Names from other programs with the same meaning here.
+# Other programs' options that mean the same here.
 SYNONYMS = {
     "-p": "--prompt",
     "-W": "--width",
@@ -14,7 +14,7 @@ SYNONYMS = {
     "-o": "--output-dir",
     "--output": "--output-dir",
 }
-# Names from other programs that are written differently here.
+# Other programs' options that must be written differently here.
 HABITS = {
     "--cpu": "--device cpu",
     "--gpu": "--device cuda",
@@ -43,6 +43,6 @@ HABITS = {
 
 
 def synonyms_in_words() -> str:
-    """`-p (--prompt), --cfg-scale and --guidance-scale (--cfg), ...`"""
+    """Returns `-p (--prompt), --cfg-scale and --guidance-scale (--cfg), ...`"""
     taken = {own: [name for name, meant in SYNONYMS.items() if meant == own] for own in SYNONYMS.values()}
     return ", ".join(f"{' and '.join(names)} ({own})" for own, names in taken.items())

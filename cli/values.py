@@ -1,4 +1,4 @@
-"""Reads option values: a number, a path, or one of several names; gives one short reason for refusing them."""
+"""Parses option values: a number, a path, or one of several names. An invalid value gets one short reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from modules.core.errors import quoted
 from modules.core.typed import LARGEST_NUMBER, Unreadable, readable_path
 
-LONGEST_NUMBER = 400  # characters; Python itself gives up at a few thousand digits
+LONGEST_NUMBER = 400  # characters; Python's own limit is a few thousand digits
 LAST_PORT = 65535
 
 
@@ -35,7 +35,7 @@ def number(text: str) -> float:
 
 
 def path(text: str) -> Path:
-    """Reads a path that the system can look up, whether or not it exists."""
+    """Reads any path that the system can look up, existing or not."""
     if not text:
         raise ArgumentTypeError("the path is empty: give the name of a file or folder")
     try:
@@ -44,7 +44,7 @@ def path(text: str) -> Path:
         raise ArgumentTypeError(str(error).removeprefix("path: ")) from None
     try:
         os.lstat(found)
-    except OSError as error:  # missing or not accessible: the code that opens it reports this
+    except OSError as error:  # missing or inaccessible, which is reported when the file is opened
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentTypeError(f"{quoted(text)} is longer than this system allows for a path") from None
     return found
@@ -63,7 +63,7 @@ def either(names: Sequence[str]) -> str:
 
 
 def one_of(names: Sequence[str]) -> dict[str, Any]:
-    """Makes arguments for `add_argument` that accept one of these names; an error suggests the nearest one."""
+    """Returns keyword arguments for `add_argument` that accept one of these names; errors suggest the nearest name."""
 
     def read(text: str) -> str:
         if text in names:

@@ -1,4 +1,4 @@
-"""Reads the positional arguments: pictures, or prompt, width, height, number, batch."""
+"""Reads the positional arguments: either pictures, or prompt, width, height, number, batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from modules.generation.option_table import STABLE_FAST_LEVELS
 
 NAMES = ("prompt", "width", "height", "number", "batch")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-LIKE_LEVELS = (*STABLE_FAST_LEVELS, "fast", "none")  # what people write instead of a level
+LIKE_LEVELS = (*STABLE_FAST_LEVELS, "fast", "none")  # words that people use as a level
 
 
 def read_words(words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the words' values by name. Raises OptionsError for an invalid, extra, or doubly given one."""
+    """Returns the words' values by name. Raises OptionsError for an invalid, extra, or duplicate value."""
     pictures: list[Path] = []
-    if "from_image" in given:  # a shell expands *.png to one word for each file
+    if "from_image" in given:  # a shell expands *.png to one word per file
         pictures = [_picture(word) for word in words if _names_a_file(word)]
         words = [word for word in words if not _names_a_file(word)]
     names = NAMES[1:] if "prompts" in given else NAMES
@@ -67,7 +67,7 @@ def _remedy(word: str) -> str:
 
 
 def join_levels(argv: Sequence[str]) -> list[str]:
-    """Joins --stable-fast and its level to one word; the next word may be the prompt, so only a level is joined.
+    """Joins --stable-fast and its level into one word; any other word may be the prompt and stays separate.
 
     Raises OptionsError for a word that looks like a misspelt level.
     """
@@ -84,7 +84,7 @@ def join_levels(argv: Sequence[str]) -> list[str]:
 
 
 def _check_no_level(word: str, following: Sequence[str]) -> None:
-    """Refuses a single word as the prompt if it nearly matches a level, or if no number follows as the width."""
+    """Rejects a single word as the prompt if it nearly matches a level, or if the word after it is not a width."""
     if word.startswith("-") or not word or " " in word:
         return
     near = difflib.get_close_matches(word[:20].lower(), LIKE_LEVELS, n=1)

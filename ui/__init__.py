@@ -1,1 +1,1 @@
-"""Builds the web interface and maps forms to requests; everything else is in modules/."""
+"""Builds the web interface and converts forms to requests; everything else is in modules/."""

@@ -1,4 +1,4 @@
-"""Defines the named API endpoints: typed functions that make the same requests as the form. See docs/ui.md."""
+"""Defines the named API endpoints: typed functions that make the same requests as the form (see docs/ui.md)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ui.requests import build_options
 from ui.settings import fits
 
 CONTROL_IMAGES = tuple(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1))
-NOT_FIELDS = ("editor", "mode")  # each endpoint sets the mode and takes the picture as an argument
+NOT_FIELDS = ("editor", "mode")  # each endpoint sets the mode, and the picture is an argument
 FILE_KEYS = frozenset(FileData.model_fields)  # the keys of an uploaded file
 POLL_SECONDS = 0.1
 
 
 class Api:
-    """The API; each public method is an endpoint of the same name."""
+    """The API; each public method is an endpoint with the same name."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -54,7 +54,7 @@ class Api:
     ) -> dict[str, Any]:
         """Makes pictures; returns {"images": [paths], "seed", "stable_fast"}.
 
-        `other` sets any other field of the form by name. Errors have the same message as on the page.
+        `other` sets any other form field by name. Errors have the same message as on the page.
         """
         given = {name: value for name, value in locals().items() if name not in ("self", "other")}
         return await self._make(given, other)
@@ -79,19 +79,19 @@ class Api:
         stable_fast: bool = False,
         other: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Does the same from an uploaded picture (or the path of one in the output folder).
+        """Works like `text_to_image`, but from an uploaded picture (or the path of one in the output folder).
 
-        A mask limits repainting to its white part. Without width and height the result has the picture's size.
+        With a mask, only its white part is repainted. Without width and height, the result has the picture's size.
         """
         given = {name: value for name, value in locals().items() if name not in ("self", "other", "image", "mask")}
         return await self._make({**given, "keep_size": not (width or height)}, other, {"image": image, "mask": mask})
 
     def queue(self) -> list[dict[str, Any]]:
-        """Lists running and waiting requests, in order."""
+        """Lists the running and waiting requests in order."""
         return [{"id": queued.id, "state": queued.state} for queued in self.handlers.queue.unfinished()]
 
     def cancel(self, id: str) -> bool:
-        """Stops a request of `queue`: within one step, or at once if it waits; returns false if it is unknown."""
+        """Stops a running request within one step, a waiting one at once; returns false for an unknown one."""
         return self.handlers.queue.cancel(as_text("id", id))
 
     def models(self, kind: str = "checkpoints") -> list[str]:
@@ -102,13 +102,13 @@ class Api:
             raise told(error) from error
 
     def defaults(self) -> dict[str, Any]:
-        """Returns every field of the form with its default."""
+        """Returns all form fields with their defaults."""
         return {name: value for name, value in self.handlers.fresh().items() if name not in NOT_FIELDS}
 
     async def _make(
         self, given: dict[str, Any], other: dict[str, Any] | None, drawing: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Waits without holding a thread: any number of programs may wait, and the page still answers."""
+        """Waits without blocking a thread, so that the page still responds while any number of programs wait."""
         try:
             queued = await asyncio.to_thread(self._submit, given, {} if other is None else other, drawing)
         except LightDiffusionError as error:
@@ -137,7 +137,7 @@ class Api:
         return handlers.queue.submit(MakePictures(options=build_options(values, handlers.output.folder)))
 
     def _file(self, name: str, given: Any) -> Path | None:
-        """Reads an upload of `handle_file`, or a path in the output folder. Anything else is an error."""
+        """Reads an upload from `handle_file`, or a path in the output folder. Raises an error for anything else."""
         if given in (None, ""):
             return None
         path = given.get("path") if isinstance(given, dict) and given.keys() <= FILE_KEYS else given
@@ -147,7 +147,7 @@ class Api:
 
 
 def as_text(name: str, value: object) -> str:
-    """Checks that an argument is a text; gradio passes on whatever it receives. Raises gr.Error."""
+    """Checks that an argument is a string, since gradio passes on whatever it receives. Raises gr.Error."""
     try:
         return text(value, name)
     except Unreadable as error:
@@ -155,7 +155,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def checked(values: object, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises OptionsError for an unknown field, or a value of the wrong kind."""
+    """Raises OptionsError for an unknown field or a value of the wrong type."""
     if not isinstance(values, Mapping):
         raise OptionsError(f"other: {quoted(values)} is not an object of fields and values.")
     unknown = sorted(name for name in values if name not in fresh or name in NOT_FIELDS)

@@ -1,4 +1,4 @@
-"""Builds and serves the page: only on this computer, unless --listen and --auth are given."""
+"""Builds and serves the page: to this computer only, unless --listen and --auth are given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def make_handlers(arguments: Namespace) -> Handlers:
-    """Creates what the page works with; the first request creates the session, and imports torch."""
+    """Creates the page's handlers; the session is created, and torch imported, on the first request."""
     from ui.quick_import import import_gradio
     from ui.server.quiet_errors import log_in_one_line
 
@@ -57,7 +57,7 @@ def make_handlers(arguments: Namespace) -> Handlers:
 
 
 def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
-    """Builds the page and the endpoints. `starter` is the checkpoint to offer if there is none yet."""
+    """Builds the page and the endpoints. `starter` is the checkpoint to offer if there are no others."""
     import gradio as gr
 
     from ui.api import add_endpoints
@@ -111,20 +111,20 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
 
 
 def known_hosts_only() -> list[Any]:
-    """Limits the host names under which the page answers.
+    """Restricts the host names at which the page is reachable.
 
-    Without a login it answers only to this computer's own names, so that a foreign name that points here (DNS
-    rebinding) gets nothing. With a login a proxy may use any name.
+    Without a login, only this computer's own names are allowed. This prevents DNS rebinding, in which a foreign name
+    points here. With a login, a proxy may use any name.
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    literal = "["  # Starlette reads this from [::1]:7860; a numeric address cannot be made to point here
+    literal = "["  # Starlette parses [::1]:7860 as this; DNS rebinding is not possible for a numeric address
     return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
 
 
 def guarded() -> list[Any]:
-    """Checks bodies, origins and logins before gradio sees a request; errors inside gradio get one log line."""
+    """Checks bodies, origins and logins before gradio sees a request; logs gradio's own errors in one line."""
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
 
@@ -135,7 +135,7 @@ def guarded() -> list[Any]:
 
 
 def stay_offline() -> UploadFolder:
-    """Prepares the import of gradio: no analytics, no version check, and our own folder for uploads."""
+    """Prepares the import of gradio: no analytics, no version check, and our own upload folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     return make_upload_folder()
@@ -167,19 +167,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn(f"error: {missing}")
         return missing.exit_code
-    except KeyboardInterrupt:  # before the page was ready, or a second time
+    except KeyboardInterrupt:  # pressed before the page was ready, or twice
         warn("Stopped.")
         return 130
 
 
 def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
-    """Serves until Ctrl-C, which stops the running request after its step. Raises OptionsError if the port is taken.
+    """Serves until Ctrl-C, which stops the running request after its step. Raises OptionsError if the port is in use.
 
-    Gradio's own wait would print an extra line at the end.
+    Gradio's own way of waiting would print an extra line at the end.
     """
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    except OSError as error:  # Gradio's message for a used port names its own options
+    except OSError as error:  # Gradio's message for a used port mentions its own options
         raise OptionsError(port_in_use(arguments.port)) from error
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
@@ -192,7 +192,7 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
 
 
 def wait_to_be_stopped() -> None:
-    """Waits for Ctrl-C or SIGTERM, which service managers send; a second one ends the program at once."""
+    """Waits for Ctrl-C or for SIGTERM (sent by service managers); a second signal ends the program at once."""
     asked: list[int] = []
 
     def handler(number: int, _frame: object) -> None:
@@ -206,5 +206,5 @@ def wait_to_be_stopped() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # service managers send it; it acts like Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM, sent by service managers, acts like Ctrl-C
     sys.exit(main())

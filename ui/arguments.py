@@ -1,4 +1,4 @@
-"""Reads run.sh's arguments, and checks the login, the address and the port."""
+"""Parses the arguments of run.sh, and checks the login, the address and the port."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_parser() -> Parser:
 
 
 def read_arguments(parser: Parser, argv: Sequence[str]) -> Namespace:
-    """Parses the arguments, with defaults. Raises OptionsError."""
+    """Parses the arguments and adds defaults. Raises OptionsError."""
     given, words = parser.given(argv)
     if words:
         parser.error(f"{quoted(words[0])} is one word too many: run.sh takes only options")
@@ -67,11 +67,11 @@ def read_auth(text: str | None, listen: str | None) -> tuple[str, str] | None:
 
 
 def check_port(address: str, number: int) -> None:
-    """Raises OptionsError if the page cannot be served at this address and port."""
+    """Raises OptionsError if it is not possible to serve the page at this address and port."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(address, number, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            if os.name != "nt":  # on Windows it would share the port with another program
+            if os.name != "nt":  # on Windows this would share the port with another program
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except (socket.gaierror, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""Names the form's fields and their defaults; all other files use these names."""
+"""Defines the form's field names and defaults, which all other files use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
-SCHEDULER = "karras"  # in a fresh form
+SCHEDULER = "karras"  # the default of the form
 PREPROCESSORS = ("none", "canny")
-AUTOMATIC = ""  # "as in the file" or "as in the first pass", in a drop-down list
-OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # a field each, of the same name
+AUTOMATIC = ""  # means "as in the file" or "as in the first pass" in a drop-down list
+OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # each is also a field name
 
-# Choices of drop-down lists without files; such a list refuses a remembered value that is not among them.
+# Choices of drop-down lists without files. A drop-down list rejects a remembered value that is not a choice.
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": tuple(SAMPLER_LABELS),
     "scheduler": tuple(SCHEDULER_LABELS),
@@ -44,7 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
-# Ranges of the sliders; a slider refuses a remembered value outside its range.
+# Ranges of the sliders. A slider rejects a remembered value outside its range.
 RANGES: dict[str, tuple[float, float]] = {
     **{name: SHARE for name, option in OPTIONS.items() if option.limits == SHARE},
     "denoise": SHARE,
@@ -54,12 +54,12 @@ RANGES: dict[str, tuple[float, float]] = {
     **{f"control_{slot}_{end}": SHARE for slot in range(1, CONTROL_SLOTS + 1) for end in ("start", "end")},
 }
 
-# Fields that hold pictures, which are not remembered between starts.
+# Picture fields, which are not remembered after the program ends.
 IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
 
 
 def defaults(folders: ModelFolders) -> dict[str, Any]:
-    """Returns every field of a fresh form, in the order in which handlers receive them."""
+    """Returns all fields of a new form with their defaults, in the order in which handlers receive them."""
     checkpoint = default_checkpoint(folders) or ""
     size = checkpoint_facts(folders, checkpoint).native_size
     return {

@@ -1,4 +1,4 @@
-"""Imports gradio without writing its typing stubs (.pyi), which take 1 s of the 2.5 s import."""
+"""Imports gradio but skips writing its typing stubs (.pyi), which takes 1 s of the 2.5 s import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STUB_WRITER = "gradio.component_meta"
 
 
 class WithoutStubs(MetaPathFinder):
-    """Loads gradio's module that makes component classes, then removes its writing of stubs."""
+    """Loads gradio's module that creates component classes, then disables its stub writer."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != STUB_WRITER:
@@ -36,7 +36,7 @@ def write_no_stubs(module: Any) -> None:
 
 
 def import_gradio() -> None:
-    """Imports gradio; call it before anything else does: later it can only prevent stubs of our own components."""
+    """Imports gradio. Must run before any other import of gradio; later it only prevents stubs of our own classes."""
     if "gradio" in sys.modules:
         write_no_stubs(sys.modules[STUB_WRITER])
         return

@@ -1,4 +1,4 @@
-"""Converts the form to GenerationOptions and back; recalling a picture sets every field, so nothing old stays."""
+"""Converts the form to GenerationOptions and back; recalling a picture sets every field, so no old values remain."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS,
 
 Values = Mapping[str, Any]
 HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
-FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; values outside are written in the prompt
+FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; values beyond that go into the prompt
 
 
 def build_options(values: Values, inputs: Path) -> GenerationOptions:
-    """Builds the request, and keeps the form's pictures in `inputs`. Raises OptionsError with a sentence for people."""
+    """Builds the request and saves the form's pictures in `inputs`. Raises OptionsError with a readable sentence."""
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(
@@ -47,7 +47,7 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
 
 
 def read_plain(values: Values, option: Option) -> Any:
-    """The value of the option's field; an empty list or text means the option's default, where that is None."""
+    """Returns the value of the option's field; an empty list or text becomes None if that is the option's default."""
     if option.kind == "whole":
         return whole(values, option.name, option.label)
     if option.kind == "number":
@@ -73,7 +73,7 @@ def optional_whole(values: Values, name: str, label: str) -> int | None:
 
 
 def read_seed(text: str | None) -> int | None:
-    """Reads the seed; empty or -1 means random. It is text, since a browser's integers are exact only up to 2^53."""
+    """Reads the seed; empty or -1 means random. The field is text, since browsers only handle integers up to 2^53."""
     text = (text or "").strip()
     if text in ("", "-1"):
         return None
@@ -137,7 +137,7 @@ def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
 
 
 def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] | None]:
-    """Reads the picture and its painted mask; the size is the picture's own unless the form's is requested."""
+    """Reads the picture and its painted mask; the size is the picture's own unless the form's size is requested."""
     drawing = values["editor"] or {}
     if drawing.get("background") is None:
         raise OptionsError("Image to image needs a picture: drop one into the field, or switch to Text to image.")
@@ -154,7 +154,7 @@ def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] 
 
 
 def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()) -> dict[str, Any]:
-    """Returns all fields for a recalled request, with the rest as in `fresh`, and without `lost` pictures."""
+    """Returns all fields for a recalled request without its `lost` pictures; other fields are as in `fresh`."""
     loras, extra = fit_slots(options.loras)
     form = {
         **fresh,
@@ -178,7 +178,7 @@ def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()
 
 
 def fit_slots(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
-    """Splits LoRAs into those that fit the form's slots and tags in the prompt's notation."""
+    """Splits LoRAs into those that fit the form's slots and, for the rest, tags for the prompt."""
     plain = [lora for lora in loras if abs(lora.strength) <= FIELD_STRENGTH]
     plain = plain[:LORA_SLOTS]
     others = [lora for lora in loras if lora not in plain]
@@ -208,7 +208,7 @@ def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
 
 
 def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
-    """Restores the mask as a layer over the picture, as if it had just been drawn."""
+    """Restores the mask as a layer over the picture, as if newly painted."""
     if init is None:
         return {"mode": TEXT_MODE}
     form = {name: getattr(init, name) for name in ("denoise", "resize", "mask_blur", "mask_content")}
@@ -218,14 +218,14 @@ def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
 
 
 def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any]:
-    """Returns the value for the mask editor."""
+    """Returns a value for the mask editor."""
     from modules.gallery.inputs import mask_layer
 
     return {"background": str(image), "layers": [] if mask is None else [mask_layer(mask)], "composite": None}
 
 
 def for_number(options: GenerationOptions) -> GenerationOptions:
-    """Reduces a request to the recalled picture with its own seed: the form cannot express a place in a batch."""
+    """Reduces a request to the recalled picture with its own seed, since the form has no field for a batch position."""
     if options.only is None or options.seed is None:
         return options
     return replace(options, seed=options.seed + options.only, number=1, batch=1, only=None)

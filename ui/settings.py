@@ -1,4 +1,4 @@
-"""Keeps the last used form in a JSON file between starts."""
+"""Saves the last used form in a JSON file between runs of the program."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LARGEST_FIELD = 1e9
 
 
 class SettingsFile:
-    """The remembered form. Damaged or outdated fields are ignored; pictures and the mode for them are not kept."""
+    """The remembered form. Damaged or outdated fields are ignored; pictures and their mode are not saved."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def load(self, fresh: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the remembered form; fields that are missing or of the wrong type come from `fresh`."""
+        """Returns the remembered form; missing fields and those of the wrong type come from `fresh`."""
         try:
             if not self.path.is_file():
                 return dict(fresh)
@@ -44,7 +44,7 @@ class SettingsFile:
 
 
 def usable(name: str, stored: Any, default: Any) -> Any:
-    """Returns the stored value if it fits the default's kind, the field's choices and its range."""
+    """Returns the stored value if its type, choices and range are valid for the field, or else the default."""
     if stored is None or not fits(stored, default) or (name in CHOICES and stored not in CHOICES[name]):
         return default
     low, high = RANGES.get(name, (-LARGEST_FIELD, LARGEST_FIELD))
@@ -52,7 +52,7 @@ def usable(name: str, stored: Any, default: Any) -> Any:
 
 
 def fits(value: Any, default: Any) -> bool:
-    """Tells whether a value is of the default's kind and fits on a page; None stands for an empty number field."""
+    """Tells whether a value has the default's type and an acceptable size; None stands for an empty number field."""
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):

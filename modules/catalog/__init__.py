@@ -1,1 +1,1 @@
-"""Which model files there are, and the download of a first one (no torch here)."""
+"""Lists the available model files, and downloads a first one (no torch here)."""

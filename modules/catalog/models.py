@@ -1,4 +1,4 @@
-"""What front ends show about checkpoints without loading them (no torch here)."""
+"""Describes checkpoints for front ends without loading them (no torch here)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ DEMO_HINT = (
     "The demo model draws one circle, square, triangle or star in a colour on a plain background, and simple "
     'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
 )
-HEADER_LIMIT = 16_000_000  # bytes; no model needs more, and a longer header would take seconds to read each time
+HEADER_LIMIT = 16_000_000  # bytes; no model needs more, and reading a longer header would take seconds each time
 LONGEST_DESCRIPTION = 500  # characters; it is shown in the prompt field
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFacts:
-    """`native_size` is the side in pixels that the checkpoint was trained for, if its header says so."""
+    """Facts about a checkpoint. `native_size` is the side length in pixels of its training pictures, if known."""
 
     native_size: int
     description: str
 
 
 def default_checkpoint(folders: ModelFolders) -> str | None:
-    """The user's first own checkpoint, else the demo, else None."""
+    """Returns the user's first checkpoint, or else the demo, or else None."""
     names = folders.list("checkpoints")
     own = [name for name in names if name != DEMO]
     return (own or names or [None])[0]
@@ -42,7 +42,7 @@ def has_own_checkpoint(folders: ModelFolders) -> bool:
 
 
 def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts:
-    """Read from the file's header alone; a file that says nothing counts as SD1.x."""
+    """Reads the facts from the file's header alone; without them, the checkpoint counts as SD1.x."""
     try:
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
@@ -59,12 +59,12 @@ def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts
 
 
 def _is_size(value: object) -> TypeGuard[int]:
-    """Whether pictures can be made at this size."""
+    """Tells whether pictures of this size are possible."""
     return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
 
 
 def header_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file; empty for other files and for damaged ones, which loading reports."""
+    """Returns a safetensors file's metadata; empty for other formats, and for damaged files (reported on loading)."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
@@ -86,12 +86,12 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _native_size(metadata: Mapping[str, Any]) -> int:
-    """768 for SD2 files with v-prediction, whose header states it; 512 for everything else."""
+    """Returns 768 for SD2 files with v-prediction, identified by their header, and 512 for everything else."""
     return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
 
 
 def size_presets(native: int) -> list[tuple[str, int, int]]:
-    """(name, width, height) of common shapes, in pixels, near the checkpoint's native size."""
+    """Lists (name, width, height) of common shapes, in pixels, near the checkpoint's native size."""
     step = 64 if native >= 512 else 8
     longer, longest = (round(native * ratio / step) * step for ratio in (1.5, 1.75))
     return [

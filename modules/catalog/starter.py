@@ -1,4 +1,4 @@
-"""The one checkpoint that is offered for download while there is only the demo, and its download."""
+"""Downloads the starter checkpoint, which is offered while the demo is the only one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.core.progress import CancelToken
 
 @dataclass(frozen=True, kw_only=True)
 class StarterModel:
-    """A model file that others publish, with their licence."""
+    """A model file published by others, with its licence."""
 
     title: str
     name: str
@@ -35,7 +35,7 @@ STARTER = StarterModel(
 
 @dataclass(kw_only=True)
 class Download:
-    """One attempt. Its thread writes it, any thread may read it."""
+    """A download attempt. Its own thread writes to it; any thread may read it."""
 
     offer: Offer
     received: int = 0
@@ -56,7 +56,7 @@ class Download:
 
 
 class StarterDownload:
-    """At most one download at a time, in its own thread. It contacts nobody until `ask` or `begin` is called."""
+    """Runs at most one download at a time, in a separate thread. It uses the network only after `ask` or `begin`."""
 
     def __init__(self, folders: ModelFolders, model: StarterModel = STARTER) -> None:
         self.model = model
@@ -68,7 +68,7 @@ class StarterDownload:
         return ask(self.model.url)
 
     def begin(self, offer: Offer) -> Download:
-        """Starts to download the offer, unless a download is already running."""
+        """Starts downloading the offer, unless a download is already running."""
         with self._lock:
             if self.latest is None or self.latest.state != "running":
                 self.latest = Download(offer=offer)

@@ -1,1 +1,1 @@
-"""Picture files: the output folder, its history, and the pictures that requests start from."""
+"""Picture files: the output folder, its history, and start pictures."""

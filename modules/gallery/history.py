@@ -1,4 +1,4 @@
-"""The pictures of an output folder: lists them newest first, searches their texts, deletes them."""
+"""Manages the pictures of an output folder: lists them newest first, searches their metadata, deletes them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from modules.core.errors import OptionsError, OutputError, quoted
 from modules.core.typed import is_utf8
 from modules.images.save import read_parameters
 
-INPUTS = "inputs"  # the folder of pictures to start from, which are not results
+INPUTS = "inputs"  # the folder of start pictures, which are not results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One picture file and the generation text inside it (empty when it has none)."""
+    """A picture file and the generation text inside (empty if there is none)."""
 
     path: Path
     text: str
 
 
 class History:
-    """The pictures of one output folder. It reads each text once and again when the file changes."""
+    """The pictures of one output folder. Each text is cached until its file changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._texts: dict[tuple[Path, int], str] = {}
 
     def search(self, words: str = "", *, limit: int = 60, skip: int = 0) -> tuple[list[Entry], int]:
-        """Pictures whose text contains all the words, newest first: at most `limit` of them, and how many there are."""
+        """Returns up to `limit` pictures whose text contains all the words, newest first, and the total found."""
         wanted = words.casefold().split()
         found = [path for path in self.paths() if not wanted or self._matches(path, wanted)]
         return [Entry(path=path, text=self.text(path)) for path in found[skip : skip + limit]], len(found)
 
     def paths(self) -> list[Path]:
-        """All pictures, newest first."""
+        """Lists all pictures, newest first."""
         return sorted(self._files(), key=lambda path: (path.parent.name, path.name), reverse=True)
 
     def text(self, path: Path) -> str:
@@ -49,7 +49,7 @@ class History:
             return ""
 
     def delete(self, path: Path) -> None:
-        """Deletes one picture of this folder for good. Raises OptionsError for any other file."""
+        """Permanently deletes a picture of this folder. Raises OptionsError for any other file."""
         path = Path(path)
         if os.path.realpath(path) not in {os.path.realpath(known) for known in self.paths()}:
             raise OptionsError(f"{quoted(path.name)} is not a picture in the output folder, so it is not deleted.")
@@ -63,15 +63,17 @@ class History:
         return all(word in text for word in wanted)
 
     def _files(self) -> Iterator[Path]:
-        """Only <folder>/<date>/*.png, as the output folder writes them. Files that cannot be read are left out,
-        because the page could not show them."""
+        """Yields <folder>/<date>/*.png, the layout of the output folder.
+
+        Unreadable files are left out, because the page could not show them.
+        """
         for day in listed(self.folder):
             if day.name != INPUTS and os.path.isdir(day):
                 yield from (path for path in listed(day) if is_picture(path))
 
 
 def listed(folder: Path) -> list[Path]:
-    """The contents of a folder; empty when it is gone or may not be read."""
+    """Lists a folder; returns an empty list if the folder is missing or unreadable."""
     try:
         return list(folder.iterdir())
     except OSError:
@@ -79,13 +81,13 @@ def listed(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether this is a visible .png file that can be read, with a name that can be shown."""
+    """Tells whether this is a visible, readable .png file with a printable name."""
     is_named_so = path.suffix == ".png" and not path.name.startswith(".") and is_utf8(str(path))
     return is_named_so and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def read_text(path: Path) -> str:
-    """The text inside a picture file; empty for a damaged file and for one of another program."""
+    """Returns the text inside a picture file; empty for damaged files and for other programs' pictures."""
     try:
         return read_parameters(path)
     except OptionsError:

@@ -1,4 +1,4 @@
-"""Pictures that a request starts from. They are kept beside the output, so that its metadata finds them later."""
+"""Saves start pictures beside the output, so that they can be found later from the output's metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MASK_COLOUR = (255, 64, 160)
 
 @dataclass(frozen=True, kw_only=True)
 class KeptDrawing:
-    """A picture, its size rounded to multiples of 8, and the mask if anything was painted over it."""
+    """A picture, its size rounded to multiples of 8, and the mask if anything was painted on the picture."""
 
     image: Path
     mask: Path | None
@@ -31,7 +31,7 @@ class KeptDrawing:
 
 
 def keep_drawing(background: Image.Image, layers: Sequence[Image.Image], folder: Path) -> KeptDrawing:
-    """Keeps the contents of a mask editor. The mask is white wherever something was painted."""
+    """Saves the contents of a mask editor. The mask is white wherever something was painted."""
     mask = painted(layers, background.size)
     width, height = (max(SIZE_STEP * 8, round(side / SIZE_STEP) * SIZE_STEP) for side in background.size)
     return KeptDrawing(
@@ -42,7 +42,7 @@ def keep_drawing(background: Image.Image, layers: Sequence[Image.Image], folder:
 
 
 def painted(layers: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image | None:
-    """A grey picture of this size, white where any layer covers it; None when nothing is painted."""
+    """Returns a grey picture of this size, white where any layer covers it; None if nothing is painted."""
     mask = Image.new("L", size)
     for layer in layers:
         cover = layer.convert("RGBA").getchannel("A")
@@ -51,7 +51,7 @@ def painted(layers: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image
 
 
 def mask_layer(mask: Path) -> Image.Image:
-    """A mask file as a layer of the editor. Raises OptionsError when it cannot be read."""
+    """Loads a mask file as a layer for the editor. Raises OptionsError if the file is unreadable."""
     cover = to_mask(open_image(mask))
     layer = Image.new("RGBA", cover.size, (*MASK_COLOUR, 255))
     layer.putalpha(cover)
@@ -59,14 +59,14 @@ def mask_layer(mask: Path) -> Image.Image:
 
 
 def keep_file(path: Path, folder: Path) -> Path:
-    """Keeps a picture file, turned upright and in 8 bits. Raises OptionsError when it cannot be read."""
+    """Saves an upright 8-bit copy of a picture file. Raises OptionsError if the file is unreadable."""
     if os.path.realpath(path.parent) == os.path.realpath(folder / INPUTS):
         return path
     return keep_input(to_8_bit(open_image(path)), folder)
 
 
 def keep_input(image: Image.Image, folder: Path) -> Path:
-    """Writes `<folder>/inputs/<hash>.png`, unless the same picture is there already."""
+    """Writes `<folder>/inputs/<hash>.png`, unless that file already exists."""
     check_pixels(image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)

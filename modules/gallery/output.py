@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST_SEED = "last_seed.json"
-DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # how the folders in it are named
+DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # the pattern for the names of its subfolders
 
 
 class OutputFolder:
-    """One folder of pictures: `output/` in the project unless another is named."""
+    """A folder of pictures: by default, `output/` in the project."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else PROJECT_ROOT / "output"
 
     def check_writable(self) -> None:
-        """Raises OutputError now rather than after minutes of work; deletes hidden files that killed runs left."""
+        """Raises OutputError now rather than after minutes of work; deletes hidden files left by killed runs."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for folder in (self.folder, *self.folder.glob(DAY)):
@@ -43,15 +43,15 @@ class OutputFolder:
             ) from error
 
     def save(self, picture: Picture) -> Path:
-        """Writes the picture with its text inside and remembers the request's seed. Raises OutputError."""
-        from modules.images.save import save_png  # imports torch, which a front end starts without
+        """Writes the picture with its metadata and remembers the request's seed. Raises OutputError."""
+        from modules.images.save import save_png  # imports torch, which a front end does not need to start
 
         path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
         self._note_seed(picture.request_seed)
         return path
 
     def _note_seed(self, seed: int) -> None:
-        """A failure is only a warning, because the picture itself is saved by now."""
+        """Remembers the seed. A failure is only a warning, because the picture itself is already saved."""
         try:
             write_whole(self.folder / LAST_SEED, json.dumps({"seed": seed}).encode())
         except OSError as error:
@@ -59,7 +59,7 @@ class OutputFolder:
             log.warning("The seed could not be noted in %s (%s): --reuse-seed will not know it.", self.folder, reason)
 
     def last_seed(self) -> int:
-        """The seed of the last request, for --reuse-seed. Raises OptionsError when it is not known."""
+        """Returns the seed of the last request, for --reuse-seed. Raises OptionsError if it is unknown."""
         try:
             return whole(parse_json_object((self.folder / LAST_SEED).read_bytes()).get("seed"), "seed")
         except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""A finished picture, before it is a file."""
+"""A finished picture that is not saved yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A finished picture. `parameters` is its metadata text, `request_seed` the seed of its whole request."""
+    """A finished picture. `parameters` is its metadata text, `request_seed` the seed of the whole request."""
 
     image: Image.Image
     seed: int

@@ -1,4 +1,4 @@
-"""Picture files that a program names in a request: which ones are allowed, and how they are opened for the editor."""
+"""Handles picture files in requests: checks whether they are allowed, and opens them for the editor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from modules.images.open import open_image
 
 
 def permitted(path: Path, folders: Iterable[Path]) -> Path:
-    """The path with links resolved, if the file is in one of these folders.
+    """Returns the path with links resolved, if the file is in one of these folders.
 
-    Raises OptionsError for any other file, in the same words whether it exists or not.
+    Raises OptionsError for any other file; the message does not reveal whether the file exists.
     """
     if not reachable(path, folders):
         given = quoted(path.name)
@@ -24,16 +24,16 @@ def permitted(path: Path, folders: Iterable[Path]) -> Path:
 
 
 def reachable(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether this is a file in one of the folders, once links are resolved."""
+    """Tells whether this is a file in one of the folders, after resolving links."""
     try:
         real = path.resolve()
         return any(real.is_relative_to(folder.resolve()) for folder in folders) and real.is_file()
-    except (OSError, ValueError, RuntimeError):  # not a possible file name, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # an impossible file name or circular links
         return False
 
 
 def open_drawing(image: Path, mask: Path | None) -> dict[str, Any]:
-    """The picture and its mask as the mask editor gives them: a background, and a layer where the mask is white."""
+    """Returns picture and mask in the mask editor's format: a background, and a layer where the mask is white."""
     background = to_rgb(open_image(image))
     if mask is None:
         return {"background": background, "layers": []}

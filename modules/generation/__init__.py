@@ -1,1 +1,1 @@
-"""From one request to finished pictures: the options, the session and the passes between them."""
+"""Turns a request into finished pictures: the options, the session and the sampling passes."""

@@ -1,4 +1,4 @@
-"""Evaluates the UNet eagerly for the samplers, as Stable-Fast's runner does compiled."""
+"""Evaluates the UNet eagerly for the samplers, the counterpart of Stable-Fast's compiled runner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.core.runner import Conditioning, Runner
 
 
 class EagerRunner(Runner):
-    """Runs the network as it is; `prepare` only remembers."""
+    """Runs the network unchanged; `prepare` only stores the conditioning."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network

@@ -15,7 +15,7 @@ from modules.images.resize import resize_image, resize_latent
 
 
 def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, outside: Outside) -> Tensor:
-    """Clean latents of the first pass -> clean latents of the target size. The noise comes from the seeds."""
+    """Turns clean latents of the first pass into clean latents of the target size. The seeds determine the noise."""
     width, height = hires.target(job.options.width, job.options.height)
     enlarged = enlarge(job, hires, latents, width, height)
     settings = hires_settings(job.options, hires)
@@ -24,7 +24,7 @@ def second_pass(job: Job, hires: HiresOptions, indices: range, latents: Tensor, 
 
 @torch.inference_mode()
 def enlarge(job: Job, hires: HiresOptions, latents: Tensor, width: int, height: int) -> Tensor:
-    """Latents at width x height pixels, resized as latents or as pictures."""
+    """Enlarges latents to width x height pixels, either directly or as pictures."""
     factor = job.model.spec.vae.downscale
     if hires.method in LATENT_METHODS:
         return resize_latent(latents, height // factor, width // factor, hires.method)

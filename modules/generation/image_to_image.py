@@ -1,4 +1,4 @@
-"""A picture to start from and its mask: opened, fitted to the size, encoded, and put back around the repainted part."""
+"""Prepares the start picture and its mask: opens, fits and encodes them, and later restores the unmasked part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILL_RADII = (128, 64, 32, 16, 8, 4, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint:
-    """The part that stays: `latent` [1, C, h, w] outside `mask` [1, 1, h, w], which is 1 where it is repainted."""
+    """The part to keep: `latent` [1, C, h, w] outside `mask` [1, 1, h, w], which is 1 where to repaint."""
 
     latent: Tensor
     mask: Tensor
@@ -37,7 +37,7 @@ class Inpaint:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedInit:
-    """The opened files of an InitImage, upright and in their own size. The mask is grey, and white is repainted."""
+    """The opened files of an InitImage, upright and at their original size. The mask is grey; white is repainted."""
 
     init: InitImage
     image: Image.Image
@@ -46,7 +46,7 @@ class OpenedInit:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """An OpenedInit fitted to one size. latent [1, C, h, w]; mask [1, 1, h, w]; the pictures are in pixels."""
+    """An OpenedInit fitted to one size. latent [1, C, h, w]; mask [1, 1, h, w]; pictures at full pixel size."""
 
     init: InitImage
     picture: Image.Image
@@ -55,7 +55,7 @@ class Start:
     mask: Tensor | None = None
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
-        """The latents that sampling starts from, [N, C, h, w]; `mask_content` may replace their masked part."""
+        """Returns the initial latents for sampling, [N, C, h, w]; `mask_content` may replace their masked part."""
         latent = self.latent.expand(len(seeds), -1, -1, -1)
         if self.mask is None or self.init.mask_content in ("original", "fill"):
             return latent
@@ -69,14 +69,14 @@ class Start:
         return None if self.mask is None else Inpaint(latent=self.latent, mask=self.mask)
 
     def put_back(self, image: Image.Image) -> Image.Image:
-        """The repainted picture, with the original's own pixels where the mask is black."""
+        """Returns the repainted picture, with the original pixels restored where the mask is black."""
         if self.mask_picture is None:
             return image
         return Image.composite(image, self.picture, self.mask_picture)
 
 
 def open_source(init: InitImage) -> OpenedInit:
-    """Raises OptionsError when a file cannot be read or the mask does not fit the picture."""
+    """Opens the files. Raises OptionsError when a file is unreadable or the mask does not fit the picture."""
     image = to_rgb(open_image(init.image))
     if init.mask is None:
         return OpenedInit(init=init, image=image, mask=None)
@@ -92,7 +92,7 @@ def open_source(init: InitImage) -> OpenedInit:
 
 
 def fit(source: OpenedInit, encode: Encode, width: int, height: int) -> Start:
-    """The picture and its mask at width x height pixels, encoded."""
+    """Fits the picture and its mask to width x height pixels, and encodes the picture."""
     init = source.init
     picture = resize_image(source.image, width, height, init.resize)
     if source.mask is None:
@@ -108,14 +108,16 @@ def fit(source: OpenedInit, encode: Encode, width: int, height: int) -> Start:
 
 
 def latent_mask(mask: Image.Image, latent: Tensor) -> Tensor:
-    """Grey picture -> [1, 1, h, w] in 0..1 at the latent's size; each cell is the mean of its pixels."""
+    """Converts a grey picture to [1, 1, h, w] in 0..1 at the latent's size; each cell is the mean of its pixels."""
     pixels = torch.from_numpy(np.array(mask, dtype=np.float32) / 255.0)[None, None]
     return F.interpolate(pixels, size=latent.shape[-2:], mode="area")
 
 
 def inpaint_channels(encode: Encode, start: Start | None, width: int, height: int) -> Tensor:
-    """The five extra input channels of inpainting checkpoints, [1, 5, h, w]: the mask and the encoded picture with the
-    masked part grey. Without a picture, everything is painted."""
+    """Returns the five extra input channels of inpainting checkpoints, [1, 5, h, w].
+
+    They are the mask and the encoded picture, whose masked part is grey. Without a mask, everything is repainted.
+    """
     if start is None:
         latent = encode(torch.zeros(1, 3, height, width))
         return torch.cat([torch.ones_like(latent[:, :1]), latent], dim=1)
@@ -127,8 +129,10 @@ def inpaint_channels(encode: Encode, start: Start | None, width: int, height: in
 
 
 def fill_masked(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Paints the masked part with the colours around it: blurs of the unmasked pixels, from wide to narrow, each used
-    where it reaches."""
+    """Fills the masked part with the surrounding colours.
+
+    It overlays blurs of the unmasked pixels, from wide to narrow, each only within its radius.
+    """
     keep = mask.point(lambda value: 255 - value)
     visible = Image.composite(picture, Image.new("RGB", picture.size), keep)
     weights = np.array(keep, dtype=np.float32)[..., None] / 255.0

@@ -1,4 +1,4 @@
-"""Everything that one request needs before the first step: its models, LoRAs, encoded prompts and pictures."""
+"""Gathers what a request needs before the first step: its models, LoRAs, encoded prompts and pictures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HIGHEST_CFG_PP = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedControl:
-    """One ControlNet of the request with its picture opened."""
+    """A ControlNet of the request with its opened picture."""
 
     choice: ControlChoice
     network: ControlNet
@@ -51,18 +51,18 @@ class LoadedControl:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A resolved request with its models ready and its LoRAs merged."""
+    """A resolved request with loaded models and merged LoRAs."""
 
     options: ResolvedOptions
     session: Session
     model: LoadedModel
     networks: Networks
     unet: ModelPatcher
-    prompts: Mapping[str, PassPrompts]  # of each pass, by its phase
+    prompts: Mapping[str, PassPrompts]  # keyed by the phase of the pass
     source: OpenedInit | None
-    upscaler: Upscaler | None  # for HiresFix with a model file
+    upscaler: Upscaler | None  # only for HiresFix with a model file
     controls: tuple[LoadedControl, ...]
-    hashes: Hashes  # of the files that the picture's text names
+    hashes: Hashes  # of the files named in the picture's metadata
 
     @property
     def device(self) -> torch.device:
@@ -73,23 +73,23 @@ class Job:
         return self.session.dtype
 
     def batches(self) -> list[range]:
-        """Picture numbers of each batch."""
+        """Returns the picture numbers of each batch."""
         size = self.options.batch
         return [range(start, start + size) for start in range(0, self.options.images, size)]
 
     def seeds(self, indices: range) -> list[int]:
-        """The seed of each of these pictures."""
+        """Returns the seeds of these pictures."""
         return [self.options.seed + index for index in indices]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pictures [N, 3, H, W] in -1..1, where the autoencoder is."""
+        """Converts scaled latents to pictures [N, 3, H, W] in -1..1, on the autoencoder's device."""
         try:
             return decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures [N, 3, H, W] in -1..1 -> scaled latents on the CPU."""
+        """Converts pictures [N, 3, H, W] in -1..1 to scaled latents on the CPU."""
         try:
             return encode_pictures(self.model.vae, images, self.networks.encode)
         except NotFinite as error:
@@ -100,18 +100,18 @@ class Job:
         return cause(self.model, self.options, self.dtype, controls)
 
     def start_at(self, width: int, height: int) -> Start | None:
-        """The picture to start from, fitted to this size; None for text to image."""
+        """Returns the start picture fitted to this size; None for text to image."""
         return fit(self.source, self.encode, width, height) if self.source else None
 
     def concat_for(self, latent: Tensor, start: Start | None) -> Tensor | None:
-        """The extra input channels that inpainting checkpoints have, [1, 5, h, w]."""
+        """Returns the extra input channels of inpainting checkpoints, [1, 5, h, w]; None for other checkpoints."""
         if not self.model.spec.inpaint:
             return None
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         return inpaint_channels(self.encode, start, width, height)
 
     def control_for(self, latent: Tensor, conditional: int) -> ControlStack | None:
-        """The ControlNets with their pictures fitted to this latent's size; `conditional` rows are the prompt's."""
+        """Fits the ControlNets' pictures to this latent's size; the first `conditional` rows belong to the prompt."""
         if not self.controls:
             return None
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
@@ -121,13 +121,13 @@ class Job:
 
 @torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
-    """Loads what the request names; raises a LightDiffusionError when something is missing or does not fit."""
-    check_request(options, session.folders)  # what is wrong is told before minutes of loading
+    """Loads everything for the request; raises a LightDiffusionError when something is missing or does not fit."""
+    check_request(options, session.folders)  # reports errors before minutes of loading
     tell_overdone(options)
-    level_in_force(options.stable_fast)  # so is a wrong word in the environment
+    level_in_force(options.stable_fast)  # also reports an invalid level in the environment
     source = open_source(options.init) if options.init else None
     control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
-    upscaler = load_upscaler(options, session)  # a bad file is reported now, not after the first pass
+    upscaler = load_upscaler(options, session)  # reports a bad file now, not after the first pass
     model = session.model(options)
     tell_other_tags(options)
     prompt, choices = take_loras_out(options.prompt)
@@ -155,7 +155,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 def encoded_prompts(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
 ) -> dict[str, PassPrompts]:
-    """The encoded prompts of each pass. All texts of a request are encoded together, so that they have one length."""
+    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
     encoded = encode_texts(
         networks.text,
@@ -191,6 +191,6 @@ def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | No
 
 
 def tell_overdone(options: GenerationOptions) -> None:
-    """One line where the guidance almost surely is not what was meant."""
+    """Warns about a guidance scale that is almost certainly a mistake."""
     if uses_unconditional(resolve_sampler(options.sampler).sampler) and options.cfg > HIGHEST_CFG_PP:
         log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)

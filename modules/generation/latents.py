@@ -1,4 +1,4 @@
-"""Pictures <-> latents through the autoencoder: in float32 after an overflow, in tiles when memory is short."""
+"""Converts pictures to latents and back: in float32 after an overflow, in tiles when memory is short."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ log = logging.getLogger(__name__)
 
 TILE = 64  # latent cells along one side of a tile
 OVERLAP = 16
-BYTES_PER_CELL = 2178 * 64  # for one latent cell, per byte of the dtype, at 128 base channels (measured by ComfyUI)
+BYTES_PER_CELL = 2178 * 64  # per latent cell and byte of the dtype, at 128 base channels (measured by ComfyUI)
 
 
-Half = Callable[[Tensor], Tensor]  # the network's own decode or encode, or a compiled one
+Half = Callable[[Tensor], Tensor]  # the network's own decode or encode, or a compiled version
 
 
 def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None) -> Tensor:
-    """Scaled latents [N, C, h, w] -> pictures [N, 3, H, W] float32 where the autoencoder is, in -1..1.
+    """Converts scaled latents [N, C, h, w] to float32 pictures [N, 3, H, W] in -1..1, on the autoencoder's device.
 
-    They stay there until they are bytes: on a GPU the rest takes microseconds, on a CPU 0.1 seconds.
-    `run` decodes in place of `vae.decode`. Raises NotFinite when even float32 gives no finite picture.
+    Pictures stay on the device until converted to bytes: the rest takes microseconds on a GPU, 0.1 s on a CPU.
+    `run` replaces `vae.decode`. Raises NotFinite if the picture is not finite even in float32.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
     return torch.cat(pictures).clamp(-1, 1)
 
 
 def encode_pictures(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
-    """Pictures [N, 3, H, W] in -1..1 -> scaled latents [N, C, H/8, W/8] float32 on the CPU."""
+    """Converts pictures [N, 3, H, W] in -1..1 to scaled latents [N, C, H/8, W/8] float32 on the CPU."""
     return torch.cat([_finite(vae, _encode_one, image[None], run or vae.encode) for image in images])
 
 
 def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Tensor], x: Tensor, run: Half) -> Tensor:
-    """Runs `work`; where half precision overflows (SD VAEs do, in float16), runs it again in float32, uncompiled."""
+    """Runs `work`; if half precision overflows (as SD VAEs do in float16), runs it again in float32, uncompiled."""
     out = work(vae, x, run)
     if torch.isfinite(out).all():
         return out
@@ -84,7 +84,7 @@ def _whole_or_tiled(
 def tiled(
     run: Callable[[Tensor], Tensor], x: Tensor, *, channels: int, scale: float, tile: int, overlap: int
 ) -> Tensor:
-    """`run` on overlapping square tiles of x [N, C, h, w], feathered together: [N, channels, h*scale, w*scale].
+    """Applies `run` to overlapping square tiles of x [N, C, h, w] and blends them: [N, channels, h*scale, w*scale].
 
     `tile` and `overlap` count cells of x; `run` must change the size by exactly `scale`.
     """
@@ -102,14 +102,14 @@ def tiled(
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one side; the last one ends with the side."""
+    """Returns where the tiles along one side begin; the last tile ends at the edge."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 
 def _feather(height: int, width: int, overlap: int) -> Tensor:
-    """Weights rising linearly from the tile's border over `overlap` cells."""
+    """Weights that rise linearly from the tile's border over `overlap` cells."""
 
     def ramp(length: int) -> Tensor:
         position = torch.arange(length, dtype=torch.float32)

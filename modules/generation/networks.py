@@ -1,4 +1,4 @@
-"""How each network of a checkpoint runs at one Stable-Fast level: UNet, text encoder, VAE, ControlNets."""
+"""Runs a checkpoint's networks at one Stable-Fast level: UNet, text encoder, VAE, ControlNets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modules.stable_fast import (
     level_in_force,
 )
 
-# On a CPU a trace only pays for networks that run long: text and VAE encoders finish before they would be compiled.
+# On a CPU, only networks that run for long are worth tracing: text and VAE encoders finish sooner than compilation.
 WORTH_IT_ON_CPU = ("VAE decoder", "ControlNet")
 CONTROL_BINDINGS = {"hint": "prompt", "timesteps": "time", "context": "prompt"}
 CONTROL_DIMS = {
@@ -34,7 +34,7 @@ CONTROL_DIMS = {
 
 
 class Networks:
-    """The networks of one loaded checkpoint at one level. Each is compiled when it first runs."""
+    """The networks of one loaded checkpoint at one level. Each is compiled on first use."""
 
     def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0) -> None:
         self.model = model
@@ -65,7 +65,7 @@ class Networks:
         return self.level != "off" and (not self._on_cpu or kind in WORTH_IT_ON_CPU)
 
     def _adjoin(self, network: nn.Module) -> None:
-        """Saves a GPU the copies of weights that programs stack."""
+        """On a GPU, lets compiled programs stack weights without copying them."""
         if level_in_force(self.level)[0].fused and next(network.parameters()).is_cuda:
             adjoin_projections(network)
 
@@ -75,11 +75,11 @@ class Networks:
         return self._parts[name]
 
     def unet(self, unet: ModelPatcher) -> ModelPatcher:
-        """The UNet with its LoRAs, behind Stable-Fast unless that is off."""
+        """Returns the UNet with its LoRAs, accelerated unless Stable-Fast is off."""
         return self._patcher.apply(unet)
 
     def controlnet(self, network: ControlNet) -> Callable[..., tuple[Tensor, ...]]:
-        """The network as AppliedControl calls it. It is compiled once, however often it is applied."""
+        """Returns the network for AppliedControl to call. It is compiled once, however often it is applied."""
         if not self._compiles("ControlNet"):
             return network
         if network not in self._controls:
@@ -91,14 +91,14 @@ class Networks:
 
     @property
     def report(self) -> Report | None:
-        """What Stable-Fast did so far; None while it is off."""
+        """Reports what Stable-Fast has done so far; None while it is off."""
         report = self._patcher.runner.report if self._patcher.runner else None
         if report is not None:
             report.parts = {name: part.report for name, part in self._parts.items()}
         return report
 
     def release(self) -> None:
-        """Frees everything compiled and stops listening to weight changes."""
+        """Frees everything that was compiled and stops listening for weight changes."""
         self._patcher.release()
         text = self._parts.get("text encoder")
         if text is not None:
@@ -128,7 +128,7 @@ class VaeEncode(nn.Module):
 
 
 class FastTextEncoder:
-    """A compiled text encoder with the calls that encoding uses. Looking up tokens is not compiled."""
+    """A compiled text encoder with the methods needed for encoding. The token lookup is not compiled."""
 
     def __init__(self, module: nn.Module, compiled: CompiledModule) -> None:
         self._module: Any = module
@@ -142,13 +142,13 @@ class FastTextEncoder:
 
 
 class FastControlNet:
-    """A compiled ControlNet. It prepares a hint once for each context that it is used with."""
+    """A compiled ControlNet. It prepares each hint once per context."""
 
     def __init__(self, compiled: CompiledModule) -> None:
         self._compiled = compiled
-        # The tensors are kept, so that their memory cannot be given to others in between.
+        # References to the tensors are kept, so that their memory is not reused in the meantime.
         self._hint: Tensor | None = None
-        self._layout = torch.empty(0)  # the hint as the program takes it
+        self._layout = torch.empty(0)  # the hint in the memory layout of the compiled program
         self._contexts: list[Tensor] = []
 
     def __call__(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
@@ -161,7 +161,7 @@ class FastControlNet:
         return self._compiled(x, timesteps=timesteps)
 
     def _number(self, context: Tensor) -> int:
-        """The number of this context among those seen so far; a new one is added."""
+        """Returns this context's number among those seen so far; adds a new one."""
         places = [_place(known) for known in self._contexts]
         if _place(context) not in places:
             self._contexts.append(context)

@@ -1,6 +1,6 @@
-"""The plain options of a request, one row each: command line, metadata, page and grids take them from here (no torch).
+"""Defines the plain options, one row each, for the command line, metadata, page and grids (no torch).
 
-A row says everything about an option except its type and default, which are those of its field in GenerationOptions.
+A row describes everything about an option except its type and default, which come from GenerationOptions.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Page = Literal["form", "more", "own"]
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option with one value.
+    """An option with one value.
 
-    `name` is its field in GenerationOptions, in the page's form and in the API. The command line writes it with dashes.
+    `name` is the field's name in GenerationOptions, the page's form and the API. On the command line it has dashes.
     """
 
     name: str
     label: str  # on the page and in grids
     kind: Kind
-    section: Section  # where --help lists it
-    help: str  # {default} stands for the field's default
+    section: Section  # where --help shows it
+    help: str  # {default} stands for the default value
     metavar: str | None = None
-    aliases: tuple[str, ...] = ()  # what other programs call it on the command line
-    limits: tuple[float, float] | None = None  # the least and the most value
+    aliases: tuple[str, ...] = ()  # other programs' names for it on the command line
+    limits: tuple[float, float] | None = None  # the smallest and the largest value
     choices: tuple[str, ...] = ()
-    title: str = ""  # in messages, where it is not the name
-    key: str = ""  # its name in a picture's metadata; without one, write.py and settings.py know it
-    always_written: bool = False  # in the metadata, also when it has its default
+    title: str = ""  # for messages, if it differs from the name
+    key: str = ""  # its name in a picture's metadata; if empty, write.py and settings.py handle the option
+    always_written: bool = False  # in the metadata, even with its default value
     page: Page = "form"  # "form": ui/panels/form.py places it; "more": under More; "own": ui/requests.py reads it
-    empty: str = ""  # what the page's list shows for an option that is left out
+    empty: str = ""  # the entry for "left out" in the page's list
     axis: bool = True  # whether a grid can vary it
 
     @property
@@ -48,7 +48,7 @@ class Option:
         return "--" + self.name.replace("_", "-")
 
     def check(self, value: Any) -> None:
-        """Raises OptionsError for a value out of the limits or not among the choices; None means "left out"."""
+        """Raises OptionsError for a value outside the limits or choices; None means "left out"."""
         title = self.title or self.name.replace("_", " ")
         if self.limits is not None:
             check_range(title, value, *self.limits)
@@ -147,7 +147,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         help="how (word:1.2) is read (default {default})",
         choices=EMPHASIS_MODES,
         key="Emphasis",
-        always_written=True,  # metadata without this field is read as A1111 would read it
+        always_written=True,  # without this field, metadata is read as A1111 would read it
         page="more",
     ),
     Option(
@@ -195,19 +195,19 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
 
 
 def check_range(title: str, value: float, low: float, high: float) -> None:
-    """Raises OptionsError for a value that is not from `low` to `high`."""
-    if not low <= value <= high:  # false for NaN, too
+    """Raises OptionsError for a value outside `low` to `high`."""
+    if not low <= value <= high:  # also rejects NaN
         raise OptionsError(
             f"{title} {shortened(value)} is out of range: choose a value from {_short(low)} to {_short(high)}."
         )
 
 
 def check_choice(title: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises OptionsError for a value that is not one of `choices`."""
+    """Raises OptionsError for a value that is not in `choices`."""
     if value not in choices:
         raise OptionsError(f"{title} {quoted(value)} is unknown: choose one of {', '.join(choices)}.")
 
 
 def _short(value: float) -> str:
-    """A whole number in full (the largest seed, too), any other number without trailing zeros."""
+    """Formats whole numbers in full (even the largest seed), other numbers without trailing zeros."""
     return str(value) if isinstance(value, int) else f"{value:g}"

@@ -1,4 +1,4 @@
-"""A request: everything that decides its pictures, checked once (no torch here)."""
+"""A request: everything that determines its pictures, checked once (no torch here)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from modules.images.methods import IMAGE_MODES
 
 MAX_SEED = 2**63 - 1
 MAX_PROMPT = 20_000  # characters
-RANDOM_SEED = -1  # what other programs write for a random seed
-RANDOM_SEEDS = 2**32  # random seeds stay in the range every other program accepts
+RANDOM_SEED = -1  # other programs use it for a random seed
+RANDOM_SEEDS = 2**32  # random seeds stay in the range that every other program accepts
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
@@ -24,7 +24,7 @@ MASK_CONTENTS = ("original", "fill", "noise", "empty")
 
 @dataclass(frozen=True, kw_only=True)
 class LoraChoice:
-    """One LoRA by name or path; `text_strength` follows `strength` unless given."""
+    """A LoRA, by name or path; `text_strength` defaults to `strength`."""
 
     name: str
     strength: float = 1.0
@@ -41,7 +41,7 @@ class LoraChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlChoice:
-    """One ControlNet with its picture; `start` and `end` are shares of the sampling progress."""
+    """A ControlNet with its picture; `start` and `end` are fractions of the sampling progress."""
 
     name: str
     image: Path
@@ -63,9 +63,9 @@ class ControlChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class HiresOptions:
-    """The second pass: enlarge by `scale` (or to width x height), then sample again from `denoise`.
+    """The second pass: enlarge by `scale` (or to width x height), then sample again with `denoise`.
 
-    `steps` 0 and None elsewhere mean "as in the first pass".
+    `steps` 0, or None in another field, means "as in the first pass".
     """
 
     scale: float = 2.0
@@ -91,7 +91,7 @@ class HiresOptions:
             _check_size(name, value)
 
     def target(self, width: int, height: int) -> tuple[int, int]:
-        """Size of the second pass for a first pass of width x height pixels."""
+        """Returns the size of the second pass for a first pass of width x height pixels."""
         if self.width is not None and self.height is not None:
             return self.width, self.height
         return tuple(max(SIZE_STEP, round(side * self.scale / SIZE_STEP) * SIZE_STEP) for side in (width, height))  # type: ignore[return-value]
@@ -117,10 +117,10 @@ class InitImage:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """A request for `number` x `batch` pictures; picture i of them uses seed + i.
+    """A request for `number` x `batch` pictures; picture i uses seed + i.
 
-    Width and height left out mean the checkpoint's native size, the seed left out, or -1, means a random one.
-    Raises OptionsError with a sentence for people when a value makes no sense.
+    If width and height are left out, the checkpoint's native size is used. A missing seed, or -1, means a random seed.
+    Raises OptionsError with a readable sentence when a value is invalid.
     """
 
     prompt: str
@@ -134,19 +134,19 @@ class GenerationOptions:
     cfg: float = 7.0
     rescale_cfg: float = 0.0
     sampler: str = "dpmpp_2m"
-    scheduler: str | None = None  # None: the one that the sampler's label implies, else karras
+    scheduler: str | None = None  # None: as in the sampler's label, or else karras
     clip_skip: int = 1
     emphasis: str = "comfy"
     checkpoint: str | None = None
     vae: str | None = None
-    text_encoders: tuple[str, ...] = ()  # by name or path, instead of the checkpoint's own
+    text_encoders: tuple[str, ...] = ()  # by name or path, in place of the checkpoint's own
     prediction: str | None = None  # "epsilon" or "v"; None: detect it
     loras: tuple[LoraChoice, ...] = ()
     controls: tuple[ControlChoice, ...] = ()
     init: InitImage | None = None
     hires: HiresOptions | None = None
     stable_fast: str = "off"
-    only: int | None = field(default=None)  # keep only this picture of the batch: the way to reproduce one of them
+    only: int | None = field(default=None)  # keeps only this picture of the batch, to reproduce a single one
 
     def __post_init__(self) -> None:
         _check_length("prompt", self.prompt)
@@ -170,12 +170,12 @@ class GenerationOptions:
 
     @property
     def pictures(self) -> list[Path]:
-        """The picture files that the request reads."""
+        """Lists the picture files used in the request."""
         init = [self.init.image, *([self.init.mask] if self.init.mask else [])] if self.init else []
         return [*(control.image for control in self.controls), *init]
 
     def resolved(self, native_size: int) -> ResolvedOptions:
-        """The same request with size and seed filled in."""
+        """Returns the same request with size and seed filled in."""
         given = {item.name: getattr(self, item.name) for item in fields(self)}
         decided: dict[str, Any] = {
             "width": self.width or native_size,
@@ -187,7 +187,7 @@ class GenerationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedOptions(GenerationOptions):
-    """A request whose size and seed are decided."""
+    """A request with a definite size and seed."""
 
     width: int = field()
     height: int = field()
@@ -199,7 +199,7 @@ def random_seed() -> int:
 
 
 def default_of(name: str) -> Any:
-    """The default of one option, so that no front end repeats it."""
+    """Returns the default of an option, so that no front end repeats it."""
     return next(f.default for f in fields(GenerationOptions) if f.name == name)
 
 
@@ -220,7 +220,7 @@ def _check_length(name: str, text: str) -> None:
 
 
 def read_tuning_seconds(text: str) -> float:
-    """The value of --stable-fast-tune. Raises OptionsError when it is not a time in seconds."""
+    """Reads the value of --stable-fast-tune. Raises OptionsError if it is not a time in seconds."""
     try:
         seconds = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How each pass of a request samples: its settings and its noise levels."""
+"""Determines how each pass of a request samples: its settings and its noise levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.sampling.schedules import NoiseSchedule, make_sigmas
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """How one pass samples. With `denoise` 1 it starts from pure noise."""
+    """How one pass samples. A `denoise` of 1 means that it starts from pure noise."""
 
     phase: str
     sampler: str
@@ -22,7 +22,7 @@ class PassSettings:
     denoise: float = 1.0
 
     def sigmas(self, schedule: NoiseSchedule) -> list[float]:
-        """The noise levels of its steps, with zero at the end."""
+        """Returns the noise levels of the steps, with zero at the end."""
         return make_sigmas(schedule, self.scheduler, self.steps, sampler=self.sampler, denoise=self.denoise)
 
 
@@ -40,7 +40,7 @@ def first_settings(options: GenerationOptions) -> PassSettings:
 
 
 def hires_settings(options: GenerationOptions, hires: HiresOptions) -> PassSettings:
-    """The settings of the second pass. Those that are not given are as in the first pass."""
+    """Returns the settings of the second pass; missing ones are copied from the first pass."""
     first = first_settings(options)
     sampler, scheduler = sampler_and_scheduler(hires.sampler or first.sampler, hires.scheduler or first.scheduler)
     return PassSettings(

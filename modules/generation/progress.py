@@ -1,4 +1,4 @@
-"""Progress: what a generation reports while it runs."""
+"""Describes the progress of a running generation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One finished step of batch `batch` (from 1), or step 0 of a phase that begins. `denoised` is the predicted clean
-    latent [N, C, h, w].
+    """A finished step of batch `batch` (from 1), or step 0 of a new phase.
 
-    `part` says in words which part of a larger task this is; it is empty where the request is the whole task.
+    `denoised` is the predicted clean latent [N, C, h, w]. `part` describes the current part of a larger task; it is
+    empty if the request is the whole task.
     """
 
     phase: str  # "sampling", "hires" or "decoding"

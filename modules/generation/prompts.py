@@ -1,4 +1,4 @@
-"""A request's prompts: without network tags, read for the steps of each pass, and encoded once."""
+"""Prepares a request's prompts: removes network tags, schedules the prompts of each pass, and collects contexts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """The contexts of one pass: the distinct ones [R * N, S, width], and which of them each step uses.
+    """The contexts of one pass: the distinct ones [R * N, S, width], and the index of the context for each step.
 
-    The first `conditional` rows of each are the prompt's, any others the negative prompt's.
+    The first `conditional` rows of each context belong to the prompt, any others to the negative prompt.
     """
 
     distinct: tuple[Tensor, ...]
@@ -33,18 +33,18 @@ class Contexts:
 
 @dataclass(frozen=True, kw_only=True)
 class PassPrompts:
-    """The prompts of one pass. `encoded` has [S, width] for each of their texts, with the same S for all."""
+    """The prompts of one pass. `encoded` maps each prompt text to [S, width], with the same S for all."""
 
     schedule: PromptSchedule
     encoded: Mapping[str, Tensor]
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """One for each part of a prompt joined by AND."""
+        """One weight for each part of a prompt joined by AND."""
         return self.schedule.weights
 
     def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
-        """For N `pictures`: N rows for each part of the prompt, part by part, then the negative rows if requested."""
+        """Builds N rows for N `pictures` per part of the prompt, part by part, then the negative rows if requested."""
         by_step = self.schedule.steps(negative=unconditional)
         numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
         return Contexts(
@@ -58,7 +58,7 @@ class PassPrompts:
 
 
 def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str, PromptSchedule]:
-    """The prompts of each pass, by the pass's phase. `options.prompt` and `negative_prompt` are without tags."""
+    """Reads the prompts of each pass, by phase. `options.prompt` and `negative_prompt` must not contain tags."""
     passes = [first_settings(options)]
     if options.hires is not None:
         passes.append(hires_settings(options, options.hires))
@@ -67,7 +67,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
     schedules: dict[str, PromptSchedule] = {}
     earlier: int | None = None
     for settings in passes:
-        steps = max(len(settings.sigmas(noise)) - 1, 1)  # read_schedule needs one step; a pass without does not run
+        steps = max(len(settings.sigmas(noise)) - 1, 1)  # read_schedule needs a step, even for a skipped pass
         when = PassSteps(steps=steps, earlier=earlier)
         schedules[settings.phase] = read(options.prompt, options.negative_prompt, when)
         earlier = steps
@@ -75,7 +75,7 @@ def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str
 
 
 def tell_words(options: GenerationOptions) -> None:
-    """Warns when the prompt contains what the default mode reads as plain words and other modes do not."""
+    """Warns when the prompt contains syntax that is plain text in the default mode but not in other modes."""
     texts = (options.prompt, options.negative_prompt)
     if options.emphasis == "comfy" and (any(map(changes, texts)) or len(split_at_and(options.prompt)) > 1):
         log.warning(
@@ -85,7 +85,7 @@ def tell_words(options: GenerationOptions) -> None:
 
 
 def take_loras_out(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
-    """The prompt without its `<lora:name:weight>` tags, and the LoRAs that they choose."""
+    """Returns the prompt without its `<lora:name:weight>` tags, and the LoRAs in these tags."""
     text, tags = extract_loras(prompt)
     return text, tuple(
         LoraChoice(name=tag.name, strength=tag.model_weight, text_strength=tag.text_weight) for tag in tags
@@ -93,7 +93,7 @@ def take_loras_out(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
 
 
 def without_loras(negative: str) -> str:
-    """The negative prompt without tags. Warns about them: a LoRA acts on both prompts, so it belongs in the prompt."""
+    """Removes tags from the negative prompt. Warns about them, since a LoRA affects both prompts."""
     text, tags = extract_loras(negative)
     if tags:
         names = ", ".join(tag.name for tag in tags)
@@ -102,7 +102,7 @@ def without_loras(negative: str) -> str:
 
 
 def tell_other_tags(options: GenerationOptions) -> None:
-    """Warns about tags of kinds of networks that are not supported."""
+    """Warns about tags for unsupported kinds of networks."""
     tags = dict.fromkeys(other_tags(options.prompt) + other_tags(options.negative_prompt))
     if tags:
         log.warning(

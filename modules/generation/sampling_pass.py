@@ -1,4 +1,4 @@
-"""One pass of the sampler over a batch: from noise, and a latent to start from, to clean latents."""
+"""Runs the sampler once over a batch: from noise and an initial latent to clean latents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """Where a pass reports progress, what may stop it, and which batch this is."""
+    """The surroundings of a pass: where it reports progress, what can cancel it, and its batch number."""
 
     on_progress: OnProgress | None
     cancel: CancelToken | None
@@ -37,7 +37,7 @@ class Outside:
     batches: int
 
     def begin(self, phase: str, steps: int) -> None:
-        """Nothing of a phase is done yet; raises Cancelled when that was asked for."""
+        """Reports the start of a phase. Raises Cancelled once `cancel` is set."""
         if self.cancel is not None:
             self.cancel.check()
         self._tell(phase, 0, steps, None)
@@ -67,9 +67,9 @@ def sample_pass(
     outside: Outside,
     start: Start | None = None,
 ) -> Tensor:
-    """Clean scaled latents [N, C, h, w] float32, sampled from `latent` [N, C, h, w] (zeros for text to image).
+    """Returns clean scaled latents [N, C, h, w] float32, sampled from `latent` [N, C, h, w] (zeros for text to image).
 
-    `start` is the picture this pass repaints, if any: outside its mask the result is the picture's own latent.
+    `start` is the picture to repaint, if any: outside its mask, the result equals the picture's latent.
     """
     schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
     sigmas = settings.sigmas(schedule)
@@ -97,7 +97,7 @@ def sample_pass(
 def guided_denoiser(
     job: Job, settings: PassSettings, latent: Tensor, start: Start | None, clock: StepClock
 ) -> GuidedDenoiser:
-    """The network prepared for this pass's shape, with guidance, and with the prompts of each step."""
+    """Prepares the network for this pass's shape, with guidance and the prompts of each step."""
     spec, prompts = job.model.spec, job.prompts[settings.phase]
     schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
     unconditional = needs_unconditional(settings.cfg, settings.sampler, prompts.weights)
@@ -112,7 +112,7 @@ def guided_denoiser(
 
 
 def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
-    """The runner, prepared for this pass's shape and contexts."""
+    """Returns the runner, prepared for this pass's shape and contexts."""
     context, *alternatives = (each.to(job.device, job.dtype) for each in contexts.distinct)
     conditioning = Conditioning(
         context=context,
@@ -127,8 +127,10 @@ def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | 
 
 
 class MaskedDenoiser:
-    """Keeps the part outside the mask equal to the original, at each noise level (ComfyUI's and A1111's inpainting with
-    ordinary checkpoints; RePaint without resampling, arXiv 2201.09865)."""
+    """Keeps the part outside the mask equal to the original at each noise level.
+
+    ComfyUI and A1111 inpaint like this with ordinary checkpoints; it is RePaint without resampling (arXiv 2201.09865).
+    """
 
     def __init__(self, denoise: GuidedDenoiser, inpaint: Inpaint, noise: Tensor) -> None:
         self._denoise = denoise

@@ -1,4 +1,4 @@
-"""The session: keeps the loaded checkpoint, its LoRAs and what was compiled from one request to the next."""
+"""The session: keeps the loaded checkpoint, its LoRAs and the compiled networks between requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_LORAS = 8  # kept in memory, each with its matrices on the device
 
 
 class Session:
-    """Models on one device. Loading is lazy; asking again for what is loaded costs nothing."""
+    """Models on one device. Loading is lazy, and models that are already loaded cost nothing."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Session:
         dtype: str | None = None,
         tuning_seconds: float = 0.0,
     ) -> None:
-        """`tuning_seconds`: how long Stable-Fast may time its kernels for each network at each new size."""
+        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size."""
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, dtype)
@@ -56,12 +56,12 @@ class Session:
         self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
         self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
-        self._fast: Networks | None = None  # the latest with Stable-Fast on
+        self._fast: Networks | None = None  # the latest networks with Stable-Fast on
         self._controlnets: dict[tuple[Path, int], ControlNet] = {}
         self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
-        """Loads the checkpoint that the request names, or the default one; its weights are as in the file."""
+        """Loads the request's checkpoint, or the default one; its weights are unmodified."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         text = text_encoder_path(self.folders, options)
@@ -81,7 +81,7 @@ class Session:
         return self._model
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
-        """UNet and text encoder with exactly these LoRAs; those of earlier requests are removed bit for bit."""
+        """Returns UNet and text encoder with exactly these LoRAs; earlier LoRAs are removed bit for bit."""
         unet, text = model.unet.clone(), model.text.clone()
         for choice in loras:
             patches = self._lora(model, choice.name)
@@ -91,7 +91,7 @@ class Session:
         return unet, text
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
-        """The last few are kept: the same patch objects mean that nothing has to be merged again."""
+        """Returns a LoRA's patches, cached if recently used: the same patch objects need not be merged again."""
         path = self.folders.find("loras", name)
         key = stamp(path)
         if key not in self._loras:
@@ -102,8 +102,11 @@ class Session:
         return self._loras[key]
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
-        """How to run the checkpoint's networks at this Stable-Fast level. Compiled networks are kept until the level or
-        the checkpoint changes; a request without Stable-Fast in between does not matter."""
+        """Returns the checkpoint's networks for this Stable-Fast level.
+
+        Compiled networks are kept until the level or the checkpoint changes. Requests without Stable-Fast do
+        not affect them.
+        """
         if level == "off":
             return Networks(model, level)
         if self._fast is None or self._fast.level != level or self._fast.model is not model:
@@ -115,7 +118,7 @@ class Session:
 
     @property
     def stable_fast_report(self) -> Report | None:
-        """What Stable-Fast did so far; None while it is off."""
+        """Reports what Stable-Fast has done so far; None while it is off."""
         return self._fast.report if self._fast else None
 
     def _release_fast(self) -> None:
@@ -124,7 +127,7 @@ class Session:
             self._fast = None
 
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
-        """The ControlNet of this name. It is loaded once, and kept as long as the checkpoint."""
+        """Returns the ControlNet with this name. It is loaded once, and kept as long as the checkpoint."""
         path = self.folders.find("controlnet", name)
         key = stamp(path)
         if key not in self._controlnets:
@@ -134,7 +137,7 @@ class Session:
         return self._controlnets[key]
 
     def upscaler(self, name: str) -> Upscaler:
-        """A pixel upscaler (such as ESRGAN) by file name or path."""
+        """Loads a pixel upscaler (such as ESRGAN) by file name or path."""
         path = self.folders.find("upscalers", name)
         network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
         return upscaler_of(network, self.device, path.name)
@@ -152,7 +155,7 @@ class Session:
 
 
 def stamp(path: Path) -> tuple[Path, int]:
-    """Tells a file from another one that later takes its place. Raises ModelFileError for a link that leads nowhere."""
+    """Distinguishes a file from a later one at the same path. Raises ModelFileError for a broken link."""
     try:
         return path, path.stat().st_mtime_ns
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Generation from start to end: one request in, finished pictures out, one by one."""
+"""Runs a whole generation: takes one request and yields finished pictures one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def generate(
 ) -> Iterator[Picture]:
     """Yields each picture as soon as it is finished.
 
-    Raises a LightDiffusionError whose text is meant for people; Cancelled once `cancel` is set.
+    Raises a LightDiffusionError with a readable message; Cancelled once `cancel` is set.
     """
     with made_current(session.device), device_errors_for_people(session):
         job = prepare_job(options, session)
@@ -45,7 +45,7 @@ def generate(
 
 
 def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
-    """The pictures of one batch: first pass, second pass if requested, decoding."""
+    """Makes the pictures of one batch: first pass, second pass if requested, decoding."""
     options, hires = job.options, job.options.hires
     latents = first_pass(job, indices, options.width, options.height, outside)
     if hires is None:
@@ -57,7 +57,7 @@ def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
 
 
 def first_pass(job: Job, indices: range, width: int, height: int, outside: Outside) -> Tensor:
-    """Clean latents [N, C, h, w] of one batch."""
+    """Returns clean latents [N, C, h, w] of one batch."""
     vae, seeds = job.model.spec.vae, job.seeds(indices)
     start = job.start_at(width, height)
     if start is not None:
@@ -69,7 +69,7 @@ def first_pass(job: Job, indices: range, width: int, height: int, outside: Outsi
 def finished_pictures(
     job: Job, options: ResolvedOptions, indices: range, latents: Tensor, outside: Outside
 ) -> Iterator[Picture]:
-    """Decodes one by one, so that the first picture is ready early. `options` goes into the metadata."""
+    """Decodes one picture at a time, so the first one is ready early. `options` goes into the metadata."""
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
     start = job.start_at(width, height)
     kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
@@ -89,7 +89,7 @@ def finished_pictures(
 
 
 def facts(job: Job) -> dict[str, str]:
-    """What the picture's metadata says beyond the request."""
+    """Returns the metadata that is not part of the request."""
     return {
         "Model hash": job.model.sha256,
         "Model": job.model.name,
@@ -102,7 +102,7 @@ def facts(job: Job) -> dict[str, str]:
 
 
 def outside_file(job: Job) -> dict[str, str]:
-    """The checkpoint's file name if it was given as a path, so that its name alone does not find it."""
+    """Returns the checkpoint's file name if it was given as a path, since the name alone is not enough to find it."""
     try:
         named = job.session.folders.find("checkpoints", job.model.name).resolve()
     except ModelFileError:
@@ -113,7 +113,7 @@ def outside_file(job: Job) -> dict[str, str]:
 
 @contextmanager
 def device_errors_for_people(session: Session) -> Generator[None, None, None]:
-    """Makes one sentence of a device that is out of memory or has a fault; gives reserved memory back first."""
+    """Converts out-of-memory errors and device faults to one readable sentence; releases reserved memory first."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

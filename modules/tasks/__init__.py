@@ -1,1 +1,1 @@
-"""Tasks as data, how each kind runs, and the queue that runs them."""
+"""Tasks as data, code to run each kind of task, and the queue."""

@@ -1,4 +1,4 @@
-"""The axes of X/Y grids: which options vary over which values, and the requests that this makes (no torch here)."""
+"""The axes of X/Y grids: the options to vary, their values, and the resulting requests (no torch here)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from modules.generation.options import GenerationOptions
 from modules.sampling.names import sampler_and_scheduler
 
 MOST_CELLS = 100
-LONGEST_VALUES = 10_000  # characters, of all values of one axis
-LONGEST_LABEL = 200  # characters; nobody can read more beside a picture
+LONGEST_VALUES = 10_000  # in total, for all values of one axis
+LONGEST_LABEL = 200  # a longer label beside a picture would be unreadable
 WHOLE_NUMBER = re.compile("[0-9]{1,19}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """An option that a grid can vary, and how to read one value of it."""
+    """An option that a grid can vary, and the function that reads its values."""
 
     label: str
     read: Callable[[str], Any]
@@ -48,7 +48,7 @@ VARIABLES: dict[str, Variable] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis of a grid: an option and its values, in the order in which they are shown."""
+    """One axis of a grid: an option and its values, in display order."""
 
     option: str
     values: tuple[Any, ...]
@@ -59,7 +59,7 @@ class Axis:
         return [printable(text[-LONGEST_LABEL:]) for text in texts]
 
     def apply(self, options: GenerationOptions, value: Any) -> GenerationOptions:
-        """The request with this option at this value."""
+        """Returns the request with this option set to this value."""
         if self.option == "denoise":
             return with_denoise(options, value)
         if self.option == "replace":
@@ -68,7 +68,7 @@ class Axis:
 
 
 def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
-    """The request with this denoise for its starting picture or, without one, for its second pass."""
+    """Returns the request with this denoise for its start picture or, without one, for its second pass."""
     if options.init is not None:
         return replace(options, init=replace(options.init, denoise=value))
     if options.hires is not None:
@@ -77,9 +77,9 @@ def with_denoise(options: GenerationOptions, value: float) -> GenerationOptions:
 
 
 def read_axis(option: str, text: str) -> Axis:
-    """`10, 20, 30` (or `1-5` for whole numbers) -> an axis. Use | between values that contain commas.
+    """Reads an axis from `10, 20, 30` (or `1-5` for whole numbers). Use | between values that contain commas.
 
-    Raises OptionsError when they cannot be read.
+    Raises OptionsError for invalid values.
     """
     if option not in VARIABLES:
         raise OptionsError(f"A grid cannot vary {quoted(option)}; choose one of {', '.join(VARIABLES)}.")
@@ -99,7 +99,7 @@ def read_axis(option: str, text: str) -> Axis:
 
 
 def expand_range(part: str) -> list[str]:
-    """`3-6` -> 3 4 5 6; any other text stays as it is."""
+    """Expands `3-6` to 3 4 5 6; returns any other text unchanged."""
     first, dash, last = part.partition("-")
     if not (dash and WHOLE_NUMBER.fullmatch(first.strip()) and WHOLE_NUMBER.fullmatch(last.strip())):
         return [part]
@@ -109,8 +109,10 @@ def expand_range(part: str) -> list[str]:
 
 
 def grid_cells(options: GenerationOptions, across: Axis, down: Axis | None) -> list[GenerationOptions]:
-    """The requests, row by row, of one picture each. Raises OptionsError for an impossible value, before anything is
-    generated."""
+    """Returns the requests row by row, each for one picture.
+
+    Raises OptionsError for an invalid value before anything is generated.
+    """
     rows = [options] if down is None else [down.apply(options, value) for value in down.values]
     if len(rows) * len(across.values) > MOST_CELLS:
         raise OptionsError(

@@ -1,4 +1,4 @@
-"""The same request with and without Stable-Fast: times, memory, difference, and both pictures side by side."""
+"""Compares a request with and without Stable-Fast: times, memory, difference, and both pictures side by side."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from modules.stable_fast import level_in_force
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a comparison: the level in force, the seconds for the first picture (warm-up included) and for the
-    next one, and the GPU's peak bytes while it ran. `reason` says why the level is not the requested one.
+    """One side of a comparison: the level in force, the times of two pictures, and the GPU's peak memory.
 
-    On a CPU `peak_bytes` is None: the system only knows the peak of the whole process since its start.
+    The first picture's time includes warm-up; the second one's does not. `reason` explains why the level
+    differs from the requested one.
+
+    On a CPU `peak_bytes` is None, since the system only records the peak of the whole process since its launch.
     """
 
     asked: str
@@ -48,7 +50,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal) and largest difference of 255."""
+    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal) and largest difference (0 to 255)."""
 
     eager: Side
     accelerated: Side
@@ -57,7 +59,7 @@ class Comparison:
 
     @property
     def image(self) -> Image.Image:
-        """Eager on the left, Stable-Fast on the right."""
+        """Combines both pictures, with eager on the left and Stable-Fast on the right."""
         left, right = self.eager.picture.image, self.accelerated.picture.image
         both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)))
         both.paste(left, (0, 0))
@@ -89,7 +91,7 @@ def compare(
 ) -> Comparison:
     """Makes the request's first picture (or the only one it keeps) twice on each side.
 
-    Models are loaded and LoRAs merged before the clock starts. Raises OptionsError when nothing would be accelerated.
+    Models are loaded and LoRAs merged before the clock starts. Raises OptionsError if there is nothing to accelerate.
     """
     level = options.stable_fast if options.stable_fast != "off" else "full"
     highest, reason = level_in_force(level)
@@ -108,7 +110,7 @@ def compare(
 def run_side(
     options: GenerationOptions, session: Session, on_progress: OnProgress | None, cancel: CancelToken | None
 ) -> Side:
-    """Makes the picture twice, for the times with and without warm-up."""
+    """Makes the picture twice, to time it with and without warm-up."""
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(session.device)
     seconds: list[float] = []
@@ -131,7 +133,7 @@ def run_side(
 
 
 def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
-    """PSNR in dB and the largest difference, of 255, between two pictures of the same size."""
+    """Returns PSNR in dB and the largest difference (0 to 255) between two pictures of the same size."""
     error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     mean_square = float(np.mean(error**2))
     psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)

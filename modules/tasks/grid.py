@@ -1,4 +1,4 @@
-"""The sheet of an X/Y grid: all pictures on one, with a label for each value."""
+"""Draws the sheet of an X/Y grid: all its pictures, with a label for each value."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ TEXT_COLOUR, PAPER = (20, 20, 24), (255, 255, 255)
 
 
 def check_sheet(cells: Sequence[GenerationOptions], across: Axis, down: Axis | None) -> None:
-    """Raises OptionsError for a sheet that would be too large. A size that is left out is not known before the
-    checkpoint is."""
+    """Raises OptionsError for a sheet that would be too large.
+
+    A default size is only known once the checkpoint is loaded, so it is not checked here.
+    """
     sizes = [size for cell in cells if (size := final_size(cell)) is not None]
     if sizes:
         SheetLayout.of(sizes, across, down)
 
 
 def final_size(options: GenerationOptions) -> tuple[int, int] | None:
-    """Width and height of the picture in pixels, None where the checkpoint decides."""
+    """Returns the picture's width and height in pixels, or None if they depend on the checkpoint."""
     if options.width is None or options.height is None:
         return None
     return options.hires.target(options.width, options.height) if options.hires else (options.width, options.height)
@@ -34,7 +36,7 @@ def final_size(options: GenerationOptions) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class SheetLayout:
-    """Where things are on the sheet, in pixels: one cell's size, and the room left of and above the first one."""
+    """Positions on the sheet, in pixels: the size of a cell, and the space left of and above the first cell."""
 
     cell: tuple[int, int]
     left: int
@@ -44,7 +46,7 @@ class SheetLayout:
 
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], across: Axis, down: Axis | None) -> SheetLayout:
-        """For pictures of these sizes. Raises OptionsError where the sheet would be too large."""
+        """Computes the layout for pictures of these sizes. Raises OptionsError if the sheet would be too large."""
         columns, rows = len(across.values), len(down.values) if down else 1
         width, height = (max(sides) for sides in zip(*sizes, strict=True))
         text_size = max(11, min(28, width // 14))
@@ -62,12 +64,12 @@ class SheetLayout:
         return cls(cell=(width, height), left=left, top=top, font=font, size=size)
 
     def corner(self, column: int, row: int) -> tuple[int, int]:
-        """Left and upper edge of a cell."""
+        """Returns the left and upper edge of a cell."""
         return self.left + column * (self.cell[0] + MARGIN), self.top + row * (self.cell[1] + MARGIN)
 
 
 def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None) -> Image.Image:
-    """One sheet: a heading over each column, a label before each row, pictures centred in their cells."""
+    """Builds the sheet: a heading over each column, a label before each row, pictures centred in their cells."""
     layout = SheetLayout.of([picture.size for picture in pictures], across, down)
     width, height = layout.cell
     sheet = Image.new("RGB", layout.size, PAPER)
@@ -86,7 +88,7 @@ def paste_grid(pictures: Sequence[Image.Image], across: Axis, down: Axis | None)
 
 
 def shorten(label: str, font: Any, width: int) -> str:
-    """As much of a label as fits, its end, which tells values apart."""
+    """Shortens a label to fit; keeps its end, which distinguishes the values."""
     if font.getlength(label) <= width:
         return label
     while len(label) > 1 and font.getlength("…" + label) > width:

@@ -1,4 +1,4 @@
-"""How each kind of task runs in a session: it yields its pictures. Saving them is for whoever asked."""
+"""Runs each kind of task in a session and yields its pictures; saving them is up to the caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
 
 @dataclass(frozen=True, kw_only=True)
 class MadePicture:
-    """One finished picture of a task. `note` is what Stable-Fast did so far, `comparison` what Compare measured."""
+    """A finished picture of a task. `note` reports what Stable-Fast has done, `comparison` what Compare measured."""
 
     picture: Picture
     note: str = ""
@@ -32,7 +32,7 @@ class MadePicture:
 def run_task(task: Task, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
     """Runs any task and yields each picture as soon as it is finished.
 
-    Raises the LightDiffusionError of what fails; Cancelled once `cancel` is set.
+    Raises a LightDiffusionError if something fails; Cancelled once `cancel` is set.
     """
     raise TypeError(f"{type(task).__name__} is not a kind of task")
 
@@ -47,7 +47,7 @@ def run_make_pictures(
 
 @run_task.register
 def run_compare(task: Compare, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
-    """Two pictures, the one without Stable-Fast first."""
+    """Yields two pictures; the one without Stable-Fast comes first."""
     comparison = compare(task.options, session, on_progress=told_as("comparing", on_progress), cancel=cancel)
     eager, fast = comparison.eager, comparison.accelerated
     note = stable_fast_note(replace(task.options, stable_fast=fast.asked), session)
@@ -59,9 +59,9 @@ def run_compare(task: Compare, session: Session, on_progress: OnProgress, cancel
 def run_make_grid(
     task: MakeGrid, session: Session, on_progress: OnProgress, cancel: CancelToken
 ) -> Iterator[MadePicture]:
-    """One picture: the sheet, with the text of its first cell."""
+    """Yields one picture: the sheet, with the metadata of its first cell."""
     for cell in grid_cells(task.options, task.across, task.down):
-        check_request(cell, session.folders)  # what would fail in the middle is told before the first picture
+        check_request(cell, session.folders)  # reports errors of later cells before the first picture
     seeded = task.options.resolved(session.model(task.options).spec.native_size)
     cells = grid_cells(seeded, task.across, task.down)
     check_sheet(cells, task.across, task.down)
@@ -82,7 +82,7 @@ def run_free_memory(
 
 
 def told_as(part: str, on_progress: OnProgress) -> OnProgress:
-    """Passes progress on, named as this part of the task."""
+    """Passes progress on, labelled as this part of the task."""
 
     def told(event: Progress) -> None:
         on_progress(replace(event, part=part))
@@ -91,6 +91,6 @@ def told_as(part: str, on_progress: OnProgress) -> OnProgress:
 
 
 def stable_fast_note(options: GenerationOptions, session: Session) -> str:
-    """The line about Stable-Fast after a run; empty when it was not asked for."""
+    """Returns the status line about Stable-Fast after a run; empty if it was not requested."""
     report = session.stable_fast_report
     return report.status_line() if report is not None and options.stable_fast != "off" else ""

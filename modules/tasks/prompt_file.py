@@ -1,4 +1,4 @@
-"""A file with one request a line: plain prompts or JSON objects. A bad line spoils no other (no torch here)."""
+"""Reads a file with one request per line: plain prompts or JSON objects. A bad line does not affect the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLE = '{"prompt": "a cat", "seed": 7}'
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLine:
-    """Line `number` (from 1): its values by option name, or a sentence that says what is wrong with it."""
+    """Line `number` (from 1): its values by option name, or a sentence that explains the error."""
 
     number: int
     values: dict[str, Any] = field(default_factory=dict)
@@ -25,9 +25,9 @@ class PromptLine:
 
 
 def read_prompt_file(path: Path) -> list[PromptLine]:
-    """All lines except empty ones and comments (#). Raises OptionsError when there is nothing to read."""
+    """Returns all lines except empty ones and comments (#). Raises OptionsError for an empty or unreadable file."""
     try:
-        with path.open("rb") as file:  # a pipe or a device may never end
+        with path.open("rb") as file:  # reading a pipe or a device might never end
             data = file.read(LARGEST_PROMPT_FILE + 1)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -42,7 +42,7 @@ def read_prompt_file(path: Path) -> list[PromptLine]:
 
 
 def _decoded(data: bytes) -> str:
-    """Reads UTF-8, or UTF-16 with its mark (as the shell of Windows writes); other bytes become lone surrogates."""
+    """Decodes UTF-8, or UTF-16 with its mark (as the Windows shell writes); other bytes become lone surrogates."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", "replace")
     return data.decode("utf-8-sig", "surrogateescape")
@@ -60,7 +60,7 @@ def _read_line(number: int, text: str) -> PromptLine:
     if not text.strip().startswith("{"):
         return PromptLine(number=number, values={"prompt": text.strip()})
     try:
-        return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # columns count from the line's start
+        return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # errors count columns from the left
     except Unreadable as error:
         return PromptLine(
             number=number, error=f"A line that starts with {{ must be one JSON object such as {EXAMPLE}; {error}."

@@ -1,4 +1,4 @@
-"""Remembers which pictures of a file of prompts are made, so that a stopped run continues where it was."""
+"""Records the finished pictures of a prompt file, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 
 RECORD = "prompts_done.jsonl"
-ROUNDING_ONLY = ("stable_fast",)  # options that change a picture by rounding only
+ROUNDING_ONLY = ("stable_fast",)  # options that change pictures only by rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPicture:
-    """One picture of a request; `fresh` says that it was made now, not found."""
+    """A picture of a request; `fresh` means that it was made in this run, not found on disk."""
 
     path: Path
     seed: int
@@ -48,9 +48,9 @@ class RecordLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch of a request: `options` makes it alone, `seed` is the seed of the whole request.
+    """One batch of a request: `options` is a request for this batch alone, `seed` the seed of the whole request.
 
-    `numbers` are the places of its pictures among all pictures of the request. Each seed has `versions` of them.
+    `numbers` are the positions of its pictures among all pictures of the request. Each seed has `versions` pictures.
     """
 
     options: GenerationOptions
@@ -62,8 +62,8 @@ class Batch:
 class PromptRecord:
     """A file in the output folder with one line for each saved picture: its request, number, seed and path.
 
-    A request is known by everything that decides its pictures, files included. When an option, a model or an input
-    picture has changed, it is another request. The same request again in one file counts as another one, too.
+    A request is identified by everything that determines its pictures, including files. If an option, a model or an
+    input picture changes, it is a different request. A request repeated in one file also counts as a different one.
     """
 
     def __init__(self, output: OutputFolder) -> None:
@@ -80,7 +80,7 @@ class PromptRecord:
             try:
                 entry = build(RecordLine, parse_json_object(line))
             except Unreadable:
-                continue  # the end of a line that was being written when the machine stopped
+                continue  # a line that was still being written when the machine stopped
             request, picture, seed = entry.request, entry.picture, entry.seed
             path = self._output.folder / entry.path
             if 0 <= seed <= MAX_SEED and is_there(path) and path.is_file():
@@ -95,7 +95,7 @@ class PromptRecord:
         on_progress: OnProgress | None = None,
         cancel: CancelToken | None = None,
     ) -> Iterator[SavedPicture]:
-        """Every picture of the request, in order. Pictures that are not there yet are made and saved."""
+        """Yields every picture of the request, in order. Makes and saves the missing ones."""
         request = self._name(options, session)
         seed = options.seed if options.seed is not None else self._seeds.get(request)
         for batch in _batches(options, random_seed() if seed is None else seed):
@@ -107,7 +107,7 @@ class PromptRecord:
                 yield from self._save_missing(request, batch, made)
 
     def _found(self, request: str, batch: Batch) -> list[SavedPicture]:
-        """The pictures of the batch that are there already."""
+        """Returns the existing pictures of the batch."""
         return [
             SavedPicture(path=path, seed=batch.seed + number // batch.versions, fresh=False)
             for number in batch.numbers
@@ -132,7 +132,7 @@ class PromptRecord:
         place = path.relative_to(self._output.folder).as_posix()
         entry = json.dumps({"request": request, "picture": number, "seed": seed, "path": place})
         try:
-            # It starts with a line end, so that a line cut off by a crash spoils only itself.
+            # The entry starts with a newline, so that a line cut off by a crash damages only itself.
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(f"\n{entry}\n")
                 file.flush()
@@ -164,7 +164,7 @@ def _batches(options: GenerationOptions, seed: int) -> Iterator[Batch]:
 
 
 def request_identity(options: GenerationOptions, session: Session) -> str:
-    """A hash of everything that decides the pictures. Raises ModelFileError for a model that is not there."""
+    """Hashes everything that determines the pictures. Raises ModelFileError for a missing model."""
     values = {name: value for name, value in asdict(options).items() if name not in ROUNDING_ONLY}
     files = [_state(path) for path in _files(options, session)]
     text = json.dumps([values, files], sort_keys=True, default=str)
@@ -177,7 +177,7 @@ def _files(options: GenerationOptions, session: Session) -> Iterator[Path]:
 
 
 def _state(path: Path) -> list[Any]:
-    """A file's path, size and time of writing. A missing file is reported later, when it is opened."""
+    """Returns a file's path, size and modification time. A missing file is reported later, when it is opened."""
     try:
         state = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The queue: one worker thread runs tasks in the order asked, owns the models and saves the pictures."""
+"""The task queue: a single worker thread runs tasks in order, owns the models and saves the pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_KEPT = 100  # tasks in memory, finished ones included
 
 
 class TaskQueue:
-    """Runs one task at a time; the session is made, and torch imported, when the first one starts."""
+    """Runs one task at a time; the first task creates the session and imports torch."""
 
     def __init__(self, make_session: Callable[[], Session], output: OutputFolder) -> None:
         self._make_session = make_session
@@ -37,11 +37,11 @@ class TaskQueue:
 
     @property
     def session(self) -> Session | None:
-        """Only for showing memory and status: run no work on it; None until the first task started."""
+        """Only for showing memory and status, never for running work. None until the first task has started."""
         return self._session
 
     def submit(self, task: Task) -> QueuedTask:
-        """Puts a task into the queue and returns at once. Raises OptionsError when too many are waiting."""
+        """Adds a task to the queue and returns at once. Raises OptionsError when too many tasks are waiting."""
         queued = QueuedTask(task=task)
         with self._lock:
             if len(self.unfinished()) >= MOST_WAITING:
@@ -56,7 +56,7 @@ class TaskQueue:
         return self._tasks.get(task_id)
 
     def cancel(self, task_id: str) -> bool:
-        """Stops a running task after its step and a waiting one at once; false when there is no such task."""
+        """Stops a running task after its step and a waiting one at once; returns False for an unknown task."""
         with self._lock:
             queued, future = self._tasks.get(task_id), self._futures.get(task_id)
         if queued is None or future is None:
@@ -66,16 +66,16 @@ class TaskQueue:
         return True
 
     def unfinished(self) -> list[QueuedTask]:
-        """The running one first, then those that wait, in order."""
+        """Returns the running task, then the waiting ones in order."""
         return [queued for queued in list(self._tasks.values()) if not queued.finished]
 
     def ahead_of(self, queued: QueuedTask) -> int:
-        """How many unfinished tasks come before this one."""
+        """Counts the unfinished tasks ahead of this one."""
         unfinished = self.unfinished()
         return unfinished.index(queued) if queued in unfinished else 0
 
     def close(self) -> None:
-        """Stops the running task after its step and drops those that wait."""
+        """Stops the running task after its step and drops the waiting ones."""
         for queued in self.unfinished():
             queued.cancel.cancel()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -83,7 +83,7 @@ class TaskQueue:
     def _run(self, queued: QueuedTask) -> None:
         queued.cancel.check()
         queued.begin()
-        from modules.tasks.kinds import run_task  # imports torch, which a front end starts without
+        from modules.tasks.kinds import run_task  # imports torch, which a front end does not need to start
 
         if self._session is None:
             self._session = self._make_session()
@@ -99,7 +99,7 @@ class TaskQueue:
 
 
 def conclude(queued: QueuedTask, future: Future[None]) -> None:
-    """Notes how the task ended; an error that is not meant for people goes to the log as well."""
+    """Records how the task ended; also logs any error that is not meant for users."""
     error = Cancelled("Cancelled.") if future.cancelled() else future.exception()
     if error is None:
         queued.end("done")

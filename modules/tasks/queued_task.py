@@ -1,4 +1,4 @@
-"""One task in the queue: where it stands, what it made, and how to stop it."""
+"""A task in the queue: its progress, its pictures, and a way to stop it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from modules.tasks.kinds import MadePicture
 
 PREVIEW_SECONDS = 0.4  # minimum time between two previews
-PREVIEW_SHARE = 0.02  # of the whole time, at most, is spent on previews
+PREVIEW_SHARE = 0.02  # the maximum share of the total time to spend on previews
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How far the current phase is; `rate` in steps a second and `seconds_left` are None until they are known."""
+    """Progress of the current phase; `rate` in steps per second and `seconds_left` are None until known."""
 
     part: str
     phase: str
@@ -37,18 +37,18 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """How much is done of this phase in all batches, 0..1."""
+        """The finished share of this phase over all batches, 0..1."""
         return (self.batch - 1 + self.step / max(self.steps, 1)) / max(self.batches, 1)
 
 
 @dataclass(kw_only=True)
 class QueuedTask:
-    """The queue's thread writes it, any thread may read it."""
+    """A submitted task. The queue's thread writes to it; any thread may read it."""
 
     task: Task
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     cancel: CancelToken = field(default_factory=CancelToken)
-    state: str = "waiting"  # then "running", and at last "done", "cancelled" or "failed"
+    state: str = "waiting"  # then "running", finally "done", "cancelled" or "failed"
     pictures: list[Path] = field(default_factory=list)
     seed: int | None = None
     note: str = ""
@@ -68,13 +68,13 @@ class QueuedTask:
 
     @property
     def seconds(self) -> float:
-        """Spent on the task so far."""
+        """Time spent on the task so far."""
         if self.started is None:
             return 0.0
         return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     def add(self, made: MadePicture, path: Path) -> None:
-        """One more picture is on disk."""
+        """Records another picture saved to disk."""
         self.note, self.comparison = made.note, made.comparison
         self.seed = made.picture.request_seed if self.seed is None else self.seed
         self.pictures.append(path)
@@ -88,11 +88,11 @@ class QueuedTask:
         self._ended.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Waits until it is finished or this time has passed, and returns whether it is finished."""
+        """Waits until the task is finished or the time is up; returns whether it is finished."""
         return self._ended.wait(seconds)
 
     def on_progress(self, event: Progress) -> None:
-        """The generation calls this after each step."""
+        """Records progress; called after each step of the generation."""
         self.pace = self._measure(event)
         if event.denoised is not None and time.monotonic() >= self._next_preview:
             began = time.monotonic()
@@ -101,7 +101,7 @@ class QueuedTask:
             self._next_preview = time.monotonic() + max(PREVIEW_SECONDS, cost / PREVIEW_SHARE)
 
     def _measure(self, event: Progress) -> Pace:
-        """The rate leaves out the first step of each phase, which includes loading and warm-up."""
+        """Measures the pace without the first step of each phase, which includes loading and warm-up."""
         now = time.monotonic()
         here = (event.phase, event.batch)
         if self._phase_began is None or self._phase_began[:2] != here:
@@ -122,7 +122,7 @@ class QueuedTask:
 
 
 def encode_preview(denoised: Any) -> bytes:
-    """The first picture's predicted clean latent as a small PNG, one pixel per latent cell."""
+    """Encodes the first picture's predicted clean latent as a small PNG, one pixel per latent cell."""
     from modules.images.preview import latent_to_rgb
 
     buffer = io.BytesIO()

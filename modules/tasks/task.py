@@ -1,4 +1,4 @@
-"""What can be asked for, as plain data: the kind of task and its options. It may be pickled and sent anywhere."""
+"""The kinds of tasks and their options, as plain data that can be pickled and sent anywhere."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class MakePictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """The request's first picture, without Stable-Fast and with it."""
+    """The request's first picture, with and without Stable-Fast."""
 
     options: GenerationOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakeGrid:
-    """One sheet with a picture for each value of `across`, and with `down` for each pair of values."""
+    """A sheet with a picture for each value of `across` or, if `down` is given, for each pair of values."""
 
     options: GenerationOptions
     across: Axis
@@ -33,7 +33,7 @@ class MakeGrid:
 
 @dataclass(frozen=True, kw_only=True)
 class FreeMemory:
-    """Lets the loaded models go; makes no picture."""
+    """Releases the loaded models; makes no picture."""
 
 
 Task = MakePictures | Compare | MakeGrid | FreeMemory

@@ -1,1 +1,1 @@
-"""Handles the page's events: takes form values and returns new values of its components."""
+"""Handles the page's events: converts form values to new values of components."""

@@ -20,7 +20,7 @@ MESSAGE = "compare_message"
 
 
 class Comparing:
-    """Uses the form unchanged, so that only the compared setting differs."""
+    """Handlers that use the form's settings unchanged, apart from the setting to compare."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -41,7 +41,7 @@ class Comparing:
             options = build_options(values, handlers.output.folder)
             columns = read_axis(across, across_values)
             rows = read_axis(down, down_values) if down else None
-            cells = grid_cells(options, columns, rows)  # refuses invalid cells before the first picture
+            cells = grid_cells(options, columns, rows)  # rejects invalid cells before the first picture
             check_sheet(cells, columns, rows)
             yield from handlers.run(MakeGrid(options=options, across=columns, down=rows), show_grid, MESSAGE)
         except LightDiffusionError as error:

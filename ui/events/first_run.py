@@ -1,4 +1,4 @@
-"""Handles the download of a first checkpoint: its buttons and its progress."""
+"""Handles the download of a first checkpoint: buttons and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUTS = (
 
 
 class FirstRun:
-    """Handles the buttons; it downloads exactly the offer that was shown."""
+    """Handles the buttons; it downloads exactly the offer shown on the page."""
 
     def __init__(self, handlers: Handlers, starter: StarterDownload) -> None:
         self.handlers = handlers
@@ -50,7 +50,7 @@ class FirstRun:
         return {"starter_stop": gr.Button(interactive=False)}
 
     def open_page(self) -> Iterator[Update]:
-        """Shows a running download after a reload or in another tab; leaving the page does not stop it."""
+        """Shows a running download after a reload or in another tab; leaving the page does not stop the download."""
         own = has_own_checkpoint(self.handlers.folders)
         yield {"first_run": gr.Column(visible=not own), "first_hint": gr.HTML(visible=not own)}
         latest = self.starter.latest

@@ -25,7 +25,7 @@ from ui.requests import build_options
 from ui.settings import SettingsFile
 
 Update = dict[str, Any]
-Show = Callable[[QueuedTask], Update]  # a task's results so far, for the page
+Show = Callable[[QueuedTask], Update]  # a task's results so far, as shown on the page
 REFRESH_SECONDS = 0.25
 PLACEHOLDER = "What the picture shows"
 
@@ -49,7 +49,7 @@ class Handlers:
     # Running
 
     def generate(self, values: Mapping[str, Any]) -> Iterator[Update]:
-        """Runs one request: shows progress and pictures as they come, or a message beside the form if it is invalid."""
+        """Runs one request; shows progress and pictures as they come, or an error beside the form."""
         try:
             options = build_options(values, self.output.folder)
             queued = self.queue.submit(MakePictures(options=options))
@@ -65,7 +65,7 @@ class Handlers:
         yield from self.watch(queued, self.show_pictures, accelerated=options.stable_fast != "off")
 
     def remember(self, values: Mapping[str, Any]) -> str:
-        """Saves the form for the next start; if that fails, pictures are still made."""
+        """Saves the form for the next run of the program; if that fails, pictures are still made."""
         try:
             self.settings.save(values)
         except LightDiffusionError as error:
@@ -73,7 +73,7 @@ class Handlers:
         return ""
 
     def run(self, task: Task, show: Show, message: str) -> Iterator[Update]:
-        """Runs a comparison or grid, which show their results and messages elsewhere."""
+        """Runs a comparison or grid, whose results and messages appear elsewhere on the page."""
         queued = self.queue.submit(task)
         yield {message: "", "message": "", "task": queued.id}
         yield from self.watch(queued, show, message=message)
@@ -120,7 +120,7 @@ class Handlers:
     def open_page(self, built: Mapping[str, Any]) -> Update:
         """Returns the current model files and the last used form.
 
-        The browser fills in only fields that still show their initial value, so that typed text stays.
+        The browser fills in only the fields that still show their initial value, so typed text is not lost.
         """
         values = self.remembered()
         return {
@@ -131,7 +131,7 @@ class Handlers:
         }
 
     def follow(self, task_id: str) -> Iterator[Update]:
-        """Shows this tab's last request again after a reload, running or finished."""
+        """Restores this tab's last request after a reload, running or finished."""
         queued = self.queue.find(task_id)
         yield {} if queued is None else {"task": queued.id}
         if queued is not None:
@@ -142,21 +142,21 @@ class Handlers:
         return {name: gr.update(choices=choices) for name, choices in lists.items()}
 
     def hint(self, checkpoint: str | None) -> Update:
-        """Shows what this checkpoint can draw as the prompt's placeholder."""
+        """Shows what this checkpoint can draw, as the prompt field's placeholder."""
         return {"prompt": gr.update(placeholder=checkpoint_facts(self.folders, checkpoint).description or PLACEHOLDER)}
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> Update:
         return {"preset": gr.Dropdown(**FileLists(folders=self.folders).shapes(checkpoint, width, height))}
 
     def native_size(self, name: str | None) -> Update:
-        """Sets the native size of a checkpoint that the user chose."""
+        """Sets the size to the native size of the checkpoint that the user chose."""
         size = checkpoint_facts(self.folders, name).native_size
         return {"width": size, "height": size}
 
     # Small conveniences of the form
 
     def lora_rows(self, values: Mapping[str, Any]) -> Update:
-        """Shows one more slot than there are LoRAs."""
+        """Shows one LoRA slot more than there are LoRAs in use."""
         return {
             f"lora_{slot}_row": gr.Row(visible=bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"]))
             for slot in range(2, LORA_SLOTS + 1)
@@ -181,13 +181,13 @@ class Handlers:
         return {"memory": render.memory_line(f"{session.device} · {memory_report(session.device)}{line}")}
 
     def free(self) -> Update:
-        """Frees memory through the queue, so that a running task keeps its models."""
+        """Frees memory through the queue, so that no running task loses its models."""
         if self.queue.session is None:
             return {"memory": render.memory_line("No model is loaded yet.")}
         self.queue.submit(FreeMemory()).wait()
         return self.memory()
 
-    # The chosen picture
+    # The selected picture
 
     def choose(self, panel: str, path: str) -> Update:
         text = self.history.text(Path(path)) or "This file holds no settings."

@@ -1,4 +1,4 @@
-"""Handles existing pictures: use their settings, start from them, delete them; and the history."""
+"""Handles existing pictures: reuses their settings, starts from them, deletes them; also handles the history."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = 48
 
 
 class Recall:
-    """Handles the buttons under a picture; `panel` is "picture" or "history", the prefix of its components."""
+    """Handles the buttons under a picture; `panel` ("picture" or "history") is the prefix of its components."""
 
     def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
@@ -30,11 +30,11 @@ class Recall:
     # Settings
 
     def use(self, panel: str, path: str) -> Update:
-        """Sets every field as it was for this picture, and empties unused ones."""
+        """Sets every field as it was for this picture, and clears the unused ones."""
         return self._restore(Path(path), f"{panel}_message")
 
     def restore(self, file: str | None) -> Update:
-        """Does the same for a dropped file of ours or A1111's, and empties the drop field."""
+        """Works like `use` for a dropped file, made here or by A1111, and clears the drop field."""
         return {"restore": None, **self._restore(Path(file), "message")} if file else {}
 
     def to_hires(self, panel: str, path: str) -> Update:
@@ -122,7 +122,7 @@ class Recall:
     def look(self, words: str, page: int, shown: list[str]) -> Update:
         """Returns one page of the search results, newest first.
 
-        If it equals `shown`, the list is left alone, so the user's selection survives.
+        If the pictures are the same as in `shown`, the list is not updated, so the user's selection is kept.
         """
         entries, total = self.handlers.history.search(words or "", limit=PAGE, skip=page * PAGE)
         paths = [str(entry.path) for entry in entries]
@@ -153,5 +153,5 @@ def read_options(path: Path, handlers: Handlers) -> Recalled:
 
 
 def out_of_reach(options: GenerationOptions, folder: Path) -> list[Path]:
-    """Finds start pictures of a recalled request that are gone or lie outside the folder."""
+    """Lists the start pictures of a recalled request that are missing or outside the folder."""
     return [path for path in options.pictures if not reachable(path, [folder])]

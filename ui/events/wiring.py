@@ -1,4 +1,4 @@
-"""Connects the page's events to their handlers, which refer to components by name."""
+"""Connects the page's events to their handlers; handlers refer to components by name."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ui.panels.form import Components
 from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TASK, REMEMBER_TASK, SHOW_ERROR, SHOW_STAGE
 
 RUN = ("message", "stage", "gallery", "empty", "paths", "task", "cancel", "panels", "stable_fast_status")
-SIZE = ("checkpoint", "width", "height")  # what "Shape" follows
+SIZE = ("checkpoint", "width", "height")  # the fields that affect "Shape"
 HISTORY = (
     *("history_gallery", "history_paths", "history_words", "page", "older", "newer"),
     *("history_details", "history_confirm"),
 )
-# Events of picture lists, and clicks and deletions in them, are handled in order.
+# Events of picture lists, as well as clicks and deletions in the lists, are handled in order.
 IN_TURN = {"concurrency_id": "history", "concurrency_limit": 1}
 LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
 
@@ -35,7 +35,7 @@ def details_of(panel: str) -> tuple[str, ...]:
 
 
 class Wiring:
-    """One page's components; `on` registers one event."""
+    """The components of a page; `on` registers an event."""
 
     def __init__(self, parts: Components, fields: Sequence[str]) -> None:
         self.parts = parts
@@ -49,9 +49,9 @@ class Wiring:
         outputs: Iterable[str] = (),
         **settings: Any,
     ) -> Any:
-        """Registers a handler: `answer` gets the named components' values in order and returns (or yields) an Update.
+        """Registers a handler: `answer` takes the named components' values in order and returns (or yields) an Update.
 
-        It is not part of the API, which has its own functions. Gradio's own progress display over the outputs is off.
+        The handler is not an API endpoint; the API has its own functions. Gradio's progress display on outputs is off.
         """
         return event(
             self.by_component(answer),
@@ -61,7 +61,7 @@ class Wiring:
         )
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Registers a handler that gets the form as one mapping, before any further values."""
+        """Wraps a handler that takes the form as one mapping, followed by any further values."""
         count = len(self.fields)
         if inspect.isgeneratorfunction(answer):
 
@@ -73,7 +73,7 @@ class Wiring:
 
     def by_component(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         def translate(update: Update) -> dict[Any, Any]:
-            # Gradio would empty every output for an empty answer
+            # For an empty answer, gradio would clear every output.
             return {self.parts[name]: value for name, value in update.items()} or gr.skip()
 
         if inspect.isgeneratorfunction(answer):
@@ -89,7 +89,7 @@ class Wiring:
 def connect(
     parts: Components, handlers: Handlers, starter: StarterDownload, page: Any, values: Mapping[str, Any]
 ) -> None:
-    """Connects all events of the page; `page` is the Blocks, built with these values."""
+    """Connects all events of the page; `page` is the Blocks built with `values`."""
     wiring = Wiring(parts, list(handlers.fresh()))
     connect_page(wiring, handlers, page, values)
     connect_runs(wiring, handlers)
@@ -154,7 +154,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
 
 
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
-    """Lists the fields whose choices are files."""
+    """Returns the names of fields that list files."""
     slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
     return ("checkpoint", "vae", "text_encoder", "hires_method", *slots)
 
@@ -210,11 +210,11 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
 
 
 def choose_in(wiring: Wiring, handlers: Handlers, panel: str) -> Callable[..., Any]:
-    """Returns the clicked picture; Gradio passes its place and file name in a parameter of this type."""
+    """Returns a handler for clicked pictures; Gradio passes the index and file name in a gr.SelectData parameter."""
 
     def choose(paths: list[str], event: gr.SelectData) -> dict[Any, Any]:
         clicked = paths[event.index] if event.index < len(paths) else ""
-        if Path(clicked).name != event.value["image"]["orig_name"]:  # the list changed under the mouse
+        if Path(clicked).name != event.value["image"]["orig_name"]:  # the list changed before the click arrived
             return gr.skip()
         return wiring.by_component(handlers.choose)(panel, clicked)
 

@@ -1,1 +1,1 @@
-"""Builds what the page shows: components, their text and their style."""
+"""Builds the visible page: components, text and style."""

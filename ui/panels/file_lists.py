@@ -1,4 +1,4 @@
-"""Lists the choices of model files for drop-down lists, and the sizes that fit a checkpoint."""
+"""Lists the model files for drop-down lists, and suitable sizes for a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FileLists:
         return [(name, name) for name in PIXEL_METHODS] + latent + self.named("upscalers")
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> dict[str, Any]:
-        """Returns the sizes that fit this checkpoint, and which one the form has."""
+        """Returns suitable sizes for this checkpoint, and the current one in the form."""
         side = checkpoint_facts(self.folders, checkpoint).native_size
         shapes = [(f"{shape} {wide} × {high}", f"{wide}x{high}") for shape, wide, high in size_presets(side)]
         now = f"{width}x{height}"
@@ -37,7 +37,7 @@ class FileLists:
         return {"choices": [*shapes, ("Own size", "")], "value": ""}
 
     def lists(self) -> dict[str, list[tuple[str, str]]]:
-        """Returns the choices of every field that names a file, to build or refresh it."""
+        """Returns the choices of every model file field, to build or refresh its list."""
         return {
             "checkpoint": self.named("checkpoints"),
             "vae": self.optional("vae", "From the checkpoint"),

@@ -1,4 +1,4 @@
-"""Shows help while the demo is the only checkpoint: where to put one, and a download on request."""
+"""Shows help while the demo is the only checkpoint: where to put another one, and a button to download one."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ MASK_BRUSH = "#ff40a0"
 
 
 def build_form(files: FileLists, values: Mapping[str, Any]) -> Components:
-    """Returns components by name: every field, and the form's buttons and messages."""
+    """Returns components by name: all fields, and the form's buttons and messages."""
     lists = files.lists()
     parts = build_prompt(lists, values)
     shapes = files.shapes(values["checkpoint"], values["width"], values["height"])
@@ -75,7 +75,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         )
         parts["cancel"] = gr.Button("Cancel", elem_id="ld-cancel", elem_classes="ld-cancel", interactive=False, scale=1)
     parts["message"] = gr.HTML("", elem_id="ld-message")
-    gr.HTML("", elem_id="ld-upload-message")  # the page's script fills it
+    gr.HTML("", elem_id="ld-upload-message")  # filled in by the page's script
     with gr.Row(elem_id="ld-speed"):
         parts["stable_fast"] = gr.Checkbox(
             values["stable_fast"], label="Stable-Fast", container=True, elem_id="ld-stable-fast", scale=1

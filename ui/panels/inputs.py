@@ -1,4 +1,4 @@
-"""Builds the kinds of input that the form uses more than once."""
+"""Builds the form's recurring input components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ui.fields import AUTOMATIC
 
 
 def file_choice(names: Any, value: Any, label: str, scale: int | None = None) -> gr.Dropdown:
-    """Builds a list that keeps unlisted names: generating then reports the missing file and suggests similar names."""
+    """Builds a list that accepts unlisted names; generating reports a missing file and suggests similar names."""
     return gr.Dropdown(names, value=value, label=label, allow_custom_value=True, scale=scale, min_width=160)
 
 
@@ -20,7 +20,7 @@ def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
 
 
 def option_input(option: Option, value: Any) -> Any:
-    """The component that suits the option: a list of its choices, a slider for a share, or a number."""
+    """Returns a suitable input for the option: a list of its choices, a slider for a share, or a number."""
     if option.choices:
         first = [(option.empty, AUTOMATIC)] if option.empty else []
         return gr.Dropdown([*first, *option.choices], value=value, label=option.label, min_width=110)

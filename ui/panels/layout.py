@@ -1,4 +1,4 @@
-"""Builds the whole page: header, form on the left, results on the right."""
+"""Builds the whole page: the header, the form on the left, and the results on the right."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ the least GPU memory, and is used on a CPU. The line below the box shows the act
 
 
 def build_page(folders: ModelFolders, output: Path, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
-    """Builds all components, by name, in the open Blocks; `output` is the folder of the pictures."""
+    """Builds all components in the open Blocks and returns them by name; `output` is the folder of the pictures."""
     parts = build_header(VERSION)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320, elem_id="ld-form"):

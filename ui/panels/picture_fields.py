@@ -1,4 +1,4 @@
-"""Defines picture fields that read files as the command line does; Gradio alone would open any format."""
+"""Defines picture fields that accept the same formats as the command line; Gradio alone would open any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modules.images.modes import to_8_bit
 from modules.images.open import FORMATS, check_header, open_image
 from ui.quick_import import import_gradio
 
-import_gradio()  # Gradio would write stubs of the classes below into this folder
+import_gradio()  # otherwise Gradio would write stubs of the classes below into this folder
 
 import gradio as gr  # noqa: E402
 
@@ -26,13 +26,13 @@ def open_our_formats_only() -> None:
 
 
 class PictureEditor(gr.ImageEditor):
-    """The mask editor; its picture and layers arrive upright with 8 bits per channel."""
+    """The mask editor; its picture and layers arrive upright and with 8 bits per channel."""
 
-    is_template = True  # for Gradio: the browser shows the parent
+    is_template = True  # makes Gradio show the parent class in the browser
 
     def convert_and_format_image(self, file: Any, flatten_on_white: bool = False) -> Any:  # noqa: FBT001, FBT002
-        """Reads a part: Gradio calls this for the background, each layer, and the unused flattened picture."""
-        del flatten_on_white  # the whole program has one rule for transparency
+        """Opens a part; Gradio calls this for the background, each layer, and the unused flattened picture."""
+        del flatten_on_white  # transparency is handled in the same way everywhere
         if file is None:
             return None
         drawn = isinstance(file, (bytes, bytearray, memoryview))

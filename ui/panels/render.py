@@ -44,7 +44,7 @@ def running(queued: QueuedTask, *, accelerated: bool) -> str:
 
 
 def pace_words(pace: Pace) -> str:
-    """Writes `Sampling step 7 of 20 · 3.4 it/s · about 4 s left`."""
+    """Formats the pace as `Sampling step 7 of 20 · 3.4 it/s · about 4 s left`."""
     part = [f"{pace.part[0].upper()}{pace.part[1:]}"] if pace.part else []
     words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
     if pace.phase == "decoding":
@@ -76,7 +76,7 @@ def time_words(seconds: float) -> str:
 
 
 def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = False) -> str:
-    """Renders a progress bar; a `share` of None means unknown progress, `quiet` shows only the words."""
+    """Renders a progress bar. A `share` of None means unknown progress; `quiet` shows only the words."""
     picture = ""
     if image:
         data = base64.b64encode(image).decode("ascii")

@@ -39,7 +39,7 @@ def build_panels(help_text: str, build_first_run: Callable[[], Components], *, d
 
 
 def build_gallery(label: str, elem_id: str, *, visible: bool = True, columns: int = 4) -> gr.Gallery:
-    """Shows files unchanged: the displayed or downloaded PNG is the one on disk, including its text."""
+    """Builds a gallery that shows files unchanged: a displayed or downloaded PNG includes its metadata."""
     return gr.Gallery(
         label=label,
         show_label=False,
@@ -55,7 +55,7 @@ def build_gallery(label: str, elem_id: str, *, visible: bool = True, columns: in
 
 
 def build_details(name: str) -> Components:
-    """Builds the panel of the chosen picture: its settings and buttons. It is hidden until one is chosen."""
+    """Builds the panel of the selected picture, with its settings and buttons. It is hidden until one is selected."""
     parts: Components = {}
     with gr.Column(visible=False, elem_id=f"ld-{name}-details") as parts[f"{name}_details"]:
         with gr.Row():

@@ -1,4 +1,4 @@
-"""Holds the page's few scripts, for things that must happen in the browser."""
+"""Contains the page's few scripts, for tasks that only the browser can do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ document.addEventListener('keydown', (event) => {
   }
 });
 """
-# The mask editor draws with textures of at most about MAX_SIZE a side and fails silently beyond that. This script
+# The mask editor's textures have at most about MAX_SIZE pixels per side; larger pictures fail silently. This script
 # checks a chosen or dropped picture before the editor gets it; the server checks uploads again.
 CHECK_PICTURES = """
 (() => {
@@ -72,23 +72,23 @@ def head() -> str:
     return f"<script>{CTRL_ENTER}{check}</script>"
 
 
-# Each browser tab remembers its own last request across reloads.
+# Each browser tab remembers its last request across reloads.
 REMEMBER_TASK = "(task) => { sessionStorage.setItem('ld-task', task || ''); }"
 RECALL_TASK = "() => [sessionStorage.getItem('ld-task') || '']"
-# `text` holds the page's initial values and the last used ones, in the order of the fields.
+# `text` contains the page's initial values and the last used ones, in the order of the fields.
 FILL_UNTOUCHED = """(text, ...shown) => {
   if (!text) return shown;
   const {built, now} = JSON.parse(text);
   return shown.map((value, index) => (value ?? null) === built[index] ? now[index] : value);
 }"""
-# The form's values are on screen two frames after they were set.
+# New values of the form take two frames to appear on screen.
 MARK_READY = """() => {
   requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
 }"""
 SHOW_STAGE = """() => {
   if (window.innerWidth < 900) document.querySelector('#ld-stage').scrollIntoView({behavior: 'smooth'});
 }"""
-# In a narrow window the message is far from the pressed button and from the part in view.
+# In a narrow window the message may be far from the button and out of view.
 SHOW_ERROR = """() => {
   const show = () => [...document.querySelectorAll('#ld-message .ld-error, #ld-compare-message .ld-error')]
     .find((box) => box.offsetParent)?.scrollIntoView({behavior: 'smooth', block: 'center'});

@@ -1,4 +1,4 @@
-"""Defines colours and spacing; loads nothing from the network."""
+"""Defines colours and spacing, without loading anything from the network."""
 
 from __future__ import annotations
 

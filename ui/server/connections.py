@@ -1,4 +1,4 @@
-"""Limits the number of connections and their time without a whole request, which uvicorn does not."""
+"""Limits the number of connections and how long they may stay silent, since uvicorn has no such limits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if os.name == "nt":
 else:
     import resource
 
-SILENT_SECONDS = 30  # for a client to send a request's first line and headers
+SILENT_SECONDS = 30  # to wait for a request's first line and headers
 MOST_CONNECTIONS = 1000
-ACCEPTED_AT_ONCE = 64  # accepted before any can be closed
+ACCEPTED_AT_ONCE = 64  # accepted before any connection is closed
 
 
 def most_connections() -> int:
-    """Returns a third of this process's file limit; the rest is for bursts, models and pictures."""
+    """Returns a third of this process's limit on open files; the rest is for bursts, models and pictures."""
     if resource is None:
         return MOST_CONNECTIONS
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -31,7 +31,7 @@ def most_connections() -> int:
 
 
 class Patient(H11Protocol):
-    """One connection. It is closed after a long silence; the longest silent one makes room for a new one."""
+    """A connection that is closed after a long silence. A connection over the limit closes the longest silent one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,7 +63,7 @@ class Patient(H11Protocol):
 
 
 def bound_connections() -> None:
-    """Replaces uvicorn's protocol after gradio is imported, which has no setting for it."""
+    """Replaces uvicorn's protocol after gradio is imported, since gradio has no setting for it."""
     from gradio import http_server
 
     config = partial(uvicorn.Config, http=Patient, backlog=ACCEPTED_AT_ONCE)

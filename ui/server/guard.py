@@ -1,4 +1,4 @@
-"""Guards gradio: limits bodies, refuses foreign origins, and delays logins after a wrong one."""
+"""Guards gradio: limits request bodies, rejects foreign origins, and delays logins after a failed one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-STRANGER_BYTES = 64 * 1024  # before the login: a name and a password
+STRANGER_BYTES = 64 * 1024  # for requests before the login, such as the login itself
 BODY_BYTES = 2 * 1024**2
-UPLOAD_BYTES = 65 * 1024**2  # a file of 64 MiB and its multipart overhead
-BODY_SECONDS = 30  # to wait for the next piece of a body, and in total beyond the time that SLOWEST allows
-SLOWEST = 16 * 1024  # bytes a second
+UPLOAD_BYTES = 65 * 1024**2  # a 64 MiB file plus multipart overhead
+BODY_SECONDS = 30  # the wait for the next piece of a body, and the total wait beyond the time allowed by SLOWEST
+SLOWEST = 16 * 1024  # bytes per second
 RESPONSE_HEADERS = (
     (b"content-security-policy", b"frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -34,7 +34,7 @@ RESPONSE_HEADERS = (
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer instead of gradio's."""
+    """A response sent in place of gradio's."""
 
     status: int
     text: str
@@ -64,7 +64,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = read_headers(scope)
-        method = scope.get("method", "POST")  # a websocket may change things, too
+        method = scope.get("method", "POST")  # a websocket may make changes, too
         if method not in SAFE_METHODS and is_foreign(headers):
             await answer(scope, send, FOREIGN)
         elif method in SAFE_METHODS or scope["type"] == "websocket":
@@ -111,7 +111,7 @@ class Guard:
 
 
 class Body:
-    """Counts a body while it is read; beyond the limit or the time it refuses the request, whatever the app answers."""
+    """Reads a body and counts its bytes; refuses a request that is too large or slow, whatever the app responds."""
 
     def __init__(self, receive: Receive, send: Send, limit: int) -> None:
         self._receive = receive
@@ -151,14 +151,14 @@ class Body:
 
 
 def read_headers(scope: Scope) -> dict[str, str]:
-    """Returns headers by lower-case name; for a repeated name the last one counts, as in gradio."""
+    """Returns headers by lower-case name; for a repeated header the last value counts, as in gradio."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
 
 
 def is_foreign(headers: dict[str, str]) -> bool:
-    """Tells whether a browser reports another site as the origin. Programs report none, and cannot be tricked."""
+    """Tells whether a browser reports another site as the origin; other programs report none, which is harmless."""
     site = headers.get("sec-fetch-site")
-    if site is not None:  # sent over https and on this computer; correct for any name of a proxy
+    if site is not None:  # sent over https and on this computer; correct behind any proxy
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     if origin is None:
@@ -171,14 +171,14 @@ def is_foreign(headers: dict[str, str]) -> bool:
 
 
 def body_limit(scope: Scope, headers: dict[str, str], *, is_upload: bool) -> int:
-    """Returns the maximum size of a request body, in bytes, for this client."""
+    """Returns this client's maximum body size in bytes."""
     if not is_known(scope.get("app"), headers.get("cookie", "")):
         return STRANGER_BYTES
     return UPLOAD_BYTES if is_upload else BODY_BYTES
 
 
 def is_known(app: Any, cookies: str) -> bool:
-    """Tells whether gradio needs no login or knows this one."""
+    """Tells whether the client is logged in, or no login is needed."""
     if getattr(app, "auth", None) is None:
         return True
     try:
@@ -190,7 +190,7 @@ def is_known(app: Any, cookies: str) -> bool:
 
 
 def with_headers(send: Send) -> Send:
-    """Adds headers that keep the page out of other sites' frames."""
+    """Adds headers that prevent other sites from showing the page in a frame."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Delays logins after a wrong one, and decides which addresses count as one client."""
+"""Delays logins after a failed one, and decides which addresses count as one client."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Network, ip_address
 
-LONGEST_DELAY = 8.0  # seconds between two logins of one client
-LONGEST_WAIT = 30.0  # seconds that a login may wait behind others of its client
-MOST_CLIENTS = 1000  # clients with remembered wrong logins
+LONGEST_DELAY = 8.0  # seconds between two logins from one client
+LONGEST_WAIT = 30.0  # seconds that a login may wait for others from the same client
+MOST_CLIENTS = 1000  # clients whose failed logins are remembered
 
 
 @dataclass
 class Logins:
-    """Wrong logins by client: their number and the time of the last one; the oldest client is forgotten first.
+    """Failed logins by client: their number and the time of the last one; the oldest client is forgotten first.
 
-    Each one doubles the wait before the next attempt is checked, and simultaneous attempts wait in line.
+    Each failure doubles the wait before the next attempt is checked; simultaneous attempts wait in line.
     """
 
     wrong: OrderedDict[str, tuple[int, float]] = field(default_factory=OrderedDict)
 
     def begin(self, client: str) -> float | None:
-        """Counts an attempt as wrong until it proves right; returns the seconds to wait, None for too many."""
+        """Counts an attempt as failed until it succeeds; returns the seconds to wait, None after too many attempts."""
         now = time.monotonic()
         count, last = self.wrong.pop(client, (0, now))
         turn = max(now, last) + (min(LONGEST_DELAY, 0.25 * 2 ** min(count, 9)) if count else 0.0)
@@ -37,10 +37,10 @@ class Logins:
 
 
 def network_of(address: str) -> str:
-    """Returns the client of an address; an IPv6 client owns the whole /64 network."""
+    """Returns the client that an address belongs to; an IPv6 client owns the whole /64 network."""
     try:
         known = ip_address(address)
-    except ValueError:  # a socket without an address
+    except ValueError:  # not an address, for example of a local socket
         return address
     if isinstance(known, IPv4Address):
         return str(known)

@@ -1,4 +1,4 @@
-"""Makes gradio log an error in one line; otherwise it prints a traceback for every invalid call."""
+"""Makes gradio log errors in one line each; otherwise every invalid call would print a traceback."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ui.server.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
 
 log = logging.getLogger(__name__)
 
-BROKEN = Refusal(500, "The request failed; the program's log says why.")  # it may name paths
+BROKEN = Refusal(500, "The request failed; the program's log says why.")  # the error itself may contain paths
 PRINTERS = ("gradio.queueing", "gradio.routes", "gradio.route_utils", "gradio.utils")
 
 
 def log_in_one_line() -> None:
-    """Replaces gradio's tracebacks after its import. The queue logs our own errors with their traceback."""
+    """Replaces gradio's tracebacks after its import. The queue still logs our own errors with their tracebacks."""
     for name in PRINTERS:
         module: Any = import_module(name)
         if hasattr(module, "traceback"):
@@ -33,12 +33,12 @@ def print_line(*_: object, **__: object) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error's kind and message, short enough for a log that strangers may write to."""
+    """Returns an error's type and message, short enough for a log that strangers can write to."""
     return printable(f"{type(error).__name__}: {error}"[:LONGEST_QUOTE]).rstrip(". ")
 
 
 class OneLine:
-    """ASGI middleware that answers and logs one sentence if a request breaks gradio."""
+    """ASGI middleware that responds with, and logs, one sentence if a request breaks gradio."""
 
     def __init__(self, app: Asgi) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Manages the folder for uploads: one for each server, limited in size, deleted when the server ends."""
+"""Manages the upload folder: one per server, limited in size, deleted when the server stops."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from modules.core.files import lock_folder
 VARIABLE = "GRADIO_TEMP_DIR"
 PREFIX = "lightdiffusion-uploads-"
 MOST_BYTES = 2 * 1024**3
-KEPT_SECONDS = 3600  # an open form may still use younger files
-UNLOCKED_SECONDS = 60  # a younger folder may belong to a server that has not locked it yet
+KEPT_SECONDS = 3600  # younger files may still be in use by an open form
+UNLOCKED_SECONDS = 60  # a younger folder may belong to a server that has not yet locked it
 
 
 class UploadFolder:
-    """The folder in which gradio keeps uploads."""
+    """The folder for gradio's uploads."""
 
     def __init__(self, path: Path, most_bytes: int = MOST_BYTES, *, is_ours: bool = False) -> None:
         """Manages `path`; with `is_ours` the folder was made for this server and is deleted with it."""
         self.path = path
         self._most_bytes = most_bytes
         self._is_ours = is_ours
-        self._coming = 0  # bytes of reserved room for uploads still on the way
+        self._coming = 0  # bytes reserved for unfinished uploads
         self._lock = threading.Lock()
 
     def make_room(self, size: int) -> bool:
-        """Reserves room for `size` bytes until they have `arrived`, and deletes the oldest files for it.
+        """Reserves `size` bytes until `arrived` is called, and deletes the oldest files to make room.
 
-        Returns false if files that may still be in use fill the folder.
+        Returns false if the folder is full of files that may still be in use.
         """
         with self._lock:
             files = sorted(self._files())
@@ -50,12 +50,12 @@ class UploadFolder:
             return has_room
 
     def arrived(self, size: int) -> None:
-        """Releases reserved room: the bytes are now among the files, or will not come."""
+        """Releases reserved bytes, once the upload is in the folder or has failed."""
         with self._lock:
             self._coming -= size
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Returns (time of writing, bytes, path) of each file."""
+        """Yields (modification time, bytes, path) for each file."""
         for folder, _, names in os.walk(self.path):
             for name in names:
                 with suppress(OSError):
@@ -64,15 +64,15 @@ class UploadFolder:
                     yield state.st_mtime, state.st_size, path
 
     def remove(self) -> None:
-        """Deletes the folder at the server's end."""
+        """Deletes the folder when the server stops."""
         if self._is_ours:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def make_upload_folder() -> UploadFolder:
-    """Makes a new folder, passes it to gradio in the environment, and locks it until this process ends.
+    """Creates a folder, passes it to gradio in the environment, and locks it until this process ends.
 
-    It first deletes the folders of ended servers. A folder already set in the environment is the user's and stays.
+    It first deletes the folders of stopped servers. A folder already set in the environment is the user's and is kept.
     """
     if chosen := os.environ.get(VARIABLE):
         return UploadFolder(Path(chosen))
@@ -84,9 +84,9 @@ def make_upload_folder() -> UploadFolder:
 
 
 def sweep(temporary: Path) -> None:
-    """Deletes this user's upload folders that no running server has locked.
+    """Deletes this user's upload folders, except those locked by a running server.
 
-    Windows has no such locks, and cleans its temporary folder itself.
+    Windows does not have such locks, and cleans its temporary folder itself.
     """
     with suppress(OSError):
         for entry in os.scandir(temporary):

@@ -1,1 +1,1 @@
-"""What can be wrong with a request: before anything is loaded, and when a picture holds no numbers."""
+"""Checks a request before anything is loaded, and explains why a picture came out as NaN."""

@@ -1,4 +1,4 @@
-"""The model files that a request names, found before anything is loaded (no torch)."""
+"""Finds the model files of a request before anything is loaded (no torch)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from modules.text.prompt import extract_loras
 
 
 def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[Path]:
-    """Those of the options and of the prompt's tags. Raises ModelFileError for one that is not there, OptionsError for
-    a tag that cannot be read."""
+    """Yields the model files given in the options and in the prompt's tags.
+
+    Raises ModelFileError for a missing file, OptionsError for an unreadable tag.
+    """
     yield checkpoint_path(folders, options.checkpoint)
     if options.vae:
         yield folders.find("vae", options.vae)
@@ -29,7 +31,7 @@ def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[P
 
 
 def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
-    """The named checkpoint; without a name the user's first own one, else the demo. Raises ModelFileError."""
+    """Returns the named checkpoint, or else the user's first one, or else the demo. Raises ModelFileError."""
     if name:
         return folders.find("checkpoints", name)
     default = default_checkpoint(folders)
@@ -42,9 +44,9 @@ def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
 
 
 def text_encoder_path(folders: ModelFolders, options: GenerationOptions) -> Path | None:
-    """The text encoder's file that is asked for, or the checkpoint of that name, whose text encoder is meant.
+    """Returns the requested text encoder file, or a checkpoint with that name, whose text encoder is used.
 
-    Raises ModelFileError, or OptionsError for more than one.
+    Raises ModelFileError for a missing file, OptionsError if more than one is requested.
     """
     if not options.text_encoders:
         return None
@@ -61,8 +63,8 @@ def text_encoder_path(folders: ModelFolders, options: GenerationOptions) -> Path
 
 
 def upscaler_path(folders: ModelFolders, name: str) -> Path:
-    """Raises ModelFileError."""
+    """Returns the upscaler's file. Raises ModelFileError."""
     try:
         return folders.find("upscalers", name)
-    except ModelFileError as error:  # more likely a method misspelt
+    except ModelFileError as error:  # probably a misspelt method
         raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error

@@ -14,15 +14,15 @@ from modules.loader.checkpoint import LoadedModel
 
 
 class NotFinite(OptionsError):
-    """A result that holds NaN or infinity, so that no picture can be made from it."""
+    """The result contains NaN or infinity, so no picture can be made from it."""
 
 
 def cause(
     model: LoadedModel, options: GenerationOptions, dtype: torch.dtype, controls: Mapping[str, nn.Module]
 ) -> LightDiffusionError:
-    """The error to raise: a ModelFileError that names the file and the weight, or an OptionsError with advice.
+    """Returns the error to raise: a ModelFileError with the file and the weight, or an OptionsError with advice.
 
-    `controls` are the ControlNets in use by the names of their files.
+    `controls` maps the file names of the ControlNets in use to their networks.
     """
     for file, network, weights in _loaded(model, options, controls):
         name = _not_finite(weights)
@@ -44,7 +44,7 @@ def cause(
 def _loaded(
     model: LoadedModel, options: GenerationOptions, controls: Mapping[str, nn.Module]
 ) -> Iterator[tuple[str, str, Mapping[str, Tensor]]]:
-    """File name, network, and its weights as they were loaded."""
+    """Yields the file name, the network's name, and the weights as loaded."""
     checkpoint = model.path.name
     yield checkpoint, "UNet", model.unet.pristine()
     yield Path(next(iter(options.text_encoders), checkpoint)).name, "text encoder", model.text.pristine()
@@ -54,7 +54,7 @@ def _loaded(
 
 
 def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
-    """The name of the first weight that holds a value that is not finite."""
+    """Returns the name of the first weight with a value that is not finite."""
     return next((name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())), None)
 
 
@@ -69,7 +69,7 @@ def _or_float32(dtype: torch.dtype) -> str:
 
 
 def _advice(options: GenerationOptions, dtype: torch.dtype) -> str:
-    """The settings that may help, without those that are in use already."""
+    """Lists settings that may help, except those already in use."""
     choices = [] if dtype == torch.float32 else ["--dtype float32"]
     choices += [] if options.vae else ["another --vae"]
     choices += ["a lower --cfg"] if options.cfg > 1 else []

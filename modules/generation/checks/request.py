@@ -1,4 +1,4 @@
-"""What can be said against a request before anything is loaded: names, model files, embeddings, pictures (no torch)."""
+"""Checks a request before anything is loaded: names, model files, embeddings, pictures (no torch)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modules.text.prompt import extract_loras
 
 
 def check_request(options: GenerationOptions, folders: ModelFolders) -> None:
-    """Raises OptionsError for a name or a picture that cannot be used, ModelFileError for a model that is not there."""
+    """Raises OptionsError for an invalid name or an unusable picture, ModelFileError for a missing model."""
     sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
     if options.hires is not None:
         sampler_and_scheduler(options.hires.sampler or sampler, options.hires.scheduler or scheduler)

@@ -1,1 +1,1 @@
-"""Writes the settings in a picture, reads them back, and reads those of other programs."""
+"""Writes a request's settings to a picture, and reads them back from our own and other programs' pictures."""

@@ -1,4 +1,4 @@
-"""Reads LoRAs, ControlNets, HiresFix and the start picture from a recipe's fields, with the files they name."""
+"""Reads LoRAs, ControlNets, HiresFix and the start picture from a recipe's fields, and finds their files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.generation.metadata.settings import read_each
 from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
 from modules.images.methods import OWN_METHODS
 
-UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs give no name by which it could be found
+UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs do not record its name
 FROM_PICTURE = ("Init image", "Init image hash", "Init image size")
 MOST_ENTRIES = 64
 INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint area")
@@ -37,10 +37,10 @@ class NamedModel:
 
 @dataclass(kw_only=True)
 class Choices:
-    """Reads the choices one by one; `given` replaces the picture's own.
+    """Reads the choices one by one; options in `given` replace the picture's own.
 
-    It records the models they name, the pictures missing from `places` (each with its option), the unusable values,
-    and the settings left out.
+    It records the models in use, the pictures missing from `places` (each with its option), the unusable values, and
+    the omitted settings.
     """
 
     fields: Fields
@@ -99,9 +99,9 @@ class Choices:
         return replace(choice, image=image, mask=mask)
 
     def _is_from_picture(self) -> bool:
-        """Tells image to image from a second pass, for which A1111 also writes `Denoising strength`.
+        """Distinguishes image to image from a second pass: A1111 writes `Denoising strength` for both.
 
-        Very old versions then wrote `First pass size`.
+        For a second pass, very old versions also wrote `First pass size`.
         """
         if any(name in self.fields for name in (*FROM_PICTURE, *INPAINTED)):
             return True
@@ -127,14 +127,14 @@ class Choices:
         return replace(start, **values)
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:
-        """Returns the file, or its bare name if it was not found or another one is given."""
+        """Returns the file, or just its name if it was not found or another file is given."""
         found = None if option in self.given else find_picture(named, wanted, self.places, self.known)
         if found is None and option not in self.given:
             self.lacks.append(f"{quoted(named.name)} (give it with --{option.replace('_', '-')} FILE)")
         return found or Path(named.name)
 
     def _numbered(self, kind: type[Choice], key: str) -> Iterator[tuple[Choice, dict[str, str]]]:
-        """Yields our own entries `key 0`, `key 1`, ...; A1111's ControlNet entries are not JSON and name no file."""
+        """Yields our own entries `key 0`, `key 1`, ... (A1111's ControlNet entries are not JSON and omit the file)."""
         number = 0
         while (text := self.fields.text(f"{key} {number}") or "").startswith("{"):
             if number == MOST_ENTRIES:

@@ -1,4 +1,4 @@
-"""Reads typed settings from a picture's text: numbers and sizes, or one short reason for refusing them."""
+"""Reads typed settings (numbers and sizes) from a picture's text; errors contain a short reason."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIZE = re.compile(r"\(?\s*([0-9]{1,6})\s*[xX×,*]\s*([0-9]{1,6})\s*\)?")
 
 
 class Fields:
-    """Settings by A1111's names, in any case.
+    """Settings under A1111's names, which are not case-sensitive.
 
-    The readers return None for a missing setting and raise Unreadable for one of the wrong kind.
+    The readers return None for a missing setting and raise Unreadable for a value of the wrong type.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:

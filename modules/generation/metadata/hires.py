@@ -33,10 +33,10 @@ METHODS = {
     "latent bilinear": "bilinear",
     "latent bicubic": "bicubic",
     "latent area": "area",
-    "none": "lanczos",  # A1111 enlarges the picture with Lanczos then
+    "none": "lanczos",  # A1111 enlarges with Lanczos in this case
     "nearest": "lanczos",
 }
-# A1111's names of upscalers, and the file names.
+# File names of upscalers by A1111's names.
 FILES = {
     "r-esrgan 4x+": "RealESRGAN_x4plus",
     "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
@@ -56,7 +56,7 @@ class SecondPass:
 def second_pass(
     fields: Fields, given: Collection[str], folders: ModelFolders, problems: list[Problem]
 ) -> SecondPass | None:
-    """Reads the second pass; returns None without any of the fields. Adds unusable values to the problems."""
+    """Reads the second pass; returns None if all its fields are missing. Adds unusable values to the problems."""
     if not any(fields.text(name) for name in MARKS):
         return None
     method, left_out = _method(fields.text("Hires upscaler"), folders)
@@ -83,7 +83,7 @@ def _check(name: str, value: Any) -> None:
 
 
 def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[str, ...]]:
-    """Returns the method to enlarge, and remarks about it."""
+    """Returns the enlarging method, and remarks about it."""
     if name is None:
         return None, ()
     folded = name.casefold()
@@ -100,7 +100,7 @@ def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[
 
 
 def _target(fields: Fields) -> dict[str, int] | None:
-    """Returns both sides in steps of 8; a side of 0 follows from the picture's shape, as in A1111."""
+    """Returns both sides in steps of 8; as in A1111, a side of 0 is computed from the picture's aspect ratio."""
     size = fields.size(*SIZE)
     if size is None or size == (0, 0):
         return None
@@ -120,13 +120,13 @@ def _sampler(fields: Fields) -> str | None:
 
 
 def _scheduler(fields: Fields) -> str | None:
-    """Returns the named schedule, which may follow the sampler's name; None if it is that of the first pass."""
+    """Returns the schedule, whose name may follow the sampler's; None means as in the first pass."""
     name, sampler = _other(fields, "Hires schedule type", "Hires scheduler"), _other(fields, "Hires sampler")
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)
     try:
         choice = None if sampler is None else resolve_sampler(sampler)
-    except OptionsError:  # the sampler's reader reports this, unless another one is given
+    except OptionsError:  # _sampler reports this, unless another sampler is given
         return None
     if choice is None or choice.scheduler is not None or name is None:
         return None if choice is None else choice.scheduler
@@ -134,7 +134,7 @@ def _scheduler(fields: Fields) -> str | None:
 
 
 def _other(fields: Fields, *names: str) -> str | None:
-    """Returns a value that differs from the first pass's."""
+    """Returns a value that differs from that of the first pass."""
     value = fields.text(*names)
     return None if value is None or value.casefold().startswith("use same") else value
 

@@ -1,4 +1,4 @@
-"""Names a request's files in the picture's text, so that they are found from anywhere without a whole path."""
+"""Names a request's files in the picture's metadata so that they are found from any folder, without full paths."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from modules.generation.metadata.write import Hashes
 from modules.generation.options import GenerationOptions
 from modules.images.methods import OWN_METHODS
 
-# The start of a LoRA's tag in a prompt with its name or path, which on Windows may hold a drive's colon.
+# The start of a LoRA tag in a prompt, with a name or path (on Windows possibly with a drive's colon).
 _TAG = re.compile(r"(<(?:lora|lyco):)((?:[A-Za-z]:(?=[\\/]))?[^:<>]*)", re.IGNORECASE)
 
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
-    """Renames models given as paths to their names in our folders, else to their file names."""
+    """Replaces model paths with the models' names in our folders, or else with their file names."""
     hires = options.hires
     if hires is not None and hires.method not in OWN_METHODS:
         hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
@@ -35,7 +35,7 @@ def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> Gen
 
 
 def hashes_of(options: GenerationOptions, folders: ModelFolders, fingerprints: Fingerprints) -> Hashes:
-    """Hashes the request's pictures and the models outside our folders, by field and attribute of the text."""
+    """Hashes the request's pictures and the models outside our folders, by field and attribute of the metadata."""
     hashes: dict[str, dict[str, str]] = {}
     for field, attribute, path in _files(options, folders):
         found = None if path is None else fingerprints.of(path)

@@ -1,4 +1,4 @@
-"""Lists other programs' settings that we do not support, unless they are known not to change the picture."""
+"""Lists other programs' settings that we do not support, except those known not to affect the picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.generation.option_table import PLAIN_OPTIONS
 OFF = ("", "0", "0.0", "1.0x", "false", "none", "off", "null", "[]", "{}", "disabled", "default", "automatic")
 MOST_NAMES = 12
 
-# Fields that become options, and fields that say nothing about the picture (names in lower case).
+# Fields that become options, and fields that do not affect the picture (names in lower case).
 HONOURED = frozenset(
     (
         *(option.key.casefold() for option in PLAIN_OPTIONS if option.key),
@@ -37,7 +37,7 @@ _OURS = re.compile(r"(?:lora|controlnet) \d+")
 
 
 def left_out(fields: Mapping[str, str]) -> list[str]:
-    """Names the fields that are switched on and match no option."""
+    """Returns the names of fields that are switched on but match no option."""
     names = [name for name, value in fields.items() if _counts(name.casefold(), value.strip().casefold())]
     if "Model hash" in fields and "Model" not in fields:
         names.append("the checkpoint (only its hash is known)")
@@ -51,7 +51,7 @@ def _counts(name: str, value: str) -> bool:
 
 
 def in_words(names: Iterable[str]) -> str:
-    """Puts the names on one line; an extension's many settings, which begin with the same word, count as one."""
+    """Joins the names into one line; an extension's many settings, which begin with the same word, count as one."""
     unique = list(dict.fromkeys(name for name in names if name.strip()))
     first_words = Counter(name.split()[0] for name in unique)
     short = dict.fromkeys(

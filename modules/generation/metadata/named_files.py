@@ -1,4 +1,4 @@
-"""Finds files that a picture's text names without a place, by their names and the start of their SHA-256."""
+"""Finds the files named in a picture's metadata by file name and the start of the SHA-256, without their folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from modules.gallery.history import INPUTS
 from modules.gallery.output import DAY
 
 DIGITS = 16
-MOST_FILES = 1000  # files of one folder to read in search of a hash
+MOST_FILES = 1000  # files to read per folder when searching for a hash
 PIECE = 2**20  # bytes
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # inputs kept beside the output are named by their hash
+_KEPT = re.compile(f"[0-9a-f]{{{DIGITS}}}")  # the names of inputs kept beside the output are their hashes
 
 
 def fingerprint(path: Path) -> str:
@@ -35,7 +35,7 @@ class Fingerprints:
         self._known: dict[tuple[Path, int, int], str] = {}
 
     def of(self, path: Path) -> str | None:
-        """Returns the file's hash; None for a folder or an unreadable file."""
+        """Returns the file's hash; None for a folder or unreadable file."""
         try:
             if not path.is_file():
                 return None
@@ -44,7 +44,7 @@ class Fingerprints:
             if key not in self._known:
                 self._known[key] = fingerprint(path)
             return self._known[key]
-        except (OSError, ValueError):  # a name that no file can have
+        except (OSError, ValueError):  # an impossible file name
             return None
 
 
@@ -54,17 +54,17 @@ def file_name(path: str | Path) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Tells whether this is a file or folder; reading a device or pipe could last forever."""
+    """Tells whether this is a file or folder, since reading a device or pipe might never end."""
     try:
         return path.is_file() or path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an impossible file name
         return False
 
 
 def find_picture(named: Path, wanted: str | None, folders: Sequence[Path], known: Fingerprints) -> Path | None:
-    """Finds the file of this name and hash in the folders, else any picture there with the hash.
+    """Finds the file with this name and hash in the folders, or else any picture there with this hash.
 
-    Among the many pictures of a day it searches by name only. A whole path, as in our older pictures, needs no hash.
+    Folders of a day's many pictures are searched by name only. A full path, as in our older pictures, needs no hash.
     """
     if wanted is None and named.is_absolute() and is_there(named) and named.is_file():
         return named
@@ -87,7 +87,7 @@ def _pictures(folder: Path) -> Iterator[Path]:
 
 
 def places_of(picture: Path, output: Path) -> list[Path]:
-    """Lists folders for a picture's files: its own, its output folder, ours, the one beside it, the working folder."""
+    """Lists folders that may contain a picture's files: those around it, our output folders, and the working folder."""
     beside, output = picture.absolute().parent, output.absolute()
     kept = [place for root in (beside.parent, output) for place in (root / INPUTS, *_days(root))]
     return list(dict.fromkeys([beside, *kept, output.parent, Path.cwd()]))
@@ -98,10 +98,10 @@ def _days(output: Path) -> Iterable[Path]:
 
 
 def find_model(folders: ModelFolders, kind: str, name: str) -> Path:
-    """Finds a model that a picture's text names. Raises ModelFileError, also if it is not a file."""
+    """Finds a model named in a picture's metadata. Raises ModelFileError if it is missing or not a file."""
     try:
         found = folders.find(kind, name)
-    except (OSError, RuntimeError, ValueError) as error:  # a name that no file can have
+    except (OSError, RuntimeError, ValueError) as error:  # an impossible file name
         raise ModelFileError(f"{quoted(name)} cannot be the name of a model file.") from error
     if not is_there(found):
         raise ModelFileError(f"{quoted(name)} is not a model file.")

@@ -1,6 +1,6 @@
-"""Packs one choice (a LoRA, a ControlNet, HiresFix, a start picture) into one JSON field of a picture's text and back.
+"""Packs a choice (LoRA, ControlNet, HiresFix, start picture) into a JSON field of a picture's metadata and back.
 
-A file is identified by its name and the start of its SHA-256, never by its folder.
+Files are identified by their names and the start of their SHA-256, never by their folders.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from modules.generation.options import ControlChoice, HiresOptions, InitImage, L
 
 Choice = TypeVar("Choice", LoraChoice, ControlChoice, HiresOptions, InitImage)
 
-HASH = "_hash"  # `image_hash` belongs to the file that `image` names
+HASH = "_hash"  # `image_hash` is the hash of the file in `image`
 
 
 def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: Mapping[str, str]) -> str:
-    """Packs a choice; `hashes` holds the files' hashes by attribute name."""
+    """Packs a choice; `hashes` maps attribute names to the files' hashes."""
     values: dict[str, object] = {}
     for name, value in asdict(choice).items():
         if value is not None:
@@ -31,7 +31,7 @@ def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: 
 
 
 def unpack(kind: type[Choice], packed: str) -> tuple[Choice, dict[str, str]]:
-    """Unpacks a choice and the hashes of its files. Raises Unreadable, or the choice's own error."""
+    """Unpacks a choice and the hashes of its files. Raises Unreadable, or an error from the choice itself."""
     values = parse_json_object(packed)
     hashes = {name.removesuffix(HASH): text(values.pop(name), name) for name in list(values) if name.endswith(HASH)}
     return build(kind, values), hashes

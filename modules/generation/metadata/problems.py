@@ -1,4 +1,4 @@
-"""Collects the unusable settings of a picture, each with the option to give instead, in one line."""
+"""Collects a picture's unusable settings in one line, each with the option that replaces it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_TOLD = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """An unusable setting: `reason` is a sentence; `kind` is the error it raises if it is the only one."""
+    """An unusable setting: `reason` is a sentence; `kind` is the type of error if it is the only problem."""
 
     reason: str
     option: str
@@ -24,7 +24,7 @@ class Problem:
 
 
 def as_error(problems: Sequence[Problem], lacks: Sequence[str] = ()) -> LightDiffusionError:
-    """Joins all problems in one error; `lacks` are missing pictures, each with the option to give it."""
+    """Joins all problems into one error; `lacks` lists the missing pictures, each with its option."""
     told = [*problems[:MOST_TOLD]]
     flags = list(dict.fromkeys(problem.flag for problem in told))
     words = [problem.reason for problem in told]

@@ -1,4 +1,4 @@
-"""Rebuilds the request that made a picture from its texts: ours, or another program's as far as possible."""
+"""Rebuilds a picture's request from our metadata, or as much of it as possible from another program's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from modules.images.metadata import texts_of
 from modules.images.open import opened
 from modules.text.prompt import extract_loras
 
-# Options that replace a whole setting of the picture; those of the extra passes change parts of it.
+# Options that replace a whole setting of the picture; the options of the extra passes change only parts of one.
 GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - {"loras", "controls", "init", "hires", "only"}
 
 
@@ -32,8 +32,8 @@ class Recalled:
     """A recalled request.
 
     `left_out` describes the unsupported settings. `lacks` lists the missing pictures, each with the option to give it;
-    the options hold their bare names. `models` are those that the picture names. With `problems`, the options hold
-    defaults for the unusable values.
+    the options contain only their file names. `models` lists the models named in the metadata. If there are `problems`,
+    the options contain defaults for the unusable values.
     """
 
     options: GenerationOptions
@@ -46,7 +46,7 @@ class Recalled:
 def recall_picture(
     path: Path, output: Path, *, given: Mapping[str, Any] | None = None, folders: ModelFolders | None = None
 ) -> Recalled:
-    """Works like `read_picture`, but raises one OptionsError that names all problems."""
+    """Works like `read_picture`, but raises one OptionsError that lists all problems."""
     return _usable(read_picture(path, output, given=given, folders=folders))
 
 
@@ -57,7 +57,7 @@ def recall_texts(
     folders: ModelFolders | None = None,
     places: Sequence[Path] = (),
 ) -> Recalled:
-    """Works like `recall_picture` for texts alone; searches `places` for named pictures."""
+    """Works like `recall_picture`, but with texts alone; searches `places` for the pictures named in the texts."""
     return _usable(read_texts(texts, given=given, folders=folders, places=places))
 
 
@@ -76,8 +76,8 @@ def read_picture(
 ) -> Recalled:
     """Reads a picture's request. Raises OptionsError for a picture without usable settings.
 
-    `given` holds options that replace the picture's own, which are then not read. `output` is the folder of our
-    pictures, which also keeps start pictures.
+    `given` contains options that replace the picture's own settings, which are then not read. `output` is our folder of
+    finished pictures, where start pictures are kept too.
     """
     with opened(path) as image:
         image.load()
@@ -92,7 +92,7 @@ def read_texts(
     folders: ModelFolders | None = None,
     places: Sequence[Path] = (),
 ) -> Recalled:
-    """Works like `read_picture` for texts alone; searches `places` for named pictures."""
+    """Works like `read_picture`, but with texts alone; searches `places` for the pictures named in the texts."""
     recipe, given = read_recipe(texts), given or {}
     fields = Fields(recipe.fields)
     problems: list[Problem] = []
@@ -129,7 +129,7 @@ def _plain_models(options: GenerationOptions, fields: Fields, given: Mapping[str
 
 
 def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list[Problem]) -> list[NamedModel]:
-    """Returns the LoRAs in the tags of the picture's own prompt."""
+    """Returns the LoRAs in the prompt's tags, unless the prompt is replaced."""
     if "prompt" in given:
         return []
     try:
@@ -140,7 +140,7 @@ def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list
 
 
 def check_models(models: Sequence[NamedModel], folders: ModelFolders, problems: list[Problem]) -> list[str]:
-    """Names the models whose files differ from the picture's; adds missing ones to the problems."""
+    """Returns the names of models whose files have changed; adds missing models to the problems."""
     others: list[str] = []
     for model in models:
         try:

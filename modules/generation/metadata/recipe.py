@@ -1,4 +1,4 @@
-"""Describes a picture's texts under A1111's names, whichever program wrote them."""
+"""Represents the settings in a picture's texts under A1111's names, whichever program wrote them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NO_EMPHASIS, COMFY_EMPHASIS = "off", "comfy"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The settings of a picture: `fields` are texts by A1111's names ("CFG scale"), checked when they become options.
+    """A picture's settings: `fields` are texts under A1111's names ("CFG scale"), checked when converted to options.
 
-    `prompt` is None if a program computed it. `left_out` names settings that the fields cannot express.
+    `prompt` is None if a program computed it. `left_out` lists settings that do not fit into the fields.
     """
 
     program: str
@@ -38,13 +38,13 @@ def json_object(text: str | None) -> dict[str, Any] | None:
 
 
 def member(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the object under a name, or an empty one for anything else."""
+    """Returns the object under a name; for any other value, an empty object."""
     value = values.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def prompt_text(value: object, program: str) -> str:
-    """Reads a prompt, which must be a text. Raises OptionsError."""
+    """Returns a prompt, which must be a string. Raises OptionsError."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -55,12 +55,12 @@ def prompt_text(value: object, program: str) -> str:
 
 
 def as_fields(values: Mapping[str, object]) -> dict[str, str]:
-    """Writes JSON values as A1111 would; leaves out None and empty values."""
+    """Formats JSON values as A1111 would; leaves out None and empty values."""
     return {name: str(value) for name, value in values.items() if value not in (None, "", [], {})}
 
 
 def lora_fields(loras: Iterable[Sequence[object]]) -> dict[str, str]:
-    """Writes each LoRA's (name, strength) or (name, strength, text strength) in our own pictures' notation."""
+    """Formats each LoRA's (name, strength) or (name, strength, text strength) as in our own pictures."""
     names = ("name", "strength", "text_strength")
     return {
         f"LoRA {position}": json.dumps({name: v for name, v in zip(names, lora, strict=False) if v is not None})

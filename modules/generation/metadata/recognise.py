@@ -9,10 +9,10 @@ from modules.generation.metadata.programs import a1111, civitai, comfyui, fooocu
 from modules.generation.metadata.recipe import Recipe
 from modules.images.metadata import PNG_KEY
 
-# Notations inside `parameters` come before A1111's. If a picture holds both A1111's text and a graph of ComfyUI's,
-# the text is read, since it says more.
+# Other formats inside `parameters` come before A1111's. If a picture contains both A1111's text and a ComfyUI graph,
+# the text is read, since it is more complete.
 PROGRAMS = (swarmui, fooocus, civitai, a1111, comfyui, invokeai, novelai)
-# Recognised but not read: a word in a text of this name, and the program that writes it.
+# Programs that are recognised but not supported: the text's name, a word in it, and the program.
 STRANGERS = (
     ("XML:com.adobe.xmp", "Draw Things", "Draw Things"),
     ("Software", "Draw Things", "Draw Things"),
@@ -39,7 +39,7 @@ STRANGERS = (
 
 
 def read_recipe(texts: Mapping[str, str]) -> Recipe:
-    """Reads the recipe. Raises OptionsError for texts without settings, with the program's name if it is known."""
+    """Reads the recipe. If there are no settings, raises OptionsError, with the program's name if it is known."""
     for program in PROGRAMS:
         recipe = program.read(texts)
         if recipe is not None:

@@ -1,4 +1,4 @@
-"""Reads a request's plain options from a recipe's fields; skips those given on the command line."""
+"""Reads a request's plain options from a recipe's fields, except those given on the command line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from modules.sampling.names import resolve_sampler, resolve_scheduler
 Reader = Callable[[Fields], Any]
 Check = Callable[[str, Any], object]
 
-# A1111's words for the modes of emphasis; its "Ignore" has no counterpart.
+# A1111's names for the emphasis modes; its "Ignore" has no counterpart here.
 EMPHASIS = {"original": "a1111", "no norm": "no_norm", "none": "off"}
-PARSERS = {"fixed attention": "off"}  # SD.Next's name for prompts whose brackets are plain text
-SAMPLER = "euler"  # if none is named
+PARSERS = {"fixed attention": "off"}  # SD.Next's name for treating brackets as plain text
+SAMPLER = "euler"  # the default if no sampler is named
 AUTOMATIC = "automatic"
 NO_VAE = ("none", "automatic", "default")
 
@@ -35,9 +35,9 @@ def read_each(
     problems: list[Problem],
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Reads the existing values by the readers' names.
+    """Reads the values that exist, under the names of their readers.
 
-    `check` is called with each value; `prefix` + name is its option. Unusable values are added to the problems.
+    `check` is called with each value; its option is `prefix` + name. Unusable values are added to the problems.
     """
     values: dict[str, Any] = {}
     for name, reader in readers.items():
@@ -57,7 +57,7 @@ def read_each(
 
 
 def _sentence(reason: str, option: str) -> str:
-    """Returns the reason; an unknown name already has its own sentence."""
+    """Turns the reason into a sentence, unless it already is one, as for an unknown name."""
     return reason if reason.endswith((".", "?")) else f"{option.replace('_', ' ')}: {reason}."
 
 
@@ -66,13 +66,13 @@ def _sampler(fields: Fields) -> str:
 
 
 def _scheduler(fields: Fields) -> str:
-    """Returns the named schedule, which may follow the sampler's name; else the sampler's usual one."""
+    """Returns the schedule, whose name may follow the sampler's; by default the sampler's usual one."""
     name, label = fields.text("Schedule type", "Scheduler"), fields.text("Sampler") or SAMPLER
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)
     try:
         choice = resolve_sampler(label)
-    except OptionsError:  # the sampler's reader reports this, unless another one is given
+    except OptionsError:  # _sampler reports this, unless another sampler is given
         return resolve_scheduler(AUTOMATIC)
     return choice.scheduler or resolve_scheduler(AUTOMATIC, sampler=choice.sampler)
 
@@ -88,7 +88,7 @@ def _vae(fields: Fields) -> str | None:
 
 
 def _checkpoint(fields: Fields) -> str | None:
-    """Returns the checkpoint's name; for one given as a path it is the file's name, in our older pictures the path."""
+    """Returns the checkpoint's name; if it was given as a path, its file name (or the path, in our older pictures)."""
     path = fields.text("Model path")
     if path is None:
         return fields.text("Model", "Base model")
@@ -127,7 +127,7 @@ def _side(index: int) -> Reader:
 
 
 def _reader(option: Option) -> Reader:
-    """Reads the option's own key as what it is."""
+    """Reads the option's key as the option's type."""
 
     def read(fields: Fields) -> Any:
         readers = {"whole": fields.whole, "number": fields.number, "text": fields.text}
@@ -136,7 +136,7 @@ def _reader(option: Option) -> Reader:
     return read
 
 
-# What several fields decide, or what other programs write in another way.
+# Options that depend on several fields, or that other programs write differently.
 SPECIAL: dict[str, Reader] = {
     "width": _side(0),
     "height": _side(1),

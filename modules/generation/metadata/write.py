@@ -1,4 +1,4 @@
-"""Converts GenerationOptions to a picture's `parameters` text and back, with everything needed to make it again."""
+"""Converts GenerationOptions to a picture's `parameters` text and back, complete enough to make the picture again."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from modules.sampling.names import label_of, sampler_and_scheduler
 
 log = logging.getLogger(__name__)
 
-Hashes = Mapping[str, Mapping[str, str]]  # of files by the names of field and attribute: {"Init image": {"image": ...}}
+Hashes = Mapping[str, Mapping[str, str]]  # by field and attribute: {"Init image": {"image": ...}}
 
-DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not part of the request, but the picture depends on them
+DECIDING_FACTS = ("Model hash", "Precision", "Torch")  # not part of the request, but they affect the picture
 
 
 def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str], hashes: Hashes | None = None) -> str:
     """Writes the text for picture `index` of a request; `facts` adds the session's model hash and versions.
 
-    `hashes` identify files that are named without a folder. The seed is the picture's own. A picture of a batch also
-    names its place, since only the same batch reproduces it bit for bit.
+    `hashes` identify files that are named without a folder. The seed is that of this picture. For a picture of a batch,
+    its position is also written, since only the same batch reproduces it bit for bit.
     """
     batch, hashes = options.batch, hashes or {}
     labels = label_of(*sampler_and_scheduler(options.sampler, options.scheduler))
@@ -60,7 +60,7 @@ def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str]
 
 
 def _plain_fields(options: GenerationOptions, written: Collection[str]) -> dict[str, str]:
-    """The plain options that are not written yet and say something, by their keys."""
+    """Returns the plain options that are not in `written` and differ from their defaults, by their keys."""
     info: dict[str, str] = {}
     for option in PLAIN_OPTIONS:
         value = getattr(options, option.name)
@@ -86,12 +86,12 @@ def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:
 
 
 def exact(value: float) -> str:
-    """Writes the shortest text that reads back as the same number; whole numbers have no point, as in A1111."""
+    """Writes the shortest text that converts back to the same number; like A1111, without a point for whole numbers."""
     return repr(float(value)).removesuffix(".0")
 
 
 def changed_facts(before: Path, after: Path) -> list[str]:
-    """Names the facts that decide a picture's bits and differ between two files, if both state them."""
+    """Lists the facts that affect a picture's bits and differ between two files, if both contain them."""
     old, new = (_own_fields(path) for path in (before, after))
     return [key for key in DECIDING_FACTS if key in old and key in new and old[key] != new[key]]
 
@@ -102,10 +102,10 @@ def _own_fields(path: Path) -> dict[str, str]:
 
 
 def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> GenerationOptions:
-    """Reads back the request behind a picture, whether we or another program made it. `given` replaces its settings.
+    """Reads the request from a picture's metadata, whichever program wrote it. `given` replaces settings.
 
-    Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, and names the option
-    that gives each, and ModelFileError for a missing model.
+    Logs unsupported settings once. Raises OptionsError for unusable settings and missing pictures, with the option for
+    each, and ModelFileError for a missing model.
     """
     given = given or {}
     recalled = read_picture(path, OutputFolder(given.get("output_dir")).folder, given=given)
@@ -120,7 +120,7 @@ def from_picture(path: Path, given: Mapping[str, Any] | None = None) -> Generati
 def from_parameters(
     text: str, given: Mapping[str, Any] | None = None, places: Sequence[Path] = ()
 ) -> GenerationOptions:
-    """Does the same for a `parameters` text alone; searches these folders for the pictures it names."""
+    """Works like `from_picture` for a `parameters` text alone; searches these folders for the pictures named in it."""
     recalled = read_texts({PNG_KEY: text}, given=given, places=places)
     return _complete(recalled, "the picture", recalled.problems)
 

@@ -1,1 +1,1 @@
-"""Reads other programs' notations, each in a separate file (no torch)."""
+"""Reads other programs' formats, one file per format (no torch)."""

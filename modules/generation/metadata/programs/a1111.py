@@ -1,4 +1,4 @@
-"""Reads A1111's `parameters` text, the format that Forge, SD.Next, Civitai, Fooocus (second scheme) and we write."""
+"""Reads A1111's `parameters` text, also written by Forge, SD.Next, Civitai, Fooocus (second scheme) and us."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modules.images.metadata import PNG_KEY, parse_parameters
 
 def read(texts: Mapping[str, str]) -> Recipe | None:
     text = texts.get(PNG_KEY, "")
-    if text.count("\n") == text.count("\r\n"):  # a program on Windows wrote it
+    if text.count("\n") == text.count("\r\n"):  # written by a program on Windows
         text = text.replace("\r\n", "\n")
     prompt, negative, fields = parse_parameters(text)
     if not fields:

@@ -1,4 +1,4 @@
-"""Reads Civitai's own generator: a ComfyUI graph in the JPEG's comment, whose `extraMetadata` repeats the settings."""
+"""Reads pictures from Civitai's generator: a ComfyUI graph in a JPEG comment, with the settings in `extraMetadata`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads ComfyUI's graph: follows it back from the sampler and takes plain values."""
+"""Reads ComfyUI's graph: follows it backwards from the sampler and takes plain values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LORAS = ("LoraLoader", "LoraLoaderModelOnly")
 CHECKPOINTS = ("CheckpointLoaderSimple", "CheckpointLoader", "unCLIPCheckpointLoader")
 EMPTY = ("EmptyLatentImage", "EmptySD3LatentImage")
 UPSCALES = ("LatentUpscale", "LatentUpscaleBy")
-# Nodes that the recipe's fields describe.
+# Nodes covered by the recipe's fields.
 SAID = (*SAMPLERS, *LORAS, *CHECKPOINTS, *EMPTY, "CFGGuider", "Reroute", "VAEEncode", "LoadImage", "CLIPSetLastLayer")
-# Prefixes of nodes that change the finished picture.
+# Prefixes of nodes that postprocess the picture.
 AFTERWARDS = ("ImageUpscale", "ImageScale", "UltimateSDUpscale", "FaceDetailer", "FaceRestore")
 LATENTS = ("latent_image", "samples", "pixels", "image")
 
@@ -27,7 +27,7 @@ LATENTS = ("latent_image", "samples", "pixels", "image")
 class Prompt:
     """A prompt; `text` is None if it is computed.
 
-    `way` holds the other nodes between sampler and text, and between text and checkpoint.
+    `way` lists the other nodes between sampler and text, and between text and checkpoint.
     """
 
     text: str | None
@@ -81,7 +81,7 @@ def _recipe(first: Node, samplers: list[Node], graph: Graph) -> Recipe:
 
 
 def _sampling(node: Node) -> dict[str, Any]:
-    """Returns the sampler's values, or those of the nodes that make up a custom sampler."""
+    """Returns the values of the sampler, or of the nodes that form a custom sampler."""
     parts = [node, *(part for name in ("sampler", "sigmas", "noise", "guider") if (part := node.link(name)))]
 
     def value(*names: str) -> object:
@@ -97,7 +97,7 @@ def _sampling(node: Node) -> dict[str, Any]:
 
 
 def _start(latent: list[Node], sampler: Node) -> dict[str, Any]:
-    """Returns the size of an empty picture; anything else is image to image."""
+    """Returns the size of an empty picture; any other start is image to image."""
     empty = next((node for node in latent if node.kind in EMPTY), None)
     denoise = (sampler.link("sigmas") or sampler).value("denoise")
     if empty is None:
@@ -118,7 +118,7 @@ def _partial_steps(node: Node) -> list[str]:
 
 
 def _second_pass(first: Node, samplers: list[Node]) -> Node | None:
-    """Finds the one sampler that starts from this one's enlarged latents."""
+    """Finds the only sampler that starts from the enlarged latents of `first`."""
     after = [node for node in samplers if node is not first and first in node.chain("latent_image", "samples")]
     if len(after) != 1 or not any(node.kind in UPSCALES for node in after[0].chain("latent_image", "samples")):
         return None
@@ -165,7 +165,7 @@ def _vae(graph: Graph) -> object:
 
 
 def _loras(model: list[Node]) -> Iterator[tuple[object, ...]]:
-    """Yields the LoRAs in the order of application; the chain was followed backwards."""
+    """Yields the LoRAs in the order in which they are applied; `model` lists them in reverse."""
     for node in reversed(model):
         if node.kind in LORAS:
             text = 0.0 if node.kind == "LoraLoaderModelOnly" else node.value("strength_clip")

@@ -1,4 +1,4 @@
-"""Reads the nodes of a ComfyUI graph from a picture's texts: `prompt` as it ran, or the page's `workflow`."""
+"""Reads the nodes of a ComfyUI graph from a picture's texts: the executed `prompt`, or the `workflow` of the page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from modules.generation.metadata.recipe import json_object
 from modules.images.metadata import PNG_KEY
 
 MOST_HOPS = 64
-VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # of nodes that hold a value
-# ComfyUI writes this value, although JSON does not have it.
+VALUE_INPUTS = ("value", "text", "string", "prompt", "int", "float", "seed", "noise_seed")  # inputs of constant nodes
+# ComfyUI writes NaN, which is not valid JSON.
 _NOT_A_NUMBER = re.compile(r'("is_changed":\s*)(?:\[\s*)?NaN(?:\s*\])?')
-# The order of a node's fields on the page; None is a field missing from the graph ("control after generate").
+# The order of a node's fields on the page; None is a field not in the graph ("control after generate").
 WIDGETS: dict[str, tuple[str | None, ...]] = {
     "KSampler": ("seed", None, "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": (
@@ -36,7 +36,7 @@ WIDGETS: dict[str, tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class Node:
-    """A node; `inputs` holds plain values, and links as [node, output]."""
+    """A node; `inputs` contains plain values, and links as [node, output]."""
 
     key: str
     kind: str = field(compare=False)
@@ -44,14 +44,14 @@ class Node:
     graph: Graph = field(compare=False, repr=False)
 
     def link(self, name: str) -> Node | None:
-        """Returns the node that an input comes from."""
+        """Returns the node linked to an input."""
         value = self.inputs.get(name)
         if isinstance(value, list) and len(value) == 2 and isinstance(value[0], (str, int)):
             return self.graph.node(str(value[0]))
         return None
 
     def value(self, name: str) -> Any:
-        """Returns an input's plain value, also from a linked node that only holds a value; None if it is computed."""
+        """Returns an input's plain value, even from a linked constant node; None if the value is computed."""
         node: Node | None = self
         for _ in range(MOST_HOPS):
             if node is None:
@@ -65,7 +65,7 @@ class Node:
         return None
 
     def chain(self, *names: str) -> Iterator[Node]:
-        """Yields the nodes back along the first linked one of these inputs, nearest first."""
+        """Yields the nodes upstream of this one, nearest first. At each node, it follows the first linked input."""
         node: Node | None = self
         for _ in range(MOST_HOPS):
             node = next((before for name in names if (before := node.link(name))), None)
@@ -93,7 +93,7 @@ class Graph:
 
 
 def graph_of(texts: Mapping[str, str]) -> Graph | None:
-    """Reads the graph; returns None without one of ComfyUI's."""
+    """Reads the graph; returns None if the texts contain no ComfyUI graph."""
     for name in ("prompt", PNG_KEY):
         table = json_object(_NOT_A_NUMBER.sub(r"\1null", texts.get(name, "")))
         if table and (graph := Graph(table)):
@@ -103,7 +103,7 @@ def graph_of(texts: Mapping[str, str]) -> Graph | None:
 
 
 def _table_of(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the page's nodes to the form of a graph that runs, as far as their fields are known."""
+    """Converts the page's nodes to an executable graph, using the fields that are known."""
     links = {link[0]: link[1] for link in _entries(workflow.get("links"), list) if len(link) > 2 and _is_id(link[0])}
     table: dict[str, Any] = {}
     for node in _entries(workflow.get("nodes"), dict):

@@ -1,4 +1,4 @@
-"""Reads Fooocus' own scheme: a JSON object in `parameters`, beside a text that names the scheme."""
+"""Reads Fooocus' own scheme: a JSON object in `parameters`, with the scheme's name in another text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(texts: Mapping[str, str]) -> Recipe | None:
     values = json_object(texts.get(PNG_KEY))
     if values is None or not (texts.get("fooocus_scheme") or len(MARKS & set(values)) > 1):
         return None
-    # Older versions wrote the labels of their page: "Guidance Scale" for guidance_scale.
+    # Older versions wrote the labels shown on their page: "Guidance Scale" for guidance_scale.
     values = {name.lower().replace(" ", "_"): value for name, value in values.items()}
     fields = {
         "Steps": values.get("steps"),

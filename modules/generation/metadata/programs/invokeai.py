@@ -1,4 +1,4 @@
-"""Reads InvokeAI's three notations: `invokeai_metadata`, the older `sd-metadata`, and the command line in `Dream`."""
+"""Reads InvokeAI's three formats: `invokeai_metadata`, the older `sd-metadata`, and the command line in `Dream`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _from_picture(values: Mapping[str, Any]) -> bool:
 
 
 def _clip_skip(layers: object) -> object:
-    """Converts clip skip: InvokeAI counts the skipped layers, A1111 numbers the layer in use."""
+    """Converts clip skip: InvokeAI counts the skipped layers, A1111 counts from the last layer to the one in use."""
     return layers + 1 if isinstance(layers, int) and not isinstance(layers, bool) and layers else None
 
 
@@ -97,7 +97,7 @@ def _left_out(values: Mapping[str, Any], prompt: str) -> Iterator[str]:
 
 
 def _sampler(name: object) -> dict[str, str]:
-    """Reads a sampler's name: `dpmpp_2m_k` uses the Karras schedule; old names begin with `k_`."""
+    """Reads a sampler's name: the `_k` of `dpmpp_2m_k` means the Karras schedule; old names begin with `k_`."""
     if not isinstance(name, str):
         return as_fields({"Sampler": name})
     plain = name.removeprefix("k_").removesuffix("_k")

@@ -19,7 +19,7 @@ from modules.images.metadata import PNG_KEY
 
 PROGRAM = "SwarmUI"
 PIXELS = {"pixel-lanczos": "lanczos"}  # our other methods enlarge latents
-# Parameters that become fields or say nothing about the picture; all others are reported.
+# Parameters that become fields or do not affect the picture; all others are reported.
 KNOWN = frozenset(
     (
         *("prompt", "negativeprompt", "model", "seed", "steps", "cfgscale", "width", "height", "sampler", "scheduler"),
@@ -90,4 +90,4 @@ def _loras(given: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
         try:
             yield name, float(weight)
         except (TypeError, ValueError, OverflowError):
-            yield name, weight  # reported as unreadable when it becomes a LoRA
+            yield name, weight  # it is reported as unreadable later, as a LoRA
