@@ -1,4 +1,4 @@
-"""Reports the progress of a long computation after each step, and lets the caller stop it."""
+"""Reports the progress of a long computation after each step, and lets the caller stop the computation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OnStep = Callable[[StepEvent], None]
 
 
 class CancelToken:
-    """A flag any thread may set; the computation checks it between steps."""
+    """A flag that any thread may set and that the computation checks between steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
