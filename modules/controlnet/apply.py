@@ -40,7 +40,7 @@ class AppliedControl:
     ) -> Residuals | None:
         """Returns one residual per input block, then one for the middle block; returns None outside start..end.
 
-        The first `conditional` rows of x [R * N, C, h, w] are conditional (default: all); extra channels of an
+        The first `conditional` rows of x [R * N, C, h, w] belong to the prompt (default: all); extra channels of an
         inpainting UNet are ignored. The network must have x's dtype.
         """
         if not self.active(progress):

@@ -122,7 +122,7 @@ class MemoryReport:
 
 
 def memory_report(device: torch.device | None = None) -> MemoryReport:
-    """Measures the memory of this process in RAM and, for a CUDA device, on the GPU."""
+    """Measures this process's memory use in RAM and, for a CUDA device, on the GPU."""
     resident, peak = _resident_memory()
     if device is None or device.type != "cuda":
         return MemoryReport(resident=resident, resident_peak=peak)
@@ -167,7 +167,7 @@ def _free_ram() -> int:
 
 
 def _resident_memory() -> tuple[int, int]:
-    """Returns the current and peak resident bytes; systems that report only the peak get it for both."""
+    """Returns the current and peak resident bytes; if the system reports only the peak, both are the peak."""
     status = Path("/proc/self/status")
     now, peak = _status_bytes(status, "VmRSS"), _status_bytes(status, "VmHWM")
     if now is not None:

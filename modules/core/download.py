@@ -1,7 +1,7 @@
-"""Downloads one large file, resumes after an interruption, and checks the server's size and SHA-256.
+"""Downloads one large file, resuming after interruptions, and checks it against the server's size and SHA-256.
 
-The standard library is enough. Gradio installs huggingface_hub, but huggingface_hub stores files in its own cache
-layout, where the model folders do not look, and the web page switches it to offline mode.
+The standard library is enough. Gradio installs huggingface_hub, but that library stores files in a cache layout that
+the model folders do not search, and the web page switches huggingface_hub to offline mode.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DownloadError(LightDiffusionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A file's details as the server reports them before the download starts."""
+    """A file's details as reported by the server before the download starts."""
 
     url: str
     size: int

@@ -7,7 +7,7 @@ LARGEST_SHOWN = 10**40  # Python refuses to print numbers of more than 4300 digi
 class LightDiffusionError(Exception):
     """Base class of every error a user can cause; the message is shown as is, without a traceback.
 
-    The message is always one printable line, even if a file or an argument contributed odd characters to it.
+    The message is always one printable line, even if it quotes odd characters from a file or an argument.
     """
 
     exit_code = 1
@@ -73,7 +73,7 @@ def quoted(value: object) -> str:
 
 
 def shortened(value: object) -> str:
-    """Shortens a number for a message, as `quoted` does, but without quotes."""
+    """Shortens a number for a message, like `quoted` but without quotes."""
     if isinstance(value, int) and abs(value) > LARGEST_SHOWN:
         return "of very many digits"
     text = str(value)

@@ -70,7 +70,7 @@ class ModelFolders:
         )
 
     def folders(self, kind: str) -> _Paths:
-        """Lists the folders searched for this kind, our own first."""
+        """Lists the folders searched for this kind, starting with our own."""
         _check_kind(kind)
         return [self.root / "models" / kind, *self._extra.get(kind, [])]
 
@@ -91,7 +91,7 @@ class ModelFolders:
     def lasting_name(self, kind: str, name_or_path: str) -> str:
         """Returns a name that refers to the same file from any working directory.
 
-        A name stays unchanged. A path becomes the file's name in our folders, or its bare name if it lies outside them.
+        A name stays unchanged. A path becomes the file's name in our folders, or the bare file name outside of them.
         """
         path = self._given_as_path(kind, name_or_path)
         return name_or_path if path is None else self._own_name(kind, path) or path.name

@@ -40,6 +40,6 @@ class CancelToken:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raises Cancelled once `cancel()` was called."""
+        """Raises Cancelled if `cancel()` has been called."""
         if self._event.is_set():
             raise Cancelled("Cancelled.")

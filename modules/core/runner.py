@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Control(Protocol):
-    """Sums the residuals of all ControlNets for one evaluation; None when none is active at this time.
+    """Sums the residuals of all ControlNets for one evaluation; returns None if none are active at this timestep.
 
     x [R * N, C, h, w] and context [R * N, S, D] are the network's inputs. Each residual is [R * N, ...].
     """
@@ -24,7 +24,7 @@ class Conditioning:
     """The network's inputs besides the latent; they stay the same over all steps of a batch of N pictures.
 
     `context` [R * N, S, D]: N rows for each part of the prompt, part by part, then (with guidance) N unconditional
-    ones. S counts tokens, D is the width of the text encoder.
+    rows. S is the number of tokens, D the width of the text encoder.
     `alternatives`: contexts of the same shape, to which a runner can `switch` between steps.
     `concat` [1 or N, K, h, w]: extra latent channels, such as the mask and masked picture of inpainting checkpoints.
     `control`: see Control.

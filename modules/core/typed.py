@@ -108,8 +108,8 @@ _PLAIN: dict[Any, Callable[[object, str], Any]] = {int: whole, float: number, st
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
     """Builds a dataclass from untrusted values, checking each one against its field's annotation.
 
-    Raises Unreadable for a value of the wrong type, an unknown field and a missing field. An OptionsError from the
-    class itself passes through.
+    Raises Unreadable for a value of the wrong type, an unknown field or a missing field. An OptionsError raised by the
+    class itself is passed through.
     """
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass")
@@ -125,7 +125,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def read(value: object, hint: Any, name: str) -> Any:
-    """Reads one value by its annotation: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
+    """Reads one value of the annotated type: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
     if get_origin(hint) in (Union, types.UnionType):
         inner = [choice for choice in get_args(hint) if choice is not type(None)]
         return None if value is None and len(inner) < len(get_args(hint)) else read(value, inner[0], name)

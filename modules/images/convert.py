@@ -21,6 +21,6 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Converts any picture to [1, 3, H, W] in -1..1, rotated upright by EXIF, with transparency over white."""
+    """Converts any picture to [1, 3, H, W] in -1..1, rotated upright as per EXIF, with transparency over white."""
     array = np.array(to_rgb(image), dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div_(127.5).sub_(1)

@@ -1,4 +1,4 @@
-"""Reads picture files of few formats; checks the size in the header and reports errors in one sentence (no torch)."""
+"""Reads a few picture formats; checks the size in the header and reports errors in one sentence (no torch)."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def opened(source: Source, name: str = "") -> Generator[Image.Image]:
     shown = quoted(name or source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about large pictures; our limit comes below
+            warnings.simplefilter("ignore")  # Pillow warns about large pictures; we check our limit below
             check_regular(source)
             with Image.open(source, formats=FORMATS) as image:
                 check_pixels(image, shown)

@@ -95,7 +95,7 @@ def _model_name(path: Path) -> str:
 
 
 def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
-    """Reads the VAE of a VAE file in either layout, a checkpoint or a diffusers folder.
+    """Reads the VAE from a VAE file (in either layout), a checkpoint or a diffusers folder.
 
     Returns the file, the weights with LDM names, and the VAE's configuration. Raises ModelFileError.
     """

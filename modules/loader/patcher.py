@@ -1,4 +1,4 @@
-"""Merges weight patches (LoRA and its relatives) into a network in place, and removes them again bit for bit."""
+"""Merges weight patches (LoRA and similar) into a network in place, and restores the original weights bit for bit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOM_FOR_COPIES = 4
 
 @runtime_checkable
 class WeightPatch(Protocol):
-    """One change to one weight. `slice` limits it to (dimension, start, length) of a packed weight."""
+    """One change to one weight. `slice` limits the change to (dimension, start, length) of a packed weight."""
 
     @property
     def slice(self) -> tuple[int, int, int] | None: ...

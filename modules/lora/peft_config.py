@@ -60,7 +60,7 @@ def _scales(configs: Mapping[str, Mapping[str, Any]], modules: Iterable[str]) ->
 
 
 class _Config:
-    """The values of a configuration that determine alpha / rank, with types checked."""
+    """The type-checked configuration values that determine alpha / rank."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._rank = _positive(config.get("r"), "r")
@@ -99,7 +99,7 @@ def _patterns(table: object, name: str) -> list[tuple[re.Pattern[str], float]]:
 
 
 def _compiled(pattern: str, name: str) -> re.Pattern[str]:
-    """Compiles a pattern, allowing only patterns that match quickly: with few repetitions and no repeated groups."""
+    """Compiles a pattern, allowing only ones that match quickly: those with few repetitions and no repeated groups."""
     if len(pattern) > _LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > _MOST_REPEATS or _NESTED.search(pattern):
         raise Unreadable(f"{name}: {quoted(pattern)} is too complex to be a layer's name")
     try:

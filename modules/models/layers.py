@@ -18,7 +18,7 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with the time embedding [B, time_dim] added between them, around a skip connection."""
+    """Two 3x3 convolutions with the time embedding [B, time_dim] added between them, plus a skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int) -> None:
         super().__init__()

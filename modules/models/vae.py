@@ -15,7 +15,7 @@ def norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions with a skip connection around them."""
+    """Two normalised 3x3 convolutions plus a skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class VAEDownsample(nn.Module):
 
 
 class VAEUpsample(nn.Module):
-    """Doubles the size by nearest neighbour, then applies a convolution."""
+    """Doubles the size by nearest-neighbour upsampling, then applies a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

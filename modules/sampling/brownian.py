@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _MASK = 2**64 - 1
-# Leaves are narrower than the smallest noise level by this factor, which separates the steps of any real schedule.
+# Leaves are this many times narrower than the smallest noise level, enough to separate steps of any real schedule.
 _LEAVES_PER_SIGMA_MIN = 256
 
 
@@ -41,7 +41,7 @@ class BrownianPath:
         self._depth = math.ceil(math.log2(leaves))
         self._generator = torch.Generator()
         self._end: Tensor | None = None
-        # The last visited node on each level: samplers move in one direction, so most of each descent is the same.
+        # The last visited node on each level: samplers move in one direction, so most of each descent can be reused.
         self._midpoints: list[tuple[int, Tensor] | None] = [None] * self._depth
         self._recent: dict[float, Tensor] = {}
 

@@ -56,7 +56,7 @@ class NoiseSchedule:
         return self.sigmas[-1]
 
     def sigma_to_t(self, sigma: float) -> float:
-        """Returns the training timestep nearest in log noise, as a whole number like in training (ComfyUI's rule)."""
+        """Returns the whole timestep nearest in log noise, as in training (ComfyUI's rule)."""
         target = math.log(sigma)
         above = min(max(bisect_left(self._log_sigmas, target), 1), len(self.sigmas) - 1)
         below = above - 1
@@ -112,7 +112,7 @@ def _simple(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
 
 
 def _ddim_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    """Takes every k-th timestep from 1 upwards; gives a few extra levels if the table is not a multiple of `steps`."""
+    """Takes every k-th timestep from 1 upwards; gives extra levels if `steps` does not divide the table's length."""
     stride = max(len(schedule.sigmas) // steps, 1)
     return list(reversed(schedule.sigmas[1::stride]))
 
@@ -151,7 +151,7 @@ def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: s
 def make_sigmas(
     schedule: NoiseSchedule, scheduler: str, steps: int, *, sampler: str, denoise: float = 1.0
 ) -> list[float]:
-    """Returns strictly falling noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
+    """Returns strictly decreasing noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
 
     A `denoise` below one keeps the last part of a schedule with `steps / denoise` steps; zero leaves no steps.
     """

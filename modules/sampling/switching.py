@@ -25,7 +25,7 @@ class StepClock:
         self._step = 0
 
     def step(self, sigma: float) -> int:
-        """Returns the step, from 0. A level above the step's first level starts over (dpm_adaptive's next picture)."""
+        """Returns the step, from 0. A level above the step's first begins a new run (dpm_adaptive's next picture)."""
         if self._level is None or sigma > self._level:
             self._level = sigma
             self._step = max(bisect_right(self._rising, -sigma * (1 - _ROUNDING)) - 1, 0)

@@ -44,7 +44,7 @@ def _limit(weight: float) -> float:
 
 
 def parse_comfy(text: str) -> list[Segment]:
-    """Follows ComfyUI: `(x)` multiplies by 1.1, `(x:w)` sets w inside any bracket, `\\(` and `\\)` are plain text."""
+    """ComfyUI's rules: `(x)` multiplies by 1.1, `(x:w)` sets w inside any bracket, `\\(` and `\\)` are plain text."""
     tokens = _COMFY_TOKEN.findall(text)
     brackets = _comfy_brackets(tokens)
     root = group = _Group(None, 1.0)
@@ -78,7 +78,7 @@ def _take_weight(text: str, group: _Group) -> str:
 
 
 def _comfy_brackets(tokens: list[str]) -> set[int]:
-    """Finds the round brackets that have a meaning, which are those of closed groups.
+    """Finds the round brackets that have a meaning, that is, those that form closed groups.
 
     A stray `)` cancels the next `(`. After a `(` that never closes, everything is literal, with one exception as in
     ComfyUI: closing brackets at the very end of the prompt belong to the outermost open brackets.
@@ -96,7 +96,7 @@ def _comfy_brackets(tokens: list[str]) -> set[int]:
 
 
 def _closers_at_end(tokens: list[str]) -> list[int]:
-    """Returns the positions of each `)` at the end of the prompt, last first; weights may be in between: `):1.2)`."""
+    """Returns the position of each `)` at the end of the prompt, last first; weights may be in between: `):1.2)`."""
     closers, index = list[int](), len(tokens) - 1
     while tokens[index] == ")":
         closers.append(index)
@@ -125,7 +125,7 @@ def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], 
 
 
 def parse_a1111(text: str) -> list[Segment]:
-    """Follows A1111: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket plain text.
+    """A1111's rules: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket plain text.
 
     Unclosed brackets extend to the end of the text; round and square brackets are independent.
     """

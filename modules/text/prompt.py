@@ -25,7 +25,7 @@ _TRAILING_PUNCTUATION = ".;:!?"
 
 
 class LoraTag(NamedTuple):
-    """One `<lora:name:model_weight:text_weight>` of a prompt."""
+    """One `<lora:name:model_weight:text_weight>` tag in a prompt."""
 
     name: str
     model_weight: float
@@ -69,7 +69,7 @@ def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
 
 
 def extract_loras(text: str) -> tuple[str, list[LoraTag]]:
-    """Removes the `<lora:...>` tags from a prompt; a single weight applies to both networks; the default is 1.
+    """Removes the `<lora:...>` tags from a prompt. A single weight applies to both networks; the default is 1.
 
     Tags of other networks (`other_tags`) are also removed, since they are not words.
     """

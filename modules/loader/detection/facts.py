@@ -1,4 +1,4 @@
-"""Reads facts beyond the shapes from a file's header or a folder's configs; checks types and ranges."""
+"""Reads facts not evident from shapes in a file's header or a folder's configs; checks types and ranges."""
 
 from __future__ import annotations
 

@@ -93,5 +93,5 @@ def _lone_part(names: list[str]) -> str | None:
 
 
 def embedding_by_shape(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Recognises embeddings of the concept library: one small tensor, named after its token."""
+    """Recognises concept-library embeddings, which are one small tensor named after its token."""
     return len(shapes) == 1 and all(len(shape) <= 2 and shape[-1:] in ((768,), (1024,)) for shape in shapes.values())

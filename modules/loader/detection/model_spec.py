@@ -79,7 +79,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def refuse_foreign(state: Mapping[str, Tensor]) -> None:
-    """Raises an error that states what a file of another kind is, rather than an error about a missing key."""
+    """Raises an error that identifies a file of another kind, instead of an error about a missing key."""
     kind = foreign_kind(state)
     if kind == LONE_UNET:  # valid with parts from other files; a missing part is reported later
         return

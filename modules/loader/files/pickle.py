@@ -59,7 +59,10 @@ _HARMLESS_GLOBALS = (
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors, nested ones with dotted names. Raises ModelFileError for code, damage or no tensors."""
+    """Reads all tensors, using dotted names for nested ones.
+
+    Raises ModelFileError if the file is damaged, contains code or has no tensors.
+    """
     try:
         tensors = _flatten(_load_weights_only(path))
     except ValueError as error:

@@ -17,7 +17,7 @@ _MARKER = "scaled_fp8"
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Multiplies weights by their factors, if any, giving float32. Raises ModelFileError for other schemes."""
+    """Converts scaled weights to float32 by multiplying in their factors. Raises ModelFileError for other schemes."""
     if not any(name.endswith(_FACTORS) for name in tensors):
         return dict(tensors)
     plain = {name: tensor for name, tensor in tensors.items() if not _is_about_scales(name)}

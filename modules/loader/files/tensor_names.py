@@ -1,4 +1,4 @@
-"""Normalises the names in a model file: removes wrappers, puts dots between levels, and fixes upper and lower case."""
+"""Normalises the names in a model file: removes wrappers, puts dots between levels, and fixes the case."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 # Prefixes of the wrappers that trainers put around a network; the first one found counts.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "ema")
-# Names with these prefixes are already those of a whole checkpoint.
+# Names with these prefixes already belong to a complete checkpoint.
 _ROOTS = frozenset(
     ("first_stage_model", "cond_stage_model", "control_model", "conditioner")
     + ("unet", "vae", "text_encoder", "diffusion_model")
 )
 _WRAPPED_IN_LDM = "diffusion_model"  # "model.diffusion_model." is the UNet's regular prefix in a checkpoint
 _SEPARATOR = re.compile(r"[/\\]+")
-_WRAPPED_WITHIN = re.compile(r"\.(?:_orig_mod|module)(?=\.)")  # from torch.compile and DataParallel, around one part
+_WRAPPED_WITHIN = re.compile(r"\.(?:_orig_mod|module)(?=\.)")  # torch.compile's or DataParallel's wrapper of one part
 # The few parts of names that have capitals (in PEFT, ESRGAN and BSRGAN files).
 _CAPITALS = {piece.lower(): piece for piece in ("lora_A", "lora_B", "RRDB_trunk", "HRconv")}
 _CAPITAL_PIECE = re.compile(rf"(?:^|(?<=[._]))(?:{'|'.join(_CAPITALS)})(?=[._]|$)")

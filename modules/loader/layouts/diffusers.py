@@ -155,7 +155,7 @@ def is_diffusers_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path) -> Weights:
-    """Reads a diffusers folder as one dict with prefixes `unet.`, `vae.`, `text_encoder.`; makes configs a header."""
+    """Reads a diffusers folder as one dict (prefixes `unet.`, `vae.`, `text_encoder.`), with a header from configs."""
     if not is_diffusers_folder(path):
         raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is not a diffusers model.")
     if not (path / "unet").is_dir():
@@ -205,7 +205,7 @@ def _text_facts(folder: Path) -> dict[str, object]:
 
 
 def _folder_facts(path: Path) -> dict[str, object]:
-    """Collects facts beyond the shapes from the configs, under the names used in our header."""
+    """Collects facts not evident from shapes from the configs, under the names used in our header."""
     unet = _read_config(path / "unet")
     vae = _read_config(path / "vae")
     scheduler = _read_config(path / "scheduler", "scheduler_config.json")

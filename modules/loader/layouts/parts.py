@@ -37,7 +37,7 @@ _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 class Parts:
     """The weights of the three networks; empty for a network missing from the file.
 
-    `linear_projection` marks SD2, whose projections around transformer blocks are matrices, not convolutions.
+    `linear_projection` is True for SD2, whose projections around transformer blocks are matrices, not convolutions.
     """
 
     unet: dict[str, Tensor]
@@ -66,7 +66,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the autoencoder's weights under LDM names."""
+    """Returns the autoencoder's weights with LDM names."""
     state = vae_to_ldm(state) if is_diffusers_vae(state) else state
     return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED_VAE)}
 

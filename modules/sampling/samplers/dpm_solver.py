@@ -1,4 +1,4 @@
-"""DPM-Solver (Lu et al. 2022): "fast" with fixed steps and adaptive 2(3); both end with an exact denoising step."""
+"""DPM-Solver (Lu et al. 2022): "fast" with fixed steps, adaptive 2(3); both end with an exact denoising step."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def sample_dpm_adaptive(
     """DPM-Solver-23 with error control, over the range of `sigmas` only.
 
     Every image has its own step lengths, so that it does not depend on the rest of the batch. All rows of an evaluation
-    share a level, so images are sampled one after another, each filling all rows. Only a batch of one wastes nothing.
+    share a level, so images are sampled one after another, each filling all rows.
+    Only a batch of one wastes no work.
     """
     steps, rows = len(sigmas) - 1, x.shape[0]
     if not steps:

@@ -39,7 +39,7 @@ class NoiseSource(Protocol):
 
 
 def ancestral_step(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """Returns the level to step down to and the noise to add to get to `sigma_next`."""
+    """Returns the level to step down to, and the noise to add to reach `sigma_next`."""
     up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
     return sigma_next**2 / sigma, up
 
