@@ -1,1 +1,1 @@
-"""Loads ControlNets of every layout, prepares hints, and computes the residuals that steer the UNet."""
+"""Loads ControlNets in any layout, prepares hints, and computes the residuals that steer the UNet."""

@@ -1,4 +1,4 @@
-"""Runs ControlNets beside the UNet and sums their residuals."""
+"""Runs ControlNets alongside the UNet and sums their residuals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
 Residuals = tuple[Tensor, ...]
 
-# Factor by which each earlier (larger, less abstract) residual is weakened in modes that favour the prompt.
+# Factor per block by which earlier (larger, less abstract) residuals are weakened in all modes except "balanced".
 LAYER_DECAY = 0.825
 
 
@@ -19,7 +19,7 @@ LAYER_DECAY = 0.825
 class AppliedControl:
     """One ControlNet with its hint [N or 1, C, H, W] in 0..1, strength, range and mode.
 
-    The modes follow A1111's ControlNet extension. "balanced" acts equally on both halves of guidance. "prompt" weakens
+    The modes follow A1111's ControlNet extension. "balanced" affects both halves of guidance equally. "prompt" weakens
     residual i of 0..12 by 0.825 ** (12 - i). "control" does the same and skips the unconditional half, so that
     guidance amplifies the control.
     """
@@ -38,10 +38,10 @@ class AppliedControl:
     def residuals(
         self, x: Tensor, timestep: float, context: Tensor, progress: float, *, conditional: int | None = None
     ) -> Residuals | None:
-        """Returns one residual for each input block, then the middle block's; None outside start..end.
+        """Returns one residual per input block, then one for the middle block; returns None outside start..end.
 
-        x [R * N, C, h, w] starts with `conditional` conditional rows (default: all); extra channels of an inpainting
-        UNet are ignored. The network must have x's type.
+        The first `conditional` rows of x [R * N, C, h, w] belong to the prompt (default: all); extra channels of an
+        inpainting UNet are ignored. The network must have x's dtype.
         """
         if not self.active(progress):
             return None
@@ -78,8 +78,8 @@ def _padded(residual: Tensor, rows: int) -> Tensor:
 def sampling_progress(timestep: float, train_steps: int = 1000) -> float:
     """Returns 0 at the noisiest training timestep and 1 at the cleanest.
 
-    ComfyUI reads start and end percent this way: they refer to noise levels, so they do not depend on the scheduler
-    or the number of steps.
+    ComfyUI interprets start and end percent the same way. They refer to noise levels, so they do not depend on the
+    scheduler or the number of steps.
     """
     return min(1.0, max(0.0, 1.0 - timestep / (train_steps - 1)))
 
@@ -103,7 +103,7 @@ def sum_residuals(
 
 
 class ControlStack:
-    """Joins ControlNets into the function the UNet's runner calls; the first `conditional` rows are the prompt's."""
+    """Combines ControlNets into a function for the UNet's runner; the first `conditional` rows are the prompt's."""
 
     def __init__(self, controls: Sequence[AppliedControl], conditional: int) -> None:
         self._controls = tuple(controls)

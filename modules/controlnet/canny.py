@@ -1,4 +1,4 @@
-"""Detects edges (Canny 1986), bit for bit like OpenCV's Canny, which ControlNets were trained with."""
+"""Detects edges (Canny 1986) with bit-identical results to OpenCV's Canny, which was used to train ControlNets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TAN_22 = round(0.4142135623730951 * 2**_TAN_SHIFT)  # tan(22.5 degrees) in fixe
 
 
 def canny_edges(pixels: NDArray[np.uint8], low: float, high: float) -> Flags:
-    """Finds edges [H, W] in pixels [H, W, C]; `low` and `high` are thresholds of |dx| + |dy|, the Sobel gradients."""
+    """Finds edges [H, W] in pixels [H, W, C]; `low` and `high` are thresholds for the Sobel gradient |dx| + |dy|."""
     dx, dy = _gradients(pixels.astype(np.int32))
     size = np.abs(dx) + np.abs(dy)
     ridge = _is_ridge(dx, dy, size)
@@ -21,7 +21,7 @@ def canny_edges(pixels: NDArray[np.uint8], low: float, high: float) -> Flags:
 
 
 def _gradients(pixels: Integers) -> tuple[Integers, Integers]:
-    """Returns Sobel's 3x3 derivatives; each pixel uses the channel where they are largest."""
+    """Returns the 3x3 Sobel derivatives; each pixel uses the channel with the largest gradient."""
     p = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across, down = p[:, 2:] - p[:, :-2], p[2:] - p[:-2]
     dx = across[:-2] + 2 * across[1:-1] + across[2:]
@@ -31,7 +31,7 @@ def _gradients(pixels: Integers) -> tuple[Integers, Integers]:
 
 
 def _is_ridge(dx: Integers, dy: Integers, size: Integers) -> Flags:
-    """Marks gradients at least as large as both neighbours in their own direction, rounded to 45 degrees."""
+    """Marks gradients at least as large as both neighbours along the gradient's direction, rounded to 45 degrees."""
     p = np.pad(size, 1)
 
     def neighbour(y: int, x: int) -> Integers:
@@ -51,7 +51,7 @@ def _is_ridge(dx: Integers, dy: Integers, size: Integers) -> Flags:
 
 
 def _connected(strong: Flags, weak: Flags) -> Flags:
-    """Returns the strong pixels and all weak ones connected to them by weak ones."""
+    """Returns the strong pixels and all weak pixels connected to a strong pixel through weak pixels."""
     width = strong.shape[1] + 2
     open_, edges = np.pad(weak, 1).ravel(), np.pad(strong, 1).ravel()
     open_ &= ~edges

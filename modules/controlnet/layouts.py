@@ -1,4 +1,4 @@
-"""Converts every ControlNet file layout to whole weights under cldm names without a prefix."""
+"""Converts any ControlNet file layout to complete weights with cldm names, without a prefix."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Tensors = dict[str, Tensor]
 _PREFIX = "control_model."
 _HINT = "input_hint_block.0.weight"
 _STEM = "input_blocks.0.0"
-# Marker keys: a control-LoRA, and a net stored as its difference from the UNet it was trained on.
+# Marker keys of a control-LoRA and of a ControlNet stored as the difference from the UNet it was trained on.
 _CONTROL_LORA, _DIFFERENCE = "lora_controlnet", "difference"
 _UNION_MARKS = ("task_embedding", "control_add_embedding.", "control_type_embedding")
 
 
 def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Tensors:
-    """Converts a file; `base` is the UNet's weights, for files that hold only differences from them."""
+    """Converts a file; `base` is the UNet's weights, for files that contain only differences from these."""
     is_difference = _DIFFERENCE in state or f"{_PREFIX}{_DIFFERENCE}" in state
     weights = strip_prefix(state, _PREFIX) or dict(state)
     if any(name.startswith("controlnet_cond_embedding.") for name in weights):
         weights = controlnet_to_ldm(weights)
     if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
         raise ModelFileError(f"It is {_kind(weights)}; use a ControlNet of SD1.x or SD2.x.")
-    if _CONTROL_LORA in weights or is_difference:  # these are computed with, before any other check
+    if _CONTROL_LORA in weights or is_difference:  # these weights are used in computations before any other check
         for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
             require_weights(name, weights[name])
     if _CONTROL_LORA in weights:
@@ -54,8 +54,8 @@ def _required(base: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
 
 
 def _merge_control_lora(file: Tensors, base: Mapping[str, Tensor]) -> Tensors:
-    """Expands Stability's control-LoRA: adds up @ down to the base's encoder half, keeps the file's whole weights."""
-    # Copies, so that a LoRA merged into the UNet in place does not reach the ControlNet.
+    """Expands Stability's control-LoRA: adds up @ down to the base's encoder half; keeps the file's full weights."""
+    # Copied so that a LoRA merged into the UNet in place does not affect the ControlNet.
     encoder = {
         name: base[name].to("cpu", copy=True) for name in base if not name.startswith(("output_blocks.", "out."))
     }
@@ -86,7 +86,7 @@ def _plus_low_rank(weight: Tensor, up: Tensor, down: Tensor, *, is_stem: bool) -
 
 
 def _add_base(weights: Tensors, base: Mapping[str, Tensor]) -> Tensors:
-    """Adds the base's weight wherever name and shape match (zero convolutions have no counterpart)."""
+    """Adds the base's weight where name and shape match (zero convolutions have no counterpart)."""
     added = dict(weights)
     for name, difference in weights.items():
         if name in base:

@@ -1,4 +1,4 @@
-"""Loads a ControlNet file or diffusers folder for the loaded checkpoint; refuses other model families."""
+"""Loads a ControlNet file or diffusers folder for the loaded checkpoint; rejects other model families."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_controlnet(
     *,
     base: Mapping[str, Tensor] | None = None,
 ) -> ControlNet:
-    """Loads a net; control-LoRAs and difference nets need `base`, the UNet's `ModelPatcher.pristine()`."""
+    """Loads a ControlNet; control-LoRAs and difference files need `base`, the UNet's `ModelPatcher.pristine()`."""
     path = Path(path)
     opened = _open(path)
     try:
@@ -65,7 +65,7 @@ def _build(
 
 
 def _config(weights: Mapping[str, Tensor], unet: UNetConfig, facts: Mapping[str, object]) -> UNetConfig:
-    """Returns the UNet's configuration, since residuals must fit it, with heads and groups from the file's header."""
+    """Returns the UNet's configuration, which residuals must match, with heads and groups from the file's header."""
     config = replace(unet, in_channels=_inputs(weights, _STEM) if _STEM in weights else unet.in_channels)
     if unet.heads is not None:
         config = replace(config, heads=number_of(facts, "unet_heads", unet.heads))
@@ -75,7 +75,7 @@ def _config(weights: Mapping[str, Tensor], unet: UNetConfig, facts: Mapping[str,
 
 
 def _inputs(weights: Mapping[str, Tensor], name: str) -> int:
-    """Returns the input channels of a convolution."""
+    """Returns the number of input channels of a convolution."""
     shape = weights[name].shape
     if len(shape) != 4 or 0 in shape:
         raise ModelFileError(f"Its {name} has shape {list(shape)}, which no ControlNet has.")
@@ -101,7 +101,7 @@ def _family(state: Mapping[str, Tensor], spec: ModelSpec) -> str | None:
 
 
 def _check_shapes(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Raises ModelFileError for shapes other than the checkpoint's, which belong to another model."""
+    """Raises ModelFileError if shapes differ from the checkpoint's, so the file belongs to another model."""
     for name, tensor in weights.items():
         wanted = expected[name].shape if name in expected else tensor.shape
         if not same_but_for_ones(tensor.shape, wanted):

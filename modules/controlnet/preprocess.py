@@ -1,4 +1,4 @@
-"""Turns a picture into a hint: fits it to the size of the result, and optionally reduces it to edges."""
+"""Turns a picture into a hint: resizes the picture to the size of the result, and optionally reduces it to edges."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CANNY_LOW, CANNY_HIGH = 100.0, 200.0
 
 
 def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "none") -> Tensor:
-    """Returns a hint [1, 3, height, width] in 0..1; a picture of another shape is cropped, not stretched.
+    """Returns a hint [1, 3, height, width] in 0..1; a picture with another aspect ratio is cropped, not stretched.
 
-    Edges are detected at the final size, so that they are as thin as in the ControlNets' training.
+    Edges are detected at the final size, so they are as thin as during the training of ControlNets.
     """
     if preprocessor not in PREPROCESSORS:
         raise OptionsError(f'Unknown preprocessor "{preprocessor}"; choose one of {", ".join(PREPROCESSORS)}.')
@@ -29,7 +29,7 @@ def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "
 
 
 def canny(image: Image.Image, low: float = CANNY_LOW, high: float = CANNY_HIGH) -> Image.Image:
-    """Draws white edges on black; `low` and `high` are the hysteresis thresholds for gradients of 0..255 values."""
+    """Draws white edges on black; `low` and `high` are the hysteresis thresholds, for gradients of 0..255 values."""
     edges = canny_edges(np.asarray(_on_black(image)), low, high)
     return Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))).convert("RGB")
 

@@ -1,1 +1,1 @@
-"""Holds what every layer needs: errors for people, progress, device choice, folders."""
+"""Code shared by every layer: user-facing errors, progress, device selection and model folders."""

@@ -1,4 +1,4 @@
-"""Chooses the device and number type of a run, and measures memory."""
+"""Chooses the device and dtype of a run, and measures memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1024 * 1024
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Returns the device called `name` ("cuda", "cuda:1", "mps", "cpu"), or the fastest one without a name."""
+    """Returns the device called `name` ("cuda", "cuda:1", "mps", "cpu"), or the fastest one if no name is given."""
     if name is None or name.strip().lower() in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps_available() else "cpu")
     kind, colon, index = name.strip().lower().partition(":")
@@ -66,7 +66,7 @@ def free_memory(device: torch.device) -> int:
 
 @contextmanager
 def made_current(device: torch.device) -> Iterator[None]:
-    """Makes this GPU the current one inside the block: otherwise calls that name no device use the first GPU."""
+    """Makes this GPU the current one inside the block: calls without a device would otherwise use the first GPU."""
     if device.type != "cuda":
         yield
         return
@@ -75,28 +75,28 @@ def made_current(device: torch.device) -> Iterator[None]:
 
 
 def raise_if_broken() -> None:
-    """Raises AcceleratorError after a GPU fault: no call works any more, and each library reports that differently."""
+    """Raises AcceleratorError after a GPU fault, when every call fails and each library reports it differently."""
     if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
         torch.cuda.synchronize()
 
 
 def end_failed_capture(device_index: int, handle: Any) -> None:
-    """Ends a capture that PyTorch before 2.12 may still believe is running in that pool.
+    """Ends a capture in that pool that PyTorch before 2.12 may still consider active.
 
-    Until it ends, PyTorch frees no cached memory for other allocations (pytorch#180395).
+    Until the capture ends, PyTorch does not free cached memory for other allocations (pytorch#180395).
     """
     with suppress(RuntimeError):  # raised when no capture is running
         torch._C._cuda_endAllocateToPool(device_index, handle)  # pyright: ignore[reportPrivateUsage]
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Tells whether memory ran out; the CPU allocator, cuBLAS and CUDA itself report it only in the message text."""
+    """Returns True if memory ran out; the CPU allocator, cuBLAS and CUDA report this only in the message text."""
     words = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(word in str(error) for word in words)
 
 
 def release_memory(device: torch.device) -> None:
-    """Returns memory that torch keeps in reserve to the device."""
+    """Gives the memory that torch has reserved back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -105,7 +105,7 @@ def release_memory(device: torch.device) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryReport:
-    """Bytes used by this process. Device fields are None on the CPU; peaks count from the start of the process."""
+    """Bytes used by this process. Device fields are None on the CPU; peaks cover the lifetime of the process."""
 
     resident: int
     resident_peak: int
@@ -122,7 +122,7 @@ class MemoryReport:
 
 
 def memory_report(device: torch.device | None = None) -> MemoryReport:
-    """Measures the memory of this process in RAM and, for a CUDA device, on the GPU."""
+    """Measures this process's memory use in RAM and, for a CUDA device, on the GPU."""
     resident, peak = _resident_memory()
     if device is None or device.type != "cuda":
         return MemoryReport(resident=resident, resident_peak=peak)
@@ -163,11 +163,11 @@ def _free_ram() -> int:
         return available
     if sys.platform == "win32":
         return _windows_free_ram()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS offers nothing better without tools
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS: nothing better without tools
 
 
 def _resident_memory() -> tuple[int, int]:
-    """Returns the current and peak resident bytes; some systems report only the peak, which then stands for both."""
+    """Returns the current and peak resident bytes; if the system reports only the peak, both are the peak."""
     status = Path("/proc/self/status")
     now, peak = _status_bytes(status, "VmRSS"), _status_bytes(status, "VmHWM")
     if now is not None:

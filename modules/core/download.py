@@ -1,7 +1,7 @@
-"""Downloads one large file, resumes it after a break, and checks it against the server's size and SHA-256.
+"""Downloads one large file, resuming after interruptions, and checks it against the server's size and SHA-256.
 
-The standard library is enough. Gradio installs huggingface_hub, but that stores files in its own cache layout,
-which the model folders do not search, and the web page switches it to offline mode.
+The standard library is enough. Gradio installs huggingface_hub, but that library stores files in a cache layout that
+the model folders do not search, and the web page switches huggingface_hub to offline mode.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ OnBytes = Callable[[int], None]
 
 
 class DownloadError(LightDiffusionError):
-    """A file that could not be downloaded, or differs from the one the server offered."""
+    """A file that could not be downloaded, or does not match the one the server offered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a server says about a file before the download starts."""
+    """A file's details as reported by the server before the download starts."""
 
     url: str
     size: int
@@ -45,7 +45,7 @@ class Offer:
 class Redirects(HTTPRedirectHandler):
     """Follows redirects, but never from https to plain http.
 
-    With `first_answer` it stops at Hugging Face's own answer, which describes the file before redirecting to storage.
+    With `first_answer`, it stops at Hugging Face's own response, which describes the file and redirects to storage.
     """
 
     def __init__(self, *, first_answer: bool = False) -> None:
@@ -55,12 +55,12 @@ class Redirects(HTTPRedirectHandler):
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
             raise URLError("it was redirected to an address without encryption")
         if self._first_answer and headers.get("X-Linked-ETag"):
-            return None  # urllib then raises the redirect itself, headers and all
+            return None  # urllib then raises the redirect as an error, with its headers
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def ask(url: str) -> Offer:
-    """Reads the size and SHA-256 of a Hugging Face file from the response headers alone."""
+    """Gets the size and SHA-256 of a Hugging Face file from the response headers alone."""
     request = Request(url, method="HEAD", headers=REQUEST_HEADERS)
     try:
         with build_opener(Redirects(first_answer=True)).open(request, timeout=TIMEOUT_SECONDS) as response:
@@ -81,7 +81,7 @@ def ask(url: str) -> Offer:
 def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel: CancelToken | None = None) -> None:
     """Downloads the file to `target` and verifies it.
 
-    An interrupted download stays in a hidden file, and the next attempt resumes from it.
+    An interrupted download stays in a hidden file, from which the next attempt resumes.
     """
     if target.exists():
         raise DownloadError(f"{target} already exists; nothing was downloaded.")
@@ -105,7 +105,7 @@ def fetch(offer: Offer, target: Path, *, on_bytes: OnBytes | None = None, cancel
 
 
 def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: CancelToken) -> None:
-    """Appends the missing bytes; starts over if the server cannot resume in the middle."""
+    """Appends the missing bytes; starts over if the server does not support resuming."""
     request = Request(offer.url, headers=REQUEST_HEADERS | ({"Range": f"bytes={have}-"} if have else {}))
     received = have
     try:
@@ -122,14 +122,14 @@ def receive(offer: Offer, part: Path, have: int, on_bytes: OnBytes, cancel: Canc
                 on_bytes(received)
                 cancel.check()
                 if received > offer.size:
-                    break  # too large to be the file that was offered
+                    break  # larger than the file that was offered
     if received < offer.size:
         raise interrupted(offer, received, None)
 
 
 def read_chunk(response: Any, offer: Offer, received: int) -> bytes:
     try:
-        return response.read1(CHUNK)  # what has arrived: a slow line shows progress and stops at once
+        return response.read1(CHUNK)  # returns early on a slow connection, so progress and cancelling still work
     except (OSError, http.client.HTTPException) as error:
         raise interrupted(offer, received, error) from error
 
@@ -154,7 +154,7 @@ def host(url: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Returns the cause in few words; a URLError wraps another error or a sentence."""
+    """Returns the cause in a few words; a URLError wraps another error or a message."""
     inner = error.reason if isinstance(error, URLError) else error
     text = (inner.strerror or str(inner)) if isinstance(inner, OSError) else str(inner)
     return text or type(error).__name__

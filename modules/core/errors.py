@@ -1,13 +1,13 @@
-"""Errors for people: each has one sentence with cause and remedy, and the exit code of the command line."""
+"""User-facing errors: each has a one-sentence message with cause and remedy, and an exit code for the command line."""
 
-LONGEST_QUOTE = 200  # characters of the user's input that a message repeats
+LONGEST_QUOTE = 200  # characters of the user's input repeated in a message
 LARGEST_SHOWN = 10**40  # Python refuses to print numbers of more than 4300 digits
 
 
 class LightDiffusionError(Exception):
-    """Base of every error a user can cause; the message is shown unchanged, without a traceback.
+    """Base class of every error a user can cause; the message is shown as is, without a traceback.
 
-    The message is always one printable line, whatever a file or an argument put into it.
+    The message is always one printable line, even if it quotes odd characters from a file or an argument.
     """
 
     exit_code = 1
@@ -47,20 +47,20 @@ class DeviceError(LightDiffusionError):
 
 
 class Cancelled(LightDiffusionError):
-    """The user asked to stop; the caller that reports it knows which finished pictures are kept."""
+    """The user asked to stop; the caller that reports this error knows which finished pictures are kept."""
 
     exit_code = 130
 
 
 def bug_text(error: BaseException) -> str:
-    """Describes an unexpected error, so a bug, in one line for people; the details belong in a log."""
+    """Describes an unexpected error (a bug) in one readable line; the details belong in a log."""
     first_line = next(iter(str(error).splitlines()), "")[:LONGEST_QUOTE]
     kind = type(error).__name__
     return f"An error inside the program stopped this ({f'{kind}: {first_line}' if first_line else kind})."
 
 
 def printable(text: str) -> str:
-    """Puts the text on one line: line ends become spaces, other control characters and lone surrogates escapes."""
+    """Puts text on one line: line breaks become spaces; other control characters and lone surrogates are escaped."""
     if text.isprintable():
         return text
     line = " ".join(text.splitlines())
@@ -73,7 +73,7 @@ def quoted(value: object) -> str:
 
 
 def shortened(value: object) -> str:
-    """Shortens a number for a message, as `quoted` does, but without quotes."""
+    """Shortens a number for a message, like `quoted` but without quotes."""
     if isinstance(value, int) and abs(value) > LARGEST_SHOWN:
         return "of very many digits"
     text = str(value)

@@ -1,4 +1,4 @@
-"""Writes files atomically: bytes go to a hidden file first, which then gets the final name."""
+"""Writes files atomically: the bytes go to a hidden file first, which is then renamed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ else:
     import fcntl
 
 HIDDEN_ENDING = ".tmp"
-# Names of our hidden files; the folder may be somebody's home, where other programs hide files too. The last two
-# patterns are from earlier versions.
+# Names of our hidden files. Other programs may have hidden files in the same folder, which may be the user's home.
+# The last two patterns are from earlier versions.
 HIDDEN_NAMES = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
@@ -32,7 +32,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
-    """Writes `folder/names(0)`, or the first of names(1), names(2), ... that is free; never replaces a file.
+    """Writes `folder/names(0)`, or the first free one of names(1), names(2), ...; never replaces a file.
 
     Raises OSError.
     """
@@ -46,7 +46,7 @@ def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
 
 @contextmanager
 def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
-    """Writes a hidden file and keeps it locked while in use; deletes it afterwards unless it was moved."""
+    """Writes a hidden file, keeps it locked while in use, and deletes it afterwards unless it was moved."""
     hidden = folder / f".{os.getpid()}-{secrets.token_hex(4)}{HIDDEN_ENDING}"
     try:
         with open(hidden, "xb") as file:
@@ -54,9 +54,9 @@ def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is not None:  # the lock is held until the file has its name
+            if fcntl is not None:  # the lock stays in place until the file has its final name
                 yield hidden
-        if fcntl is None:  # Windows does not move an open file
+        if fcntl is None:  # Windows cannot move an open file
             yield hidden
     finally:
         with suppress(OSError):
@@ -64,7 +64,7 @@ def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
 
 
 def sweep_hidden(folder: Path) -> None:
-    """Deletes hidden files that killed programs left in this folder. A file still being written is locked."""
+    """Deletes hidden files left in this folder by killed processes. A file that is still being written is locked."""
     with suppress(OSError):
         for entry in os.scandir(folder):
             if HIDDEN_NAMES.fullmatch(entry.name):
@@ -72,7 +72,7 @@ def sweep_hidden(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a new name to disk; not every system can do this for a folder."""
+    """Flushes a new file name to disk, on systems that can do this for a folder."""
     if fcntl is None:
         return
     with suppress(OSError):
@@ -86,8 +86,8 @@ def sync_folder(folder: Path) -> None:
 def lock_folder(folder: Path) -> int | None:
     """Locks a folder until the returned descriptor is closed or the process ends.
 
-    Returns None if a living process of this or another container holds the lock, or if the system has no such locks
-    (Windows, some network disks).
+    Returns None if a running process, in this or another container, already has the lock, or if the system does not
+    support such locks (Windows, some network disks).
     """
     if fcntl is None:
         return None
@@ -103,7 +103,7 @@ def lock_folder(folder: Path) -> int | None:
 
 
 def _publish(hidden: Path, path: Path) -> bool:
-    """Gives the hidden file its name unless the name is taken."""
+    """Renames the hidden file to its final name unless that name is taken."""
     if os.name == "nt":
         return _move_if_free(hidden, path)
     try:
@@ -119,14 +119,14 @@ def _publish(hidden: Path, path: Path) -> bool:
 
 def _move_if_free(hidden: Path, path: Path) -> bool:
     try:
-        os.rename(hidden, path)  # Windows refuses a name that is taken
+        os.rename(hidden, path)  # fails on Windows if the name is taken
     except FileExistsError:
         return False
     return True
 
 
 def _move_with_reservation(hidden: Path, path: Path) -> bool:
-    """Works without hard links: the writer that creates the reservation, itself a hidden file, may take the name."""
+    """Works without hard links: the writer that creates the reservation (another hidden file) may take the name."""
     reservation = path.with_name(f".reserved-{path.name}{HIDDEN_ENDING}")
     try:
         number = os.open(reservation, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
@@ -145,7 +145,7 @@ def _move_with_reservation(hidden: Path, path: Path) -> bool:
 
 
 def _lock(number: int) -> None:
-    """Locks the file if possible; on network file systems without locks, only its age marks a stale file."""
+    """Locks the file if possible; on network file systems without locks, a stale file is recognised only by its age."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,7 +156,7 @@ def _sweep(path: Path) -> None:
         if time.time() - path.lstat().st_mtime < STALE_SECONDS or path.is_symlink() or not path.is_file():
             return
         if fcntl is None:
-            path.unlink()  # fails while it is open
+            path.unlink()  # fails while the file is open
             return
         with open(path, "rb") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Locates model files: one folder for each kind under models/, plus the folders in model_folders.toml."""
+"""Locates model files in one folder per kind under models/, plus the folders listed in model_folders.toml."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SINGULAR = {
     "controlnet": "ControlNet",
     "upscalers": "upscaler",
 }
-# A folder with one of these files is a single model (diffusers layout), so its files are not listed separately.
+# A folder containing one of these files is a single model (diffusers layout), so its files are not listed separately.
 FOLDER_MARKERS = {
     "checkpoints": ("model_index.json",),
     "vae": ("config.json",),
@@ -48,7 +48,7 @@ FOLDER_MARKERS = {
 }
 CONFIG_NAME = "model_folders.toml"
 LARGEST_CONFIG = 1 << 20  # bytes
-MOST_FOLDERS = 20_000  # searched below one folder; a whole disk has more
+MOST_FOLDERS = 20_000  # limit on the search below one folder; a whole disk has more
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # The class has a method called `list`, so annotations inside the class use these names instead.
 _Paths: TypeAlias = list[Path]
@@ -56,9 +56,9 @@ _Names: TypeAlias = list[str]
 
 
 class ModelFolders:
-    """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with further folders.
+    """Finds model files by kind and name; `root` is the project folder, `config` a TOML file with extra folders.
 
-    With `names_only` paths are rejected: for front ends whose users may not read every file of this computer.
+    With `names_only`, paths are rejected: for front ends whose users must not read arbitrary files on this computer.
     """
 
     def __init__(self, root: Path | None = None, config: Path | None = None, *, names_only: bool = False) -> None:
@@ -70,17 +70,17 @@ class ModelFolders:
         )
 
     def folders(self, kind: str) -> _Paths:
-        """Lists the folders searched for this kind, our own first."""
+        """Lists the folders searched for this kind, starting with our own."""
         _check_kind(kind)
         return [self.root / "models" / kind, *self._extra.get(kind, [])]
 
     def list(self, kind: str) -> _Names:
-        """Lists all models of this kind, relative to their folder, each name once."""
+        """Lists all models of this kind without duplicates, as paths relative to their folder."""
         names = {name for folder in self.folders(kind) for name in self._names(folder, kind)}
         return sorted(names, key=lambda name: (name.casefold(), name))
 
     def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
-        """Finds the file (or diffusers folder) for a listed name, a name without its ending, or a path."""
+        """Finds the file (or diffusers folder) for a listed name, with or without its extension, or for a path."""
         wanted = os.fspath(name_or_path).strip()
         by_path = None if self.names_only else self._by_path(wanted)
         found = self._by_exact_name(kind, wanted) or by_path or self._by_short_name(kind, wanted)
@@ -89,9 +89,9 @@ class ModelFolders:
         return found
 
     def lasting_name(self, kind: str, name_or_path: str) -> str:
-        """Returns a name that finds the same file from any working folder.
+        """Returns a name that refers to the same file from any working directory.
 
-        A name stays unchanged. A path becomes the file's name in our folders, or its bare name if it lies outside them.
+        A name stays unchanged. A path becomes the file's name in our folders, or the bare file name outside of them.
         """
         path = self._given_as_path(kind, name_or_path)
         return name_or_path if path is None else self._own_name(kind, path) or path.name
@@ -117,7 +117,7 @@ class ModelFolders:
         return next((folder / wanted for folder in self.folders(kind) if wanted in self._names(folder, kind)), None)
 
     def _names(self, folder: Path, kind: str) -> _Names:
-        """Drops names that are not UTF-8, which neither a page nor a picture's text can hold."""
+        """Drops names that are not UTF-8, since they cannot be stored in a web page or a picture's text."""
         names = _scan(folder, kind)
         strange = {name for name in names if not is_utf8(name)}
         for name in strange - self._left_out:
@@ -129,14 +129,14 @@ class ModelFolders:
     def _by_path(wanted: str) -> Path | None:
         try:
             path = readable_path(wanted, "path")
-            # A bare word is a name; only a word that looks like a path or model file may come from the current folder.
+            # A bare word is a name; only a word that looks like a path or model file may refer to the current folder.
             looks_like_path = path.parent != Path(".") or path.suffix != "" or path.is_absolute()
             return path.resolve() if wanted and looks_like_path and path.exists() else None
         except (Unreadable, OSError):  # an unknown user, or a path too long for the system
             return None
 
     def _by_short_name(self, kind: str, wanted: str) -> Path | None:
-        """Matches names, ignoring case, ending and sub-folder; several matches raise an error that lists them."""
+        """Matches names, ignoring case, extension and sub-folder; several matches raise an error that lists them."""
         for short in (_fold, _stem, _base):
             matches = [name for name in self.list(kind) if short(name) == short(wanted)]
             if len(matches) > 1:
@@ -184,13 +184,13 @@ def _base(name: str) -> str:
 
 
 def _scan(folder: Path, kind: str) -> list[str]:
-    """Lists the names under one folder, with their sub-folders; hidden folders are skipped."""
+    """Lists the names under one folder, including sub-folders; skips hidden folders."""
     names: list[str] = []
     markers = FOLDER_MARKERS.get(kind, ())
     visited: set[str] = set()
     for current, folders, files in os.walk(folder, followlinks=True):
         here = Path(current)
-        if (real := os.path.realpath(current)) in visited:  # a link back to a parent would never end
+        if (real := os.path.realpath(current)) in visited:  # a link back to a parent would cause endless recursion
             folders.clear()
             continue
         visited.add(real)
@@ -207,7 +207,7 @@ def _scan(folder: Path, kind: str) -> list[str]:
 
 
 def _read_config(path: Path, *, required: bool) -> dict[str, list[Path]]:
-    """Reads extra folders for each kind from TOML (`loras = ["~/sd/loras"]`), relative to the file's own folder."""
+    """Reads the extra folders per kind from a TOML file (`loras = ["~/sd/loras"]`), relative to that file's folder."""
     try:
         if path.exists() and not path.is_file():
             raise OptionsError(f"The folder list {path} is not a regular file.")

@@ -1,4 +1,4 @@
-"""Reports the progress of a long computation after each step, and lets the caller stop it."""
+"""Reports the progress of a long computation after each step, and lets the caller stop the computation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OnStep = Callable[[StepEvent], None]
 
 
 class CancelToken:
-    """A flag any thread may set; the computation checks it between steps."""
+    """A flag that any thread may set and that the computation checks between steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -40,6 +40,6 @@ class CancelToken:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raises Cancelled once `cancel()` was called."""
+        """Raises Cancelled if `cancel()` has been called."""
         if self._event.is_set():
             raise Cancelled("Cancelled.")

@@ -1,4 +1,4 @@
-"""Limits the sizes of a picture, in pixels (no torch)."""
+"""Limits on picture sizes, in pixels (no torch)."""
 
 SIZE_STEP = 8  # factor by which the autoencoder shrinks a side
 MIN_SIZE, MAX_SIZE = 64, 8192

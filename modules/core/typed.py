@@ -1,7 +1,7 @@
-"""Reads typed values from JSON, TOML and picture texts, or gives one short reason for refusing them (no torch).
+"""Reads typed values from JSON, TOML and picture texts, or gives one short reason for rejecting them (no torch).
 
-Files that others may have written are read through this module: a value of the wrong type, a number of
-four hundred digits or a thousand nested brackets raise Unreadable, never another error.
+Untrusted files are read through this module: a value of the wrong type, a number with four hundred digits
+or a thousand nested brackets raise Unreadable and no other error.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from modules.core.errors import quoted
 
-LARGEST_NUMBER = 2**63  # beyond this no option, size or seed makes sense
-DEEPEST = 64  # levels of nesting
-LONGEST_TEXT = 1_000_000  # characters of one value
+LARGEST_NUMBER = 2**63  # no option, size or seed above this makes sense
+DEEPEST = 64  # nesting levels
+LONGEST_TEXT = 1_000_000  # characters per value
 
 T = TypeVar("T")
 
 
 class Unreadable(ValueError):
-    """What is wrong with a value, as a short reason without a full stop: `width: 1.5 is not a whole number`."""
+    """An invalid value; the message is a short reason without a full stop: `width: 1.5 is not a whole number`."""
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -33,7 +33,7 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""  # a text of one line needs no line number
+        line = f"line {error.lineno}, " if "\n" in error.doc.strip() else ""  # a single line needs no line number
         raise Unreadable(f"it is not valid JSON ({error.msg} at {line}column {error.colno})") from error
     except ValueError as error:  # UnicodeDecodeError, or an integer with thousands of digits
         raise Unreadable(f"it is not valid JSON ({error})") from error
@@ -42,7 +42,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Parses a JSON text that must hold an object. Raises Unreadable."""
+    """Parses a JSON text that must be an object. Raises Unreadable."""
     value = parse_json(text)
     if not isinstance(value, dict):
         raise Unreadable("it is not a JSON object")
@@ -50,7 +50,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def check_depth(value: Any) -> None:
-    """Raises Unreadable if lists and objects are nested deeper than anything we write."""
+    """Raises Unreadable if lists and objects are nested more deeply than in any file this program writes."""
     level = [value]
     for _ in range(DEEPEST):
         level = [inner for item in level if isinstance(item, (dict, list)) for inner in _inside(item)]
@@ -88,7 +88,7 @@ def text(value: object, name: str) -> str:
 
 
 def is_utf8(value: str) -> bool:
-    """Tells whether the text can be encoded; lone surrogates, which JSON and file names may hold, cannot."""
+    """Returns True if the text can be encoded; lone surrogates, which may occur in JSON and file names, cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -106,10 +106,10 @@ _PLAIN: dict[Any, Callable[[object, str], Any]] = {int: whole, float: number, st
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Builds a dataclass from untrusted values, each checked against the annotation of its field.
+    """Builds a dataclass from untrusted values, checking each one against its field's annotation.
 
-    Raises Unreadable for a value of the wrong type, an unknown field and a missing field. An OptionsError from the
-    class itself passes through.
+    Raises Unreadable for a value of the wrong type, an unknown field or a missing field. An OptionsError raised by the
+    class itself is passed through.
     """
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not a dataclass")
@@ -125,7 +125,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def read(value: object, hint: Any, name: str) -> Any:
-    """Reads one value by its annotation: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
+    """Reads one value of the annotated type: int, float, str, bool, Path, a dataclass, `X | None`, `tuple[X, ...]`."""
     if get_origin(hint) in (Union, types.UnionType):
         inner = [choice for choice in get_args(hint) if choice is not type(None)]
         return None if value is None and len(inner) < len(get_args(hint)) else read(value, inner[0], name)
@@ -143,7 +143,7 @@ def read(value: object, hint: Any, name: str) -> Any:
 
 
 def readable_path(value: object, name: str) -> Path:
-    """Reads a path: a text without zero bytes, with a leading `~` expanded if possible."""
+    """Reads a path: a string without null bytes, with a leading `~` expanded if possible."""
     given = text(value, name)
     if "\0" in given:
         raise Unreadable(f"{name}: {quoted(given)} holds a zero byte")

@@ -1,1 +1,1 @@
-"""Handles pictures: tensors to and from PIL, resizing, previews, PNG files and the text inside them."""
+"""Handles pictures: conversion between tensors and PIL, resizing, previews, PNG files and embedded text."""

@@ -12,7 +12,7 @@ from modules.images.modes import to_rgb
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Converts a tensor in -1..1 to 8-bit pictures, rounded to nearest and clipped."""
+    """Converts a tensor in -1..1 to 8-bit pictures, rounding to nearest and clipping."""
     if not bool(torch.isfinite(images).all()):
         raise OutputError("The picture holds invalid numbers (NaN); try again with --dtype float32.")
     scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
@@ -21,6 +21,6 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Converts any picture to [1, 3, H, W] in -1..1, upright as its EXIF says, with transparency over white."""
+    """Converts any picture to [1, 3, H, W] in -1..1, rotated upright as per EXIF, with transparency over white."""
     array = np.array(to_rgb(image), dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div_(127.5).sub_(1)

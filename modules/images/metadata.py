@@ -1,4 +1,4 @@
-"""Writes and reads a picture's generation text in A1111's `parameters` format; it reads back exactly."""
+"""Writes and reads a picture's generation text in A1111's `parameters` format; our texts are read back exactly."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from modules.core.typed import Unreadable, parse_json
 
 PNG_KEY = "parameters"
 NEGATIVE = "Negative prompt:"
-# Our own fields, written only for texts that the plain format cannot hold exactly; other programs ignore them.
+# Our own fields, written only for texts that the plain format cannot represent; other programs ignore these fields.
 EXACT_PROMPT = "Exact prompt"
 EXACT_NEGATIVE = "Exact negative prompt"
-# A settings line has the first of these marks and two of the others; a camera's comment or a prompt with colons does
-# not.
+# A settings line has `STEPS` and two of `MARKS`, unlike a camera's comment or a prompt with colons.
 STEPS = "steps"
 MARKS = ("sampler", "seed", "size", "cfg scale", "model", "model hash", "schedule type", "version")
 MINIMUM_FIELDS = 3
 
-# Start of the settings in text that a forum or chat has joined into one line.
+# Start of the settings in text that was joined into one line by a forum or chat.
 _JOINED = re.compile(r"(?<!\S)Steps:\s*\d+\s*,\s*Sampler:")
-# Lines that some programs write between the prompts and the settings.
+# Lines that some programs insert between the prompts and the settings.
 REMARKS = ("Used embeddings:", "Template:", "Negative Template:", "Wildcard prompt:")
 _NAME = re.compile(r"(?:^|,)\s*(\w[\w \-/().+#]*):\s*")
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])*"')
@@ -48,7 +47,7 @@ def write_parameters(info: Mapping[str, object], prompt: str, negative: str = ""
     read_prompt, read_negative, _ = parse_parameters(plain)
     if (read_prompt, read_negative) == (prompt, negative):
         return plain
-    # Both or neither, so that the reader never mixes an exact text with remains of the other.
+    # Write both or neither, so that the reader never mixes one exact prompt with parts of the other prompt.
     exact = {
         EXACT_PROMPT: json.dumps(prompt, ensure_ascii=False),
         EXACT_NEGATIVE: json.dumps(negative, ensure_ascii=False),
@@ -57,7 +56,7 @@ def write_parameters(info: Mapping[str, object], prompt: str, negative: str = ""
 
 
 def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
-    """Reads (prompt, negative prompt, fields) from a `parameters` text of ours or any A1111-like program."""
+    """Reads (prompt, negative prompt, fields) from a `parameters` text by this or any A1111-like program."""
     body, fields = _split_fields(text.strip())
     prompt, negative = _split_prompts(body)
     prompt = fields.pop(EXACT_PROMPT, prompt)
@@ -66,14 +65,14 @@ def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def parameters_of(image: Image.Image) -> str | None:
-    """Returns the text inside an opened picture: PNG text, or the EXIF comment of JPEG and WebP; None without one."""
+    """Returns the text of an opened picture (PNG text, or the EXIF comment of JPEG and WebP), or None."""
     return texts_of(image).get(PNG_KEY)
 
 
 def texts_of(image: Image.Image) -> dict[str, str]:
-    """Returns all texts inside an opened picture by name; without PNG text, EXIF's comment counts as `parameters`.
+    """Returns all texts of an opened picture by name; without PNG text, the EXIF comment counts as `parameters`.
 
-    Raises what Pillow raises for damaged EXIF data, so it belongs inside `modules.images.open.opened`.
+    Raises Pillow's errors for damaged EXIF data, so call this inside `modules.images.open.opened`.
     """
     texts = {str(key): text for key, text in image.info.items() if isinstance(text, str) and text.strip()}
     exif = image.getexif()
@@ -88,7 +87,7 @@ def texts_of(image: Image.Image) -> dict[str, str]:
 
 
 def _named_text(name: str, text: str) -> tuple[str, str]:
-    """Reads `prompt:{...}` and `workflow:{...}`, which ComfyUI writes into any free EXIF field."""
+    """Parses `prompt:{...}` and `workflow:{...}`, which ComfyUI writes into any free EXIF field."""
     inner, _, value = text.partition(":")
     return (inner.lower(), value) if inner.lower() in ("prompt", "workflow") else (name, text)
 
@@ -111,7 +110,7 @@ def _format(value: object) -> str:
 
 
 def _split_fields(text: str) -> tuple[str, dict[str, str]]:
-    """Returns the lines above the settings line, and its fields; more lines may follow below it."""
+    """Returns the lines above the settings line, and the settings; more lines may follow the settings line."""
     lines = text.split("\n")
     for number in range(len(lines) - 1, -1, -1):
         if STEPS in lines[number].casefold():
@@ -125,7 +124,7 @@ def _split_fields(text: str) -> tuple[str, dict[str, str]]:
 def _split_joined(line: str) -> tuple[list[str], str]:
     """Splits a line into prompts and settings.
 
-    It has prompts only if all lines were joined into this one, with each mark once, so that nothing is a guess.
+    The line has prompts only if all lines were joined into it. Each mark must occur once, so that nothing is guessed.
     """
     found = list(_JOINED.finditer(line))
     if len(found) != 1 or found[0].start() == 0 or line.count(NEGATIVE) > 1:
@@ -144,7 +143,7 @@ def _are_settings(fields: Mapping[str, str]) -> bool:
 
 
 def _fields_of(line: str) -> Iterator[tuple[str, str]]:
-    """Reads `key: value` pairs between commas; values in quotes or JSON brackets may contain commas."""
+    """Reads `key: value` pairs separated by commas; values in quotes or JSON brackets may contain commas."""
     start, whole = 0, True
     while found := _NAME.search(line, start):
         begin = found.end()
@@ -154,7 +153,7 @@ def _fields_of(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _value_end(line: str, begin: int, *, brackets: bool) -> tuple[int, bool]:
-    """Returns the end of a value, and whether later brackets on this line may still close."""
+    """Returns the end of a value, and whether later brackets on this line may still be closed."""
     first = line[begin : begin + 1]
     if first == '"' and (quoted := _QUOTED.match(line, begin)) and _END.match(line, quoted.end()):
         return quoted.end(), brackets
@@ -168,7 +167,7 @@ def _value_end(line: str, begin: int, *, brackets: bool) -> tuple[int, bool]:
 
 
 def _closing(line: str, begin: int) -> int | None:
-    """Returns the position after the bracket that closes the one at `begin`."""
+    """Returns the position after the closing bracket for the bracket at `begin`."""
     depth, place = 0, begin
     while place < len(line):
         if line[place] == '"':
@@ -194,7 +193,7 @@ def _unquote(value: str) -> str:
 
 
 def _split_prompts(body: str) -> tuple[str, str]:
-    """Splits the lines: the negative prompt begins at the first line that starts with the marker."""
+    """Splits the lines into prompts; the negative prompt begins at the first line that starts with the marker."""
     lines = [line for line in body.split("\n") if not line.startswith(REMARKS)]
     start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(NEGATIVE)
@@ -202,7 +201,7 @@ def _split_prompts(body: str) -> tuple[str, str]:
 
 
 def _decode_comment(comment: bytes) -> str:
-    """Decodes EXIF's UserComment: eight bytes that name the encoding, then the text."""
+    """Decodes EXIF's UserComment: eight bytes for the encoding, then the text."""
     code, data = comment[:8], comment[8:]
     if code == b"UNICODE\0":
         little = data[:2] == b"\xff\xfe" or data[1::2].count(0) > data[::2].count(0)  # if most letters are Latin

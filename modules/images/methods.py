@@ -1,4 +1,4 @@
-"""Names the ways to resize latents and pictures, separate from the code so that options need no torch."""
+"""Names of the ways to resize latents and pictures, in a separate module so that options do not need torch."""
 
 LATENT_METHODS = (
     "nearest-exact",

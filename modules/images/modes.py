@@ -1,4 +1,4 @@
-"""Converts pictures of any mode to 8 bits, with one rule for transparency and one for larger numbers (no torch)."""
+"""Converts pictures of any mode to 8 bits, with one rule for transparency and one for larger values (no torch)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modules.core.errors import OptionsError
 from modules.images.open import upright
 
 WHITE = (255, 255, 255, 255)
-# 32-bit pictures do not say which number is white. These values are in use.
+# 32-bit pictures do not specify the value of white. These values are in use.
 WHITES_OF_32_BIT = (1, 255, 65535)
 
 
@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_mask(image: Image.Image) -> Image.Image:
-    """Converts any picture to an upright 8-bit grey mask: luminance times alpha, so transparent parts are not painted.
+    """Converts any picture to an upright 8-bit grey mask: luminance times alpha, so transparent parts stay unpainted.
 
     Raises OptionsError like `to_8_bit`.
     """
@@ -37,7 +37,7 @@ def to_mask(image: Image.Image) -> Image.Image:
 def to_8_bit(image: Image.Image) -> Image.Image:
     """Converts any picture to upright 8 bits per channel: RGBA if it may be transparent, else RGB.
 
-    Raises OptionsError for a 16- or 32-bit picture with ambiguous numbers.
+    Raises OptionsError for a 16- or 32-bit picture with an ambiguous value range.
     """
     image = upright(image)
     if image.mode.startswith(("I", "F")):
@@ -48,7 +48,7 @@ def to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _from_numbers(image: Image.Image, white: int) -> Image.Image:
-    """Converts a grey picture with a known number for white; a PNG may name one transparent number."""
+    """Converts a grey picture whose value for white is known; a PNG may define one value as transparent."""
     numbers = np.asarray(image)
     scaled = np.multiply(numbers, np.float32(255 / white), dtype=np.float32)
     picture = Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8)).convert("RGB")
@@ -59,7 +59,7 @@ def _from_numbers(image: Image.Image, white: int) -> Image.Image:
 
 
 def _white_of(numbers: NDArray[Any]) -> int:
-    """Returns the number for white in a 16- or 32-bit picture. Raises OptionsError if it is ambiguous."""
+    """Returns the value for white in a 16- or 32-bit picture. Raises OptionsError if this value is ambiguous."""
     lowest, highest = float(numbers.min()), float(numbers.max())  # NaN if any value is
     bits = numbers.dtype.itemsize * 8
     if bits == 16 and (highest > 255 or highest == 0):  # values in between would look black

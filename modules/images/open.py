@@ -1,4 +1,4 @@
-"""Reads picture files: few formats, size limits checked by the header, one sentence for every failure (no torch)."""
+"""Reads a few picture formats; checks the size in the header and reports errors in one sentence (no torch)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from PIL.PngImagePlugin import PngImageFile
 
 from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
-# Never all formats of Pillow: an EPS named .png would start Ghostscript.
+# Never allow all of Pillow's formats: an EPS file named .png would run Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MOST_PIXELS = 64_000_000
 MEGAPIXELS = f"{MOST_PIXELS // 10**6} megapixels"
 FORMAT_WORDS = "use PNG, JPEG, WebP, GIF, BMP or TIFF"
-# Errors that Pillow raises for damaged files, found by changing good ones at random.
+# Errors that Pillow raises for damaged files, found by fuzzing valid ones.
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -38,7 +38,7 @@ DAMAGE = (
     struct.error,
     zlib.error,
 )
-# Pillow gives the transparent grey or colour in the file's numbers, not in those of the 8-bit picture.
+# Pillow returns the transparent grey or colour on the file's scale, not on the scale of the 8-bit picture.
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 DEEP_COLOUR = "RGB;16B"
 
@@ -46,9 +46,9 @@ Source = str | Path | BytesIO
 
 
 def open_image(source: Source, name: str = "") -> Image.Image:
-    """Loads a whole picture, upright, or an animation's first frame; messages use `name`, else the file's name.
+    """Loads a whole picture (or an animation's first frame) upright; messages use `name`, else the file's name.
 
-    Raises OptionsError with one sentence for a file that is missing, damaged, too large or of another format, so that
+    Raises OptionsError with one sentence for a file that is missing, damaged, too large or in another format, so that
     the error appears here and not in the middle of a run.
     """
     with opened(source, name) as image:
@@ -60,7 +60,7 @@ def open_image(source: Source, name: str = "") -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Returns a copy rotated as its EXIF says. A damaged EXIF is ignored and dropped, as in other programs."""
+    """Returns a copy rotated by its EXIF data. Damaged EXIF data is ignored and dropped, as in other programs."""
     try:
         turned = ImageOps.exif_transpose(image)
     except DAMAGE:
@@ -71,18 +71,18 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def check_header(path: str | Path, name: str = "") -> None:
-    """Raises OptionsError if `open_image` would refuse the header; decodes nothing."""
+    """Raises OptionsError if `open_image` would reject the header; does not decode the picture."""
     with opened(path, name):
         pass
 
 
 @contextmanager
 def opened(source: Source, name: str = "") -> Generator[Image.Image]:
-    """Opens a picture and checks its header and size; closes it at the end, and reports every error as one sentence."""
+    """Opens a picture, checks its header and size, and closes it at the end; reports every error as one sentence."""
     shown = quoted(name or source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about large pictures; our limit comes below
+            warnings.simplefilter("ignore")  # Pillow warns about large pictures; we check our limit below
             check_regular(source)
             with Image.open(source, formats=FORMATS) as image:
                 check_pixels(image, shown)
@@ -101,7 +101,7 @@ def opened(source: Source, name: str = "") -> Generator[Image.Image]:
 
 
 def check_regular(source: Source) -> None:
-    """Raises OptionsError for a folder, a pipe or a device, which might never end; OSError for a missing file."""
+    """Raises OptionsError for a folder, a pipe or a device (which might never end), and OSError for a missing file."""
     if isinstance(source, BytesIO):
         return
     mode = os.stat(source).st_mode
@@ -112,14 +112,14 @@ def check_regular(source: Source) -> None:
 
 
 def check_pixels(image: Image.Image, shown: str = "") -> None:
-    """Raises OptionsError for too many pixels; `shown` names the picture."""
+    """Raises OptionsError for too many pixels; `shown` is the picture's name in the message."""
     if image.width * image.height > MOST_PIXELS:
         called = f"The picture {shown}".rstrip()
         raise OptionsError(f"{called} is {image.width}x{image.height}; at most {MEGAPIXELS} are allowed.")
 
 
 def _transparent(image: Image.Image) -> int | tuple[int, ...] | None:
-    """Scales a PNG's transparent grey or colour from 2, 4 or 16 bits to 8. Call it before the picture is loaded."""
+    """Scales a PNG's transparent grey or colour from 2, 4 or 16 bits to 8. Call this before loading the picture."""
     clear = image.info.get("transparency")
     layout = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
     if isinstance(clear, int) and layout in GREY_STEPS:

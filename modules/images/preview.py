@@ -1,4 +1,4 @@
-"""Previews a latent without the decoder, by one matrix from four latent channels to RGB."""
+"""Previews a latent without the decoder, using one matrix from four latent channels to RGB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-# SD1.x and SD2.x: red, green and blue of each latent channel (a fit that the community shares).
+# SD1.x and SD2.x: red, green and blue of each latent channel (a fit shared in the community).
 LATENT_TO_RGB = (
     (0.3512, 0.2297, 0.3227),
     (0.3250, 0.4974, 0.2350),
@@ -16,7 +16,7 @@ LATENT_TO_RGB = (
 
 
 def latent_to_rgb(latent: Tensor) -> Image.Image:
-    """Draws one pixel per cell of a latent [4, h, w], or of the first of [N, 4, h, w], at sampling scale."""
+    """Draws one pixel per cell of a latent [4, h, w], or of the first latent in [N, 4, h, w], at sampling scale."""
     first = latent[0] if latent.ndim == 4 else latent
     cells = first.detach().to("cpu", torch.float32).nan_to_num()
     colour = torch.einsum("chw,cr->hwr", cells, torch.tensor(LATENT_TO_RGB))

@@ -11,11 +11,11 @@ from torch import Tensor
 from modules.core.errors import OptionsError
 from modules.images.methods import IMAGE_MODES, LATENT_METHODS
 
-_NEARLY_PARALLEL = 1 - 1e-5  # beyond this cosine the arc between two vectors is numerically a point or has no direction
+_NEARLY_PARALLEL = 1 - 1e-5  # above this cosine, the arc between two vectors is numerically a point or undefined
 
 
 def resize_latent(latent: Tensor, height: int, width: int, method: str = "bislerp") -> Tensor:
-    """Resizes [N, C, h, w] to [N, C, height, width]; computes in float32, returns the latent's own type."""
+    """Resizes [N, C, h, w] to [N, C, height, width]; computes in float32 and returns the latent's dtype."""
     if method not in LATENT_METHODS:
         raise OptionsError(f'Unknown latent upscale method "{method}"; choose one of {", ".join(LATENT_METHODS)}.')
     values = latent.float()
@@ -45,7 +45,7 @@ def resize_image(
     if mode == "stretch":
         return image.resize((width, height), resample)
     ratios = (width / image.width, height / image.height)
-    if mode == "crop":  # cropped while enlarging: otherwise a very long picture would take gigabytes
+    if mode == "crop":  # cropped while resizing: otherwise a very long picture would take gigabytes
         cut_x, cut_y = (
             max(0.0, (old - new / max(ratios)) / 2) for old, new in zip(image.size, (width, height), strict=True)
         )
@@ -64,7 +64,7 @@ def _pad_with_border(image: Image.Image, width: int, height: int) -> Image.Image
 
 
 def _bislerp(latent: Tensor, height: int, width: int) -> Tensor:
-    """Interpolates directions along the arc and lengths along the line, over columns and then over rows."""
+    """Interpolates directions along the arc and lengths linearly, first over columns, then over rows."""
     wide = _slerp_last_axis(latent, width)
     return _slerp_last_axis(wide.transpose(2, 3), height).transpose(2, 3).contiguous()
 

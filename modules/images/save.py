@@ -1,4 +1,4 @@
-"""Saves pictures with their generation text, under names that never collide, and never half a file."""
+"""Saves pictures with their generation text, under names that never collide and without leaving partial files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modules.core.files import write_new
 from modules.images.metadata import PNG_KEY, parameters_of
 from modules.images.open import opened
 
-COMPRESSION = 4  # half the time of Pillow's default for a few percent more bytes
+COMPRESSION = 4  # takes half the time of Pillow's default for a few percent more bytes
 _NUMBERED = re.compile(r"([0-9]{1,9})-")
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -36,9 +36,9 @@ def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") 
 
 
 def read_parameters(path: str | Path) -> str:
-    """Reads the generation text inside a picture file of ours or A1111's."""
+    """Reads the generation text inside a picture file from this program or A1111."""
     with opened(path) as image:
-        image.load()  # text may follow the pixels, and the text of half a picture cannot be trusted
+        image.load()  # text may follow the pixels, and text from an incomplete picture is not reliable
         text = parameters_of(image)
     if text is None:
         raise OptionsError(
@@ -50,7 +50,7 @@ def read_parameters(path: str | Path) -> str:
 def _encode(image: Image.Image, text: str) -> bytes:
     info = PngInfo()
     if text:
-        # A lone surrogate (an argument that was not valid UTF-8) cannot be stored, but the picture must not be lost.
+        # A lone surrogate (from an argument with invalid UTF-8) cannot be stored, but the picture must not be lost.
         info.add_text(PNG_KEY, text.encode("utf-8", "replace").decode("utf-8"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
@@ -58,7 +58,7 @@ def _encode(image: Image.Image, text: str) -> bytes:
 
 
 def _last_number(day: Path) -> int:
-    """Returns the highest picture number in the folder; longer numbers are not ours."""
+    """Returns the highest picture number in the folder; files with longer numbers come from elsewhere."""
     matches = (_NUMBERED.match(name) for name in os.listdir(day))
     return max((int(match.group(1)) for match in matches if match), default=0)
 

@@ -1,4 +1,4 @@
-"""Upscales pictures with a network; networks other than ESRGAN come from spandrel, an optional extra."""
+"""Upscales pictures with a network; networks other than ESRGAN need spandrel, an optional extra."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from modules.images.convert import to_pil, to_tensor
 Upscaler = Callable[[Image.Image], Image.Image]
 UpscalingNetwork = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
 
-TILE, OVERLAP = 512, 32  # pixels of the small picture along one side
-EVEN = 4  # sides that every network accepts: the smallest Real-ESRGAN ones move 4 x 4 pixels into channels
-# spandrel imports these for LaMa and RestoreFormer, which are not upscalers; torchvision itself would replace torch.
+TILE, OVERLAP = 512, 32  # in pixels of the original picture, per side
+EVEN = 4  # every network accepts multiples of this: the smallest Real-ESRGAN networks move 4 x 4 pixels into channels
+# spandrel imports these for LaMa and RestoreFormer, which are not upscalers; the real torchvision would replace torch.
 _UNUSED_MODULES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 _UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
 
 
 def upscaler_of(network: UpscalingNetwork, device: torch.device, name: str) -> Upscaler:
-    """Returns a function that enlarges a picture; it splits large pictures into tiles to limit memory."""
+    """Returns a function that enlarges a picture, splitting large pictures into tiles to limit memory use."""
 
     @torch.inference_mode()
     def upscale(image: Image.Image) -> Image.Image:
@@ -44,7 +44,7 @@ def upscaler_of(network: UpscalingNetwork, device: torch.device, name: str) -> U
 def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
     """Enlarges [1, 3, H, W] to [1, 3, scale * H, scale * W] on the CPU.
 
-    Tiles overlap; each pixel comes from the tile that has it in its interior.
+    Tiles overlap; each pixel comes from a tile in which that pixel is not near the rim.
     """
     height, width = pixels.shape[-2:]
     pieces = {
@@ -55,7 +55,7 @@ def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
     scale = pieces[0, 0].shape[-1] // min(width, TILE)
     out = torch.empty(1, 3, scale * height, scale * width)
     for (top, left), piece in pieces.items():
-        # The rim of a tile lacks its surroundings, except at the picture's own border.
+        # The rim of a tile was computed without its surroundings, so it is dropped except at the picture's border.
         skip_top, skip_left = (OVERLAP // 2 if start else 0 for start in (top, left))
         y, x = scale * (top + skip_top), scale * (left + skip_left)
         inside = piece[..., scale * skip_top :, scale * skip_left :]
@@ -64,13 +64,13 @@ def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
 
 
 def _starts(length: int) -> list[int]:
-    """Returns the starts of tiles along one side; the last tile ends at the picture's edge."""
+    """Returns the start positions of tiles along one side; the last tile ends at the picture's edge."""
     last = max(0, length - TILE)
     return [*range(0, last, TILE - OVERLAP), last]
 
 
 def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
-    """Pads the picture to a size that the network accepts, runs it, and crops the result."""
+    """Pads the picture to a size that the network accepts, runs the network, and crops the result."""
     height, width = pixels.shape[-2:]
     padded = F.pad(pixels, (0, -width % EVEN, 0, -height % EVEN), mode="replicate")
     result = network(padded)
@@ -79,7 +79,7 @@ def _one(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
 
 
 def load_with_spandrel(path: Path, device: torch.device) -> UpscalingNetwork:
-    """Loads any other kind of upscaler. Raises ModelFileError without spandrel or for a file that it does not know."""
+    """Loads any other kind of upscaler. Raises ModelFileError if spandrel is missing or does not recognise the file."""
     try:
         spandrel = _import_spandrel()
     except ImportError as error:

@@ -1,1 +1,1 @@
-"""Model files: read safely, recognised by keys and shapes, built into networks, patched in place."""
+"""Reads model files safely, recognises them by keys and shapes, builds networks from them, and patches the networks."""

@@ -31,7 +31,7 @@ from modules.models.vae import AutoencoderKL
 
 @dataclass
 class LoadedModel:
-    """The networks of one checkpoint, on their device."""
+    """The networks of one checkpoint, loaded onto their device."""
 
     spec: ModelSpec
     unet: ModelPatcher
@@ -42,7 +42,7 @@ class LoadedModel:
 
     @cached_property
     def sha256(self) -> str:
-        """The first ten digits of the file's SHA-256, which picture metadata uses; computed on first use."""
+        """The first ten digits of the file's SHA-256, for picture metadata; computed on first use."""
         file = weight_files(self.path / "unet")[0] if self.path.is_dir() else self.path
         digest = hashlib.sha256()
         with file.open("rb") as stream:
@@ -63,7 +63,7 @@ def load_checkpoint(
 ) -> LoadedModel:
     """Loads a checkpoint.
 
-    `vae_path` and `text_path` replace (or add) its autoencoder and text encoder; `prediction` ("epsilon" or "v")
+    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon" or "v")
     overrides the detected one.
     """
     path, device = Path(path), torch.device(device)
@@ -95,9 +95,9 @@ def _model_name(path: Path) -> str:
 
 
 def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
-    """Reads the VAE of a VAE file in either layout, a checkpoint or a diffusers folder.
+    """Reads the VAE from a VAE file (in either layout), a checkpoint or a diffusers folder.
 
-    Returns the file, the weights under LDM names, and their configuration. Raises ModelFileError.
+    Returns the file, the weights with LDM names, and the VAE's configuration. Raises ModelFileError.
     """
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path

@@ -1,4 +1,4 @@
-"""Builds networks without memory or initial values, and fills them with the weights of a file."""
+"""Builds networks without allocating or initialising memory, and fills them with the weights of a file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from modules.core.errors import ModelFileError, quoted
 from modules.loader.detection.foreign import SUPPORTED
 from modules.loader.files.open_file import require_weights, same_but_for_ones
 
-_DROP_EVERY = 64 * 2**20  # bytes converted between two releases of the mapped file's pages
+_DROP_EVERY = 64 * 2**20  # bytes to convert before releasing the mapped file's pages again
 
 
 class _SkipInit(TorchFunctionMode):
-    """Skips initialisation: on the meta device random numbers cost a second of imports and mean nothing."""
+    """Skips initialisation: random numbers are pointless on the meta device and would cost a second of imports."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -30,7 +30,7 @@ class _SkipInit(TorchFunctionMode):
 
 @contextmanager
 def empty_weights() -> Generator[None]:
-    """Builds networks inside the block on the meta device, with shapes but no weights; `fill_network` adds those."""
+    """Builds networks inside the block on the meta device, with shapes only; `fill_network` adds the weights."""
     with torch.device("meta"), _SkipInit():
         yield
 
@@ -43,7 +43,7 @@ def fill_network(
     drop_pages: Callable[[], None],
     network: str,
 ) -> None:
-    """Fills an empty (meta) module: uses weights straight from the file if they fit, else converts them one by one."""
+    """Fills an empty (meta) module: uses weights directly from the file if they fit, else converts them one by one."""
     state = fitted(module.state_dict(), state, network)
     converted: dict[str, Tensor] = {}
     pending = 0
@@ -59,14 +59,14 @@ def fill_network(
 
 
 def _layout(tensor: Tensor, device: torch.device) -> torch.memory_format:
-    """Chooses channels-last for convolutions on a GPU, the fastest layout; loading in it avoids a second copy."""
+    """Chooses channels-last, the fastest layout for convolutions on a GPU; loading this way avoids a second copy."""
     return torch.channels_last if device.type == "cuda" and tensor.dim() == 4 else torch.preserve_format
 
 
 def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
     """Reshapes the weights to fit the network. Raises ModelFileError for names, types or shapes that do not fit.
 
-    Matrices saved as 1x1 convolutions are the same weights, and the reverse.
+    Matrices saved as 1x1 convolutions count as the same weights, and vice versa.
     """
     for name in expected:
         if name not in state:

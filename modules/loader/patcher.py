@@ -1,4 +1,4 @@
-"""Merges weight patches (LoRA and its relatives) into a network in place, and removes them again bit for bit."""
+"""Merges weight patches (LoRA and similar) into a network in place, and restores the original weights bit for bit."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from modules.core.runner import RunnerFor
 
 OnWeightsChanged = Callable[[set[str]], None]
 
-# Copies of patched weights stay on the GPU if its free memory is this many times as large, so that a switch moves
-# nothing over the bus; otherwise they go to the CPU.
+# Copies of patched weights stay on the GPU if its free memory is this many times as large, so that switching LoRAs
+# needs no transfers over the bus. Otherwise the copies go to the CPU.
 ROOM_FOR_COPIES = 4
 
 
 @runtime_checkable
 class WeightPatch(Protocol):
-    """One change to one weight. `slice` limits it to (dimension, start, length) of a packed weight."""
+    """One change to one weight. `slice` limits the change to (dimension, start, length) of a packed weight."""
 
     @property
     def slice(self) -> tuple[int, int, int] | None: ...
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
-        """Returns the changed weight; takes and returns fp32, and must not write to its argument."""
+        """Returns the changed weight; takes and returns fp32, and must not modify its argument."""
         ...
 
 
 class _Entry:
-    """A patch at a strength; equal only for the same patch object, which is kept alive so that its id stays unique."""
+    """A patch with its strength; equal only for the same patch object, which is kept alive to keep its id unique."""
 
     __slots__ = ("patch", "strength")
 
@@ -49,7 +49,7 @@ class _Entry:
 
 @dataclass
 class _MergedState:
-    """The patches merged into a module right now; all clones share this object, since they share the module."""
+    """The patches currently merged into a module; all clones share this object, since they share the module."""
 
     merged: dict[str, tuple[_Entry, ...]] = field(default_factory=dict)
     pristine: dict[str, Tensor] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class _MergedState:
 
 
 class ModelPatcher:
-    """A network and the patches requested for it. Clones share network and storage, but have separate requests."""
+    """A network and the patches requested for it. Clones share the network and storage, but have separate requests."""
 
     def __init__(self, module: nn.Module, load_device: torch.device | str) -> None:
         self.module = module
@@ -79,11 +79,11 @@ class ModelPatcher:
         return twin
 
     def set_unet_function_wrapper(self, wrapper: RunnerFor | None) -> None:
-        """Sets what gives the network its runner, such as Stable-Fast; with None it runs eagerly."""
+        """Sets the function that creates the network's runner, such as Stable-Fast's; None means eager mode."""
         self.unet_function_wrapper = wrapper
 
     def add_patches(self, patches: Mapping[str, Iterable[WeightPatch]], strength: float) -> None:
-        """Adds patches by weight name after those already requested; nothing is written before `apply()`."""
+        """Adds patches by weight name after those already requested; no weights change before `apply()`."""
         known = dict(self.module.named_parameters())
         for name in patches:
             if name not in known:
@@ -96,16 +96,16 @@ class ModelPatcher:
                 self._wanted[name] = self._wanted.get(name, ()) + entries
 
     def apply(self) -> None:
-        """Gives the module exactly this clone's patches, whichever clone was applied before."""
+        """Gives the module exactly this clone's patches, regardless of which clone was applied before."""
         self._merge(self._wanted)
 
     def pristine(self) -> dict[str, Tensor]:
-        """Returns every weight as loaded, whatever is merged now; callers must not write to them."""
+        """Returns every weight as loaded, regardless of merged patches; callers must not modify these tensors."""
         weights = self.module.named_parameters()
         return {name: self._state.pristine.get(name, weight.detach()) for name, weight in weights}
 
     def restore(self) -> None:
-        """Restores every patched weight to the bits it was loaded with."""
+        """Restores every patched weight exactly as it was loaded."""
         self._merge({})
 
     @torch.no_grad()
@@ -135,7 +135,7 @@ class ModelPatcher:
 
 
 def _home_of_copies(weights: Collection[Tensor]) -> torch.device | None:
-    """Chooses where copies go; None keeps each copy beside its weight."""
+    """Chooses the device for copies; None means that each copy stays on its weight's device."""
     device = next((weight.device for weight in weights), None)
     if device is None or device.type == "cpu":
         return None
@@ -144,8 +144,8 @@ def _home_of_copies(weights: Collection[Tensor]) -> torch.device | None:
 
 
 def _patched(pristine: Tensor, entries: tuple[_Entry, ...], device: torch.device) -> Tensor:
-    """Merges in fp32, so that the weight is rounded only once, however many patches there are."""
-    # Moved in its own type, which is half the bytes; for an fp32 network this may be the pristine copy itself.
+    """Merges in fp32, so that the weight is rounded only once, regardless of the number of patches."""
+    # Moved in its own dtype, which halves the transfer; for an fp32 network this may be the pristine copy itself.
     weight = pristine.to(device).to(torch.float32, copy=any(entry.patch.slice for entry in entries))
     for entry in entries:
         if entry.patch.slice is None:

@@ -1,4 +1,4 @@
-"""Reads a separate text encoder: a file of either layout, or the one in a checkpoint or diffusers folder."""
+"""Reads a separate text encoder from a file of either layout, a checkpoint or a diffusers folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
 from modules.loader.layouts.key_maps import CLIP_PREFIX, OPENCLIP_PREFIX, TEXT_PREFIXES
 
-# First pieces of names in a Hugging Face CLIP, which many programs save without the outer level, and in an OpenCLIP.
+# First parts of names in a Hugging Face CLIP (many programs save it without the outer level) and in an OpenCLIP.
 _HUGGING_FACE = ("text_model.", "embeddings.", "encoder.layers.", "final_layer_norm.")
 _OPENCLIP = ("transformer.resblocks.", "token_embedding.", "positional_embedding", "ln_final.")
 
 
 def open_text_encoder(path: Path) -> Weights:
-    """Opens the weights under a checkpoint's names. Raises ModelFileError if the file has no CLIP of SD1 or SD2."""
+    """Opens the weights with a checkpoint's names. Raises ModelFileError if the file has no CLIP of SD1 or SD2."""
     if path.is_dir():
         folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
         weights = replace(open_weights(weight_files(folder)[0]), metadata=text_encoder_metadata(folder))
@@ -35,7 +35,7 @@ def _as_in_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     inside = {name: tensor for name, tensor in tensors.items() if name.startswith(TEXT_PREFIXES)}
     if inside:
         return inside
-    # ComfyUI saves a CLIP with one more level than Hugging Face.
+    # ComfyUI saves a CLIP with one more level in the names than Hugging Face.
     names = {name: name.removeprefix("transformer.") if "text_model." in name else name for name in tensors}
     for prefix, roots in ((CLIP_PREFIX, _HUGGING_FACE), (OPENCLIP_PREFIX, _OPENCLIP)):
         if any(name.endswith("token_embedding.weight") and name.startswith(roots) for name in names.values()):

@@ -18,8 +18,8 @@ from modules.loader.layouts.parts import strip_prefix
 from modules.loader.load_weights import empty_weights
 from modules.models.esrgan import RRDBNet, UpscalerConfig
 
-_WRAPPERS = ("params_ema.", "params.")  # Real-ESRGAN's trainer; averaged weights first
-# ESRGAN's and BSRGAN's names -> Real-ESRGAN's names, and ours for the list of doubling convolutions.
+_WRAPPERS = ("params_ema.", "params.")  # from Real-ESRGAN's trainer; averaged weights first
+# ESRGAN's and BSRGAN's names -> Real-ESRGAN's names, or our name for the list of doubling convolutions.
 _RENAMED = (
     (r"model\.0\.", "conv_first."),
     (r"model\.1\.sub\.(\d+)\.(?:RDB|rdb)(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3."),
@@ -33,7 +33,7 @@ _NUMBERED = re.compile(r"^model\.(\d{1,4})\.")
 
 
 def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
-    """Loads the network in fp32; returns None if the file holds weights of another kind."""
+    """Loads the network in fp32; returns None if the file contains weights of another kind."""
     weights = rrdb_names(read_state_dict(path))
     if "conv_first.weight" not in weights or "body.0.rdb1.conv1.weight" not in weights:
         return None
@@ -58,10 +58,10 @@ def load_rrdbnet(path: Path, device: torch.device) -> RRDBNet | None:
 
 
 def rrdb_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the weights to RRDBNet's names if the file is of its kind."""
+    """Renames the weights to RRDBNet's names if the file belongs to an RRDBNet."""
     state = next((inner for wrapper in _WRAPPERS if (inner := strip_prefix(state, wrapper))), dict(state))
     renamed = {_rename(name): tensor for name, tensor in state.items()}
-    # ESRGAN's own files only number the layers after the body: doublings, then conv_hr, then conv_last.
+    # Original ESRGAN files only number the layers after the body: doublings, then conv_hr, then conv_last.
     numbers = sorted({int(match[1]) for name in renamed if (match := _NUMBERED.match(name))})
     names = [*(f"conv_up.{index}." for index in range(len(numbers) - 2)), "conv_hr.", "conv_last."]
     places = dict(zip(numbers, names[-len(numbers) :], strict=True)) if numbers else {}

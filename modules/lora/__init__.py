@@ -1,1 +1,1 @@
-"""Turns files of LoRA and its relatives into weight patches for the UNet and the text encoder."""
+"""Turns LoRA and related files into weight patches for the UNet and the text encoder."""

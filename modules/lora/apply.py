@@ -1,4 +1,4 @@
-"""Applies a LoRA file to UNet and text encoder; refuses other model families and reports keys that match nothing."""
+"""Applies a LoRA file to UNet and text encoder; rejects other model families and reports unmatched keys."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from modules.lora.weights import Patch
 
 logger = logging.getLogger(__name__)
 
-# An inpainting UNet has five more input channels than the model that a LoRA was made on; only this layer differs.
+# An inpainting UNet has five more input channels than the model a LoRA was trained on; only this layer differs.
 _INPUT_LAYER = "input_blocks.0.0.weight"
 _NAMED_KEYS = 3
 
 
 @dataclass(frozen=True)
 class LoraPatches:
-    """The changes in a file, by parameter name, and the keys that match nothing in the model."""
+    """The patches in a file, by parameter name, and the keys that match nothing in the model."""
 
     unet: Mapping[str, list[Patch]]
     text: Mapping[str, list[Patch]]
@@ -40,7 +40,7 @@ class LoraPatches:
 
 
 def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec: ModelSpec) -> LoraPatches:
-    """Reads a LoRA file for this model; logs one line when some of its keys match nothing."""
+    """Reads a LoRA file for this model; logs one line if some of the file's keys match nothing."""
     path = Path(path)
     state_dict = read_state_dict(path)
     weights = _parsed(path, state_dict)
@@ -83,7 +83,7 @@ def add_lora(
 
 
 def unmatched_line(name: str, unmatched: list[str], total: int) -> str:
-    """Describes the skipped keys of a file in one line for people."""
+    """Describes the skipped keys of a file in one readable line."""
     shown = ", ".join(quoted(key)[1:-1] for key in unmatched[:_NAMED_KEYS])
     more = f" and {len(unmatched) - _NAMED_KEYS} more" if len(unmatched) > _NAMED_KEYS else ""
     return f"{name}: {len(unmatched)} of {total} keys match nothing in this model and were left out: {shown}{more}."
@@ -121,7 +121,7 @@ def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
     columns = 1
     for size in shape[1:]:
         columns *= size
-    # A one-dimensional magnitude has a number per output, any other one per output or per input.
+    # A one-dimensional magnitude has one number per output; other magnitudes have one per output or per input.
     counted = (rows, *shape[1:2]) if patch.magnitude is not None and patch.magnitude.ndim > 1 else (rows,)
     if patch.magnitude is not None and patch.magnitude.numel() not in counted:
         return False
@@ -131,7 +131,7 @@ def _fits(patch: Patch, target: Target, shape: tuple[int, ...]) -> bool:
 def _refuse_other_families(
     name: str, weights: list[LoraWeight], misfits: Iterable[LoraWeight], spec: ModelSpec, *, matched: bool
 ) -> None:
-    """Raises ModelFileError if key names or layer shapes show that the file was made for another family."""
+    """Raises ModelFileError if key names or layer shapes indicate another model family."""
     marked, misfit = marked_family(weights), next(iter(misfits), None)
     if matched and misfit is None and marked is None:
         return

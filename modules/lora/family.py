@@ -7,7 +7,7 @@ from modules.loader.detection.model_spec import ModelSpec
 from modules.lora.names import canonical
 from modules.lora.parse import LoraWeight
 
-# Pieces of layer names that occur in only one family; "^" marks a piece at the start.
+# Parts of layer names that occur in only one family; "^" means that the name starts with the part.
 FAMILY_MARKS = (
     ("SDXL", ("^lora_te2_", "^text_encoder_2.", "label_emb", "add_embedding")),
     ("Flux", ("double_blocks", "single_blocks", "single_transformer_blocks")),
@@ -18,7 +18,7 @@ _TEXT_READERS = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "ml
 
 
 def marked_family(weights: list[LoraWeight]) -> str | None:
-    """Recognises a family by names alone; we support none of these."""
+    """Recognises a family by names alone; none of these families are supported."""
     for family, marks in FAMILY_MARKS:
         if any(_has_mark(weight.module, mark) for weight in weights for mark in marks):
             return family
@@ -26,8 +26,8 @@ def marked_family(weights: list[LoraWeight]) -> str | None:
 
 
 def file_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
-    """Names the family in words, with the loaded model's words if it is the same; None if the file does not tell."""
-    # In SD1.x and SD2.x cross-attention reads the text encoder's width, so either one identifies the family.
+    """Describes the family, in the same words as the loaded model if it is the same family; None if unknown."""
+    # In SD1.x and SD2.x, cross-attention has the text encoder's width as input, so either width identifies the family.
     width = _columns(weights, _CONTEXT_READERS) or _columns(weights, _TEXT_READERS)
     return marked_family(weights) or (context_family(width, spec) if width is not None else None)
 

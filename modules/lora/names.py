@@ -1,4 +1,4 @@
-"""Maps LoRA layer names to parameters of our networks, by tables generated from the model's configuration."""
+"""Maps LoRA layer names to parameters of our networks, using tables generated from the model's configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.models.configs import TextConfig, UNetConfig
 
 Part = Literal["unet", "text"]
 
-# Prefixes of layer names, in the order in which they are removed (dots have already become underscores).
+# Prefixes of layer names in order of removal (dots have already become underscores).
 PREFIXES = (
     *("base_model_model_", "lora_", "lycoris_", "model_diffusion_model_", "diffusion_model_"),
     *("unet_", "text_encoder_", "te_", "te1_"),
@@ -23,7 +23,7 @@ _PACKED = ("q", "k", "v")
 
 @dataclass(frozen=True)
 class Target:
-    """The target of a layer: its parameter is `prefix` + "weight" or "bias", of which it covers `slice`."""
+    """The parameter that a layer changes: `prefix` + "weight" or "bias", or a `slice` of this parameter."""
 
     part: Part
     prefix: str
@@ -34,7 +34,7 @@ Table = dict[str, Target]
 
 
 def canonical(module: str) -> str:
-    """Normalises all naming styles to one spelling: no prefix, underscores only."""
+    """Normalises all naming styles to one spelling without a prefix and with underscores only."""
     name = module.replace(".", "_").replace("_processor_", "_")
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
@@ -54,7 +54,7 @@ def unet_table(config: UNetConfig, parameters: Iterable[str]) -> Table:
     for module in {name.rpartition(".")[0] for name in parameters}:
         target = Target("unet", f"{module}.")
         for name in (module, _diffusers_name(module, blocks, inside)):
-            # Old attention processors call the output projection, index 0 of a list, just "to_out".
+            # Old attention processors call the output projection (index 0 of a list) just "to_out".
             spellings = {name, name.removesuffix(".0")} if name.endswith("to_out.0") else {name}
             table |= {canonical(spelling): target for spelling in spellings}
     return table
@@ -71,11 +71,11 @@ def _diffusers_name(module: str, blocks: dict[str, str], inside: dict[str, str])
 
 
 def text_table(config: TextConfig) -> Table:
-    """Maps Hugging Face names, which all trainers write for any checkpoint layout, and OpenCLIP's own names."""
+    """Maps Hugging Face names, which all trainers use for any checkpoint layout, and OpenCLIP's original names."""
     layers = _openclip_layers(config) if config.layout == "openclip" else _clip_layers(config)
     table: Table = {}
     for name, target in layers.items():
-        # transformers 5 dropped the leading "text_model"; old attention processors have their own projection names.
+        # transformers 5 dropped the leading "text_model"; old attention processors have other projection names.
         spellings = {name, name.removeprefix("text_model.")}
         spellings |= {_processor_name(spelling) for spelling in spellings}
         table |= {canonical(spelling): target for spelling in spellings}

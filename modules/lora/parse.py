@@ -1,4 +1,4 @@
-"""Parses a LoRA file into LoraWeights: groups the keys by layer and builds the maths for each."""
+"""Parses a LoRA file into LoraWeights: groups the keys by layer and builds a patch for each."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ KEY_ENDINGS = {
         *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     )
 }
-# Slots that are matrices for any layer, and the minimum dimensions of slots that may have fewer than two.
+# Slots that are matrices in every layer, and the minimum number of dimensions of slots that may have fewer than two.
 _MATRICES = {"lokr_w1", *(f"{kind}_w{side}_{half}" for kind in ("lokr", "hada") for side in (1, 2) for half in "ab")}
 _RANKS = {"magnitude": 1, "magnitude_vector": 1, "diff": 1, "diff_b": 0}
-# PEFT may append the adapter's name and ".weight" to its own suffixes; biases are not supported.
+# PEFT may append the adapter's name and ".weight" to its suffixes; biases are not supported.
 _PEFT_ENDING = re.compile(r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
 
 
@@ -70,9 +70,9 @@ class _Layer:
 
 
 def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | None = None) -> list[LoraWeight]:
-    """Returns every complete layer of the file; the caller reports keys of an unknown kind.
+    """Returns every complete layer of the file; reporting unknown keys is up to the caller.
 
-    `scales` gives alpha / rank for layers without an alpha in the file (from PEFT's configuration).
+    `scales` contains alpha / rank (from PEFT's configuration) for layers without an alpha in the file.
     """
     weights: list[LoraWeight] = []
     for module, layer in _group(state_dict).items():
@@ -84,7 +84,7 @@ def parse_lora(state_dict: Mapping[str, Tensor], scales: Mapping[str, float] | N
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Returns (layer, purpose) of a key, or None for an unknown kind of key."""
+    """Returns the layer and purpose of a key, or None for an unknown kind of key."""
     key = _PEFT_ENDING.sub(r".\1", key)
     for suffix, slot in KEY_ENDINGS.items():
         if key.endswith(suffix):
@@ -104,12 +104,12 @@ def _group(state_dict: Mapping[str, Tensor]) -> dict[str, _Layer]:
 
 
 def _ends_in_ones(tensor: Tensor) -> bool:
-    """Tells whether the tensor is a matrix that was saved as a 1x1 convolution."""
+    """Returns True if the tensor is a matrix that was saved as a 1x1 convolution."""
     return tensor.ndim > 2 and tensor[0, 0].numel() == 1 if 0 not in tensor.shape else False
 
 
 def _check_slots(module: str, slots: Slots) -> None:
-    """Raises ModelFileError for a tensor that does not match its name, before it is used."""
+    """Raises ModelFileError for a tensor that does not match its name, before the tensor is used."""
     for slot, tensor in slots.items():
         label = f"{module}.{slot}"
         if slot == "alpha":
@@ -136,7 +136,7 @@ def _layer_weights(module: str, layer: _Layer, default_scale: float) -> list[Lor
 
 
 def _weight_patch(slots: Slots, default_scale: float) -> Patch | None:
-    """Builds the patch from the given tensors; returns None if one is missing."""
+    """Builds the patch from the given tensors; returns None if a tensor is missing."""
     magnitude = _magnitude(slots)
     if "up" in slots and "down" in slots:
         up, down, mid = slots["up"], slots["down"], slots.get("mid")
@@ -166,7 +166,7 @@ def _hadamard(slots: Slots, magnitude: Tensor | None, default_scale: float) -> H
 
 
 def _factors(slots: Slots, *choices: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Returns the tensors of the first complete choice of names."""
+    """Returns the tensors for the first of `choices` with all names present."""
     for names in choices:
         if all(name in slots for name in names):
             return tuple(slots[name] for name in names)
@@ -174,7 +174,7 @@ def _factors(slots: Slots, *choices: tuple[str, ...]) -> tuple[Tensor, ...]:
 
 
 def _kronecker_rank(slots: Slots) -> int | None:
-    """Returns the rank that divides alpha; None if both sides are full matrices, for which LyCORIS ignores alpha."""
+    """Returns the rank to divide alpha by, or None if both sides are full matrices, for which LyCORIS ignores alpha."""
     for name in ("lokr_w2_b", "lokr_w1_b"):
         if name in slots:
             return slots[name].shape[0]
@@ -184,18 +184,18 @@ def _kronecker_rank(slots: Slots) -> int | None:
 def _scale(slots: Slots, rank: int | None, default: float) -> float:
     if rank is None:
         return default
-    # Trainers that write an alpha of 0 mean "not set".
+    # Some trainers write an alpha of 0 for "not set".
     alpha = float(slots["alpha"].item()) if "alpha" in slots else 0.0
     return alpha / rank if alpha else default
 
 
 def _magnitude(slots: Slots) -> Tensor | None:
-    # PEFT stores one number per output channel, for convolutions as [1, out, 1, 1], which looks like one per input.
+    # PEFT stores one number per output channel. For convolutions its shape [1, out, 1, 1] looks like one per input.
     return slots["magnitude_vector"].flatten() if "magnitude_vector" in slots else slots.get("magnitude")
 
 
 def _check(weight: LoraWeight) -> None:
-    """Refuses factors whose shapes do not multiply (tested without data), and values that are not numbers."""
+    """Rejects factors with incompatible shapes (tested without data), and values that are not finite."""
     layer = quoted(weight.module)
     try:
         product = weight.patch.product(torch.empty((), device="meta"))
@@ -209,7 +209,7 @@ def _check(weight: LoraWeight) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Checks only the extremes, which is ten times faster than all values and finds NaN as well."""
+    """Checks only the extremes, which is ten times faster than checking all values and detects NaN as well."""
     if tensor.numel() == 0:
         return True
     lowest, highest = torch.aminmax(tensor if tensor.element_size() > 1 else tensor.float())

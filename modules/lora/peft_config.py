@@ -1,4 +1,4 @@
-"""Reads the scales of PEFT layers, which store alpha outside the weights: in adapter_config.json or the header."""
+"""Reads the scales of PEFT layers, whose alpha is stored outside the weights: in adapter_config.json or the header."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from modules.lora.parse import split_key
 
 _HEADER = "lora_adapter_metadata"
 _SIDECAR = "adapter_config.json"
-# PEFT's patterns are regular expressions, and the file may come from anyone.
+# PEFT's patterns are regular expressions, and the file is untrusted.
 _LONGEST_PATTERN, _MOST_PATTERNS, _MOST_REPEATS = 200, 4096, 2
 _REPEATS = re.compile(r"[*+{?]")
-_NESTED = re.compile(r"\)[*+{?]|\\\d|\(\?")  # a repeated group, a back reference, a lookaround
+_NESTED = re.compile(r"\)[*+{?]|\\\d|\(\?")  # a repeated group, a back-reference or a lookaround
 
 
 def read_scales(path: Path, keys: Iterable[str]) -> dict[str, float]:
-    """Returns alpha / rank for each layer of the file; empty without a PEFT configuration.
+    """Returns alpha / rank for each layer of the file, or an empty dict without a PEFT configuration.
 
-    Raises ModelFileError for a configuration that is damaged or holds values of the wrong type.
+    Raises ModelFileError if the configuration is damaged or contains values of the wrong type.
     """
     modules = {found[0] for key in keys if (found := split_key(key))}
     header = read_metadata(path).get(_HEADER)
@@ -41,7 +41,7 @@ def read_scales(path: Path, keys: Iterable[str]) -> dict[str, float]:
 
 
 def _components(header: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Splits diffusers' joined configurations ("unet.r", "text_encoder.r", ...) into one for each prefix."""
+    """Splits diffusers' combined configuration ("unet.r", "text_encoder.r", ...) into one per prefix."""
     parts: dict[str, dict[str, Any]] = {}
     for key, value in header.items():
         part, _, name = key.rpartition(".")
@@ -60,7 +60,7 @@ def _scales(configs: Mapping[str, Mapping[str, Any]], modules: Iterable[str]) ->
 
 
 class _Config:
-    """The type-checked values of a configuration that determine alpha / rank."""
+    """The type-checked configuration values that determine alpha / rank."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._rank = _positive(config.get("r"), "r")
@@ -83,7 +83,7 @@ def _matching(patterns: Iterable[tuple[re.Pattern[str], float]], module: str, de
 
 
 def _positive(value: object, name: str) -> float:
-    """Reads a number of at least 0; None becomes 0."""
+    """Reads a non-negative number; None becomes 0."""
     found = 0.0 if value is None else float(number(value, name))
     if found < 0:
         raise Unreadable(f"{name}: {quoted(value)} is below 0")
@@ -99,7 +99,7 @@ def _patterns(table: object, name: str) -> list[tuple[re.Pattern[str], float]]:
 
 
 def _compiled(pattern: str, name: str) -> re.Pattern[str]:
-    """Compiles a pattern that matches quickly on any name: few repetitions, and none of a group."""
+    """Compiles a pattern, allowing only ones that match quickly: those with few repetitions and no repeated groups."""
     if len(pattern) > _LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > _MOST_REPEATS or _NESTED.search(pattern):
         raise Unreadable(f"{name}: {quoted(pattern)} is too complex to be a layer's name")
     try:

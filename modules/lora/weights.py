@@ -1,4 +1,4 @@
-"""Computes how each kind of LoRA changes one weight, in that weight's type (the patcher passes fp32)."""
+"""Computes how each kind of LoRA changes one weight, in that weight's dtype (the patcher passes fp32)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Slice = tuple[int, int, int]  # dimension, start, length
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Patch(ABC):
-    """A change of one weight, W -> W + strength * delta, or DoRA's if `magnitude` is given.
+    """A change to one weight, W -> W + strength * delta, or DoRA's formula if `magnitude` is given.
 
     `scale` is alpha / rank. `slice` is the part of a packed weight to change; the caller narrows the weight to it.
     """
@@ -27,21 +27,21 @@ class Patch(ABC):
     @property
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the target weight, with all dimensions after the first flattened."""
+        """Rows and columns of the target weight after flattening all dimensions but the first."""
 
     @abstractmethod
     def product(self, like: Tensor) -> Tensor:
-        """Returns delta / scale on `like`'s device and in its type; any shape with as many elements as the weight."""
+        """Returns delta / scale with `like`'s device and dtype, in any shape with as many elements as the weight."""
 
     def factors(self) -> Iterator[Tensor]:
-        """Every tensor of the file that belongs to this patch."""
+        """Yields every tensor of the file that belongs to this patch."""
         for field in fields(self):
             value = getattr(self, field.name)
             members = value if isinstance(value, tuple) else (value,)
             yield from (member for member in members if isinstance(member, Tensor))
 
     def to(self, device: torch.device) -> Patch:
-        """Copies the patch to this device, in its own type, so that merging moves nothing."""
+        """Copies the patch to this device without changing its dtype, so that merging needs no transfers."""
         return replace(self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
 
     def apply(self, weight: Tensor, strength: float) -> Tensor:
@@ -61,8 +61,8 @@ def _moved(value: Any, device: torch.device) -> Any:
 def decompose(weight: Tensor, magnitude: Tensor) -> Tensor:
     """Combines DoRA's direction and magnitude, m * V / ||V|| (Liu et al. 2024, arXiv 2402.09353, eq. 5).
 
-    The norm runs over each output's weights or, in early LyCORIS files, over each input's; the shape of the
-    magnitude decides: [out, 1, ...] or [1, in, ...].
+    The norm is taken over each output's weights or, in early LyCORIS files, over each input's weights. The shape of
+    the magnitude decides between the two: [out, 1, ...] or [1, in, ...].
     """
     per_output = magnitude.ndim == 1 or (magnitude.shape[0] == weight.shape[0] and magnitude.numel() == weight.shape[0])
     kept = 0 if per_output else 1
@@ -157,12 +157,12 @@ def _factor_size(factors: tuple[Tensor, ...]) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Difference(Patch):
-    """The change itself, stored whole (keys diff, diff_b, w_norm, b_norm)."""
+    """The full change, stored directly (keys diff, diff_b, w_norm, b_norm)."""
 
     difference: Tensor
 
     def to(self, device: torch.device) -> Patch:
-        """Does not move the patch: a difference takes as much memory as the weight itself."""
+        """Leaves the patch where it is, since a difference takes as much memory as the weight itself."""
         return self
 
     @property

@@ -1,1 +1,1 @@
-"""The networks: UNet, ControlNet, autoencoder and text encoders, under the checkpoint's own (LDM) parameter names."""
+"""The networks: UNet, ControlNet, autoencoder and text encoders, with the parameter names of the checkpoint (LDM)."""

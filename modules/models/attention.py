@@ -1,4 +1,4 @@
-"""Defines the one attention call, and the transformer that mixes text into the picture."""
+"""The attention function used by all networks, and the transformer that mixes text into the picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from modules.models.configs import UNetConfig
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *, upcast: bool = False, causal: bool = False) -> Tensor:
     """Computes multi-head attention: q [B, L, heads*d], k and v [B, S, heads*d] -> [B, L, heads*d].
 
-    `upcast` computes fp16 scores in fp32, which SD2.x needs (its scores overflow fp16). CUDA's fused kernels keep
-    scores in fp32 anyway, so `upcast` costs and changes nothing there.
+    `upcast` computes fp16 scores in fp32, since SD2.x's scores overflow fp16. CUDA's fused kernels keep scores in
+    fp32 anyway, so `upcast` has no cost or effect there.
     """
     dtype = q.dtype
     if upcast and dtype == torch.float16 and not q.is_cuda:
@@ -25,7 +25,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, *, upcast: bool = Fal
 
 
 class CrossAttention(nn.Module):
-    """Attention from `width` channels to a context of `context_dim` channels (itself when none is given)."""
+    """Attention from `width` channels to a context of `context_dim` channels (self-attention without a context)."""
 
     def __init__(self, width: int, context_dim: int, heads: int, *, upcast: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Position-wise network of a transformer block, four times wider inside."""
+    """Position-wise network of a transformer block, with a hidden layer four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the text, feed-forward; each after a LayerNorm and added to its input."""
+    """Self-attention, attention to the text and feed-forward, each with a LayerNorm and a residual connection."""
 
     def __init__(self, width: int, config: UNetConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """A transformer block over the cells of a feature map [B, C, h, w].
 
-    SD2.x projects into it with linear layers, SD1.x with 1x1 convolutions.
+    The projections around the block are linear layers in SD2.x and 1x1 convolutions in SD1.x.
     """
 
     def __init__(self, width: int, config: UNetConfig) -> None:

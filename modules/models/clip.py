@@ -1,4 +1,4 @@
-"""The text encoders: CLIP ViT-L of SD1.x and OpenCLIP ViT-H of SD2.x, each under its checkpoint's key names."""
+"""The text encoders: CLIP ViT-L of SD1.x and OpenCLIP ViT-H of SD2.x, each with its checkpoint's key names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.models.configs import TextConfig
 
 
 def activate(x: Tensor, name: str) -> Tensor:
-    """OpenAI's CLIP uses x * sigmoid(1.702 x), OpenCLIP the exact GELU."""
+    """Applies x * sigmoid(1.702 x) for OpenAI's CLIP, or the exact GELU for OpenCLIP."""
     return x * torch.sigmoid(1.702 * x) if name == "quick_gelu" else F.gelu(x)
 
 
@@ -84,7 +84,7 @@ class ClipTextModel(nn.Module):
         self.text_model = ClipTextTransformer(config)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids [B, L] -> embeddings [B, L, width] without positions (textual inversion replaces rows here)."""
+        """Token ids [B, L] -> embeddings [B, L, width] without positions, so textual inversion can replace rows."""
         return self.text_model.embeddings.token_embedding(ids)
 
     def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:
@@ -156,7 +156,7 @@ class OpenClipTextModel(nn.Module):
         nn.init.normal_(self.positional_embedding, std=0.01)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids [B, L] -> embeddings [B, L, width], positions not yet added."""
+        """Token ids [B, L] -> embeddings [B, L, width] without positions."""
         return self.token_embedding(ids)
 
     def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:

@@ -1,6 +1,6 @@
-"""SD1.x / SD2.x network variants as frozen data.
+"""Configurations of the SD1.x and SD2.x networks, as frozen dataclasses.
 
-Values that shapes do not reveal (heads, groups) follow rules that give SD1.x's constants at SD1.x's widths.
+Values that cannot be derived from shapes (heads, groups) follow rules that give SD1.x's constants at SD1.x's widths.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class UNetConfig:
     """Shape of a latent-diffusion UNet: two (`res_blocks`) residual blocks at each of `len(channels)` levels.
 
-    `heads` fixes the number of attention heads at every level (SD1.x), `head_dim` the width of a head instead (SD2.x).
+    SD1.x fixes the number of attention heads at every level (`heads`); SD2.x fixes the width of a head (`head_dim`).
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -37,7 +37,7 @@ class UNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """Shape of the KL autoencoder: a factor of two between levels."""
+    """Shape of the KL autoencoder; levels differ by a factor of two in size."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
     res_blocks: int = 2
@@ -54,7 +54,7 @@ class VAEConfig:
 class TextConfig:
     """Shape of a CLIP text encoder.
 
-    `layout` names the checkpoint's key style; `skip` is the number of last layers that the model family never uses.
+    `layout` is the checkpoint's key style; `skip` is the number of final layers that the model family never uses.
     """
 
     layout: str = "clip"  # "clip" (SD1.x, Hugging Face names) or "openclip" (SD2.x, resblocks names)
@@ -70,12 +70,12 @@ class TextConfig:
 
 
 def default_groups(base_channels: int) -> int:
-    """Returns the GroupNorm groups of a network with `base_channels` at its first level: 32 for SD's 320 and 128."""
+    """Returns the number of GroupNorm groups for `base_channels` at the first level: 32 for SD's 320 and 128."""
     return min(32, base_channels // 4)
 
 
 def default_heads(model_channels: int) -> int:
-    """Returns the attention heads of a UNet in SD1.x's layout: 8 at SD1.x's width."""
+    """Returns the number of attention heads of a UNet with SD1.x's layout: 8 at SD1.x's width."""
     return 8 if model_channels >= 256 else max(1, model_channels // 32)
 
 

@@ -1,4 +1,4 @@
-"""Defines the ControlNet: the UNet's encoder half, which turns a hint picture into residuals for the UNet."""
+"""The ControlNet: a copy of the UNet's encoder half that turns a hint picture into residuals for the UNet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HINT_STRIDES = (1, 1, 2, 1, 2, 1, 2)
 
 
 def hint_stem(hint_channels: int, width: int) -> nn.Sequential:
-    """Builds the convolutions that reduce a hint to the latent's size, an eighth."""
+    """Builds the convolutions that reduce a hint to the latent's size (an eighth per side)."""
     layers: list[nn.Module] = []
     before = hint_channels
     for channels, stride in zip(HINT_CHANNELS, HINT_STRIDES, strict=True):
@@ -23,7 +23,7 @@ def hint_stem(hint_channels: int, width: int) -> nn.Sequential:
 
 
 class ControlNet(nn.Module):
-    """ControlNet (Zhang et al. 2023, arXiv 2302.05543), cldm layout."""
+    """ControlNet (Zhang et al. 2023, arXiv 2302.05543) in cldm layout."""
 
     def __init__(self, config: UNetConfig, hint_channels: int = 3) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ControlNet(nn.Module):
         self.middle_block_out = Block([nn.Conv2d(width, width, 1)])
 
     def forward(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        """Residuals for each input block of the UNet, then for its middle block.
+        """Returns residuals for each input block of the UNet, then for its middle block.
 
         x [B, in_channels, h, w], hint [B, hint_channels, 8h, 8w] in 0..1, timesteps [B] float32,
         context [B, S, context_dim].

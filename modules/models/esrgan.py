@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _RESIDUAL_SCALE = 0.2
-_SLOPE = 0.2  # of LeakyReLU below zero
+_SLOPE = 0.2  # LeakyReLU's slope below zero
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalerConfig:
-    """The network first moves `shuffle` pixels a side into channels, then doubles the size `doublings` times."""
+    """Shape of an RRDBNet: moves `shuffle` pixels per side into channels, then doubles the size `doublings` times."""
 
     features: int = 64
     growth: int = 32
@@ -28,7 +28,7 @@ class UpscalerConfig:
 
 
 class RRDBNet(nn.Module):
-    """Pictures [N, 3, H, W] in 0..1 -> [N, 3, scale * H, scale * W], not clipped; H and W are multiples of `shuffle`."""
+    """Pictures [N, 3, H, W] in 0..1 -> [N, 3, scale * H, scale * W], not clipped; H and W: multiples of `shuffle`."""
 
     def __init__(self, config: UpscalerConfig) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _RRDB(nn.Module):
 
 
 class _DenseBlock(nn.Module):
-    """Five convolutions; each sees the input and all earlier results."""
+    """Five convolutions, each applied to the input and all earlier results."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Defines the UNet's residual block, up- and downsampling and timestep embedding."""
+"""The UNet's residual block, up- and downsampling, and timestep embedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
-    """Sinusoids, cosines first: timesteps [B] float32 -> [B, width] float32 (Ho et al. 2020, arXiv 2006.11239)."""
+    """Sinusoids with cosines first: timesteps [B] float32 -> [B, width] float32 (Ho et al. 2020, arXiv 2006.11239)."""
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) * (-math.log(10000.0) / half)
     angles = timesteps.float()[:, None] * exponents.exp()[None]
@@ -18,7 +18,7 @@ def timestep_embedding(timesteps: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with the time embedding [B, time_dim] added between them, around a skip connection."""
+    """Two 3x3 convolutions with the time embedding [B, time_dim] added between them, plus a skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, time_dim: int, groups: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class ResBlock(nn.Module):
         self.out_layers = nn.Sequential(
             nn.GroupNorm(groups, out_channels),
             nn.SiLU(),
-            nn.Identity(),  # dropout in training; keeps the checkpoint's numbering
+            nn.Identity(),  # dropout in training; kept for the checkpoint's numbering
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         same = in_channels == out_channels
@@ -54,7 +54,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour upsampling to the size of the skip connection that follows, then a convolution.
 
-    The size is twice the input's, or one less where the downsampling rounded up.
+    The new size is twice the input's, or one less if the downsampling rounded up.
     """
 
     def __init__(self, channels: int) -> None:

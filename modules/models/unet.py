@@ -1,4 +1,4 @@
-"""Defines the UNet that predicts noise (or velocity), assembled from a config."""
+"""The UNet that predicts noise (or velocity), built from a config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.models.layers import Downsample, ResBlock, Upsample, timestep_embed
 
 
 class Block(nn.ModuleList):
-    """Layers that run in sequence, each with the inputs it needs (numbered as in the checkpoint)."""
+    """Layers that run in sequence, each with the inputs it needs; numbered as in the checkpoint."""
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         for layer in self:
@@ -60,7 +60,7 @@ def middle_block(config: UNetConfig) -> Block:
 
 
 def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
-    """Builds the output blocks: each takes the features concatenated with the last unused skip."""
+    """Builds the output blocks; each takes the features concatenated with the last unused skip connection."""
     skips = list(skips)
     width = config.channels[-1]
     blocks = nn.ModuleList()
@@ -98,8 +98,8 @@ class UNet(nn.Module):
         """Evaluates the network once.
 
         x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
-        -> [B, out_channels, h, w]. `control`: one residual for each input block, then one for the middle block
-        (a ControlNet's output, in its order).
+        -> [B, out_channels, h, w]. `control`: one residual per input block, then one for the middle block
+        (the order of a ControlNet's output).
         """
         embedding = timestep_embedding(timesteps, self.config.channels[0])
         time = self.time_embed(embedding.to(x.dtype))

@@ -15,7 +15,7 @@ def norm(groups: int, channels: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions around a skip connection."""
+    """Two normalised 3x3 convolutions plus a skip connection."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class VAEDownsample(nn.Module):
 
 
 class VAEUpsample(nn.Module):
-    """Doubles the size by nearest neighbour, then a convolution."""
+    """Doubles the size by nearest-neighbour upsampling, then applies a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class VAEUpsample(nn.Module):
 
 
 class ResolutionLevel(nn.Module):
-    """The residual blocks of one resolution, and the step to the next."""
+    """The residual blocks of one resolution, and the layer that changes to the next one."""
 
     def __init__(self, in_channels: int, channels: int, blocks: int, groups: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ResolutionLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual, attention, residual at the lowest resolution."""
+    """Residual block, attention and residual block at the lowest resolution."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture [B, 3, H, W] -> latent mean and log-variance, stacked [B, 2 * latent_channels, H/8, W/8]."""
+    """Picture [B, 3, H, W] -> latent mean and log-variance, stacked as [B, 2 * latent_channels, H/8, W/8]."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """KL autoencoder of latent diffusion (arXiv 2112.10752); latents are raw, callers apply `config.scale_factor`."""
+    """KL autoencoder of latent diffusion (arXiv 2112.10752); latents are unscaled, callers apply `scale_factor`."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -168,14 +168,14 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
 
     def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, latent_channels, H/8, W/8] of a picture [B, 3, H, W] in -1..1."""
+        """Returns mean and log-variance [B, latent_channels, H/8, W/8] of a picture [B, 3, H, W] in -1..1."""
         mean, logvar = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         return mean, torch.clamp(logvar, -30.0, 20.0)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Encodes to the posterior mean: this draws no noise, so it is reproducible."""
+        """Encodes to the posterior mean, which is reproducible because no noise is drawn."""
         return self.encode_moments(image)[0]
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Raw latent [B, latent_channels, h, w] -> picture [B, 3, 8h, 8w], about -1..1, not clamped."""
+        """Unscaled latent [B, latent_channels, h, w] -> picture [B, 3, 8h, 8w] in about -1..1, not clamped."""
         return self.decoder(self.post_quant_conv(latent))

@@ -1,1 +1,1 @@
-"""Turns noise into a clean latent: schedules, per-image noise, guidance, samplers; networks are plain callables."""
+"""Schedules, per-image noise, guidance and samplers that turn noise into a clean latent; networks are callables."""

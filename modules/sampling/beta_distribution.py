@@ -9,7 +9,7 @@ _PRECISION = 1e-15
 
 
 def beta_quantile(probability: float, a: float, b: float) -> float:
-    """Finds the x below which a Beta(a, b) variable lies with this probability, by bisection of its distribution."""
+    """Finds the x below which a Beta(a, b) variable lies with this probability, by bisection of the distribution."""
     low, high = 0.0, 1.0
     if probability <= low or probability >= high:
         return min(max(probability, low), high)
@@ -35,7 +35,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def _continued_fraction(x: float, a: float, b: float, terms: int = 500) -> float:
-    """Evaluates 1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22 by Lentz's method."""
+    """Evaluates 1 + d1/(1 + d2/(1 + ...)) from DLMF 8.17.22 by Lentz's method."""
     value, c, d = 1.0, 1.0, 0.0
     for index in range(1, terms):
         half = index // 2

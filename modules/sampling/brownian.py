@@ -1,4 +1,4 @@
-"""Evaluates a Brownian path at any time and in any order; the same seed always gives the same path."""
+"""Evaluates a Brownian path at arbitrary times in any order; the same seed always gives the same path."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from torch import Tensor
 
 _MASK = 2**64 - 1
-# Leaves this much narrower than the smallest noise level separate neighbouring steps of any real schedule.
+# Leaves are this many times narrower than the smallest noise level, enough to separate steps of any real schedule.
 _LEAVES_PER_SIGMA_MIN = 256
 
 
 def _mix(value: int) -> int:
-    """Scrambles 64 bits bijectively (the finaliser of splitmix64): neighbours become unrelated numbers."""
+    """Scrambles 64 bits bijectively (splitmix64's finaliser), so that neighbours become unrelated numbers."""
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     return value ^ (value >> 31)
 
 
 def _node_seed(seed: int, node: int) -> int:
-    # Only the low 32 bits reach torch's CPU generator, hence the second mix instead of a sum.
+    # torch's CPU generator uses only the low 32 bits, hence the second mix instead of a sum.
     return _mix(_mix((seed + 0x9E3779B97F4A7C15) & _MASK) ^ node) & 0xFFFFFFFF
 
 
 class BrownianPath:
     """W on [low, high] with W(low) = 0, as a virtual binary tree: each node's midpoint has its own seed.
 
-    Values at times in different leaves have exactly the joint distribution of Brownian motion. Within a leaf one normal
-    variable fills the bridge. Each value has its exact variance, but two times in one leaf correlate too much, so
-    leaves are narrow.
+    Values at times in different leaves have exactly the joint distribution of Brownian motion. Within a leaf, a single
+    normal variable determines the whole bridge. Each value has the exact variance, but values at two times in the same
+    leaf are too strongly correlated, so leaves are narrow.
     """
 
     def __init__(self, seed: int, shape: tuple[int, ...], low: float, high: float) -> None:
@@ -41,12 +41,12 @@ class BrownianPath:
         self._depth = math.ceil(math.log2(leaves))
         self._generator = torch.Generator()
         self._end: Tensor | None = None
-        # The last visited node of each level: samplers move in one direction, so most of a descent repeats.
+        # The last visited node on each level: samplers move in one direction, so most of each descent can be reused.
         self._midpoints: list[tuple[int, Tensor] | None] = [None] * self._depth
         self._recent: dict[float, Tensor] = {}
 
     def __call__(self, time: float) -> Tensor:
-        """Returns W(time), CPU fp32; the last few times are cached, since steps share their ends."""
+        """Returns W(time) as CPU fp32; the last few values are cached, since consecutive steps share a time."""
         if time not in self._recent:
             if len(self._recent) == 4:
                 del self._recent[next(iter(self._recent))]
@@ -79,6 +79,6 @@ class BrownianPath:
         return known[1]
 
     def _bridge(self, node: int, left: Tensor, right: Tensor, width: float, fraction: float) -> Tensor:
-        """Draws a point of the Brownian bridge between two known values."""
+        """Draws a point on the Brownian bridge between two known values."""
         spread = math.sqrt(max(fraction * (1.0 - fraction), 0.0) * width)
         return torch.lerp(left, right, fraction) + self._normal(node) * spread

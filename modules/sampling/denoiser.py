@@ -1,4 +1,4 @@
-"""Converts a network's raw output (noise or velocity, at its own scale) to the predicted clean latent."""
+"""Converts a network's raw output (noise or velocity, at the network's scale) to the predicted clean latent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Prediction = Literal["epsilon", "v"]
 
 
 class Denoiser:
-    """Predicts the clean latents of all rows that a runner returns, for x = clean + sigma * noise."""
+    """Predicts the clean latents of all rows returned by a runner, for x = clean + sigma * noise."""
 
     def __init__(self, runner: Runner, schedule: NoiseSchedule, prediction: Prediction) -> None:
         self._runner = runner
@@ -33,5 +33,5 @@ class Denoiser:
 
 
 def without_output(x: Tensor, sigma: float, prediction: Prediction) -> Tensor:
-    """The clean latent that an output of zero means. What an output adds to it is in proportion to the output."""
+    """Returns the clean latent for an output of zero. A nonzero output changes this latent in proportion."""
     return x / math.sqrt(sigma**2 + 1.0) ** 2 if prediction == "v" else x

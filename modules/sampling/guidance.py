@@ -1,4 +1,4 @@
-"""Applies classifier-free guidance: combines the predictions of the prompt's parts and the unconditional one."""
+"""Applies classifier-free guidance: combines the predictions for the prompt's parts with the unconditional one."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from modules.sampling.samplers.sampler_common import Denoise
 
 
 def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:
-    """Tells whether the guidance formula below uses the negative prompt, so that the runner must prepare it."""
+    """Returns True if the guidance formula below uses the negative prompt, which the runner must then prepare."""
     return cfg != 1.0 or sum(weights) != 1.0 or uses_unconditional(sampler)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rescale:
-    """Takes back the contrast that guidance adds, by `amount` from 0 (nothing) to 1 (all of it).
+    """Removes the contrast that guidance adds; `amount` ranges from 0 (none of it) to 1 (all of it).
 
-    Formula: Lin et al. 2023 (arXiv 2305.08891), section 3.4, on the network's output, noise or velocity, as diffusers'
-    `guidance_rescale` has it.
+    Formula: Lin et al. 2023 (arXiv 2305.08891), section 3.4, applied to the network's output (noise or velocity) like
+    diffusers' `guidance_rescale`.
     """
 
     amount: float
     prediction: Prediction
 
     def __call__(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """The guided clean latents again, all [N, ...]; `conditional` are those at cfg 1."""
+        """Returns the rescaled guided clean latents, all [N, ...]; `conditional` are the clean latents at cfg 1."""
         base = without_output(x, sigma, self.prediction)
-        output = base - guided  # the network's output times a number that cancels out below
+        output = base - guided  # the network's output times a factor that cancels out below
         shrunk = _deviation(base - conditional) / _deviation(output)
         return base - output * torch.lerp(torch.ones_like(shrunk), shrunk, self.amount)
 
 
 def _deviation(output: Tensor) -> Tensor:
-    """The standard deviation of each picture's output: [N, 1, ...] of [N, ...]."""
+    """Returns the standard deviation of each picture's output: [N, ...] -> [N, 1, ...]."""
     return output.std(dim=tuple(range(1, output.ndim)), keepdim=True)
 
 
 class GuidedDenoiser:
-    """The `denoise` that samplers call: negative + cfg * (sum of weight * (part - negative)), over the prompt's parts.
+    """The samplers' `denoise` function: negative + cfg * (sum of weight * (part - negative)), over the prompt's parts.
 
-    `weights` has one number for each part of a prompt joined by AND (Liu et al. 2022, composable diffusion). At cfg 1
-    with weights that sum to 1 the negative prompt cancels out, and is not needed. With CFG++ samplers `cfg` is the
-    paper's lambda, which lies between 0 and 1 or slightly above.
+    `weights` has one number per prompt part joined by AND (Liu et al. 2022, composable diffusion). At cfg 1 with
+    weights that sum to 1, the negative prompt cancels out and is not needed. With CFG++ samplers, `cfg` is the paper's
+    lambda, which is between 0 and 1 or slightly above.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GuidedDenoiser:
         return self._weighted([*parts, last])
 
     def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """Returns the guided prediction, and the unconditional one from which CFG++ takes the noise."""
+        """Returns the guided prediction, and the unconditional prediction that CFG++ uses for the noise."""
         *parts, last = self._predictions(x, sigma)
         if len(parts) != len(self._weights):
             raise ValueError("CFG++ needs a runner prepared with the unconditional half, at cfg 1 too.")

@@ -1,4 +1,4 @@
-"""Resolves every name of a sampler or scheduler: our ids, A1111's labels, upstream's spellings."""
+"""Resolves all names of samplers and schedulers: our ids, A1111's labels and upstream's spellings."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ SCHEDULER_LABELS: dict[str, str] = {
 SAMPLERS: tuple[str, ...] = tuple(SAMPLER_LABELS)
 SCHEDULERS: tuple[str, ...] = tuple(SCHEDULER_LABELS)
 
-# Names that are neither an id nor a label; those are recognised in any case and punctuation without a row here.
+# Names other than ids and labels. Ids and labels are recognised in any case and punctuation without a row here.
 _SAMPLER_ALIASES = {"heunpp": "heunpp2"} | {
     f"k_{name}": name for name in ("euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms")
 }
-# "Uniform" is A1111's name for evenly spaced timesteps, and its "Polyexponential" has an exponent of one.
+# "Uniform" is A1111's name for evenly spaced timesteps; A1111's "Polyexponential" has an exponent of one.
 _SCHEDULER_ALIASES = {"uniform": "normal", "polyexponential": "exponential", "ddim": "ddim_uniform"}
 _AUTOMATIC_SCHEDULERS = {
     "dpmpp_2m": "karras",
@@ -75,14 +75,14 @@ class SamplerChoice(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The names of a choice in A1111's metadata: `Sampler:` and `Schedule type:`."""
+    """The names used in A1111's metadata: `Sampler:` and `Schedule type:`."""
 
     sampler: str
     schedule: str
 
 
 def _key(name: str) -> str:
-    """Keeps letters and digits and turns "++" into "pp", so that "Euler CFG++" and "euler_cfg_pp" become equal."""
+    """Keeps only letters and digits, with "++" as "pp", so that "Euler CFG++" and "euler_cfg_pp" become equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
 
 
@@ -96,9 +96,9 @@ _SCHEDULER_TABLE = _table(SCHEDULER_LABELS, _SCHEDULER_ALIASES)
 
 
 def resolve_sampler(name: str) -> SamplerChoice:
-    """Finds the sampler for `name`, and the scheduler if it includes one. The OptionsError lists the nearest names."""
+    """Finds the sampler for `name`, and the scheduler if included. The OptionsError lists the closest names."""
     key = _key(name)
-    # We draw noise on the CPU for every sampler, so other programs' "_gpu" variants are the plain samplers here.
+    # We draw noise on the CPU for every sampler, so the "_gpu" variants of other programs map to the plain samplers.
     key = key.removesuffix("gpu")
     if key in _SAMPLER_TABLE:
         return SamplerChoice(_SAMPLER_TABLE[key], None)
@@ -110,7 +110,7 @@ def resolve_sampler(name: str) -> SamplerChoice:
 
 
 def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
-    """Finds the scheduler id for `name`; "Automatic" means the usual one of the sampler id `sampler`."""
+    """Finds the scheduler id for `name`; "Automatic" means the usual scheduler for the sampler id `sampler`."""
     key = _key(name)
     if key == "automatic":
         return _AUTOMATIC_SCHEDULERS.get(sampler, "normal")
@@ -120,7 +120,7 @@ def resolve_scheduler(name: str, *, sampler: str = "euler") -> str:
 
 
 def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str]:
-    """Returns the ids of both: the requested scheduler, else the one in the sampler's label, else karras."""
+    """Returns both ids; the scheduler is the requested one, else the one in the sampler's label, else karras."""
     choice = resolve_sampler(sampler)
     if scheduler is None or scheduler.lower() == "automatic":
         scheduler = choice.scheduler or (scheduler or "karras")
@@ -128,12 +128,12 @@ def sampler_and_scheduler(sampler: str, scheduler: str | None) -> tuple[str, str
 
 
 def label_of(sampler: str, scheduler: str) -> Labels:
-    """Returns the A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` read them back."""
+    """Returns the A1111 labels of two ids; `resolve_sampler` and `resolve_scheduler` turn labels back into ids."""
     return Labels(SAMPLER_LABELS[sampler], SCHEDULER_LABELS[scheduler])
 
 
 def uses_unconditional(sampler: str) -> bool:
-    """Tells whether a sampler is a CFG++ one: it needs the unconditional half even at cfg 1, and a cfg of about 1."""
+    """Returns True for CFG++ samplers, which need the unconditional half even at cfg 1, and a cfg of about 1."""
     return sampler.endswith("_cfg_pp")
 
 

@@ -1,4 +1,4 @@
-"""Draws all noise from one CPU stream and one Brownian path per image, independent of batch and device."""
+"""Draws all noise from one CPU stream and one Brownian path per image, regardless of batch and device."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ BrownianNoise = Callable[[float, float], Tensor]
 
 
 class ImageNoise:
-    """Unit Gaussian noise of a batch: row i depends only on `seeds[i]`. Always CPU, fp32."""
+    """Unit Gaussian noise for a batch, always CPU fp32; row i depends only on `seeds[i]`."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
         self._seeds = list(seeds)
         self._shape = shape
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        # Always drawn first: a picture's later noise must not depend on whether this is used.
+        # Always drawn first: a picture's later noise must not depend on whether the initial noise is used.
         self._start = self.step()
 
     def start(self) -> Tensor:
-        """Returns the initial noise, the same at each call: [N, *shape]."""
+        """Returns the initial noise [N, *shape], the same on every call."""
         return self._start
 
     def step(self) -> Tensor:
-        """Draws fresh noise at each call: [N, *shape]."""
+        """Draws fresh noise [N, *shape] on every call."""
         return torch.stack([torch.randn(self._shape, generator=generator) for generator in self._generators])
 
     def brownian(self, sigma_min: float, sigma_max: float) -> BrownianNoise:
-        """Returns f(a, b), the increment of one Brownian path per image from level a to b, scaled to unit variance."""
+        """Returns f(a, b), the increment from level a to b of one Brownian path per image, scaled to unit variance."""
         paths = [BrownianPath(seed, self._shape, sigma_min, sigma_max) for seed in self._seeds]
 
         def increment(sigma_from: float, sigma_to: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Computes a network's trained noise levels, and the schedulers that choose a sampler's levels. Host floats."""
+"""Computes a network's trained noise levels and the schedules of levels for samplers, as Python floats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from modules.core.errors import OptionsError
 from modules.sampling.beta_distribution import beta_quantile
 
-# Samplers that lose accuracy on the last small step before zero skip it, as in ComfyUI.
+# Samplers that lose accuracy in the last small step before zero; they skip that step, as in ComfyUI.
 _SKIP_LAST_LEVEL = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
-# The remaining signal at the last timestep of a zero-terminal-SNR model: exactly zero has no finite sigma.
+# The remaining signal at the last timestep of a zero-terminal-SNR model; exactly zero would give an infinite sigma.
 _TERMINAL_ALPHA = 4.8973451890853435e-08
-# In a longer schedule (a smaller denoise) neighbouring levels would be indistinguishable.
+# In a longer schedule (with a smaller denoise), neighbouring levels would be indistinguishable.
 _LONGEST = 10**9
-# This many quantiles per trained level visit every level: the density is nowhere below 0.7.
+# This many quantiles per trained level are enough to visit every level, since the density is at least 0.7 everywhere.
 _BETA_VISITS_ALL = 2
 
 
@@ -31,14 +31,14 @@ def _stable_diffusion_alphas(steps: int = 1000, start: float = 0.00085, end: flo
 
 
 def _rescale_to_zero_snr(alphas: Sequence[float]) -> list[float]:
-    """Shifts and scales the signal so that the last timestep is pure noise (Lin et al. 2023, algorithm 1)."""
+    """Shifts and scales the signal to make the last timestep pure noise (Lin et al. 2023, algorithm 1)."""
     roots = [math.sqrt(alpha) for alpha in alphas]
     scale = roots[0] / (roots[0] - roots[-1])
     return [((root - roots[-1]) * scale) ** 2 for root in roots[:-1]] + [_TERMINAL_ALPHA]
 
 
 class NoiseSchedule:
-    """The noise level (noise over signal) of every training timestep, rising; the prediction type does not matter."""
+    """The noise levels (noise over signal) of all training timesteps, in rising order, for any prediction type."""
 
     def __init__(self, alphas_cumprod: Sequence[float] | None = None, *, zero_terminal_snr: bool = False) -> None:
         alphas = _stable_diffusion_alphas() if alphas_cumprod is None else list(alphas_cumprod)
@@ -56,7 +56,7 @@ class NoiseSchedule:
         return self.sigmas[-1]
 
     def sigma_to_t(self, sigma: float) -> float:
-        """Returns the training timestep nearest in log noise, a whole number as in training (ComfyUI's rule)."""
+        """Returns the whole timestep nearest in log noise, as in training (ComfyUI's rule)."""
         target = math.log(sigma)
         above = min(max(bisect_left(self._log_sigmas, target), 1), len(self.sigmas) - 1)
         below = above - 1
@@ -64,7 +64,7 @@ class NoiseSchedule:
         return float(below if nearer_below else above)
 
     def t_to_sigma(self, timestep: float) -> float:
-        """Returns the noise level at a timestep, log-linear between the trained ones."""
+        """Returns the noise level at a timestep, with log-linear interpolation between trained levels."""
         position = min(max(timestep, 0.0), len(self.sigmas) - 1.0)
         low = math.floor(position)
         high = math.ceil(position)
@@ -73,9 +73,9 @@ class NoiseSchedule:
 
 
 def _ramp(start: float, end: float, count: int, first: int) -> list[float]:
-    """Returns `count` evenly spaced values from `start` to `end`, both included (only `start` for a count of one).
+    """Returns `count` evenly spaced values from `start` to `end` inclusive (only `start` for a count of one).
 
-    The values before number `first` are left out.
+    The first `first` values are left out.
     """
     return [start + (end - start) * index / max(count - 1, 1) for index in range(first, count)]
 
@@ -100,19 +100,19 @@ def _exponential(schedule: NoiseSchedule, steps: int, first: int) -> list[float]
 
 
 def _kl_optimal(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    """Sabour et al. 2024 ("Align Your Steps"), the closed form of its theorem 3.1."""
+    """Sabour et al. 2024 ("Align Your Steps"), closed form of theorem 3.1."""
     angles = _ramp(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), steps, first)
     return [math.tan(angle) for angle in angles]
 
 
 def _simple(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    steps = min(steps, len(schedule.sigmas))  # more would visit levels twice
+    steps = min(steps, len(schedule.sigmas))  # more steps would visit levels twice
     stride = len(schedule.sigmas) / steps
     return [schedule.sigmas[-1 - int(index * stride)] for index in range(steps)]
 
 
 def _ddim_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    """Takes every k-th timestep from 1 upwards; gives a few extra levels if `steps` does not divide the table."""
+    """Takes every k-th timestep from 1 upwards; gives extra levels if `steps` does not divide the table's length."""
     stride = max(len(schedule.sigmas) // steps, 1)
     return list(reversed(schedule.sigmas[1::stride]))
 
@@ -126,7 +126,7 @@ def _beta(schedule: NoiseSchedule, steps: int, first: int, shape: float = 0.6) -
 
 
 # levels(schedule, steps, first): the levels of a schedule of `steps` steps from number `first` on. Schedulers that
-# choose among the trained levels visit some twice, so they make all of them: a few thousand at most.
+# pick from the trained levels visit some twice, so they compute all levels (a few thousand at most).
 _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
     "normal": _normal,
     "karras": _karras,
@@ -143,7 +143,7 @@ def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: s
     """Returns a schedule of `steps` steps; some schedulers leave out its first `first` levels."""
     skip = sampler in _SKIP_LAST_LEVEL
     levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps, first)
-    # A level visited twice would be a step of length zero, by which multistep samplers would divide.
+    # Visiting a level twice would make a step of length zero, and multistep samplers divide by the length.
     levels = list(dict.fromkeys(levels))
     return [*(levels[:-1] if skip else levels), 0.0]
 
@@ -151,9 +151,9 @@ def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: s
 def make_sigmas(
     schedule: NoiseSchedule, scheduler: str, steps: int, *, sampler: str, denoise: float = 1.0
 ) -> list[float]:
-    """Returns strictly falling noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
+    """Returns strictly decreasing noise levels ending in 0.0 for `steps` steps, by ComfyUI's rules.
 
-    A `denoise` below one keeps the last part of a schedule of `steps / denoise` steps; zero leaves no step.
+    A `denoise` below one keeps the last part of a schedule with `steps / denoise` steps; zero leaves no steps.
     """
     if steps < 1 or not 0.0 <= denoise <= 1.0:
         raise OptionsError(f"Steps ({steps}) must be at least 1 and denoise ({denoise}) between 0 and 1.")
@@ -168,9 +168,9 @@ def make_sigmas(
 def start_latent(
     noise: Tensor, sigmas: Sequence[float], schedule: NoiseSchedule, latent: Tensor | None = None
 ) -> Tensor:
-    """Builds the sampler's initial latent: unit `noise` scaled to the first level, plus `latent` if given.
+    """Builds the sampler's initial latent: unit `noise`, scaled to the first level, plus `latent` if given.
 
-    At the highest level the noise also replaces the variance of the missing signal (ComfyUI's rule).
+    At the highest level, the noise also makes up for the variance of the missing signal (ComfyUI's rule).
     """
     sigma = sigmas[0]
     from_the_top = sigma > schedule.sigma_max * (1 - 1e-5)

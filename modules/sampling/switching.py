@@ -1,4 +1,4 @@
-"""Switches conditioning from step to step: selects the runner's conditioning before each evaluation."""
+"""Switches the conditioning from step to step by selecting the runner's context before each evaluation."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from torch import Tensor
 
 from modules.sampling.samplers.sampler_common import Denoise
 
-# Some samplers recompute their levels, which match those of the schedule up to rounding.
+# Some samplers recompute their levels, which match the schedule up to rounding.
 _ROUNDING = 1e-6
 
 
 class StepClock:
     """Assigns evaluations to the steps of a schedule, for samplers that evaluate several times per step.
 
-    Step i starts at level i; all evaluations belong to it until the sampler reports that it is done.
+    Step i starts at level i; all evaluations belong to that step until the sampler reports that the step is done.
     """
 
     def __init__(self, sigmas: Sequence[float]) -> None:
         self._rising = [-sigma for sigma in sigmas[:-1]]
-        self._level: float | None = None  # where the current step started
+        self._level: float | None = None  # level at which the current step started
         self._step = 0
 
     def step(self, sigma: float) -> int:
-        """Returns the step, from 0. A level above the step's first begins a new run (a new picture in dpm_adaptive)."""
+        """Returns the step, from 0. A level above the step's first begins a new run (dpm_adaptive's next picture)."""
         if self._level is None or sigma > self._level:
             self._level = sigma
             self._step = max(bisect_right(self._rising, -sigma * (1 - _ROUNDING)) - 1, 0)
         return self._step
 
     def step_done(self) -> None:
-        """Marks a step as finished: the next evaluation begins another."""
+        """Marks the step as finished: the next evaluation starts a new step."""
         self._level = None
 
 
 class SwitchingDenoiser:
-    """Makes the runner attend to `choices[step]` whenever `denoiser` evaluates in that step."""
+    """Switches the runner to `choices[step]` before each evaluation of `denoiser`."""
 
     def __init__(
         self, denoiser: Denoise, switch: Callable[[int], None], choices: Sequence[int], clock: StepClock

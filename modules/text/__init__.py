@@ -1,1 +1,1 @@
-"""Turns a prompt into conditioning: emphasis, tokens, textual inversion, text encoder chunks."""
+"""Turns a prompt into conditioning: handles emphasis, tokens, textual inversion and chunks for the text encoder."""

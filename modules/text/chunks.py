@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-# The default of A1111's setting "Prompt word wrap length limit".
+# Default of A1111's setting "Prompt word wrap length limit".
 COMMA_BACKTRACK = 20
 
 T = TypeVar("T")
@@ -23,9 +23,10 @@ class Unit(Generic[T]):
 def pack_chunks(
     sections: Iterable[Iterable[Unit[T]]], size: int, is_comma: Callable[[T], bool] | None = None
 ) -> list[list[T]]:
-    """Fills chunks of at most `size` tokens; every section starts a new chunk, except an empty last one.
+    """Fills chunks of at most `size` tokens; every section starts a new chunk, except an empty section at the end.
 
-    With `is_comma`, a full chunk with a comma in its last 20 tokens moves the rest to the next chunk, as in A1111.
+    With `is_comma`, if a full chunk has a comma in its last 20 tokens, the tokens after the comma move to the next
+    chunk, as in A1111.
     """
     packer = _Packer(size, is_comma or (lambda token: False))
     for section in sections:

@@ -1,4 +1,4 @@
-"""Lists the textual inversions, and checks that a prompt names no others (no torch)."""
+"""Lists the textual inversions, and checks that a prompt does not use unknown ones (no torch)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _KIND = "embeddings"
 
 
 class EmbeddingNames:
-    """The embeddings in the model folders; a prompt cannot name files outside them."""
+    """The embeddings in the model folders; prompts cannot refer to files elsewhere."""
 
     def __init__(self, folders: ModelFolders) -> None:
         self._folders = folders
 
     def aliases(self) -> dict[str, str]:
-        """Maps every accepted spelling in lower case (with or without sub-folder or ending) to the listed file name."""
-        # If two files differ only in their ending, safetensors is the safer and faster one.
+        """Maps each accepted lower-case spelling (with or without sub-folder or extension) to the listed file name."""
+        # If two files differ only in their extension, prefer safetensors, which is safer and faster.
         names = sorted(self._folders.list(_KIND), key=lambda name: not name.lower().endswith(".safetensors"))
         exact = {name.lower(): name for name in names}
         for name in names:
@@ -32,7 +32,7 @@ class EmbeddingNames:
         return exact
 
     def find(self, name: str) -> Path:
-        """Returns the file of an embedding. Raises ModelFileError if it does not exist."""
+        """Returns the file of an embedding. Raises ModelFileError if the embedding does not exist."""
         aliases = self.aliases()
         listed = aliases.get(name.lower())
         if listed is None:
@@ -40,7 +40,7 @@ class EmbeddingNames:
         return self._folders.find(_KIND, listed)
 
     def check(self, text: str, emphasis: str) -> None:
-        """Raises ModelFileError if the prompt names an embedding that does not exist."""
+        """Raises ModelFileError if the prompt mentions an embedding that does not exist."""
         aliases = self.aliases()
         finder = MentionFinder(aliases)
         for segment in chain.from_iterable(parse_prompt(text, emphasis)):

@@ -1,4 +1,4 @@
-"""Finds textual inversion files by the names in prompts and reads their vectors in every known format."""
+"""Finds the textual inversion files mentioned in prompts, and reads their vectors in every known format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.loader.files.state_dict import read_weights
 from modules.text.embedding_names import EmbeddingNames
 
 _FAMILY_OF_WIDTH = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL"}
-# An embedding holds one tensor per text encoder; a file with more is a misplaced model.
+# An embedding file has one tensor per text encoder; a file with more tensors is a misplaced model.
 _MOST_TENSORS = 8
 _OWN_NAMES = ("string_to_param.", "emb_params")
 
@@ -37,8 +37,8 @@ class EmbeddingLibrary:
 def read_embedding(path: Path, width: int) -> Tensor:
     """Reads the vectors [n, width] of one file.
 
-    The file holds `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
-    or one tensor under its token's name (diffusers); the shape selects the right tensor.
+    The file contains `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
+    or one tensor named after its token (diffusers). The right tensor is selected by shape.
     """
     tensors = _tables(read_weights(path))
     if not 1 <= len(tensors) <= _MOST_TENSORS:
@@ -55,14 +55,14 @@ def read_embedding(path: Path, width: int) -> Tensor:
 
 
 def _tables(state: Mapping[str, Tensor]) -> list[Tensor]:
-    """Returns the tensors that may be vectors; in files of A1111 or kohya, only those under their own name."""
+    """Returns the tensors that may be vectors; in A1111 and kohya files, only those with that format's name."""
     named = {name: tensor for name, tensor in state.items() if name.startswith(_OWN_NAMES)}
     plain = [_without_ones(tensor) for tensor in (named or state).values()]
     return [tensor for tensor in plain if tensor.ndim in (1, 2)]
 
 
 def _without_ones(tensor: Tensor) -> Tensor:
-    """Squeezes [1, n, width] and [n, width, 1, 1], which are tables too."""
+    """Squeezes [1, n, width] and [n, width, 1, 1], which are also valid tables."""
     while tensor.ndim > 2 and 1 in (tensor.shape[0], tensor.shape[-1]):
         tensor = tensor[0] if tensor.shape[0] == 1 else tensor[..., 0]
     return tensor

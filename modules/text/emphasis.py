@@ -1,4 +1,4 @@
-"""Turns brackets into weights, by ComfyUI's rules and by A1111's (no torch)."""
+"""Turns brackets into weights, by ComfyUI's or A1111's rules (no torch)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
-# Thousands of nested brackets would overflow to infinity and end as a black picture.
+# Without a limit, thousands of nested brackets would overflow to infinity and give a black picture.
 MAX_WEIGHT = 100.0
 
 _COMFY_TOKEN = re.compile(r"\\[()]|[()]|[^\\()]+|\\")
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.
 
 
 class Segment(NamedTuple):
-    """A piece of prompt and its weight."""
+    """A piece of a prompt, with its weight."""
 
     text: str
     weight: float
@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 @dataclass
 class _Group:
-    """An open bracket pair: its factor is known when it closes, its weight once its parent's weight is known."""
+    """A bracket pair. Its factor is known once it closes, and its weight once the parent's weight is known."""
 
     parent: _Group | None
     factor: float
@@ -44,7 +44,7 @@ def _limit(weight: float) -> float:
 
 
 def parse_comfy(text: str) -> list[Segment]:
-    """Follows ComfyUI: `(x)` multiplies by 1.1, `(x:w)` sets w inside any bracket, `\\(` and `\\)` are plain text."""
+    """ComfyUI's rules: `(x)` multiplies by 1.1, `(x:w)` sets w inside any bracket, `\\(` and `\\)` are plain text."""
     tokens = _COMFY_TOKEN.findall(text)
     brackets = _comfy_brackets(tokens)
     root = group = _Group(None, 1.0)
@@ -69,7 +69,7 @@ def parse_comfy(text: str) -> list[Segment]:
 
 
 def _take_weight(text: str, group: _Group) -> str:
-    """Moves a closing `:1.2` from the text into its group, unless the group holds only the number."""
+    """Moves a trailing `:1.2` from the text into its group, unless the group contains only the number."""
     body, colon, number = text.rpartition(":")
     if not colon or not _NUMBER.fullmatch(number) or (group.empty and not body):
         return text
@@ -78,10 +78,10 @@ def _take_weight(text: str, group: _Group) -> str:
 
 
 def _comfy_brackets(tokens: list[str]) -> set[int]:
-    """Finds the round brackets that have a meaning: those of closed groups.
+    """Finds the round brackets that have a meaning, that is, those that form closed groups.
 
-    A stray `)` cancels the next `(`. After a `(` that never closes, everything is literal, with one exception from
-    ComfyUI: brackets that close the very end of the prompt belong to the outermost open ones.
+    A stray `)` cancels the next `(`. After a `(` that never closes, everything is literal, with one exception as in
+    ComfyUI: closing brackets at the very end of the prompt belong to the outermost open brackets.
     """
     pairs, unclosed = _match_brackets(tokens, 0, len(tokens))
     if not unclosed:
@@ -96,7 +96,7 @@ def _comfy_brackets(tokens: list[str]) -> set[int]:
 
 
 def _closers_at_end(tokens: list[str]) -> list[int]:
-    """Returns the positions of the `)` at the end of the prompt, last first; weights may stand between: `):1.2)`."""
+    """Returns the position of each `)` at the end of the prompt, last first; weights may be in between: `):1.2)`."""
     closers, index = list[int](), len(tokens) - 1
     while tokens[index] == ")":
         closers.append(index)
@@ -108,7 +108,7 @@ def _closers_at_end(tokens: list[str]) -> list[int]:
 
 
 def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], list[int]]:
-    """Returns the positions of matched brackets, and of each `(` that stays open."""
+    """Returns the positions of matched brackets, and of each `(` that is never closed."""
     matched, opened, debt = set[int](), list[int](), 0
     for index in range(start, end):
         if tokens[index] == "(":
@@ -125,9 +125,9 @@ def _match_brackets(tokens: list[str], start: int, end: int) -> tuple[set[int], 
 
 
 def parse_a1111(text: str) -> list[Segment]:
-    """Follows A1111: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket plain text.
+    """A1111's rules: `(x)` and `(x:w)` multiply, `[x]` divides by 1.1; a backslash makes the next bracket plain text.
 
-    Unclosed brackets reach to the end of the text; round and square ones are independent.
+    Unclosed brackets extend to the end of the text; round and square brackets are independent.
     """
     heads = {"(": _Group(None, 1.0), "[": _Group(None, 1.0)}
     groups, pieces = list[_Group](), list[tuple[str, _Group, _Group]]()
@@ -150,5 +150,5 @@ def parse_a1111(text: str) -> list[Segment]:
 
 
 def _readable(number: str | None) -> bool:
-    """Tells whether the text is a number; something like `1.2.3` only resembles a weight and stays text."""
+    """Returns True if the text is a number; something like `1.2.3` only resembles a weight and remains text."""
     return number is None or _NUMBER.fullmatch(number) is not None

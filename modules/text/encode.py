@@ -1,4 +1,4 @@
-"""Encodes prompts: tokens in chunks, textual inversion, the text encoder, and weights applied to its output."""
+"""Encodes prompts: chunks the tokens, adds textual inversions, runs the text encoder, and weights its output."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from modules.text.embeddings import EmbeddingLibrary
 from modules.text.prompt import A1111_MODES, Mention, MentionFinder, check_emphasis, parse_prompt
 from modules.text.tokenizer import BOS, COMMA, EOS, Tokenizer
 
-# ComfyUI moves a short phrase to the next chunk instead of cutting it; A1111 does so for embeddings and after commas.
+# ComfyUI moves a short phrase to the next chunk instead of splitting it; A1111 does this for embeddings and at commas.
 _COMFY_LONGEST_PHRASE = 7
 _ROWS_AT_ONCE = 16
-MOST_CHUNKS = 256  # for all texts together: about half a minute on two CPU cores
+MOST_CHUNKS = 256  # for all texts combined; takes about half a minute on two CPU cores
 
 
 class TextEncoder(Protocol):
-    """The interface of the network (ClipTextModel, OpenClipTextModel)."""
+    """Interface of the text networks (ClipTextModel, OpenClipTextModel)."""
 
     def embed_tokens(self, ids: Tensor) -> Tensor: ...
 
@@ -31,7 +31,7 @@ class TextEncoder(Protocol):
 
 
 class Token(NamedTuple):
-    """One position of a chunk: a vocabulary id or a vector from textual inversion."""
+    """One position in a chunk: a vocabulary id or a vector from textual inversion."""
 
     id: int
     weight: float
@@ -51,9 +51,9 @@ def encode_texts(
     embeddings: EmbeddingLibrary | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, Tensor]:
-    """Encodes each text for the UNet's cross-attention: [S, width], with S the same multiple of 77 for all texts.
+    """Encodes each text for the UNet's cross-attention as [S, width]; S is the same multiple of 77 for all texts.
 
-    Shorter texts are padded with empty chunks. Building a tokenizer takes a moment: pass one to reuse it.
+    Shorter texts are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for reuse.
     Raises OptionsError if encoding the texts would take too long.
     """
     skip = layers_to_skip(clip_skip, config)
@@ -72,7 +72,7 @@ def encode_texts(
 
 
 def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
-    """Returns how many more last layers to skip than the model usually does; A1111 counts 1, 2, others -1, -2."""
+    """Returns how many final layers to skip; A1111 writes clip skip as 1, 2, ..., other programs as -1, -2, ..."""
     most = config.layers - config.skip
     if not 1 <= abs(clip_skip) <= most:
         raise OptionsError(
@@ -93,7 +93,7 @@ class PromptChunker:
         self._emphasis = emphasis
         self._embeddings = embeddings
         self._finder = MentionFinder(embeddings.aliases() if embeddings else {})
-        self._size = config.positions - 2  # begin and end mark
+        self._size = config.positions - 2  # without begin and end marks
         self._vectors = cache(self._read_vectors)
 
     def chunks(self, text: str) -> list[Chunk]:
@@ -145,7 +145,7 @@ def _encode_chunks(model: TextEncoder, config: TextConfig, chunks: list[Chunk], 
 
 
 def _embed(model: TextEncoder, config: TextConfig, chunks: list[Chunk]) -> Tensor:
-    """Embeds the tokens [B, positions, width]: begin mark, tokens, end mark, padding."""
+    """Embeds the tokens as [B, positions, width]: begin mark, tokens, end mark, padding."""
     ids = [[BOS, *(token.id for token in chunk), EOS] for chunk in chunks]
     padded = [row + [config.pad_token] * (config.positions - len(row)) for row in ids]
     embedded = model.embed_tokens(torch.tensor(padded, device=_device_of(model)))
@@ -161,19 +161,19 @@ def _device_of(model: TextEncoder) -> torch.device | None:
 
 
 def _row_weights(chunk: Chunk, config: TextConfig) -> list[float]:
-    """Returns the weights of a chunk's positions; begin mark, end mark and padding weigh 1."""
+    """Returns the weights of a chunk's positions; begin mark, end mark and padding have weight 1."""
     inner = [token.weight for token in chunk]
     return [1.0, *inner, *([1.0] * (config.positions - 1 - len(inner)))]
 
 
 def weigh_from_empty(encoded: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
-    """Weights as ComfyUI does: scales each position's distance to the empty prompt. [B, L, W], [L, W], [B, L]."""
+    """Applies weights like ComfyUI: scales each position's distance to the empty prompt. [B, L, W], [L, W], [B, L]."""
     moved = torch.lerp(empty.expand_as(encoded), encoded, weights.unsqueeze(-1))
     return torch.where(weights.unsqueeze(-1) == 1, encoded, moved)
 
 
 def weigh_by_product(encoded: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
-    """Weights as A1111 does: multiplies each position; `keep_mean` restores each chunk's mean. [B, L, W], [B, L]."""
+    """Applies weights like A1111: multiplies each position; `keep_mean` restores the chunk mean. [B, L, W], [B, L]."""
     product = encoded * weights.unsqueeze(-1)
     if not keep_mean:
         return product

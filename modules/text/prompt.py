@@ -1,6 +1,6 @@
-"""Reads the prompt language: emphasis, BREAK, `<lora:...>` and other tags, mentions of embeddings (no torch).
+"""Parses the prompt language: emphasis, BREAK, `<lora:...>` and other tags, mentions of embeddings (no torch).
 
-Every function is linear in the length of the text, however hostile its brackets are.
+Every function runs in time linear in the length of the text, even for malicious brackets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modules.core.errors import OptionsError, quoted
 from modules.text.emphasis import Segment, parse_a1111, parse_comfy
 
 EMPHASIS_MODES = ("comfy", "a1111", "no_norm", "off")
-A1111_MODES = ("a1111", "no_norm")  # modes that read prompts as A1111 does
+A1111_MODES = ("a1111", "no_norm")  # modes that parse prompts like A1111
 
 _BREAK = re.compile(r"\bBREAK\b")
 # A1111's "extra networks"; `lyco` is its older name for some kinds of LoRA.
@@ -25,7 +25,7 @@ _TRAILING_PUNCTUATION = ".;:!?"
 
 
 class LoraTag(NamedTuple):
-    """One `<lora:name:model_weight:text_weight>` of a prompt."""
+    """One `<lora:name:model_weight:text_weight>` tag in a prompt."""
 
     name: str
     model_weight: float
@@ -34,13 +34,13 @@ class LoraTag(NamedTuple):
 
 @dataclass(frozen=True)
 class Mention:
-    """A place in the text for the vectors of the embedding `name`."""
+    """The place in the text where the vectors of the embedding `name` go."""
 
     name: str
 
 
 def parse_emphasis(text: str, mode: str) -> list[Segment]:
-    """Splits a prompt into pieces with one weight each; "off" takes every character literally."""
+    """Splits a prompt into pieces with one weight each; "off" treats every character literally."""
     check_emphasis(mode)
     if mode == "off":
         return [Segment(text, 1.0)]
@@ -56,7 +56,7 @@ def check_emphasis(mode: str) -> None:
 
 
 def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
-    """Splits a prompt's weighted pieces into sections at each BREAK (a plain word in mode "off")."""
+    """Splits a prompt's weighted pieces into sections at each BREAK (just a word in mode "off")."""
     segments = parse_emphasis(text, mode)
     if mode == "off":
         return [segments]
@@ -69,9 +69,9 @@ def parse_prompt(text: str, mode: str) -> list[list[Segment]]:
 
 
 def extract_loras(text: str) -> tuple[str, list[LoraTag]]:
-    """Removes the `<lora:...>` tags from a prompt; a single weight applies to both networks, the default is 1.
+    """Removes the `<lora:...>` tags from a prompt. A single weight applies to both networks; the default is 1.
 
-    Tags of other networks (`other_tags`) are removed too: they are not words.
+    Tags of other networks (`other_tags`) are also removed, since they are not words.
     """
     tags = [_read_lora(match[0], match[2]) for match in _TAG.finditer(text) if match[1]]
     return _TAG.sub("", text), tags
@@ -98,7 +98,7 @@ class MentionFinder:
     """Finds `embedding:name` and bare names in text; the longest matching name wins."""
 
     def __init__(self, aliases: Mapping[str, str]) -> None:
-        """`aliases` maps every accepted spelling, in lower case, to the name the library knows."""
+        """`aliases` maps every accepted spelling, in lower case, to the name in the library."""
         self._aliases = aliases
         pattern = r"(?<!\w)embedding:(?P<missing>[^\s,]+)"
         if aliases:
@@ -122,5 +122,5 @@ class MentionFinder:
         known = match.groupdict().get("known")
         if known is None:
             return match["missing"].rstrip(_TRAILING_PUNCTUATION)
-        # re folds a few letters that lower() keeps (a long s matches s); such a look-alike is plain text.
+        # re folds a few letters that lower() does not (a long s matches s); such look-alikes are plain text.
         return self._aliases.get(known.lower())

@@ -1,6 +1,6 @@
-"""Reads prompts that change from step to step, by A1111's rules: `[a:b:0.5]`, `[a|b]` and `AND` (no torch).
+"""Parses prompts that change from step to step, by A1111's rules: `[a:b:0.5]`, `[a|b]` and `AND` (no torch).
 
-Reading is linear in the length of the text, however hostile its brackets are.
+Parsing takes time linear in the length of the text, even for malicious brackets.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from modules.core.errors import OptionsError
 from modules.text.emphasis import MAX_WEIGHT
 
-MOST_PARTS = 16  # joined by AND; each adds a row for the network
-MOST_TEXTS = 128  # or combinations joined by AND: the network keeps prepared data for each
+MOST_PARTS = 16  # joined by AND; each part adds a row to the network's batch
+MOST_TEXTS = 128  # texts, or combinations joined by AND; the network keeps prepared data for each
 
 _AND = re.compile(r"\bAND\b")
 _PART_WEIGHT = re.compile(r"\s*[+-]?(\d+\.?|\d*\.\d+)\s*", re.ASCII)
@@ -24,15 +24,15 @@ _CLOSES = {"(": ")", "[": "]"}
 
 @dataclass(frozen=True, kw_only=True)
 class PassSteps:
-    """The steps of a pass, and for a second pass those of the first."""
+    """The number of steps of a pass, and for a second pass also the number of steps of the first pass."""
 
     steps: int
     earlier: int | None = None
 
     def switch(self, number: str) -> int:
-        """Returns the steps of this pass before a switch: a number with a point is a share, others count steps.
+        """Returns the steps of this pass before a switch: a decimal number is a fraction of the pass, others are steps.
 
-        A second pass continues both counts: steps after those of the first pass, shares from 1 to 2.
+        A second pass continues the numbering: steps follow those of the first pass, and fractions run from 1 to 2.
         """
         value = float(number)
         if "." in number:
@@ -44,14 +44,14 @@ class PassSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSchedule:
-    """The texts of a pass, one for each step: for each weighted part of AND, and for the negative prompt."""
+    """The texts of a pass, one per step, for each weighted part joined by AND and for the negative prompt."""
 
     weights: tuple[float, ...]
     parts: tuple[tuple[str, ...], ...]
     negative: tuple[str, ...]
 
     def steps(self, *, negative: bool) -> list[tuple[str, ...]]:
-        """Returns the texts of each step: one for each part, then the negative prompt if requested."""
+        """Returns the texts for each step: one per part, then the negative prompt if requested."""
         return list(zip(*self.parts, *([self.negative] if negative else []), strict=True))
 
     @property
@@ -61,7 +61,7 @@ class PromptSchedule:
 
 
 def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule:
-    """Reads both prompts. Raises OptionsError for too many parts or too many different texts."""
+    """Parses both prompts. Raises OptionsError for too many parts or too many different texts."""
     parts = split_at_and(prompt)
     if len(parts) > MOST_PARTS:
         raise OptionsError(f"The prompt has {len(parts)} parts joined by AND; the limit is {MOST_PARTS}.")
@@ -80,17 +80,17 @@ def read_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule
 
 
 def plain_schedule(prompt: str, negative: str, when: PassSteps) -> PromptSchedule:
-    """Returns the same texts for every step, for modes that read these brackets as words."""
+    """Returns the same texts for every step, for modes in which these brackets are plain text."""
     return PromptSchedule(weights=(1.0,), parts=((prompt,) * when.steps,), negative=(negative,) * when.steps)
 
 
 def changes(text: str) -> bool:
-    """Tells whether the text has brackets that change from step to step."""
+    """Returns True if the text has brackets that change it from step to step."""
     return bool(_read(text, PassSteps(steps=1)).choices)
 
 
 def split_at_and(prompt: str) -> list[tuple[str, float]]:
-    """Splits the text at AND; each part has the weight after its last colon."""
+    """Splits the text at AND; a number after the last colon of a part is its weight."""
     texts = _AND.split(prompt)
     return [(prompt, 1.0)] if len(texts) == 1 else [_weighted(text) for text in texts]
 
@@ -115,7 +115,7 @@ def texts_by_step(prompt: str, when: PassSteps) -> tuple[str, ...]:
 
 @dataclass(eq=False)
 class _Choice:
-    """A bracket that changes its text after a step, or (with `until` None) takes several texts in turn."""
+    """A bracket whose text changes after a step or (if `until` is None) alternates between several texts."""
 
     options: list[list[_Part]]
     until: int | None = None
@@ -131,7 +131,7 @@ _Part = str | _Choice
 
 @dataclass
 class _Open:
-    """An open bracket; `separators` holds the marks between its fields. A `spoilt` bracket is plain words after all."""
+    """An open bracket; `separators` are the marks between its fields. A `spoilt` bracket is just plain words."""
 
     bracket: str
     fields: list[list[_Part]] = field(default_factory=lambda: [[]])
@@ -149,7 +149,7 @@ class _Open:
         return len(self.separators) <= (1 if self.bracket == "(" else 0) and "|" not in self.separators
 
     def choice(self, when: PassSteps) -> _Choice | None:
-        """Returns the choice it makes, or None if it is only emphasis or words."""
+        """Returns the bracket's choice, or None if the bracket is only emphasis or words."""
         if self.bracket != "[" or len(set(self.separators)) != 1:
             return None
         if self.separators[0] == "|":
@@ -168,7 +168,7 @@ class _Read:
 
 
 def _read(prompt: str, when: PassSteps) -> _Read:
-    """Reads a prompt; brackets unknown to A1111's grammar become words, with every bracket around them."""
+    """Parses a prompt; brackets outside A1111's grammar become words, as do all brackets around them."""
     opened, choices = [_Open("")], list[_Choice]()
     for token in _TOKEN.findall(prompt):
         top = opened[-1]
@@ -190,7 +190,7 @@ def _read(prompt: str, when: PassSteps) -> _Read:
 
 
 def _closed(bracket: _Open, outer: _Open, choices: list[_Choice], when: PassSteps) -> _Part:
-    """Returns the finished bracket as a part of the outer one."""
+    """Returns the finished bracket as a part of the outer bracket."""
     choice = None if bracket.spoilt else bracket.choice(when)
     if choice is not None:
         choices.append(choice)
@@ -200,7 +200,7 @@ def _closed(bracket: _Open, outer: _Open, choices: list[_Choice], when: PassStep
 
 
 def _together(parts: list[_Part]) -> _Choice:
-    """Joins parts into one, so that closing a bracket does not copy everything inside."""
+    """Joins parts into a single part, so that closing a bracket does not copy its contents."""
     return _Choice([parts])
 
 
@@ -209,7 +209,7 @@ def _text_at(parts: list[_Part], step: int) -> str:
 
 
 def _walk(parts: list[_Part], step: int) -> Iterator[str]:
-    """Yields the text's pieces in order, without recursion: brackets may nest as deep as the prompt is long."""
+    """Yields the text's pieces in order, without recursion, since nesting is limited only by the prompt's length."""
     pending = [iter(parts)]
     while pending:
         part = next(pending[-1], None)

@@ -1,4 +1,4 @@
-"""Converts text to CLIP token ids, identical to those of transformers' CLIPTokenizer."""
+"""Converts text to CLIP token ids identical to those of transformers' CLIPTokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EOS = 49407
 COMMA = 267  # a comma by itself
 
 _MERGES_FILE = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
-_MERGES_COUNT = 49152 - 256 - 2  # the file holds more, but CLIP was trained with these
+_MERGES_COUNT = 49152 - 256 - 2  # the file contains more, but CLIP was trained with these
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -43,7 +43,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of the text, without begin and end marks."""
-        # A terminal with another encoding passes lone surrogates, which UTF-8 cannot encode.
+        # Text from a terminal with another encoding may contain lone surrogates, which UTF-8 cannot encode.
         printable = text.encode("utf-8", "replace").decode("utf-8")
         return self._backend.encode(printable, add_special_tokens=False).ids
 

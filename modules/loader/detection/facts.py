@@ -1,4 +1,4 @@
-"""Reads facts that shapes do not reveal from a file's header or a folder's configs; checks types and sizes."""
+"""Reads facts not evident from shapes in a file's header or a folder's configs; checks types and ranges."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from modules.core.errors import ModelFileError, quoted
 from modules.core.typed import Unreadable, number, parse_json_object, whole
 
 TEXT_FACTS = ("clip_heads", "clip_activation")  # facts about the text encoder
-_LARGEST = 65536  # largest number of heads, groups or pixels
+_LARGEST = 65536  # maximum for heads, groups or pixels
 
 
 def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
-    """Reads our own header text, which overrides the rules. Raises ModelFileError if it is not a JSON object."""
+    """Reads our header text, which overrides the detection rules. Raises ModelFileError if it is not a JSON object."""
     text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
     if not text:
         return {}
@@ -23,7 +23,7 @@ def header_facts(metadata: Mapping[str, str]) -> dict[str, object]:
 
 
 def number_of(facts: Mapping[str, object], name: str, default: int) -> int:
-    """Reads a whole number of at least 1, or returns `default` if the file says nothing."""
+    """Reads a whole number of at least 1, or returns `default` if the file has no such value."""
     if facts.get(name) is None:
         return default
     try:

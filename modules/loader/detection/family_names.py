@@ -1,4 +1,4 @@
-"""Names model families in words for people, by the width of the text that cross-attention reads."""
+"""Describes model families in words, by the width of the text input to cross-attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL r
 
 
 def context_family(width: int, spec: ModelSpec) -> str:
-    """Names the family of an add-on made for this width; uses the loaded model's words if it is the same family."""
+    """Describes the family of an add-on of this width, in the same words as the loaded model if their widths match."""
     if width == spec.unet.context_dim:
         return model_family(spec)
     family = CONTEXT_FAMILIES.get(width, f"a model of context width {width}")
@@ -16,7 +16,7 @@ def context_family(width: int, spec: ModelSpec) -> str:
 
 
 def model_family(spec: ModelSpec) -> str:
-    """Describes the loaded model in words; a small model of a family is named with its context width."""
+    """Describes the loaded model in words; for a small model of a family, this includes the context width."""
     width = spec.unet.context_dim
     usual = CONTEXT_FAMILIES.get(width) == spec.family
     return spec.family if usual else f"a small {spec.family} of context width {width}"

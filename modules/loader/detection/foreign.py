@@ -1,4 +1,4 @@
-"""Recognises files other than SD1.x and SD2.x checkpoints by the names in them."""
+"""Recognises files other than SD1.x and SD2.x checkpoints by their tensor names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.loader.layouts.key_maps import (
 LONE_UNET = "a UNet without text encoder and VAE"
 SUPPORTED = "SD1.x and SD2.x checkpoints are supported, including 768-v and inpainting models"
 
-# Folders in which files of other kinds belong.
+# Folders where other kinds of files belong.
 KIND_FOLDERS = {
     "a LoRA": "models/loras",
     "a LoRA (LyCORIS)": "models/loras",
@@ -26,7 +26,7 @@ KIND_FOLDERS = {
     "an upscaler": "models/upscalers",
 }
 
-# Kinds of files by pieces of their tensor names; the first match counts. "^" marks a piece at the start of a name.
+# Kinds of files by parts of their tensor names; the first match counts. "^" means that the name starts with the part.
 FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "a LoRA",
@@ -67,9 +67,9 @@ FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def foreign_kind(names: Iterable[str]) -> str | None:
-    """Names the kind of file ("a LoRA", "an SDXL checkpoint"); returns None if nothing foreign is recognised."""
+    """Returns the kind of file ("a LoRA", "an SDXL checkpoint"), or None if nothing foreign is recognised."""
     names = list(names)
-    text = "\n" + "\n".join(names)  # one search for each mark, not for each mark and name: this runs at every start
+    text = "\n" + "\n".join(names)  # one search per mark, not per mark and name, since this runs on every load
     for kind, marks in FOREIGN_KINDS:
         if any(mark.replace("^", "\n") in text for mark in marks):
             return kind
@@ -77,7 +77,7 @@ def foreign_kind(names: Iterable[str]) -> str | None:
 
 
 def _lone_part(names: list[str]) -> str | None:
-    """Recognises a single network saved by itself, or a file with just one embedding."""
+    """Recognises a single network saved separately, or a file with just one embedding."""
     whole = (UNET_PREFIX, EMA_PREFIX, DIFFUSERS_PARTS["unet"])
     found = {name.removeprefix(LONE_UNET_PREFIX) for name in names}
     if {"input_blocks.0.0.weight", "down_blocks.0.resnets.0.conv1.weight"} & found:
@@ -93,5 +93,5 @@ def _lone_part(names: list[str]) -> str | None:
 
 
 def embedding_by_shape(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Concept-library embeddings hold one small tensor under the token's own name."""
+    """Recognises concept-library embeddings, which are one small tensor named after its token."""
     return len(shapes) == 1 and all(len(shape) <= 2 and shape[-1:] in ((768,), (1024,)) for shape in shapes.values())

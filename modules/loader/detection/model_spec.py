@@ -1,4 +1,4 @@
-"""Derives every network's configuration from key names and shapes, or raises an error that names the file's kind."""
+"""Derives every network's configuration from key names and shapes, or raises an error that states the kind of file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modules.models.configs import OPENCLIP_H, TextConfig, UNetConfig, VAEConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# SD2's v-prediction models differ from its epsilon models only in values; ComfyUI's mark is the spread of this bias.
+# SD2's v-prediction and epsilon models differ only in their values. ComfyUI tells them apart by this bias's spread.
 _V_MARK = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _V_SPREAD = 0.09
 _VARIANTS = {5: "a depth checkpoint", 7: "the x4 upscaler checkpoint", 8: "an InstructPix2Pix checkpoint"}
@@ -24,7 +24,7 @@ _VARIANTS = {5: "a depth checkpoint", 7: "the x4 upscaler checkpoint", 8: "an In
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything about a checkpoint except its weights. `native_size` is the side in pixels it was trained for."""
+    """Everything about a checkpoint except its weights. `native_size` is the training resolution (side in pixels)."""
 
     unet: UNetConfig
     vae: VAEConfig
@@ -44,10 +44,10 @@ def describe_parts(
     vae: VAEConfig | None = None,
     text_metadata: Mapping[str, str] | None = None,
 ) -> ModelSpec:
-    """Derives a checkpoint's configuration from its parts; marker keys are looked up in `names`, the file's own names.
+    """Derives a checkpoint's configuration from its parts; marker keys are looked up in `names`, the original names.
 
     `vae` replaces the checkpoint's autoencoder.
-    `text_metadata` is the header of the text encoder's file if that is a separate file.
+    `text_metadata` is the header of the text encoder's file, if it has a separate file.
     """
     _require_parts(parts, names, has_vae=vae is not None)
     facts = header_facts(metadata)
@@ -79,9 +79,9 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def refuse_foreign(state: Mapping[str, Tensor]) -> None:
-    """Raises an error that names a file of another kind, rather than one about a missing key."""
+    """Raises an error that identifies a file of another kind, instead of an error about a missing key."""
     kind = foreign_kind(state)
-    if kind == LONE_UNET:  # runs with parts from other files; a missing part is reported later
+    if kind == LONE_UNET:  # valid with parts from other files; a missing part is reported later
         return
     if kind is None and embedding_by_shape(shapes_of(state)):
         kind = "a textual inversion embedding"
@@ -111,7 +111,7 @@ def _require_parts(parts: Parts, names: Iterable[str], *, has_vae: bool) -> None
 
 
 def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, linear: bool) -> UNetConfig:
-    """Reads the input blocks one by one: residual blocks give a level its width, downsampling ends it.
+    """Reads the input blocks one by one: residual blocks determine a level's width, and downsampling ends the level.
 
     `linear`: the projections around the transformer blocks are matrices (SD2.x), not 1x1 convolutions.
     """
@@ -138,7 +138,7 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, line
 
 
 def check_unet(config: UNetConfig) -> None:
-    """Raises ModelFileError if groups or heads, which a header may set freely, do not divide the channels."""
+    """Raises ModelFileError if the channels are not divisible by groups or heads, which a header may set freely."""
     for level, channels in enumerate(config.channels):
         _divides(channels, config.groups, "groups", "UNet")
         if config.attention_levels[level]:
@@ -186,7 +186,7 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
 
 
 def _shape(shapes: Shapes, name: str, network: str, rank: int) -> tuple[int, ...]:
-    """Returns the shape of a required weight; it must have at least `rank` dimensions, none of size 0."""
+    """Returns the shape of a required weight, which must have at least `rank` dimensions, none of size 0."""
     if name not in shapes:
         raise ModelFileError(f"The {network} lacks {name}; the file is incomplete or of another kind. {SUPPORTED}.")
     shape = shapes[name]
@@ -198,7 +198,7 @@ def _shape(shapes: Shapes, name: str, network: str, rank: int) -> tuple[int, ...
 
 
 def vae_config(vae: Mapping[str, Tensor], facts: Mapping[str, object]) -> VAEConfig:
-    """Reads widths from the encoder's levels; uses 32 GroupNorm groups at SD's width, proportionally fewer below."""
+    """Derives widths from the encoder's levels; uses 32 GroupNorm groups at SD's width, fewer in proportion below."""
     shapes = shapes_of(vae)
     channels: list[int] = []
     while not channels or f"encoder.down.{len(channels)}.block.0.conv1.weight" in shapes:
@@ -248,7 +248,7 @@ def _openclip_config(shapes: Shapes, facts: Mapping[str, object]) -> TextConfig:
         vocab_size=vocabulary,
         positions=_shape(shapes, "positional_embedding", "text encoder", 2)[0],
         activation="quick_gelu" if facts.get("clip_activation") == "quick_gelu" else OPENCLIP_H.activation,
-        # SD2 skips the last layer; diffusers saves the encoder without that layer, so the number of layers is odd.
+        # SD2 skips the last layer. diffusers saves the encoder without this layer, so the number of layers is odd.
         skip=OPENCLIP_H.skip if layers % 2 == 0 else 0,
         pad_token=OPENCLIP_H.pad_token,
     )
@@ -262,7 +262,7 @@ def _prediction(
     *,
     is_sd2: bool,
 ) -> str:
-    """Decides by the header text, then by marker keys, then by ComfyUI's rule for SD2."""
+    """Determines the prediction type by the header text, then by marker keys, then by ComfyUI's rule for SD2."""
     stated = str(facts.get("prediction_type") or metadata.get("modelspec.prediction_type") or "").lower()
     if stated in ("v", "v_prediction", "v-prediction"):
         return "v"

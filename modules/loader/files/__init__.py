@@ -1,1 +1,1 @@
-"""Reads model files safely as flat dicts of tensors under plain names."""
+"""Reads model files safely as flat dicts of tensors with plain names."""

@@ -1,4 +1,4 @@
-"""Counts layers that are numbered in a row; a gap is an error."""
+"""Counts consecutively numbered layers; a gap is an error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 from modules.core.errors import ModelFileError
 
-_DIGITS = 6  # most digits in the number of a block or layer
+_DIGITS = 6  # maximum number of digits in a block or layer number
 
 
 def count_numbered(names: Iterable[str], pattern: str) -> int:
-    """Counts the different numbers the pattern finds. Raises ModelFileError unless they are 0, 1, 2 ... with no gap."""
+    """Counts the distinct numbers matched by `pattern`. Raises ModelFileError unless these are 0, 1, 2, ..."""
     found = {match[1] for name in names if (match := re.match(pattern, name))}
     for place in range(len(found)):
         if str(place) not in found:

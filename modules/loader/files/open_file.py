@@ -1,4 +1,4 @@
-"""Represents an open model file, and checks that tensors hold numbers a network can use."""
+"""Represents an open model file, and checks that a network can use its tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.core.errors import ModelFileError, quoted
 
 @dataclass(frozen=True)
 class Weights:
-    """`drop_pages` frees the pages read so far; call it only before any tensor is written."""
+    """A file's contents. `drop_pages` frees the pages read so far; call it only before writing to any tensor."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
@@ -24,7 +24,7 @@ class Weights:
 
 @contextmanager
 def naming(path: Path) -> Generator[None]:
-    """Puts the file's name in front of errors raised by code that knows only its contents."""
+    """Puts the file's name in front of errors raised by code that has only the file's contents."""
     try:
         yield
     except ModelFileError as error:
@@ -33,12 +33,12 @@ def naming(path: Path) -> Generator[None]:
 
 
 def holds_weights(tensor: Tensor) -> bool:
-    """Returns False for counters, flags, masks, and for unsupported types (these have no values)."""
+    """Returns False for counters, flags and masks, and for tensors of unsupported types (which have no values)."""
     return tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided
 
 
 def require_weights(name: str, tensor: Tensor) -> None:
-    """Raises ModelFileError if a tensor that a network needs holds no weights."""
+    """Raises ModelFileError if a tensor that a network needs does not contain weights."""
     if not holds_weights(tensor):
         kind = "an unsupported type" if tensor.is_meta else f"the type {type_of(tensor)}, which holds no weights"
         raise ModelFileError(f"{quoted(name)} has {kind}; use another version of this file.")
@@ -49,7 +49,7 @@ def type_of(tensor: Tensor) -> str:
 
 
 def same_but_for_ones(shape: torch.Size, wanted: torch.Size) -> bool:
-    """Tells whether two shapes differ only by trailing dimensions of size 1, as matrices and 1x1 convolutions do."""
+    """Returns True if two shapes differ at most by trailing dimensions of 1, like matrices and 1x1 convolutions."""
     return shape == wanted or _without_ones(shape) == _without_ones(wanted)
 
 

@@ -1,4 +1,4 @@
-"""Reads PyTorch files without running code in them; returns only tensors by name."""
+"""Reads PyTorch files without running any code in them; returns only the tensors, by name."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, quoted
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
-_DEEPEST = 24  # levels of nesting; a network saved as a tree of dicts has ten
-_MOST_ENTRIES = 200_000  # lists that contain each other can expand beyond any file's size
+_DEEPEST = 24  # nesting levels; a network saved as a tree of dicts has ten
+_MOST_ENTRIES = 200_000  # lists that contain each other can expand far beyond the file's size
 
 
 class _Inert:
-    """Replaces training leftovers in a pickle; stores its arguments and does nothing."""
+    """Replaces training leftovers in a pickle: stores its arguments and does nothing else."""
 
     def __init__(self, *_args: object) -> None:
         self.state: object = None
@@ -30,7 +30,7 @@ class _Inert:
         self.state = state
 
 
-# Errors that torch's readers raise on damaged or foreign bytes, found by changing good files at random.
+# Errors that torch's readers raise for damaged or foreign bytes, found by fuzzing valid files.
 _DAMAGE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -47,7 +47,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 
-# Training frameworks leave these beside the weights; `_Inert` replaces them, so that they cannot run anything.
+# Training frameworks store these along with the weights. `_Inert` replaces them, so that they cannot run anything.
 _HARMLESS_GLOBALS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
@@ -59,7 +59,10 @@ _HARMLESS_GLOBALS = (
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors, nested ones under dotted names. Raises ModelFileError for code, damage or no tensors."""
+    """Reads all tensors, using dotted names for nested ones.
+
+    Raises ModelFileError if the file is damaged, contains code or has no tensors.
+    """
     try:
         tensors = _flatten(_load_weights_only(path))
     except ValueError as error:
@@ -68,7 +71,7 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         raise ModelFileError(f"{path.name} holds no weights; it is not a model file.")
     size = path.stat().st_size
     for name, tensor in tensors.items():
-        # Strides of 0 let one number stand for any amount of memory.
+        # With strides of 0, a single number could expand to any amount of memory.
         if tensor.layout == torch.strided and not tensor.is_meta and tensor.nbytes > size:
             raise ModelFileError(f"{path.name} is not a model file: {quoted(name)} is larger than the file itself.")
     return tensors
@@ -94,7 +97,7 @@ def _load_weights_only(path: Path) -> object:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Raises ModelFileError for a repacked archive: mapped into memory, its numbers would be nonsense."""
+    """Raises ModelFileError for a compressed archive, which would yield nonsense numbers when memory-mapped."""
     with zipfile.ZipFile(path) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ModelFileError(
@@ -104,9 +107,9 @@ def _refuse_compressed(path: Path) -> None:
 
 
 def _flatten(value: object) -> dict[str, Tensor]:
-    """Flattens dicts, lists and tuples to dotted names; a list of one becomes its item. Skips everything else.
+    """Flattens dicts, lists and tuples to dotted names; a one-item list becomes its item. Skips everything else.
 
-    Raises ValueError if the nesting has no end.
+    Raises ValueError if the nesting is endless.
     """
     flat: dict[str, Tensor] = {}
     level: list[tuple[str, object]] = [("", value)]

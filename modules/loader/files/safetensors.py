@@ -1,4 +1,4 @@
-"""Reads safetensors files memory-mapped; a tensor of a type that torch lacks does not affect the others."""
+"""Reads safetensors files memory-mapped; a tensor with a dtype that torch lacks does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.loader.files.open_file import Weights
 SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
 _HEADER_LIMIT = 100_000_000
 _MOST_DIMENSIONS = 16
-_MOST_BYTES = 2**62  # largest tensor, counting a dimension of 0 as 1: torch multiplies in 64 bits
+_MOST_BYTES = 2**62  # size limit of a tensor, counting a dimension of 0 as 1, because torch multiplies in 64 bits
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -44,9 +44,9 @@ _DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """The place of one tensor in a safetensors file; `start` and `end` count from the beginning of the file.
+    """The position of one tensor in a safetensors file; `start` and `end` are offsets from the beginning of the file.
 
-    `dtype` is None for an unsupported type (F4, F6, F8_E8M0, or a future one).
+    `dtype` is None if unsupported (F4, F6, F8_E8M0, or a future type).
     """
 
     dtype: torch.dtype | None
@@ -57,7 +57,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """A safetensors file without its data."""
+    """The contents of a safetensors file except the tensor data."""
 
     entries: dict[str, TensorEntry]
     metadata: dict[str, str]
@@ -88,7 +88,7 @@ def _header_text(path: Path, size: int) -> bytes:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        # A good header's length may begin with the same byte; a pickle read as a length is far over the limit.
+        # A valid header's length may begin with the same byte, but a pickle read as a length is far over the limit.
         if length > _HEADER_LIMIT and prefix.startswith((b"PK", b"\x80")):
             raise ModelFileError(f"{path.name} is a PyTorch pickle, not safetensors; rename it to end in .ckpt.")
         if not 2 <= length <= _HEADER_LIMIT:
@@ -126,7 +126,7 @@ def _numbers(value: Any, label: str) -> tuple[int, ...]:
 
 
 def map_safetensors(path: Path) -> Weights:
-    """Maps the file copy-on-write: tensors can be written to, but the file never changes."""
+    """Maps the file copy-on-write: tensors are writable, but the file never changes."""
     header = read_header(path)
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -142,7 +142,7 @@ def map_safetensors(path: Path) -> Weights:
 
 def _view(mapping: mmap.mmap, entry: TensorEntry) -> Tensor:
     if entry.dtype is None:
-        return torch.empty(entry.shape, dtype=torch.uint8, device="meta")  # no values; readers that need some refuse it
+        return torch.empty(entry.shape, dtype=torch.uint8, device="meta")  # no values; rejected where values are needed
     if entry.start == entry.end:
         return torch.empty(entry.shape, dtype=entry.dtype)
     if entry.start % entry.dtype.itemsize:  # old writers did not pad the header

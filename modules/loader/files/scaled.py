@@ -1,4 +1,4 @@
-"""Reads scaled fp8 files, which store each matrix in eight bits beside a factor."""
+"""Reads scaled fp8 files, which store each matrix as fp8 numbers and a factor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.files.open_file import holds_weights
 
-# ComfyUI's names, the older ones first; factors for the inputs of a layer change no weight.
+# ComfyUI's names, oldest first; factors for a layer's inputs do not change any weights.
 _FACTORS = (".scale_weight", ".weight_scale")
 _BESIDE = (".scale_input", ".input_scale", ".comfy_quant")
 _MARKER = "scaled_fp8"
 
 
 def without_scales(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Multiplies weights that have a factor out to float32. Raises ModelFileError for other schemes."""
+    """Converts scaled weights to float32 by multiplying in their factors. Raises ModelFileError for other schemes."""
     if not any(name.endswith(_FACTORS) for name in tensors):
         return dict(tensors)
     plain = {name: tensor for name, tensor in tensors.items() if not _is_about_scales(name)}

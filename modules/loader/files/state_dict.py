@@ -1,4 +1,4 @@
-"""Reads model files of either format as flat dicts of tensors, with plain names and fp8 scales multiplied out."""
+"""Reads model files of either format as flat dicts of tensors, with plain names and fp8 scales applied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Reads the tensors that hold weights; drops counters, flags and the like."""
+    """Reads the tensors that are weights; drops counters, flags and the like."""
     return {name: tensor for name, tensor in read_state_dict(path).items() if holds_weights(tensor)}
 
 
@@ -32,7 +32,7 @@ def read_metadata(path: Path | str) -> dict[str, str]:
 
 
 def open_weights(path: Path | str) -> Weights:
-    """Opens a model file of either format. Raises ModelFileError that names the file and what is wrong with it."""
+    """Opens a model file of either format. Raises ModelFileError with the file's name and the problem."""
     path = _existing_file(path)
     if path.suffix.lower() in SAFETENSORS_SUFFIXES:
         weights = map_safetensors(path)

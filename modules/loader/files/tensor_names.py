@@ -1,4 +1,4 @@
-"""Normalises the names in a model file: no wrapper around the network, dots between levels, the usual case."""
+"""Normalises the names in a model file: removes wrappers, puts dots between levels, and fixes the case."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-# Prefixes of wrappers that trainers save around a network; the first one found counts.
+# Prefixes of the wrappers that trainers put around a network; the first one found counts.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "ema")
-# Names with these prefixes already belong to a whole checkpoint.
+# Names with these prefixes already belong to a complete checkpoint.
 _ROOTS = frozenset(
     ("first_stage_model", "cond_stage_model", "control_model", "conditioner")
     + ("unet", "vae", "text_encoder", "diffusion_model")
 )
-_WRAPPED_IN_LDM = "diffusion_model"  # "model.diffusion_model." is the UNet's own name in a checkpoint
+_WRAPPED_IN_LDM = "diffusion_model"  # "model.diffusion_model." is the UNet's regular prefix in a checkpoint
 _SEPARATOR = re.compile(r"[/\\]+")
-_WRAPPED_WITHIN = re.compile(r"\.(?:_orig_mod|module)(?=\.)")  # torch.compile's and DataParallel's, around one part
-# The few pieces of names with capitals (PEFT's, ESRGAN's and BSRGAN's).
+_WRAPPED_WITHIN = re.compile(r"\.(?:_orig_mod|module)(?=\.)")  # torch.compile's or DataParallel's wrapper of one part
+# The few parts of names that have capitals (in PEFT, ESRGAN and BSRGAN files).
 _CAPITALS = {piece.lower(): piece for piece in ("lora_A", "lora_B", "RRDB_trunk", "HRconv")}
 _CAPITAL_PIECE = re.compile(rf"(?:^|(?<=[._]))(?:{'|'.join(_CAPITALS)})(?=[._]|$)")
 _MAY_BE_CAPITAL = re.compile(rf"{'|'.join(_CAPITALS.values())}|RDB\d")
@@ -25,7 +25,7 @@ _MOST_WRAPPERS = 4
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames tensors to plain names; drops what lies beside a wrapped network, such as an optimizer's state."""
+    """Renames tensors to plain names; drops everything outside a wrapped network, such as an optimizer's state."""
     plain = _renamed(dict(tensors), {name: _SEPARATOR.sub(".", name) for name in tensors})
     plain = _renamed(plain, {name: _usual_case(name) for name in plain})
     plain = _renamed(plain, {name: _WRAPPED_WITHIN.sub("", name) for name in plain})
@@ -38,7 +38,7 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(tensors: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Applies the new names unless two of them would collide."""
+    """Applies the new names unless any of them collide."""
     renamed = {names[name]: tensor for name, tensor in tensors.items()}
     return renamed if len(renamed) == len(tensors) else tensors
 
@@ -50,14 +50,14 @@ def _usual_case(name: str) -> str:
 
 
 def _wrapper(names: Iterable[str]) -> str | None:
-    """Returns the prefix to remove with its dot, or None."""
+    """Returns the prefix to remove (along with its dot), or None."""
     pieces = {tuple(name.split(".", 2)[:2]) for name in names}
     roots = {piece[0] for piece in pieces}
     if roots & _ROOTS:
         return None
     for wrapper in _WRAPPERS:
         inside = {piece[1] for piece in pieces if piece[0] == wrapper and len(piece) > 1}
-        # ESRGAN's own files number the layers of their "model".
+        # Original ESRGAN files number the layers of their "model".
         if inside and not any(piece == _WRAPPED_IN_LDM or piece.isdigit() for piece in inside):
             return f"{wrapper}."
     return "0." if roots == {"0"} and all(len(piece) > 1 for piece in pieces) else None

@@ -1,4 +1,4 @@
-"""Converts diffusers-layout weights (single networks, single files, folders) to LDM names by the tables in key_maps."""
+"""Converts diffusers-layout weights (single networks, single files, folders) to LDM names, using key_maps."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_diffusers_vae(names: Iterable[str]) -> bool:
 
 
 def unet_to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a diffusers UNet's weights to LDM names; unknown names are kept, so that the loader can report them."""
+    """Renames a diffusers UNet's weights to LDM names; keeps unknown names, so that the loader can report them."""
     blocks = _blocks_of(state)
     return {_unet_name(name, blocks): tensor for name, tensor in state.items()}
 
@@ -155,7 +155,7 @@ def is_diffusers_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path) -> Weights:
-    """Reads a diffusers folder as one dict with prefixes `unet.`, `vae.`, `text_encoder.`; configs become a header."""
+    """Reads a diffusers folder as one dict (prefixes `unet.`, `vae.`, `text_encoder.`), with a header from configs."""
     if not is_diffusers_folder(path):
         raise ModelFileError(f"{path.name} is a folder without model_index.json, so it is not a diffusers model.")
     if not (path / "unet").is_dir():
@@ -205,7 +205,7 @@ def _text_facts(folder: Path) -> dict[str, object]:
 
 
 def _folder_facts(path: Path) -> dict[str, object]:
-    """Collects facts that shapes do not reveal from the configs, under the names of our own header."""
+    """Collects facts not evident from shapes from the configs, under the names used in our header."""
     unet = _read_config(path / "unet")
     vae = _read_config(path / "vae")
     scheduler = _read_config(path / "scheduler", "scheduler_config.json")
@@ -216,7 +216,7 @@ def _folder_facts(path: Path) -> dict[str, object]:
         "prediction_type": scheduler.get("prediction_type"),
         "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
     }
-    # diffusers calls the number of heads "attention_head_dim"; SD2 has one number per level, always width / 64.
+    # diffusers calls the number of heads "attention_head_dim"; SD2 has one value per level, always width / 64.
     heads = unet.get("num_attention_heads") or unet.get("attention_head_dim")
     if isinstance(heads, list):
         facts["unet_head_dim"] = _first(unet.get("block_out_channels")) // _first(heads)

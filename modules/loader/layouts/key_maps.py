@@ -1,4 +1,4 @@
-"""Lists name tables: diffusers and LDM spellings, pieces of EMA names, and the marks of other kinds of files."""
+"""Name tables: diffusers and LDM spellings, parts of EMA names, and marker names of other kinds of files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPENCLIP_PREFIX = "cond_stage_model.model."
 
-LONE_UNET_PREFIX = "diffusion_model."  # ComfyUI's, for a UNet saved alone
+LONE_UNET_PREFIX = "diffusion_model."  # ComfyUI's prefix for a UNet saved alone
 
-# Component folders of a diffusers model, which some single files use as prefixes.
+# Component folders of a diffusers model; some single files use their names as prefixes.
 DIFFUSERS_PARTS = {"unet": "unet.", "vae": "vae.", "text": "text_encoder."}
 
-# diffusers name -> LDM name for the UNet's parts outside its blocks.
+# diffusers name -> LDM name for the parts of the UNet outside its blocks.
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -24,7 +24,7 @@ UNET_ENDS = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
-# The same names inside a residual block of the UNet.
+# diffusers name -> LDM name inside a residual block of the UNet.
 UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -33,13 +33,13 @@ UNET_RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-# Names of a ControlNet's parts beside the UNet's encoder half; diffusers.py handles its numbered parts.
+# Names of the ControlNet parts that the UNet's encoder half lacks; diffusers.py handles the numbered parts.
 CONTROLNET_ENDS = {
     "controlnet_cond_embedding.conv_in": "input_hint_block.0",
     "controlnet_cond_embedding.conv_out": "input_hint_block.14",
     "controlnet_mid_block": "middle_block_out.0",
 }
-# diffusers name -> LDM name inside the autoencoder; old diffusers files spell the attention differently.
+# diffusers name -> LDM name inside the autoencoder; old diffusers files use different attention names.
 VAE_PIECES = {
     "mid_block.resnets.0": "mid.block_1",
     "mid_block.resnets.1": "mid.block_2",
@@ -73,7 +73,7 @@ OPENCLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 
-# Names of EMA copies are stored without dots; these are the pieces of UNet names.
+# Names of EMA copies are stored without dots; these are the parts of UNet names.
 EMA_PIECES = (
     "input_blocks output_blocks middle_block time_embed transformer_blocks skip_connection in_layers emb_layers "
     "out_layers proj_in proj_out to_out to_q to_k to_v attn1 attn2 norm1 norm2 norm3 norm proj ff net op conv out "
@@ -82,12 +82,12 @@ EMA_PIECES = (
 
 # Prefixes of a text encoder's names in a checkpoint of any layout.
 TEXT_PREFIXES = (CLIP_PREFIX, OPENCLIP_PREFIX, DIFFUSERS_PARTS["text"])
-# First pieces of the names in a UNet saved without a prefix.
+# First parts of the names in a UNet saved without a prefix.
 UNET_ROOTS = (
     *("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "out."),
     *("down_blocks.", "mid_block.", "up_blocks.", "time_embedding.", "conv_in.", "conv_norm_out.", "conv_out."),
 )
 
-# Names that a file may hold although they belong to no network.
+# Names that may occur in a file although they do not belong to any network.
 IGNORED_TEXT = ("position_ids", "text_projection", "logit_scale", "attn_mask", "visual.")
 IGNORED_VAE = ("loss.", "model_ema.")

@@ -1,4 +1,4 @@
-"""Splits a checkpoint's flat dict, whatever its layout, into UNet, VAE and text encoder under LDM names."""
+"""Splits a checkpoint's flat dict of any layout into UNet, VAE and text encoder with LDM names."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 
 @dataclass(frozen=True)
 class Parts:
-    """The weights of the three networks; a part missing from the file is empty.
+    """The weights of the three networks; empty for a network missing from the file.
 
-    `linear_projection` marks SD2, whose projections around transformer blocks are matrices, not convolutions.
+    `linear_projection` is True for SD2, whose projections around transformer blocks are matrices, not convolutions.
     """
 
     unet: dict[str, Tensor]
@@ -66,7 +66,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the autoencoder's weights under LDM names."""
+    """Returns the autoencoder's weights with LDM names."""
     state = vae_to_ldm(state) if is_diffusers_vae(state) else state
     return {name: tensor for name, tensor in state.items() if not name.startswith(IGNORED_VAE)}
 
@@ -74,8 +74,8 @@ def vae_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
     """Decides whether the projections are matrices.
 
-    The text encoder's width or layout decides if possible, since some writers save matrices as 1x1 convolutions or
-    the reverse; otherwise the shape does.
+    If possible, this is decided by the text encoder's width or layout, since some programs save matrices as 1x1
+    convolutions or vice versa; otherwise it is decided by the shape.
     """
     reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
     width = reader.shape[1] if reader is not None and reader.ndim >= 2 else 0
@@ -89,7 +89,7 @@ def _text_part(state: Mapping[str, Tensor], *, is_sd2: bool) -> dict[str, Tensor
     openclip = strip_prefix(state, OPENCLIP_PREFIX)
     if not openclip:
         clip = strip_prefix(state, CLIP_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["text"])
-        # Some savers leave out the "text_model." level.
+        # Some programs leave out the "text_model." level.
         clip = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in clip.items()}
         clip = _without(clip, IGNORED_TEXT)
         return text_to_openclip(clip) if is_sd2 else clip

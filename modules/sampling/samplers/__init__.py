@@ -1,1 +1,1 @@
-"""Implements every sampler as a pure function."""
+"""The samplers, each as a pure function."""

@@ -1,4 +1,4 @@
-"""CFG++ samplers (Chung et al. 2024), which step to the guided prediction with the unconditional one's noise."""
+"""CFG++ samplers (Chung et al. 2024), which step to the guided prediction with the unconditional prediction's noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.sampling.samplers.sampler_common import (
 
 
 def _renoise(guided: Tensor, unconditional: Tensor, x: Tensor, kept: float) -> Tensor:
-    """Returns the guided clean latent plus the share `kept` of x's unconditional noise."""
+    """Returns the guided clean latent plus the fraction `kept` of x's unconditional noise."""
     return guided if kept == 0.0 else guided + (x - unconditional) * kept
 
 
@@ -37,7 +37,7 @@ def sample_euler_cfg_pp(
 def sample_euler_ancestral_cfg_pp(
     denoise: PairDenoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Takes Euler CFG++ steps below the next level, then adds fresh noise."""
+    """Takes Euler CFG++ steps to below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         guided, unconditional = denoise.with_unconditional(x, sigma)
         down, up = ancestral_step(sigma, sigma_next)
@@ -68,7 +68,7 @@ def sample_dpmpp_2m_cfg_pp(
 def sample_dpmpp_sde_cfg_pp(
     denoise: PairDenoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver++ for the SDE with CFG++'s renoising in both halves; this extends the paper, which stops at 2S."""
+    """DPM-Solver++ for the SDE with CFG++'s renoising in both halves; an extension of the paper, which ends with 2S."""
     increment = brownian_noise(noise, sigmas, x)
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         guided, unconditional = denoise.with_unconditional(x, sigma)

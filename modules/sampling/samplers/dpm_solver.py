@@ -1,4 +1,4 @@
-"""DPM-Solver (Lu et al. 2022): the fixed plan "fast" and the adaptive 2(3); both end with an exact denoising step."""
+"""DPM-Solver (Lu et al. 2022): "fast" with fixed steps, adaptive 2(3); both end with an exact denoising step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _step_of_order(denoise: Denoise, x: Tensor, slope: Tensor, sigma: float, tar
 
 
 def _fast_orders(evaluations: int) -> list[int]:
-    """Takes third-order steps while the budget lasts, then lower orders (the paper's section 3.3)."""
+    """Plans third-order steps while the budget lasts, then lower-order ones (section 3.3 of the paper)."""
     if evaluations % 3:
         return [3] * (evaluations // 3) + [evaluations % 3]
     return [3] * (evaluations // 3 - 1) + [2, 1] if evaluations else []
@@ -62,7 +62,7 @@ def _fast_orders(evaluations: int) -> list[int]:
 def sample_dpm_fast(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Evaluates once for each step of `sigmas`, but uses only its range: the levels in between differ."""
+    """Evaluates once per step of `sigmas`, but uses only the range of `sigmas`: the levels in between differ."""
     evaluations = len(sigmas) - 1
     orders = _fast_orders(max(evaluations - 1, 0))
     for index, (order, used) in enumerate(zip(orders, accumulate(orders), strict=True)):
@@ -82,7 +82,7 @@ def sample_dpm_fast(
 
 
 def _adapt(denoise: Denoise, x: Tensor, start: float, end: float, tell: Callable[[float, Tensor], None]) -> Tensor:
-    """Samples one image from `start` to `end`; the difference of second and third order limits each step."""
+    """Samples one image from `start` to `end`; the difference between second and third order limits each step."""
     sigma, length, previous = start, _FIRST_STEP, x
     while math.log(sigma / end) > 1e-5:
         target = max(end, sigma * math.exp(-length))
@@ -94,7 +94,7 @@ def _adapt(denoise: Denoise, x: Tensor, start: float, end: float, tell: Callable
         # The only place where sampling waits for the device: the next step's length depends on this number.
         error = float(((low - high) / allowed).square().mean().sqrt())
         if not math.isfinite(error):
-            return high  # invalid numbers would be refused forever; the check of the finished picture reports them
+            return high  # invalid numbers would be rejected forever; the check of the finished picture reports them
         factor = 1.0 + math.atan((error + 1e-8) ** (-1 / 3) - 1.0)
         length *= factor
         tell(sigma, x - slope * sigma)
@@ -108,8 +108,9 @@ def sample_dpm_adaptive(
 ) -> Tensor:
     """DPM-Solver-23 with error control, over the range of `sigmas` only.
 
-    Every image has its own step lengths, so that its batch cannot change it. The rows of one evaluation share a level,
-    so images are sampled one after another, each filling all rows; a batch of one wastes nothing.
+    Every image has its own step lengths, so that it does not depend on the rest of the batch. All rows of an evaluation
+    share a level, so images are sampled one after another, each filling all rows.
+    Only a batch of one wastes no work.
     """
     steps, rows = len(sigmas) - 1, x.shape[0]
     if not steps:

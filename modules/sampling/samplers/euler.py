@@ -1,4 +1,4 @@
-"""Samplers that follow the slope (x - denoised) / sigma: Euler, Heun and DPM2, with and without fresh noise."""
+"""Samplers that follow the slope (x - denoised) / sigma: Euler, Heun and DPM2, with or without fresh noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sample_euler(
 def sample_euler_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Takes Euler steps below the next level, then adds fresh noise."""
+    """Takes Euler steps to below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         down, up = ancestral_step(sigma, sigma_next)
@@ -59,7 +59,7 @@ def sample_heun(
 def sample_heunpp2(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Heun++: looks up to two levels ahead and weights slopes by their levels, as ComfyUI does. First order."""
+    """Heun++ (first order): looks up to two levels ahead and weights slopes by their levels, like ComfyUI."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         ahead = [level for level in sigmas[index + 1 : index + 3] if level > 0]
@@ -81,7 +81,7 @@ def sample_heunpp2(
 
 
 def _midpoint_step(denoise: Denoise, x: Tensor, denoised: Tensor, sigma: float, target: float) -> Tensor:
-    """Takes a DPM-Solver-2 step to `target`, with the slope at the geometric middle."""
+    """Takes a DPM-Solver-2 step to `target`, with the slope at the geometric mean of the levels."""
     middle = math.sqrt(sigma * target)
     x_middle = torch.lerp(denoised, x, middle / sigma)
     return x + (x_middle - denoise(x_middle, middle)) * ((target - sigma) / middle)
@@ -90,7 +90,7 @@ def _midpoint_step(denoise: Denoise, x: Tensor, denoised: Tensor, sigma: float, 
 def sample_dpm_2(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Takes steps like DPM-Solver-2's, with the middle in log noise (Karras et al. 2022, Lu et al. 2022)."""
+    """Takes steps like DPM-Solver-2, with the midpoint in log noise (Karras et al. 2022, Lu et al. 2022)."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         x = _midpoint_step(denoise, x, denoised, sigma, sigma_next) if sigma_next > 0 else denoised
@@ -101,7 +101,7 @@ def sample_dpm_2(
 def sample_dpm_2_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Takes DPM2 steps below the next level, then adds fresh noise."""
+    """Takes DPM2 steps to below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if sigma_next > 0:

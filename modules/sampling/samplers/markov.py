@@ -16,7 +16,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, move,
 def sample_ddpm(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Draws from the posterior of the next level given x and its clean prediction (Ho et al. 2020, equation 7)."""
+    """Draws from the posterior of the next level, given x and its clean prediction (Ho et al. 2020, equation 7)."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         kept = (sigma_next / sigma) ** 2
@@ -30,14 +30,14 @@ def sample_ddpm(
 def sample_ddim(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """DDIM without noise (Song et al. 2020); at this scale of x its update equals Euler's."""
+    """DDIM without noise (Song et al. 2020); with x at this scale, the update is the same as Euler's."""
     return sample_euler(denoise, x, sigmas, noise=noise, on_step=on_step)
 
 
 def sample_lcm(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Multistep consistency sampling (Luo et al. 2023): jumps to the clean latent, adds the next level's noise."""
+    """Multistep consistency sampling (Luo et al. 2023): jumps to the clean latent and adds the next level's noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         x = denoised

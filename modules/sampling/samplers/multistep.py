@@ -15,7 +15,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, repor
 def lms_coefficients(sigmas: list[float], index: int, order: int) -> list[float]:
     """Integrates Lagrange polynomials to weight the last `order` slopes (newest first) in step `index`.
 
-    Two Gauss-Legendre nodes integrate polynomials up to the third degree exactly, so `order` may be up to 4.
+    Two Gauss-Legendre nodes integrate polynomials of up to third degree exactly, so `order` may be up to 4.
     """
     start, end = sigmas[index], sigmas[index + 1]
     centre, half = (start + end) / 2, (end - start) / 2
@@ -33,7 +33,7 @@ def _lagrange(nodes: list[float], own: int, point: float) -> float:
 def sample_lms(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Linear multistep (Adams-Bashforth) of order 4 on uneven levels."""
+    """Linear multistep method (Adams-Bashforth) of order 4 on uneven levels."""
     slopes: list[Tensor] = []  # newest first
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

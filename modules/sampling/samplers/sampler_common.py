@@ -1,4 +1,4 @@
-"""Shared parts of samplers: argument types, ancestral steps, noise on the device, progress events."""
+"""Code shared by samplers: argument types, ancestral steps, noise on the device, progress events."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Denoise(Protocol):
 
 
 class PairDenoise(Denoise, Protocol):
-    """A denoiser that also returns its unconditional half, which CFG++ needs."""
+    """A denoiser that can also return the unconditional prediction, as needed for CFG++."""
 
     def with_unconditional(self, x: Tensor, sigma: float, /) -> tuple[Tensor, Tensor]:
-        """(guided, unconditional)"""
+        """Returns (guided, unconditional)."""
         ...
 
 
@@ -30,7 +30,7 @@ class NoiseSource(Protocol):
     """The source of a sampler's fresh noise (`noise.ImageNoise`)."""
 
     def step(self) -> Tensor:
-        """Draws new unit noise at each call."""
+        """Draws new unit noise on every call."""
         ...
 
     def brownian(self, sigma_min: float, sigma_max: float) -> Callable[[float, float], Tensor]:
@@ -39,20 +39,20 @@ class NoiseSource(Protocol):
 
 
 def ancestral_step(sigma: float, sigma_next: float) -> tuple[float, float]:
-    """Returns the level to step down to and the noise to add, which together end at `sigma_next`."""
+    """Returns the level to step down to, and the noise to add to reach `sigma_next`."""
     up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0.0)) / sigma
     return sigma_next**2 / sigma, up
 
 
 def move(noise: Tensor, x: Tensor) -> Tensor:
-    """Moves CPU noise to the device and type of x without making the host wait."""
+    """Moves CPU noise to the device and dtype of x without making the host wait."""
     if x.device.type != "cuda":
         return noise.to(x)
     return noise.pin_memory().to(device=x.device, non_blocking=True).to(x.dtype)
 
 
 def brownian_noise(noise: NoiseSource, sigmas: list[float], x: Tensor) -> Callable[[float, float], Tensor]:
-    """Returns Brownian noise over a schedule's levels, with x's device and type; paths are made on first use."""
+    """Returns Brownian noise over a schedule's levels, with x's device and dtype; paths are created on first use."""
 
     @cache
     def paths() -> Callable[[float, float], Tensor]:

@@ -15,7 +15,7 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, ances
 def sample_dpmpp_2s_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], *, noise: NoiseSource, on_step: OnStep | None = None
 ) -> Tensor:
-    """Takes DPM-Solver++(2S) steps below the next level, then adds fresh noise."""
+    """Takes DPM-Solver++(2S) steps to below the next level, then adds fresh noise."""
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if sigma_next > 0:
@@ -73,9 +73,9 @@ def sample_dpmpp_2m_sde(
 def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
     """Returns the higher-order correction to a step, from the trend of recent predictions.
 
-    `steps` are log-noise lengths. Both sequences are newest first.
+    `steps` are lengths in log noise. Both sequences are newest first.
     """
-    length = 2.0 * steps[0]  # the SDE runs its exponential twice as fast as the flow
+    length = 2.0 * steps[0]  # the SDE's exponential is twice as fast as the ODE's
     phi_2 = math.expm1(-length) / length + 1.0
     trend = (history[0] - history[1]) * (steps[0] / steps[1])
     if len(history) == 2:
@@ -83,7 +83,7 @@ def _third_order_change(history: list[Tensor], steps: list[float]) -> Tensor:
     older_trend = (history[1] - history[2]) * (steps[0] / steps[2])
     r_0, r_1 = steps[1] / steps[0], steps[2] / steps[0]
     curvature = (trend - older_trend) / (r_0 + r_1)
-    # Every implementation in use gives the curvature half the weight of its integral; pictures depend on it.
+    # Every implementation in use weights the curvature with half its integral, and pictures depend on this factor.
     return (trend + curvature * r_0) * phi_2 - curvature * (phi_2 / length - 0.5)
 
 

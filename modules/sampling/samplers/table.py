@@ -1,4 +1,4 @@
-"""Lists every sampler by id, and predicts the noise levels at which it calls the network."""
+"""Lists every sampler by id, and predicts the noise levels at which each one calls the network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from modules.sampling.samplers.sde import (
 )
 from modules.sampling.samplers.unipc import sample_uni_pc, sample_uni_pc_bh2
 
-# sample(denoise, x, sigmas, *, noise, on_step=None) -> clean latent; CFG++ ones need `denoise.with_unconditional`.
+# sample(denoise, x, sigmas, *, noise, on_step=None) -> clean latent; CFG++ needs `denoise.with_unconditional`.
 Sampler = Callable[..., Tensor]
 
 SAMPLERS: dict[str, Sampler] = {
@@ -78,7 +78,7 @@ class _Recorder:
 
 
 def planned_levels(sampler: str, sigmas: list[float]) -> list[float]:
-    """Lists the levels a sampler evaluates, in order, for `Runner.prepare`; for `dpm_adaptive` they are a guess."""
+    """Lists the levels a sampler evaluates, in order, for `Runner.prepare`; for `dpm_adaptive`, this is a guess."""
     recorder = _Recorder()
     SAMPLERS[sampler](recorder, torch.zeros(1, 1), sigmas, noise=ImageNoise([0], (1,)))
     return recorder.levels

@@ -1,4 +1,4 @@
-"""UniPC (Zhao et al. 2023): a multistep predictor whose next evaluation also corrects the previous step for free."""
+"""UniPC (Zhao et al. 2023): a multistep predictor in which each evaluation also corrects the previous step for free."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from modules.sampling.samplers.sampler_common import Denoise, NoiseSource, repor
 
 _MAX_ORDER = 3
 
-# One evaluation: a noise level and the clean prediction at it.
+# A noise level and the clean prediction at this level.
 Evaluation = tuple[float, Tensor]
 
 
 def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
-    """Computes a step's share of each divided difference, for evaluations at `ratios` of its length (log noise)."""
+    """Computes a step's weight for each divided difference, for evaluations at `ratios` of the step (in log noise)."""
     if len(ratios) == 1:
-        return [0.5]  # the paper's choice for a single difference at any scale
+        return [0.5]  # the paper's value for a single difference at any scale
     right: list[float] = []
     factorial = 1.0
     phi = math.expm1(-step) / -step - 1.0
@@ -39,7 +39,7 @@ def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
 def _step(
     x: Tensor, history: list[Evaluation], target: float, scale: Callable[[float], float], ahead: Tensor | None = None
 ) -> Tensor:
-    """Steps from x at `history`'s newest level to `target`: a predictor step, or a corrector step if given `ahead`."""
+    """Steps from x at `history`'s latest level to `target`: a corrector step with `ahead`, else a predictor step."""
     sigma, base = history[0]
     step = math.log(sigma / target)
     ratios = [math.log(sigma / older) / step for older, _ in history[1:]]
