@@ -77,7 +77,7 @@ class StableFastRunner(CompiledRunner):
             is_suspect = self._engine.suspects_kept(call.form, is_proven=call.key in self._engine.warm)
             if not is_suspect and not isinstance(error, CANNOT_COMPILE):
                 raise
-            result = self._eager_step(call)  # raises the network's own error when this is no call of it
+            result = self._eager_step(call)  # raises the network's own error if the call is invalid
             if is_suspect:
                 self._engine.discard_kept(call.form, error)
                 return self.step(x, timestep)
