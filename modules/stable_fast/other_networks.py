@@ -1,4 +1,4 @@
-"""`compile_module`: the entry for other people's networks. It checks what it is told about them."""
+"""`compile_module`: the entry point for other people's networks. It checks its arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compile_module(
     *,
     level: str = "full",
 ) -> CompiledModule:
-    """Traces, stages and fuses any module. Raises TraceError when it cannot become one graph.
+    """Traces, stages and fuses any module. Raises TraceError if it cannot be turned into one graph.
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").

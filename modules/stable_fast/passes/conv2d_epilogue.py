@@ -1,7 +1,7 @@
-"""A convolution and what is added to its result become lightdiffusion.conv2d_epilogue.
+"""A convolution and the additions to its result become lightdiffusion.conv2d_epilogue.
 
 conv2d + bias, then + vector[:, :, None, None] (the time embedding), then + residual of the same shape, then SiLU. Each
-of them joins if nothing else reads the value before it. Not matched: dilated or grouped convolutions; 1x1 convolutions,
+is fused if nothing else reads the value before it. Not matched: dilated or grouped convolutions; 1x1 convolutions,
 which become linear layers (see tokens.py); an addition at a later stage than the convolution.
 """
 
