@@ -1,4 +1,4 @@
-"""Any nn.Module, compiled: text encoders, VAE, ControlNets, and other people's networks (other_networks.py)."""
+"""Compiles any nn.Module: text encoders, VAE, ControlNets, and other people's networks (other_networks.py)."""
 
 from __future__ import annotations
 

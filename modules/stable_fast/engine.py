@@ -179,7 +179,7 @@ class Engine:
         self._executions[key] = execution
 
     def settle(self, device: torch.device, *, draws: bool = False) -> None:
-        """Lowers the level if nothing can be captured: without CUDA, or if random numbers are drawn."""
+        """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
             self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
 

@@ -51,7 +51,7 @@ class Inputs:
 
     def __init__(self, module: nn.Module, dims: Mapping[str, Any]) -> None:
         self._module = module
-        self._dims = dims  # the sizes that have names
+        self._dims = dims  # the named sizes
         self._signature = inspect.signature(module.forward)
         self._prepared: NamedInputs = {}
         self._which = 0

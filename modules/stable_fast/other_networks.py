@@ -27,7 +27,7 @@ def compile_module(
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     The first call at each such size is compared with the module. If they differ, each size gets its own trace.
-    Raises ValueError if these or the level do not fit the module and its example, or the module is in training mode.
+    Raises ValueError if any argument does not fit the module and its example, or the module is in training mode.
     """
     compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
     by_name = isinstance(example_inputs, Mapping)

@@ -85,7 +85,7 @@ class Report:
         shape.level, shape.reason = level.value, reason
 
     def shape(self, name: str) -> ShapeReport:
-        """The report of a shape, which becomes the latest."""
+        """The report of a shape, which becomes the latest shape."""
         self.shapes[name] = self.shapes.pop(name, None) or ShapeReport()
         return self.shapes[name]
 

@@ -14,7 +14,7 @@ from modules.core.runner import Conditioning
 from modules.stable_fast.runtime.execution import in_program_layout
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
-COARSEST = 8  # the UNet halves the latent three times; a size that is not a multiple gets its own program
+COARSEST = 8  # the UNet halves the latent three times; other sizes than multiples of 8 get separate programs
 
 Key = tuple[Any, ...]
 

@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
 from modules.stable_fast.kernels.refusals import REFUSALS, Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 
-BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # they have nothing to compile
+BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # nothing to compile
 # Largest error allowed, relative to the largest value of the reference.
 KERNEL_TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 

@@ -23,7 +23,7 @@ _PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179,
 
 
 class SizeError(ValueError):
-    """A graph with named sizes cannot serve these sizes: not a multiple, or two values for one name."""
+    """A graph with named sizes does not fit these sizes: one is not a multiple, or one name has two values."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _dims_of(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> Dims:
 
 
 def fixed_sizes(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> tuple[int, ...]:
-    """The sizes of an input that have no name."""
+    """The unnamed sizes of an input."""
     return tuple(size for dim, size in zip(_dims_of(name, tensor, dims), tensor.shape, strict=True) if dim is None)
 
 
@@ -95,7 +95,7 @@ def choose_primes(names: Iterable[str], fixed: Iterable[int]) -> Sizes:
 
 
 def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:
-    """The shape to trace with: named dimensions at their primes, the others as they are."""
+    """The shape to trace with: primes for named dimensions, the others unchanged."""
     shape = list(tensor.shape)
     for axis, dim in enumerate(dims):
         if dim is not None:

@@ -171,7 +171,7 @@ def has_rows(node: fx.Node, sizes: Sizes) -> bool:
 
 
 def split(graph: fx.Graph) -> dict[str, Stage]:
-    """The five stages of a labelled graph; values that cross from one to another are named after their nodes."""
+    """The five stages of a labelled graph. Values passed between stages are named after their nodes."""
     return {name: _extract(graph, name) for name in STAGES}
 
 
@@ -202,7 +202,7 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
-    """Whether `user` can take one row of `source` for the whole batch."""
+    """Whether `user` can use one row of `source` for the whole batch."""
     if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
         conv = arguments(user)
         return source is conv.vector and source not in (conv.x, conv.residual)
@@ -215,7 +215,7 @@ def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
 
 
 def _expanded(graph: fx.Graph, row: fx.Node) -> fx.Node:
-    """The row repeated (without a copy) to the traced shape, for users that do not broadcast."""
+    """The row expanded (without a copy) to the traced shape, for users that do not broadcast."""
     node = graph.call_function(aten.expand.default, (row, list(_shape(row))))
     node.meta = dict(row.meta)
     return node

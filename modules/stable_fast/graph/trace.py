@@ -154,7 +154,7 @@ def first_line(error: Exception) -> str:
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """Attributes of the module and its parts that may count or switch something."""
+    """Attributes of the module and its parts that may be counters or switches."""
     return {
         f"{path}.{name}".removeprefix("."): repr(value)
         for path, part in module.named_modules()
@@ -258,7 +258,7 @@ def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
 
 
 def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain meta tensors in place of export's fake ones, so that the graph outlives the tracer."""
+    """Plain meta tensors in place of export's fake tensors, so that the graph outlives the tracer."""
     value = meta.get("val")
     return {} if value is None else {"val": pytree.tree_map(_plain_meta, value)}
 

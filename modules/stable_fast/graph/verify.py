@@ -31,8 +31,8 @@ def check(graph: fx.Graph) -> None:
 
 
 def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
-    """Runs a graph on meta tensors after its literals were replaced: each result must have the traced shape, replaced
-    in the same way.
+    """Runs a graph on meta tensors with its literals replaced. Each result must have the traced shape, replaced in the
+    same way.
 
     A traced size that came from a prime but is not a multiple of it (825 = 8 * 103 + 1, after padding) may differ,
     unless it is a literal of the operation. Such a literal should have been replaced, but that was not possible.

@@ -1,4 +1,4 @@
-"""The elementwise operations after a product or an NHWC convolution, in one in-place pass; GEGLU's product of halves.
+"""The elementwise operations after a product or an NHWC convolution, in one in-place pass, and GEGLU's product.
 
 `launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual with `residual_last`.
 """

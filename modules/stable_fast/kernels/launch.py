@@ -37,7 +37,7 @@ class _Workers(ThreadPoolExecutor):
     """Compiles kernels, loads them and builds their launchers (with a C compiler). Triton delays the last two."""
 
     def __init__(self, device: torch.device) -> None:
-        # A device may have no index, although PyTorch's type stubs promise one.
+        # A device may have no index, although PyTorch's type stubs declare one.
         no_index = device.index is None  # pyright: ignore[reportUnnecessaryComparison]
         index = torch.cuda.current_device() if no_index else device.index
         super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(index,))

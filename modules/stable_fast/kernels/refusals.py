@@ -31,7 +31,7 @@ NO_REFUSALS = (torch.OutOfMemoryError, torch.AcceleratorError)
 def unsupported_on_error(library: str) -> Iterator[None]:
     """Turns the RuntimeError that a library raises for a refused shape into Unsupported.
 
-    Which shapes a library serves depends on its version and on the GPU.
+    The shapes that a library supports depend on its version and on the GPU.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def unsupported_on_error(library: str) -> Iterator[None]:
 
 
 def require_32_bit(*tensors: Tensor) -> None:
-    """For kernels that compute offsets in 32 bits. Raises Unsupported for a tensor that is too large."""
+    """For kernels with 32-bit offsets: raises Unsupported if a tensor is too large."""
     for tensor in tensors:
         if tensor.numel() > MOST_ELEMENTS:
             raise Unsupported(f"{tuple(tensor.shape)} has more elements than a 32-bit offset can reach")

@@ -51,7 +51,7 @@ def run_chosen(
     reference: Callable[[], Any],
     choices: ImplementationChoices = CHOICES,
 ) -> Any:
-    """Runs the implementation chosen for this key. If it refuses, the default runs; if that refuses, plain PyTorch.
+    """Runs the implementation chosen for this key; if it refuses, the default; if both refuse, plain PyTorch.
 
     The table of choices may come from another version, and the default may never have run on such a machine.
     """

@@ -92,7 +92,7 @@ def jit_for_any(*sizes: str) -> Callable[[Callable[..., Any]], Any]:
     """Like `jit`, but one compiled kernel serves every value of the integer arguments `sizes`.
 
     For other integers, Triton compiles once for multiples of 16 and once for the rest. That helps if the alignment of
-    an address depends on them. Otherwise a new picture size only has to wait for the compiler.
+    an address depends on them. Otherwise this only makes a new picture size wait for the compiler.
     """
     return lambda function: triton.jit(function, do_not_specialize=sizes) if HAS_TRITON else function
 

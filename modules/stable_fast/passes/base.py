@@ -48,7 +48,7 @@ class FusionPass:
 
 
 class Editor:
-    """Edits a labelled graph. New nodes get metadata and needs. A replaced node goes, as do nodes that only it used."""
+    """Edits a labelled graph. New nodes get metadata and needs. Replaced nodes are erased along with unused inputs."""
 
     def __init__(self, graph: fx.Graph, sizes: Sizes) -> None:
         self.graph = graph
@@ -96,7 +96,7 @@ def is_call(node: object, *targets: Any) -> TypeGuard[fx.Node]:
 
 
 def is_tensor(node: object) -> TypeGuard[fx.Node]:
-    """Whether this is a node whose value is one tensor."""
+    """Whether this is a node with a single tensor as its value."""
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
 
 
@@ -155,7 +155,7 @@ def part_of(node: object, parts: int) -> tuple[fx.Node, int] | None:
 
 
 def apply_pass(fusion: FusionPass, editor: Editor) -> Counter[str]:
-    """Repeats passes over the graph until no rule matches. Returns the number of matches of each rule."""
+    """Applies the pass until no rule matches. Returns the number of matches of each rule."""
     matches: Counter[str] = Counter()
     by_anchor: dict[Any, list[Rule]] = {}
     for rule in fusion.rules:

@@ -114,7 +114,7 @@ def merge_permutes(editor: Editor, node: fx.Node) -> bool:
 
 
 def erase_checks(graph: fx.Graph) -> None:
-    """Removes the assertions that the tracer leaves behind. They have no users, so no rule visits them."""
+    """Removes the assertions left behind by the tracer. Assertions have no users, so no rule visits them."""
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target == aten._assert_tensor_metadata.default:
             graph.erase_node(node)

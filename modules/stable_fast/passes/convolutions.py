@@ -28,7 +28,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def read_convolution(node: object) -> Convolution | None:
-    """aten.conv2d as a Convolution; None if it is dilated, grouped, or different in height and width."""
+    """aten.conv2d as a Convolution; None if it is dilated, grouped, or not square."""
     if not is_call(node, aten.conv2d.default):
         return None
     given = arguments(node)

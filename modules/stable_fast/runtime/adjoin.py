@@ -12,7 +12,7 @@ PROJECTIONS = ("to_q", "to_k", "to_v")
 
 @torch.no_grad()
 def adjoin_projections(module: nn.Module) -> None:
-    """Puts query, key and value weights back to back in memory; only key and value if query has another shape.
+    """Puts query, key and value weights back to back in memory, or only key and value if query's shape differs.
 
     The parameters stay the same but get new addresses, so anything captured before has to start over. Applies to
     modules with linear layers `to_q`, `to_k` and `to_v`.
@@ -25,7 +25,7 @@ def adjoin_projections(module: nn.Module) -> None:
         together = weights if weights[0].shape == weights[1].shape else weights[1:]
         if stacked_view([weight.detach() for weight in together]) is not None:
             continue
-        with torch.inference_mode(together[0].is_inference()):  # so that they stay writable for the same code
+        with torch.inference_mode(together[0].is_inference()):  # so that they stay writable in the same modes
             stacked = torch.cat(together)
             for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
                 weight.data = part

@@ -59,7 +59,7 @@ class GraphPool:
         return not self._graphs
 
     def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> CapturedGraph:
-        """Raises CaptureError, and OutOfMemoryError."""
+        """Raises CaptureError or OutOfMemoryError."""
         return CapturedGraph(function, inputs, self)
 
     def start_over(self) -> None:
@@ -78,7 +78,7 @@ class GraphPool:
         self._stream.synchronize()
 
     def record(self, owner: CapturedGraph, graph: torch.cuda.CUDAGraph, function: Callable[[], Any]) -> tuple[Any, int]:
-        """Captures function() into `graph`. Returns its result, and by how many bytes the pool grew."""
+        """Captures function() into `graph`. Returns its result and the pool's growth in bytes."""
         if self.is_empty:
             self._handle, self.bytes = None, 0
         if self._handle is None:
@@ -109,7 +109,7 @@ class GraphPool:
 
 
 class CapturedGraph:
-    """`function(*inputs)` recorded once; a call replays it on the current stream.
+    """A recording of `function(*inputs)`. Calls replay the recording on the current stream.
 
     Only the values of the inputs may change between calls, not their shapes. Inputs are converted to the recorded dtype
     and layout. Anything else that the function reads (weights, prompt values) must stay at its address and be changed

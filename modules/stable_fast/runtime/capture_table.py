@@ -1,4 +1,4 @@
-"""A bounded table of captured graphs by key. Functions that cannot be captured run without a graph."""
+"""A bounded table of captured graphs by key. Functions that cannot be captured run without a graph, with a warning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReplayedGraph(Protocol):
 
 
 class Capture(Protocol):
-    """Captures functions into memory that their graphs share (see GraphPool)."""
+    """Captures functions into memory shared by their graphs (see GraphPool)."""
 
     bytes: int
 

@@ -166,7 +166,7 @@ class Execution:
         return self.run(moving, self.times.values(self._held))
 
     def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
-        """Shared and step stage for the inputs that change each step, in the order of `moving_inputs`."""
+        """Runs the shared and step stages on the inputs that change each step, in the order of `moving_inputs`."""
         values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **time_values}
         values |= zip(self.moving_inputs, moving, strict=True)
         values |= self._shared(values)
@@ -176,9 +176,9 @@ class Execution:
         return self.program.result(values)
 
     def step_of(self, tensors: Mapping[str, Tensor]) -> tuple[Callable[..., Any], list[Tensor]]:
-        """The stages after the prompt as one function, from which a graph can be captured, and its inputs.
+        """The stages after the prompt as one function that can be captured, and its inputs.
 
-        This is for times given as tensors; the table is not used.
+        For times given as tensors, without the table.
         """
         times = self.program.inputs_at("time")
 

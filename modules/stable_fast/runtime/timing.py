@@ -38,7 +38,7 @@ class StepTimer:
         return event
 
     def restart(self) -> None:
-        """Starts again, for steps that now run in another way."""
+        """Starts over, for steps that run differently from now on."""
         self._spans.clear()
 
     def median_ms(self) -> float | None:

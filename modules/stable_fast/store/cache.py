@@ -142,7 +142,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
-    """The part's own attributes. Private ones count, since they may decide what it computes."""
+    """The part's own attributes, including private ones, since all of them may affect its results."""
     if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
@@ -169,7 +169,7 @@ def _name_of(item: Any) -> str:
 
 @functools.cache
 def _source_version(package: str) -> str:
-    """A hash of our own sources; the version of any other package."""
+    """A hash of our own sources, or the version of any other package."""
     if package != __name__.partition(".")[0]:
         try:
             distribution = importlib.metadata.distribution(package)

@@ -90,7 +90,7 @@ class BudgetTuner:
         return winner
 
     def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
-        """Milliseconds, or None if the implementation does not support this shape here."""
+        """Milliseconds, or None if the implementation does not support this shape on this machine."""
         try:
             return self._timer(lambda: implementation(*args), args[0])
         except torch.OutOfMemoryError:

@@ -202,7 +202,7 @@ def _specialized_kernel(
     for i in gl.static_range(GROUPS):
         mbarrier.init(turn.index(i), count=1)
     buffers = (q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty, turn)
-    # A constant stays a constant only if it is written out in the call.
+    # Constants stay compile-time constants only if they are written out in the call.
     place = (batch, head, row)
     rest = (y_ptr, heads, L, S, scale)
     if GROUPS == 2:

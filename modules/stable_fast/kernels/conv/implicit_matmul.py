@@ -2,7 +2,7 @@
 
 The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The kernel accumulates in fp32 and applies
 the epilogue in registers. If there are few output tiles, programs share the depth (`splits` > 1): they write partial
-sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight holds four 2x2 kernels, one
+sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight has four 2x2 kernels, one
 for each parity of the output pixel (see upsample_conv2d.py).
 """
 

@@ -132,7 +132,7 @@ def _powers_of_2(up_to: int) -> list[int]:
 
 @cache
 def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
-    """The box that needs the fewest copies. Ties go to few samples, then near-square, to share compiled kernels."""
+    """The shape that needs the fewest boxes. Ties go to few samples, then near-square, to share compiled kernels."""
     sizes = _powers_of_2(pixels)
     boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
     return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))

@@ -1,8 +1,8 @@
 """Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual.
 
 PyTorch's `addmm` takes either a bias or a matrix to add, not both. cuBLASLt computes D = A B + beta C + bias at once
-(NVIDIA, cuBLAS documentation, cublasLtMatmul). We call the library that PyTorch has loaded already through ctypes, so
-nothing has to be built. Everything is column-major there: y^T = W x^T.
+(NVIDIA, cuBLAS documentation, cublasLtMatmul). Through ctypes, we call the library already loaded by PyTorch, so
+nothing has to be built. cuBLASLt's matrices are column-major: y^T = W x^T.
 """
 
 from __future__ import annotations

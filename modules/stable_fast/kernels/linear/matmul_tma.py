@@ -43,7 +43,7 @@ class TmaMatmulTile(NamedTuple):
         return f"tma_{self.m}x{self.columns}x{self.k}"
 
 
-# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) give 128 tiles or multiples, for 132 multiprocessors.
+# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) have multiples of 128 tiles, for 132 multiprocessors.
 TMA_MATMUL_TILES = (
     TmaMatmulTile(128, 128, 32, 64, 8, 4, 1),
     TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
