@@ -253,7 +253,7 @@ def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
 
 
 def _viewed(node: fx.Node) -> fx.Node:
-    """The node that may share its memory with this node, according to the operators' schemas."""
+    """The earliest node whose memory this node may share, according to the operators' schemas."""
     while node.op == "call_function" and _may_be_view(node):
         node = node.all_input_nodes[0]
     return node
