@@ -1,4 +1,4 @@
-"""Stable-Fast: run every operation at the earliest moment its inputs are known, in the fewest kernels."""
+"""Stable-Fast: runs every operation as soon as its inputs are known, with as few kernels as possible."""
 
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.config import LEVELS, StableFastConfig, level_in_force

@@ -1,4 +1,4 @@
-"""Any nn.Module, compiled: text encoders, VAE, ControlNets, and other people's networks (other_networks.py)."""
+"""Compiles any nn.Module: text encoders, VAE, ControlNets, and other people's networks (other_networks.py)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from modules.stable_fast.runtime.weights import StaleWeightsError
 
 
 class CompiledModule:
-    """Called like the module it was made from. `prepare(...)` fixes inputs bound to "prompt" for later calls.
+    """A compiled module, called like the original. `prepare(...)` fixes inputs bound to "prompt" for later calls.
 
     A call of a new form (another type, another unnamed size, a named size that is not a multiple) is traced when it
-    comes. After a call that only eager can serve, all calls run eagerly; one that eager refuses too raises eager's
-    error and changes nothing. A Python number is part of the form: after a few values of one, calls with others run
-    eagerly. So do all calls in training. Weights bound to other memory are noticed when nothing was prepared.
-    `proves_sizes` compares the first call of each set of named sizes with the module itself.
+    first occurs. After a call that only works eagerly, all calls run eagerly. A call that fails eagerly too raises that
+    error and changes nothing. A Python number is part of the form: after a few values, calls with further values run
+    eagerly. So do all calls in training mode. Weights rebound to other memory are detected if nothing was prepared.
+    With `proves_sizes`, the first call for each set of named sizes is compared with the module itself.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CompiledModule:
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
-        self.turn = Turn()  # programs keep what they compute for one call
+        self.turn = Turn()  # programs store the results of the call in progress
 
     @in_turn
     def release(self) -> None:
@@ -57,24 +57,24 @@ class CompiledModule:
 
     @in_turn
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights changed in place (all, if not told which) or bound to other memory, and other layers."""
+        """Picks up weights changed in place (by default all) or rebound to other memory, and replaced layers."""
         self._engine.refresh_weights(changed)
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:
-        """Inputs known ahead: their stage runs once, at the next call. Follows weights bound to other memory."""
+        """Takes inputs known ahead. Their stage runs once, at the next call. Picks up weights in new memory."""
         self._engine.follow_moved_weights()
         self._engine.outdate()
         self.switch(0, **inputs)
 
     @in_turn
     def switch(self, which: int, **inputs: Any) -> None:
-        """Other inputs in place of those prepared, which are number 0; a number keeps its inputs until `prepare`."""
+        """Switches to other inputs than those prepared (number 0). Each number keeps its inputs until `prepare`."""
         self._inputs.prepare(which, inputs)
 
     @in_turn
     def compile(self, *args: Any, **kwargs: Any) -> Program:
-        """The program for a call of this form, traced now if there is none yet."""
+        """The program for a call of this form, traced now if it does not exist yet."""
         call = self._inputs.call(self._inputs.of(args, kwargs))
         return self._engine.program(call.form, call.inputs, call.dims)
 
@@ -98,16 +98,16 @@ class CompiledModule:
         except (StaleWeightsError, torch.AcceleratorError):
             raise
         except ERRORS as error:
-            no_memory = lacks_memory(error)  # which says little against a program that has run
+            no_memory = lacks_memory(error)  # not the program's fault if it has already run
             if engine.suspects_kept(call.form, is_proven=no_memory and engine.has_run(call.form)):
-                self._eager(call.given)  # raises the module's own error when this is no call of it
+                self._eager(call.given)  # raises the module's own error if the call is invalid
                 engine.discard_kept(call.form, error)
                 return self._compiled(call)
             if no_memory:
                 raise
             reason = why_eager(error)
-        result = self._eager(call.given)  # not above, where the error keeps alive what the program had computed
-        if call.dims and engine.has_program(call.form):  # so it can be traced, but not for these sizes
+        result = self._eager(call.given)  # not in the handler: the error keeps the program's results alive
+        if call.dims and engine.has_program(call.form):  # it can be traced, but not for these sizes
             self._inputs.forget_names(reason)
             engine.forget()
         else:
@@ -126,7 +126,7 @@ class CompiledModule:
         function, inputs = execution.step_of(tensors)
         if known is None:
             engine.make_ready(partial(function, *inputs), device_of(engine.module, tensors), draws=program.draws)
-            proves = self._proves_sizes and call.dims and not program.draws  # each call draws others
+            proves = self._proves_sizes and call.dims and not program.draws  # each call draws new numbers
             if proves and not agrees(function(*inputs), call_module(engine.module, call.inputs)):
                 self._inputs.forget_names("it computes with a size, or branches on one, that dims names")
                 engine.forget()

@@ -23,12 +23,12 @@ from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.store.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
 
-# What compiling raises when a network has to run eagerly.
+# Compiler errors after which a network has to run eagerly.
 CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
 
 
 def why_eager(error: Exception) -> str:
-    """Why a module has to run eagerly, after its program could not be made, or failed."""
+    """Why a module has to run eagerly, given the error from building or running its program."""
     return str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
 
 
@@ -41,10 +41,10 @@ def compile_program(
     passes: Sequence[FusionPass],
     reads_kept: bool = True,
 ) -> tuple[Program, CompileReport]:
-    """One program for `module(**example)` and every other value of the sizes that `dims` names.
+    """One program that serves `module(**example)` and all other values of the sizes named in `dims`.
 
-    `bindings` says when each input becomes known (see graph/staging.py); the others are known at each step.
-    Without `reads_kept` the module is traced even if an earlier start has left its graph.
+    `bindings` maps inputs to the moment they become known (see graph/staging.py). The default is each step.
+    Without `reads_kept` the module is traced even if an earlier run left its graph.
     """
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
     started = time.perf_counter()
@@ -71,7 +71,7 @@ def build_program(
     *,
     from_disk: bool,
 ) -> tuple[Program, CompileReport]:
-    """Stages the fused graph and prepares its weights; `path` is where the graph is kept."""
+    """Splits the fused graph into stages and prepares its weights. The graph is saved at `path`."""
     graph = fused.traced.graph
     stages = split(graph)
     fused_at = time.perf_counter()
@@ -98,7 +98,7 @@ def assemble(
     *,
     kept_at: Path | None = None,
 ) -> Program:
-    """The program made of staged graphs. Its weights stage is evaluated, and the store keeps the results."""
+    """Makes a program from staged graphs. Evaluates the weights stage and keeps its results in the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
     return Program(
         stages=stages,

@@ -1,4 +1,4 @@
-"""What can be switched; nothing here changes the picture beyond rounding."""
+"""Options of Stable-Fast. None of them changes the picture beyond rounding."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import Enum
 
 from modules.core.errors import OptionsError
 
-DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # "off" (or another level) is the most that is allowed
+DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # the highest level allowed, such as "off"
 OFF_WORDS = ("0", "false", "no")
 
 
 class Level(str, Enum):
-    """A level as two facts. Users and reports see its word, to which it is equal.
+    """A level, made of two flags. It equals the word shown to users and in reports.
 
-    `fused`: staged and fused programs run in place of the network. `captured`: steps are replayed as CUDA graphs.
+    `fused`: staged and fused programs run instead of the network. `captured`: steps are replayed as CUDA graphs.
     """
 
     OFF = "off"
@@ -33,22 +33,22 @@ class Level(str, Enum):
 
     @property
     def uncaptured(self) -> Level:
-        """What is left of it without CUDA graphs."""
+        """The same level without CUDA graphs."""
         return Level.FUSED if self.fused else Level.OFF
 
 
-LEVELS = tuple(Level)  # from the lowest to the highest
+LEVELS = tuple(Level)  # lowest to highest
 
 
 @dataclass(frozen=True, kw_only=True)
 class StableFastConfig:
     """`level`: off, graph (eager kernels, captured), fused (staged and fused), full (both).
 
-    At most `max_shapes` sets of sizes are kept, and the least recently used goes first; captured graphs may hold
-    `graph_memory_mib`. `tuning_seconds` may be spent on timing implementations of fused operations.
-    `timed_against_eager` runs two eager steps after warm-up, to tell when Stable-Fast pays (CUDA only).
+    At most `max_shapes` sets of sizes are kept; the least recently used is dropped first. Captured graphs may take up
+    `graph_memory_mib`. Up to `tuning_seconds` are spent on timing implementations of fused operations. With
+    `timed_against_eager`, two eager steps run after warm-up, to find out when Stable-Fast pays off (CUDA only).
 
-    Raises ValueError for an unknown level, and for fewer than one shape.
+    Raises ValueError for an unknown level or fewer than one shape.
     """
 
     level: str = Level.FULL
@@ -65,9 +65,9 @@ class StableFastConfig:
 
 
 def level_in_force(asked: str) -> tuple[Level, str]:
-    """The level that the environment variable allows, and the reason where it is lower than the one asked for.
+    """The level that the environment variable allows, and the reason if it is lower than the requested level.
 
-    Raises OptionsError when the variable names no level: someone wanted something switched off.
+    Raises OptionsError if the variable is not a valid level, since someone meant to switch something off.
     """
     level = Level(asked)
     word = os.environ.get(DISABLE_VARIABLE, "").strip().lower()

@@ -1,4 +1,4 @@
-"""What the two faces of Stable-Fast share: the programs of one network, what runs them, and what is told of it."""
+"""The engine behind both interfaces of Stable-Fast: a network's programs, their execution and the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class TimedCall(Protocol):
-    """What timing needs to know of one evaluation of the network."""
+    """What timing needs to know about one evaluation of the network."""
 
     @property
     def key(self) -> Hashable: ...
@@ -52,9 +52,9 @@ Outcome = TypeVar("Outcome")
 class Engine:
     """Each form of call has one program; each set of sizes ("key") has one execution of it and one captured graph.
 
-    `forms` are the forms of call served so far. `warm` holds the report of each key that has run through.
-    `stamp` grows whenever results computed ahead of the steps are out of date; each execution remembers its own.
-    `follows_structure`: `refresh_weights` notices other layers, attributes and hooks, too.
+    `forms` are the forms of call served so far. `warm`: the report of each key that has completed a run.
+    `stamp` increases whenever results computed ahead of the steps become outdated; each execution remembers its own.
+    With `follows_structure`, `refresh_weights` also detects changed layers, attributes and hooks.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Engine:
         self._capture_on = capture_on
         self._follows_structure = follows_structure
         self._graphs: GraphTable | None = None
-        self._reads_kept = True  # until a graph from disk has failed: it may be one that cannot be deleted
+        self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
     def forget(self) -> None:
@@ -93,19 +93,19 @@ class Engine:
             shape.steps.restart()
 
     def forget_shared(self) -> None:
-        """`forget` after memory ran out: graphs of other networks in the same memory go, too."""
+        """Like `forget`, after memory ran out: also frees the graphs of other networks in the same memory."""
         if self._graphs is not None:
             self._graphs.start_over()
         self.forget()
 
     def outdate(self) -> None:
-        """Prompt and time stages are evaluated again when their results are next needed."""
+        """Makes the prompt and time stages run again when their results are next needed."""
         self.stamp += 1
         for execution in self._executions.values():
             execution.forget_prompts()
 
     def follow_moved_weights(self) -> None:
-        """Starts over when a weight in use was bound to other memory."""
+        """Starts over if a weight in use was rebound to other memory."""
         try:
             self.store.check_addresses()
         except StaleWeightsError:
@@ -113,9 +113,9 @@ class Engine:
             self.forget()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Follows weights that were changed in place (all of them, if not told which); nothing is traced again.
+        """Picks up weights that were changed in place (by default all), without tracing again.
 
-        Those that were bound to other memory are followed by starting over.
+        Starts over if weights were rebound to other memory.
         """
         if self._follows_structure and structure_of(self.module) != self._structure:
             self.forget()
@@ -130,12 +130,12 @@ class Engine:
         return form in self._programs
 
     def has_run(self, form: Hashable) -> bool:
-        """Whether this form's program has served any of the sizes that are kept."""
+        """Whether this form's program has run at any of the sizes that are kept."""
         program = self._programs.get(form)
         return any(execution.program is program for execution in self._executions.values())
 
     def program(self, form: Hashable, example: Mapping[str, Any], dims: Mapping[str, Any]) -> Program:
-        """The program for this form of call, made from `example` now if there is none yet."""
+        """The program for this form of call, made from `example` now if it does not exist yet."""
         if form not in self._programs:
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
@@ -154,14 +154,14 @@ class Engine:
         return self._programs[form]
 
     def execution(self, key: Hashable) -> Execution | None:
-        """The execution at these sizes, which is now the one used last; None when they are new."""
+        """The execution at these sizes, marked as the most recently used; None if the sizes are new."""
         execution = self._executions.get(key)
         if execution is not None:
             self._executions.move_to_end(key)
         return execution
 
     def new_execution(self, program: Program, sizes: Mapping[str, int], halves: int = 1) -> Execution:
-        """An execution for new sizes, and room for it: the sizes used longest ago go. `keep` puts it in force."""
+        """Makes an execution for new sizes, and drops the least recently used sizes for it. `keep` registers it."""
         execution = Execution(program, sizes, halves)
         while len(self._executions) >= self.config.max_shapes:
             oldest, _ = self._executions.popitem(last=False)
@@ -171,15 +171,15 @@ class Engine:
         return execution
 
     def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
-        """Chooses implementations and compiles kernels for a new execution, which `run` runs."""
+        """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
         make_ready(run, device, self.config.tuning_seconds, draws=draws)
 
     def keep(self, key: Hashable, execution: Execution) -> None:
-        """From now on `execution` serves these sizes."""
+        """Uses `execution` for these sizes from now on."""
         self._executions[key] = execution
 
     def settle(self, device: torch.device, *, draws: bool = False) -> None:
-        """Lowers the level if nothing can be captured: without CUDA, or if random numbers are drawn."""
+        """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
             self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
 
@@ -190,7 +190,7 @@ class Engine:
     def captured(
         self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
     ) -> Any:
-        """function(*inputs) by its graph, captured now if there is none yet. `name()` is the shape's in the report."""
+        """function(*inputs), replayed from a graph captured now if needed. Reports use `name()` for the shape."""
         if self._graphs is None:
             self._graphs = GraphTable(
                 (self._capture_on or GraphPool)(inputs[0].device),
@@ -224,15 +224,15 @@ class Engine:
     # Failures
 
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
-        """Whether an error may come from the graph on disk that this form's program was read from.
+        """Whether an error may come from the saved graph that this form's program was read from.
 
-        False when it was traced, so that tracing anew would not help, or when the program `is_proven` to work.
+        False if the program was traced, so that tracing again would not help, or if it `is_proven` to work.
         """
         program = None if is_proven else self._programs.get(form)
         return self._reads_kept and program is not None and program.kept_at is not None
 
     def discard_kept(self, form: Hashable, error: Exception) -> None:
-        """Starts over without the graph on disk that this form's program was read from, and reads no other."""
+        """Starts over without the saved graph that this form's program was read from, and reads no others."""
         kept_at = self._programs[form].kept_at
         if kept_at is not None:
             discard(kept_at, error)
@@ -240,13 +240,13 @@ class Engine:
         self.forget()
 
     def turn_off(self, reason: str) -> None:
-        """From now on everything runs eagerly."""
+        """Runs everything eagerly from now on."""
         log.warning("Stable-Fast is off: %s", reason)
         self.report.lower(Level.OFF, reason)
         self.forget()
 
     def timed(self, call: Timed, step: Callable[[Timed], Outcome]) -> Outcome:
-        """Runs and times a step. The first one of a shape counts as warm-up, including compilation."""
+        """Runs and times a step. The first step of a shape counts as warm-up, including compilation."""
         warm = self.warm.get(call.key)
         if warm is None:
             return self._warm_up(call, step)
@@ -267,7 +267,7 @@ class Engine:
 
     @contextmanager
     def compilation_noted(self, name: Callable[[], str]) -> Iterator[None]:
-        """Counts the time inside as warm-up of a shape if anything was traced or captured."""
+        """Counts the time spent inside as warm-up of a shape if anything was traced or captured."""
         counters = self.report.counters
         before, started = (counters.traces, counters.captures), time.perf_counter()
         yield
@@ -275,7 +275,7 @@ class Engine:
             self.note_warm_up(name(), started)
 
     def note_warm_up(self, name: str, started: float) -> ShapeReport:
-        """Counts the time since `started` as warm-up of a shape, and notes how much memory is held."""
+        """Counts the time since `started` as warm-up of a shape, and records how much memory is in use."""
         shape = self.report.shape(name)
         shape.warm_up_seconds += time.perf_counter() - started
         self.report.weights_mib = self.store.owned_bytes() / 2**20

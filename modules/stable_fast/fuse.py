@@ -37,7 +37,7 @@ def moments_of(inputs: Iterable[str], bindings: Mapping[str, str]) -> dict[str, 
 
 
 def bind(name: str, bindings: Mapping[str, str]) -> str:
-    """The moment of a flattened input: `control_3` is bound as `control` is."""
+    """The moment of a flattened input: `control_3` has the moment of `control`."""
     head, _, tail = name.rpartition("_")
     if name in bindings or not tail.isdecimal():
         return bindings.get(name, "step")

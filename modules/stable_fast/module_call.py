@@ -1,4 +1,4 @@
-"""One call of any module as Stable-Fast sees it: its inputs by name, what it shares with others, what is wrong."""
+"""Stable-Fast's view of one call of any module: its inputs by name, its form, and checks of both."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from modules.stable_fast.runtime.execution import in_program_layout
 
 log = logging.getLogger(__name__)
 
-MOST_NUMBERS = 4  # programs of one form of call that differ only in a Python number
+MOST_NUMBERS = 4  # programs for one form of call that differ only in a Python number
 
 NamedInputs = dict[str, Any]
 
 
 class Form(NamedTuple):
-    """What two calls must share to be served by one program."""
+    """The properties that two calls must share to be served by one program."""
 
     adapts: bool
     tensors: tuple[Any, ...]
@@ -37,8 +37,8 @@ class Form(NamedTuple):
 class Given(NamedTuple):
     """The inputs of one call by name, in the module's order.
 
-    `which`: the number of the inputs prepared for it; None if none were. `overrules`: the call brings other values for
-    some of them.
+    `which`: the number of the prepared inputs; None if none were prepared. `overrules`: the call passes other values
+    for some prepared inputs.
     """
 
     inputs: NamedInputs
@@ -47,23 +47,23 @@ class Given(NamedTuple):
 
 
 class Inputs:
-    """Puts the inputs of a module's calls in order, with those that were prepared ahead."""
+    """Puts the inputs of a module's calls in order, including inputs prepared ahead."""
 
     def __init__(self, module: nn.Module, dims: Mapping[str, Any]) -> None:
         self._module = module
-        self._dims = dims  # the sizes that have names
+        self._dims = dims  # the named sizes
         self._signature = inspect.signature(module.forward)
         self._prepared: NamedInputs = {}
         self._which = 0
 
     def prepare(self, which: int, inputs: NamedInputs) -> None:
-        """Calls leave these out from now on. `which` is their number among those to switch between."""
+        """Lets later calls leave these inputs out. `which` is the number of this set, for switching between sets."""
         self._prepared, self._which = inputs, which
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given:
         """The inputs of a call with these arguments. Raises TypeError if the module does not take them.
 
-        Raises TraceError while a module is traced that this one is a part of.
+        Raises TraceError while a larger module that contains this one is being traced.
         """
         if is_tracing():
             raise TraceError("it holds a module that is compiled already: compile the whole, or only the part")
@@ -73,20 +73,20 @@ class Inputs:
         return Given(inputs, which, overrules=bool(given.keys() & self._prepared.keys()))
 
     def call(self, given: Given, *, with_names: bool = True) -> ModuleCall:
-        """The call with these inputs, without names for its sizes if not `with_names`."""
+        """The call with these inputs. Its sizes have no names unless `with_names`."""
         return ModuleCall(self._module, given, self._dims if with_names else {})
 
     def forget_names(self, reason: str) -> None:
-        """From now on no size has a name, and each has a trace of its own."""
+        """Drops all size names, so that each size gets a separate trace from now on."""
         log.warning("Stable-Fast traces %s anew for each size: %s", type(self._module).__name__, reason)
         self._dims = {}
 
 
 class ModuleCall:
-    """One call of a module as programs and graphs see it: on one device, and with names for its sizes.
+    """One call of a module in the form that programs and graphs take: on one device, and with names for its sizes.
 
-    `dims` are the named sizes, or none where the call does not fit them. `form` is what it shares with others that one
-    program serves. `tensors` are its inputs by the names that programs have for them.
+    `dims` are the named sizes, empty if the call does not fit them. `form` is common to all calls that one program
+    serves. `tensors` are the inputs by the names used in programs.
     """
 
     def __init__(self, module: nn.Module, given: Given, dims: Mapping[str, Any]) -> None:
@@ -103,11 +103,11 @@ class ModuleCall:
         return self.given.which is not None and not self.given.overrules
 
     def without_names(self) -> ModuleCall:
-        """The same call where no size has a name."""
+        """The same call without named sizes."""
         return ModuleCall(self.module, self.given, {})
 
     def in_program_layout(self) -> dict[str, Tensor]:
-        """The tensors laid out as programs take them."""
+        """The tensors in the memory layout that programs take."""
         return {name: in_program_layout(tensor) for name, tensor in self.tensors.items()}
 
     def as_function(self) -> tuple[Callable[..., Any], list[Tensor]]:
@@ -119,12 +119,12 @@ class ModuleCall:
         return function, list(self.tensors.values())
 
     def name(self) -> str:
-        """How reports name calls of these sizes."""
+        """The name of calls of these sizes in reports."""
         return " ".join("x".join(map(str, tensor.shape)) for tensor in self.tensors.values())
 
 
 def call_module(module: nn.Module, inputs: NamedInputs) -> Any:
-    """The module's own result for these inputs, with gradients only in training."""
+    """The module's own result for these inputs, with gradients only in training mode."""
     args, kwargs = laid_out(module, inputs)
     with torch.set_grad_enabled(module.training and torch.is_grad_enabled()):
         return module(*args, **kwargs)
@@ -140,7 +140,7 @@ def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
 
 
 def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
-    """The form of a call; sizes that have names are not part of it."""
+    """The form of a call. Named sizes are not part of it."""
     named = flatten_dims(dims)
     facts = tuple(
         (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, named))
@@ -155,7 +155,7 @@ def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[st
 
 
 def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
-    """Whether a number among the inputs has had too many values for another program; then the report says so."""
+    """Whether a number among the inputs has had too many values for another program. If so, the report notes it."""
     names = changing_numbers(call.form, known)
     if names:
         reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
@@ -166,7 +166,7 @@ def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
 
 
 def changing_numbers(form: Form, known: Set[Any]) -> list[str]:
-    """Numbers among the inputs that have had as many values as there may be programs. `known`: forms served so far."""
+    """Numbers among the inputs that have used up all programs allowed for them. `known`: forms served so far."""
     if not form.numbers or form in known:
         return []
     alike = [set(other.numbers) for other in known if other[:3] == form[:3]]
@@ -184,13 +184,13 @@ def bind_call(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping
 
 
 def in_order(signature: inspect.Signature, call: NamedInputs) -> NamedInputs:
-    """In the module's order, then others by name. So a call has the same form whichever way its inputs were given."""
+    """Inputs in the module's order, then others by name, so that the form does not depend on how they are passed."""
     places = {name: place for place, name in enumerate(signature.parameters)}
     return {name: call[name] for name in sorted(call, key=lambda name: (places.get(name, len(places)), name))}
 
 
 def with_tensors(call: NamedInputs, tensors: Mapping[str, Tensor]) -> NamedInputs:
-    """The call with these tensors in place of its own. Their names are those of `flatten_inputs`."""
+    """The call with its tensors replaced by these, which are named as in `flatten_inputs`."""
 
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, (tuple, list)):
@@ -201,7 +201,7 @@ def with_tensors(call: NamedInputs, tensors: Mapping[str, Tensor]) -> NamedInput
 
 
 def on_one_device(call: NamedInputs) -> NamedInputs:
-    """Moves CPU tensors without dimensions to the device of the others: operations take both, CUDA graphs do not."""
+    """Moves 0-dimensional CPU tensors to the device of the others: CUDA graphs cannot mix devices as operations can."""
     tensors = flatten_inputs(call)
     device = next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), None)
     if device is None:
@@ -211,7 +211,7 @@ def on_one_device(call: NamedInputs) -> NamedInputs:
 
 
 def check_module(module: nn.Module, bindings: Mapping[str, str]) -> None:
-    """Raises ValueError for a module in training, and for an unknown moment."""
+    """Raises ValueError for a module in training mode and for an unknown moment."""
     for name, part in module.named_modules():
         if part.training:
             what = f"{type(module).__name__}.{name}".removesuffix(".")
@@ -224,7 +224,7 @@ def check_module(module: nn.Module, bindings: Mapping[str, str]) -> None:
 def check_example(
     module: nn.Module, example: NamedInputs, bindings: Mapping[str, str], dims: Mapping[str, Any]
 ) -> None:
-    """Raises ValueError if bindings or dims name inputs that the module does not have."""
+    """Raises ValueError for bindings or dims of inputs that the module does not have."""
     parameters = inspect.signature(module.forward).parameters.values()
     named = (parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
     inputs = list(dict.fromkeys((*named, *example)))

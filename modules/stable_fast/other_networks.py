@@ -1,4 +1,4 @@
-"""`compile_module`: the entry for other people's networks. It checks what it is told about them."""
+"""`compile_module`: the entry point for other people's networks. It checks its arguments."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def compile_module(
     *,
     level: str = "full",
 ) -> CompiledModule:
-    """Traces, stages and fuses any module. Raises TraceError when it cannot become one graph.
+    """Traces, stages and fuses any module. Raises TraceError if it cannot be turned into one graph.
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     The first call at each such size is compared with the module. If they differ, each size gets its own trace.
-    Raises ValueError if these or the level do not fit the module and its example, or the module is in training mode.
+    Raises ValueError if any argument does not fit the module and its example, or the module is in training mode.
     """
     compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
     by_name = isinstance(example_inputs, Mapping)

@@ -1,4 +1,4 @@
-"""StableFastPatcher: puts the compiled runner in front of a ModelPatcher's network, and takes it off again."""
+"""StableFastPatcher: puts the compiled runner in front of a ModelPatcher's network, and removes it again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modules.stable_fast.unet_runner import StableFastRunner
 
 
 class Patchable(Protocol):
-    """What the patcher needs from a ModelPatcher: its network, clones, and a call when weights have changed."""
+    """The parts of a ModelPatcher that the patcher needs: its network, clones, and a callback for changed weights."""
 
     module: nn.Module
 
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound=Patchable)
 
 
 class StableFastPatcher:
-    """Keeps one compiled runner as long as the same network is patched. Another network frees it."""
+    """Keeps one compiled runner as long as the same network is patched. Patching another network frees the runner."""
 
     def __init__(self, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None) -> None:
         self.config = config or StableFastConfig()

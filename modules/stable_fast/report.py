@@ -1,4 +1,4 @@
-"""What was compiled and how it runs: as data, as JSON, as text, and as the one line shown to the user."""
+"""Reports on compilation and speed: as data, as JSON, as text, and as the one line shown to the user."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class CompileReport:
     nodes_after: int
     matches: Mapping[str, Mapping[str, int]]
     stage_nodes: Mapping[str, int]
-    from_disk: bool = False  # it was found in the cache folder, so nothing was traced or fused in this process
+    from_disk: bool = False  # read from the cache folder, without tracing or fusing in this process
     trace_seconds: float
     compile_seconds: float
 
 
 @dataclass(kw_only=True)
 class Counters:
-    """What has happened since the network was loaded. A LoRA or a new prompt must not add traces or captures."""
+    """Event counts since the network was loaded. A LoRA or a new prompt must not add traces or captures."""
 
     traces: int = 0
     captures: int = 0
@@ -43,7 +43,7 @@ class ShapeReport:
 
     warm_up_seconds: float = 0.0
     eager_ms: float | None = None
-    level: str = ""  # if it is lower than that of the others, for this reason
+    level: str = ""  # set if lower than for other shapes, with the reason
     reason: str = ""
     steps: StepTimer = field(default_factory=StepTimer)
 
@@ -59,7 +59,7 @@ class ShapeReport:
 
 @dataclass(kw_only=True)
 class Report:
-    """Everything `--stable-fast-report` writes."""
+    """Everything that `--stable-fast-report` writes."""
 
     asked: str
     level: Level
@@ -71,21 +71,21 @@ class Report:
     weights_mib: float = 0.0
     graph_mib: float = 0.0
     steps_per_image: int = 0
-    parts: Mapping[str, Report] = field(default_factory=dict)  # networks beside this one: VAE, text encoder, ...
+    parts: Mapping[str, Report] = field(default_factory=dict)  # other networks: VAE, text encoder, ...
 
     def lower(self, level: Level, reason: str) -> None:
-        """Puts a lower level in force; the reason is added to what lowered it before."""
+        """Switches to a lower level. The reason is added to those for earlier switches."""
         self.level, self.reason = level, _joined(self.reason, reason)
 
     def lower_shape(self, name: str, level: Level, reason: str) -> None:
-        """Notes that only this shape runs at a lower level. Its step times so far no longer count."""
+        """Records that only this shape runs at a lower level. Its step times so far no longer count."""
         shape = self.shape(name)
         if not shape.reason:
             shape.steps.restart()
         shape.level, shape.reason = level.value, reason
 
     def shape(self, name: str) -> ShapeReport:
-        """The report of a shape, which becomes the latest."""
+        """The report of a shape, which becomes the latest shape."""
         self.shapes[name] = self.shapes.pop(name, None) or ShapeReport()
         return self.shapes[name]
 
@@ -99,11 +99,11 @@ class Report:
 
     @property
     def in_force(self) -> tuple[str, str]:
-        """The level at which the latest shape ran, and all reasons why it is lower than the one asked for."""
+        """The level at which the latest shape ran, and all reasons why it is lower than the requested level."""
         return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
 
     def break_even_images(self) -> int | None:
-        """After how many pictures of the latest shape the warm-up has paid off; None if unknown or never."""
+        """The number of pictures of the latest shape after which the warm-up pays off; None if unknown or never."""
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is None or eager_ms is None or not self.steps_per_image or eager_ms <= step_ms:
             return None

@@ -1,4 +1,4 @@
-"""One evaluation of a UNet as Stable-Fast sees it: its tensors, its sizes, and what it shares with other calls."""
+"""Stable-Fast's view of one evaluation of a UNet: its tensors, its sizes, and the form it shares with other calls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from modules.core.runner import Conditioning
 from modules.stable_fast.runtime.execution import in_program_layout
 
 BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
-COARSEST = 8  # the UNet halves the latent three times; a size that is not a multiple gets its own program
+COARSEST = 8  # the UNet halves the latent three times; other sizes than multiples of 8 get separate programs
 
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class UNetCall:
-    """x [N, C, h, w] of any type, one timestep, context [R * N, S, D], residuals of all ControlNets [R * N, ...].
+    """x [N, C, h, w] of any dtype, one timestep, context [R * N, S, D], residuals of all ControlNets [R * N, ...].
 
-    The network computes in the context's type.
+    The network computes in the context's dtype.
     """
 
     x: Tensor
@@ -33,7 +33,7 @@ class UNetCall:
 
     @property
     def halves(self) -> int:
-        """How many rows of the batch each latent gets: 2 with guidance."""
+        """The number of batch rows per latent: 2 with guidance."""
         return self.context.shape[0] // self.x.shape[0]
 
     @property
@@ -46,13 +46,13 @@ class UNetCall:
 
     @cached_property
     def key(self) -> Key:
-        """What a captured graph depends on besides values."""
+        """Everything that a captured graph depends on besides values."""
         x = self.x
         return (x.shape, self.context.shape, self.dtype, x.device, self.control is not None)
 
     @property
     def form(self) -> Key:
-        """What a program depends on. It adapts to all sizes that are not in here."""
+        """Everything that a program depends on. It adapts to all sizes that are not included."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
         return (self.x.shape[1], self.context.shape[2], self.dtype, self.x.device, self.control is not None, exact)
 
@@ -74,14 +74,14 @@ class UNetCall:
         return ("batch", None, f"{scale}*height", f"{scale}*width")
 
     def network_inputs(self) -> dict[str, Any]:
-        """The call as the network itself takes it, x repeated for both halves of guidance."""
+        """The call's inputs for the network itself, with x repeated for both halves of guidance."""
         x = torch.cat([self.x.to(self.dtype)] * self.halves)
         times = torch.full((x.shape[0],), self.timestep, dtype=torch.float32, device=x.device)
         inputs: dict[str, Any] = {"x": x, "timesteps": times, "context": self.context}
         return inputs if self.control is None else {**inputs, "control": self.control}
 
     def eager(self, network: nn.Module) -> Callable[[], Tensor]:
-        """The network itself on this call, whose inputs are prepared now."""
+        """The network itself, applied to this call. The inputs are prepared now."""
         return partial(network, **self.network_inputs())
 
     def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
@@ -95,23 +95,23 @@ class UNetCall:
 
     @cached_property
     def moving(self) -> tuple[Tensor, ...]:
-        """What changes from step to step, as the fused program takes it."""
+        """The inputs that change from step to step, in the form that the fused program takes."""
         return tuple(in_program_layout(tensor.to(self.dtype)) for tensor in self.moving_as_given)
 
     @property
     def moving_as_given(self) -> tuple[Tensor, ...]:
-        """The same for a captured graph, which converts them when it copies them in."""
+        """Like `moving`, for a captured graph, which converts inputs when it copies them in."""
         return (self.x, *(self.control or ()))
 
     def name(self) -> str:
-        """How reports name calls of these sizes."""
+        """The name of calls of these sizes in reports."""
         with_control = ", ControlNet" if self.control is not None else ""
         kind = str(self.dtype).removeprefix("torch.")
         return f"{'x'.join(map(str, self.x.shape))} {kind}, {self.context.shape[0]} rows{with_control}"
 
 
 def call_of(conditioning: Conditioning, which: int, x: Tensor, timestep: float) -> UNetCall:
-    """The evaluation of x [N, C, h, w] with the context (0), or one of its alternatives (from 1)."""
+    """The evaluation of x [N, C, h, w] with the context (`which` = 0) or one of its alternatives (from 1)."""
     context = (conditioning.context, *conditioning.alternatives)[which]
     x = conditioning.with_concat(x)
     control = None

@@ -25,7 +25,7 @@ NO_MEMORY = "not enough memory"
 
 
 class StableFastRunner(CompiledRunner):
-    """Compiles the network when it is first called in a new form, and keeps what it compiled from prompt to prompt."""
+    """Compiles the network when it is first called in a new form, and keeps the programs from prompt to prompt."""
 
     def __init__(
         self, network: nn.Module, config: StableFastConfig | None = None, capture_on: CaptureOn | None = None
@@ -35,7 +35,7 @@ class StableFastRunner(CompiledRunner):
         self.report = self._engine.report
         self._inputs: Conditioning | None = None
         self._timesteps: list[float] = []
-        self._which = 0  # the context in force: 0, or an alternative
+        self._which = 0  # the current context: 0, or an alternative
         self._refused: set[Key] = set()  # sizes for which there is not enough memory
 
     def release(self) -> None:
@@ -77,7 +77,7 @@ class StableFastRunner(CompiledRunner):
             is_suspect = self._engine.suspects_kept(call.form, is_proven=call.key in self._engine.warm)
             if not is_suspect and not isinstance(error, CANNOT_COMPILE):
                 raise
-            result = self._eager_step(call)  # raises the network's own error when this is no call of it
+            result = self._eager_step(call)  # raises the network's own error if the call is invalid
             if is_suspect:
                 self._engine.discard_kept(call.form, error)
                 return self.step(x, timestep)
@@ -121,7 +121,7 @@ class StableFastRunner(CompiledRunner):
         return execution
 
     def _make_current(self, execution: Execution, call: UNetCall) -> None:
-        """Evaluates prompt and time stage if the conditioning, the schedule or weights changed since last time."""
+        """Runs the prompt and time stages if the conditioning, the schedule or weights changed since last time."""
         if execution.stamp != self._engine.stamp:
             execution.times.trim(MAX_KEPT_TIMESTEPS)
             self._tabulate(execution, call)
@@ -133,7 +133,7 @@ class StableFastRunner(CompiledRunner):
         execution.times.extend([*self._timesteps, call.timestep], call.device)
 
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
-        """Level "graph": the network's own kernels, replayed; the same bits as eager."""
+        """Level "graph": replays the network's own kernels, with bitwise the same result as eager."""
         self._engine.store.watch_all()
         return self._engine.captured(call.key, call.name, *call.as_function(self._network))
 

@@ -1,1 +1,1 @@
-"""What Stable-Fast can do on this machine, why not more, and what to do."""
+"""Reports what Stable-Fast can do on this machine, what limits it, and how to fix that."""

@@ -1,6 +1,6 @@
-"""What Stable-Fast can do on this machine, why not more, and what to do: `python -m modules.stable_fast.doctor`.
+"""Reports what Stable-Fast can do on this machine and what limits it: `python -m modules.stable_fast.doctor`.
 
-`diagnose()` gathers facts and draws conclusions as plain data; `main()` prints them. The exit code
+`diagnose()` returns facts and conclusions as plain data; `main()` prints them. The exit code
 is 1 if a kernel gives wrong results or makes the GPU fault, else 0, even if only level `off` works.
 """
 
@@ -32,7 +32,7 @@ Exit code 1: a kernel gives wrong results or makes the GPU fault.
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a level works here. If it does not, or not fully, `reason` says why and what to do."""
+    """Whether a level works here. If it does not fully work, `reason` explains why and how to fix it."""
 
     name: str
     works: bool
@@ -56,7 +56,7 @@ class Diagnosis:
 
 
 def no_gpu_reason(facts: Facts) -> str:
-    """Why PyTorch sees no GPU, naming the most fundamental cause; empty if it sees one."""
+    """The most fundamental reason why PyTorch sees no GPU; empty if it sees one."""
     if facts.gpu is not None:
         return ""
     if facts.system.startswith("Darwin"):
@@ -79,7 +79,7 @@ def no_gpu_reason(facts: Facts) -> str:
 
 
 def judge(facts: Facts) -> tuple[Verdict, ...]:
-    """Which levels work. `fused` runs on anything, by plain PyTorch where kernels are missing."""
+    """Which levels work. `fused` runs on any device, with plain PyTorch where kernels are missing."""
     no_gpu, kernels = no_gpu_reason(facts), kernels_reason(facts)
     no_graphs = no_gpu and f"CUDA graphs need an NVIDIA GPU ({no_gpu})"
     highest = Level(facts.forced_level.partition("=")[2] or Level.FULL)
@@ -114,7 +114,7 @@ def kernels_reason(facts: Facts) -> str:
 
 
 def advise(facts: Facts) -> tuple[str, ...]:
-    """What would make it faster, or avoid trouble."""
+    """Advice on how to speed Stable-Fast up or avoid problems."""
     found = [reason for reason in (no_gpu_reason(facts),) if reason]
     if facts.cache_problem:
         found.append(
@@ -139,7 +139,7 @@ def advise(facts: Facts) -> tuple[str, ...]:
 
 
 def diagnose(*, self_test: bool = True, facts: Facts | None = None) -> Diagnosis:
-    """The facts, the levels, advice, and every kernel against its reference on the device that would be used."""
+    """Facts, levels and advice, plus a check of every kernel against its reference on the device to be used."""
     facts = facts or gather()
     checks: tuple[OpCheck, ...] = ()
     if self_test:
@@ -149,7 +149,7 @@ def diagnose(*, self_test: bool = True, facts: Facts | None = None) -> Diagnosis
 
 
 def lines(diagnosis: Diagnosis) -> list[str]:
-    """The diagnosis for people."""
+    """The diagnosis as text for people."""
     facts = diagnosis.facts
     gpu = facts.gpu and f"{facts.gpu}, compute capability {'.'.join(map(str, facts.capability or ()))}"
     state = f"cannot be written ({facts.cache_problem})" if facts.cache_problem else "can be written"
@@ -201,7 +201,7 @@ def _check_lines(diagnosis: Diagnosis) -> list[str]:
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The diagnosis for programs. An error that is not finite becomes null, since JSON has no such number."""
+    """The diagnosis as data for programs. A non-finite error becomes null, since JSON cannot represent it."""
     checks = [
         asdict(check) | {"error": check.error if math.isfinite(check.error) else None, "passed": check.passed}
         for check in diagnosis.checks
@@ -210,7 +210,7 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None) -> int:
-    """Gives the diagnosis to `write`, which is standard output unless named, and returns the exit code."""
+    """Passes the diagnosis to `write` (by default standard output) and returns the exit code."""
     say = write or sys.stdout.write
     if {"-h", "--help"} & set(arguments):
         say(USAGE)

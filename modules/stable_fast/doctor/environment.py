@@ -1,4 +1,4 @@
-"""What Stable-Fast depends on and was found on this machine, as plain data; diagnose.py draws the conclusions."""
+"""Finds Stable-Fast's dependencies on this machine, as plain data. diagnose.py draws the conclusions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modules.stable_fast.store.cache import cache_folder, why_unwritable
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found on the machine; empty or None means absent."""
+    """Facts about this machine. Empty or None means absent."""
 
     system: str
     python: str
@@ -41,9 +41,9 @@ class Facts:
     forced_level: str
     cache: str
     cache_mib: float
-    cache_problem: str = ""  # why nothing can be written there
-    driver_problem: str = ""  # why a driver that is there cannot be used
-    hidden_gpus: bool = False  # by CUDA_VISIBLE_DEVICES
+    cache_problem: str = ""  # why the cache folder is not writable
+    driver_problem: str = ""  # why an installed driver cannot be used
+    hidden_gpus: bool = False  # hidden by CUDA_VISIBLE_DEVICES
     triton_problem: str = ""  # why an installed Triton cannot be used
 
 
@@ -78,7 +78,7 @@ def gather() -> Facts:
 
 
 def find_driver(kernel_module: Path = Path("/proc/driver/nvidia/version")) -> tuple[str | None, str]:
-    """The version of the NVIDIA driver, and why it cannot be used, if so."""
+    """The version of the NVIDIA driver, and the reason if it cannot be used."""
     version, problem = _ask_driver()
     if version is None:
         with suppress(OSError):

@@ -20,14 +20,14 @@ from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
 from modules.stable_fast.kernels.refusals import REFUSALS, Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 
-BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # they have nothing to compile
+BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # nothing to compile
 # Largest error allowed, relative to the largest value of the reference.
 KERNEL_TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call of one op: `reference` takes the same arguments."""
+    """One call of one op. `reference` takes the same arguments."""
 
     op: str
     reference: Callable[..., Any]
@@ -36,9 +36,9 @@ class Case:
 
 @dataclass(frozen=True)
 class OpCheck:
-    """How far one implementation was from the float64 reference. `refused`: why it does not serve the shape.
+    """The error of one implementation against the float64 reference. `refused`: why it does not support the shape.
 
-    `fault`: what the GPU said when the implementation made it break down.
+    `fault`: the GPU error that the implementation caused.
     """
 
     op: str
@@ -69,7 +69,7 @@ class _Maker:
 
 
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
-    """Every op, with and without each optional operand, over even and odd sizes."""
+    """Every op, with and without each optional operand, at even and odd sizes."""
     make = _Maker(device, dtype)
     yield from _norm_cases(make)
     yield from _conv_cases(make)
@@ -145,7 +145,7 @@ def _attention_cases(make: _Maker) -> Iterator[Case]:
 
 
 def _error(result: Any, expected: Any) -> float:
-    """Largest difference relative to the largest expected value; infinite for a result that is not finite."""
+    """Largest difference relative to the largest expected value; infinite if the result is not finite."""
     if isinstance(expected, tuple):
         return max(_error(r, e) for r, e in zip(result, expected, strict=True))
     error = float((result.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
@@ -157,7 +157,7 @@ def _shape(case: Case) -> str:
 
 
 def check(case: Case) -> list[OpCheck]:
-    """Checks every implementation of this call, up to one that makes the GPU break down; on a CPU, only the op."""
+    """Checks every implementation of this call until one makes the GPU fault. On a CPU, checks only the op."""
     x = case.args[0]
     expected = case.reference(*(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args))
     tolerance = KERNEL_TOLERANCES[x.dtype]
@@ -170,7 +170,7 @@ def check(case: Case) -> list[OpCheck]:
         except (Unsupported, TritonError) as reason:
             refused = str(reason).splitlines()[0]
         except torch.AcceleratorError as reason:
-            if any(done.fault for done in checks):  # the implementation to blame is noted already
+            if any(done.fault for done in checks):  # the faulty implementation has been recorded already
                 raise
             fault = str(reason).splitlines()[0]
         checks.append(OpCheck(case.op, _shape(case), implementation, error, tolerance, refused, fault))
@@ -182,13 +182,13 @@ def check(case: Case) -> list[OpCheck]:
             note(name, lambda implementation=implementation: implementation(*args))
         return default
 
-    with suppress(torch.AcceleratorError):  # noted already
+    with suppress(torch.AcceleratorError):  # recorded already
         note("chosen", lambda: _call(case, every))
     return checks
 
 
 def _call(case: Case, tuner: Tuner) -> Any:
-    """Runs the op without known choices; `tuner` is offered its implementations."""
+    """Runs the op without known choices, so that `tuner` gets its implementations."""
     before = CHOICES.chosen, CHOICES.tuner
     CHOICES.chosen, CHOICES.tuner = {}, tuner
     try:
@@ -198,7 +198,7 @@ def _call(case: Case, tuner: Tuner) -> Any:
 
 
 def _launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
-    """All kernels of our own, for `compile_ahead`; libraries have nothing to compile, and would run."""
+    """Launches all our own kernels, for `compile_ahead`. Libraries have nothing to compile and would run."""
     for name, implementation in implementations.items():
         if not name.startswith(BY_LIBRARIES):
             with suppress(*REFUSALS):
@@ -207,7 +207,7 @@ def _launch_all(op: str, key: ChoiceKey, implementations: Implementations, defau
 
 
 def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
-    """All checks. A fault of the GPU ends them, since nothing runs on it afterwards."""
+    """All checks. They end at a GPU fault, since nothing runs on the GPU afterwards."""
     checks: list[OpCheck] = []
     with torch.inference_mode():
         made = list(cases(device, dtype))

@@ -1,6 +1,6 @@
-"""What decides what a module computes besides its weights: its parts, their attributes and their hooks.
+"""Describes everything that affects a module's results besides its weights: parts, attributes and hooks.
 
-Comparing two descriptions, made in one process, shows whether a program was made from an earlier form of the module.
+Comparing two descriptions from the same process shows whether the module has changed since a program was made.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import nn
 
-# What torch keeps in every module. The store watches the weights among it.
+# Attributes that torch keeps in every module. The store watches the weights among them.
 _APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
 
 Structure = list[tuple[str, type, Any, list[tuple[str, Any]]]]
 
 
 class _Same:
-    """An object that equals only itself. It is held, so that no later object takes its place in memory."""
+    """An object that equals only itself. It is kept alive, so that no later object reuses its address."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -43,7 +43,7 @@ def structure_of(module: nn.Module) -> Structure:
 
 
 def _fact(value: Any, depth: int = 8) -> Any:
-    """Plain values compare by value; others, and those nested so deeply that they may hold themselves, by identity."""
+    """Plain values compare by value; others by identity, as do values so deeply nested that they may be recursive."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return type(value), repr(value)
     items: Any = None

@@ -1,4 +1,4 @@
-"""A call's tensors, constants and named sizes under flat names, and back to a call.
+"""Converts a call to flat names for its tensors, constants and named sizes, and back.
 
 A tuple `control` becomes `control_0`, `control_1`, ..., as in a traced graph.
 """
@@ -27,9 +27,9 @@ def flatten_inputs(example: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def flatten_constants(example: Mapping[str, Any]) -> dict[str, Any]:
-    """Whatever is not a tensor in a (possibly nested) call, named in the same way; it is part of the graph.
+    """The non-tensors of a (possibly nested) call, named in the same way. They are part of the graph.
 
-    So is the kind of container that holds the tensors, if it is not a plain tuple.
+    So is the type of each container of tensors that is not a plain tuple.
     """
     flat: dict[str, Any] = {}
     for name, value in example.items():
@@ -54,13 +54,13 @@ def flatten_dims(dims: Mapping[str, Any]) -> dict[str, Dims]:
 
 
 def rebuilt(container: Sequence[Any], items: Iterable[Any]) -> Sequence[Any]:
-    """The items in a container of the same kind: a list, a tuple or one with names."""
+    """The items in a container of the same kind: a list, tuple or named tuple."""
     kind: Any = type(container)
     return kind._make(items) if hasattr(kind, "_make") else kind(list(items))
 
 
 def laid_out(module: nn.Module, call: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and named arguments of a call; all are named if forward allows it."""
+    """Positional and keyword arguments of a call; all by keyword if forward allows it."""
     signature = inspect.signature(module.forward)
     nameless = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
     parameters = signature.parameters

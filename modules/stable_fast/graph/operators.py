@@ -1,5 +1,5 @@
-"""The operators that a kept graph may call. Traces of networks and our passes give them, and none changes its
-arguments or opens a file. A graph with any other operator is traced at each start.
+"""The operators that a saved graph may call. They come from traces of networks and from our passes, and none of
+them changes its arguments or opens a file. A graph with any other operator is traced in each run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ATEN = frozenset(
     # activations
     "celu elu gelu glu hardsigmoid hardswish hardtanh leaky_relu log_softmax mish prelu relu relu6 selu silu softmax "
     "_softmax softplus threshold "
-    # sums and their kin
+    # sums and the like
     "all amax amin any argmax argmin argsort cumsum linalg_vector_norm logsumexp max mean min norm prod sort std sum "
     "topk var var_mean "
     # products
@@ -49,10 +49,10 @@ ATEN = frozenset(
 
 
 def may_be_kept(target: Any) -> bool:
-    """Whether a kept graph may call this."""
+    """Whether a saved graph may call this."""
     if not isinstance(target, OpOverload):
         return False
-    schema = target._schema  # pyright: ignore[reportPrivateUsage]  # PyTorch has no public way to it
+    schema = target._schema  # pyright: ignore[reportPrivateUsage]  # PyTorch has no public access to it
     if schema.is_mutable:
         return False
     name = schema.name.partition("::")[2]
@@ -60,7 +60,7 @@ def may_be_kept(target: Any) -> bool:
 
 
 def operator_called(name: str) -> OpOverload:
-    """The operator `namespace.name.overload`. Raises ValueError for one that a kept graph may not call."""
+    """The operator `namespace.name.overload`. Raises ValueError if a saved graph may not call it."""
     namespace, _, rest = name.partition(".")
     operation, _, overload = rest.partition(".")
     if namespace != OUR_NAMESPACE and not (namespace == "aten" and operation in ATEN):

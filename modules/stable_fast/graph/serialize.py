@@ -1,9 +1,9 @@
 """Fused graphs as JSON and back: nodes by name, operators by name, shapes without memory.
 
-A file that somebody else wrote cannot run code, neither when it is read nor when its graph runs: its values are
-numbers, strings, containers and constants of torch, and nothing is unpickled or imported; it can call three functions
-and the operators of operators.py; and its names, which FX puts into the Python source of a graph, have to be
-identifiers. At worst such a graph computes something else, or fails.
+A file from someone else cannot run code, either when it is loaded or when its graph runs. Its values are numbers,
+strings, containers and torch constants, and nothing is unpickled or imported. It can call only three functions and the
+operators of operators.py. FX puts its names into the Python source of a graph, so they have to be identifiers. At worst
+such a graph computes something else, or fails.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from modules.stable_fast.graph.trace import Fixed, Traced, named_placeholder
 
 MAX_CONSTANT_BYTES = 1 << 20
 _FUNCTIONS: dict[str, Any] = {"getitem": operator.getitem, "as_tokens": as_tokens, "as_image": as_image}
-# How values that JSON lacks are written: {"dtype": "float16"}. All but devices are called torch.<name>.
+# Encodings of values that JSON does not have: {"dtype": "float16"}. All except devices are called torch.<name>.
 _NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format, "device": torch.device}
 
 
 class NotKept(Exception):
-    """Part of this module or graph cannot be described faithfully, so it is not kept on disk."""
+    """Part of this module or graph cannot be described faithfully, so it is not saved to disk."""
 
 
 @dataclass(frozen=True)
 class Fused:
-    """A traced graph after all passes, and what they did."""
+    """A traced graph after all passes, and the number of their matches."""
 
     traced: Traced
     nodes_before: int
@@ -60,7 +60,7 @@ def encode_graph(fused: Fused) -> dict[str, Any]:
 
 
 def decode_graph(kept: Mapping[str, Any]) -> Fused:
-    """Raises ValueError, LookupError, TypeError or AttributeError for anything that `encode_graph` did not write."""
+    """Raises ValueError, LookupError, TypeError or AttributeError for anything not written by `encode_graph`."""
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     if not isinstance(kept["nodes"], list) or kept["nodes"][-1]["op"] != "output":
@@ -163,7 +163,7 @@ def _torch_value(kind: str, name: str) -> Any:
 
 
 def _encode_result(value: Any) -> Any:
-    """How a result is put together, with nothing in place of its tensors; only what JSON gives back unchanged."""
+    """The structure of a result, without its tensors. Only values that JSON restores unchanged are allowed."""
     if value is None or type(value) in (bool, int, float, str):
         return {"fixed": value}
     if type(value) is tuple:

@@ -1,9 +1,9 @@
-"""Named sizes: one traced graph serves every batch and resolution, since each size in it is recognised by a prime.
+"""Named sizes: one traced graph serves every batch size and resolution, since a prime marks each size in it.
 
 A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on fake
-tensors whose named sizes are large primes that divide nothing else in the module, so a literal of the graph that
-contains such a prime can only come from that size (`8*height*8*width` shows as 8*101*8*103), and replacing the prime
-gives the literal for any other size. `verify.propagate` proves each replacement before it runs.
+tensors with large primes as their named sizes. These primes divide nothing else in the module, so a literal of the
+graph with such a factor can only come from that size (`8*height*8*width` appears as 8*101*8*103). Replacing the prime
+gives the literal for any other size. `verify.propagate` checks each replacement before it is used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-Dims = tuple["str | None", ...]  # one entry for each dimension: None (fixed), "name" or "k*name"
+Dims = tuple["str | None", ...]  # one entry per dimension: None (fixed), "name" or "k*name"
 
-# Larger than any small literal. None divides 2**63 - 1, which ATen writes for "to the end".
+# Larger than any small literal. None of them divides 2**63 - 1, which means "to the end" in ATen.
 _PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 197, 199, 211, 223)
 
 
 class SizeError(ValueError):
-    """A graph with named sizes cannot serve these sizes: not a multiple, or two values for one name."""
+    """A graph with named sizes does not fit these sizes: one is not a multiple, or one name has two values."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sizes:
     primes: Mapping[str, int]
 
     def replace(self, literal: int, actual: Mapping[str, int]) -> int:
-        """`literal` with the actual values in place of its primes; all at once, since a value may be a prime itself."""
+        """`literal` with its primes replaced by actual values, all at once, since a value may be a prime itself."""
         if literal == 0 or abs(literal) >= 2**62:
             return literal
         rest, product = literal, 1
@@ -58,19 +58,19 @@ def parse_dim(dim: str) -> tuple[int, str]:
 
 
 def _dims_of(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> Dims:
-    """The names of an input's dimensions; without any, all are fixed."""
+    """The names of an input's dimensions. Without names, all are fixed."""
     return dims.get(name, (None,) * tensor.dim())
 
 
 def fixed_sizes(name: str, tensor: Tensor, dims: Mapping[str, Dims]) -> tuple[int, ...]:
-    """The sizes of an input that have no name."""
+    """The unnamed sizes of an input."""
     return tuple(size for dim, size in zip(_dims_of(name, tensor, dims), tensor.shape, strict=True) if dim is None)
 
 
 def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """The value of each named size in these inputs.
 
-    Raises SizeError if an input has another rank, is not a multiple, or contradicts another input."""
+    Raises SizeError if an input has the wrong rank, is not a multiple, or contradicts another input."""
     values: dict[str, int] = {}
     for name, tensor in tensors.items():
         named = _dims_of(name, tensor, dims)
@@ -88,14 +88,14 @@ def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str
 
 
 def choose_primes(names: Iterable[str], fixed: Iterable[int]) -> Sizes:
-    """A prime for each name; it divides none of the fixed sizes."""
+    """A prime for each name. The primes divide none of the fixed sizes."""
     fixed = set(fixed)
     free = (prime for prime in _PRIMES if not any(size % prime == 0 for size in fixed if size))
     return Sizes({name: next(free) for name in sorted(names)})
 
 
 def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:
-    """The shape to trace with: named dimensions at their primes, the others as they are."""
+    """The shape to trace with: primes for named dimensions, the others unchanged."""
     shape = list(tensor.shape)
     for axis, dim in enumerate(dims):
         if dim is not None:

@@ -2,14 +2,14 @@
 
 Each named input is bound to a moment: "prompt" (once per conditioning), "time" (once per timestep, so for a whole
 schedule at once), "latent" (each step, the same for both halves of guidance) or "step" (each step, any row). A node
-needs what its arguments need, and that fixes its stage:
+needs what its arguments need, which determines its stage:
 
     weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
     shared    needs "latent" and perhaps "time"   step     anything else
 
-Operations that draw random numbers belong to the step, too. The split is exact: the same operations on the same values,
-each once. Two stages see other rows than the traced batch ("time" one row for each timestep, "shared" one half of
-guidance), so only operations that treat rows independently go there.
+Operations that draw random numbers also belong to the step. The split is exact: the same operations run on the same
+values, once each. Two stages see different rows from the traced batch: "time" sees one row per timestep, "shared" one
+half of guidance. So only operations that treat rows independently go there.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ROW_WISE = frozenset(
     }
 )  # fmt: skip
 
-# Name of the dimension argument of operations that may touch the rows.
+# Name of the dimension argument of operations that may mix the rows.
 _DIM_ARGUMENT: dict[Any, str] = {
     aten.unsqueeze.default: "dim",
     aten.squeeze.dim: "dim",
@@ -64,7 +64,7 @@ _DIM_ARGUMENT: dict[Any, str] = {
     aten.flatten.using_ints: "start_dim",
 }
 
-# Arguments that, at False or 0, keep an operation from drawing random numbers.
+# Arguments that stop an operation from drawing random numbers when they are False or 0.
 _SWITCHES = ("train", "training", "dropout", "dropout_p")
 
 
@@ -130,9 +130,9 @@ def label(graph: fx.Graph, bindings: Mapping[str, str], sizes: Sizes) -> None:
 
 
 def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
-    """What a node needs: all that its arguments need, and "step" if it must see the traced batch or size.
+    """A node's needs: everything its arguments need, plus "step" if it must see the traced batch or size.
 
-    It also needs "step" if it draws random numbers, since they differ in each call.
+    A node that draws random numbers also needs "step", since the numbers differ in each call.
     """
     needs = frozenset[str]().union(*(source.meta["needs"] for source in node.all_input_nodes))
     if draws(node):
@@ -171,7 +171,7 @@ def has_rows(node: fx.Node, sizes: Sizes) -> bool:
 
 
 def split(graph: fx.Graph) -> dict[str, Stage]:
-    """The five stages of a labelled graph; values that cross from one to another are named after their nodes."""
+    """The five stages of a labelled graph. Values passed between stages are named after their nodes."""
     return {name: _extract(graph, name) for name in STAGES}
 
 
@@ -202,7 +202,7 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
-    """Whether `user` can take one row of `source` for the whole batch."""
+    """Whether `user` can use one row of `source` for the whole batch."""
     if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
         conv = arguments(user)
         return source is conv.vector and source not in (conv.x, conv.residual)
@@ -215,7 +215,7 @@ def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
 
 
 def _expanded(graph: fx.Graph, row: fx.Node) -> fx.Node:
-    """The row repeated (without a copy) to the traced shape, for users that do not broadcast."""
+    """The row expanded (without a copy) to the traced shape, for users that do not broadcast."""
     node = graph.call_function(aten.expand.default, (row, list(_shape(row))))
     node.meta = dict(row.meta)
     return node
@@ -232,7 +232,7 @@ def result_names(graph: fx.Graph) -> tuple[str, ...]:
 
 
 def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset[str]:
-    """Results whose memory is not theirs alone: it is kept for later calls, or is an input's or an earlier result's."""
+    """Results that do not own their memory: it is kept for later calls, or belongs to an input or an earlier result."""
     taken: set[tuple[str, str]] = set()
     lent: set[str] = set()
     for name in names:
@@ -244,7 +244,7 @@ def lent_results(stages: Mapping[str, Stage], names: Iterable[str]) -> frozenset
 
 
 def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
-    """Stage (none for an input) and name of the value that this one is, or is a view of."""
+    """Stage (none for an input) and name of the value that owns this value's memory."""
     for stage in stages.values():
         if name in stage.outputs:
             node = _viewed(stage.result(name))
@@ -253,7 +253,7 @@ def _owner(stages: Mapping[str, Stage], name: str) -> tuple[str, str]:
 
 
 def _viewed(node: fx.Node) -> fx.Node:
-    """The node whose memory may hold this one's value, according to what the operations declare."""
+    """The earliest node whose memory this node may share, according to the operators' schemas."""
     while node.op == "call_function" and _may_be_view(node):
         node = node.all_input_nodes[0]
     return node

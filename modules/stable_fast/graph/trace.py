@@ -3,7 +3,7 @@
 The form that passes may rely on (torch.export's training IR, non-strict, inference mode; torch 2.11 to 2.13):
 - Nodes call ATen overloads before decomposition: aten.conv2d.default, aten.linear.default, aten.group_norm.default,
   aten.layer_norm.default, aten.scaled_dot_product_attention.default, aten.silu.default, aten.gelu.default,
-  aten.upsample_nearest2d.vec and so on; nothing is in place; the only other target is operator.getitem.
+  aten.upsample_nearest2d.vec and so on. None of them works in place. The only other target is operator.getitem.
 - Placeholders come first: parameters and buffers (`Traced.weights`), constants, then the user's inputs, flattened in
   the order of the example; a tuple `control` becomes `control_0`, `control_1`, ...
 - Each node carries a meta tensor under `meta["val"]` (dtype, shape, strides); named sizes appear there as primes.
@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, rebuilt
 from modules.stable_fast.graph.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
 
-# Raised by a module's own code on fake tensors, by torch.export, and by a program that does not fit its inputs.
+# Errors from a module's own code on fake tensors, from torch.export, and from a program that does not fit its inputs.
 ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
 )  # fmt: skip
@@ -41,7 +41,7 @@ _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
 
 @dataclass(frozen=True)
 class Fixed:
-    """Stands for a value that is not a tensor in the structure of a result, and comes out as that value."""
+    """Stands for a non-tensor value in the structure of a result, and is turned back into that value."""
 
     value: Any
 
@@ -51,11 +51,11 @@ pytree.register_pytree_node(Fixed, lambda fixed: ([], fixed.value), lambda _, va
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph, what its placeholders stand for, and how its result is put together."""
+    """A graph, the meaning of its placeholders, and the structure of its result."""
 
     graph: fx.Graph
     weights: Mapping[str, str]  # placeholder -> parameter or buffer of the module
-    constants: Mapping[str, Tensor]  # placeholder -> tensor that the module made while it was traced
+    constants: Mapping[str, Tensor]  # placeholder -> tensor that the module made during tracing
     inputs: tuple[str, ...]  # placeholders for the user's tensors
     dims: Mapping[str, Dims]
     sizes: Sizes
@@ -63,7 +63,7 @@ class Traced:
 
 
 def shape_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The same module in evaluation mode with weights that have device, type and shape, but no memory."""
+    """The same module in evaluation mode, with weights that have a device, dtype and shape but no memory."""
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
         twin = mode.from_tensor(tensor.detach())
@@ -74,7 +74,7 @@ def shape_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
 def _shape_call(
     example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes, mode: FakeTensorMode
 ) -> dict[str, Any]:
-    """The example call without memory, named sizes at their primes."""
+    """The example call on fake tensors, with primes as named sizes."""
 
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -107,7 +107,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
     sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
-    # Imported late: it takes seconds, and a graph found in the cache does not need it.
+    # Imported late, because the import takes seconds and a graph from the cache does not need it.
     import torch.export
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -116,7 +116,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
         with torch.no_grad():
             twin = shape_twin(module, mode)
             before, after = _plain_attributes(twin), dict[str, str]()
-            # A hook, since export puts the attributes back as they were.
+            # In a hook, because export restores the attributes afterwards.
             twin.register_forward_hook(lambda *_: after.update(_plain_attributes(twin)))
             with tracing():
                 program = torch.export.export(twin, *laid_out(module, call), strict=False)
@@ -129,7 +129,7 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
 
 
 def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
-    """The device of the call's tensors. Raises TraceError if it has none."""
+    """The device of the call's tensors. Raises TraceError if there are no tensors."""
     for tensor in flatten_inputs(call).values():
         return tensor.device
     raise TraceError(f"{type(module).__name__} cannot be compiled for a call without a tensor")
@@ -145,7 +145,7 @@ def tracing() -> Iterator[None]:
 
 
 def is_tracing() -> bool:
-    """Whether this thread is tracing a module. (PyTorch's own flag is the same for all threads.)"""
+    """Whether this thread is tracing a module. (PyTorch's own flag is shared by all threads.)"""
     return _IS_TRACING.get()
 
 
@@ -154,7 +154,7 @@ def first_line(error: Exception) -> str:
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """Attributes of the module and its parts that may count or switch something."""
+    """Attributes of the module and its parts that may be counters or switches."""
     return {
         f"{path}.{name}".removeprefix("."): repr(value)
         for path, part in module.named_modules()
@@ -164,8 +164,8 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
 
 
 def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """A graph only gives results: whatever else the module does while it runs would happen once and never again."""
-    for name in (*before, *after) if after else ():  # empty where the hook did not run
+    """Rejects side effects: they would happen once and never again, since a graph only computes results."""
+    for name in (*before, *after) if after else ():  # empty if the hook did not run
         if before.get(name) != after.get(name):
             raise TraceError(f"it changes its own attribute {name} while it runs")
     signature = program.graph_signature
@@ -208,14 +208,14 @@ def _lift(
 
 
 def _with_fixed(program: torch.export.ExportedProgram, spec: pytree.TreeSpec) -> pytree.TreeSpec:
-    """The structure of the result with its constants in place, so that only tensors have to be put in."""
+    """The structure of the result with its constants in place, so that only tensors have to be filled in."""
     results: Any = next(iter(reversed(program.graph.nodes))).args[0]
     leaves = [result if isinstance(result, fx.Node) else Fixed(result) for result in results]
     return pytree.tree_structure(pytree.tree_unflatten(leaves, spec))
 
 
 def _check_result(graph: fx.Graph, inputs: Sequence[str]) -> None:
-    """Each result is a tensor that belongs to nobody else."""
+    """Raises TraceError if there is no tensor among the results, or if one is an input or a weight."""
     results = next(iter(reversed(graph.nodes))).all_input_nodes
     if not results:
         raise TraceError("its result holds no tensor")
@@ -233,7 +233,7 @@ def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
 
 
 def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
-    """The graph with placeholders renamed. Those without a name go: the call's constants, as return_dict=False."""
+    """The graph with renamed placeholders. Unnamed ones are dropped: constants such as return_dict=False."""
     result = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -251,14 +251,14 @@ def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
 
 
 def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
-    """A placeholder with exactly this name. FX would rename one called like a Python builtin: input to input_1."""
+    """A placeholder with exactly this name. FX would rename one that matches a Python builtin: input to input_1."""
     node = graph.placeholder(name)
     node.name = name
     return node
 
 
 def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain meta tensors in place of export's fake ones, so that the graph outlives the tracer."""
+    """Plain meta tensors in place of export's fake tensors, so that the graph outlives the tracer."""
     value = meta.get("val")
     return {} if value is None else {"val": pytree.tree_map(_plain_meta, value)}
 

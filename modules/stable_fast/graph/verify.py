@@ -1,4 +1,4 @@
-"""Invariants of a graph: it is well formed, its metadata is true, and each literal fits the sizes it is used at."""
+"""Checks that a graph is well formed, that its metadata is correct, and that each literal fits the actual sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class VerifyError(RuntimeError):
 
 
 def check(graph: fx.Graph) -> None:
-    """Lints the graph and recomputes every node's metadata from its arguments'."""
+    """Lints the graph and recomputes every node's metadata from its arguments."""
     try:
         graph.lint()
     except RuntimeError as error:
@@ -31,11 +31,11 @@ def check(graph: fx.Graph) -> None:
 
 
 def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
-    """Runs a graph on meta tensors after its literals were replaced: each result must have the traced shape, replaced
-    in the same way.
+    """Runs a graph on meta tensors with its literals replaced. Each result must have the traced shape, replaced in the
+    same way.
 
-    A traced size that holds no prime but came from one (825 = 8 * 103 + 1, after padding) may differ, unless it is
-    a literal of the operation: that should have been replaced and could not be.
+    A traced size that came from a prime but is not a multiple of it (825 = 8 * 103 + 1, after padding) may differ,
+    unless it is a literal of the operation. Such a literal should have been replaced, but that was not possible.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
@@ -61,7 +61,7 @@ def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, i
 
 
 def evaluate_on_meta(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
-    """The meta tensor(s) that a node's call gives for the meta tensors of its arguments."""
+    """The meta tensor(s) that a node's call returns for the meta tensors of its arguments."""
     args, kwargs = map_arg((node.args, node.kwargs), lookup)
     function: Any = node.target
     return function(*_on_meta(args), **_on_meta(kwargs))

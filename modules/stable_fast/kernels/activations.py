@@ -39,9 +39,9 @@ def silu_in_kernel(x):
 def gelu(x):
     """Exact (erf) GELU in fp32, within 6e-7: max(x, 0) - |x| Phi(-|x|), with Phi(-|x|) = 2^p(|x|).
 
-    p is a polynomial fitted to log2 Phi(-|x|) by weighted least squares, with weights that make the largest error of
-    the result as small as possible. p keeps falling, so the tail vanishes by itself. A value takes one exponential and
-    five products. tl.erf would take half as long as the matrix product before it.
+    p is a polynomial fitted to log2 Phi(-|x|) by weighted least squares, with weights that minimise the largest
+    error of the result. p keeps decreasing, so the tail goes to zero. Each value takes one exponential and five
+    multiplications. tl.erf would take half as long as the preceding matrix product.
     """
     a = tl.abs(x)
     p = tl.fma(a, -0.00048760781646706164, 0.007194249425083399)
@@ -54,7 +54,7 @@ def gelu(x):
 
 @jit
 def activate_in_kernel(x, ACTIVATION: tl.constexpr):
-    """Applies the activation of this number in ACTIVATIONS to fp32 values."""
+    """Applies the activation with this number in ACTIVATIONS to fp32 values."""
     if ACTIVATION == 1:
         x = silu_in_kernel(x)
     elif ACTIVATION == 2:

@@ -1,4 +1,4 @@
-"""Which implementation was chosen for which op and key, which ones ran, and which ones refused."""
+"""Records which implementation was chosen for each op and key, which ones ran, and which ones refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 Implementations = Mapping[str, Callable[..., Any]]
-# What the choice depends on within one op: sizes, options and the data type. Tuned tables keep it on disk.
+# The sizes, options and dtype that determine the choice for an op. Tuned tables on disk contain these keys.
 ChoiceKey = tuple[Any, ...]
 
 
@@ -25,12 +25,12 @@ class Tuner(Protocol):
 
 
 def _capturing() -> bool:
-    """Whether a CUDA graph is being recorded. Nothing can be timed meanwhile."""
+    """Whether a CUDA graph is being recorded, which makes timing impossible."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 class ImplementationChoices:
-    """The implementation for each (op, key). A table on disk or a tuner fills `chosen`; calls fill the rest."""
+    """The implementation for each (op, key). `chosen` comes from a table on disk or a tuner, the rest from calls."""
 
     def __init__(self) -> None:
         self.chosen: dict[tuple[str, ChoiceKey], str] = {}
@@ -41,9 +41,9 @@ class ImplementationChoices:
     def pick(
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
     ) -> str:
-        """The name to run: the chosen one, else the tuner's choice, else the default."""
+        """The implementation to run: the chosen one, else the tuner's choice, else the default."""
         name = self.chosen.get((op, key))
-        # The name may be from another version, or belong to an implementation that has refused here before.
+        # The name may come from another version, or belong to an implementation that has refused here before.
         if name is not None and name in implementations and (op, key, name) not in self.refused:
             return name
         if self.tuner is None or _capturing():
@@ -53,17 +53,17 @@ class ImplementationChoices:
         return name
 
     def refuse(self, op: str, key: ChoiceKey, name: str, error: Exception) -> None:
-        """Notes that `name` must not be asked again for this key. Warns once for each implementation."""
+        """Records that `name` must not be tried again for this key. Warns once per implementation."""
         told = any((op, name) == (other, refused) for other, _, refused in self.refused)
         log.log(logging.DEBUG if told else logging.WARNING, "%s runs without %s: %s", op, name, error)
         self.refused.add((op, key, name))
 
 
-# One table for the process: ops are called through torch.ops, which has no place for an object that carries the choice,
-# and the GPU and the library versions do not change while a process runs.
+# One table per process: calls through torch.ops cannot pass an object with the choices, and the GPU and library
+# versions do not change while a process runs.
 CHOICES = ImplementationChoices()
 
 
 def dtype_key(x: Tensor) -> str:
-    """The data type as it is written in a key, such as "float16"."""
+    """The dtype as written in a key, such as "float16"."""
     return str(x.dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""What the device of a tensor can do: which kernels it runs, and how many multiprocessors it has."""
+"""Capabilities of a tensor's device: which kernels it runs, and how many multiprocessors it has."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runs_kernels(x: Tensor) -> bool:
 
 
 def is_ampere_or_newer(x: Tensor) -> bool:
-    """Compute capability 8 or more, which flash attention and Triton's matrix products need."""
+    """Compute capability 8 or higher, which flash attention and Triton's matrix products need."""
     return _capability(x.device.index) >= (8, 0)
 
 
@@ -46,7 +46,7 @@ def is_hopper(x: Tensor) -> bool:
 
 
 def runs_tma_kernels(x: Tensor) -> bool:
-    """Whether our kernels that copy whole tiles by descriptor (TMA) run. Newer GPUs have TMA, but none was tested."""
+    """Whether our kernels that copy whole tiles by descriptor (TMA) run. Newer GPUs have TMA, but are untested."""
     return INTERPRETED or is_hopper(x)
 
 
@@ -56,5 +56,5 @@ def overlaps_launches(x: Tensor) -> bool:
 
 
 def multiprocessors(x: Tensor) -> int:
-    """How many multiprocessors share the work. Under the interpreter the answer is 8."""
+    """How many multiprocessors share the work; 8 under the interpreter."""
     return _multiprocessors(x.device.index) if x.is_cuda else 8

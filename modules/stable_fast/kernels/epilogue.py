@@ -1,4 +1,4 @@
-"""The elementwise operations after a product or an NHWC convolution, in one in-place pass; GEGLU's product of halves.
+"""The elementwise operations after a product or an NHWC convolution, in one in-place pass, and GEGLU's product.
 
 `launch_epilogue`: y = act(y + bias + vector[sample] + residual), or act(...) + residual with `residual_last`.
 """
@@ -83,7 +83,7 @@ def geglu_kernel(h_ptr, y_ptr, elements, I, BLOCK: tl.constexpr):  # noqa: E741
     mask = offset < elements
     source = (offset // I).to(tl.int64) * (2 * I) + offset % I
     value = tl.load(h_ptr + source, mask=mask)
-    tl.debug_barrier()  # else ptxas loads the values only after it has computed the gates' GELU
+    tl.debug_barrier()  # otherwise ptxas loads the values only after it has computed the gates' GELU
     gate = tl.load(h_ptr + source + I, mask=mask).to(tl.float32)
     tl.store(y_ptr + offset, (value.to(tl.float32) * gelu(gate)).to(y_ptr.dtype.element_ty), mask=mask)
 

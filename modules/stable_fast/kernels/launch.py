@@ -16,7 +16,7 @@ from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED, A
 
 log = logging.getLogger(__name__)
 
-# Errors that a run without its launches, Triton, or Python's own parser may raise.
+# Errors that may come from a run without its launches, from Triton, or from Python's own parser.
 FAULTS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
     *(SyntaxError, SystemError, TypeError, ValueError, TritonError, CancelledError),
@@ -34,10 +34,10 @@ def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any
 
 
 class _Workers(ThreadPoolExecutor):
-    """Compiles kernels, and also loads them and builds their launchers (by a C compiler), which Triton does later."""
+    """Compiles kernels, loads them and builds their launchers (with a C compiler). Triton delays the last two."""
 
     def __init__(self, device: torch.device) -> None:
-        # PyTorch's type stubs do not say that a device may have no index.
+        # A device may have no index, although PyTorch's type stubs declare one.
         no_index = device.index is None  # pyright: ignore[reportUnnecessaryComparison]
         index = torch.cuda.current_device() if no_index else device.index
         super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(index,))
@@ -47,7 +47,7 @@ class _Workers(ThreadPoolExecutor):
         return super().submit(self._compile, compile_kernel)
 
     def stop(self) -> None:
-        """Lets the queued work fail at once. Cancelling it would not wake those who wait for it."""
+        """Makes queued work fail at once. Cancelling the work would not wake its waiters."""
         self._stopped = True
         self.shutdown(wait=False)
 
@@ -55,22 +55,22 @@ class _Workers(ThreadPoolExecutor):
         if self._stopped:
             raise CancelledError
         kernel = compile_kernel()
-        with suppress(TritonError):  # it needs more than this GPU has, and its launch will report so
+        with suppress(TritonError):  # the kernel is too big for this GPU, and its launch will report that
             kernel.run  # noqa: B018 - a property that loads the kernel and builds its launcher
         return kernel
 
 
 def _cores() -> int | None:
-    """The number of cores that this process may use, if the system tells."""
+    """The number of cores that this process may use, if known."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     """Compiles (or loads from disk) every Triton kernel that `run` would launch, in parallel on all cores.
 
-    It calls `run` once without its launches, so the result of `run` has no meaning. Libraries are called as usual. Any
-    error is ignored here, because the real run comes next and reports it: so does the launch of a kernel that does not
-    compile. Without CUDA, nothing happens.
+    This calls `run` once without its launches, so the result of `run` is meaningless. Libraries are called as usual.
+    All errors are ignored here, including those of kernels that do not compile, because the real run comes next and
+    reports them. Without CUDA, nothing happens.
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
         return
@@ -80,15 +80,15 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
     except FAULTS as error:
         log.debug("compiling ahead ended early: %s: %s", type(error).__name__, error)
     finally:
-        workers.stop()  # after an interrupt, this drops what is still queued
+        workers.stop()  # after an interrupt, this drops queued work
 
 
 def _only_compile(run: Callable[[], object], workers: _Workers) -> None:
-    """Runs in a context of its own, because Triton 3.6 leaves its mode behind after an interrupt."""
+    """Runs in a separate context, because Triton 3.6 leaves its mode active after an interrupt."""
     _ONLY_COMPILE.set(True)
     with AsyncCompileMode(workers, ignore_errors=True):
         try:
             run()
         except BaseException:
-            workers.stop()  # else the mode waits for all queued work
+            workers.stop()  # otherwise the mode waits for all queued work
             raise

@@ -1,4 +1,4 @@
-"""Images in NHWC memory (channels-last), and the same memory seen as rows of pixels."""
+"""Images in NHWC memory (channels-last), and the same memory viewed as rows of pixels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """`x` itself if it is NHWC in memory already, else a copy that is."""
+    """`x` itself if it is already NHWC in memory, else an NHWC copy."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def empty_channels_last(shape: tuple[Any, ...], like: Tensor) -> Tensor:
-    """An NHWC image of this shape [N, C, H, W], with the type and device of `like`."""
+    """An NHWC image of this shape [N, C, H, W], with the dtype and device of `like`."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""How an implementation refuses a call that it cannot serve, so that another one serves it."""
+"""Lets an implementation refuse a call that it cannot serve, so that another one takes over."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MOST_GRID_ROWS = 65535  # programs along the second and third axis of a launch
 
 
 class Unsupported(Exception):
-    """An implementation cannot serve this shape on this machine. The tuner skips it."""
+    """An implementation cannot serve this shape on this machine, so the tuner skips that implementation."""
 
 
-# A refusal is our own Unsupported, an error of Triton's compiler or launcher, an error of a library, or a folder that
-# Triton cannot write to.
+# A refusal is our own Unsupported, an error from Triton's compiler or launcher, an error from a library, or a folder
+# that Triton cannot write to.
 REFUSALS = (Unsupported, TritonError, RuntimeError, OSError)
-# These are RuntimeErrors too, but they concern the whole process: they are raised to the caller.
+# These are RuntimeErrors too, but they affect the whole process, so they are raised to the caller.
 NO_REFUSALS = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 @contextmanager
 def unsupported_on_error(library: str) -> Iterator[None]:
-    """Turns the RuntimeError by which a library refuses a shape into Unsupported.
+    """Turns the RuntimeError that a library raises for a refused shape into Unsupported.
 
-    Which shapes a library serves depends on its version and on the GPU.
+    The shapes that a library supports depend on its version and on the GPU.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def unsupported_on_error(library: str) -> Iterator[None]:
 
 
 def require_32_bit(*tensors: Tensor) -> None:
-    """For kernels that compute offsets in 32 bits. Raises Unsupported for a tensor that is too large."""
+    """For kernels with 32-bit offsets: raises Unsupported if a tensor is too large."""
     for tensor in tensors:
         if tensor.numel() > MOST_ELEMENTS:
             raise Unsupported(f"{tuple(tensor.shape)} has more elements than a 32-bit offset can reach")

@@ -13,14 +13,14 @@ from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementati
 from modules.stable_fast.kernels.refusals import NO_REFUSALS, REFUSALS
 
 NAMESPACE = "lightdiffusion"
-# Kept alive by this module: a Library unregisters its ops when it is collected.
+# Kept alive by this module: a Library unregisters its ops when it is garbage-collected.
 LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
-# The name noted for a call that every implementation refused, so that plain PyTorch served it.
+# The name recorded when every implementation refused a call, so that plain PyTorch served it.
 REFERENCE = "reference"
 
 
 def on_its_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs `implementation` with the device of its first operand as the current one.
+    """Runs `implementation` on the device of its first operand as the current device.
 
     Triton, and the libraries that we call directly, launch on the current device.
     """
@@ -35,7 +35,7 @@ def on_its_device(implementation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """Defines `lightdiffusion::<schema>`. `implementation` runs it on every device; `fake` gives shapes when traced."""
+    """Defines `lightdiffusion::<schema>`. `implementation` runs it on every device; `fake` gives shapes in a trace."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema)
     LIBRARY.impl(name, on_its_device(implementation), "CompositeExplicitAutograd")
@@ -51,9 +51,9 @@ def run_chosen(
     reference: Callable[[], Any],
     choices: ImplementationChoices = CHOICES,
 ) -> Any:
-    """Runs the implementation chosen for this key. If it refuses, the default runs; if that refuses, plain PyTorch.
+    """Runs the implementation chosen for this key; if it refuses, the default; if both refuse, plain PyTorch.
 
-    Another version may have made the table of choices, and the default may meet a machine that nobody has tried.
+    The table of choices may come from another version, and the default may never have run on such a machine.
     """
     for name in (choices.pick(op, key, implementations, default, args), default):
         if (op, key, name) in choices.refused:

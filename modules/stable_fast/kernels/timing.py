@@ -1,4 +1,4 @@
-"""Times a call on the GPU as part of a captured program: weights not in cache, first operand in cache, no host time."""
+"""Times a call on the GPU as in a captured program: weights not in cache, first operand in cache, no host time."""
 
 from __future__ import annotations
 

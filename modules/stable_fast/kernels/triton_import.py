@@ -1,4 +1,4 @@
-"""The only place that imports Triton. A flag says if it is there; stand-ins let kernel files import without it."""
+"""The only file that imports Triton. A flag shows if Triton is there; stand-ins let kernel files import without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ try:
 except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError) as error:
     is_missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
     TRITON_PROBLEM = "" if is_missing else f"{type(error).__name__}: {error}"
-    sys.modules["triton"] = None  # type: ignore[assignment] # so PyTorch gets an ImportError and does without, too
+    sys.modules["triton"] = None  # type: ignore[assignment] # so PyTorch gets an ImportError and does without too
     triton = SimpleNamespace(cdiv=lambda a, b: -(-a // b))  # type: ignore[assignment]
     tl = SimpleNamespace(constexpr=int)  # type: ignore[assignment]
     cuda = libdevice = None  # type: ignore[assignment]
@@ -61,7 +61,7 @@ except (ImportError, OSError, RuntimeError, AttributeError, SyntaxError):
 def _parse_in_turn() -> None:
     """Lets Triton parse one kernel at a time.
 
-    Python's parser counts its recursion for all threads together. Two threads that parse at once can raise
+    Python's parser has one recursion counter for all threads. Two threads that parse at once can raise
     "SystemError: AST constructor recursion depth mismatch" (CPython issue 106905).
     """
     parse, lock = triton.JITFunction.parse, Lock()
@@ -79,7 +79,7 @@ if HAS_TRITON:
 # With TRITON_INTERPRET=1 (read by Triton itself when a kernel is decorated) kernels run on CPU tensors, for the tests.
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
 # For kernels that spend much time on exp and division: one instruction each, with an error of 2 ulp. The interpreter
-# has neither.
+# supports neither.
 FAST_MATH = tl.constexpr(not INTERPRETED)
 
 
@@ -89,10 +89,10 @@ def jit(function: Callable[..., Any]) -> Any:
 
 
 def jit_for_any(*sizes: str) -> Callable[[Callable[..., Any]], Any]:
-    """The same, but one compiled kernel serves every value of the integer arguments `sizes`.
+    """Like `jit`, but one compiled kernel serves every value of the integer arguments `sizes`.
 
     For other integers, Triton compiles once for multiples of 16 and once for the rest. That helps if the alignment of
-    an address depends on them. Otherwise it only makes a new picture size wait for the compiler.
+    an address depends on them. Otherwise this only makes a new picture size wait for the compiler.
     """
     return lambda function: triton.jit(function, do_not_specialize=sizes) if HAS_TRITON else function
 

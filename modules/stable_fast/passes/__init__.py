@@ -1,4 +1,4 @@
-"""The fusion passes in the order in which they run. A pass may rely on the form that earlier passes leave behind."""
+"""The fusion passes, in order. A pass may rely on the form that earlier passes leave behind."""
 
 from collections.abc import Sequence
 

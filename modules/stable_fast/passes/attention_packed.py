@@ -1,7 +1,7 @@
 """Scaled dot-product attention over packed projections becomes one operation without transposes or copies.
 
-q, k, v that are parts of one [B, L, 3HD] -> lightdiffusion.attention_packed_qkv; k, v that are parts of one [B, S, 2HD]
--> lightdiffusion.attention_packed_kv. The operation includes the split into heads before it, the merge after it, and
+q, k, v as parts of one [B, L, 3HD] -> lightdiffusion.attention_packed_qkv; k, v as parts of one [B, S, 2HD] ->
+lightdiffusion.attention_packed_kv. The operation includes the split into heads before it, the merge after it, and
 conversions to fp32 around it (`upcast`). Not matched: masks, causal attention, dropout, a scale other than 1/sqrt(D),
 and grouped heads.
 """
@@ -47,7 +47,7 @@ def swaps_heads(node: object) -> TypeGuard[fx.Node]:
 
 
 def split_heads(node: object) -> SplitHeads | None:
-    """Reads permute(reshape([convert](x), [B, L, H, D]), [0, 2, 1, 3])."""
+    """Matches permute(reshape([convert](x), [B, L, H, D]), [0, 2, 1, 3])."""
     if not swaps_heads(node) or only_user(node) is None:
         return None
     reshape = source_of(node)
@@ -59,7 +59,7 @@ def split_heads(node: object) -> SplitHeads | None:
 
 
 def _before_conversion(node: fx.Node) -> tuple[fx.Node, bool]:
-    """The value before a conversion from 16 bits to fp32, and whether there is one."""
+    """The value before a conversion from 16 bits to fp32, and whether there is such a conversion."""
     if not is_call(node, aten.to.dtype) or only_user(node) is None:
         return node, False
     source = source_of(node)
@@ -85,7 +85,7 @@ def projections_of(sdpa: fx.Node) -> tuple[SplitHeads, SplitHeads, SplitHeads] |
 
 
 def _merged(sdpa: fx.Node) -> fx.Node | None:
-    """The reshape(permute(y, [0, 2, 1, 3]), [B, L, H*D]) behind attention."""
+    """The reshape(permute(y, [0, 2, 1, 3]), [B, L, H*D]) after attention."""
     permute = only_user(sdpa)
     if not swaps_heads(permute):
         return None

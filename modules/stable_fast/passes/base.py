@@ -1,4 +1,4 @@
-"""What a fusion pass is made of: rules that rewrite one node, match counts, and metadata that stays true."""
+"""The parts of a fusion pass: rules that rewrite one node, match counts, and metadata kept up to date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx
 
-# Registers torch.ops.lightdiffusion, which the passes name.
+# Registers torch.ops.lightdiffusion, which the passes use.
 import modules.stable_fast.kernels  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.graph.sizes import Sizes
@@ -25,9 +25,9 @@ Rewrite = Callable[["Editor", fx.Node], bool]
 
 @dataclass(frozen=True)
 class Rule:
-    """Looks at every node that calls one of `anchors`, the last operation of the pattern.
+    """Checks every node that calls one of `anchors`, the last operation of the pattern.
 
-    `rewrite` returns True when it changed the graph.
+    `rewrite` returns True if it changed the graph.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Rule:
 class FusionPass:
     """Rules that belong together. They run until none of them matches.
 
-    A pass that `adds_weights` keeps prepared weights in memory, in addition to those of the network.
+    A pass that `adds_weights` keeps prepared weights in memory, in addition to the network's weights.
     """
 
     name: str
@@ -48,14 +48,14 @@ class FusionPass:
 
 
 class Editor:
-    """Edits a labelled graph. New nodes get metadata and needs; a replaced node goes with all that only it used."""
+    """Edits a labelled graph. New nodes get metadata and needs. Replaced nodes are erased along with unused inputs."""
 
     def __init__(self, graph: fx.Graph, sizes: Sizes) -> None:
         self.graph = graph
         self.sizes = sizes
 
     def call(self, before: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        """A new call, placed before `before`. All its arguments must come earlier in the graph."""
+        """Adds a new call before `before`. All its arguments must come earlier in the graph."""
         with self.graph.inserting_before(before):
             node = self.graph.call_function(target, args, kwargs)
         node.meta["val"] = evaluate_on_meta(node, lambda source: source.meta["val"])
@@ -63,24 +63,24 @@ class Editor:
         return node
 
     def call_changed(self, before: fx.Node, node: fx.Node, **changes: Any) -> fx.Node:
-        """The call of `node` with other values for some of its arguments, placed before `before`."""
+        """Adds the call of `node` with some arguments changed, placed before `before`."""
         target: Any = node.target
         return self.call(before, target, *(vars(arguments(node)) | changes).values())
 
     def hoist(self, node: fx.Node, before: fx.Node) -> None:
-        """Moves a call, and the arguments it needs, to a place earlier in the graph."""
+        """Moves a call, and the arguments it needs, to an earlier place in the graph."""
         if node.op == "call_function" and before < node:
             for source in node.all_input_nodes:
                 self.hoist(source, before)
             before.prepend(node)
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
-        """Lets all users of `old` read `new`."""
+        """Makes all users of `old` use `new` instead."""
         old.replace_all_uses_with(new)
         self.erase_unused(old)
 
     def erase_unused(self, node: fx.Node) -> None:
-        """Erases a node that has no users, and then those of its arguments that have none left."""
+        """Erases a node that has no users, and then its arguments if they have no users left."""
         pending = [node]
         while pending:
             candidate = pending.pop()
@@ -96,12 +96,12 @@ def is_call(node: object, *targets: Any) -> TypeGuard[fx.Node]:
 
 
 def is_tensor(node: object) -> TypeGuard[fx.Node]:
-    """Whether this is a node whose value is one tensor."""
+    """Whether this is a node with a single tensor as its value."""
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), Tensor)
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """The one node that uses this value, and uses it once; else None."""
+    """The only node that uses this value, if it uses it once; else None."""
     users = list(node.users)
     if len(users) != 1 or users[0].op == "output":
         return None
@@ -115,7 +115,7 @@ def operands(node: fx.Node) -> tuple[Any, Any]:
 
 
 def either_way(node: fx.Node) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    """Both operands of an addition or a product, in both orders: the order in which they are given comes first."""
+    """Both operands of an addition or a product, in both orders, starting with the given order."""
     first, second = operands(node)
     return (first, second), (second, first)
 
@@ -126,22 +126,22 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def dtype_of(node: fx.Node) -> torch.dtype:
-    """The data type of a node's value."""
+    """The dtype of a node's value."""
     return node.meta["val"].dtype
 
 
 def count_calls(graph: fx.Graph) -> int:
-    """How many operations the graph calls."""
+    """The number of operations in the graph."""
     return sum(node.op == "call_function" for node in graph.nodes)
 
 
 def same_stage(first: fx.Node, second: fx.Node) -> bool:
-    """Whether fusing the two delays neither. An early result must not be moved into every step."""
+    """Whether fusing both nodes would delay neither. An early result must not be moved into every step."""
     return stage_of(first.meta["needs"]) == stage_of(second.meta["needs"])
 
 
 def part_of(node: object, parts: int) -> tuple[fx.Node, int] | None:
-    """(x, i) when the node is the i-th of `parts` equal pieces of x along its last dimension."""
+    """(x, i) if the node is the i-th of `parts` equal pieces of x along its last dimension."""
     if not is_call(node, operator.getitem):
         return None
     pieces, index = operands(node)
@@ -155,7 +155,7 @@ def part_of(node: object, parts: int) -> tuple[fx.Node, int] | None:
 
 
 def apply_pass(fusion: FusionPass, editor: Editor) -> Counter[str]:
-    """Goes over the graph until no rule matches. Returns the number of matches of each rule."""
+    """Applies the pass until no rule matches. Returns the number of matches of each rule."""
     matches: Counter[str] = Counter()
     by_anchor: dict[Any, list[Rule]] = {}
     for rule in fusion.rules:
@@ -170,7 +170,7 @@ def _apply_once(by_anchor: dict[Any, list[Rule]], editor: Editor, matches: Count
     before = matches.total()
     for node in list(editor.graph.nodes):
         if node.op != "call_function" or not node.users:
-            continue  # erased, or about to be
+            continue  # erased or soon to be
         for rule in by_anchor.get(node.target, ()):
             if rule.rewrite(editor, node):
                 matches[rule.name] += 1

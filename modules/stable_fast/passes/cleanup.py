@@ -1,9 +1,9 @@
-"""Removes what does nothing at inference, and writes views in one way, so that later passes meet one form.
+"""Removes operations without effect at inference, and normalises views so that later passes see only one form.
 
-dropout, same-type conversions, x * 1, x / 1, contiguous and clone disappear. view, flatten, unsqueeze and the like
+dropout, same-dtype conversions, x * 1, x / 1, contiguous and clone disappear. view, flatten, unsqueeze and the like
 become aten.reshape; transpose becomes aten.permute. Two in a row merge, identities disappear, and equal calls on equal
-arguments are made once. Not touched: conversions to another type, reshapes that do not follow each other, and calls
-that draw random numbers.
+arguments happen once. Not touched: conversions to another dtype, reshapes that do not follow each other, and calls that
+draw random numbers.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def write_as_permute(editor: Editor, node: fx.Node) -> bool:
 
 
 def spell_out_reshape(editor: Editor, node: fx.Node) -> bool:
-    """Sizes without -1, and one reshape instead of two in a row."""
+    """Replaces -1 by the actual size, and two reshapes in a row by one."""
     source = source_of(node)
     merged = source_of(source) if is_call(source, aten.reshape.default) else source
     if merged is source and list(arguments(node).shape) == list(shape(node)):
@@ -114,16 +114,16 @@ def merge_permutes(editor: Editor, node: fx.Node) -> bool:
 
 
 def erase_checks(graph: fx.Graph) -> None:
-    """Removes the assertions that the tracer leaves behind. They have no users, so no rule visits them."""
+    """Removes the assertions left behind by the tracer. Assertions have no users, so no rule visits them."""
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target == aten._assert_tensor_metadata.default:
             graph.erase_node(node)
 
 
 def share_equal_calls(graph: fx.Graph) -> int:
-    """Keeps the first of calls with the same target and arguments. Returns the number of calls removed.
+    """Keeps only the first of all calls with the same target and arguments. Returns the number of calls removed.
 
-    Calls that draw random numbers all stay, because each draws its own.
+    All calls that draw random numbers stay, because each draws different numbers.
     """
     seen: dict[Any, fx.Node] = {}
     removed = 0

@@ -1,8 +1,8 @@
-"""A concatenation of two feature maps along channels is never made: its readers take both halves.
+"""A concatenation of two feature maps along channels is never built: its readers take both halves.
 
 group_norm_silu(cat(a, b)) -> lightdiffusion.group_norm_silu_cat(a, b), and the 1x1 skip convolution of cat(a, b) ->
-lightdiffusion.conv2d_cat_epilogue(a, b). It only applies if all readers of the concatenation are of these two kinds;
-otherwise the concatenation is needed anyway. Not matched: other dimensions, and more than two parts.
+lightdiffusion.conv2d_cat_epilogue(a, b). The pass only applies if all readers of the concatenation are of these two
+kinds; otherwise the concatenation is needed anyway. Not matched: other dimensions, and more than two parts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def skip_concatenation(editor: Editor, cat: fx.Node) -> bool:
 
 
 def _of_both(editor: Editor, reader: fx.Node, parts: list[fx.Node]) -> fx.Node:
-    """What `reader` computes from the concatenation, computed from its parts."""
+    """The result of `reader`, computed from the parts instead of the concatenation."""
     reads = arguments(reader)
     if is_call(reader, GROUP_NORM_SILU):
         options = (reads.num_groups, reads.eps, reads.silu)

@@ -1,7 +1,7 @@
-"""A convolution and what is added to its result become lightdiffusion.conv2d_epilogue.
+"""A convolution and the additions to its result become lightdiffusion.conv2d_epilogue.
 
-conv2d + bias, then + vector[:, :, None, None] (the time embedding), then + residual of the same shape, then SiLU. Each
-of them joins if nothing else reads the value before it. Not matched: dilated or grouped convolutions; 1x1 convolutions,
+Fuses the bias, then vector[:, :, None, None] (the time embedding), then a residual of the same shape, then SiLU. Each
+is fused if nothing else reads the value before it. Not matched: dilated or grouped convolutions; 1x1 convolutions,
 which become linear layers (see tokens.py); an addition at a later stage than the convolution.
 """
 
@@ -48,7 +48,7 @@ def _may_join(user: fx.Node, node: object) -> TypeGuard[fx.Node]:
 
 
 def _as_vector(node: object, channels: int) -> fx.Node | None:
-    """The [N, C] value behind a reshape to [N, C, 1, 1]."""
+    """The [N, C] value before a reshape to [N, C, 1, 1]."""
     if not is_call(node, aten.reshape.default) or shape(node)[1:] != (channels, 1, 1):
         return None
     vector = source_of(node)

@@ -1,4 +1,4 @@
-"""What the passes over convolutions share: a reader of aten.conv2d, and weights in channels-last memory."""
+"""Helpers for passes over convolutions: parsing aten.conv2d, and weights in channels-last memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def read_convolution(node: object) -> Convolution | None:
-    """aten.conv2d as a Convolution; None if it is dilated, grouped, or different in height and width."""
+    """aten.conv2d as a Convolution; None if it is dilated, grouped, or not square."""
     if not is_call(node, aten.conv2d.default):
         return None
     given = arguments(node)
@@ -47,5 +47,5 @@ def is_pointwise(node: object) -> bool:
 
 
 def channels_last_weight(editor: Editor, before: fx.Node, weight: fx.Node) -> fx.Node:
-    """The weight with its channels innermost. The weights stage computes it, without a copy if it is so already."""
+    """The weight with its channels innermost, computed in the weights stage, without a copy if nothing changes."""
     return editor.call(before, aten.contiguous.default, weight, memory_format=torch.channels_last)

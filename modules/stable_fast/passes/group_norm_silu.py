@@ -1,7 +1,7 @@
 """GroupNorm of a feature map, with the SiLU that follows it, becomes lightdiffusion.group_norm_silu (channels-last).
 
-silu(group_norm(x)) -> one operation with silu=True. A group_norm that something else reads too, or that no SiLU
-follows, keeps silu=False. Not matched: norms without weight and bias, and inputs that are not [N, C, h, w].
+silu(group_norm(x)) -> one operation with silu=True. A group_norm with other readers, or without a SiLU
+after it, keeps silu=False. Not matched: norms without weight and bias, and inputs that are not [N, C, h, w].
 """
 
 from __future__ import annotations

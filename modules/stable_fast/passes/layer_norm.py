@@ -1,7 +1,7 @@
-"""LayerNorm over the last dimension becomes lightdiffusion.layer_norm, with an addition before it add_layer_norm.
+"""LayerNorm over the last dimension becomes lightdiffusion.layer_norm, or add_layer_norm if an addition precedes it.
 
-The addition joins only if no linear layer has taken it in already. linear_epilogue runs first, because there the
-residual costs one read and no write. Not matched: norms without weight and bias, norms over several dimensions, and
+The addition is fused only if no linear layer has absorbed it. linear_epilogue runs first, because a residual there
+costs one read and no write. Not matched: norms without weight and bias, norms over several dimensions, and
 additions that broadcast or happen at another stage.
 """
 

@@ -1,6 +1,6 @@
-"""A linear layer and what follows it become lightdiffusion.linear_epilogue.
+"""A linear layer and the operations after it become lightdiffusion.linear_epilogue.
 
-linear + bias, then SiLU, exact GELU or x * sigmoid(1.702 x), then + residual of the same shape. Each of them joins if
+Fuses the bias, then SiLU, exact GELU or x * sigmoid(1.702 x), then a residual of the same shape. Each is fused if
 nothing else reads the value before it. Not matched: GELU's tanh approximation, additions that broadcast or happen at a
 later stage, and weights that are not [out, in].
 """

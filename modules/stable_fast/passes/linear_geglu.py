@@ -1,7 +1,7 @@
 """linear -> two halves -> value * gelu(gate) becomes lightdiffusion.linear_geglu.
 
-The first half is the value, the second half the gate, and GELU the exact (erf) one. Not matched: the tanh
-approximation, halves in the other order, and halves that something else reads too.
+The first half is the value and the second half is the gate. GELU is exact (erf). Not matched: the tanh approximation,
+halves in the other order, and halves with other readers.
 """
 
 from __future__ import annotations

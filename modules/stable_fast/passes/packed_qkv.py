@@ -1,9 +1,9 @@
-"""Projections of one input that meet in one attention become one linear layer with stacked weights.
+"""Projections of one input for the same attention become one linear layer with stacked weights.
 
 Self-attention: q, k, v from the same x become three parts of one projection. Cross-attention: k, v from the same
-context become two parts of one projection. It needs only the prompt, so it runs in the prompt stage. The weights stage
-stacks the weights. Not matched: projections of different types, those of which only some have a bias, and those that
-something else reads too.
+context become two parts of one projection, which needs only the prompt and runs in the prompt stage. The weights stage
+stacks the weights. Not matched: projections with different dtypes, with a bias in only some of them, or with other
+readers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _can_stack(linears: list[fx.Node]) -> bool:
 
 
 def _stack(editor: Editor, linears: list[fx.Node]) -> None:
-    """Replaces the linear layers by parts of one, which is computed where the first of them was."""
+    """Replaces the linear layers by parts of a single layer, placed where the first of them was."""
     place = min(linears)
     for linear in linears:
         for weight in linear.all_input_nodes[1:]:

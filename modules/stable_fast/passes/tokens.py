@@ -2,7 +2,7 @@
 
 With channels-last memory, permute + reshape from [N, C, h, w] to [N, h*w, C] and back moves no data (layout.py). A
 pointwise convolution becomes aten.linear over tokens. Two opposite views in a row cancel. An addition to the image of a
-linear layer happens on its tokens instead, so that the layer can take it in. Not matched: other permutations, and
+linear layer happens on its tokens instead, so that the layer can absorb it. Not matched: other permutations, and
 convolutions with a larger kernel.
 """
 

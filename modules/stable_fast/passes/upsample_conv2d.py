@@ -1,8 +1,8 @@
-"""Nearest-neighbour doubling and the 3x3 convolution behind it become lightdiffusion.upsample_conv2d.
+"""Nearest-neighbour doubling and the 3x3 convolution after it become lightdiffusion.upsample_conv2d.
 
 Each output pixel sees a 2x2 patch of the small picture, so four 2x2 convolutions give the same result (up to the
 rounding of summed weights) for 44 % of the multiplications. The weights stage sums the weights. Not matched: other
-scales, strides or kernels, and an upsampled picture that something else reads too.
+scales, strides or kernels, and an upsampled picture with other readers.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What runs at each step: programs at actual sizes, prepared weights, captured graphs."""
+"""The runtime of each step: programs at actual sizes, prepared weights, captured graphs."""

@@ -1,4 +1,4 @@
-"""Lays out the weights that programs stack so that stacking them is a view instead of a copy."""
+"""Lays out weights in memory so that programs can stack them with a view instead of a copy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PROJECTIONS = ("to_q", "to_k", "to_v")
 
 @torch.no_grad()
 def adjoin_projections(module: nn.Module) -> None:
-    """Puts query, key and value weights back to back in memory; only key and value if query has another shape.
+    """Puts query, key and value weights back to back in memory, or only key and value if query's shape differs.
 
-    They stay the same parameters at other addresses, so whatever was captured before has to start over. This looks for
+    The parameters stay the same but get new addresses, so anything captured before has to start over. Applies to
     modules with linear layers `to_q`, `to_k` and `to_v`.
     """
     for attention in module.modules():
@@ -25,7 +25,7 @@ def adjoin_projections(module: nn.Module) -> None:
         together = weights if weights[0].shape == weights[1].shape else weights[1:]
         if stacked_view([weight.detach() for weight in together]) is not None:
             continue
-        with torch.inference_mode(together[0].is_inference()):  # so that whoever could write to them still can
+        with torch.inference_mode(together[0].is_inference()):  # so that they stay writable in the same modes
             stacked = torch.cat(together)
             for weight, part in zip(together, stacked.split([len(weight) for weight in together]), strict=True):
                 weight.data = part

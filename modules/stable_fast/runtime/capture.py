@@ -1,4 +1,4 @@
-"""One function of tensors, captured as a CUDA graph: copy inputs in, replay, hand out copies of the outputs."""
+"""One function of tensors, captured as a CUDA graph: copy inputs in, replay, return copies of the outputs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ WARM_UPS = 2
 
 
 class CaptureError(Exception):
-    """The function cannot be captured; the message says why."""
+    """The function cannot be captured; the message contains the reason."""
 
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for each device and process: a stream keeps memory of its own in PyTorch's cache."""
+    """One stream per device and process, because each stream keeps separate memory in PyTorch's cache."""
     return torch.cuda.Stream(device)
 
 
 @contextmanager
 def own_workspaces() -> Iterator[None]:
-    """Graphs captured inside take cuBLAS's workspaces from their own memory.
+    """Makes graphs captured inside take cuBLAS's workspaces from their own memory.
 
     Otherwise a graph records the address of its stream's workspace, which others may free before a replay:
-    torch.compile when it captures, and since PyTorch 2.12 every graph of the stream that is reset (pytorch#193402).
+    torch.compile when it captures, and since PyTorch 2.12 each reset of another graph of the stream (pytorch#193402).
     """
     torch._C._cuda_clearCublasWorkspaces()  # pyright: ignore[reportPrivateUsage]
     try:
@@ -42,9 +42,9 @@ def own_workspaces() -> Iterator[None]:
 
 
 class GraphPool:
-    """Captures graphs into one memory pool, on one stream. They can share both, since no two run at the same time.
+    """Captures graphs into one memory pool, on one stream. Graphs share both, since no two run at once.
 
-    PyTorch gives a pool's memory back only when no graph is left in it. `bytes` is how much it holds.
+    PyTorch frees a pool's memory only when no graph is left in the pool. `bytes` is the size of the pool.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,18 +59,18 @@ class GraphPool:
         return not self._graphs
 
     def __call__(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> CapturedGraph:
-        """Raises CaptureError, and OutOfMemoryError."""
+        """Raises CaptureError or OutOfMemoryError."""
         return CapturedGraph(function, inputs, self)
 
     def start_over(self) -> None:
-        """Releases all graphs, no matter who keeps them, and gives the memory back."""
+        """Releases all graphs, even those still referenced, and frees the memory."""
         for graph in list(self._graphs):
             graph.release()
         with torch.cuda.device(self.device):
             torch.cuda.empty_cache()
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """Compiles kernels, picks algorithms and fills libraries' workspaces. None of this may happen in a capture."""
+        """Compiles kernels, picks algorithms and fills libraries' workspaces. None of this is allowed in a capture."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
@@ -78,7 +78,7 @@ class GraphPool:
         self._stream.synchronize()
 
     def record(self, owner: CapturedGraph, graph: torch.cuda.CUDAGraph, function: Callable[[], Any]) -> tuple[Any, int]:
-        """Captures function() into `graph`. Returns its result, and by how many bytes the pool grew."""
+        """Captures function() into `graph`. Returns its result and the pool's growth in bytes."""
         if self.is_empty:
             self._handle, self.bytes = None, 0
         if self._handle is None:
@@ -87,7 +87,7 @@ class GraphPool:
         recording = torch.cuda.graph(graph, pool=self._handle, stream=self._stream, capture_error_mode="thread_local")
         # Enter the stream here: torch.cuda.graph does not leave its own stream when a capture fails.
         with torch.cuda.stream(self._stream), own_workspaces():
-            torch.cuda.empty_cache()  # a capture does this first, which would hide how much it reserves
+            torch.cuda.empty_cache()  # a capture would do this first and hide how much it reserves
             reserved = torch.cuda.memory_reserved(self.device)
             try:
                 with recording:
@@ -96,7 +96,7 @@ class GraphPool:
                 handle, self._handle = self._handle, None  # no capture uses it again
                 end_failed_capture(self._stream.device_index, handle)
                 if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-                    # CUDA and PyTorch raise this for an operation that a capture forbids
+                    # CUDA and PyTorch raise this for operations forbidden during a capture
                     raise CaptureError(str(error).splitlines()[0]) from error
                 raise
             grown = max(0, torch.cuda.memory_reserved(self.device) - reserved)
@@ -109,12 +109,12 @@ class GraphPool:
 
 
 class CapturedGraph:
-    """`function(*inputs)` recorded once; a call replays it on the current stream.
+    """A recording of `function(*inputs)`. Calls replay the recording on the current stream.
 
-    Only the values of the inputs may change between calls, not their shapes; they are converted to the recorded type
+    Only the values of the inputs may change between calls, not their shapes. Inputs are converted to the recorded dtype
     and layout. Anything else that the function reads (weights, prompt values) must stay at its address and be changed
-    in place. Outputs are copies, so no later replay overwrites them. `bytes`: by how much its capture
-    made the pool grow.
+    in place. Outputs are copies, so later replays do not overwrite them. `bytes`: how much the pool grew during the
+    capture.
     """
 
     def __init__(self, function: Callable[..., Any], inputs: Sequence[Tensor], pool: GraphPool) -> None:
@@ -140,7 +140,7 @@ class CapturedGraph:
         return pytree.tree_unflatten(copies, self._form)
 
     def release(self) -> None:
-        """Gives the memory back. The graph cannot be called again."""
+        """Frees the memory. The graph cannot be called again."""
         if not self.is_released:
             self.is_released = True
             self._graph.reset()

@@ -1,4 +1,4 @@
-"""A bounded table of captured graphs by key. What cannot be captured runs without a graph; the log says why, once."""
+"""A bounded table of captured graphs by key. Functions that cannot be captured run without a graph, with a warning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReplayedGraph(Protocol):
 
 
 class Capture(Protocol):
-    """Captures functions into memory that their graphs share (see GraphPool)."""
+    """Captures functions into memory shared by their graphs (see GraphPool)."""
 
     bytes: int
 
@@ -38,7 +38,7 @@ CaptureOn = Callable[[torch.device], Capture]
 
 
 class SharedCapture:
-    """One pool and one stream for each device, shared by networks of which no two run at the same time."""
+    """One pool and one stream per device, shared by networks that never run at the same time."""
 
     def __init__(self) -> None:
         self._pools: dict[torch.device, Capture] = {}
@@ -50,13 +50,13 @@ class SharedCapture:
 
 
 class GraphTable:
-    """Graphs by key; the least recently used goes first. The memory they are captured into may hold `max_bytes`.
+    """Graphs by key; the least recently used is dropped first. Their memory is limited to `max_bytes`.
 
-    Memory comes back only when all graphs that share it go. So a graph that does not fit drives out all others, also
-    those of other tables, which are captured again when next needed. One that does not fit alone is declined.
+    Memory is only freed when all graphs that share it are released. So a graph that does not fit evicts all others,
+    including those of other tables, which are captured again when next needed. A graph too large by itself is rejected.
 
-    The key must tell apart all that a graph depends on besides its inputs' values: shapes, the type it computes in, and
-    which program it runs. `reasons` records why a key runs uncaptured.
+    The key must cover everything that a graph depends on besides its inputs' values: shapes, the dtype it computes in,
+    and the program it runs. `reasons` records why a key runs uncaptured.
     """
 
     def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:
@@ -78,9 +78,9 @@ class GraphTable:
         return sum(graph.bytes for graph in self._graphs.values() if not graph.is_released)
 
     def run(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
-        """function(*inputs), by the graph kept under `key`, captured now if there is none yet."""
+        """function(*inputs), by the graph kept under `key`, captured now if it does not exist yet."""
         if key not in self and key not in self.reasons:
-            # Buffers outlive this call: inference tensors could not be written to outside that mode.
+            # Buffers outlive this call, and inference tensors are not writable outside inference mode.
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._add(key, function, inputs)
         if key not in self:
@@ -89,7 +89,7 @@ class GraphTable:
         return self._graphs[key](*inputs)
 
     def _add(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
-        self._graphs.pop(key, None)  # one that was released with the others
+        self._graphs.pop(key, None)  # a graph that was released with the others
         while len(self._graphs) >= self._max_graphs:
             self._drop_oldest()
         while True:
@@ -107,7 +107,7 @@ class GraphTable:
                 return
 
     def _capture_new(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
-        """Captures. Returns None, or what is missing if there is not enough memory."""
+        """Captures a graph. Returns None, or a message if there is not enough memory."""
         try:
             graph = self._capture(function, inputs)
         except torch.OutOfMemoryError:
@@ -133,11 +133,11 @@ class GraphTable:
             graph.release()
 
     def start_over(self) -> None:
-        """Gives back the memory that these graphs share with other tables, whose graphs go, too."""
+        """Frees the memory that these graphs share with other tables. The graphs of those tables are released too."""
         self._capture.start_over()
 
     def release(self) -> None:
-        """Forgets everything. The memory comes back when no other table has a graph in it."""
+        """Forgets everything. The memory is freed once no other table has a graph in it."""
         while self._graphs:
             self._drop_oldest()
         self.reasons.clear()

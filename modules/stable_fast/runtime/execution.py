@@ -1,4 +1,4 @@
-"""A program at actual sizes. It holds what does not change from step to step, and runs the rest."""
+"""A program at actual sizes. It keeps results that do not change from step to step, and runs the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from modules.stable_fast.graph.staging import PROMPT, ROWS, SHARED, STEP, TIME
 from modules.stable_fast.runtime.program import Program, Values
 
 NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
-# A replay draws new numbers only from the GPU's default generator; one drawn on the CPU would be frozen.
+# A replay draws new numbers only from the GPU's default generator; numbers drawn on the CPU would be frozen.
 DRAWS = "it draws random numbers, which a CUDA graph may freeze"
-ROW_ALIGNMENT = 64  # elements, so that vectorised loads can read each vector of a packed row
+ROW_ALIGNMENT = 64  # elements, so that each vector of a packed row allows vectorised loads
 
 
 class TimeTable:
-    """The time stage's results for many timesteps, packed so that one copy hands a whole row to a captured graph."""
+    """The time stage's results for many timesteps, packed so that one copy passes a whole row to a captured graph."""
 
     def __init__(self, program: Program, actual: Mapping[str, int]) -> None:
         self._program = program
@@ -40,7 +40,7 @@ class TimeTable:
             self._rows[timestep] = {dtype: table[index] for dtype, table in packed.items()}
 
     def _direct(self, inputs: Values) -> Values:
-        """The timesteps themselves, if later stages read them."""
+        """The timesteps themselves, if later stages use them."""
         later = (*self._program.stages[SHARED].inputs, *self._program.stages[STEP].inputs)
         return {name: value for name, value in inputs.items() if name in later}
 
@@ -62,7 +62,7 @@ class TimeTable:
         self._rows.clear()
 
     def trim(self, kept: int) -> None:
-        """Starts over when more timesteps than `kept` have piled up."""
+        """Clears the table if it has more than `kept` timesteps."""
         if len(self._rows) > kept:
             self.clear()
 
@@ -96,15 +96,15 @@ class Execution:
         )
         self.moving_inputs = (*program.inputs_at("latent"), *program.inputs_at("step"))
         self._prompt_values: Values = {}
-        self._which = 0  # the prompt that is held, of those to switch between
+        self._which = 0  # number of the current prompt
         self._kept_prompts: dict[int, Values] = {}
         self._held: dict[torch.dtype, Tensor] = {}
-        self.stamp: int | None = None  # of the engine, when the held prompt was evaluated
+        self.stamp: int | None = None  # the engine's stamp when the current prompt was evaluated
 
     def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Holds the results of prompt number `which`. Results of another stamp are out of date.
+        """Makes prompt number `which` current. Results with another stamp are out of date.
 
-        With None for a stamp they are evaluated now and out of date after this call.
+        If the stamp is None, the results are evaluated now and are out of date after this call.
         """
         if stamp is None or self.stamp != stamp:
             self.set_prompt(inputs, which)
@@ -113,16 +113,16 @@ class Execution:
             self.switch_prompt(which, inputs)
 
     def set_prompt(self, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Evaluates the prompt stage. Its results stay where they were first, since captured graphs read them there.
+        """Evaluates the prompt stage. Its results keep their addresses, since captured graphs read them there.
 
-        This prompt is number `which` of those to switch between.
+        `which` is the number of this prompt for later switches.
         """
         self.forget_prompts()
         self._which = which
         self._hold_prompt(self._evaluate_prompt(inputs))
 
     def switch_prompt(self, which: int, inputs: Mapping[str, Tensor]) -> None:
-        """Holds the results of another prompt. It is evaluated when it first comes after `set_prompt`."""
+        """Makes another prompt current. It is evaluated on first use after `set_prompt`."""
         if which == self._which:
             return
         if self._which not in self._kept_prompts:
@@ -149,12 +149,12 @@ class Execution:
                 self._prompt_values[name] = new_buffer(value)
 
     def evaluate_time(self, inputs: Mapping[str, Tensor]) -> Values:
-        """The time stage's results for inputs that are tensors, without a table."""
+        """The time stage's results for tensor inputs, without the table."""
         results = self._time({**self.program.constants(TIME), **inputs})
         return {**inputs, **results}
 
     def hold_row(self, timestep: float) -> None:
-        """Copies a timestep's row to where `run_held` and graphs captured from it read it."""
+        """Copies a timestep's row to the buffer used by `run_held` and graphs captured from it."""
         for dtype, row in self.times.row(timestep).items():
             if dtype in self._held:
                 self._held[dtype].copy_(row)
@@ -162,11 +162,11 @@ class Execution:
                 self._held[dtype] = new_buffer(row)
 
     def run_held(self, *moving: Tensor) -> Any:
-        """`run` with the row that is held."""
+        """`run` with the row set by `hold_row`."""
         return self.run(moving, self.times.values(self._held))
 
     def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
-        """Shared and step stage for the inputs that change each step, in the order of `moving_inputs`."""
+        """Runs the shared and step stages on the inputs that change each step, in the order of `moving_inputs`."""
         values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **time_values}
         values |= zip(self.moving_inputs, moving, strict=True)
         values |= self._shared(values)
@@ -176,9 +176,9 @@ class Execution:
         return self.program.result(values)
 
     def step_of(self, tensors: Mapping[str, Tensor]) -> tuple[Callable[..., Any], list[Tensor]]:
-        """The stages after the prompt as one function, from which a graph can be captured, and its inputs.
+        """The stages after the prompt as one function that can be captured, and its inputs.
 
-        This is for times given as tensors; the table is not used.
+        For times given as tensors, without the table.
         """
         times = self.program.inputs_at("time")
 
@@ -190,12 +190,12 @@ class Execution:
 
 
 def can_capture(device: torch.device) -> bool:
-    """Whether there are CUDA graphs on this device."""
+    """Whether this device supports CUDA graphs."""
     return device.type == "cuda"
 
 
 def in_program_layout(x: Tensor) -> Tensor:
-    """x in the layout that programs take: feature maps [N, C, h, w] channels-last, all others contiguous."""
+    """x in the memory layout that programs take: feature maps [N, C, h, w] channels-last, all others contiguous."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
 
 

@@ -1,4 +1,4 @@
-"""A lock for an object's methods, which threads then call in turn."""
+"""A lock for an object's methods, so that threads call them in turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Turn:
-    """A lock that its holder may take again. A copy of an object that has one gets its own."""
+    """A re-entrant lock. A copy of an object with such a lock gets a new lock."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -37,7 +37,7 @@ Owner = TypeVar("Owner", bound=TakesTurns)
 def in_turn(
     method: Callable[Concatenate[Owner, Arguments], Result],
 ) -> Callable[Concatenate[Owner, Arguments], Result]:
-    """Lets only one thread at a time run the methods of an object that are `in_turn`."""
+    """Allows only one thread at a time in all `in_turn` methods of an object."""
 
     @wraps(method)
     def run(self: Owner, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

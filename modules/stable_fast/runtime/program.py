@@ -24,7 +24,7 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class StageFunction:
-    """One stage at actual sizes: reads named values, returns the named values it computes."""
+    """One stage at actual sizes: takes named values, returns the named values it computes."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -41,7 +41,7 @@ class Program:
 
     stages: Mapping[str, Stage]
     inputs: tuple[str, ...]
-    moments: Mapping[str, str]  # input -> moment at which it is known
+    moments: Mapping[str, str]  # input -> moment when it becomes known
     dims: Mapping[str, Dims]
     sizes: Sizes
     results: tuple[str, ...]  # values that make up the result
@@ -50,7 +50,7 @@ class Program:
     prepared: Mapping[str, str]  # value of the weights stage -> key in the store
     weights: Mapping[str, str]  # placeholder -> parameter or constant
     verified: VerifiedSizes
-    kept_at: Path | None = None  # the file that its graph was read from; None when it was traced
+    kept_at: Path | None = None  # the file that the graph was read from; None if it was traced
     _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
 
     def inputs_at(self, moment: str) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class Program:
         return measure(self.dims, tensors)
 
     def constants(self, stage: str) -> Values:
-        """The parameters and prepared weights that a stage reads; for the last stage also those that are results."""
+        """The parameters and prepared weights that a stage uses; for the last stage, also those that are results."""
         values: Values = {}
         for name in (*self.stages[stage].inputs, *(self.results if stage == STEP else ())):
             if name in self.prepared:
@@ -76,7 +76,7 @@ class Program:
         return values
 
     def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:
-        """A stage at these sizes; built once, verified before its first use."""
+        """A stage at these sizes, built once and verified before its first use."""
         key = (stage, *sorted(actual.items()))
         if key not in self._functions:
             part = self.stages[stage]
@@ -89,7 +89,7 @@ class Program:
 
     @cached_property
     def draws(self) -> bool:
-        """Whether it draws random numbers."""
+        """Whether the program draws random numbers."""
         return any(draws(node) for node in self.stages[STEP].graph.nodes)
 
     @cached_property
@@ -97,18 +97,18 @@ class Program:
         return lent_results(self.stages, self.results)
 
     def result(self, values: Mapping[str, Tensor]) -> Any:
-        """The result, which belongs to the caller: values that later calls read, or that occur twice, are copied."""
+        """The result, safe for the caller to change: values that later calls use or that occur twice are copied."""
         leaves = [_own(values[name]) if name in self._lent else values[name] for name in self.results]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
 
 def _own(value: Tensor) -> Tensor:
-    """A copy; none while a graph is captured, since graphs hand out copies."""
+    """A copy, or the value itself during a capture, since graphs return copies."""
     return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
 
 
 def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:
-    """The stage's graph with actual sizes in place of the traced ones."""
+    """The stage's graph with actual sizes in place of traced sizes."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     result = graph.graph_copy(part.graph, copies)

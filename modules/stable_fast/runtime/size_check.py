@@ -1,7 +1,7 @@
-"""Whether a program with named sizes computes what its module does, since a size may decide more than shapes.
+"""Checks that a program with named sizes gives the same results as its module. A size may affect more than shapes.
 
-The trace knows a size by its prime, and only as a whole number. A branch on a size, a size in a quotient or a root, and
-a constant that holds a prime by chance all give a graph that runs at every size and is wrong.
+In a trace, sizes are whole numbers marked by primes. A branch on a size, a size in a quotient or a root, and a
+constant that is divisible by a prime by chance all lead to a graph that runs at every size but is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.store.tuning import within
 
-# Largest difference over largest value that the rounding of a whole network explains. Eager convolutions on a GPU may
+# Largest difference / largest value that rounding in a whole network can explain. Eager convolutions on a GPU may
 # multiply fp32 in TF32, with ten bits.
 NETWORK_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 GPU_FLOAT32 = 0.02
@@ -22,7 +22,7 @@ HALF_PRECISION = 0.05
 
 
 def agrees(result: Any, expected: Any) -> bool:
-    """Whether all values of two results are equal except for rounding. Values that are not finite always pass."""
+    """Whether all values of two results are equal except for rounding. Non-finite values always pass."""
     pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(expected), strict=True)
     return all(_same(*pair) for pair in pairs if isinstance(pair[1], Tensor))
 

@@ -1,4 +1,4 @@
-"""How long steps take: the first warm ones while they run, and a call of the network for comparison."""
+"""Measures how long steps take: the first warm steps as they run, and a call of the network for comparison."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 
 class StepTimer:
-    """Durations of the first warm steps; on CUDA by events, so that measuring waits for nothing.
+    """Durations of the first warm steps; on CUDA measured by events, without waiting.
 
-    Only the first are timed, because recording two events costs CPU time at every step.
+    Only the first steps are timed, because recording two events costs CPU time at every step.
     """
 
     def __init__(self, most: int = 40) -> None:
@@ -38,7 +38,7 @@ class StepTimer:
         return event
 
     def restart(self) -> None:
-        """For steps that run in another way from now on."""
+        """Starts over, for steps that run differently from now on."""
         self._spans.clear()
 
     def median_ms(self) -> float | None:
@@ -61,7 +61,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def milliseconds(run: Callable[[], object], device: torch.device) -> float | None:
-    """How long the second of two calls takes; None when there is not enough memory for them."""
+    """How long the second of two calls takes; None if there is not enough memory for the calls."""
     try:
         run()
         synchronize(device)

@@ -1,7 +1,7 @@
 """The weights stage: values computed from parameters alone. They stay at fixed addresses and are refreshed in place.
 
 A captured graph reads weights by address, so a refreshed value is copied into the storage of the old one. Values that
-are views of a parameter (an already channels-last weight) need no copy: they follow the parameter by themselves. The
+are views of a parameter (an already channels-last weight) need no copy, since they change with the parameter. The
 store is shared by all programs of a module: equal expressions are computed and kept once.
 """
 
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 class StaleWeightsError(RuntimeError):
-    """A parameter was bound to other memory or removed, which captured graphs cannot notice."""
+    """A parameter was rebound to other memory or removed, which captured graphs cannot detect."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WeightStore:
         self._addresses: dict[str, int] = {}
 
     def parameter(self, name: str) -> Tensor:
-        """A parameter or buffer; its address is remembered and must stay."""
+        """A parameter or buffer. Its address is remembered and must not change."""
         owner, _, leaf = name.rpartition(".")
         part: Any = self.module
         for step in filter(None, owner.split(".")):
@@ -65,15 +65,15 @@ class WeightStore:
             self.parameter(name)
 
     def check_addresses(self) -> None:
-        """Raises StaleWeightsError when a parameter in use was rebound instead of written in place."""
-        # One walk over the modules: finding each parameter by its path would take ten times as long.
+        """Raises StaleWeightsError if a parameter in use was rebound instead of written in place."""
+        # One walk over all modules: looking up each parameter by its path would take ten times as long.
         owners = dict(self.module.named_modules(remove_duplicate=False))
         for name in self._addresses:
             owner, _, leaf = name.rpartition(".")
             self._watched(name, getattr(owners.get(owner), leaf, None))
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
-        """Computes what is new in a program's weights stage. Returns the store's key for each of its outputs."""
+        """Computes new values in a program's weights stage. Returns the store's key for each output of the stage."""
         output = next(iter(reversed(stage.graph.nodes)))
         keys: dict[fx.Node, str] = {}
         for node in stage.graph.nodes:
@@ -87,11 +87,11 @@ class WeightStore:
         return {name: keys[node] for name, node in wanted.items()}
 
     def source(self, name: str) -> Tensor:
-        """A parameter, buffer or constant by the name that programs know it by."""
+        """A parameter, buffer or constant by its name in programs."""
         return self._constants[name] if name in self._constants else self.parameter(name)
 
     def keep_constants(self, constants: Mapping[str, Tensor]) -> dict[str, str]:
-        """Takes over tensors that a module made while it was traced; placeholder -> name in this store."""
+        """Takes over tensors that a module made during tracing. Returns placeholder -> name in this store."""
         names = {placeholder: f"constant:{_digest(tensor)}" for placeholder, tensor in constants.items()}
         self._constants |= {names[placeholder]: tensor for placeholder, tensor in constants.items()}
         return names
@@ -117,7 +117,7 @@ class WeightStore:
 
     @torch.no_grad()
     def refresh(self, changed: set[str] | None = None) -> int:
-        """Recomputes in place what depends on changed parameters (None: on any). Returns how many values it wrote."""
+        """Recomputes in place values that depend on changed parameters (None: all). Returns how many were written."""
         self.check_addresses()
         stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
         written = 0
@@ -135,7 +135,7 @@ class WeightStore:
 
 
 def stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
-    """The concatenation as a view, where the tensors lie back to back in one piece of memory."""
+    """The concatenation as a view, if the tensors are back to back in one piece of memory; else None."""
     first = tensors[0]
     end, total = first.data_ptr(), 0
     for tensor in tensors:
@@ -153,7 +153,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str, str]) -> str:
-    """A text that two nodes share if and only if they compute the same from the same parameters."""
+    """A string that is equal for two nodes if and only if they compute the same from the same parameters."""
     if node.op == "placeholder":
         return sources[node.name]
     args = map_arg((node.args, node.kwargs), lambda source: _Key(keys[source]))
@@ -161,7 +161,7 @@ def _expression(node: fx.Node, keys: Mapping[fx.Node, str], sources: Mapping[str
 
 
 class _Key(str):
-    """A key inside the text of another."""
+    """A key inside the string of another key."""
 
     __slots__ = ()
 

@@ -1,1 +1,1 @@
-"""What outlives the process: kept graphs, and which implementation was fastest."""
+"""Data that outlives the process: saved graphs, and which implementation was fastest."""

@@ -1,10 +1,11 @@
-"""What outlives the process: the cache folder, files replaced in one step, and fused graphs kept in it as JSON.
+"""The cache folder, which outlives the process: atomic file replacement, and fused graphs saved as JSON.
 
-A later start reads the graph instead of tracing: that saves the trace and, since torch.export brings half of PyTorch
-along, seconds of imports. A graph is found again only for the same module (classes, plain attributes, parameters), form
-of call, passes, sources and PyTorch; a module that cannot be described so is traced each time.
+Later runs read the graph instead of tracing. That saves the trace and, since torch.export imports half of PyTorch,
+seconds of imports. A graph is reused only for the same module (classes, plain attributes, parameters), form of call,
+passes, sources and PyTorch. A module that cannot be described in this way is traced each time.
 
-The program can do without: a damaged file counts as missing, and one line tells of a folder that cannot be written.
+The program works without the cache: a damaged file counts as missing, and a folder that is not writable causes one
+line in the log.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from modules.stable_fast.graph.serialize import Fused, NotKept, decode_graph, en
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "LIGHTDIFFUSION_CACHE"
-# What a kept graph can raise when it is read, staged or first run, if it is damaged, hostile or of another program.
+# Errors from a damaged, hostile or foreign saved graph when it is read, staged or first run.
 BROKEN = (
     OSError,
     ValueError,
@@ -48,34 +49,34 @@ BROKEN = (
     SyntaxError,
     MemoryError,
 )
-MAX_GRAPHS = 64  # kept on disk, half a megabyte each
-MAX_BYTES = 64 << 20  # of one file; no file of ours is larger
+MAX_GRAPHS = 64  # on disk, half a megabyte each
+MAX_BYTES = 64 << 20  # per file; none of our files is larger
 
 
 def cache_folder() -> Path:
     """LIGHTDIFFUSION_CACHE, else lightdiffusion under XDG_CACHE_HOME, else under ~/.cache.
 
-    A user without a home has it in the program's own folder, where nobody else can put files either.
+    For a user without a home, it is in the program's folder, where nobody else can put files either.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(os.path.expanduser(chosen))
     try:
         caches = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
-    except RuntimeError:  # neither HOME nor an entry in the list of users, as in some containers
+    except RuntimeError:  # neither HOME nor an entry in the user database, as in some containers
         caches = PROJECT_ROOT / ".cache"
     return caches / "lightdiffusion"
 
 
 def make_folder(folder: Path) -> None:
-    """Raises OSError for a ~ without a home: a folder of that name would lie wherever the program was started."""
+    """Raises OSError for a ~ without a home, which would create a folder named ~ in the current directory."""
     if str(folder).startswith("~"):
         raise OSError(f"no home folder is known for {folder.parts[0]}")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def why_unwritable(folder: Path) -> str:
-    """Why files cannot be written to a folder, found by trying; empty if they can."""
+    """Tries to write to a folder. Returns why this is not possible, or an empty string."""
     try:
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
@@ -86,14 +87,14 @@ def why_unwritable(folder: Path) -> str:
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """For writing the cache. If that fails, the program goes on without it and says so."""
+    """For writing the cache. If that fails, the program continues without the cache and logs this."""
     try:
         yield
     except OSError as error:
         _tell(cache_folder(), error.strerror or str(error))
 
 
-@functools.cache  # one line, however many files there would be
+@functools.cache  # one line, no matter how many files fail
 def _tell(folder: Path, reason: str) -> None:
     log.warning(
         "The cache folder %s cannot be written (%s), so each start compiles anew: name another one in %s.",
@@ -102,7 +103,7 @@ def _tell(folder: Path, reason: str) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replaced in one step, so that a reader never meets half a file."""
+    """Replaces the file in one step, so that readers never see half a file."""
     make_folder(path.parent)
     sweep_hidden(path.parent)
     write_whole(path, text.encode())
@@ -115,7 +116,7 @@ def graph_path(
     bindings: Mapping[str, str],
     passes: Sequence[str],
 ) -> Path | None:
-    """Where the fused graph of this call is kept; None if the module cannot be told apart from others."""
+    """Where the fused graph of this call is saved; None if the module cannot be distinguished from others."""
     try:
         facts = [torch.__version__, _module_facts(module), _call_facts(example, dims), dict(bindings), passes]
     except NotKept as reason:
@@ -141,7 +142,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
-    """The part's own attributes. Private ones count, since they may decide what it computes."""
+    """The part's own attributes, including private ones, since all of them may affect its results."""
     if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
@@ -168,7 +169,7 @@ def _name_of(item: Any) -> str:
 
 @functools.cache
 def _source_version(package: str) -> str:
-    """A hash of our own sources; the version of any other package."""
+    """A hash of our own sources, or the version of any other package."""
     if package != __name__.partition(".")[0]:
         try:
             distribution = importlib.metadata.distribution(package)
@@ -196,7 +197,7 @@ def _call_facts(example: Mapping[str, Any], dims: Mapping[str, Any]) -> list[Any
 
 
 def read_graph(path: Path) -> Fused | None:
-    """None if there is none. A file that cannot be used is deleted, so that the graph is made again."""
+    """The saved graph, or None if there is none. An unusable file is deleted, so that the graph is made again."""
     try:
         if not path.exists() and not path.is_symlink():
             return None
@@ -207,7 +208,7 @@ def read_graph(path: Path) -> Fused | None:
 
 
 def read_file(path: Path) -> str:
-    """The text of a regular file. Raises OSError, or ValueError for a pipe, a device, and what is too large."""
+    """The text of a regular file. Raises OSError, or ValueError for a pipe, a device, or a file that is too large."""
     if not path.is_file():
         if path.exists() or path.is_symlink():
             raise ValueError("it is not a regular file")
@@ -218,7 +219,7 @@ def read_file(path: Path) -> str:
 
 
 def discard(path: Path, error: Exception) -> None:
-    """Deletes a kept graph that failed, or whatever lies in its place, and says so in the log."""
+    """Deletes a saved graph that failed, or whatever is in its place, and logs this."""
     log.info("The graph in %s cannot be used (%s: %s) and is made again", path, type(error).__name__, error)
     with suppress(OSError):
         path.with_suffix(".sizes").unlink(missing_ok=True)
@@ -241,9 +242,9 @@ def write_graph(path: Path, fused: Fused) -> None:
 
 
 def sealed(text: str, name: str) -> str:
-    """A line of text, and in a second one a checksum of it and of the file's name, which says whose graph it is.
+    """A line of text, then a line with a checksum of the text and the file's name, which identifies the network.
 
-    A graph with one wrong digit would run, and be wrong; so would that of another network.
+    A graph with one wrong digit, or from another network, would run and give wrong results.
     """
     return f"{text}\n{hashlib.sha256(f'{name} {text}'.encode()).hexdigest()}"
 
@@ -257,8 +258,8 @@ def unsealed(content: str, name: str) -> str:
 
 
 def _drop_oldest(folder: Path) -> None:
-    """Graphs of older versions of the program are never asked for again, so only the latest stay."""
-    with suppress(FileNotFoundError):  # another process drops them too
+    """Keeps only the latest graphs, since graphs from older versions of the program are never used again."""
+    with suppress(FileNotFoundError):  # another process may drop them too
         graphs = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in graphs[MAX_GRAPHS:]:
             old.unlink(missing_ok=True)
@@ -266,9 +267,9 @@ def _drop_oldest(folder: Path) -> None:
 
 
 class VerifiedSizes:
-    """At which sizes the stages of a kept graph were verified, so that a later start does not do it again.
+    """The sizes at which the stages of a saved graph were verified, so that later runs need not verify them again.
 
-    Verifying runs shape functions of PyTorch that are written in Python and import as much as tracing does.
+    Verification runs shape functions of PyTorch that are written in Python and import as much as tracing does.
     """
 
     def __init__(self, graph: Path | None) -> None:
@@ -276,7 +277,7 @@ class VerifiedSizes:
         self._keys: set[str] = set()
         if self._path is None:
             return
-        with suppress(OSError, ValueError):  # missing, of another user, or damaged
+        with suppress(OSError, ValueError):  # missing, owned by another user, or damaged
             self._keys = set(read_file(self._path).splitlines())
 
     def __contains__(self, key: object) -> bool:

@@ -1,9 +1,9 @@
-"""Chooses the fastest implementation of each fused op and shape, within a budget of seconds, and remembers on disk.
+"""Chooses the fastest implementation of each fused op and shape, within a time budget, and saves it on disk.
 
-Without tuning, choices come from a file shipped for the GPU, or else from each op's default. With a
-budget, a shape met for the first time has its implementations timed on the arguments at hand; a winner has to give the
-default's result. Choices are kept per GPU, torch, Triton and cuDNN version, so a second process neither times nor (by
-Triton's own cache) compiles anything.
+Without tuning, choices come from a file shipped for the GPU, or else from each op's default. With a budget, the
+implementations for a new shape are timed on the arguments at hand. The winner has to give the same result as the
+default. Choices are saved per GPU, torch, Triton and cuDNN version, so a second process does not time anything. Nor
+does it compile anything, thanks to Triton's cache.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "tuned"
 FORMAT = 1
-AGREEMENT = 0.02  # largest difference over largest value: several roundings in fp16 or bf16, far from a wrong result
+AGREEMENT = 0.02  # largest difference / largest value: several roundings in fp16 or bf16, far from a wrong result
 
 Run = Callable[[], Any]
-# Milliseconds of a call; the tensor is read beforehand, as activations are in cache when an op meets them.
+# Milliseconds of a call. The tensor is read first, because an op's activations are usually in cache.
 Timer = Callable[[Run, Any], float]
 
 
 @dataclass
 class Measured:
-    """What was learned about one op and key: the winner, and the milliseconds of each implementation that ran."""
+    """Measurements for one op and key: the winner, and the milliseconds of each implementation that ran."""
 
     op: str
     key: ChoiceKey
@@ -72,14 +72,14 @@ class BudgetTuner:
             return default
         started, is_complete = self._clock(), True
         times: dict[str, float] = {}
-        # The default first: if the budget ends here, it has at least been compared with those before the end.
+        # The default comes first, so that it has been compared with all others timed before the budget ends.
         for name in sorted(implementations, key=lambda name: name != default):
             if times and self.spent_seconds + self._clock() - started >= self._budget:
                 break
             try:
                 milliseconds = self._time(implementations[name], args)
             except torch.OutOfMemoryError:
-                is_complete = False  # it may be the fastest where more memory is free
+                is_complete = False  # this implementation may be the fastest with more free memory
                 continue
             if milliseconds is not None:
                 times[name] = milliseconds
@@ -90,13 +90,13 @@ class BudgetTuner:
         return winner
 
     def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
-        """None when the implementation does not serve this shape here."""
+        """Milliseconds, or None if the implementation does not support this shape on this machine."""
         try:
             return self._timer(lambda: implementation(*args), args[0])
         except torch.OutOfMemoryError:
             raise
         except REFUSALS as error:
-            raise_if_broken()  # if nothing is broken, the implementation cannot be captured
+            raise_if_broken()  # otherwise, the implementation cannot be captured
             log.debug("implementation passed over: %s", error)
             return None
 
@@ -109,7 +109,7 @@ def _fastest_right(
     default: str,
     args: tuple[Any, ...],
 ) -> str:
-    """The fastest with the default's result: compilers and libraries have bugs at shapes that nobody tried."""
+    """The fastest that agrees with the default: compilers and libraries have bugs at untested shapes."""
     ranked = sorted(times, key=lambda name: times[name])
     if default not in times:  # nothing to compare with
         return ranked[0] if ranked else default
@@ -128,7 +128,7 @@ def agree(result: Any, expected: Any) -> bool:
 
 
 def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether the largest difference is at most this share of the largest value; true if that is not finite."""
+    """Whether the largest difference is at most this share of the largest value; true if that value is not finite."""
     scale = expected.abs().amax().float()
     return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
 
@@ -150,7 +150,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def shipped_path(folder: Path, described: Mapping[str, str]) -> Path:
-    """Named after architecture and multiprocessors, so that cards that differ only in memory share a table."""
+    """Named after architecture and number of multiprocessors, so that cards with different memory share a table."""
     return folder / f"{described['chip']}.json"
 
 
@@ -159,13 +159,13 @@ def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
 
 
 def read_choices(path: Path) -> list[Measured]:
-    """Nothing for a file that cannot be read. A damaged one is reported, since its results took time to measure."""
+    """The choices in a file; empty if unreadable. A damaged file is reported, since measuring again takes time."""
     try:
         content = parse_json_object(read_file(path))
         if whole(content.get("format"), "format") != FORMAT:
             return []
         return [measured_in(row) for row in content["choices"]]
-    except OSError:  # missing, or in a folder that cannot be read; the cache tells when it cannot write there
+    except OSError:  # missing, or in an unreadable folder; a failure to write there is reported by the cache
         return []
     except (ValueError, KeyError, TypeError) as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
@@ -182,14 +182,14 @@ def measured_in(row: Any) -> Measured:
 
 
 def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:
-    """Adds to what the file holds."""
+    """Adds to the file's contents."""
     merged = {(m.op, m.key): m for m in (*read_choices(path), *measured)}
     rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in merged.values()]
     replace_file(path, json.dumps({"format": FORMAT, "environment": dict(described), "choices": rows}, indent=0))
 
 
 def load_choices(device: torch.device, folder: Path | None = None, choices: ImplementationChoices = CHOICES) -> int:
-    """Puts shipped and remembered choices in force. Returns how many there are."""
+    """Applies shipped and saved choices. Returns the number of choices."""
     described = environment(device)
     shipped = read_choices(shipped_path(SHIPPED, described))
     own = read_choices(choices_path(folder or cache_folder(), described))
@@ -199,10 +199,10 @@ def load_choices(device: torch.device, folder: Path | None = None, choices: Impl
 
 
 def make_ready(run: Run, device: torch.device, tuning_seconds: float, *, draws: bool = False) -> None:
-    """Before a program first runs on a GPU: reads choices, compiles kernels and tunes what has no choice yet.
+    """Before a program first runs on a GPU: reads choices, compiles kernels and tunes ops without a choice.
 
-    For that it calls `run`, uncaptured. What `run` returns or leaves behind is meaningless, and random numbers that it
-    `draws` are drawn again later. Without a GPU it is not called.
+    To do so it calls `run`, uncaptured. Any results of `run` are meaningless, and random numbers that it `draws` are
+    drawn again later. Without a GPU, `run` is not called.
     """
     if device.type != "cuda":
         return
@@ -223,7 +223,7 @@ def tuning(
     timer: Timer = time_on_gpu,
     choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
-    """On a GPU: shapes without a choice that run inside are tuned while the budget lasts. Results are kept."""
+    """On a GPU, tunes shapes without a choice that run inside, while the budget lasts. Results are saved."""
     tuner = BudgetTuner(budget_seconds, timer)
     choices.tuner = tuner
     try:

@@ -1,6 +1,6 @@
 """Attention directly on packed projections, without transposes or copies: qkv [B, L, 3 H D], or q and kv [B, S, 2 H D].
 
-`upcast` asks for q k^T and softmax in fp32, because SD2.x overflows fp16 there. The fused implementations always
+With `upcast`, q k^T and softmax are in fp32, because SD2.x overflows fp16 there. The fused implementations always
 accumulate and exponentiate in fp32, so `upcast` only changes the reference.
 """
 
@@ -44,7 +44,7 @@ def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: boo
 
 
 def _merge_heads(y: Tensor) -> Tensor:
-    """[B, H, L, D] as the libraries return it -> [B, L, H * D]. It is a view if they kept the layout of q."""
+    """[B, H, L, D] as returned by the libraries -> [B, L, H * D]. A view if the library kept the layout of q."""
     return y.transpose(1, 2).flatten(2)
 
 
@@ -95,7 +95,7 @@ MAX_SCORE_BYTES = 256 << 20
 
 
 def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
-    """The choice without tuning. The specialised kernel starts slowly, so a row must have about a thousand scores."""
+    """The choice without tuning. The specialised kernel starts slowly, so it needs about a thousand scores per row."""
     (batch, length, heads, size), keys = q.shape, k.shape[1]
     if size > 256:
         fits = batch * heads * length * keys * q.element_size() <= MAX_SCORE_BYTES
@@ -106,7 +106,7 @@ def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
         return CROSS_TILES[0].name
     if HAS_GLUON and is_hopper(q) and keys >= 1024 and size <= 64 and all(suits_tma(x) for x in (q, k, v)):
         return SPECIALIZED_TILES[0].name
-    # Measured on an H200: for long rows, cuDNN takes half of the time that flash attention takes.
+    # Measured on an H200: for long rows, cuDNN takes half as long as flash attention.
     if is_hopper(q) and size <= 128:
         return "cudnn"
     return "flash"

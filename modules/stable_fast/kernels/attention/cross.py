@@ -1,8 +1,8 @@
-"""Attention to a few keys, such as the 77 tokens of a prompt, with all keys on chip and so no running maximum.
+"""Attention to a few keys, such as the 77 tokens of a prompt, with all keys on chip and thus no running maximum.
 
-A program loads the keys and values of one head. Then it works on one or more tiles of queries, and loads the next tile
-meanwhile. Keys are cut as heads are: 77 become 64 and 13, padded to 16, which is less than 128. Softmax is in fp32, and
-probabilities have the type of v.
+Each program loads the keys and values of one head. Then it works through one or more tiles of queries, loading the next
+tile meanwhile. Keys are split like heads: 77 become 64 and 13 (padded to 16), which is less than 128. Softmax is in
+fp32, and probabilities have the dtype of v.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_KEYS = 128
 
 
 class CrossTile(NamedTuple):
-    """Queries in a tile, tiles in a program, and warps."""
+    """Queries per tile, tiles per program, and warps."""
 
     queries: int
     repeats: int

@@ -1,10 +1,12 @@
-"""Attention on Hopper with specialised warps: one loads keys and values by TMA, groups of four attend to 64 queries.
+"""Attention on Hopper with specialised warps: one loads keys and values by TMA, each group of four handles 64 queries.
 
 The groups share every block of keys. They take turns at the matrix unit, each with two products: the scores of the next
 block, and probabilities times values. So the products of one group run while the others compute exponentials. A group
-computes those of its scores as soon as it has them, while its other product still runs. Blocks go round a ring of
-buffers: the loading warp waits until all groups have left a buffer, and a group waits until it is filled.
-Probabilities are rounded to the type of v. Everything else is fp32, as in strided.py.
+computes the exponentials of its scores as soon as they are ready, while its other product is still running. Blocks
+cycle through a ring of buffers: the loading warp waits until all groups have left a buffer, and the groups wait until
+the buffer is filled.
+
+Probabilities are rounded to the dtype of v. Everything else is fp32, as in strided.py.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from modules.stable_fast.kernels.triton_import import (
     warpgroup_mma_wait,
 )
 
-QUERIES = 64  # of one group, which is the height of the matrix unit's tile
+QUERIES = 64  # per group: the height of the matrix unit's tile
 LOADER_REGISTERS = 24
 SHARED_BYTES = 220_000  # a program may use 227 KiB; the rest is for barriers
 MOST_STAGES = 4
 
 
 class SpecializedTile(NamedTuple):
-    """Groups of four warps in a program, keys in a block, and whether the groups take turns at the matrix unit."""
+    """Groups of four warps per program, keys per block, and whether the groups take turns at the matrix unit."""
 
     groups: int
     keys: int
@@ -48,12 +50,12 @@ class SpecializedTile(NamedTuple):
 
     @property
     def registers(self) -> tuple[int, int]:
-        """Registers of a thread at launch, and of one that attends after the loading warp has given up its share."""
+        """Registers per thread at launch, and per attending thread after the loading warp has given up its share."""
         launch = 65536 // (128 * (self.groups + 1)) // 8 * 8
         return launch, (launch * (self.groups + 1) - LOADER_REGISTERS) // self.groups // 8 * 8
 
     def fits(self, width: int) -> bool:
-        """Whether scores, probabilities, accumulator and 25 more fit in registers, and two blocks of keys on chip."""
+        """Whether scores, probabilities, accumulator and 25 others fit in registers, and two key blocks on chip."""
         return self.registers[1] >= self.keys * 3 // 4 + width // 2 + 25 and self.stages(width) > 1
 
     def stages(self, width: int) -> int:
@@ -61,7 +63,7 @@ class SpecializedTile(NamedTuple):
         return min(MOST_STAGES, (SHARED_BYTES - self.groups * QUERIES * row) // (2 * self.keys * row))
 
 
-# The last one is for heads wider than 64 and for few queries.
+# The last tile is for heads wider than 64 and for few queries.
 SPECIALIZED_TILES = (
     SpecializedTile(4, 64),
     SpecializedTile(4, 64, turns=False),
@@ -88,7 +90,7 @@ def _load(q, k, v, buffers, place, S, GROUPS: gl.constexpr, BK: gl.constexpr, ST
 
 @gluon_jit
 def _issue_scores(q, k_tiles, stage, BK: gl.constexpr, W: gl.constexpr, K1: gl.constexpr, K2: gl.constexpr):
-    """Starts q k^T. The result may be read only after a wait."""
+    """Starts q k^T. Reading the result requires a wait."""
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BK, 16])
     k = k_tiles.index(stage).reshape([BK, W])
     score = gl.zeros([64, BK], gl.float32, layout)
@@ -107,7 +109,7 @@ def _without_absent(score, block, S, BK: gl.constexpr):
 
 @gluon_jit
 def _lane_sums(p):
-    """Sums over what each of a row's four lanes holds, [64, 4]. The lanes are added up only after the last block."""
+    """Partial sums of each row's four lanes, [64, 4]. The lanes are added up only after the last block."""
     return gl.sum(gl.sum(p.reshape([p.shape[0], p.shape[1] // 8, 4, 2]), axis=3), axis=1)
 
 
@@ -150,7 +152,7 @@ def _attend(
         after = (block + 1) % STAGES
         mbarrier.wait(k_full.index(after), (block + 1) // STAGES & 1)
         mbarrier.wait(v_full.index(stage), block // STAGES & 1)
-        if TURNS:  # nobody has to call the first group for its first turn
+        if TURNS:  # the first group need not be called for its first turn
             mbarrier.wait(turn.index(GROUP), (block & 1) ^ (GROUP == 0))
         score = _issue_scores(q, k_tiles, after, BK, W, K1, K2)
         acc = warpgroup_mma(p, v_tiles.index(stage).reshape([BK, W]), acc, is_async=True)
@@ -200,7 +202,7 @@ def _specialized_kernel(
     for i in gl.static_range(GROUPS):
         mbarrier.init(turn.index(i), count=1)
     buffers = (q_tiles, k_tiles, v_tiles, q_full, k_full, v_full, empty, turn)
-    # A constant stays a constant only if it is written out in the call.
+    # Constants stay compile-time constants only if they are written out in the call.
     place = (batch, head, row)
     rest = (y_ptr, heads, L, S, scale)
     if GROUPS == 2:
@@ -228,12 +230,12 @@ def _specialized_kernel(
 
 
 def head_width(size: int) -> int:
-    """Columns of a tile: at least 64, because the matrix unit takes as long for fewer."""
+    """Columns per tile: at least 64, because the matrix unit is no faster with fewer."""
     return max(64, next_power_of_2(size))
 
 
 def _descriptor(x: Tensor, rows: int, width: int) -> Any:
-    """Boxes of [rows, width] over x [B, L, H, D] seen as [B, H, L, D]; columns past D are read as zeros."""
+    """Boxes of [rows, width] over x [B, L, H, D] viewed as [B, H, L, D]; columns past D are read as zeros."""
     batch, length, heads, size = x.shape
     strides = [x.stride(0), x.stride(2), x.stride(1), 1]
     layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)

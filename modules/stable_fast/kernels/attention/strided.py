@@ -1,8 +1,8 @@
 """Triton attention over strided views, for any GPU: softmax in fp32, one pass over the keys.
 
-The head is cut into a power of two and a remainder, so that a head of 40 takes 48 columns of the matrix unit instead of
-64. The number of keys must be a multiple of the tile's. A masked last block was slower, and it gave wrong results for
-heads of 80 under Triton 3.6 on a Hopper GPU. cross.py serves few keys, such as a prompt's 77.
+The head is split into a power of two and a remainder, so that a head of 40 uses 48 columns of the matrix unit instead
+of 64. The number of keys must be a multiple of the tile's. A masked last block was slower, and gave wrong results for
+heads of 80 under Triton 3.6 on a Hopper GPU. cross.py is for few keys, such as a prompt's 77.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -21,7 +21,7 @@ from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, 
 
 
 class AttentionTile(NamedTuple):
-    """Queries in a program, keys in a block, warps, and stages of the load pipeline."""
+    """Queries per program, keys per block, warps, and load pipeline stages."""
 
     queries: int
     keys: int
@@ -42,7 +42,7 @@ def attention_tile(
     source, batch, head, first, end, batch_stride, row_stride,
     COLUMN: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, INSIDE: tl.constexpr,
 ):  # fmt: skip
-    """[ROWS, WIDTH] of one head, from row `first` and column COLUMN on. Rows past `end` and columns past D are zero."""
+    """[ROWS, WIDTH] of one head, from row `first` and column COLUMN. Rows past `end` and columns past D are zero."""
     rows = first + tl.arange(0, ROWS)
     columns = COLUMN + tl.arange(0, WIDTH)
     place = source + batch.to(tl.int64) * batch_stride + head * D + rows[:, None] * row_stride + columns[None, :]
@@ -97,7 +97,7 @@ def _attention_kernel(
 
 
 def split_head(size: int) -> tuple[int, int]:
-    """Two parts that cover `size`: a power of two, and the rest padded to one, or 0 if a single part is as small."""
+    """Splits `size` into a power of two and a rest padded to a power of two (0 if a single part is as small)."""
     whole = max(16, next_power_of_2(size))
     half = whole // 2
     rest = max(16, next_power_of_2(size - half)) if size > half else 0
@@ -105,7 +105,7 @@ def split_head(size: int) -> tuple[int, int]:
 
 
 def split_wide_head(size: int) -> tuple[int, int]:
-    """The same for values, where a part of 16 or 32 only pays if it replaces more than 64.
+    """Like `split_head`, for values: a part of 16 or 32 only pays off if it replaces more than 64.
 
     The matrix unit takes as long for 16 or 32 columns of values as for 64, and a second load costs more instructions
     than the padding does.

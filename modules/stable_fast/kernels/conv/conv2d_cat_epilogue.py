@@ -1,6 +1,6 @@
 """1x1 convolution over the virtual concatenation [a | b] of channels: y = W [a; b] + bias + residual, NHWC in memory.
 
-The concatenation is never made: the kernel runs two matrix products, and the second accumulates onto the first.
+The concatenation is never built: the kernel runs two matrix products, and the second accumulates onto the first.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ _CUDNN_GRAPHS: dict[str, _Conv] = {
     f"cudnn_graph_{rank + 1}": partial(cudnn_graph_conv, rank=rank) for rank in cudnn_graph_ranks()
 }
 
-# These serve only a 1x1 convolution, or only one with few output pixels, for which gathered patches stay small. cuDNN
-# and our own tiles serve any convolution.
+# These only handle 1x1 convolutions, or convolutions with few output pixels, so that gathered patches stay small. cuDNN
+# and our own tiles handle any convolution.
 _POINTWISE: dict[str, _Conv] = {
     "cublas": _pointwise,
     **{f"cublaslt_{rank + 1}": partial(_pointwise, rank=rank) for rank in cublaslt_ranks()},

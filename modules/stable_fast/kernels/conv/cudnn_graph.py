@@ -1,6 +1,6 @@
 """Convolution, bias, vector, residual and activation as one cuDNN graph, through the optional nvidia-cudnn-frontend.
 
-A plan is built once for each shape, data type and epilogue, and for each rank in cuDNN's own list of engines.
+One plan is built for each combination of shape, dtype, epilogue and rank in cuDNN's list of engines.
 "cudnn_graph_1" is cuDNN's first choice, "cudnn_graph_2" its second; the tuner times them like any other implementation.
 Execution uses the current stream and a workspace from PyTorch's allocator, so it can be captured.
 """
@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
 
 HAS_CUDNN_FRONTEND = importlib.util.find_spec("cudnn") is not None
-MOST_ENGINES = 4  # so many of cuDNN's list are worth timing
+MOST_ENGINES = 4  # how many in cuDNN's list are worth timing
 OUTPUT_UID = 100
 ADDRESS_ALIGNMENT = 16  # bytes
 
@@ -53,7 +53,7 @@ class ConvPlan:
 
 
 def cudnn_graph_ranks() -> range:
-    """Positions in cuDNN's list of engines, the best first. Empty without the frontend package."""
+    """Positions in cuDNN's list of engines, best first. Empty without the frontend package."""
     return range(MOST_ENGINES) if HAS_CUDNN_FRONTEND else range(0)
 
 

@@ -2,7 +2,7 @@
 
 The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The kernel accumulates in fp32 and applies
 the epilogue in registers. If there are few output tiles, programs share the depth (`splits` > 1): they write partial
-sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight holds four 2x2 kernels, one
+sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight has four 2x2 kernels, one
 for each parity of the output pixel (see upsample_conv2d.py).
 """
 
@@ -146,7 +146,7 @@ def launch_reduce_splits(sums: Tensor, y: Tensor, epilogue: Epilogue) -> None:
 
 
 def choose_splits(tiles: int, steps: int, processors: int) -> int:
-    """As many splits as give every multiprocessor a program, but at least 8 steps of work in each."""
+    """Enough splits to give every multiprocessor a program, with at least 8 steps of work in each."""
     return max(1, min(MAX_SPLITS, processors // tiles, steps // 8))
 
 
@@ -165,7 +165,7 @@ def check_operands(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> 
 def launch_conv(
     x: Tensor, weight: Tensor, epilogue: Epilogue, stride: int, padding: int, tile: Tile, *, splits: int | None = None
 ) -> Tensor:
-    """The convolution with its epilogue. Without `splits`, the depth is split as far as it keeps the GPU busy."""
+    """The convolution with its epilogue. Without `splits`, the depth is split enough to keep the GPU busy."""
     batch, channels, height, width = x.shape
     out_channels, _, kh, kw = weight.shape
     oh, ow = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1

@@ -1,7 +1,7 @@
 """Triton convolution for Hopper: an implicit matrix product whose tiles the TMA unit copies, without masks.
 
-A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box, moved
-by the tap. The unit loads a box from the NHWC image by its corner, and gives zeros for all that lies outside the image.
+A tile of output pixels is a box [TN, TH, TW] of (sample, row, column). Its inputs for one tap are the same box, shifted
+by the tap. The unit loads a box from the NHWC image by its corner, with zeros for anything outside the image.
 The product is W x X^T with an accumulator [channels, pixels]. Triton can multiply a reshaped box directly from shared
 memory only as the right operand; as the left operand, it would go through registers.
 """
@@ -31,12 +31,12 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
 
-# 64 channels of 16 bits are 128 bytes, the widest row that shared memory swizzles.
+# 64 channels of 16 bits are 128 bytes, the widest row that can be swizzled in shared memory.
 DEPTH = 64
 
 
 class TmaConvTile(NamedTuple):
-    """Output channels and pixels of a tile, warps of a program, stages of the load pipeline."""
+    """Output channels and pixels per tile, warps per program, and load pipeline stages."""
 
     channels: int
     pixels: int
@@ -48,7 +48,7 @@ class TmaConvTile(NamedTuple):
         return f"tma_{self.channels}x{self.pixels}"
 
 
-# The last three leave room for a second program on the same multiprocessor, which works while the first one stores.
+# The last three leave room for a second program on each multiprocessor, which computes while the first one stores.
 TMA_CONV_TILES = (TmaConvTile(128, 256, 8, 4), TmaConvTile(128, 128, 8, 3), TmaConvTile(64, 128, 4, 4))
 
 
@@ -132,20 +132,20 @@ def _powers_of_2(up_to: int) -> list[int]:
 
 @cache
 def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
-    """The box of which the fewest are needed; then one of few samples, near square, to share compiled kernels."""
+    """The shape that needs the fewest boxes. Ties go to few samples, then near-square, to share compiled kernels."""
     sizes = _powers_of_2(pixels)
     boxes = [Box(pixels // (r * c), r, c) for r in sizes for c in sizes if r * c <= pixels]
     return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
 
 
-# For one multiprocessor of an H100 or H200, per microsecond: multiplications, and bytes from the L2 cache. For the
-# whole GPU: bytes of partial sums written or read. Then the cost of a program and of a launch.
+# Per microsecond on an H100 or H200: multiplications and bytes from the L2 cache for one multiprocessor, and bytes of
+# partial sums written or read for the whole GPU. Then the cost of a program and of a launch.
 FLOPS, TILE_BYTES, SUM_BYTES = 6.0e6, 60e3, 4.0e6
 PROGRAM_US, LAUNCH_US = 1.5, 2.0
 
 
 def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int, processors: int) -> float:
-    """A rough estimate: the busiest multiprocessor's steps, limited by arithmetic or L2, and the pass over the sums."""
+    """A rough estimate: the busiest multiprocessor's steps, limited by arithmetic or L2, plus the pass over sums."""
     area = tile.channels * tile.pixels
     step = max(2 * area * DEPTH / FLOPS, (tile.channels + tile.pixels) * DEPTH * 2 / TILE_BYTES)
     busiest = triton.cdiv(tiles * splits, processors)
@@ -155,13 +155,13 @@ def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int,
 
 @cache
 def choose_tma_splits(tile: TmaConvTile, tiles: int, steps: int, processors: int) -> int:
-    """The number of parts of the depth with which the last wave of programs leaves few multiprocessors idle."""
+    """How many parts to split the depth into, so that few multiprocessors idle in the last wave of programs."""
     candidates = range(1, min(MAX_SPLITS, steps) + 1)
     return min(candidates, key=lambda splits: predict_microseconds(tile, tiles, steps, splits, processors))
 
 
 def _descriptors(x: Tensor, weight: Tensor, box: Box, channels: int) -> tuple[TensorDescriptor, TensorDescriptor]:
-    """The image as [N, H, W, C] and the weight as [taps, Cout, Cin], with the boxes to copy of each."""
+    """The image as [N, H, W, C] and the weight as [taps, Cout, Cin], with the box to copy from each."""
     batch, depth, height, width = x.shape
     rows, _, kh, kw = weight.shape
     x_strides = [height * width * depth, width * depth, depth, 1]
@@ -191,7 +191,7 @@ def launch_tma_conv(
     *,
     splits: int | None = None,
 ) -> Tensor:
-    """The convolution with its epilogue. Without `splits`, the depth is split as far as it keeps the GPU busy."""
+    """The convolution with its epilogue. Without `splits`, the depth is split enough to keep the GPU busy."""
     _require(x, weight)
     if stride != 1:
         raise Unsupported("copying tiles by descriptor serves stride 1 only")

@@ -27,7 +27,7 @@ from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, tl, triton
 
 SLICE = 128  # output channels
-# Rows are the two taps left for a parity; columns say which of the three original taps each of them sums.
+# Rows are the two taps left for a parity; columns mark which of the three original taps each row sums.
 _TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
@@ -35,7 +35,7 @@ def prepare_subpixel_weight_reference(weight: Tensor) -> Tensor:
     taps = torch.tensor(_TAPS, dtype=torch.float32, device=weight.device)
     prepared = empty_channels_last((4 * weight.shape[0], weight.shape[1], 2, 2), weight)
     parities = prepared.unflatten(0, (2, 2, weight.shape[0]))
-    # In slices, because all of it in fp32 at once would need more memory than any other part of compiling.
+    # In slices, because the whole weight in fp32 would need more memory than any other part of compiling.
     for part, target in zip(weight.split(SLICE), parities.split(SLICE, dim=2), strict=True):
         target.copy_(torch.einsum("oiyx,pay,qbx->pqoiab", part.float(), taps, taps))
     return prepared

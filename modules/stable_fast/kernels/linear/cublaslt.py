@@ -1,8 +1,8 @@
 """Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual.
 
 PyTorch's `addmm` takes either a bias or a matrix to add, not both. cuBLASLt computes D = A B + beta C + bias at once
-(NVIDIA, cuBLAS documentation, cublasLtMatmul). We call the library that PyTorch has loaded already through ctypes, so
-nothing has to be built. Everything is column-major there: y^T = W x^T.
+(NVIDIA, cuBLAS documentation, cublasLtMatmul). Through ctypes, we call the library already loaded by PyTorch, so
+nothing has to be built. cuBLASLt's matrices are column-major: y^T = W x^T.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.refusals import Unsupported
 
-# So many of the library's own suggestions are worth timing.
+# How many of the library's suggestions are worth timing.
 MOST_SUGGESTIONS = 8
 WORKSPACE_BYTES = 32 << 20
 
@@ -87,7 +87,7 @@ def has_cublaslt() -> bool:
 
 
 def cublaslt_ranks() -> range:
-    """Positions in the library's list of suggestions, the best first. Empty without the library."""
+    """Positions in the library's list of suggestions, best first. Empty without the library."""
     return range(MOST_SUGGESTIONS) if has_cublaslt() else range(0)
 
 
@@ -152,7 +152,7 @@ def _suggest(signature: MatmulSignature, operation: c_void_p, layouts: tuple[c_v
 
 @lru_cache(maxsize=1024)
 def _plan(signature: MatmulSignature) -> MatmulPlan:
-    """A plan lives as long as the process. There is one for each shape that a network has."""
+    """Plans live as long as the process. There is one for each shape in a network."""
     s = signature
     operation = _operation(s)
     layouts = (

@@ -26,7 +26,7 @@ def linear_epilogue_reference(
 
 
 def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
-    """cuBLAS adds a bias itself. Anything more takes one in-place pass over its result."""
+    """cuBLAS adds a bias itself. Anything else takes one in-place pass over the result."""
     if residual is None and activation == "none":
         return F.linear(x, weight, bias)
     return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
@@ -35,7 +35,7 @@ def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | N
 def _cublaslt(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str, *, rank: int
 ) -> Tensor:
-    """The kernel of the product also adds bias and residual."""
+    """The matrix product kernel also adds bias and residual."""
     if activation != "none":
         raise Unsupported(f"cuBLASLt cannot apply {activation} before it adds a residual")
     flat = None if residual is None else residual.view(-1, weight.shape[0])
@@ -74,7 +74,7 @@ def _linear_epilogue(
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
     served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
     implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
-    # Measured on an H100: for more rows, the library's first suggestion loses more time than the extra pass costs.
+    # Measured on an H100: for more rows, the library's first suggestion costs more than the extra pass.
     fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
     default = "cublaslt_1" if fuses else "cublas"
     args = (x, weight, bias, residual, activation)

@@ -55,7 +55,7 @@ def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if serves_tma(columns // 2, rows, weight):
         tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
         return run_chosen("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
-    # Before Ampere, Triton compiles products to plain multiply-adds.
+    # Before Ampere, Triton compiles matrix products to plain multiply-adds.
     default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
     return run_chosen("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
 

@@ -1,6 +1,6 @@
 """Triton matrix products with their epilogues in registers: one for act(x W^T + b) + residual, one for GEGLU.
 
-x [M, K] and weights [N, K] are row-major, and accumulation is in fp32. `MATMUL_TILES` are tile shapes worth timing.
+x [M, K] and weights [N, K] are row-major, and accumulation is in fp32. `MATMUL_TILES` are the tile shapes worth timing.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 
 class Tile(NamedTuple):
-    """Rows, columns and depth of a tile, warps of a program, stages of the load pipeline."""
+    """Rows, columns and depth of a tile, warps per program, and load pipeline stages."""
 
     m: int
     n: int
@@ -35,14 +35,14 @@ class Tile(NamedTuple):
 
 MATMUL_TILES = (Tile(128, 128, 64, 8, 3), Tile(128, 64, 64, 4, 4), Tile(64, 64, 64, 4, 4), Tile(128, 256, 64, 8, 3))
 GEGLU_TILES = (Tile(128, 64, 64, 8, 3), Tile(64, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3))
-# So many tiles of rows form a group. Its programs share rows of x and run one after the other, so that the rows stay in
-# the L2 cache.
+# Row tiles per group. Programs of a group share rows of x and run one after another, so that the rows stay in the L2
+# cache.
 GROUP_M = 8
 
 
 @jit
 def tile_origin(program, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """Row and column of the tile numbered `program`. Numbers go down the rows of a group before the next column."""
+    """Row and column of the tile numbered `program`. Numbering goes down the rows of a group before the next column."""
     columns = tl.cdiv(N, BN)
     group = program // (GROUP * columns)
     first = group * GROUP
@@ -56,7 +56,7 @@ def _accumulate(
     acc, x_ptr, w_ptr, rows, columns, M, N, K, x_stride, w_stride,
     BK: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
-    """acc + x[rows, :K] w[columns, :K]^T. Rows and columns past the end are clamped, and their results never stored."""
+    """acc + x[rows, :K] w[columns, :K]^T. Rows and columns past the end are clamped; their results are never stored."""
     depth = tl.arange(0, BK)
     x_tile = x_ptr + tl.minimum(rows, M - 1)[:, None] * x_stride + depth[None, :]
     w_tile = w_ptr + tl.minimum(columns, N - 1)[None, :] * w_stride + depth[:, None]

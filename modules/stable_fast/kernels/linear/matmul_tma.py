@@ -1,9 +1,9 @@
 """Triton matrix products for Hopper: act(x W^T + b) + residual and GEGLU, by one persistent kernel.
 
-The tensor memory accelerator copies tiles. Its descriptors are passed by value, which is safe in a captured graph. What
-lies past the end of rows, columns or depth is read as zeros and never written. The weight is seen as [halves, N, K].
-Both halves of GEGLU (value, gate) come in one load and multiply in one wgmma. Then one thread holds both numbers of a
-column.
+The tensor memory accelerator copies tiles. Its descriptors are passed by value, which is safe in a captured graph.
+Anything past the end of rows, columns or depth is read as zeros and never written. The weight is viewed as
+[halves, N, K]. Both halves of GEGLU (value, gate) are loaded at once and multiplied in one wgmma, so that one thread
+has both numbers of a column.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl,
 
 
 class TmaMatmulTile(NamedTuple):
-    """Rows, columns and depth of a tile, warps, stages of the load pipeline, and programs for each multiprocessor.
+    """Rows, columns and depth of a tile, warps, load pipeline stages, and programs per multiprocessor.
 
-    Blocks are powers of two, so `extra` columns have a second accumulator: 160 columns are 128 + 32.
+    Blocks are powers of two, so `extra` columns use a second accumulator: 160 columns are 128 + 32.
     """
 
     m: int
@@ -43,7 +43,7 @@ class TmaMatmulTile(NamedTuple):
         return f"tma_{self.m}x{self.columns}x{self.k}"
 
 
-# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) give 128 tiles or multiples, for 132 multiprocessors.
+# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) have multiples of 128 tiles, for 132 multiprocessors.
 TMA_MATMUL_TILES = (
     TmaMatmulTile(128, 128, 32, 64, 8, 4, 1),
     TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
@@ -62,7 +62,7 @@ def _load_epilogue(
     bias_ptr, residual_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """Bias, gate's bias and residual of a tile, zero if absent. Loads issued before a product arrive during it."""
+    """Bias, gate bias and residual of a tile, zero if absent. Loads issued before a matrix product overlap with it."""
     columns = column + tl.arange(0, BN)
     inside = columns < N
     bias = 0.0
@@ -124,8 +124,8 @@ def _tma_kernel(
     ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     HALVES: tl.constexpr = 2 if GEGLU else 1
-    # In a flattened loop, the loads of the next tile run during the epilogue of this one. But with a second
-    # accumulator, ptxas would serialise the wgmmas; a residual would be loaded late; two inner loops do not flatten.
+    # In a flattened loop, the loads of the next tile run during the epilogue of this one. But ptxas would
+    # serialise the wgmmas of two accumulators, a residual would load late, and two inner loops cannot be flattened.
     FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
@@ -169,15 +169,15 @@ def _tma_kernel(
 def choose_tma_tile(
     tiles: tuple[TmaMatmulTile, ...], m: int, n: int, k: int, halves: int, processors: int
 ) -> TmaMatmulTile:
-    """The tile with the least estimated time. For few tiles, it mostly depends on how evenly they fill the GPU."""
+    """The tile with the lowest time estimate. With few tiles, it mostly depends on how evenly they fill the GPU."""
     return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors))
 
 
 def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
     """Clock cycles of the busiest multiprocessor.
 
-    It does 2048 products a cycle and gets about 40 bytes from the L2 cache. Each round of programs adds an epilogue of
-    about 16 instructions a column pair and, if the loop is not flattened, the time to refill the pipeline.
+    It does 2048 multiplications per cycle and gets about 40 bytes from the L2 cache. Each round of programs adds an
+    epilogue of about 16 instructions per column pair and, without a flattened loop, the time to refill the pipeline.
     """
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
     width = halves * tile.columns
@@ -236,7 +236,7 @@ def _launch(
         return TensorDescriptor(weight, [halves, n, total], [n * stride, stride, 1], [halves, columns, tile.k])
 
     x_tiles = _row_tiles(x, tile.m, tile.k)
-    extra = tile.extra or tile.n  # a stand-in for an absent one
+    extra = tile.extra or tile.n  # a stand-in if there is none
     tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
     launch_kernel(
         _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),

@@ -1,9 +1,9 @@
 """Triton kernels and launchers of GroupNorm(+SiLU) in NHWC memory, over one tensor or the concatenation of two.
 
 `launch_one_kernel`, for small pictures: a program keeps one group of one sample in registers.
-`launch_two_kernels`: the first kernel computes means and centred sums of squares of chunks of rows. In the second one,
-every program merges those that it needs, and normalises its rows. Tiles are [rows, channels], so that memory is read 16
-bytes at a time for any group size.
+`launch_two_kernels`: the first kernel computes means and centred sums of squares of chunks of rows. In the second
+kernel, every program merges the chunks that it needs and normalises its rows. Tiles are [rows, channels], so that
+memory is read 16 bytes at a time for any group size.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import MOST_ELEMENTS, MOST_GRID_ROWS, Unsupported
 from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
-# So many elements of one group, padded to powers of two, fit in one program's registers.
+# How many elements of one group, padded to powers of two, fit in one program's registers.
 ONE_TILE_ELEMENTS = 32768
-# Elements and channels of a tile, for the kernel that only reads (8 warps) and the one that also writes (4 warps). Both
-# keep four 16-byte loads per thread in flight. One takes as many whole groups as fit, the other whole cache lines.
+# Elements and channels per tile, for the kernel that only reads (8 warps) and the kernel that also writes (4 warps).
+# Both keep four 16-byte loads per thread in flight. The first takes as many whole groups as fit, the second whole cache
+# lines.
 MOMENTS_TILE, MOMENTS_CHANNELS = 8192, 128
 APPLY_TILE, APPLY_CHANNELS = 4096, 64
 # How many programs fit in a multiprocessor's registers at once. The work is split over a single wave of programs.
 MOMENTS_RESIDENT, APPLY_RESIDENT = 3, 5
-# Every program of the second kernel reads all chunks of its groups, so chunks are few unless it also has many rows.
+# Every program of the second kernel reads all chunks of its groups, so there are few chunks unless it has many rows.
 MIN_CHUNKS, ROWS_PER_CHUNK = 64, 512
-# Chunks that it reads at a time. There are only two values, so that all picture sizes share two compiled kernels. For
-# many groups it reads fewer: chunks times groups are at most 4 a thread.
+# How many chunks the second kernel reads at a time. There are only two values, so that all picture sizes share two
+# compiled kernels. With many groups the number is lower: chunks times groups are at most 4 per thread.
 FEW_CHUNKS, MANY_CHUNKS = 16, 64
 MERGE_TILE = 512
 
 
 @jit
 def _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT: tl.constexpr):
-    """[rows, channels] of sample n in the type of the tensors. Channels below CA come from a, the others from b."""
+    """[rows, channels] of sample n in the tensors' dtype. Channels below CA come from a, the others from b."""
     if CAT:
         CB = C - CA
         a = a_ptr + n.to(tl.int64) * HW * CA + (rows[:, None] * CA + channels[None, :])
@@ -65,7 +66,7 @@ def _group_norm_kernel(
     mask = (rows < HW)[:, None] & (column < CG)[None, :]
     weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
-    tl.debug_barrier()  # else ptxas loads these only after x has arrived
+    tl.debug_barrier()  # otherwise ptxas loads these only after x has arrived
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
     centred = tl.where(mask, x - mean, 0.0)
@@ -83,8 +84,8 @@ def _chunk_moments_kernel(
 ):  # fmt: skip
     """Sums each channel about its own first value in the chunk, so that a large mean costs no precision.
 
-    That value may lie far from the mean, but it is one of the values. So rounding costs at worst about (rows of the
-    chunk) x 2^-24 of the variance.
+    The first value may be far from the mean, but it is one of the values, so the rounding error is at most about (rows
+    of the chunk) x 2^-24 of the variance.
     """
     chunk = tl.program_id(0)
     n = tl.program_id(2)
@@ -100,7 +101,7 @@ def _chunk_moments_kernel(
         mask = (rows < last)[:, None] & inside
         x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
         pivot = _load(a_ptr, b_ptr, n, first + tl.arange(0, 1), channels, HW, C, CA, inside, CAT)
-        tl.debug_barrier()  # else ptxas saves registers and waits for one load before it issues the next
+        tl.debug_barrier()  # otherwise ptxas saves registers and waits for one load before it issues the next
         centred = tl.where(mask, x.to(tl.float32) - pivot.to(tl.float32), 0.0)
         centred = tl.reshape(centred, [4, ROWS // 4, BLOCK_C])  # sums the four loads of a thread at once
         total += tl.sum(centred, axis=0)
@@ -134,7 +135,7 @@ def _apply_kernel(
     n = tl.program_id(2)
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = channels < C
-    # Starts at the end, because what the first kernel read last may still be in the L2 cache.
+    # Starts at the end, because the last rows read by the first kernel may still be in the L2 cache.
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * rows_per_program
     last = tl.minimum(first + rows_per_program, HW)
     rows = first + tl.arange(0, ROWS)
@@ -143,9 +144,9 @@ def _apply_kernel(
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     if OVERLAP:
-        cuda.gdc_wait()  # for the moments of the chunks; what is loaded above was there before the first kernel
+        cuda.gdc_wait()  # for the chunk moments; the loads above do not depend on the first kernel
     else:
-        tl.debug_barrier()  # else ptxas moves the loads above behind the wait for those below
+        tl.debug_barrier()  # otherwise ptxas moves the loads above behind the wait for those below
 
     groups = tl.program_id(1) * BLOCK_C // CG + tl.arange(0, SLOTS)
     moments = ((n * G + groups) * stride)[:, None]
@@ -154,7 +155,7 @@ def _apply_kernel(
     squares = tl.zeros([SLOTS, CHUNKS], dtype=tl.float32)
     for start in range(0, chunks, CHUNKS):
         chunk = start + tl.arange(0, CHUNKS)
-        # There is memory up to `stride`. A mask of groups alone lets the compiler load four chunks at once.
+        # Memory is allocated up to `stride`. Masking only the groups lets the compiler load four chunks at once.
         chunk_mean = tl.load(mean_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
         chunk_m2 = tl.load(m2_ptr + moments + chunk[None, :], mask=(groups < G)[:, None], other=0.0)
         valid = (chunk < chunks)[None, :]
@@ -181,7 +182,7 @@ def _apply_kernel(
 
 
 def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int) -> tuple[int, int, int, int]:
-    """Checks what the kernels rely on. Returns N, HW, C, and the channels of a."""
+    """Checks the kernels' assumptions. Returns N, HW, C, and the channels of a."""
     batch, channels_a, height, width = a.shape
     channels = channels_a if b is None else channels_a + b.shape[1]
     assert runs_kernels(a), "GroupNorm kernels need a CUDA tensor"
@@ -197,7 +198,7 @@ def _check(a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups
 
 
 def padded_group(hw: int, channels_per_group: int) -> int:
-    """Elements of a tile that holds one group of one sample."""
+    """Elements of a tile that covers one group of one sample."""
     return next_power_of_2(hw) * next_power_of_2(channels_per_group)
 
 
@@ -238,7 +239,7 @@ def launch_two_kernels(
     rows_per_chunk = _rows_per_program(a, columns, tile_rows, MOMENTS_RESIDENT, most)
     chunks = triton.cdiv(hw, rows_per_chunk)
     at_once = FEW_CHUNKS if chunks <= FEW_CHUNKS else MANY_CHUNKS
-    # Padded, so that the chunks of each group begin at an address for vectorised loads.
+    # Padded, so that the chunks of each group begin at an address suitable for vectorised loads.
     stride = at_once * triton.cdiv(chunks, at_once)
     mean, m2 = torch.empty((2, batch, num_groups, stride), dtype=torch.float32, device=a.device)
     launch_kernel(

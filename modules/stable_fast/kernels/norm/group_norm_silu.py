@@ -17,7 +17,7 @@ from modules.stable_fast.kernels.norm.group_norm_kernels import (
 )
 from modules.stable_fast.kernels.registry import register, run_chosen
 
-# Up to this many elements a group, reading them once in one program beats two launches.
+# Up to this many elements per group, reading them once in one program beats two launches.
 SMALL_GROUP = 8192
 
 

@@ -17,7 +17,7 @@ from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl, triton
 
-# A program holds whole rows in registers.
+# A program keeps whole rows in registers.
 MAX_CHANNELS = 8192
 
 
@@ -44,13 +44,13 @@ def _layer_norm_kernel(
     offset = row[:, None] * C + column[None, :]
     weight = tl.load(w_ptr + column, mask=inside, other=0.0)
     bias = tl.load(bias_ptr + column, mask=inside, other=0.0)
-    tl.debug_barrier()  # else ptxas loads these from memory only after it has summed x
+    tl.debug_barrier()  # otherwise ptxas loads these from memory only after it has summed x
     x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         rounded = x.to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + offset, rounded, mask=mask)
-        x = rounded.to(tl.float32)  # the norm reads the rounded sum, as it does without fusion
+        x = rounded.to(tl.float32)  # the norm uses the rounded sum, as it does without fusion
     mean = tl.sum(x, axis=1) / C
     centred = tl.where(mask, x - mean[:, None], 0.0)
     rstd = tl.rsqrt(tl.sum(centred * centred, axis=1) / C + eps)
