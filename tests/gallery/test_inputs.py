@@ -1,4 +1,4 @@
-"""Pictures to start from: kept once each, as they are seen, with the mask that was painted over them."""
+"""Initial pictures: each is kept only once, the way it is displayed, with the mask painted over it."""
 
 from __future__ import annotations
 
