@@ -34,7 +34,7 @@ def attempt(results: Results, name: str, part: Callable[[], Any]) -> None:
     started = time.perf_counter()
     try:
         results[name] = part()
-    except Exception as error:  # noqa: BLE001 - recorded in full: one failed part must not lose the others
+    except Exception as error:  # noqa: BLE001 - recorded in full: one failed part must not lose other results
         results[name] = {"error": repr(error), "where": traceback.format_exc(limit=-4)}
         print(f"{name}: FAILED {error!r}")
     results.setdefault("seconds", {})[name] = round(time.perf_counter() - started, 1)

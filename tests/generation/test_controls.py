@@ -50,7 +50,7 @@ def options(*controls: ControlChoice, **changes: Any) -> GenerationOptions:
 
 
 def make(session: Session, *controls: ControlChoice, **changes: Any) -> Tensor:
-    """The clean latents [N, C, h, w] of the last step: finer than the 255 values of a picture."""
+    """Returns the clean latents [N, C, h, w] of the last step, which are finer than a picture's 8 bits."""
     latents: list[Tensor] = []
 
     def keep(event: Progress) -> None:

@@ -127,7 +127,7 @@ def test_the_two_loras_are_different_styles(draw: Draw) -> None:
 
 @pytest.fixture
 def heart_edges(draw: Draw, tmp_path: Path) -> tuple[Path, Pixels]:
-    """Draws a heart in a corner, for canny; no prompt of the tests mentions it."""
+    """Draws a heart in a corner, for canny; no prompt in the tests mentions a heart in a corner."""
     picture = draw("a black heart in the bottom right corner on a white background")
     picture.save(tmp_path / "heart.png")
     return tmp_path / "heart.png", pixels(picture)
