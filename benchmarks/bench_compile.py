@@ -3,8 +3,8 @@
     python -m benchmarks.bench_compile                              # SD1.5 at 512, batch 2, every subject
     python -m benchmarks.bench_compile --device cpu --tiny --subjects full --limit 120
 
-Each subject runs in two fresh processes that share a cache folder, empty for the first ("cold", then "warm"). A process
-that exceeds `--limit` seconds is stopped, and its row says so.
+Each subject runs in two fresh processes ("cold", then "warm") that share an initially empty cache folder. A process
+that exceeds `--limit` seconds is stopped, and its row records this.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def torch_compiled(bench: bench_unet.Bench, mode: str) -> dict[str, object]:
 
 
 def larger(x: torch.Tensor) -> torch.Tensor:
-    """Makes the latent of a picture that is 128 pixels higher."""
+    """Makes the latent of a picture that is 128 pixels taller."""
     return torch.randn(*x.shape[:2], x.shape[2] + 16, x.shape[3], device=x.device)
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """Measures one subject in this process; prints its numbers on standard output."""
+    """Measures one subject in this process and prints its numbers to standard output."""
     bench = bench_for(arguments)
     with torch.inference_mode():
         eager = bench.ours("off")()

@@ -3,9 +3,9 @@
     python -m benchmarks.bench_generate                           # SD1.5 at 512, 20 steps Euler, every subject
     python -m benchmarks.bench_generate --device cpu --tiny --subjects off,full,diffusers --rounds 1
 
-Weights are random at the real shapes (`--tiny`: small ones, to try the script); diffusers has different ones, since
-only time is compared here. The first picture includes all compilation; then all subjects make one picture each, round
-after round, and the median counts.
+Weights are random at the real shapes (with `--tiny`, at small shapes, to try the script). diffusers gets different
+weights, since only time is compared here. The first picture includes all compilation. Then every subject makes one
+picture per round, and the median is reported.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SUBJECTS = (*LEVELS, *MODES)
 
 
 def checkpoint(folder: Path, *, tiny: bool) -> Path:
-    """Writes a checkpoint file with random weights that both programs read."""
+    """Writes a checkpoint file with random weights for our program."""
     if tiny:
         from tests import tiny as networks
 
@@ -85,7 +85,7 @@ def ours(folders: ModelFolders, level: str, arguments: argparse.Namespace) -> Ma
 
 
 def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
-    """Builds diffusers' pipeline of the same shapes with random weights, without tokenizer and safety checker."""
+    """Builds diffusers' pipeline of the same shapes with random weights, without a tokenizer or safety checker."""
     from diffusers import AutoencoderKL as DiffusersVAE
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -115,9 +115,9 @@ def diffusers_pipeline(arguments: argparse.Namespace) -> Any:
 
 
 def diffusers(mode: str | None, arguments: argparse.Namespace) -> MakePicture:
-    """Makes the call; `mode` is torch.compile's for UNet and VAE decoder, or "regional" for the UNet's repeated blocks.
+    """Makes the call; `mode` is torch.compile's for UNet and VAE decoder, or "regional" for the repeated UNet blocks.
 
-    Our tokenizer reads the prompts, which costs the same.
+    Prompts go through our tokenizer, which costs the same.
     """
     from modules.text.tokenizer import BOS, EOS, Tokenizer
 
@@ -163,8 +163,8 @@ def warmed_up(name: str, folders: ModelFolders, arguments: argparse.Namespace) -
             make(0)
             synchronise()
     except torch.AcceleratorError:
-        raise  # a GPU fault: no other subject can run after it, and none of them caused it
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result; the others go on
+        raise  # after a GPU fault no other subject can run, and no other subject caused the fault
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - recorded as a result; the other subjects still run
         row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{name}: {row['error']}", flush=True)
         return None, row

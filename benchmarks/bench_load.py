@@ -1,7 +1,7 @@
 """Measures loading a 2 GiB SD1.5 checkpoint: time and peak memory, ours and diffusers' from_single_file side by side.
 
 Each run is a separate process. `load` is the time until the networks are ready, without imports; `use` adds
-reading every weight once, because a memory-mapped weight costs its disk time only then. Peak memory covers the
+reading every weight once, because a memory-mapped weight is read from disk only then. Peak memory covers the
 whole process until the end of `use`. Both programs sum all weights, to prove that they loaded the same numbers.
 
     python benchmarks/bench_load.py [--repeats 5] [--dtypes float16 float32] [--file-dtype float16]
@@ -149,7 +149,7 @@ def run_process(loader: str, path: Path, configs: Path, dtype: str) -> dict[str,
 
 
 def compare(path: Path, configs: Path, dtype: str, repeats: int) -> list[dict[str, object]]:
-    """Runs both loaders in turn, so that both have the same page cache and the same load on the machine."""
+    """Alternates between the loaders, so that both see the same page cache and machine load."""
     runs: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
     for loader in LOADERS:
         run_process(loader, path, configs, dtype)  # warms the page cache and compiled bytecode
@@ -177,7 +177,7 @@ def _row(loader: str, dtype: str, runs: list[dict[str, float]], size: int) -> di
 
 
 def verdict(rows: list[dict[str, object]], file_dtype: str) -> dict[str, object]:
-    """Checks both targets at the file's own type; a conversion would also need memory for the converted weights."""
+    """Checks both targets at the file's own dtype; a conversion would also need memory for the converted weights."""
     ours, theirs = (next(r for r in rows if r["loader"] == name and r["dtype"] == file_dtype) for name in LOADERS)
     load_ratio = float(str(ours["load_s"])) / float(str(theirs["load_s"]))
     use_ratio = float(str(ours["use_s"])) / float(str(theirs["use_s"]))

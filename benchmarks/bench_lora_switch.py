@@ -3,8 +3,9 @@
     python -m benchmarks.bench_lora_switch                          # SD1.5 at 512, every attention layer at rank 32
     python -m benchmarks.bench_lora_switch --device cpu --tiny --size 64
 
-A switch is ModelPatcher.apply() with its consequences: with Stable-Fast it also refreshes the prepared weights.
-The step after it is timed separately. After the last switch off, weights and output must equal the initial bits.
+A switch is one call of ModelPatcher.apply(), including, with Stable-Fast, the refresh of the prepared weights.
+The step after the switch is timed separately. After the last switch off, weights and output must be bit-identical to
+the initial ones.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Bench:
             self.loras = [self._read(file) for file in files]
 
     def _write_lora(self, path: Path, rank: int) -> Path:
-        """Writes up and down for every linear layer and 1x1 projection of the transformers, like kohya's trainer."""
+        """Writes up and down matrices for the transformers' linear layers and 1x1 projections, like kohya's trainer."""
         tensors: dict[str, Tensor] = {}
         for name, weight in self.unet.module.named_parameters():
             rows, columns = weight.shape[0], weight[0].numel()
@@ -85,7 +86,7 @@ class Bench:
         return lora_patches(path, self.unet, self.text, spec)
 
     def wanted(self, switch: str) -> ModelPatcher:
-        """Makes a clone that requests the state after this switch."""
+        """Makes a clone that requests the state to be reached by this switch."""
         clone = self.unet.clone()
         if switch != "off":
             lora = self.loras[1 if switch == "other" else 0]

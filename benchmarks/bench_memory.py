@@ -64,7 +64,7 @@ def main() -> None:
     if arguments.subject:
         print(json.dumps(measure(arguments)))
         return
-    # All at once: the memory of a process does not depend on the others.
+    # All processes run at once, since they do not affect each other's memory.
     running = [start(subject, arguments) for subject in arguments.subjects.split(",")]
     rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
     name = f"memory-{arguments.model}-{arguments.size}-b{arguments.batch}"

@@ -3,8 +3,8 @@
     python -m benchmarks.bench_networks vae --size 512
     python -m benchmarks.bench_networks controlnet --size 512 --batch 2 --subjects eager,full,diffusers
 
-Weights are random at the SD1.5 shapes, inputs are fresh; times are measured as in bench_unet.py. diffusers' VAE and
-ControlNet have different random weights, so only their time is compared.
+Weights are random at the SD1.5 shapes, and inputs are fresh. Times are measured as in bench_unet.py. diffusers' VAE
+and ControlNet have different random weights, so only their time is compared.
 """
 
 from __future__ import annotations

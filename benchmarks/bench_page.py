@@ -1,4 +1,4 @@
-"""Times the start of the web page from ./run.sh: to its first answer, the Generate button and the filled form.
+"""Times the web page from launching ./run.sh to the first response, the Generate button and the filled form.
 
 python -m benchmarks.bench_page; needs an installed project and Chromium, which shares the cores with the app.
 """
@@ -70,7 +70,7 @@ def main() -> None:
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        starts = [one_start(browser) for _ in range(runs + 1)][1:]  # the first fills the disk cache
+        starts = [one_start(browser) for _ in range(runs + 1)][1:]  # the first run fills the disk cache
         browser.close()
     rows = [timing_row(name, summarise([start[name] for start in starts])) for name in MILESTONES]
     write_result("page", rows)

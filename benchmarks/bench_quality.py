@@ -1,6 +1,6 @@
-"""Measures whether speed costs quality: judges the demo model's pictures each way, and compares with eager fp32.
+"""Measures whether speed costs quality: judges the demo model's pictures each way, and compares them with eager fp32.
 
-    python -m benchmarks.bench_quality                     # needs the demo model of models/checkpoints
+    python -m benchmarks.bench_quality                     # needs the demo model in models/checkpoints
     python -m benchmarks.bench_quality --device cpu --divide 24
 
 `score` is the share of passed judgements (colours, shape, position, number of objects; see
@@ -28,7 +28,7 @@ from tools.demo_model.judging.cases import Cases, build_cases
 from tools.demo_model.world.captions import Captions
 
 LEVELS = ("off", "graph", "fused", "full")
-IDENTICAL_DB = 100.0  # value for equal pictures
+IDENTICAL_DB = 100.0  # reported for identical pictures
 
 
 def draw(session: Session, groups: dict[str, Cases], level: str) -> dict[str, list[Image.Image]]:

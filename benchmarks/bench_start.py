@@ -1,9 +1,9 @@
-"""Times the start of the process: to the answer of `--help`, and to the demo model's first step (ours, diffusers).
+"""Times a process from launch to the output of `--help`, and to the demo model's first step (ours, diffusers).
 
     python -m benchmarks.bench_start [--runs 5]
 
 Every run is a separate process; ours and diffusers' alternate. diffusers reads the same weights from a folder in its
-own layout, which is written first and not timed.
+own layout. Writing that folder is not timed.
 """
 
 from __future__ import annotations

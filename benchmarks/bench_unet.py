@@ -5,8 +5,8 @@
     python -m benchmarks.bench_unet --list
 
 Weights are random at the real shapes and the same in every subject; inputs are fresh. Subjects are timed in turn,
-round after round, and the median counts: GPU time by CUDA events, host time without waiting for the GPU. Each
-subject's output is compared with fp32 eager. A failing subject leaves its error in the result.
+round after round, and the median is reported: GPU time by CUDA events, host time without waiting for the GPU. Each
+subject's output is compared with fp32 eager. If a subject fails, its error goes into the result.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ TIMESTEP = 500.0
 def compiled(function: Any, mode: str) -> Any:
     """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
-    torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's: it finds none of their kernels in
-    the cache and compiles each again, one by one. Here both use PyTorch's, which compiles the final kernels either way.
+    torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's. So the searching process finds
+    none of the workers' kernels in the cache, and recompiles them one by one. Here the searching process uses PyTorch's
+    ptxas too, which compiles the final kernels either way.
     """
     from torch._inductor.async_compile import AsyncCompile
     from triton.backends.nvidia.compiler import get_ptxas_version
@@ -61,7 +62,7 @@ class Bench:
         torch.manual_seed(0)
         with torch.device(self.device):
             self.unet = UNet(self.config).to(self.dtype).eval().requires_grad_(False)
-        if self.device.type == "cuda":  # as weights lie there, for Stable-Fast
+        if self.device.type == "cuda":  # the layout of weights on a GPU, for Stable-Fast
             self.unet.to(memory_format=torch.channels_last)
             adjoin_projections(self.unet)
         pictures, rows = max(1, arguments.batch // 2), arguments.batch

@@ -1,4 +1,4 @@
-"""Shares code of all benchmarks: timing with warm-up and spread, machine and versions, results as JSON."""
+"""Code shared by all benchmarks: timing with warm-up and spread, machine and versions, results as JSON."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def machine() -> dict[str, object]:
 
 
 def _revision() -> dict[str, object]:
-    """Returns the measured commit; BENCHMARK_COMMIT names it if the tree was copied without its history."""
+    """Returns the measured commit, or BENCHMARK_COMMIT, which is set if the tree was copied without its history."""
     named = os.environ.get("BENCHMARK_COMMIT")
     if named:
         return {"commit": named}

@@ -1,4 +1,4 @@
-"""Compares several ways to compute the same: warms each up, then times them in turn, round after round."""
+"""Compares several ways to compute the same result: warms each up, then times them in turn, round after round."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Subject:
 
 @contextmanager
 def at_its_best(name: str) -> Iterator[None]:
-    """Lets cuDNN time its algorithms for diffusers' convolutions, since ours come from measured choices too."""
+    """Lets cuDNN time its algorithms for diffusers' convolutions, since ours are chosen by measurement too."""
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, name.startswith("diffusers")
     try:
         yield
@@ -60,7 +60,7 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
             synchronise()
     except torch.AcceleratorError:
         raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a result; the other subjects go on
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - recorded as a result; other subjects still run
         subject.row["error"] = f"{type(error).__name__} after {time.perf_counter() - began:.0f} s: {error}"[:500]
         print(f"{subject.name}: {subject.row['error']}", flush=True)
         return
@@ -106,7 +106,7 @@ def measure_all(
     budget: float,
     unjudged: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """Returns a row per subject; those in `unjudged` have other weights and are not compared with the reference."""
+    """Returns a row per subject. Subjects in `unjudged` have other weights and are not compared with the reference."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     deadline = time.monotonic() + budget
     try:
@@ -118,7 +118,7 @@ def measure_all(
         for subject in [subject for _ in range(rounds) for subject in subjects]:
             with at_its_best(subject.name):
                 time_once(subject, x, steps)
-    except torch.AcceleratorError as error:  # nothing runs after a fault; earlier times count
+    except torch.AcceleratorError as error:  # nothing runs after a fault; earlier times stay valid
         subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
         for other in subjects:
             if other.step is None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: workers of pytest-xdist share the cores, and one thread keeps sums in one order.
+# Set before torch is imported: pytest-xdist's workers share the cores, and one thread keeps sums in one order.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # an oracle that wants to download is a mistake, not a wait
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a reference that tries to download must fail at once
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache folder for all tests of this run, those of other workers too."""
+    """One cache folder for all tests of this run, including those of other workers."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept graphs"
 
@@ -40,8 +40,8 @@ def cache_of_tests(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the person at this computer left on disk helps no test. What other tests left saves a trace, which takes
-    seconds; tests marked `own_cache`, which are about traces or about the cache, begin with an empty one."""
+    """Hides the user's own cache from the tests. Tests share a cache, because each trace takes seconds. Tests marked
+    `own_cache`, which are about traces or about the cache, begin with an empty one."""
     own = request.node.get_closest_marker("own_cache") is not None
     monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(tmp_path_factory.mktemp("cache") if own else kept_graphs))
 
@@ -53,7 +53,7 @@ def project_root() -> Path:
 
 @pytest.fixture
 def model_root(tmp_path: Path) -> Path:
-    """An empty project folder with models/<kind> in it, for ModelFolders(model_root)."""
+    """A project folder with empty folders models/<kind>, for ModelFolders(model_root)."""
     from modules.core.paths import KINDS
 
     for kind in KINDS:

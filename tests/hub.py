@@ -1,4 +1,4 @@
-"""Runs a local server that describes one file as Hugging Face does, and can disconnect or lie."""
+"""Runs a local server that serves one file like Hugging Face, and can disconnect or send wrong data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass
 class Remote:
-    """What the server holds and how it behaves; `requests` are those it got."""
+    """The server's content and behaviour; `requests` lists the requests received."""
 
     data: bytes
     sha256: str
@@ -76,7 +76,7 @@ class Answer(BaseHTTPRequestHandler):
 def serving(data: bytes) -> Iterator[Remote]:
     remote = Remote(data=data, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Answer,), {"remote": remote}))
-    server.handle_error = lambda request, address: None  # a client that goes away is part of the tests
+    server.handle_error = lambda request, address: None  # tests include clients that disconnect
     remote.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

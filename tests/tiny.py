@@ -1,4 +1,4 @@
-"""The real network classes at tiny size, with reproducible random weights, and whole checkpoints made of them."""
+"""The real network classes at tiny size, with reproducible random weights, and whole checkpoints of such networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SD2_TEXT = TextConfig(
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fresh weights of realistic size everywhere, zero-initialised layers included: no path is silently dead."""
+    """Sets random weights of realistic size in all layers, even zero-initialised ones, so that no path is dead."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -67,7 +67,7 @@ def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32)
 
 
 def checkpoint_tensors(*, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, Tensor]:
-    """All tensors of a tiny SD1.x- or SD2.x-layout checkpoint."""
+    """Returns all tensors of a tiny SD1.x- or SD2.x-layout checkpoint."""
     text_prefix = "cond_stage_model.model." if sd2 else "cond_stage_model.transformer."
     return (
         prefixed("model.diffusion_model.", unet(SD2_UNET if sd2 else SD1_UNET, seed), dtype)
@@ -94,5 +94,5 @@ def save_checkpoint(
 
 @lru_cache(maxsize=4)
 def checkpoint_file(*, sd2: bool, dtype: torch.dtype, seed: int) -> bytes:
-    """What most tests begin with: writing these bytes again takes a tenth of the time that making them takes."""
+    """Caches the checkpoint used by most tests: writing these bytes takes a tenth of the time of making them."""
     return save(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed))

@@ -1,4 +1,4 @@
-"""Project folders with a tiny checkpoint, LoRAs and a ControlNet that fit it, and pictures to start from."""
+"""Project folders with a tiny checkpoint, matching LoRAs and ControlNet, and initial pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.core.paths import KINDS, ModelFolders
 from modules.generation.session import Session
 from tests import tiny
 
-# Modules in kohya's names, so chosen that every kind of place is hit: attention, feed-forward, convolution, text.
+# Modules by kohya's names, covering every kind of layer: attention, feed-forward, convolution, text.
 UNET_LAYERS = (
     "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
     "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v",
@@ -45,7 +45,7 @@ def session_at(root: Path) -> Session:
 
 
 def save_lora(path: Path, *, sd2: bool = False, seed: int = 0) -> Path:
-    """A kohya file with a change large enough to see in the picture."""
+    """Writes a kohya file with a change large enough to be visible in the picture."""
     generator = torch.Generator().manual_seed(seed)
     shapes = _layer_shapes(sd2=sd2)
     tensors: dict[str, Tensor] = {}
@@ -62,7 +62,7 @@ def save_lora(path: Path, *, sd2: bool = False, seed: int = 0) -> Path:
 def _layer_shapes(*, sd2: bool) -> dict[str, tuple[int, ...]]:
     unet, text = (tiny.SD2_UNET, tiny.SD2_TEXT) if sd2 else (tiny.SD1_UNET, tiny.SD1_TEXT)
     first, last = unet.channels[0], unet.channels[-1]
-    up_input = unet.channels[0] * 2  # the block's own channels and the skip connection's
+    up_input = unet.channels[0] * 2  # channels of the block and of the skip connection
     shapes = [
         (first, first),
         (first, unet.context_dim),

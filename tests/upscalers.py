@@ -1,4 +1,4 @@
-"""Random ESRGAN weights under the names that most upscaler files have."""
+"""Random ESRGAN weights under the names used in most upscaler files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def esrgan_tensors(
     features: int = 8, growth: int = 4, blocks: int = 1, *, doublings: int = 2, shuffle: int = 1, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Weights that let signals through at about their size; colours lie around the middle grey."""
+    """Makes weights that roughly keep the magnitude of signals; colours are around middle grey."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
 

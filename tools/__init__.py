@@ -1,1 +1,1 @@
-"""Holds developer programs; the app imports nothing from here."""
+"""Developer programs; the app imports nothing from here."""

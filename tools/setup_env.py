@@ -1,4 +1,4 @@
-"""Creates .venv and installs requirements once, even if two set-ups run at a time; uses only the standard library."""
+"""Creates .venv and installs requirements once, even if two set-ups run at once; uses only the standard library."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[IO[str]]:
-    """Locks out other set-ups; the system frees the lock when the process ends in any way."""
+    """Locks out other set-ups; the system releases the lock however the process ends."""
     with open(path, "a+") as file:
         if not try_lock(file):
             say("Another set-up of this folder is running; waiting for it...")
@@ -85,7 +85,7 @@ def try_lock(file: IO[str]) -> bool:
 
 
 def make_venv() -> None:
-    """Keeps a usable .venv, and recreates one that an interrupted start left incomplete."""
+    """Keeps a usable .venv, and recreates one that an interrupted run left incomplete."""
     if (VENV / "pyvenv.cfg").exists() and runs([str(PYTHON), "-m", "pip", "--version"]):
         check_version()
         return
@@ -162,7 +162,7 @@ def pip(arguments: list[str], log: IO[str], held: IO[str]) -> None:
 
 
 def follow(output: IO[str], log: IO[str]) -> Iterator[str]:
-    """Logs every line; on a terminal shows pip's current work in one line that is overwritten."""
+    """Logs every line; on a terminal, also shows pip's current work on one line that is overwritten."""
     terminal = sys.stderr.isatty()
     for line in output:
         log.write(line)

@@ -1,4 +1,4 @@
-"""Places in a Markdown page that hold generated lines.
+"""Fills the marked places of a Markdown page with generated lines.
 
 <!-- numbers: NAME -->
 (generated lines)

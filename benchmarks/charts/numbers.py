@@ -36,7 +36,7 @@ def gpu_results() -> dict[str, Result]:
 
 
 def fastest(result: Result, labels: Iterable[str]) -> str:
-    """Returns the milliseconds of the fastest of these ways, or nothing if none was timed."""
+    """Returns the milliseconds of the fastest of these ways, or "" if none was timed."""
     rows = rows_by_label(result)
     times = [rows[label]["ms"] for label in labels if "ms" in rows.get(label, {})]
     return milliseconds(min(times)) if times else ""

@@ -59,7 +59,7 @@ OPPONENTS = {
     "controlnet-sd15-512-b2": ("diffusers", "diffusers-channels-last", "diffusers-max-autotune"),
     "generate-sd15-512": ("diffusers", "diffusers-regional", "diffusers-max-autotune"),
 }
-# The least that fused kernels could take at 790 TFLOP/s and 4.3 TB/s, exponentials included.
+# The shortest possible time of fused kernels at 790 TFLOP/s and 4.3 TB/s, including exponentials.
 FLOORS_MS = {
     "unet-sd15-512-b2-float16": 2.41,
     "unet-sd15-512-b8-float16": 9.37,

@@ -1,4 +1,4 @@
-"""Draws docs/images/performance.svg: milliseconds of each way, workload by workload, with the floor of the GPU."""
+"""Draws docs/images/performance.svg: milliseconds of each way, workload by workload, and the GPU's lower limit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bars(axes: Any, title: str, rows: Sequence[Mapping[str, Any]], floor: float 
 def plot(
     results: Sequence[Mapping[str, Any]], titles: Mapping[str, str], floors: Mapping[str, float], to: Path
 ) -> None:
-    """Plots milliseconds by CUDA events (wall time for a whole picture) if `full` was timed beside another way."""
+    """Plots milliseconds by CUDA events (wall time for a whole picture) if `full` was timed alongside another way."""
     shown: list[Mapping[str, Any]] = []
     for result in results:
         timed = {row["label"] for row in result["rows"] if "ms" in row}

@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 
 def read_results() -> list[Result]:
-    """Returns the newest result of each benchmark, for GPUs and for CPUs; older ones are from older programs."""
+    """Returns the newest result of each benchmark, for GPUs and for CPUs; older results come from older code."""
     results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
     newest: dict[tuple[str, bool], Result] = {}
     for result in sorted((r for r in results if "benchmark" in r and "rows" in r), key=lambda r: r["machine"]["date"]):

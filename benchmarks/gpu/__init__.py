@@ -1,1 +1,1 @@
-"""Measures one GPU: its abilities, the time of each part of a step, and the fastest choices."""
+"""Measures one GPU: its capabilities, the time of each part of a step, and the fastest choices."""

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.probe_gpu --out DIR [--budget 120] [--batch 2] [--latent 64]
 
 Writes DIR/probe.json (rewritten after each part, so a later failure loses nothing) and DIR/tuned-*.json, which can be
-copied to modules/stable_fast/store/tuned/<gpu>.json as shipped choices. A part that fails leaves its error in the JSON.
+copied to modules/stable_fast/store/tuned/<gpu>.json as shipped choices. If a part fails, its error goes into the JSON.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Results = dict[str, Any]
 
 
 def attempt(results: Results, name: str, part: Callable[[], Any]) -> None:
-    """Runs one part and records a failure as its result, because the machine is only lent for minutes."""
+    """Runs one part and records a failure as its result, because the machine is only on loan for minutes."""
     started = time.perf_counter()
     try:
         results[name] = part()
-    except Exception as error:  # noqa: BLE001 - recorded in full: one failed part must not lose the others
+    except Exception as error:  # noqa: BLE001 - recorded in full: one failed part must not lose other results
         results[name] = {"error": repr(error), "where": traceback.format_exc(limit=-4)}
         print(f"{name}: FAILED {error!r}")
     results.setdefault("seconds", {})[name] = round(time.perf_counter() - started, 1)
@@ -68,7 +68,7 @@ def correctness() -> Results:
 
 
 def kernel_gap(kernels: int = 300) -> Results:
-    """Microseconds that a tiny kernel costs in a graph."""
+    """Returns the microseconds that a tiny kernel costs in a graph."""
     x = torch.zeros(1024, device="cuda", dtype=torch.float16)
 
     def milliseconds(count: int) -> float:
@@ -82,7 +82,7 @@ def kernel_gap(kernels: int = 300) -> Results:
 
 
 def candidates(call: OpCall, seconds: float) -> Results:
-    """Milliseconds of every implementation of one call, and of the plain PyTorch code that it replaces."""
+    """Returns the milliseconds of every implementation of one call, and of the equivalent plain PyTorch code."""
     tuner = tuning.BudgetTuner(seconds, time_on_gpu)
     CHOICES.tuner = tuner
     operator = getattr(torch.ops.lightdiffusion, call.op)
@@ -93,7 +93,7 @@ def candidates(call: OpCall, seconds: float) -> Results:
     found: Results = {"eager": time_on_gpu(call.eager, call.args[0])}
     for measured in tuner.measured:
         found |= measured.milliseconds
-    if not tuner.measured:  # the op has one implementation
+    if not tuner.measured:  # the op has only one implementation
         found["only"] = time_on_gpu(lambda: operator(*call.args), call.args[0])
     ours = {name: ms for name, ms in found.items() if name != "eager"}
     best = min(ours, key=lambda name: ours[name])

@@ -17,7 +17,7 @@ from benchmarks.common import write_result
 
 @torch.inference_mode()
 def kernels(bench: Bench, level: str, tuning: float, steps: int) -> list[dict[str, object]]:
-    """The kernels of one step, the most expensive first. Values are means over `steps` steps."""
+    """Returns the kernels of one step, the most expensive first. Values are means over `steps` steps."""
     step = bench.ours(level, tuning=tuning)()
     for _ in range(3):
         step(bench.x)

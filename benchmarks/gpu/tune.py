@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.tune --out modules/stable_fast/store/tuned
 
 Workloads are MODEL-SIZE-BATCH for UNets, and vae-SIZE-BATCH. Each is tuned as `--stable-fast-tune` tunes a picture.
-While implementations are timed, Triton compiles them one after the other. So the program first starts one process for
-each workload, all at once, which only fill Triton's cache on disk. It also deletes this GPU's table in the folder (with
-`--ops`, only the rows of those ops), because what the table names is not timed again.
+During timing, Triton would compile one implementation after the other. So the program first runs one process per
+workload, all at once, just to fill Triton's cache on disk. It also deletes this GPU's table in the folder (with
+`--ops`, only the rows of those ops), because calls that are listed in the table are not timed again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DEVICE = torch.device("cuda")
 
 
 def only_compile(call: Callable[[], Any], warm: Any) -> float:
-    """A timer that only runs an implementation once, which compiles it."""
+    """Stands in for a timer: runs an implementation once, so that it gets compiled."""
     call()
     return 0.0
 
@@ -90,9 +90,7 @@ def main() -> None:
     arguments = parser.parse_args()
     workloads = arguments.workloads.split(",")
     if arguments.only_compile:
-        CHOICES.tuner = BudgetTuner(
-            math.inf, only_compile
-        )  # it is called while kernels are compiled ahead, on all cores
+        CHOICES.tuner = BudgetTuner(math.inf, only_compile)  # called while kernels are compiled ahead, on all cores
         for workload in workloads:
             run_workload(workload, 0.0)
         return
@@ -109,14 +107,14 @@ def main() -> None:
         path.unlink(missing_ok=True)
         write_choices(path, described, kept)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[CACHE_VARIABLE] = folder  # so that this computer's own choices are not read
+        os.environ[CACHE_VARIABLE] = folder  # so that choices stored on this computer are ignored
         fill_cache(workloads, 150.0)
         for workload in workloads:
             began = time.monotonic()
             run_workload(workload, arguments.seconds)
             measured = read_choices(choices_path(Path(folder), described))
             print(f"{workload}: {time.monotonic() - began:.1f} s, {len(measured)} choices", flush=True)
-    if path:  # if a kept row names a library that is missing here, its op was timed again
+    if path:  # an op was timed again if its kept row needs a library that is missing here
         write_choices(path, described, [*measured, *kept])
         print(f"written: {path}")
 

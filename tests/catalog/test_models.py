@@ -1,4 +1,4 @@
-"""What is shown about checkpoints without loading one: which is the default, its size, its description."""
+"""Facts about checkpoints that are shown without loading one: default checkpoint, file size, description."""
 
 from __future__ import annotations
 

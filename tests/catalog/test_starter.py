@@ -1,4 +1,4 @@
-"""The offered download: one at a time, in the background, stopped or broken off without a half file."""
+"""The offered download: one at a time, in the background, and no partial file after a stop or a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the command line in this process; words for a picture that is quick to make."""
+"""Runs the command line in this process, and defines arguments for a picture that is quick to make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAST = [*SMALL, "--stable-fast"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
+    """Returns the exit code, standard output and standard error."""
     try:
         code = pipeline.main(list(arguments))
     except SystemExit as stop:  # argparse

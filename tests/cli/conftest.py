@@ -1,4 +1,4 @@
-"""A project of tiny models for the command line, and a way to run it as people do: with the bars on."""
+"""A project of tiny models for the command line, and a way to run it as users do: with progress bars."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that pictures go to, under output/; models are shared by all tests."""
+    """The folder in which output/ receives the pictures; models are shared by all tests."""
     monkeypatch.setattr(paths, "PROJECT_ROOT", models)
     monkeypatch.setattr(output, "PROJECT_ROOT", tmp_path)
     return tmp_path
@@ -32,7 +32,7 @@ def root(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, the paths on standard output, and standard error."""
+    """Runs the command line; returns exit code, paths on standard output, and standard error."""
 
     def call(*arguments: str) -> tuple[int, list[Path], str]:
         code = pipeline.main(list(arguments))
@@ -44,7 +44,7 @@ def run(root: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def project(model_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of one tiny checkpoint, for one test alone: it may change every file in it."""
+    """A project with one tiny checkpoint, not shared: the test may change every file in it."""
     tiny.save_checkpoint(model_root / "models" / "checkpoints" / "tiny.safetensors")
     monkeypatch.setattr(paths, "PROJECT_ROOT", model_root)
     monkeypatch.setattr(output, "PROJECT_ROOT", model_root)

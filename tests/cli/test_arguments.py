@@ -1,4 +1,4 @@
-"""Tests the arguments: other programs' names, misplaced words, repeated options, and the message for each."""
+"""Tests the arguments: option names of other programs, misplaced words, repeated options, and the message for each."""
 
 from __future__ import annotations
 

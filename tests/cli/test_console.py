@@ -1,4 +1,4 @@
-"""The progress bar while pictures come: one bar a phase, whatever is printed between, and Ctrl-C in each."""
+"""The progress bar while pictures are made: one bar per phase, lines printed in between, and Ctrl-C in each phase."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def begun(err: str, label: str) -> int:
-    """How many bars of this name there were."""
+    """Counts the bars with this label."""
     return err.count(f"{label}:   0%")
 
 
@@ -41,7 +41,7 @@ def test_batches_of_several_are_the_pictures_of_their_seeds(run: Run) -> None:
     assert all(f"{phase} {batch}/2" in err for phase in ("sampling", "decoding") for batch in (1, 2))
     for seed, path in enumerate(paths, start=11):
         alone = run("a cat", *SIZE, *QUICK, "--seed", str(seed), "--quiet")[1][0]
-        assert np.abs(pixels(path) - pixels(alone)).max() <= 1  # sums in a batch are made in another order
+        assert np.abs(pixels(path) - pixels(alone)).max() <= 1  # a batch adds up in another order
 
 
 def test_both_passes_and_a_file_of_prompts(run: Run, root: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_repeated_phase_gets_a_new_bar(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_warning_between_two_pictures_has_its_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    forgive_errors()  # before the log finds its stream, as in cli/main.py
+    forgive_errors()  # before the log looks up its stream, as in cli/main.py
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
     saved = OutputFolder.save
 

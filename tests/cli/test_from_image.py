@@ -1,4 +1,4 @@
-"""--from-image after the world moved on: another working folder, models given as paths, files that are gone."""
+"""--from-image after things have changed: another working folder, models given as paths, missing files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_models_outside_our_folders_are_named_without_their_place(
     os.rename("../other models/photo.png", "renamed.png")  # found by its content
     code, out, told = run("--from-image", first, "--device", "cpu", "--quiet")
     assert code == 3 and not out and "base.safetensors" in told and "--checkpoint" in told and told.count("\n") == 1
-    assert '"clay.safetensors' in text.replace("\\", "")  # one of our own is kept by name, wherever the project goes
+    assert '"clay.safetensors' in text.replace("\\", "")  # the project's own model is recorded by name
 
 
 def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home: Path) -> None:

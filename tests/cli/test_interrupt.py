@@ -1,4 +1,4 @@
-"""Ctrl-C on the command line: one line and exit code 130 whenever it comes, and whole pictures only."""
+"""Ctrl-C on the command line: one line and exit code 130 at any moment, and only complete pictures."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_ctrl_c_ends_within_a_step_and_leaves_whole_pictures_only(project: Path)
         [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    first = process.stdout.readline().strip()  # one picture is done, the next one is under way
+    first = process.stdout.readline().strip()  # one picture is done, the next is in progress
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "Cancelled" in err
-    assert "Stopping " in err and "Ctrl-C again stops at once" in err  # told at once: a step may bring a compilation
+    assert "Stopping " in err and "Ctrl-C again stops at once" in err  # reported at once: a step may include compiling
     assert time.monotonic() - asked < 30
     files = [p for p in (project / "output").rglob("*") if p.is_file() and p.suffix != ".json"]
     assert {str(p) for p in files} == {first, *out.split()}

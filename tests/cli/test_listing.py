@@ -1,4 +1,4 @@
-"""--list: the names of one kind, and where to put files when there are none."""
+"""--list: the names of one kind of model or option, and where to put files if there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, how it ends, and what it says when something is wrong."""
+"""The command line: its output, exit codes and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files on the command line: damaged, foreign, split in parts, or missing."""
+"""Model files on the command line: damaged, of another kind, split into parts, or missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--help: what the parser knows, shown without waiting for torch."""
+"""--help: the parser's options, shown without importing torch."""
 
 from __future__ import annotations
 

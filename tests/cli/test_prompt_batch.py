@@ -25,7 +25,7 @@ class Runner:
         self._capsys = capsys
 
     def __call__(self, lines: list[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
-        """Exit code, the JSON answer, standard error."""
+        """Returns the exit code, the JSON output and standard error."""
         code, out, err = self.plain(lines, *arguments, "--json")
         return code, json.loads(out), err
 
@@ -159,7 +159,7 @@ def test_a_fault_of_the_gpu_ends_the_run(run: Runner, monkeypatch: pytest.Monkey
         raise DeviceError("The GPU stopped with a fault (misaligned address).")
 
     monkeypatch.setattr(prompt_record, "generate", broken)
-    # What was measured before lies on the GPU.
+    # Earlier measurements are still on the GPU.
     monkeypatch.setattr("cli.main.tell_stable_fast", lambda *_: pytest.fail("asked the GPU"))
     code, answer, _ = run([line(prompt="a cat", stable_fast=True), "never reached"])
     assert code == 6 and answer["exit_code"] == 6 and statuses(answer) == ["failed"]

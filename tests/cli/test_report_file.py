@@ -1,4 +1,4 @@
-"""--stable-fast-report: text or JSON by its name, and never over a file that is not a report."""
+"""--stable-fast-report: text or JSON depending on the file name; never overwrites a file that is not a report."""
 
 from __future__ import annotations
 

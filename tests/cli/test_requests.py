@@ -1,4 +1,4 @@
-"""What was given becomes the options of a picture, or one sentence that says what is wrong with it."""
+"""Arguments become the options of a picture, or one sentence that explains what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--stable-fast and what goes with it: comparing, tuning, and the environment's own word."""
+"""--stable-fast and related options: comparing, tuning, and the environment variable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_an_unknown_word_in_the_environment_stops_it(
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "") and err.count("\n") == 1, err
     assert all(word in err for word in ("LIGHTDIFFUSION_STABLE_FAST", "bogus", "off", "graph", "fused", "full"))
-    assert run(capsys, *SMALL)[0] == 0  # asks for nothing that could be lowered
+    assert run(capsys, *SMALL)[0] == 0  # no level is requested that could be lowered
 
 
 def test_a_comparison_names_the_level_in_force(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,5 +54,5 @@ def test_the_time_for_tuning_reaches_every_network(project: Path, monkeypatch: p
         )
     for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
         assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0
-        assert asked == [seconds, seconds]  # UNet and VAE decoder: what is compiled on a CPU
+        assert asked == [seconds, seconds]  # UNet and VAE decoder are compiled on a CPU
         asked.clear()

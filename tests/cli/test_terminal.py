@@ -1,4 +1,4 @@
-"""The command line in a real terminal, a narrow one, as a shell starts it."""
+"""The command line in a real, narrow terminal, started by a shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START = (
 
 
 def in_terminal(columns: int, *arguments: str) -> tuple[int, str]:
-    """Exit code and all that the terminal was sent."""
+    """Returns the exit code and everything sent to the terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", START, *arguments], cwd=ROOT, stdout=theirs, stderr=theirs)

@@ -1,4 +1,4 @@
-"""Readers of the options' values: what is read, and the reason why something is not."""
+"""Parsers of option values: accepted values, and the reasons for refusing others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strength, start and end, modes and sums of residuals; the UNet really follows them."""
+"""Strength, start and end, modes and sums of residuals, and their effect on the UNet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canny's edges: equal to OpenCV's bit for bit."""
+"""Canny edges are bit-identical to OpenCV's."""
 
 from __future__ import annotations
 

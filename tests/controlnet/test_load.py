@@ -1,4 +1,4 @@
-"""Every file layout gives the same network, checked against diffusers' ControlNetModel; other families are refused."""
+"""Every file layout gives the same network (checked against diffusers' ControlNetModel); other families are refused."""
 
 from __future__ import annotations
 

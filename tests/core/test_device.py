@@ -1,4 +1,4 @@
-"""Device and number type by name, and memory figures that are true."""
+"""Devices and dtypes by name, and correct memory figures."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ def test_gpu_memory_figures_follow_an_allocation() -> None:
     assert after.device_allocated - before.device_allocated == 64 * 2**20
     assert 48 * 2**20 < free - free_memory(device) < 256 * 2**20
     del block
-    assert free - free_memory(device) < 16 * 2**20  # what torch holds in reserve counts as free
+    assert free - free_memory(device) < 16 * 2**20  # torch's reserved memory counts as free
     release_memory(device)
     assert "GPU" in str(after)

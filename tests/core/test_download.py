@@ -1,4 +1,4 @@
-"""Tests downloads from a local server that behaves, disconnects, lies or redirects."""
+"""Tests downloads from a local server that works properly, disconnects, sends wrong data or redirects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exit codes scripts rely on, and the flag that stops a run."""
+"""Exit codes that scripts rely on, and the flag that stops a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.core.progress import CancelToken
 def test_exit_codes_differ_and_never_mean_success() -> None:
     codes = [kind.exit_code for kind in errors.LightDiffusionError.__subclasses__()]
     assert len(set(codes)) == len(codes) >= 5
-    assert 0 not in codes and errors.Cancelled.exit_code == 130  # what a shell gives for Ctrl-C
+    assert 0 not in codes and errors.Cancelled.exit_code == 130  # a shell's code for Ctrl-C
 
 
 def test_a_run_is_stopped_from_another_thread_and_stays_stopped() -> None:

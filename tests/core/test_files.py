@@ -1,4 +1,4 @@
-"""Files that are whole or not there: replaced, new, without hard links, and what killed programs leave."""
+"""Files are written completely or not at all: replaced, new, without hard links, and after killed programs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ OTHERS = (".important.tmp", ".~lock.thesis.tmp", ".4711-draft.tmp", ".settings.j
 
 
 def test_hidden_files_of_other_programs_stay(tmp_path: Path) -> None:
-    """The folder may be somebody's home."""
+    """The folder may be somebody's home folder."""
     for name in (*OURS, *OTHERS):
         (tmp_path / name).write_text("x")
         make_old(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Tests finding model files: names, paths, extra folders, and the message when nothing fits."""
+"""Tests finding model files: names, paths, extra folders, and the message when nothing matches."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_path_gets_a_name_that_lasts(model_root: Path, tmp_path: Path, monkeyp
     assert folders.lasting_name("loras", str(model_root / "models/loras/b.safetensors")) == "b.safetensors"
     monkeypatch.chdir(outside)
     for typed in ("./b.safetensors", str(outside / "b.safetensors")):
-        assert folders.lasting_name("loras", typed) == "b.safetensors"  # never where it is on this disk
+        assert folders.lasting_name("loras", typed) == "b.safetensors"  # never its path on this disk
         assert folders.outside("loras", typed) == (outside / "b.safetensors").resolve()
     assert folders.outside("loras", str(model_root / "models/loras/b.safetensors")) is None
     assert folders.outside("loras", "gone") is None

@@ -1,4 +1,4 @@
-"""A copy of the project as somebody has it who has just cloned it, set up, with the files that examples name."""
+"""A fresh clone of the project, set up, and with the files used in the documentation's examples."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "cli", "modules"
 
 @pytest.fixture(autouse=True)
 def cache_of_the_clone(cache_of_tests: None, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all commands, as on a user's computer: the first of them traces."""
+    """One cache for all commands, as on a user's computer, so that only the first command traces."""
     monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(clone / ".cache"))
 
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output, settings and the caches of Python go here, and `./pipeline.sh` is written as in the documentation."""
+    """The folder for output, settings and Python's caches, in which `./pipeline.sh` works as documented."""
     folder = tmp_path_factory.mktemp("clones") / "LightDiffusion-Next"
     folder.mkdir()
     for pattern in OF_A_CLONE:

@@ -1,4 +1,4 @@
-"""The fenced blocks of README.md and docs/*.md, as they are written there, and the command line's own examples."""
+"""The fenced blocks of README.md and docs/*.md, unchanged, and the examples of the command line's help."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPENING = re.compile(r"(?P<ticks>`{3,})(?P<language>\S*)(?: title=\"(?P<file>[^\
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """`file`: what the reader saves the text as, the title of the fence; `not_run`: why no test runs it."""
+    """`file` is the fence's title, the file name under which readers save it; `not_run`: why no test runs the fence."""
 
     place: str
     language: str
@@ -26,7 +26,7 @@ class Fence:
 
 
 def read_fences(document: Path) -> list[Fence]:
-    """Raises ValueError for a fence that is not closed."""
+    """Returns the fences of a document. Raises ValueError for a fence that is not closed."""
     fences: list[Fence] = []
     before = ""
     lines = enumerate(document.read_text(encoding="utf-8").splitlines(), start=1)
@@ -61,7 +61,7 @@ def to_run(language: str) -> list[Fence]:
 
 
 def commands() -> dict[str, str]:
-    """Each command once -> the first place that names it; comments and spaces before them do not count."""
+    """Maps each command, without its trailing comment, to the first place where it appears."""
     found: dict[str, str] = {}
     for fence in to_run("sh"):
         for line in fence.text.splitlines():

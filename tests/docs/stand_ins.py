@@ -1,4 +1,4 @@
-"""What the documentation's examples need and a fresh clone lacks, and the only changes that are made to them."""
+"""Files that the documentation's examples need but a fresh clone lacks, and the only changes made to the examples."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-# On a CPU the sizes of real checkpoints take minutes; the shape stays, and so does everything else.
+# On a CPU, the sizes of real checkpoints take minutes. Only sizes change, and the aspect ratio stays.
 SIZES = {" 1024 768 ": " 128 96 ", " 512 768 ": " 64 96 "}
-# The snippet says itself what a CPU leaves out. A UNet with two levels and few channels is enough for it.
+# The snippet itself explains what to leave out on a CPU. A UNet with two levels and few channels is enough for it.
 WITHOUT_GPU = {
     ".half()": "",
     ".cuda()": "",
@@ -34,7 +34,7 @@ def replaced(text: str, table: dict[str, str]) -> str:
 
 
 def add_files(clone: Path) -> None:
-    """The LoRA `style`, a picture with a mask, and a picture that was made days ago."""
+    """Adds the LoRA `style`, a picture with a mask, and a picture that was made days ago."""
     loras = clone / "models" / "loras"
     shutil.copy(loras / "demo_ink.safetensors", loras / "style.safetensors")
     noise = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Runs every documented command unchanged: in a terminal with its progress bars, and into a pipe."""
+"""Runs every documented command unchanged: in a terminal with progress bars, and into a pipe."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from modules.tasks.prompt_file import read_prompt_file
 from tests.docs.fences import commands
 from tests.docs.stand_ins import SIZES, replaced
 
-PATIENCE = 240  # seconds; only ever spent on a machine that is busy with other things
+PATIENCE = 240  # seconds; only needed on a busy machine
 COMMANDS = [command for command in commands() if command.startswith("./pipeline.sh")]
 OTHERS = {"./run.sh"}  # tests/docs/test_server.py
 
 
 def pictures_of(clone: Path, command: str) -> int:
-    """How many pictures the command promises, read from its own words."""
+    """Returns the number of pictures that the command should make, according to its arguments."""
     given = parse_arguments(shlex.split(command)[1:])
     if "doctor" in given or "list" in given:
         return 0
@@ -30,7 +30,7 @@ def pictures_of(clone: Path, command: str) -> int:
 
 
 def check(clone: Path, command: str, code: int | None, shown: str) -> None:
-    """`shown`: all that came on standard output, and in a terminal what came on standard error too."""
+    """`shown` is all of standard output and, in a terminal, of standard error."""
     assert code == 0, shown
     assert "Traceback" not in shown and "error:" not in shown
     paths = [line for line in shown.splitlines() if line.endswith(".png")]
@@ -46,7 +46,7 @@ def test_no_command_is_forgotten() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_in_a_terminal(clone: Path, command: str) -> None:
-    (clone / "output" / "prompts_done.jsonl").unlink(missing_ok=True)  # of the same command in a pipe
+    (clone / "output" / "prompts_done.jsonl").unlink(missing_ok=True)  # left by the same command in a pipe
     terminal = pexpect.spawn("bash", ["-c", replaced(command, SIZES)], cwd=str(clone), timeout=PATIENCE)
     terminal.expect(pexpect.EOF)
     terminal.close()

@@ -1,4 +1,4 @@
-"""Every fence of the documentation is run, or says why not; every option it names exists."""
+"""Every fence of the documentation is run or marked with a reason; every option mentioned exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of the documentation are those of benchmarks/results, and its file names are those of the tree."""
+"""Numbers in the documentation match benchmarks/results, and file names in it exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.docs.fences import DOCUMENTS, ROOT
 
 PATH = re.compile(r"`([\w./-]*\w\.(?:py|sh|bat|toml|txt|json|yml|md))`")
 NOT_OURS = {"prompts.txt", "settings.json", "model_folders.toml", "prompts_done.jsonl"}  # the user's own files
-NOTEBOOK = ROOT / "docs" / "log.md"  # it names files as they were on that day
+NOTEBOOK = ROOT / "docs" / "log.md"  # with file names as of each day
 
 
 def test_every_number_is_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:

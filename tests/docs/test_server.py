@@ -1,4 +1,4 @@
-"""`./run.sh` as a user has it: it starts, the page and the documented client get answers, Ctrl-C stops it."""
+"""`./run.sh` as for a user: the server starts, answers the page and the documented client, and stops on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.docs.fences import Fence, to_run
 
-PATIENCE = 240  # seconds; only ever spent on a machine that is busy with other things
-AS_WRITTEN = "http://127.0.0.1:7860"  # the user's own page may be there, so the test's is elsewhere
+PATIENCE = 240  # seconds; only needed on a busy machine
+AS_WRITTEN = "http://127.0.0.1:7860"  # a user's page may run there, so the test uses another port
 SNIPPETS = [fence for fence in to_run("python") if "gradio_client" in fence.text]
 
 

@@ -1,4 +1,4 @@
-"""Runs the documentation's Python unchanged; test_server.py runs the parts that talk to the server."""
+"""Runs the documentation's Python snippets unchanged; test_server.py runs the snippets that talk to the server."""
 
 from __future__ import annotations
 

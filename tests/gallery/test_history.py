@@ -1,4 +1,4 @@
-"""The history: newest first, searched by words, and only pictures of the folder are deleted."""
+"""The history: newest first, searchable by words; only pictures in its folder can be deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to start from: kept once each, as they are seen, with the mask that was painted over them."""
+"""Initial pictures: each is kept only once, the way it is displayed, with the mask painted over it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_inputs_are_kept_once_and_stay_out_of_the_history(tmp_path: Path) -> Non
 
 
 def test_a_control_picture_is_kept_with_its_transparency(tmp_path: Path) -> None:
-    """Keeps a hint's transparency: the black ground is added only when the hint is used."""
+    """Keeps a hint's transparency: the black background is added only when the hint is used."""
     Image.new("LA", (8, 8), (255, 128)).save(tmp_path / "hint.png")
     assert Image.open(keep_file(tmp_path / "hint.png", tmp_path)).getpixel((0, 0)) == (255, 255, 255, 128)
 

@@ -1,4 +1,4 @@
-"""Tests the output folder: pictures with their text, the last seed, and early errors for what cannot be written."""
+"""Tests the output folder: pictures with their text, the last seed, and early errors if writing is not possible."""
 
 from __future__ import annotations
 

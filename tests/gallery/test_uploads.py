@@ -1,4 +1,4 @@
-"""Files that a program names: only uploads and our own pictures, and a mask means the same at every door."""
+"""File names in API requests: only uploads and our own pictures are allowed; masks mean the same everywhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_mask_of_another_size_is_a_sentence(uploads: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_a_mask_means_the_same_on_the_command_line_and_in_the_api(tmp_path: Path, mode: str) -> None:
-    """Half of it white on a transparent ground: only that half is painted."""
+    """Half of the mask is white on a transparent background: only that half is painted."""
     mask = Image.new("RGBA", (64, 64))
     mask.paste((255, 255, 255, 255), (0, 0, 32, 64))
     (mask.quantize(4) if mode == "P" else mask.convert(mode)).save(tmp_path / "mask.png")

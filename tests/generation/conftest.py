@@ -1,4 +1,4 @@
-"""A session on a tiny random checkpoint, so that whole generations take a fraction of a second, and a picture."""
+"""A picture, and a session on a tiny random checkpoint, so that whole generations take a fraction of a second."""
 
 from __future__ import annotations
 

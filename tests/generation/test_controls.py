@@ -1,4 +1,4 @@
-"""ControlNets in whole requests: when, how strongly and how they act, at every size and batch, and bad files."""
+"""ControlNets in whole requests: timing, strength and mode, at every size and batch, and bad files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def options(*controls: ControlChoice, **changes: Any) -> GenerationOptions:
 
 
 def make(session: Session, *controls: ControlChoice, **changes: Any) -> Tensor:
-    """The clean latents [N, C, h, w] of the last step: finer than the 255 values of a picture."""
+    """Returns the clean latents [N, C, h, w] of the last step, which are finer than a picture's 8 bits."""
     latents: list[Tensor] = []
 
     def keep(event: Progress) -> None:
@@ -62,12 +62,12 @@ def make(session: Session, *controls: ControlChoice, **changes: Any) -> Tensor:
 
 
 def distance(first: Tensor, second: Tensor) -> float:
-    """Relative to the size of the second."""
+    """Returns the distance relative to the norm of `second`."""
     return float((first - second).norm() / second.norm())
 
 
 ROUNDING = 1e-5
-VISIBLE = 1e-4  # random weights make the nets weak; equal requests are equal bit for bit
+VISIBLE = 1e-4  # random weights have little effect; equal requests are bit-identical
 
 
 Control = Callable[..., ControlChoice]
@@ -88,7 +88,7 @@ def test_the_stronger_the_further(session: Session, control: Control) -> None:
 
 
 class Calls:
-    """Notes at which timestep and on how many rows the network ran."""
+    """Records the timestep and number of rows of each evaluation."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[float, int, tuple[int, ...]]] = []

@@ -1,4 +1,4 @@
-"""The eager runner: rows, context and extra channels as the network gets them, and switching between contexts."""
+"""The eager runner: the network's rows, context and extra channels, and switching between contexts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.generation.eager_runner import EagerRunner
 
 
 class Listener(nn.Module):
-    """A network that notes its inputs and returns its first four channels."""
+    """A network that records its inputs and returns their first four channels."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Image to image and inpainting: the picture is used, the mask is kept, bad files are named."""
+"""Image to image and inpainting: the picture is used, the mask is kept, and errors name bad files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_filling_takes_colours_from_around_the_mask() -> None:
 
 def test_a_sideways_photo_is_turned_upright(session: Session, tmp_path: Path, photo: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to see it upright
+    exif[0x0112] = 6  # must be rotated by 90 degrees
     upright = Image.open(photo)
     upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
     source = open_source(InitImage(image=tmp_path / "turned.png"))

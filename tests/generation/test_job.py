@@ -1,4 +1,4 @@
-"""Tests jobs: the request is resolved, its models are ready, and errors come before anything is loaded."""
+"""Tests jobs: the request is resolved, its models are ready, and errors are raised before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding never gives a black picture, and tiles give nearly the whole picture."""
+"""Decoding never gives a black picture, and decoding in tiles gives nearly the same picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests import tiny
 
 
 def overflowing_vae() -> torch.nn.Module:
-    """A VAE whose decoder leaves float16's range, as SD1.x's own can."""
+    """A VAE whose decoder exceeds float16's range, as SD1.x's own can."""
     vae = tiny.vae()
     with torch.no_grad():
         vae.decoder.conv_in.weight.mul_(1e5)
@@ -39,7 +39,7 @@ def test_a_picture_of_nans_is_an_error_and_not_a_black_file() -> None:
 
 
 def test_tiles_agree_with_the_whole_for_a_local_function() -> None:
-    """For a function that looks at no neighbours, tiling and feathering must change nothing."""
+    """For a function that ignores neighbours, tiling and feathering must change nothing."""
 
     def local(x: Tensor) -> Tensor:
         return torch.nn.functional.interpolate(x[:, :3].tanh(), scale_factor=8.0, mode="nearest")

@@ -1,4 +1,4 @@
-"""LoRAs in whole requests: what a strength means, where a name may stand, and that nothing stays behind."""
+"""LoRAs in whole requests: the meaning of strengths, where names are allowed, and a clean model afterwards."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_two_at_once_and_one_taken_away(session: Session) -> None:
     first, both = make(session, INK), make(session, INK, CLAY)
     assert not same(both, first) and not same(both, make(session, CLAY))
     assert same(make(session, INK), first)
-    assert np.abs(pixels(make(session, CLAY, INK)) - pixels(both)).max() <= 1  # another order of fp32 sums
+    assert np.abs(pixels(make(session, CLAY, INK)) - pixels(both)).max() <= 1  # fp32 sums in another order
 
 
 def test_the_same_one_twice_adds_up(session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Stable-Fast for the networks beside the UNet: same pictures, nothing traced twice, LoRAs followed, fallbacks kept."""
+"""Stable-Fast for networks other than the UNet: same pictures, no repeated traces, LoRAs and fallbacks still work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def session(tmp_path: Path) -> Session:
 
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU: everything is compiled, and replayed on recorded addresses."""
+    """As on a GPU, everything is compiled and replayed on recorded addresses."""
     monkeypatch.setattr(engine, "can_capture", lambda device: True)
     monkeypatch.setattr("modules.stable_fast.runtime.capture_table.GraphPool", AddressPool)
     monkeypatch.setattr("modules.generation.networks.WORTH_IT_ON_CPU", PARTS)

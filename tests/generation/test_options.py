@@ -1,4 +1,4 @@
-"""Requests that make no sense are refused with a sentence; those that do are resolved."""
+"""Requests that make no sense are refused with one sentence; other requests are resolved."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def test_hires_target_keeps_to_multiples_of_eight() -> None:
 
 
 def test_options_need_no_torch() -> None:
-    """`pipeline.py --help` stays fast only while this holds."""
+    """This keeps `pipeline.py --help` fast."""
     code = "import sys, modules.generation.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""How each pass samples: the request's settings, and what the second pass takes over from the first."""
+"""Sampling settings of each pass: from the request, and inherited by the second pass from the first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that change between steps and join, in whole requests, against Euler steps worked out by hand."""
+"""Prompts that change between steps or are joined by AND, in whole requests, against hand-written Euler steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
 from tests import tiny_project
 
-ROUNDING = 2e-6  # another prompt in one step alone is 40 times as far
+ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
 VISIBLE = 4e-5
 STEPS = 4
 CFG = 3.0
@@ -64,7 +64,7 @@ Parts = Sequence[tuple[str, float]]
 
 @torch.inference_mode()
 def euler_by_hand(session: Session, steps: Sequence[Parts], negative: str = "", cfg: float = CFG) -> Tensor:
-    """A picture with one list of (text, weight) for each step; every text is put through the network by itself."""
+    """Samples with a list of (text, weight) for each step; every text is evaluated separately."""
     model = session.model(options(""))
     texts = {negative, *(text for parts in steps for text, _ in parts)}
     encoded = encode_texts(model.text.module, model.spec.text, texts, emphasis="a1111")
@@ -121,7 +121,7 @@ def test_negative_prompts_change_too(session: Session) -> None:
     assert distance(found, early) > VISIBLE
     assert distance(found, latents(session, "a cat", negative_prompt="dark AND")) > VISIBLE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modules.text.prompt_schedule.MOST_TEXTS", 2)  # at cfg 1 as well, whatever guidance needs
+        patch.setattr("modules.text.prompt_schedule.MOST_TEXTS", 2)  # at cfg 1 too, although guidance is off
         with pytest.raises(OptionsError, match="3 different texts"):
             latents(session, "a cat", negative_prompt="[blurry:dark:2] AND")
 
@@ -186,7 +186,7 @@ def test_pictures_of_a_batch_are_those_made_alone(session: Session, sampler: str
 
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The contexts that a prompt stage was evaluated for."""
+    """The contexts for which a prompt stage was evaluated."""
     seen: list[Tensor] = []
     original = Execution._evaluate_prompt
 
@@ -204,7 +204,7 @@ def fused_is_eager(session: Session, **how: Any) -> bool:
 
 
 def test_stable_fast_and_controlnets_see_the_switches(session: Session, root: Path, evaluations: list[Tensor]) -> None:
-    """Mode "control" leaves the negative rows alone, and only these, however many parts there are."""
+    """Mode "control" leaves only the negative rows alone, however many parts there are."""
     control = ControlChoice(name="edges", image=root / "photo.png", mode="control", strength=2.0)
     assert fused_is_eager(session, controls=(control,))
     evaluations.clear()

@@ -23,7 +23,7 @@ SILENT = Outside(on_progress=None, cancel=None, batch=1, batches=1)
 
 
 class CountingUNet(torch.nn.Module):
-    """Stands in front of the UNet and notes the number of rows of each evaluation."""
+    """Wraps the UNet and records the number of rows of each evaluation."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Stable-Fast behind whole requests: no new trace for what people change, and memory comes back."""
+"""Stable-Fast in whole requests: common changes need no new trace, and memory is freed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.tasks.compare import compare
 from tests import tiny, tiny_project
 
-ROUNDING = 2e-5  # float32, another order of sums; see tests/whole/test_with_and_without_stable_fast.py
+ROUNDING = 2e-5  # float32 sums in another order; see tests/whole/test_with_and_without_stable_fast.py
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def traces(session: Session) -> int:
 
 @pytest.fixture(scope="module")
 def warm(session: Session) -> Session:
-    """Compiled for its first size; what follows must do with that."""
+    """A session compiled for its first size; later requests must make do with that."""
     assert_same_as_eager(session)
     assert traces(session) == 1 and report(session).counters.eager_steps == 0
     return session
@@ -102,7 +102,7 @@ def test_batches_are_not_traced_again(warm: Session, batch: int) -> None:
         {"prompt": "", "negative_prompt": "BREAK".join("abc")},
         {"clip_skip": 2, "emphasis": "a1111"},
         {"steps": 5, "scheduler": "normal"},
-        {"hires": HiresOptions(scale=2.0, steps=2, method="bislerp")},  # lanczos rounds to 255 values in between
+        {"hires": HiresOptions(scale=2.0, steps=2, method="bislerp")},  # lanczos would round to 8 bits in between
     ],
 )
 def test_what_people_change_is_not_traced_again(warm: Session, changes: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def test_loras_come_and_go_without_a_trace(warm: Session) -> None:
 
 
 def test_a_lora_changed_while_stable_fast_was_off_is_seen(warm: Session) -> None:
-    """The compiled weights follow the network's, whoever changed them."""
+    """The compiled weights follow the network's weights, whoever changed them."""
     ink = LoraChoice(name="ink", strength=0.8)
     with_it = latents(warm, options(stable_fast="full", loras=(ink,)))
     latents(warm, options())
@@ -132,7 +132,7 @@ def test_the_same_request_twice_is_the_same_bits(warm: Session) -> None:
 
 
 def test_sizes_that_do_not_halve_thrice_work_too(warm: Session) -> None:
-    """72 pixels are 9 cells: such a size costs a trace of its own, once."""
+    """72 pixels are 9 latent cells. Such a size needs a separate trace, but only once."""
     before = traces(warm)
     for _ in range(2):
         assert_same_as_eager(warm, width=72, height=104)
@@ -157,7 +157,7 @@ def test_a_controlnet_is_one_more_form_of_call(warm: Session, root: Path) -> Non
 
 @pytest.mark.parametrize(("asked", "in_force"), [("graph", "off"), ("fused", "fused"), ("full", "fused")])
 def test_each_level_makes_the_picture_and_says_what_it_does(root: Path, asked: str, in_force: str) -> None:
-    """Without a GPU there is nothing to capture, so graphs are left out, with the reason."""
+    """Graphs are skipped without a GPU, and the report gives the reason."""
     session = tiny_project.session_at(root)
     assert_same_as_eager(session, level=asked)
     found = report(session)
@@ -188,7 +188,7 @@ def test_an_unknown_word_in_the_environment_is_told_before_anything_is_loaded(
 
 
 def test_the_environments_share_in_a_lower_level_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the level would be fused here; with it the want of a GPU leaves nothing."""
+    """Without the variable, the level would be "fused" here; with it, the lack of a GPU leaves "off"."""
     monkeypatch.setenv(DISABLE_VARIABLE, "graph")
     session = tiny_project.session_at(root)
     latents(session, options(stable_fast="full"))
@@ -211,7 +211,7 @@ def test_tuning_at_a_level_without_fused_operations_is_told_to_have_no_effect(
     caplog.clear()
     monkeypatch.setenv(DISABLE_VARIABLE, most)
     model = session.model(options())
-    session.device = torch.device("cuda")  # where it would tune; nothing is run
+    session.device = torch.device("cuda")  # a device with tuning; nothing is run
     for _ in range(2):
         session.networks(model, asked)
     assert [record.message for record in caplog.records] == [
@@ -239,7 +239,7 @@ def test_another_checkpoint_frees_everything_of_the_first(tmp_path: Path) -> Non
 
 
 def traced_objects(session: Session, request: GenerationOptions) -> dict[str, weakref.ref[Any]]:
-    """Weak references to what one checkpoint brings with it, none of them kept alive by this test."""
+    """Weak references to the objects of one checkpoint; the test keeps none of them alive."""
     model = session.model(request)
     wrapper = session.networks(model, "full").unet(model.unet).unet_function_wrapper
     assert wrapper is not None

@@ -1,4 +1,4 @@
-"""Whole generations on a tiny checkpoint: seeds, batches, guidance, cancelling, reproduction."""
+"""Whole generations on a tiny checkpoint: seeds, batches, guidance, cancelling, reproducibility."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_fault_of_the_gpu_is_a_sentence(session: Session, monkeypatch: pytest.
         raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasLtMatmul")
 
     monkeypatch.setattr(text_to_image, "sample_pass", complains)
-    with pytest.raises(RuntimeError, match="CUBLAS"):  # the GPU is well: a bug of ours
+    with pytest.raises(RuntimeError, match="CUBLAS"):  # the GPU works: this is our bug
         make(session)
     monkeypatch.setattr(text_to_image, "raise_if_broken", broken)
     with pytest.raises(DeviceError, match="misaligned address"):

@@ -24,7 +24,7 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a 
 
 
 def shell(command: str) -> tuple[int, str]:
-    """Exit code and standard error; $PY is this Python."""
+    """Returns the exit code and standard error of a command, in which $PY is this Python."""
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env={**os.environ, "PY": sys.executable}, stderr=subprocess.PIPE, timeout=120
     )
@@ -62,7 +62,7 @@ def test_a_full_output_keeps_the_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["pipeline.py x", "pipeline.py x --json", "-m ui.app"])
 def test_a_python_without_our_packages_says_what_to_start(module: str) -> None:
-    code, err = shell(f"$PY -S {module} >/dev/null")  # -S: the standard library and nothing else
+    code, err = shell(f"$PY -S {module} >/dev/null")  # -S: only the standard library
     assert code == 2 and err.count("\n") == 1 and "This Python has no " in err and str(ROOT) in err, err
     assert ("./run.sh" if "ui" in module else "./pipeline.sh") in err
 

@@ -1,4 +1,4 @@
-"""Tests cached graphs that are foreign or not files: they are deleted and traced again, and never end a run."""
+"""Tests cached graphs that are foreign or not files: each is deleted and traced again, and never ends a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def network() -> nn.Module:
 
 
 def kept_graph(network: nn.Module) -> Path:
-    """Compiles once, so that a graph is kept; its path."""
+    """Compiles once, which saves a graph; returns its path."""
     compile_module(network, CALL)(**CALL)
     (path,) = (cache.cache_folder() / "graphs").glob("*.json")
     return path
@@ -42,7 +42,7 @@ def content(path: Path) -> dict[str, Any]:
 
 
 def put(path: Path, graph: Any) -> None:
-    """In place of the kept graph, its checksum right."""
+    """Replaces the saved graph, with a valid checksum."""
     path.write_text(cache.sealed(json.dumps(graph), path.stem))
 
 
@@ -91,7 +91,7 @@ def test_what_is_too_large_makes_way(network: nn.Module) -> None:
 
 
 def breaks_when_run(graph: dict[str, Any]) -> dict[str, Any]:
-    """Well formed, but its first product has the wrong sides, as only running it shows."""
+    """Makes a well-formed graph whose first product has mismatched sizes, which shows only when it runs."""
     node = next(node for node in graph["nodes"] if "linear" in str(node.get("target")))
     node["args"]["tuple"][1] = node["args"]["tuple"][0]
     return graph

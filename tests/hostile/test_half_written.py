@@ -1,4 +1,4 @@
-"""Writing that fails, or is killed, at each of its system calls in turn: whole files or none, and one sentence."""
+"""Writing that fails or is killed at each of its system calls in turn: complete files or none, and one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KILLS = 64
 
 @contextmanager
 def failing_at(number: int, act: Callable[[str], None], *, links: bool) -> Iterator[list[str]]:
-    """Within, the call with this number does `act`; the names of the calls so far."""
+    """Runs `act` at the system call with this number; yields the names of the calls so far."""
     made: list[str] = []
 
     def wrapped(name: str, original: Any) -> Any:
@@ -75,7 +75,7 @@ def killing(_: str) -> None:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Runs in a forked child; the signal that ended it, 0 where it came to its end."""
+    """Runs `work` in a forked child; returns the signal that killed the child, or 0."""
     child = os.fork()
     if child == 0:
         try:
@@ -86,7 +86,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def whole_pictures(folder: Path) -> int:
-    """How many visible pictures there are; all of them load, and none is empty."""
+    """Counts the visible pictures, after checking that each one loads and is not empty."""
     paths = [path for path in folder.rglob("*.png") if not path.name.startswith(".")]
     for path in paths:
         assert path.stat().st_size > 0, path
@@ -146,7 +146,7 @@ def test_a_picture_is_whole_or_not_there_whichever_call_is_the_last(tmp_path: Pa
 
 @pytest.mark.parametrize("room", [0, 1, 100, 4000])
 def test_a_file_that_ends_in_the_middle_of_its_bytes_is_never_seen(tmp_path: Path, room: int) -> None:
-    """The system takes so many bytes of a file and no more."""
+    """The system accepts only `room` bytes of a file."""
     old, output = Report(asked="full", level="fused"), tmp_path / "out"
     save_png(PICTURE, output, 7)
     write_report(tmp_path / "report.txt", old)
@@ -204,7 +204,7 @@ def test_settings_and_seed_are_the_old_or_the_new(tmp_path: Path, act: Callable[
 
 
 def test_kill_9_at_any_moment_leaves_whole_pictures_only(tmp_path: Path) -> None:
-    """And numbers go on: no later picture takes the place of an earlier one."""
+    """Numbers also continue: no later picture replaces an earlier one."""
     generator = random.Random(9)
 
     def save_on() -> None:

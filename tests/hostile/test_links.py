@@ -1,4 +1,4 @@
-"""Model folders that hold links to nothing and to themselves: every kind of model is refused with one sentence."""
+"""Model folders with dangling and circular links: every kind of model is refused with one sentence."""
 
 from __future__ import annotations
 

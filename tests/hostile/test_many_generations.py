@@ -1,4 +1,4 @@
-"""Three hundred pictures in one process: memory, open files, threads and temporary files stay where they are."""
+"""Three hundred pictures in one process: memory use and counts of files, threads and temporary files stay constant."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from modules.generation.text_to_image import generate
 from tests.tiny_project import project, session_at
 
 GENERATIONS = 300
-WARM = 60  # by then caches and pools have their sizes
-MOST_GROWTH = 48 * 2**20  # bytes; a leak of one picture and its latents each time would be more
+WARM = 60  # caches and pools have reached their sizes by then
+MOST_GROWTH = 48 * 2**20  # bytes; leaking one picture and its latents per request would exceed this
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""Pickles that call something when they are read: each is refused, and nothing runs."""
+"""Pickles that call a function when loaded: each is refused, and nothing runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of pictures changed at random: they become a request or one sentence, within moments."""
+"""Randomly changed picture texts: each quickly becomes a request or one sentence."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def changed_text(source: random.Random, text: str) -> str:
 
 
 def changed_value(source: random.Random, value: Any) -> Any:
-    """The same structure with one part replaced, dropped or put in a list."""
+    """Returns the same structure with one part replaced, dropped or put in a list."""
     if isinstance(value, (dict, list)) and value and source.random() < 0.85:
         copy = value.copy()
         keys = list(copy) if isinstance(copy, dict) else list(range(len(copy)))

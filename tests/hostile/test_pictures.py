@@ -1,4 +1,4 @@
-"""Bad picture files through every reader of the project: one sentence, no program started, no file lost."""
+"""Bad picture files in every reader of the project: one sentence, no program started, no file lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modules.images.open import check_header, open_image
 
 ROOT = Path(__file__).parents[2]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
-ROUNDS = 250  # mutated files for each format and reader
+ROUNDS = 250  # mutated files per format and reader
 
 
 def samples() -> dict[str, bytes]:
@@ -53,7 +53,7 @@ def samples() -> dict[str, bytes]:
 
 
 def mutated(data: bytes, generator: random.Random) -> bytes:
-    """The file with some bytes changed, cut off, doubled or filled with extremes."""
+    """Returns the file with some bytes changed, cut off, doubled or filled with extreme values."""
     changed = bytearray(data)
     for _ in range(generator.randint(1, 6)):
         place = generator.randrange(len(changed))
@@ -110,7 +110,7 @@ def test_a_format_outside_of_the_list_is_not_opened(tmp_path: Path, name: str) -
 
 
 def test_no_program_starts_while_pictures_are_opened(tmp_path: Path) -> None:
-    """Also not where gradio opens an upload by itself: its process keeps only the listed formats."""
+    """This includes uploads that gradio opens itself, since its process supports only the listed formats."""
     (tmp_path / "drawing.png").write_bytes(EPS)
     code = (
         "import sys\n"

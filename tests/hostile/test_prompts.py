@@ -1,4 +1,4 @@
-"""Prompts made to hurt: any text is read in seconds, to words or to one sentence."""
+"""Malicious prompts: every text becomes words or one sentence within seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIECES = (
 
 
 def read(prompt: str, mode: str) -> None:
-    """All that happens to a prompt before the network."""
+    """Does everything that happens to a prompt before the network."""
     text, _ = extract_loras(prompt)
     other_tags(prompt)
     changes(text)
@@ -46,7 +46,7 @@ def test_random_prompts_are_read_or_refused_with_a_sentence(seed: int) -> None:
 
 
 def test_words_are_kept_inside_any_brackets() -> None:
-    """A text without a switch says the same in every step, to the letter."""
+    """A text without a switch stays exactly the same in every step."""
     dice = random.Random(9)
     for _ in range(2000):
         prompt = "".join(dice.choices([*"[]()\\:ab ", "AND"], k=dice.randrange(20)))

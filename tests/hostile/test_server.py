@@ -1,4 +1,4 @@
-"""The real server, and requests that no browser sends: refused early, by a sentence, without a traceback in the log."""
+"""Requests to the real server that no browser sends: refused early, with a sentence and no traceback in the log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UPLOADS = (
 
 
 def hostile_models(folder: Path) -> None:
-    """Files that a page has to live with."""
+    """Makes bad model files that the page must cope with."""
     checkpoints = folder / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
     facts = {"native_size": "x", "description": "<img src=x onerror=alert(1)>\0\n"}
@@ -111,7 +111,7 @@ def test_other_sites_upload_nothing(open_server: Served) -> None:
 
 def test_wrong_logins_wait(closed_server: Served) -> None:
     def log_in(password: str) -> tuple[int, float]:
-        """Status and seconds."""
+        """Returns the status and the seconds taken."""
         began = time.monotonic()
         answer = httpx.post(f"{closed_server.url}login", data={"username": "me", "password": password}, timeout=30)
         return answer.status_code, time.monotonic() - began

@@ -1,4 +1,4 @@
-"""What others wrote, of any type at any place: every reader of JSON, TOML and values answers or says one sentence."""
+"""Foreign input with any type in any place: every reader of JSON, TOML and values succeeds or gives one sentence."""
 
 from __future__ import annotations
 

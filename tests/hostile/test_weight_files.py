@@ -1,4 +1,4 @@
-"""Model files made to hurt: each is read or refused with one sentence, quickly."""
+"""Malicious model files: each is quickly read, or refused with one sentence."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HEADERS = (
 
 
 def read_vae(path: Path) -> None:
-    """A VAE file's configuration and its weights, without the checkpoint that it would go with."""
+    """Reads a VAE file's configuration and weights, without a checkpoint."""
     weights, state, config = open_vae(path)
     with naming(path):
         with empty_weights():
@@ -78,7 +78,7 @@ def read_vae(path: Path) -> None:
 
 
 class Models:
-    """Small networks of each kind, and how each kind of file is read."""
+    """Small networks of each kind, and a reader for each kind of file."""
 
     def __init__(self) -> None:
         networks = {
@@ -125,7 +125,7 @@ class Models:
         }
 
     def control_lora(self) -> dict[str, Tensor]:
-        """The parts that a ControlNet has beside the UNet, and a change of one layer of it."""
+        """Returns the parts of a ControlNet that a UNet lacks, and a change to one UNet layer."""
         layer = "input_blocks.1.1.transformer_blocks.0.attn1.to_q."
         change = {"lora_controlnet": torch.zeros(1), f"{layer}up": torch.ones(8, 2), f"{layer}down": torch.ones(2, 8)}
         own = ("input_hint_block.", "zero_convs.", "middle_block_out.")
@@ -158,7 +158,7 @@ def packed(header: Any, body: bytes) -> bytes:
 
 
 def change(header: dict[str, Any], chance: random.Random) -> None:
-    """One change of the header, by type: names, types, shapes, places, metadata."""
+    """Makes one random change to the header: names, types, shapes, offsets or metadata."""
     name = chance.choice([name for name, entry in header.items() if name != "__metadata__" and type(entry) is dict])
     entry = header[name]
     places = entry.get("data_offsets")
@@ -172,10 +172,10 @@ def change(header: dict[str, Any], chance: random.Random) -> None:
             entry[chance.choice(["dtype", "shape", "data_offsets"])] = chance.choice(JUNK)
         case 3:
             entry["dtype"] = chance.choice(["U64", "C64", "F4", "BOOL", "F8_E8M0", "I8", "F64", "F16", "nonsense"])
-        case 4:  # the same numbers in another shape
+        case 4:  # the same values in another shape
             count = (places[1] - places[0]) // 4
             entry["shape"] = chance.choice([[count], [1, count], [count, 1, 1], [1] * 3 + [count]])
-        case 5:  # no numbers at all, or one
+        case 5:  # no values at all, or one
             start = places[0]
             entry["shape"] = chance.choice([[0], [0, 8], [2**40, 0], [2**40, 0, 2**40], []])
             entry["data_offsets"] = [start, start + 4 * (entry["shape"] == [])]
@@ -205,7 +205,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def read(models: Models, kind: str, path: Path) -> str:
-    """What became of the file; any other error than ModelFileError goes through and fails the test."""
+    """Returns the message of a ModelFileError, or "" on success; other errors fail the test."""
     began = time.perf_counter()
     try:
         models.readers[kind](path)
@@ -253,7 +253,7 @@ def test_mutated_pickles_are_one_sentence(models: Models, kind: str, tmp_path: P
 
 
 def test_containers_that_hold_each_other_end(models: Models, tmp_path: Path) -> None:
-    """Shared lists stand for 10^20 entries, and a dict may hold itself."""
+    """Shared lists expand to 10^20 entries, and a dict may contain itself."""
     nested: Any = [torch.ones(2, 8)]
     for _ in range(20):
         nested = [nested] * 10
@@ -270,7 +270,7 @@ def test_containers_that_hold_each_other_end(models: Models, tmp_path: Path) -> 
 
 
 def test_a_tensor_larger_than_its_file_is_refused(models: Models, tmp_path: Path) -> None:
-    """Strides of 0 let one number stand for a terabyte."""
+    """With strides of 0, a single value can claim a terabyte."""
     torch.save({"emb_params": torch.ones(1).expand(2**38)}, tmp_path / "m.pt")
     assert "larger than the file" in read(models, "embedding", tmp_path / "m.pt")
 

@@ -1,4 +1,4 @@
-"""The project's Python files and what each of them imports, found by parsing; nothing is imported here."""
+"""The project's Python files and the imports of each, found by parsing, without importing any file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("modules", "ui", "cli", "api", "integrations", "tools", "benchmarks")  # a room that is not there is empty
+ROOMS = ("modules", "ui", "cli", "api", "integrations", "tools", "benchmarks")  # a missing room is empty
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 HOLDS_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
@@ -40,12 +40,12 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """With slashes, from the root."""
+        """The path from the root, with slashes."""
         return self.path.relative_to(ROOT).as_posix()
 
     @property
     def dotted(self) -> str:
-        """As it is imported; the file of a package itself has the package's name."""
+        """The name for imports; a package's __init__.py has the package's name."""
         return self.name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     @cached_property
@@ -70,7 +70,7 @@ def in_rooms(*rooms: str) -> list[SourceFile]:
 
 
 def imports_in(tree: ast.AST, package: str, when: When = When.START) -> Iterator[Import]:
-    """Every import below a node of a file of `package`, wherever it stands."""
+    """Yields every import below a node, at any depth; the file belongs to `package`."""
     for node, moment in inside(tree, when):
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, node.lineno, moment) for alias in node.names)
@@ -82,7 +82,7 @@ def imports_in(tree: ast.AST, package: str, when: When = When.START) -> Iterator
 
 
 def inside(node: ast.AST, when: When) -> Iterator[tuple[ast.AST, When]]:
-    """What stands in a node, and when the imports there happen; `when` is that of the node."""
+    """Yields a node's children and when imports in them happen; `when` applies to the node itself."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         yield from ((child, When.TYPES) for child in node.body)
         yield from ((child, when) for child in node.orelse)
@@ -92,7 +92,7 @@ def inside(node: ast.AST, when: When) -> Iterator[tuple[ast.AST, When]]:
 
 
 def base_of(node: ast.ImportFrom, package: str) -> str:
-    """What stands between "from" and "import", with leading dots resolved."""
+    """Returns the module between "from" and "import", with leading dots resolved."""
     if not node.level:
         return node.module or ""
     parts = package.split(".")
@@ -100,7 +100,7 @@ def base_of(node: ast.ImportFrom, package: str) -> str:
 
 
 def imported_file(target: str, known: Iterable[str]) -> str | None:
-    """The file behind an imported name: the name itself, or what it was taken out of; None for other libraries."""
+    """Returns the file of an imported name, which is a module or something in a module; None for other libraries."""
     if target in known:
         return target
     outer = target.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""No two files need each other, in however many steps, and no two rooms of one folder do."""
+"""There are no circular imports, direct or indirect, between files or between the rooms of one folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Edges = Mapping[tuple[str, str], str]  # (importer, imported): where
 
 
 def file_edges(files: tuple[SourceFile, ...]) -> dict[tuple[str, str], str]:
-    """Which file imports which. Importing a part of a package counts for the part alone, though Python runs the
-    package's own file first; those hold no more than the names that the package offers."""
+    """Returns which file imports which. An import from a package counts only for the imported part. Python also runs
+    the package's __init__.py first, but that file only contains the names offered by the package."""
     known = {file.dotted for file in files}
     edges: dict[tuple[str, str], str] = {}
     for file in files:
@@ -28,7 +28,7 @@ def describe(file: SourceFile, found: Import) -> str:
 
 
 def room_edges(edges: Edges, packages: frozenset[str]) -> dict[tuple[str, str], str]:
-    """The same between neighbours: the files and folders in which two names begin to differ."""
+    """Returns the same between neighbours: the files or folders where the two names first differ."""
     rooms: dict[tuple[str, str], str] = {}
     for (importer, target), place in edges.items():
         left, right = (f"{name}.__init__" if name in packages else name for name in (importer, target))
@@ -44,14 +44,14 @@ def ladder(dotted: str) -> list[str]:
 
 
 def circle(edges: Edges) -> str | None:
-    """One circle, an import a line, or None."""
+    """Returns one circle, one import per line, or None."""
     graph: dict[str, set[str]] = {}
     for importer, target in edges:
         graph.setdefault(importer, set()).add(target)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        names: list[str] = error.args[1][::-1]  # graphlib tells it from the imported to the importer
+        names: list[str] = error.args[1][::-1]  # graphlib lists it from the imported to the importer
         return "\n".join(edges[pair] for pair in zip(names, names[1:], strict=False))
     return None
 
@@ -61,7 +61,7 @@ def packages() -> frozenset[str]:
 
 
 def test_no_two_files_import_each_other() -> None:
-    """Imports inside functions and those for types count: they hide a circle, they do not open it."""
+    """Imports inside functions and imports for types count too, because they only hide a circle."""
     found = circle(file_edges(source_files()))
     assert found is None, f"\n{found}"
 

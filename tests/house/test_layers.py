@@ -1,4 +1,4 @@
-"""The import direction of docs/architecture.md: who may use whom, and what starts without torch."""
+"""The import rules of docs/architecture.md: who may use whom, and which modules must not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.house.source_tree import (
 )
 
 MIDDLE = ("text", "sampling", "lora", "controlnet", "images", "stable_fast", "loader")
-# What each package under modules/ may import from the others; a package may always import itself.
+# The other packages that each package under modules/ may import.
 ALLOWED: dict[str, frozenset[str]] = {
     "version": frozenset(),  # modules/version.py, one constant
     "core": frozenset(),
@@ -34,14 +34,14 @@ ALLOWED: dict[str, frozenset[str]] = {
     "controlnet": frozenset({"loader", "models", "core"}),
     "loader": frozenset({"models", "core"}),
     "images": frozenset({"core"}),
-    "sampling": frozenset({"core"}),  # networks only as callables
-    "stable_fast": frozenset({"core"}),  # any nn.Module, so never ours by name
+    "sampling": frozenset({"core"}),  # networks are only used as callables
+    "stable_fast": frozenset({"core"}),  # works on any nn.Module, so never imports ours
 }
-# Finer than packages: an importing package, and the only part of the other that it may use.
+# Stricter rules than for whole packages: (importer, imported package) -> the only part that may be used.
 ONLY = {("text", "loader"): "modules.loader.files.state_dict"}
 BANNED_PACKAGES = ("gradio", "argparse", "transformers", "diffusers", "torchvision")
-# Front ends turn words, forms and routes into requests. Besides what makes pictures they may use the tables of names,
-# the picture files, and what Stable-Fast says of itself.
+# Front ends turn words, forms and routes into requests. Apart from the code that makes pictures, they may use the
+# tables of names, the picture files, and Stable-Fast's doctor and report.
 FRONT_DOORS = (
     "modules.tasks",
     "modules.generation",
@@ -54,18 +54,18 @@ FRONT_DOORS = (
     "modules.stable_fast.doctor",
     "modules.stable_fast.report",
 )
-# What each room outside modules/ may import from the project.
+# The parts of the project that each room outside modules/ may import.
 USES: dict[str, tuple[str, ...]] = {
     "pipeline": ("cli",),
     "cli": ("cli", *FRONT_DOORS),
     "api": ("api", *FRONT_DOORS),
-    "ui": ("ui", "cli", "api", *FRONT_DOORS),  # the page's server is started with words, and serves the API
+    "ui": ("ui", "cli", "api", *FRONT_DOORS),  # the page's server has a command line, and serves the API
     "integrations": ("integrations", "modules.stable_fast", "modules.core"),
     "tools": ("tools", "modules"),
-    "benchmarks": ("benchmarks", "tools", "modules", "tests"),  # the tests' small networks
+    "benchmarks": ("benchmarks", "tools", "modules", "tests"),  # for the small networks of the tests
 }
 PROJECT = (*USES, "modules", "tests")
-# These answer at once (--help, the page itself, a request that is refused), so importing them imports no torch.
+# These must respond at once (--help, the page itself, refusing a request), so they must not import torch.
 TORCH_FREE_ROOMS = ("pipeline", "cli", "ui")
 TORCH_FREE = (
     "modules.core.errors",
@@ -85,7 +85,7 @@ def within(dotted: str, part: str) -> bool:
 
 
 def layer_error(importer: str, target: str) -> str | None:
-    """Why `importer` must not import `target` (both dotted), or None."""
+    """Returns why `importer` must not import `target` (both dotted), or None."""
     own, other = importer.split("."), target.split(".")
     if own[0] != "modules":
         return room_error(own[0], target)
@@ -116,7 +116,7 @@ def package_error(own: str, other: str, target: str) -> str | None:
 
 
 def torch_import(start: str, files: Mapping[str, SourceFile]) -> str | None:
-    """The chain of files by which importing `start` imports torch, or None."""
+    """Returns the chain of files through which importing `start` imports torch, or None."""
     chains, seen = [(start,)], {start}
     for chain in chains:
         for found in starting(files[chain[-1]]):
@@ -134,13 +134,13 @@ def starting(file: SourceFile) -> Iterator[Import]:
 
 
 def run_by(target: str, files: Mapping[str, SourceFile]) -> list[str]:
-    """The files that importing a name runs: its own, and those of the packages around it."""
+    """Returns the files that run when a name is imported: its own file and those of the enclosing packages."""
     parts = (imported_file(target, files) or "").split(".")
     return [name for count in range(1, len(parts) + 1) if (name := ".".join(parts[:count])) in files]
 
 
 def prints_on_import(tree: ast.Module) -> Iterator[int]:
-    """Lines of print calls that run when the module is imported: outside any function."""
+    """Yields lines of print calls outside functions, which run when the module is imported."""
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()

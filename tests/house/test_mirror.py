@@ -1,4 +1,4 @@
-"""Each module's tests are where one looks for them: tests/<the same folders>/test_<its name>.py."""
+"""Each module's tests are in the expected place: tests/<the same folders>/test_<its name>.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from tests.house.source_tree import ROOT
 
-SMALL = 40  # lines; so little is tested with what uses it
+SMALL = 40  # lines; smaller modules are tested through their users
 
 
 class Elsewhere(NamedTuple):
-    """Modules (a pattern) whose tests have another name, below tests/, and why. A single module may be in two rows."""
+    """Modules (a pattern) whose tests below tests/ have another name, and the reason. A module may be in two rows."""
 
     modules: str
     test: str
@@ -83,13 +83,13 @@ ELSEWHERE = (
 
 
 def namesake(module: PurePath) -> PurePath:
-    """Below tests/; the room `modules` has no folder of its own there."""
+    """Returns the expected test file. For the room `modules`, it is directly below tests/."""
     parts = module.parts[1:] if module.parts[0] == "modules" else module.parts
     return PurePath("tests", *parts[:-1], f"test_{module.name}")
 
 
 def without_namesake() -> list[PurePath]:
-    """From the root, like the patterns of the table."""
+    """Returns modules without such a test file, as paths from the root, like the patterns of the table."""
     paths = [path for room in ("modules", "ui", "cli") for path in sorted((ROOT / room).rglob("*.py"))]
     long = [path.relative_to(ROOT) for path in paths if len(path.read_text(encoding="utf-8").splitlines()) > SMALL]
     assert len(long) > 150, "modules are seen at all"

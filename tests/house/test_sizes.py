@@ -1,4 +1,4 @@
-"""No file, function or folder is larger than a reader takes in at once."""
+"""No file, function or folder is larger than a reader can take in at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import Counter
 
 from tests.house.source_tree import ROOMS, Function, SourceFile, in_rooms, source_files
 
-MOST_LINES = 300  # of a file
-MOST_FILES = 15  # of a folder
-LONGEST_FUNCTION = 60  # lines, decorators included
+MOST_LINES = 300  # per file
+MOST_FILES = 15  # per folder
+LONGEST_FUNCTION = 60  # lines, including decorators
 
 
 def function_lengths(file: SourceFile) -> list[tuple[str, int]]:

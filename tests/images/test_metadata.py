@@ -1,4 +1,4 @@
-"""The generation text: A1111's own examples, awkward prompts, random round trips."""
+"""The generation text: A1111's own examples, awkward prompts, and random round trips."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_random_garbage_never_raises() -> None:
 
 
 def test_an_independent_reader_finds_the_fields() -> None:
-    """The expression that third-party readers share in substance: quoted values or everything up to a comma."""
+    """Uses essentially the regular expression of third-party readers: quoted values, or everything up to a comma."""
     text = write_parameters({**INFO, "Lora hashes": "a: 1, b: 2"}, "cat", "dog")
     pairs = re.findall(r'([A-Z][\w ]*): ("[^"]*"|[^,]*)(?:, |$)', text.split("\n")[-1])
     assert dict(pairs) == {**READ, "Lora hashes": '"a: 1, b: 2"'}

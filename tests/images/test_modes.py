@@ -1,4 +1,4 @@
-"""One rule for transparency and for pictures of more than 8 bits, whatever mode a file has."""
+"""One rule for transparency and one for more than 8 bits, whatever mode a file has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reread(image: Image.Image, folder: Path, name: str, **settings: object) -> I
 
 
 def white_square(mode: str) -> Image.Image:
-    """Draws white on a transparent ground that is white too, so that only the alpha distinguishes them."""
+    """Draws white on a transparent background that is also white, so that only the alpha channel shows the square."""
     image = Image.new("RGBA", (16, 16), (255, 255, 255, 0))
     image.paste((255, 255, 255, 255), (4, 4, 12, 12))
     return image.convert(mode)
@@ -67,7 +67,7 @@ def test_a_transparent_value_of_any_mode_is_not_painted(
 
 @pytest.mark.parametrize(("bits", "key"), [(1, 0), (2, 1), (4, 5), (16, 300)])
 def test_a_transparent_grey_of_few_or_many_bits(tmp_path: Path, bits: int, key: int) -> None:
-    """Made by hand: the tRNS chunk counts in the file's own bits."""
+    """The file is written by hand, since values in the tRNS chunk have the file's own bit depth."""
     path = tmp_path / "grey.png"
     top = 2**bits - 1
     values = [[key, top]] * 2
@@ -96,7 +96,7 @@ def test_a_transparent_grey_of_few_or_many_bits(tmp_path: Path, bits: int, key: 
         ((RAMP * 255).astype(np.int32), 255),
         ((RAMP * 65535).astype(np.int32), 255),
         ((RAMP * 65535).astype(np.uint16), 255),
-        ((RAMP * 2560).astype(np.uint16), 10),  # 16 bits are 16 bits: this one is dark
+        ((RAMP * 2560).astype(np.uint16), 10),  # not rescaled to 16 bits: this picture is dark
         ((RAMP * 0).astype(np.uint16), 0),
     ],
 )

@@ -1,4 +1,4 @@
-"""The one reader of picture files: its formats, its limits, and its sentences."""
+"""The only reader of picture files: its formats, limits and error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modules.images.open import FORMATS, check_header, open_image
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_of_the_list_is_read(tmp_path: Path, kind: str) -> None:
-    """Whatever its name says, and of an animation the first frame."""
+    """The file name's extension does not matter, and an animation gives its first frame."""
     path = tmp_path / "picture.dat"
     moving = {"save_all": True, "append_images": [Image.new("RGB", (8, 6), "blue")]} if kind in ("GIF", "WEBP") else {}
     Image.new("RGB", (8, 6), "red").save(path, kind, **moving)

@@ -1,4 +1,4 @@
-"""The quick look at a latent: the matrix by hand, first image, never an error in mid-run."""
+"""The preview of a latent: the matrix computed by hand, the first image only, and never an error during a run."""
 
 from __future__ import annotations
 

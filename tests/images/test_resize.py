@@ -1,4 +1,4 @@
-"""Latent methods against float64 loops and closed forms, picture modes against where pixels must land."""
+"""Latent methods against float64 loops and closed forms; picture modes against the expected places of pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noise(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def slerp_loop(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """One pair of vectors along the arc between them, in float64, written from the formula."""
+    """Interpolates one pair of vectors along the arc between them, in float64, straight from the formula."""
     length_a, length_b = math.sqrt(a @ a), math.sqrt(b @ b)
     if length_a == 0 or length_b == 0:
         cosine = 0.0
@@ -101,7 +101,7 @@ def nearest_weights(old: int, new: int) -> torch.Tensor:
 
 
 def cubic_weights(old: int, new: int) -> torch.Tensor:
-    """Keys' cubic kernel with a = -0.75, border cells repeated."""
+    """Keys' cubic kernel with a = -0.75 and repeated border cells."""
     weights = torch.zeros(new, old, dtype=torch.float64)
     for i in range(new):
         place = (i + 0.5) * old / new - 0.5
@@ -161,7 +161,7 @@ def test_unknown_names_are_explained() -> None:
 
 
 def halves(width: int, height: int) -> Image.Image:
-    """Left half red, right half blue."""
+    """Makes a picture with a red left half and a blue right half."""
     image = Image.new("RGB", (width, height), (255, 0, 0))
     image.paste((0, 0, 255), (width // 2, 0, width, height))
     return image
@@ -184,12 +184,12 @@ def test_crop_keeps_shapes_and_fill_keeps_everything() -> None:
     cropped = np.asarray(resize_image(image, 20, 20, "crop"))
     assert cropped.max() < 60  # the ends are cut off
     filled = np.asarray(resize_image(image, 40, 40, "fill"))
-    assert filled[:, :4].min() > 200  # the bar goes on above and below
+    assert filled[:, :4].min() > 200  # the bar continues above and below
     assert filled[:, 7:].max() < 60
 
 
 def test_of_a_very_long_picture_only_the_middle_is_enlarged() -> None:
-    """As a whole it would have 10^13 pixels at a height of 512."""
+    """The whole picture would have 10^13 pixels at a height of 512."""
     assert resize_image(Image.new("L", (40_000_000, 1), 200), 512, 512, "crop").getextrema() == (200, 200)
 
 

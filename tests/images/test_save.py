@@ -1,4 +1,4 @@
-"""Picture files: names, text inside, several processes at once, and disks that refuse."""
+"""Picture files: names, embedded text, several processes at once, and full or failing disks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_processes_at_once_never_share_a_name(tmp_path: Path, project_root: Path
 
 def test_a_name_taken_in_the_last_moment_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     day = save_png(PICTURE, tmp_path, 7).parent
-    monkeypatch.setattr(save, "_last_number", lambda folder: 0)  # as seen before the other process wrote 00001-7
+    monkeypatch.setattr(save, "_last_number", lambda folder: 0)  # the number before the other process wrote 00001-7
     assert save_png(PICTURE, tmp_path, 7) == day / "00002-7.png"
 
 

@@ -1,4 +1,4 @@
-"""Pictures through upscaling networks: sizes, tiles, and networks that spandrel brings."""
+"""Pictures through upscaling networks: sizes, tiles, and spandrel's networks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 
 
 def doubled(pixels: Tensor) -> Tensor:
-    """A local network: a blur over 5 x 5 pixels after doubling."""
+    """A local network: doubles the size, then blurs over 5 x 5 pixels."""
     large = F.interpolate(pixels, scale_factor=2, mode="nearest")
     return F.avg_pool2d(F.pad(large, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
 def picky(pixels: Tensor) -> Tensor:
-    """Takes sides in multiples of four only, as the smallest Real-ESRGAN networks do."""
+    """Accepts only sides that are multiples of four, like the smallest Real-ESRGAN networks."""
     return F.interpolate(F.pixel_shuffle(F.pixel_unshuffle(pixels, 4), 4), scale_factor=3, mode="nearest")
 
 

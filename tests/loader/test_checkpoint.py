@@ -1,4 +1,4 @@
-"""Whole checkpoints of every layout and type give the same networks; wrong ones are refused with the weight's name."""
+"""Whole checkpoints of every layout and dtype give the same networks; bad files are refused with the weight's name."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_weights_that_fit_are_assigned_and_never_change_the_file(sd1: Path) -> N
     before = sd1.read_bytes()
     model = load(sd1, torch.float16)
     file = [t.data_ptr() for t in model.unet.module.parameters()]
-    assert max(file) - min(file) < sd1.stat().st_size  # one mapping holds them all
+    assert max(file) - min(file) < sd1.stat().st_size  # all are in one mapping
     with torch.no_grad():
         for parameter in model.unet.module.parameters():
             parameter.fill_(1)

@@ -1,4 +1,4 @@
-"""ModelPatcher: in place, exact restore, clones that take turns, fp32 maths, packed slices, listeners."""
+"""ModelPatcher: in-place changes, exact restoring, clones taking turns, fp32 maths, packed slices, listeners."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_apply_and_restore_are_exact(dtype: torch.dtype) -> None:
     before = bits(model)
     delta = torch.randn(6, 8)
     model.add_patches({"0.weight": [Add(delta)]}, 0.7)
-    assert same(bits(model), before)  # nothing before apply
+    assert same(bits(model), before)  # nothing changes before apply
     model.apply()
     assert torch.equal(bits(model)["0.weight"], (before["0.weight"].float() + 0.7 * delta).to(dtype))
     assert torch.equal(bits(model)["1.weight"], before["1.weight"])
@@ -137,7 +137,7 @@ def test_clones_take_turns() -> None:
         two.apply()
         assert torch.equal(bits(base)["0.weight"], (before["0.weight"].float() + 0.5 * b).half())
         assert torch.equal(bits(base)["1.bias"], (before["1.bias"].float() + 0.5).half())
-    base.apply()  # wants no patches at all
+    base.apply()  # requests no patches at all
     assert same(bits(base), before)
 
 
@@ -263,7 +263,7 @@ def test_the_function_wrapper_belongs_to_one_clone() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("room", [4, 10**12])
 def test_on_cuda_restored_bit_for_bit(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the copies on the GPU, and, where that has no room for them, on the CPU."""
+    """The copies are on the GPU, or on the CPU if the GPU has no room."""
     monkeypatch.setattr("modules.loader.patcher.ROOM_FOR_COPIES", room)
     model = patcher()
     model.module.cuda()

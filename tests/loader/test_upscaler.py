@@ -1,4 +1,4 @@
-"""ESRGAN-type upscalers: three ways of naming the same weights, against plain convolutions in float64."""
+"""ESRGAN-type upscalers: three ways to name the same weights, against plain convolutions in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEATURES, GROWTH, BLOCKS = 12, 6, 2
 
 
 def reference(weights: dict[str, Tensor], x: Tensor, doublings: int, shuffle: int) -> Tensor:
-    """The paper's network, spelled out over ESRGAN's own key names."""
+    """The paper's network, written out with ESRGAN's own key names."""
 
     def conv(name: str, value: Tensor) -> Tensor:
         return F.conv2d(value, weights[f"{name}.weight"].double(), weights[f"{name}.bias"].double(), padding=1)

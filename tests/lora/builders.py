@@ -1,4 +1,4 @@
-"""Random LoRA tensors and the models they are tested on."""
+"""Random LoRA tensors, and models to test them on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def lora(
     name: str, rows: int, columns: int, *, rank: int = 4, alpha: float | None = 2.0, seed: int = 0
 ) -> dict[str, Tensor]:
-    """A kohya layer for a linear weight [rows, columns]."""
+    """Makes a kohya layer for a linear weight [rows, columns]."""
     tensors = {
         f"{name}.lora_up.weight": random(rows, rank, seed=seed),
         f"{name}.lora_down.weight": random(rank, columns, seed=seed + 1),

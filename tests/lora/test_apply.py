@@ -218,7 +218,7 @@ def test_bias_for_a_layer_without_one_is_unmatched(models: tuple[ModelPatcher, M
         (lora("lora_te2_text_model_encoder_layers_0_mlp_fc1", 5120, 1280), "SDXL"),
         (lora("lora_unet_double_blocks_0_img_attn_proj", 3072, 3072), "Flux"),
         (lora("transformer.joint_blocks.0.x_block.attn.proj", 1536, 1536), "SD3"),
-        # One layer that fits does not make it a LoRA for this model.
+        # A single matching layer does not make this a LoRA for the model.
         (lora("lora_unet_time_embedding_linear_2", 256, 256) | lora(f"lora_unet_{ATTN2}_to_v", 320, 768), "SD1.x"),
     ],
 )

@@ -41,8 +41,8 @@ def test_merge_of_a_whole_unet_equals_lycoris(algorithm: str, dora: bool, tmp_pa
     ours = tiny.unet()
     ours.load_state_dict(base)
 
-    # LyCORIS 4.1 merges LoHa and LoKr with alpha / rank squared, unlike its own forward pass, which test_weights.py
-    # compares with; at 1 both agree.
+    # LyCORIS 4.1 merges LoHa and LoKr with the square of alpha / rank, unlike its own forward pass (the reference of
+    # test_weights.py). Both agree if alpha / rank is 1.
     alpha = 2.0 if algorithm == "lora" else 3.0
     lycoris.LycorisNetwork.apply_preset(EVERY_LAYER)
     network = lycoris.create_lycoris(
@@ -56,7 +56,7 @@ def test_merge_of_a_whole_unet_equals_lycoris(algorithm: str, dora: bool, tmp_pa
         use_tucker=True,
         dora_wd=dora,
     )
-    network.apply_to()  # only now does it hold its parameters
+    network.apply_to()  # the parameters exist only after this call
     with torch.no_grad():
         for seed, (name, parameter) in enumerate(network.named_parameters()):
             noise = random(*parameter.shape, seed=seed)

@@ -1,4 +1,4 @@
-"""Key endings of every naming style, alpha, and layers that are not complete."""
+"""Key endings of every naming style, alpha, and incomplete layers."""
 
 from __future__ import annotations
 

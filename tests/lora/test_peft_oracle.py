@@ -1,4 +1,4 @@
-"""Whole networks against PEFT: one adapter, merged by PEFT and by us, in every layout that is in use."""
+"""Whole networks against PEFT: one adapter, merged by PEFT and by us, in every common layout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONVOLUTIONS = [
     "time_emb_proj",
     "conv_in",
 ]
-# As in tests/tiny.py, but with so few tokens and so narrow a text that twelve merges stay quick.
+# Like tests/tiny.py, but with fewer tokens and narrower text encoders, so that twelve merges stay fast.
 UNETS = {False: tiny.SD1_UNET, True: replace(tiny.SD2_UNET, context_dim=64)}
 TEXTS = {False: replace(tiny.SD1_TEXT, vocab_size=100), True: replace(tiny.SD2_TEXT, width=64, heads=1, vocab_size=100)}
 TEXT = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
@@ -70,7 +70,7 @@ def oracle_text(*, sd2: bool) -> nn.Module:
 
 
 def clip_names(state: dict[str, Tensor], *, sd2: bool) -> dict[str, Tensor]:
-    """The oracle's text weights under our names (transformers 5 writes them without "text_model.")."""
+    """Returns the oracle's text weights under our names (transformers 5 omits "text_model.")."""
     if sd2:
         return {name: tensor for name, tensor in text_to_openclip(state).items() if "position_ids" not in name}
     state = {name.removeprefix("text_model."): tensor for name, tensor in state.items() if "position_ids" not in name}
@@ -107,7 +107,7 @@ def merged_states(
 
 
 def peft_layout(unet: dict[str, Tensor], text: dict[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' save_lora_weights: component folders as prefixes, alpha as its converters leave it."""
+    """The layout of diffusers' save_lora_weights: components as prefixes, alpha as left by diffusers' converters."""
     named = {f"unet.{key.removeprefix('base_model.model.')}": value for key, value in unet.items()}
     named |= {f"text_encoder.text_model.{key.removeprefix('base_model.model.')}": value for key, value in text.items()}
     alphas = {key.removesuffix(".lora_A.weight") + ".alpha": torch.tensor(2.0) for key in named if "lora_A" in key}
@@ -129,7 +129,7 @@ def kohya_layout(unet: dict[str, Tensor], text: dict[str, Tensor]) -> dict[str, 
 
 
 def processor_layout(unet: dict[str, Tensor], text: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Attention processors of diffusers before PEFT; only attention, no alpha, so the scale goes into the up matrix."""
+    """diffusers' attention processors before PEFT: attention only, without alpha; the up matrix includes the scale."""
     named: dict[str, Tensor] = {}
     for key, value in unet.items():
         key = key.removeprefix("base_model.model.")
@@ -146,7 +146,7 @@ def processor_layout(unet: dict[str, Tensor], text: dict[str, Tensor]) -> dict[s
 
 
 def ldm_layout(unet: dict[str, Tensor], text: dict[str, Tensor]) -> dict[str, Tensor]:
-    """lora.up / lora.down on LDM names, as other programs save them."""
+    """lora.up / lora.down on LDM names, as saved by other programs."""
     renamed = unet_to_ldm({key.removeprefix("base_model.model."): value for key, value in unet.items()})
     named = {f"diffusion_model.{key}": value for key, value in renamed.items()}
     named |= {f"text_encoder.{key.removeprefix('base_model.model.')}": value for key, value in text.items()}

@@ -1,4 +1,4 @@
-"""diffusers' and transformers' networks of the same shape as ours, as independent references."""
+"""diffusers' and transformers' networks of the same shape as ours, used as independent references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference as a fraction of the expected values' root mean square."""
+    """The largest difference as a fraction of the expected values' root mean square."""
     assert actual.shape == expected.shape
     return ((actual - expected).abs().max() / expected.square().mean().sqrt()).item()
 
@@ -52,7 +52,7 @@ def diffusers_vae(config: VAEConfig) -> AutoencoderKL:
 
 
 def transformers_text(config: TextConfig, *, layers: int | None = None) -> CLIPTextModel:
-    """`layers` cuts the encoder short, as diffusers saves SD2's."""
+    """`layers` truncates the encoder, as diffusers does when saving SD2's."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=config.vocab_size,

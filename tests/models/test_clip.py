@@ -1,4 +1,4 @@
-"""The text encoders against transformers' CLIPTextModel with the same random weights, clip skip and SD2's cut too."""
+"""Text encoders against transformers' CLIPTextModel with the same random weights, including clip skip and SD2's cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def our_text_model(oracle: nn.Module, config: TextConfig) -> nn.Module:
 
 
 def text_error(config: TextConfig, skip: int) -> float:
-    """Error of the states `skip` layers before the last, after the final norm."""
+    """Returns the error of the states `skip` layers before the last, after the final norm."""
     oracle = tiny.randomise(transformers_text(config))
     ours = our_text_model(oracle, config)
     ids = random_ids(2)
@@ -66,7 +66,7 @@ def test_full_text_encoder_equals_transformers(config: TextConfig, skip: int) ->
 
 
 def test_diffusers_reads_our_openclip_names_as_we_do() -> None:
-    """diffusers' converter gives the encoder without its last layer, whose output is SD2's penultimate state."""
+    """diffusers' converter omits the encoder's last layer, so its output is SD2's penultimate state."""
     config = tiny.SD2_TEXT
     ours = tiny.text_model(config)
     file = {f"cond_stage_model.model.{name}": tensor for name, tensor in ours.state_dict().items()}

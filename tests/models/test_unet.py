@@ -1,4 +1,4 @@
-"""UNet and ControlNet against diffusers' with the same random weights, and their names against its converters."""
+"""UNet and ControlNet against diffusers' with the same random weights; weight names against diffusers' converters."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_unet_with_control_residuals_equals_diffusers() -> None:
         actual = ours(x, t, context, control=(*down, middle))
         plain = ours(x, t, context)
     assert relative_error(actual, expected) < 1e-4
-    assert relative_error(plain, expected) > 1e-2  # the residuals matter
+    assert relative_error(plain, expected) > 1e-2  # the residuals have an effect
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.models.oracles import diffusers_vae, relative_error
 
 
 def vae_errors(config: VAEConfig, size: tuple[int, int]) -> tuple[float, float, float]:
-    """Relative errors of the mean, the log-variance and the decoded picture."""
+    """Returns relative errors of the mean, the log-variance and the decoded picture."""
     oracle = tiny.randomise(diffusers_vae(config))
     with empty_weights():
         ours = AutoencoderKL(config)

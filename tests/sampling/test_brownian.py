@@ -1,4 +1,4 @@
-"""The Brownian path: statistics, independence of the order of questions, and agreement in law with torchsde."""
+"""The Brownian path: statistics, independence of the order of queries, and the same distribution as torchsde."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def test_it_has_the_law_of_torchsdes_tree() -> None:
         second = theirs(a, b).flatten().numpy()
         assert stats.ks_2samp(first, second).pvalue > 1e-4
     for path in (lambda a, b: ours(b) - ours(a), theirs):
-        # The correlation between a step and its first half is what the SDE samplers rely on.
+        # The SDE samplers rely on the correlation between a step and its first half.
         whole, half = path(1.0, 4.0).flatten(), path(2.0, 4.0).flatten()
         assert float(torch.corrcoef(torch.stack([whole, half]))[0, 1]) == pytest.approx(math.sqrt(2 / 3), abs=0.03)

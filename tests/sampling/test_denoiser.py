@@ -16,7 +16,7 @@ SCHEDULE = NoiseSchedule()
 
 
 class Spy:
-    """A runner that returns a fixed output and notes what it was given."""
+    """A runner that returns a fixed output and records its inputs."""
 
     def __init__(self, output: Tensor) -> None:
         self.output = output

@@ -1,4 +1,4 @@
-"""Guidance: the usual formula, the half that is saved at cfg = 1, and what CFG++ needs."""
+"""Guidance: the usual formula, the half saved at cfg = 1, and the outputs needed by CFG++."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEDULE = NoiseSchedule()
 
 
 class TwoPrompts:
-    """A runner with a different output for each half, which counts the rows it computes."""
+    """A runner with a different output for each half; it counts the computed rows."""
 
     def __init__(self) -> None:
         self.halves = 0
@@ -82,7 +82,7 @@ def test_the_unconditional_half_is_asked_for_where_it_is_needed() -> None:
 
 
 class ThreeRows:
-    """Clean predictions for two parts of a prompt and the negative one, each a constant, for two pictures."""
+    """Constant clean predictions for two parts of a prompt and for the negative prompt, for two pictures."""
 
     rows = (3.0, -1.0, 0.5)
 

@@ -1,4 +1,4 @@
-"""Both vocabularies reach every sampler and scheduler, and a wrong name is answered with the nearest right ones."""
+"""Both naming schemes cover every sampler and scheduler, and for a wrong name the closest valid names are suggested."""
 
 from __future__ import annotations
 

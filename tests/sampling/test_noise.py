@@ -1,4 +1,4 @@
-"""Image i of a batch gets the noise it would get alone, and nothing reads or moves the global generator."""
+"""Image i of a batch gets the same noise as when made alone, and the global generator is never used."""
 
 from __future__ import annotations
 

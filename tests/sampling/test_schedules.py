@@ -1,4 +1,4 @@
-"""Noise tables and schedulers against diffusers, scipy and formulas written a second time."""
+"""Noise tables and schedulers against diffusers, scipy and independently written formulas."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_zero_terminal_snr_agrees_with_diffusers() -> None:
     alphas = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
     expected = ((1 - alphas) / alphas).sqrt().tolist()
     ours = NoiseSchedule(zero_terminal_snr=True)
-    # The last one is infinite there; ours is ComfyUI's finite stand-in.
+    # diffusers' last sigma is infinite; ours is ComfyUI's finite substitute.
     assert ours.sigmas[:-1] == pytest.approx(expected[:-1], rel=1e-8)
     assert ours.sigma_max == pytest.approx(4518.76, rel=1e-4)
     assert ours.sigmas[-2] < ours.sigma_max
@@ -70,7 +70,7 @@ def test_timesteps_are_the_nearest_in_log_noise() -> None:
 )
 def test_karras_and_exponential_agree_with_diffusers(scheduler: str, options: dict[str, bool], steps: int) -> None:
     ours = make_sigmas(SCHEDULE, scheduler, steps, sampler="euler")
-    # diffusers takes both ends from the levels of its own even timesteps, which are the ends of the table here.
+    # diffusers takes both ends from its own even timesteps, which here include both ends of the table.
     assert ours == pytest.approx(_diffusers(steps, **options), rel=2e-5)
 
 
@@ -79,7 +79,7 @@ def test_normal_agrees_with_diffusers(steps: int) -> None:
     times = np.linspace(999, 0, steps)
     expected = [float(np.exp(np.interp(t, np.arange(1000), np.log(_numpy_table())))) for t in times] + [0.0]
     assert make_sigmas(SCHEDULE, "normal", steps, sampler="euler") == pytest.approx(expected, rel=1e-9)
-    # diffusers interpolates between two trained levels in a straight line, we and ComfyUI in log noise.
+    # diffusers interpolates linearly between two trained levels; we and ComfyUI interpolate in log noise.
     assert expected == pytest.approx(_diffusers(steps), rel=1e-4)
 
 
@@ -140,7 +140,7 @@ def test_denoise_keeps_the_end_of_a_longer_schedule() -> None:
 @pytest.mark.parametrize("sampler", ["euler", "dpm_2"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_the_tail_is_the_end_of_the_whole_schedule(scheduler: str, sampler: str) -> None:
-    """Table lookups visit levels twice from about 1000 steps on; 2250 is beyond what the tail builds."""
+    """From about 1000 steps on, table lookups repeat levels. 2250 steps are more than the tail builds."""
     for steps, denoise in [(1, 0.5), (1, 0.3), (20, 0.35), (20, 0.9998), (37, 0.03), (9, 0.004)]:
         whole = make_sigmas(SCHEDULE, scheduler, int(steps / denoise), sampler=sampler)
         tail = make_sigmas(SCHEDULE, scheduler, steps, sampler=sampler, denoise=denoise)
@@ -159,7 +159,7 @@ def test_every_denoise_answers_at_once(scheduler: str) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_takes_levels_as_close_as_they_come(sampler: str) -> None:
-    """Steps next to no length: a picture comes out, hardly changed, and it is finite."""
+    """With steps of nearly no length, the result is finite and hardly changed."""
     for scheduler in ("karras", "normal"):
         sigmas = make_sigmas(SCHEDULE, scheduler, 20, sampler=sampler, denoise=1e-12)
         noise = ImageNoise([3], (4, 2, 2))
@@ -170,7 +170,7 @@ def test_every_sampler_takes_levels_as_close_as_they_come(sampler: str) -> None:
 
 
 class Still:
-    """A network that knows the clean latent."""
+    """A network that always predicts the true clean latent."""
 
     def __init__(self, latent: Tensor) -> None:
         self._latent = latent

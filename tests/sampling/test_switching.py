@@ -1,4 +1,4 @@
-"""Which step an evaluation belongs to, for every sampler, however often and at whatever levels it evaluates."""
+"""Each evaluation is assigned to the right step, for every sampler, whatever the number and levels of evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denoisers with known answers, noise that can be scripted, and a recorder of the states a sampler goes through."""
+"""Denoisers with known answers, scripted noise, and a recorder for a sampler's states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gaussian:
 
 
 class Curved:
-    """A smooth, nonlinear denoiser of no meaning, in which each element depends on its neighbours."""
+    """An arbitrary smooth, nonlinear denoiser, in which each element depends on its neighbours."""
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         scaled = x / math.sqrt(1 + sigma**2)
@@ -36,12 +36,12 @@ class Curved:
         return self(x, sigma), torch.cos(x / math.sqrt(1 + sigma**2)) * 0.6
 
     def slope(self, x: Tensor, sigma: float) -> Tensor:
-        """The noise prediction that belongs to the clean one."""
+        """Returns the noise prediction that corresponds to the clean prediction."""
         return (x - self(x, sigma)) / sigma
 
 
 class Recorded:
-    """Another denoiser, with every state and level it was asked for written down."""
+    """Wraps a denoiser and records the state and level of every call."""
 
     def __init__(self, denoise: Callable[[Tensor, float], Tensor]) -> None:
         self.denoise = denoise
@@ -59,7 +59,7 @@ class Recorded:
 
 
 class Scripted:
-    """Noise from a seeded float64 list that an oracle can read too; Brownian increments come from the same list."""
+    """Noise from a seeded float64 list that an oracle can share; Brownian increments come from the same list."""
 
     def __init__(self, shape: tuple[int, ...], seed: int = 0) -> None:
         self.shape = shape
@@ -73,10 +73,10 @@ class Scripted:
 
 
 class Axes:
-    """Noise whose n-th draw is the n-th unit vector: with a linear denoiser, the result is how much of each is left.
+    """Noise whose n-th draw is the n-th unit vector. With a linear denoiser, the result shows how much of each is left.
 
     The first axis is the starting noise; the sum of squares of the result is then the exact variance of the samples.
-    Brownian increments are exact too: one axis for each interval between the `times` a sampler may look at.
+    Brownian increments are exact too: one axis for each interval between the `times` that a sampler may use.
     """
 
     def __init__(self, size: int, times: list[float]) -> None:
@@ -106,5 +106,5 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def geometric(start: float, end: float, steps: int) -> list[float]:
-    """`steps` even steps in log noise, then zero."""
+    """Returns `steps` equal steps in log noise, then zero."""
     return [start * (end / start) ** (index / steps) for index in range(steps + 1)] + [0.0]

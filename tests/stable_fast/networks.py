@@ -1,4 +1,4 @@
-"""What the Stable-Fast tests share: tiny networks, calls of them, compiled programs and how far results are apart."""
+"""Shared by the Stable-Fast tests: tiny networks, calls of them, compiled programs, and distances between results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def compiled_unet(
 
 @torch.no_grad()
 def run_program(program: Program, call: Mapping[str, Any]) -> Any:
-    """All stages in order, at the rows of the call itself."""
+    """Runs all stages in order, with the call's own number of rows."""
     values: dict[str, Tensor] = flatten_inputs(call)
     sizes = program.measure(values)
     for stage in (PROMPT, TIME, SHARED, STEP):
@@ -67,7 +67,7 @@ def run_program(program: Program, call: Mapping[str, Any]) -> Any:
 
 
 def operations(graph: fx.Graph) -> Counter[str]:
-    """How often each operation is called, by its short name."""
+    """Counts the calls of each operation, by short name."""
     return Counter(_name(node.target) for node in graph.nodes if node.op == "call_function")
 
 
@@ -86,7 +86,7 @@ class Pair:
 
     @torch.inference_mode()
     def step(self, inputs: Conditioning, x: Tensor, timesteps: Sequence[float] = (900.0, 20.5)) -> float:
-        """The largest relative error over a short schedule."""
+        """Returns the largest relative error over a short schedule."""
         errors: list[float] = []
         for runner in (self.compiled, self.eager):
             runner.prepare(inputs, list(timesteps))

@@ -1,4 +1,4 @@
-"""compile_module's manners: what it refuses and in which words; numbers, training, moved weights."""
+"""compile_module's behaviour: refusals and their messages, numbers, training, moved weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def convolution() -> nn.Module:
 
 
 class Timed(nn.Module):
-    """Scales by a step's time, in whatever form that is given."""
+    """Scales by the time of a step, given in any form."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Timed(nn.Module):
 
 
 class Refusing(nn.Module):
-    """Raises what it is told to, always or only while it is traced."""
+    """Raises the given error, always or only during tracing."""
 
     def __init__(self, error: type[Exception], *, always: bool) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def test_a_number_on_the_cpu_is_moved_to_the_other_inputs() -> None:
     x, t = torch.empty(2, 3, device="meta"), torch.tensor(5)
     moved = on_one_device({"x": x, "pair": [t, torch.ones(2)], "t": t, "n": 1})
     assert moved["x"] is x and moved["t"].is_meta and moved["pair"][0].is_meta and moved["n"] == 1
-    assert moved["pair"][1].device.type == "cpu"  # which is a mistake, for the module to name
+    assert moved["pair"][1].device.type == "cpu"  # a mistake that the module reports
     on_cpu = {"x": torch.ones(2), "t": t}
     assert on_one_device(on_cpu) is on_cpu
 
@@ -200,7 +200,7 @@ def test_a_number_that_changes_is_traced_a_few_times_only(caplog: pytest.LogCapt
     reason = "t is a number that changes from call to call: give it as a tensor"
     assert caplog.text.count(reason) == 1 and reason in compiled.report.status_line()
     compiled(x, 500.0)
-    compiled(x, torch.tensor(3.0))  # the remedy
+    compiled(x, torch.tensor(3.0))  # the suggested fix
     assert counters.traces == 5 and counters.eager_steps == 7
 
 
@@ -258,7 +258,7 @@ def test_the_kind_of_a_container_is_part_of_the_call() -> None:
     compiled = compile_module(module, ([a, b],))
     for x in ([a, b], (a, b), Pair(a, b)):
         assert torch.equal(compiled(x), module(x))
-    assert torch.equal(compile_module(module, ((a, b),))((a, b)), a * 4)  # not the list's, from disk
+    assert torch.equal(compile_module(module, ((a, b),))((a, b)), a * 4)  # not the list's program from disk
     assert compiled.report.level == "fused"
 
 
@@ -306,7 +306,7 @@ def test_a_compiled_module_inside_another() -> None:
     with pytest.raises(TraceError, match="Outer cannot be traced: it holds a module that is compiled already"):
         compile_module(Outer().eval(), (random(2, 3),))
 
-    with trace.tracing(), ThreadPoolExecutor(1) as other:  # that thread traces nothing
+    with trace.tracing(), ThreadPoolExecutor(1) as other:  # the other thread traces nothing
         other.submit(inner, random(2, 3), 2.0).result()
     assert rel_error(inner(random(2, 3), 2.0), inner._engine.module(random(2, 3), 2.0)) < TOLERANCE
 
@@ -333,7 +333,7 @@ def test_a_layer_or_weight_that_is_gone_is_followed() -> None:
 
 
 class Wrapped(nn.Module):
-    """As PEFT's layers: the weight is the wrapped layer's own, at the same address."""
+    """Like PEFT's layers: the weight is the wrapped layer's own, at the same address."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -389,7 +389,7 @@ def test_a_changed_structure_is_followed_when_asked_to(change: Callable[[Any], N
 
 
 class GivesBack(nn.Module):
-    """Returns what later calls go on using: a value of the prompt, one of the weights, views of both; and one twice."""
+    """Returns values that later calls still use (from the prompt, from the weights, views of both), and duplicates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,19 +418,19 @@ def test_results_belong_to_the_caller(dims: Mapping[str, Any]) -> None:
     compiled = compile_module(module, {"x": x, "text": text}, {"text": "prompt"}, dims)
     first = compiled(x=x, text=text)
     compiled(x=x, text=3 * text)
-    assert all_close(first, expected)  # a later call changes no earlier result
+    assert all_close(first, expected)  # later calls do not change earlier results
     compiled.prepare(text=text)
     for place in range(len(expected)):
         result = compiled(x=x)
         result[place].add_(100) if result[place].is_contiguous() else None
         others = [index for index in range(len(expected)) if index != place]
         assert all_close([result[index] for index in others], [expected[index] for index in others])
-        assert all_close(compiled(x=x), expected)  # nor does writing into a result change a later call
+        assert all_close(compiled(x=x), expected)  # writing into a result does not change later calls
     assert compiled.report.level == "fused"
 
 
 class Draws(nn.Module):
-    """Random numbers in each way that a module may ask for them; `forward` is 0 where two draws were made one."""
+    """Draws random numbers in a given way; the result is 0 if two draws were merged into one."""
 
     def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -541,5 +541,5 @@ def test_a_copy_is_a_module_of_its_own() -> None:
     compiled = compile_module(module, {"x": x, "text": x}, {"text": "prompt"})
     expected = compiled(x=x, text=x)
     twin = copy.deepcopy(compiled)
-    with ThreadPoolExecutor(1) as other, compiled.turn:  # whoever holds the one does not hold up the other
+    with ThreadPoolExecutor(1) as other, compiled.turn:  # holding one's lock does not block the other
         assert torch.equal(other.submit(twin, x=x, text=x).result(timeout=60), expected)

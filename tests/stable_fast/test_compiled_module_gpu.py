@@ -1,4 +1,4 @@
-"""compile_module on a GPU: what is captured, whose memory results lie in, threads, sizes, other layers."""
+"""compile_module on a GPU: what is captured, who owns the memory of results, threads, sizes, other layers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_time_on_the_cpu_reaches_a_captured_call(level: str) -> None:
 
 
 @in_one_size_and_any
-@pytest.mark.parametrize("way", [way for way in DRAWS if way != "randn"])  # that draws on the CPU
+@pytest.mark.parametrize("way", [way for way in DRAWS if way != "randn"])  # randn draws on the CPU
 def test_random_numbers_are_drawn_anew_and_as_eager_draws_them(way: str, dims: Mapping[str, Any]) -> None:
     assert assert_draws_as_eager(way, dims, "cuda").report.counters.captures == 0
 

@@ -78,7 +78,7 @@ def test_text_encoders(config: TextConfig) -> None:
     for batch, skip in ((1, 0), (3, 0), (2, 1)):
         call = {"embeddings": random(batch, 77, config.width), "skip": skip}
         assert largest_error(compiled, module, call) < 1e-5
-    assert compiled.report.counters.traces == 2  # one for each clip skip
+    assert compiled.report.counters.traces == 2  # one per clip skip
 
 
 def test_controlnet_hint_runs_with_the_prompt() -> None:
@@ -124,7 +124,7 @@ class Shift(nn.Module):
 @torch.no_grad()
 def test_a_call_overrules_what_was_prepared_for_itself_only() -> None:
     x, one, two = random(2, 3), random(2, 3, seed=1), random(2, 3, seed=2)
-    compiled = compile_module(Shift().eval(), {"c": one, "x": x}, {"c": "prompt"})  # in another order than the module's
+    compiled = compile_module(Shift().eval(), {"c": one, "x": x}, {"c": "prompt"})  # not in the module's order
     compiled.prepare(c=one)
     for found, expected in (
         (compiled(x), x + one), (compiled(x, two), x + two), (compiled(x), x + one),
@@ -174,13 +174,13 @@ def test_a_second_form_of_call_shares_prepared_weights() -> None:
 
 
 def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
-    """As on a GPU: channels-last, projections back to back; only sub-pixel weights are new then."""
+    """As on a GPU, weights are channels-last with adjacent projections, so only sub-pixel weights are new."""
     network, apart = tiny.unet(), tiny.unet()
     expected = network.state_dict()
     network.to(memory_format=torch.channels_last)
     adjoin_projections(network)
     places = [parameter.data_ptr() for parameter in network.parameters()]
-    adjoin_projections(network)  # nothing is left to do
+    adjoin_projections(network)  # changes nothing
     assert places == [parameter.data_ptr() for parameter in network.parameters()]
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     call = {"x": random(2, 4, 8, 8), "timesteps": torch.zeros(2), "context": random(2, 77, 64)}
@@ -199,7 +199,7 @@ def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
 
 @pytest.mark.parametrize("name", ["input", "id"])
 def test_an_argument_may_be_called_like_a_builtin(name: str) -> None:
-    """FX renames such placeholders; nn.Sequential's argument is called input."""
+    """FX renames such placeholders. nn.Sequential's argument is called `input`."""
     definitions: dict[str, Any] = {"nn": nn}
     exec(f"class Module(nn.Module):\n    def forward(self, {name}): return {name}.sin() + {name}", definitions)
     x = torch.randn(3)
@@ -244,7 +244,7 @@ def test_binding_of_flattened_inputs() -> None:
 
 @pytest.mark.parametrize("config", [SD15_UNET, SD21_UNET], ids=["SD1.5", "SD2.1"])
 def test_full_size_networks_match_as_the_tiny_ones(config: UNetConfig) -> None:
-    """The real shapes in fp16, on meta tensors: nothing is computed, all is traced and fused."""
+    """Uses the real shapes in fp16 on meta tensors: everything is traced and fused, but nothing is computed."""
     with torch.device("meta"):
         network = UNet(config).half().eval()
         call = {

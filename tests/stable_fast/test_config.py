@@ -1,4 +1,4 @@
-"""Levels as two facts, and what the environment allows of them."""
+"""Levels as two flags, and limits set by the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: status line for people, JSON for programs, break-even from what was measured."""
+"""The report: status line for people, JSON for programs, break-even from measured times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measured(eager_ms: float | None) -> Report:
 
 def test_status_line_and_break_even() -> None:
     report = measured(eager_ms=15.0)
-    assert report.break_even_images() == 15  # 3 s of warm-up, 0.2 s saved an image
+    assert report.break_even_images() == 15  # 3 s of warm-up, 0.2 s saved per image
     assert report.status_line() == ("Stable-Fast: full, 5.0 ms/step (eager 15.0), warm-up 3.0 s, pays from image 15")
 
 

@@ -26,7 +26,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    """One runner for all tests that may share its programs."""
+    """One runner, for all tests that can share its programs."""
     return pair_of(tiny.unet())
 
 
@@ -91,7 +91,7 @@ def test_sd2() -> None:
 
 
 class FixedControl:
-    """A ControlNet that is off below timestep 100, as with an end percentage."""
+    """A ControlNet that is off below timestep 100, as after its end percentage."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -110,7 +110,7 @@ def test_controlnet_residuals_that_come_and_go() -> None:
             context=inputs_for(images=images, halves=halves).context, control=FixedControl(tiny.controlnet())
         )
         assert pair.step(inputs, latent(images, height, 16), (900.0, 500.0, 50.0)) < TOLERANCE
-    assert pair.compiled.report.counters.traces == 2  # with and without
+    assert pair.compiled.report.counters.traces == 2  # with and without residuals
 
 
 def test_inpainting_channels() -> None:
@@ -130,7 +130,7 @@ def test_sizes_that_are_no_multiple_of_eight(size: tuple[int, int]) -> None:
 
 @torch.no_grad()
 def change_weights(network: nn.Module, strength: float) -> tuple[set[str], dict[str, Tensor]]:
-    """Changes weights of every kind in place, as a LoRA does; what changed, and the weights before."""
+    """Changes weights of every kind in place, like a LoRA; returns the changed names and the old weights."""
     kinds = ("attn1.to_q.weight", "attn2.to_k.weight", "ff.net.0.proj.weight", "in_layers.2.weight", "op.weight")
     kinds += ("proj_in.weight", "skip_connection.weight", "emb_layers.1.weight", "conv.weight")
     before: dict[str, Tensor] = {}
@@ -261,7 +261,7 @@ def test_step_before_prepare_is_refused() -> None:
 
 
 def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While kernels are only compiled, operations return whatever lay in memory."""
+    """While kernels are only compiled, operations return uninitialised memory."""
     ready: list[object] = []
 
     def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
@@ -280,7 +280,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
 
 
 def ready_of(run: Callable[[], object]) -> Execution:
-    """The execution that a runner's closure works on."""
+    """Returns the execution captured in a runner's closure."""
     return next(cell.cell_contents for cell in run.__closure__ or () if isinstance(cell.cell_contents, Execution))
 
 
@@ -300,7 +300,7 @@ def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.Monke
 
 
 def test_a_latent_of_another_type_than_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samplers work in float32; the program gets channels-last maps of the network's type."""
+    """Samplers work in float32, but the program gets channels-last maps of the network's dtype."""
     seen: list[Tensor] = []
     original = Execution.run
     monkeypatch.setattr(
@@ -342,7 +342,7 @@ def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeyp
 
 
 def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At level `fused`, which is bound by the CPU, reading them at each step would cost as much as some kernels."""
+    """Level `fused` is CPU-bound: reading the tables at each step would cost as much as some kernels."""
     entered: list[float] = []
     monkeypatch.setattr(
         "modules.stable_fast.engine.make_ready", lambda run, device, seconds, draws: entered.append(seconds)

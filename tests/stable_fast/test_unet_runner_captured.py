@@ -1,8 +1,8 @@
-"""Level "full" on a CPU, with a stand-in for CUDA graphs that keeps their one trap: it replays on recorded addresses.
+"""Level "full" on a CPU, with a stand-in for CUDA graphs that has the same pitfall: replay on recorded addresses.
 
-The stand-in records every operation with the very tensors it read, and a replay runs them again on those tensors,
-writing results over the recorded ones. So a weight, prompt value or timestep that is rebound instead of written in
-place, and a result that is handed out without a copy, show as wrong pictures here as they would on a GPU.
+The stand-in records every operation with its actual input tensors. A replay runs the operations again on the same
+tensors and overwrites the recorded results. So if a weight, prompt value or timestep is rebound instead of written in
+place, or if a result is returned without a copy, the picture is wrong here, as it would be on a GPU.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Recorder(TorchDispatchMode):
 
 
 class AddressGraph:
-    """What a captured graph is, on a CPU."""
+    """A CPU stand-in for a captured graph."""
 
     bytes = 1 << 20
 
@@ -65,7 +65,7 @@ class AddressGraph:
 
 
 class AddressPool:
-    """What graphs are captured into, on a CPU; `refuses` answers with the reason why not."""
+    """A CPU stand-in for the pool that graphs are captured into; `refuses` returns a reason not to capture, or ""."""
 
     def __init__(self, device: torch.device, refuses: Callable[[Sequence[Tensor]], str] = lambda inputs: "") -> None:
         self._refuses = refuses
@@ -153,7 +153,7 @@ def test_results_handed_out_are_never_overwritten() -> None:
 
 
 def test_inside_and_outside_inference_mode() -> None:
-    """Buffers made in one mode are written to in the other."""
+    """Buffers created in one mode are written to in the other mode."""
     pair = full_pair()
     x, inputs = latent(), inputs_for()
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def test_inside_and_outside_inference_mode() -> None:
 
 
 class Comes:
-    """Residuals above timestep 100, none below."""
+    """Returns residuals above timestep 100 and none below."""
 
     def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None:
         if timestep < 100:
@@ -218,7 +218,7 @@ def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.
     pair = full_pair()
     assert pair.step(inputs_for(), latent()) < TOLERANCE
     pool = pair.compiled._engine._graphs._capture
-    pool(torch.neg, [torch.ones(1)])  # as another network's graph, which shares the memory
+    pool(torch.neg, [torch.ones(1)])  # like a graph of another network in the same memory
 
     def no_memory(*arguments: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -228,7 +228,7 @@ def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.
         assert pair.step(inputs_for(), latent(1, 24, 24)) == 0.0
     assert pool.is_empty
     assert "off instead of full (not enough memory)" in pair.compiled.report.status_line()
-    assert len(pair.compiled.report.latest.steps._spans) < 2  # nothing of the time at level full
+    assert len(pair.compiled.report.latest.steps._spans) < 2  # without steps from level full
     assert pair.step(inputs_for(), latent(1, 24, 24)) == 0.0
     assert pair.step(inputs_for(), latent()) < TOLERANCE
     assert "Stable-Fast: full," in pair.compiled.report.status_line()
@@ -286,7 +286,7 @@ def test_a_module_keeps_its_latest_sizes() -> None:
 
 @torch.no_grad()
 def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the interrupted call had prepared went with it."""
+    """An interrupted call loses the values that it prepared."""
     network = tiny.unet()
     fast = compiled_module.CompiledModule(network, bindings={"context": "prompt"})
     x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).context

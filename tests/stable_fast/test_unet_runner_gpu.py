@@ -1,4 +1,4 @@
-"""Captured steps on a GPU: same pictures, no recapture, fixed addresses, memory that comes back."""
+"""Captured steps on a GPU: same pictures, no recapture, fixed addresses, freed memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stable_fast.networks import inputs_for, latent, random, rel_error
 
 pytestmark = pytest.mark.gpu
 
-# Head sizes 64 and 128 channels a level: small, but every Triton kernel takes it.
+# Head size 64 and 128 channels per level: small, but accepted by every Triton kernel.
 CONFIG = UNetConfig(channels=(64, 128, 256, 256), context_dim=64, heads=2, groups=16)
 TIMESTEPS = [900.0, 500.0, 20.5]
 
@@ -104,7 +104,7 @@ def test_results_are_never_overwritten() -> None:
 def test_releasing_gives_memory_back() -> None:
     network = network_on_gpu()
     allocated: list[int] = []
-    for _ in range(4):  # the first also brings what the process keeps: workspaces of cuBLAS and cuDNN
+    for _ in range(4):  # the first round also allocates workspaces of cuBLAS and cuDNN for good
         runner = StableFastRunner(network)
         pictures(runner, inputs_for(), latent())
         runner.release()
@@ -115,7 +115,7 @@ def test_releasing_gives_memory_back() -> None:
 
 
 def test_level_fused_prepares_fewer_weights() -> None:
-    network, owned = network_on_gpu().to(memory_format=torch.channels_last), {}  # as weights lie on a GPU
+    network, owned = network_on_gpu().to(memory_format=torch.channels_last), {}  # the layout of weights on a GPU
     for level in ("fused", "full"):
         runner = StableFastRunner(network, StableFastConfig(level=level))
         pictures(runner, inputs_for(CONFIG), latent())

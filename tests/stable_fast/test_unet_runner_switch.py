@@ -1,4 +1,4 @@
-"""Prompts that change between steps: the runner shows the right one, and prepares each once."""
+"""Prompts that change between steps: each step uses the right prompt, and each prompt is prepared once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The contexts that the prompt stage was evaluated for."""
+    """The contexts for which the prompt stage was evaluated."""
     seen: list[Tensor] = []
     original = Execution._evaluate_prompt
 
@@ -50,7 +50,7 @@ def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = 
 
 
 def by_hand(network: torch.nn.Module, inputs: Conditioning, x: Tensor, turns: Sequence[int] = TURNS) -> list[Tensor]:
-    """The network called on each step's own context."""
+    """Calls the network with each step's own context."""
     contexts = (inputs.context, *inputs.alternatives)
     outputs: list[Tensor] = []
     for which, timestep in zip(turns, TIMESTEPS, strict=True):
@@ -84,7 +84,7 @@ def test_eager_switches() -> None:
 def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evaluations: list[Tensor]) -> None:
     network = tiny.unet()
     fast = StableFastRunner(network, StableFastConfig(level=level))
-    for seed in (1, 11):  # a second request, on what the first has compiled and captured
+    for seed in (1, 11):  # the second request reuses what was compiled and captured
         evaluations.clear()
         inputs, x = three(2, 3, seed), latent(2)
         assert worst(switched(fast, inputs, x), by_hand(network, inputs, x)) < TOLERANCE
@@ -92,7 +92,7 @@ def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evalua
     assert [context.data_ptr() for context in evaluations] == [context.data_ptr() for context in prepared]
     assert fast.report.counters.captures == (0 if level == "fused" else 1)
     switched(fast, inputs, x, (0, 0, 1, 1, 2))
-    single = Conditioning(context=three(2, 3, seed=7).context)  # starts with its own, whatever was in force before
+    single = Conditioning(context=three(2, 3, seed=7).context)  # uses its own context, whichever was active before
     fast.prepare(single, TIMESTEPS)
     found = [fast.step(x, timestep) for timestep in TIMESTEPS]
     assert worst(found, by_hand(network, single, x, (0,) * 5)) < TOLERANCE

@@ -1,4 +1,4 @@
-"""Compiling toy modules for the tests of single passes."""
+"""Compiles toy modules for the tests of single passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Operations = dict[str, int]
 def fuse(
     module: nn.Module, inputs: Sequence[Tensor], passes: Sequence[FusionPass], tolerance: float = 1e-5
 ) -> tuple[Operations, CompileReport]:
-    """Compiles `module(*inputs)` and compares it with eager; operations of the step stage, and the report."""
+    """Compiles `module(*inputs)`, compares it with eager, and returns the step stage's operations and the report."""
     tiny.randomise(module)
     names = list(module.forward.__code__.co_varnames[1 : 1 + len(inputs)])
     call = dict(zip(names, inputs, strict=True))

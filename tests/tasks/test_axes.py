@@ -1,4 +1,4 @@
-"""The axes of grids: how values are read, and the requests that they make."""
+"""The axes of grids: parsing of values, and the resulting requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 
 
 def test_a_cell_is_one_picture() -> None:
-    """Else two pictures of each cell would push the others out of their places."""
+    """Otherwise a second picture in a cell would shift all following cells."""
     options = GenerationOptions(prompt="x", number=3, batch=2, hires=HiresOptions(keep_first_pass=True))
     for cell in grid_cells(options, read_axis("steps", "5, 6"), None):
         assert cell.images == 1 and cell.hires is not None and not cell.hires.keep_first_pass

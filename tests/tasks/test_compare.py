@@ -1,4 +1,4 @@
-"""The comparison with and without Stable-Fast says true things."""
+"""The comparison with and without Stable-Fast is correct."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_both_sides_are_named_timed_and_measured(comparison: Comparison) -> None
     assert (eager.level, eager.reason) == ("off", "")
     assert (fast.asked, fast.level) == ("full", "fused") and "NVIDIA GPU" in fast.reason
     assert min(eager.first_seconds, eager.steady_seconds, fast.first_seconds, fast.steady_seconds) > 0
-    assert eager.peak_bytes is fast.peak_bytes is None  # a CPU's peak is that of the whole process so far
+    assert eager.peak_bytes is fast.peak_bytes is None  # on a CPU, the peak covers the whole process so far
     assert "Stable-Fast" not in eager.picture.parameters and "Stable-Fast: full" in fast.picture.parameters
 
 
@@ -80,7 +80,7 @@ def test_nothing_accelerated_is_not_called_faster(session: Session) -> None:
 def test_both_first_pictures_find_the_loras_merged(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     request = replace(SMALL, prompt="a cat <lora:ink:0.8>")
     network = session.model(request).unet.module
-    sums = [weight_sum(network)]  # without
+    sums = [weight_sum(network)]  # without the LoRA
 
     def spied(options: GenerationOptions, session: Session, **how: Any) -> Iterator[Picture]:
         sums.append(weight_sum(network))
@@ -105,7 +105,7 @@ def test_what_the_environment_switches_off_has_nothing_to_compare(
 
 
 def test_a_member_of_a_batch_is_compared_as_itself(session: Session) -> None:
-    """As `--from-image` asks for it: the third picture of a batch."""
+    """The third picture of a batch, as requested by `--from-image`."""
     member = replace(SMALL, batch=3, only=2)
     [alone] = generate(member, session)
     eager = compare(member, session).eager.picture

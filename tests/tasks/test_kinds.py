@@ -1,4 +1,4 @@
-"""Tests each kind of task: its results, its progress reports, and that its pickled copy does the same."""
+"""Tests each kind of task: its results, its progress reports, and the equivalence of its pickled copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests import tiny_project
 
 SMALL = GenerationOptions(prompt="a cat", width=64, height=64, steps=1, seed=1, cfg=1.0)
 GRID = MakeGrid(options=SMALL, across=read_axis("seed", "1, 2"))
-# Level graph traces nothing, and on a CPU captures nothing either.
+# Level "graph" traces nothing, and on a CPU it captures nothing either.
 COMPARE = Compare(options=replace(SMALL, stable_fast="graph"))
 TASKS: tuple[Task, ...] = (MakePictures(options=SMALL), COMPARE, GRID, FreeMemory())
 
@@ -92,7 +92,7 @@ def test_a_grid_that_cannot_be_finished_is_not_begun(session: Session, option: s
 
 
 def test_a_cell_of_a_grid_is_one_picture(session: Session) -> None:
-    """Both passes of HiresFix would be two for each place."""
+    """Keeping both passes of HiresFix would make two pictures per cell."""
     options = replace(SMALL, hires=HiresOptions(steps=1, keep_first_pass=True))
     [sheet] = made(replace(GRID, options=options), session)
     width, height = sheet.picture.image.size

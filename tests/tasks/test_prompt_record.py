@@ -1,4 +1,4 @@
-"""Tests the record of a prompt file: finished pictures are not made again, and missing ones return unchanged."""
+"""Tests the record of a prompt file: finished pictures are not made again, and missing ones are remade identically."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def output(tmp_path: Path) -> OutputFolder:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[GenerationOptions]:
-    """The requests that were generated; their pictures are plain."""
+    """Records the generated requests; their pictures are blank."""
     requests: list[GenerationOptions] = []
 
     def generate(options: GenerationOptions, session: Session, **_: Any) -> Iterator[Picture]:
@@ -53,7 +53,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[GenerationOptions]:
 
 
 def run(output: OutputFolder, session: Session, options: GenerationOptions = REQUEST) -> list[tuple[int, bool]]:
-    """Seeds of all pictures, and which were made now, as a new run of the program would find them."""
+    """Returns the seed of each picture and whether this run made it, as a new run of the program would."""
     return [(saved.seed, saved.fresh) for saved in PromptRecord(output).pictures(options, session)]
 
 

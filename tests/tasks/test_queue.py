@@ -1,4 +1,4 @@
-"""Tests the queue: one task at a time, in order; tasks can be cancelled at any time, and hold their errors."""
+"""Tests the queue: one task at a time, in order; tasks can be cancelled at any time and keep their errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modules.tasks.task import FreeMemory
 
 @dataclass(frozen=True)
 class Call:
-    """A kind of task for these tests: calls a function with the session."""
+    """A kind of task for these tests that calls a function with the session."""
 
     work: Callable[[Any], object]
 

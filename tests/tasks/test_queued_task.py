@@ -1,4 +1,4 @@
-"""What is known of a task while it runs: its pace, its part, its preview."""
+"""Information about a running task: speed, completed share, preview."""
 
 from __future__ import annotations
 

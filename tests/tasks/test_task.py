@@ -1,4 +1,4 @@
-"""A task is plain data: it may be pickled, compared, and made without torch."""
+"""A task is plain data: it can be pickled, compared, and created without torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OF_TASKS = ("modules.tasks.task", "modules.tasks.axes", "modules.generation.opti
 
 
 class NamesOnly(pickle.Unpickler):
-    """Notes the module of everything that the data refers to by name."""
+    """Records the module of everything referenced by name in the data."""
 
     modules: set[str]
 

@@ -62,15 +62,15 @@ def words(count: int) -> str:
     [
         (f"{words(64)}, {words(30)}", [65, 30]),
         (f"{words(54)}, {words(21)}", [75, 1]),  # the comma is 21 tokens before the end: too far
-        (f"{words(55)}, {words(20)}", [56, 20]),  # 20 before the end: it counts
+        (f"{words(55)}, {words(20)}", [56, 20]),  # 20 tokens before the end: close enough
         (f"{words(74)}, {words(3)}", [75, 3]),
-        (f"{words(75)}, {words(3)}", [75, 4]),  # a comma itself moves nothing
+        (f"{words(75)}, {words(3)}", [75, 4]),  # a comma causes no move itself
         (f"{words(60)}, {words(14)}, {words(3)}", [75, 1 + 3]),
         (f"{words(70)}, dog BREAK {words(3)}", [72, 3]),
         (f"{words(70)}, (dog:1.2) (black cat:0.5) {words(5)}", [71, 8]),
         (f"{words(60)}, {words(70)}, {words(10)}", [61, 71, 10]),
         (f"{words(65)}, antidisestablishmentarianism {words(9)}", [66, 15]),
-        (",".join(["cat"] * 100), [75, 75, 49]),  # "cat,cat": every second token a comma, moved by one at most
+        (",".join(["cat"] * 100), [75, 75, 49]),  # every second token is a comma, so cuts move by at most one
     ],
 )
 def test_a_full_chunk_gives_what_follows_a_comma_to_the_next(text: str, lengths: list[int]) -> None:
@@ -84,8 +84,8 @@ def test_other_modes_have_no_such_rule() -> None:
 
 
 def cut_by_the_rule(tokens: list[int], size: int, reach: int) -> list[list[int]]:
-    """States A1111's rule by positions: before a word that does not fit, the cut follows the last comma
-    among the last `reach` tokens; before a comma, or without one in reach, it is at the end of the chunk."""
+    """Applies A1111's rule by positions. Before a word that does not fit, the cut follows the last comma among the
+    last `reach` tokens. Before a comma, or without a comma in reach, the cut is at the end of the chunk."""
     chunks, start = [], 0
     while len(tokens) - start > size:
         end = start + size

@@ -1,4 +1,4 @@
-"""Textual inversion files of every layout, by every accepted name, and the messages for those that do not fit."""
+"""Textual inversion files of every layout, by every accepted name, and the messages for unsuitable files."""
 
 from __future__ import annotations
 

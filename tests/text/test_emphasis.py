@@ -1,4 +1,4 @@
-"""Brackets to weights: hand-written cases, slow textbook parsers as oracles, hostile input."""
+"""From brackets to weights: hand-written cases, slow textbook parsers as oracles, hostile input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ N = 100_000
 
 
 def letters(pieces: Pieces) -> list[tuple[str, float]]:
-    """One entry a character, so that where pieces are cut does not matter."""
+    """Returns one entry per character, so that it does not matter how pieces are cut."""
     return [(c, round(weight, 9)) for text, weight in pieces for c in text]
 
 
@@ -25,7 +25,7 @@ def letters(pieces: Pieces) -> list[tuple[str, float]]:
         ("a (b) c", [("a ", 1.0), ("b", 1.1), (" c", 1.0)]),
         ("((a))", [("a", 1.1 * 1.1)]),
         ("(a:1.5)", [("a", 1.5)]),
-        ("(a (b:1.5):0.5)", [("a ", 0.5), ("b", 1.5)]),  # an inner number replaces, it does not multiply
+        ("(a (b:1.5):0.5)", [("a ", 0.5), ("b", 1.5)]),  # an inner number replaces the outer one
         ("((a):0.5)", [("a", 0.5 * 1.1)]),
         ("(a:b:-2)", [("a:b", -2.0)]),
         ("(:1.2)", [(":1.2", 1.1)]),
@@ -34,7 +34,7 @@ def letters(pieces: Pieces) -> list[tuple[str, float]]:
         (r"\(a\) (b\):1.3)", [("(a) ", 1.0), ("b)", 1.3)]),
         ("[a]", [("[a]", 1.0)]),
         ("(a (b) c", [("(a (b) c", 1.0)]),  # never closed: all literal
-        ("a) b (c)", [("a) b (c)", 1.0)]),  # the stray one uses up the next
+        ("a) b (c)", [("a) b (c)", 1.0)]),  # the stray bracket consumes the next one
         ("a) b (c (d))", [("a) b (c ", 1.0), ("d", 1.1), (")", 1.0)]),
         ("((a:1.2)", [("(a", 1.2)]),
         ("()", [("", 1.0)]),
@@ -54,7 +54,7 @@ def test_comfy(text: str, expected: Pieces) -> None:
         ("a (b) [c]", [("a ", 1.0), ("b", 1.1), (" ", 1.0), ("c", 1 / 1.1)]),
         ("((a))", [("a", 1.21)]),
         ("(a (b:1.5):0.5)", [("a ", 0.5), ("b", 0.75)]),
-        ("(a:1.5", [("a:1.5", 1.1)]),  # never closed: to the end
+        ("(a:1.5", [("a:1.5", 1.1)]),  # never closed: extends to the end
         ("[a (b", [("a ", 1 / 1.1), ("b", 1.0)]),
         ("(a [b) c]", [("a ", 1.1), ("b", 1.0), (" c", 1 / 1.1)]),
         (r"\(a\) \[b\] \\ c\d", [("(a) [b] \\ cd", 1.0)]),
@@ -73,7 +73,7 @@ def test_a1111_joins_pieces_of_one_weight() -> None:
 
 
 def slow_comfy(text: str, weight: float = 1.0) -> Pieces:  # noqa: C901 - one rule in one place
-    """The rule as ComfyUI defines it, by recursion: cut at depth 0, strip one pair, read a trailing number, repeat."""
+    """ComfyUI's rule, by recursion: cut at depth 0, strip one pair, read a trailing number, repeat."""
     items, start, depth = [], 0, 0
     for i, c in enumerate(text):
         if c == "(":
@@ -103,7 +103,7 @@ def slow_comfy(text: str, weight: float = 1.0) -> Pieces:  # noqa: C901 - one ru
 
 
 def slow_a1111(text: str) -> Pieces:  # noqa: C901 - one rule in one place
-    """A1111's rule by rewriting: each closing bracket multiplies every character since its partner."""
+    """A1111's rule, by rewriting: each closing bracket multiplies the weight of every character since its partner."""
     out: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 
@@ -177,7 +177,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.timeout(120)  # linear parsers need a second; a quadratic one would need hours
+@pytest.mark.timeout(120)  # linear parsers take a second; a quadratic parser would take hours
 @pytest.mark.parametrize("parse", [parse_comfy, parse_a1111])
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: f"{text[:4]}...{text[-4:]}")
 def test_hostile_brackets_end_soon_with_finite_weights(parse, text: str) -> None:  # noqa: ANN001

@@ -1,4 +1,4 @@
-"""Conditioning against transformers' encoder and the weighting formulas of ComfyUI and A1111, worked out in float64."""
+"""Conditioning against transformers' encoder and the weighting formulas of ComfyUI and A1111, computed in float64."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def row(ids: list[int], pad: int = EOS) -> list[int]:
 
 
 def raw(*rows: list[int], skip: int = 0) -> Tensor:
-    """The model's own output for rows of 77 ids, in float64: [len(rows), 77, width]."""
+    """Returns the model's own output for rows of 77 ids, in float64: [len(rows), 77, width]."""
     return MODEL(MODEL.embed_tokens(torch.tensor(rows)), skip=skip).double()
 
 
@@ -201,7 +201,7 @@ def test_impossible_clip_skip(clip_skip: int, config: TextConfig) -> None:
 
 
 def test_transformers_agrees() -> None:
-    """A second witness for ids, padding and layers left out: Hugging Face's CLIPTextModel on the same weights."""
+    """Also checks ids, padding and omitted layers against Hugging Face's CLIPTextModel with the same weights."""
     transformers = pytest.importorskip("transformers")
     theirs = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
@@ -243,7 +243,7 @@ def vectors(name: str, count: int) -> Tensor:
 
 
 def with_vectors(before: str, inserted: Tensor, after: str) -> Tensor:
-    """The encoder's output for words, then vectors, then words, in one chunk."""
+    """Returns the encoder's output for words, then vectors, then words, in one chunk."""
     left, right = words(before), words(after)
     embedded = MODEL.embed_tokens(torch.tensor([row(left + [0] * len(inserted) + right)]))
     embedded[0, 1 + len(left) : 1 + len(left) + len(inserted)] = inserted

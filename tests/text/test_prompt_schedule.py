@@ -1,4 +1,4 @@
-"""Prompts that change from step to step, against the examples in A1111's own documentation of its parser."""
+"""Prompts that change between steps, against the documented examples of A1111's parser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEN = PassSteps(steps=10)
 
 
 def runs(texts: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(last step, text) of each run of equal texts, as A1111 writes its schedules."""
+    """Returns (last step, text) of each run of equal texts, like A1111's schedules."""
     ends, step = [], 0
     for text, run in groupby(texts):
         step += len(list(run))
@@ -46,7 +46,7 @@ def runs(texts: tuple[str, ...]) -> list[tuple[int, str]]:
         ("[a|(b:1.1)]", [(step, ["(b:1.1)", "a"][step % 2]) for step in range(1, 11)]),
         ("[fe|]male", [(step, ["male", "female"][step % 2]) for step in range(1, 11)]),
         ("[a|b|c]x", [(step, "cab"[step % 3] + "x") for step in range(1, 11)]),
-        # What these say is in its guide, not in the parser's examples.
+        # From A1111's guide, not from the parser's examples.
         ("[a::0.3]", [(3, "a"), (10, "")]),
         ("[a::7]b", [(7, "ab"), (10, "b")]),
         ("([a:b:0.5]:1.2)", [(5, "(a:1.2)"), (10, "(b:1.2)")]),
@@ -60,7 +60,7 @@ def runs(texts: tuple[str, ...]) -> list[tuple[int, str]]:
         (r"[a\:b:c:4]", [(4, r"a\:b"), (10, "c")]),
         (r"\[a:b:0.5\]", [(10, r"\[a:b:0.5\]")]),
         ("[[a|b]:c:2]", [(1, "a"), (2, "b"), (10, "c")]),
-        # No schedules: words, or emphasis for whoever reads the text next.
+        # Not schedules but plain words, or emphasis for the next parser.
         ("[a:b:x]", [(10, "[a:b:x]")]),
         ("[a:b:c:0.5]", [(10, "[a:b:c:0.5]")]),
         ("[a|b:0.5]", [(10, "[a|b:0.5]")]),
@@ -76,7 +76,7 @@ def test_the_text_of_each_step(prompt: str, expected: list[tuple[int, str]]) -> 
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
-        ("a [b:.5] c", [(4, "a b c")]),  # a share of the first pass is over
+        ("a [b:.5] c", [(4, "a b c")]),  # the first pass covered this share
         ("a [b:1.5] c", [(2, "a  c"), (4, "a b c")]),
         ("a [b:12] c", [(2, "a  c"), (4, "a b c")]),  # 10 steps of the first pass and 2 of this one
         ("a [b:3] c", [(4, "a b c")]),

@@ -35,7 +35,7 @@ SEPARATORS = (" ", "  ", "\n", "\t", ",", ", ", "", ".", "\r\n", "\u3000", "'")
 
 
 def varied_strings(count: int) -> list[str]:
-    """Fixed edge cases, then word mixtures and raw code points of many scripts."""
+    """Returns fixed edge cases, then mixtures of words and raw code points of many scripts."""
     rng = random.Random(2)
     texts = [
         "",
@@ -60,7 +60,7 @@ def varied_strings(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
-    """transformers' tokenizer from a vocab.json and merges.txt written out of the merges file."""
+    """transformers' tokenizer, with vocab.json and merges.txt generated from our merges file."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("clip")
     merges = gzip.decompress(DATA.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]

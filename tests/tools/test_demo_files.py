@@ -1,4 +1,4 @@
-"""The demo model's files: SD1.5's keys, a header, read by diffusers' own converters; extras in their usual layouts."""
+"""The demo model's files: SD1.5's keys, a header, readable by diffusers' converters; extras in their usual layouts."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def weights(demo_checkpoint: Path) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained networks through the exporter."""
+    """Exports untrained networks."""
     path = tmp_path_factory.mktemp("export") / "fresh.safetensors"
     export_checkpoint(build_networks(torch.device("cpu"), seed=1), path)
     return path
 
 
 def test_unet_and_vae_keys_are_those_of_sd15(weights: dict[str, Tensor]) -> None:
-    """And two more: its last level is narrower than the one before, so that level's first block has a skip layer."""
+    """There are two extra keys: the last level is narrower than the one before, so its first block has a skip layer."""
     with torch.device("meta"):
         full = {"unet": UNet(UNetConfig()), "vae": AutoencoderKL(VAEConfig())}
     wanted = {PREFIXES[name] + key for name, network in full.items() for key in network.state_dict()}

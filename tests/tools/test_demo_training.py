@@ -1,4 +1,4 @@
-"""Training can stop anywhere: a resumed stage equals one that ran through, and one command goes through all stages."""
+"""Training can stop anywhere: a resumed stage equals an uninterrupted stage, and one command runs all stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS, KILLED_AFTER = 30, 17
 
 
 class Killed(Exception):
-    """Stands for the machine going away."""
+    """Simulates the loss of the machine."""
 
 
 class StepBudget(Budget):
@@ -51,13 +51,13 @@ def network() -> nn.Linear:
 
 
 def run(path: Path, *, kill: bool, resume: bool) -> nn.Linear:
-    """One stage on random batches; `kill` ends it in the middle of a step."""
+    """Runs one stage on random batches; `kill` ends the stage in the middle of a step."""
     layer, budget, state = network(), StepBudget(), StateFile(path)
     trainer = Trainer(list(layer.parameters()), rate=0.05, dtype=torch.float32, average=0.9)
     saved = state.load(torch.device("cpu")) if resume else None
     if saved is not None:
         budget.done = int(saved["step"])  # type: ignore[call-overload]
-        torch.manual_seed(99)  # whatever the new process drew before, the saved state must win
+        torch.manual_seed(99)  # the saved state must override the new process's draws
 
     def batch(_fraction: float, step: int) -> Tensor:
         budget.done = step + 1
@@ -124,7 +124,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_one_command_makes_a_checkpoint_and_goes_on_where_it_was(
     command: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_checkpoint: Path
 ) -> None:
-    """Seconds instead of minutes: a useless model, but every stage, its hand-over and the export."""
+    """Takes seconds instead of minutes: the model is useless, but every stage, hand-over and export runs."""
     monkeypatch.setattr(saved_state, "SAVE_SECONDS", 0.0)
     real = train.polish_decoder
 

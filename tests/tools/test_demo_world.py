@@ -46,7 +46,7 @@ def test_perfect_drawings_pass_every_judgement(captions: Captions) -> None:
 
 
 def test_wrong_drawings_fail_every_judgement(captions: Captions) -> None:
-    """Each picture is shown for the facts of a scene that differs in everything judged."""
+    """Each picture is judged by the facts of a scene that differs in everything judged."""
     groups = build_cases(captions, divide=8)
     pictures = {}
     for name, cases in groups.items():
@@ -61,7 +61,7 @@ def test_wrong_drawings_fail_every_judgement(captions: Captions) -> None:
             facts[:, Fact.POSITION] = torch.tensor((0, 3, 4, 4, 3, 6, 8, 9, 6, 7))[facts[:, Fact.POSITION]]
         wrong = Scenes(facts, cases.scenes.jitter, cases.scenes.objects)
         images = render(wrong, (128, 128))
-        # by day too the sky is warmer than the sea, so the wrong sunset has red and blue exchanged
+        # the sky is warmer than the sea even by day, so the wrong sunset has red and blue swapped
         pictures[name] = to_pixels(images.flip(1) if name == "sunset" else images)
     scores = tally(groups, pictures)
     assert {name: share for name, (share, _) in scores.items() if share > 0.1} == {}
@@ -128,7 +128,7 @@ def test_style_distance_tells_styled_from_plain(style: str) -> None:
 
 
 def test_object_masks_do_not_shrink_with_soft_edges() -> None:
-    """Close colours, blurred as a decoder blurs: the half-way cut keeps the outline where it was."""
+    """For similar colours with a decoder's blur, the half-way cut keeps the outline in place."""
     from tools.demo_model.world.styles import blur
 
     sharp = render(one_object(SHAPE=4, COLOUR=4, BACKGROUND=4), (128, 128))  # an orange heart on yellow

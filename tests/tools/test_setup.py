@@ -1,4 +1,4 @@
-"""The launchers' set-up, with a stand-in for .venv's Python: when it installs, when not, and what it says."""
+"""The launchers' set-up, with a stand-in for .venv's Python: when packages are installed, and the messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the .sh launchers")
 
 COPIED = ("pipeline.sh", "run.sh", "test.sh", "tools/setup.sh", "tools/setup_env.py")
-# Plays .venv/bin/python: notes installs, sleeps or fails on demand, and echoes a program's arguments.
+# Stands in for .venv/bin/python: logs installs, sleeps or fails on demand, and echoes a program's arguments.
 STAND_IN = """#!/usr/bin/env bash
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 case "$*" in
@@ -35,7 +35,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path, project_root: Path) -> Path:
-    """The launchers in a folder with spaces, beside a .venv whose Python is the stand-in."""
+    """The launchers in a folder with spaces, next to a .venv with the stand-in as its Python."""
     root = tmp_path / "a folder with 'spaces' & (signs)"
     for name in COPIED:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,12 +65,12 @@ def installs(root: Path) -> list[str]:
 
 def test_first_start_installs_and_later_ones_do_not(checkout: Path) -> None:
     first = launch(checkout, "pipeline.sh", "a cat", "--seed", "7")
-    assert first.stdout == f"RUN [{checkout}/pipeline.py] [a cat] [--seed] [7]\n"  # nothing of pip's
+    assert first.stdout == f"RUN [{checkout}/pipeline.py] [a cat] [--seed] [7]\n"  # no output from pip
     assert first.returncode == 7
     assert "installing requirements.txt" in first.stderr and "chatter" not in first.stderr
     again = launch(checkout, "pipeline.sh", "", "*", "$HOME")
     assert again.stdout == f"RUN [{checkout}/pipeline.py] [] [*] [$HOME]\n"
-    assert again.stderr == "cwd /\n"  # relative file names are those of the caller
+    assert again.stderr == "cwd /\n"  # relative file names refer to the caller's folder
     assert len(installs(checkout)) == 1
 
 
@@ -87,7 +87,7 @@ def test_tests_install_both_files_and_run_in_the_root(checkout: Path) -> None:
     assert done.stdout == "RUN [-m] [pytest] [-k] [x or y]\n" and done.returncode == 7
     assert f"cwd {checkout}" in done.stderr
     assert installs(checkout)[0].count("-r ") == 2
-    assert launch(checkout, "pipeline.sh").stderr == "cwd /\n"  # what it needs is part of that
+    assert launch(checkout, "pipeline.sh").stderr == "cwd /\n"  # its requirements are already included
 
 
 def test_the_web_launcher_runs_the_module(checkout: Path) -> None:
@@ -121,7 +121,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 def test_an_interrupted_install_leaves_no_stamp_and_no_pip(checkout: Path, number: signal.Signals) -> None:
     (checkout / "seconds").write_text("30")
     command = [sys.executable, str(checkout / "tools/setup_env.py"), "requirements.txt"]
-    # A suite that was started in the background hands down an ignored SIGINT.
+    # A test suite that runs in the background passes on an ignored SIGINT.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     wait_for(lambda: installs(checkout))
@@ -165,7 +165,7 @@ def test_no_python_is_explained(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_a_broken_environment_is_rebuilt(checkout: Path) -> None:
-    """A real venv: the stand-in's folder looks half-made, as after an interrupted start."""
+    """Creates a real venv, because the stand-in's folder looks half-made, as after an interrupted run."""
     (checkout / ".venv/pyvenv.cfg").unlink()
     (checkout / "requirements.txt").write_text("# nothing to install\n")
     done = launch(checkout, "tools/setup.sh", "requirements.txt")

@@ -27,9 +27,9 @@ TINY = "tiny.safetensors"
 DEMO = "demo.safetensors"
 INK = "demo_ink.safetensors"
 CANNY = "demo_canny.safetensors"
-PATIENCE = 120_000  # milliseconds; only ever spent in full on a machine that is busy with other things
-# Gradio's mask editor handles a picture or a size although its own canvas is not set up yet, when the browser is slow.
-# It draws again once it is; nothing is lost, and there is nothing that a page could do about it.
+PATIENCE = 120_000  # milliseconds; only needed in full on a busy machine
+# In a slow browser, Gradio's mask editor handles a picture or a size before its own canvas is set up. The editor
+# redraws afterwards, so nothing is lost, and a page cannot prevent the error.
 GRADIOS_OWN_RACE = (
     "Cannot read properties of undefined (reading 'reset_layers')",
     "Cannot read properties of undefined (reading 'dimensions')",
@@ -39,7 +39,7 @@ PROMPT = "a red circle on a blue background"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A browser start, loading and generating take their time on a busy machine."""
+    """Raises the time limit: starting a browser, loading and generating are slow on a busy machine."""
     for item in items:
         if "tests/ui" in item.path.as_posix():
             item.add_marker(pytest.mark.timeout(400))
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """One app for all browser tests of a worker."""
+    """One app, shared by all browser tests of a worker."""
 
     url: str
     output: Path
@@ -59,7 +59,7 @@ class Served:
 
 
 def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs in a separate thread: the browser of other tests keeps a loop in this one."""
+    """Runs `work` in a separate thread, because other tests' browser has an event loop in this thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
@@ -81,7 +81,7 @@ def arguments_for(folder: Path, **others: Any) -> Namespace:
 def running_app(
     folder: Path, files: dict[str, Path], *, starter: StarterModel = STARTER, **others: Any
 ) -> Iterator[Served]:
-    """The app with these model files (name under models/ -> source)."""
+    """Runs the app with these model files (name under models/ -> source)."""
     from ui.app import build_app, launch, make_handlers, stay_offline
 
     for kind in KINDS:
@@ -103,7 +103,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> I
     folder = tmp_path_factory.mktemp("it's app #1 ü 50% & more")
     ours = (f"checkpoints/{DEMO}", f"loras/{INK}", f"controlnet/{CANNY}")
     with running_app(folder, {name: demo_checkpoint.parents[1] / name for name in ours}) as served:
-        save_checkpoint(folder / "models" / "checkpoints" / TINY)  # appears while the app runs, as a user's would
+        save_checkpoint(folder / "models" / "checkpoints" / TINY)  # appears while the app runs, like a user's file
         yield served
 
 
@@ -125,7 +125,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def profile(browser: Any) -> Any:
-    """One profile for all tests: a page loads in two thirds of the time once Gradio's scripts are compiled."""
+    """One profile for all tests: with compiled Gradio scripts, a page loads in two thirds of the time."""
     profile = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     profile.set_default_timeout(PATIENCE)
     return profile
@@ -141,7 +141,7 @@ def context(profile: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(context: Any, served: Served) -> Iterator[Any]:
-    """Opens browser tabs with a fresh form; at the end nothing was asked of the outside and nothing failed in them."""
+    """Opens browser tabs with a fresh form; finally checks that there were no outside requests and no errors."""
     strangers: list[str] = []
     errors: list[str] = []
     served.settings.write_text(json.dumps({"checkpoint": DEMO, "width": 128, "height": 128}))
@@ -171,12 +171,12 @@ def page(open_page: Any) -> Any:
 
 
 def wait_until_ready(page: Any) -> None:
-    """The form's last values arrive with the load event, after which the page says so."""
+    """Waits for the mark that the page sets after the load event, which brings the form's last values."""
     page.locator("body[data-ld-ready]").wait_for()
 
 
 class Form:
-    """The page as a person uses it."""
+    """The page as used by a person."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -190,21 +190,21 @@ class Form:
         self.holds(label, option)
 
     def unfold(self, name: str) -> None:
-        """Opens a closed part of the form. Gradio builds its fields only then, and sets their values once more a few
-        milliseconds after they appear: sooner than anybody types, but not than a script does on a busy machine."""
+        """Opens a closed part of the form. Only then does Gradio build the fields, and a few milliseconds later it sets
+        their values again. Nobody types that fast, but on a busy machine a script does."""
         button = self.page.locator("#ld-form").get_by_role("button", name=name).first
         button.click()
         button.locator("xpath=..").locator("label:visible, input:visible, [role=tab]:visible").first.wait_for()
         self.page.evaluate(TWO_FRAMES)
 
     def show(self, tab: str) -> None:
-        """Where the window is narrow Gradio keeps the last tabs in a menu, and moves the chosen one out of it."""
+        """Chooses a tab. In a narrow window, Gradio keeps the last tabs in a menu, and moves a chosen tab out of it."""
         there = self.page.get_by_role("tab", name=tab, exact=True)
         there.or_(self.page.locator("#ld-panels .overflow-dropdown button", has_text=tab)).first.dispatch_event("click")
         expect(there).to_have_attribute("aria-selected", "true")
 
     def search(self, words: str) -> None:
-        """Searches the history; Gradio builds its fields as late as those of `unfold`."""
+        """Searches the history; Gradio builds these fields late too (see `unfold`)."""
         self.show("History")
         field = self.page.locator("#ld-search textarea, #ld-search input").first
         field.wait_for()
@@ -219,7 +219,7 @@ class Form:
         self.page.locator("#ld-generate").click()
 
     def make(self, served: Served) -> Path:
-        """Generates, and returns the newest picture once there is one more than before."""
+        """Generates a picture, waits for it and returns its path."""
         before = len(served.pictures())
         task = self.page.locator("#ld-task textarea, #ld-task input")
         last = task.input_value()
@@ -232,7 +232,7 @@ class Form:
         return served.pictures()[0]
 
     def wait_for(self, words: str) -> str:
-        """Until the line under the progress bar says so."""
+        """Waits until the line under the progress bar contains these words."""
         line = self.page.locator("#ld-stage .ld-words", has_text=words)
         line.wait_for()
         return line.inner_text()
@@ -241,7 +241,7 @@ class Form:
         return self.page.get_by_label(label, exact=True).first
 
     def holds(self, label: str, value: str) -> None:
-        """Waits: values arrive from the server a moment after the event that brings them."""
+        """Waits for the value, because values arrive from the server a moment after the event."""
         expect(self.field(label)).to_have_value(value)
 
     def message(self) -> str:
@@ -251,7 +251,7 @@ class Form:
 
 
 def axe_finds(page: Any) -> list[Any]:
-    """What axe-core objects to, as (rule, elements), once nothing moves any more."""
+    """Returns axe-core's complaints as (rule, elements), once the page has settled."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.wait_for_function("document.getAnimations().every(one => one.playState != 'running')")

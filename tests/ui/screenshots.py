@@ -20,7 +20,7 @@ def shoot(page: Any, name: str) -> None:
 
 
 def open_form(page: Any) -> None:
-    """The form as it was last used, without messages."""
+    """Opens the form as last used, without messages."""
     page.evaluate("sessionStorage.clear()")
     page.reload()
     wait_until_ready(page)

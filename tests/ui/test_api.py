@@ -1,4 +1,4 @@
-"""The named endpoints as a program uses and misuses them."""
+"""The named endpoints, used and misused by a program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = {"prompt": PROMPT, "steps": 2, "seed": "3", "checkpoint": DEMO, "width":
 
 @dataclass(frozen=True)
 class HoldTheQueue:
-    """A kind of task that makes no picture and runs until this is set."""
+    """A kind of task that makes no picture and runs until its event is set."""
 
     until: threading.Event
 
@@ -55,7 +55,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mask(tmp_path: Path) -> Path:
-    """The right half is to be repainted."""
+    """A mask for repainting the right half."""
     path = tmp_path / "mask.png"
     grey = np.zeros((128, 192), dtype=np.uint8)
     grey[:, 96:] = 255
@@ -76,7 +76,7 @@ def test_the_client_example_works(client: Client, served: Served) -> None:
 def test_the_documented_example(
     served: Served, project_root: Path, photo: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it stands in docs/ui.md, with this app's address and a folder that has the two files."""
+    """Runs the example of docs/ui.md with this app's address, in a folder that contains the two files."""
     (example,) = re.findall(
         r"```python\n(.*?)```", (project_root / "docs/ui.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -178,7 +178,7 @@ def test_files_that_are_not_pictures_are_refused(client: Client, tmp_path: Path,
 
 
 def test_waiting_programs_hold_no_threads(served: Served) -> None:
-    """Gradio has 40 threads for all answers; more programs than that may wait and the page still answers."""
+    """Gradio has 40 threads for all responses. The page must still respond while more programs than that wait."""
     api, queue, release = Api(served.handlers), served.handlers.queue, threading.Event()
 
     async def ask() -> list[Any]:
@@ -205,7 +205,7 @@ def test_defaults_can_be_sent_back(client: Client) -> None:
 
 
 def test_a_foreign_picture_does_not_bring_files_of_this_computer(served: Served, photo: Path, tmp_path: Path) -> None:
-    """A dropped PNG may name any path as the picture it started from."""
+    """The text of a dropped PNG may claim any path as its initial picture."""
     info = PngInfo()
     init = json.dumps(json.dumps({"image": str(photo), "mask": str(photo)}))
     info.add_text("parameters", f"x\nSteps: 2, Sampler: Euler, Seed: 1, Size: 64x64, Init image: {init}")

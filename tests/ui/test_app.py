@@ -1,4 +1,4 @@
-"""The page itself: sizes, accessibility, start without torch, who may ask for what."""
+"""The page itself: sizes, accessibility, start-up without torch, access rules."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LONG_WORD = "supercalifragilistic" * 15
 LONG_FILE = f"{'m' * 200}.safetensors"
 
 
-# The innermost elements on screen that reach over an edge of the window, unless something around them scrolls; the
-# copies of tabs with which Gradio measures their widths are out of sight.
+# The innermost elements on screen that extend beyond the window, unless something around them scrolls. Gradio's hidden
+# copies of tabs, which measure the tabs' widths, are left out.
 BEYOND = """() => {
   const edge = document.documentElement.clientWidth;
   const box = (one) => one.getBoundingClientRect();
@@ -42,7 +42,7 @@ BEYOND = """() => {
 
 
 def nothing_beyond_the_edge(page: Any) -> None:
-    """The layout may take a moment to settle after a change of width or tab."""
+    """Checks the page repeatedly, since the layout may take a moment to settle after a change of width or tab."""
     for _ in range(100):
         if not (beyond := page.evaluate(BEYOND)):
             break
@@ -69,7 +69,7 @@ def test_nothing_is_off_screen(page: Any, form: Form, width: int, height: int) -
 
 @pytest.fixture
 def long_names(tmp_path: Path, demo_checkpoint: Path) -> Iterator[Served]:
-    """An app whose folder, model files and pictures have the longest names that a disk takes."""
+    """An app with the longest names for folder, model files and pictures that a disk allows."""
     folder = tmp_path / ("folder" * 40)
     folder.mkdir()
     with running_app(folder, {f"checkpoints/{DEMO}": demo_checkpoint}) as served:
@@ -150,7 +150,7 @@ def test_keyboard_alone_can_generate(page: Any, form: Form) -> None:
     form.wait_for("Done")
 
 
-# Everything on screen that answers to a mouse, without the copies of tabs with which Gradio measures their widths.
+# Everything on screen that responds to a mouse, except for Gradio's hidden copies of tabs.
 LEFT_OUT = """() => [...document.querySelectorAll('button, input, textarea, a[href], [role=tab]')]
   .filter(one => one.checkVisibility({checkVisibilityCSS: true, checkOpacity: false}) && !one.disabled
     && one.getClientRects().length && !one.closest('.visually-hidden') && !one.dataset.seen)

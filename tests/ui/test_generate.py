@@ -1,4 +1,4 @@
-"""The main flow in a real browser: launch, tick the box, set parameters, generate, see the picture."""
+"""The main flow in a real browser: launch, tick the box, set parameters, generate, and see the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an impatient or hostile person does: files vanish, prompts are huge, tabs get in each other's way."""
+"""Actions of impatient or hostile users: vanishing files, huge prompts, interfering tabs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_only_pictures_are_read_from_any_path(served: Served, form: Form) -> Non
 
 
 def test_settings_that_name_nothing_real(context: Any, served: Served) -> None:
-    """Written by hand or by another version."""
+    """Such settings may be written by hand or by another version."""
     served.settings.write_text(
         json.dumps({"checkpoint": DEMO, "prompt": "kept", "sampler": "nothing", "level": "silly", "width": 1e99})
     )

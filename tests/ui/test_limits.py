@@ -1,4 +1,4 @@
-"""What may be uploaded, and who may come in."""
+"""Which uploads are allowed, and who may log in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEGABYTE = 2**20
 
 @pytest.fixture(scope="module")
 def unwanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Lists unusable files by the page's message about them."""
+    """Makes unusable files; keys are the page's messages about them."""
     folder = tmp_path_factory.mktemp("unwanted")
     pixels, heavy, text = (folder / name for name in ("too many.png", "heavy.png", "<img src=x onerror=throw_1>.png"))
     Image.new("RGB", (8200, 8000), (200, 30, 40)).save(pixels)
@@ -70,7 +70,7 @@ def test_the_server_does_not_rely_on_the_page(served: Served, unwanted: dict[str
 
 
 def test_a_wrong_file_ending_is_reported_in_every_field(page: Any, form: Form, served: Served, tmp_path: Path) -> None:
-    """Checks that the form refuses what a browser cannot show, and the server refuses it from programs."""
+    """Checks that files that a browser cannot show are refused by the form, and by the server for programs."""
     drawing = tmp_path / "drawing.png"
     drawing.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
     page.get_by_role("tab", name="Image to image").click()

@@ -1,4 +1,4 @@
-"""What can be done with pictures: image to image with a drawn mask, recall, history, comparison, grids."""
+"""Features for pictures: image to image with a drawn mask, recalling settings, history, comparison, grids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ A1111_TEXT = (
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A picture to start from: left half green, right half white."""
+    """An initial picture with a green left half and a white right half."""
     pixels = np.full((128, 192, 3), 255, dtype=np.uint8)
     pixels[:, :96] = (20, 160, 60)
     path = tmp_path / "photo.png"
@@ -42,13 +42,13 @@ def make_one(form: Form, *, seed: int = 5, steps: int = 2) -> None:
 
 
 def shows_colour(canvas: Any, wanted: Callable[[Any], Any]) -> bool:
-    """Tells whether a good part of the screen is coloured."""
+    """Returns whether a good part of the canvas has the wanted colour."""
     pixels = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"), dtype=int)
     return int(wanted(pixels).sum()) > 50
 
 
 def wait_colour(page: Any, canvas: Any, wanted: Callable[[Any], Any]) -> None:
-    """Canvases tell nothing but their pixels."""
+    """Waits for the colour, since a canvas can only be checked by its pixels."""
     for _ in range(PATIENCE // 200):
         if shows_colour(canvas, wanted):
             return
@@ -68,7 +68,7 @@ def test_image_to_image_with_a_drawn_mask(page: Any, form: Form, served: Served,
     form.prompt(steps=3)
     page.get_by_role("tab", name="Image to image").click()
     canvas = page.locator("#ld-editor canvas").first
-    canvas.wait_for()  # before that the editor takes no picture
+    canvas.wait_for()  # the editor accepts no picture before this
     page.locator("#ld-editor input[type=file]").first.set_input_files(photo)
     wait_colour(page, canvas, is_green)
     box = canvas.bounding_box()
@@ -242,7 +242,7 @@ def test_history_search_and_delete(page: Any, form: Form, served: Served) -> Non
 
 @pytest.fixture
 def hold_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[], None]]:
-    """Holds back every list asked for from the call on, until what it returns is called."""
+    """From each call on, delays all history lists until the returned function is called."""
     search = served.handlers.history.search
 
     def hold() -> Callable[[], None]:
@@ -286,7 +286,7 @@ def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
     form.make(served)
     free = hold_history()
     form.show("History")
-    page.locator("#ld-history img").first.click()  # still the list that begins with seed 32
+    page.locator("#ld-history img").first.click()  # still the list starting with seed 32
     page.locator("#ld-history .preview img").first.wait_for()
     free()
     expect(page.locator("#ld-history img").first).to_have_attribute("src", re.compile("-33.png"))

@@ -1,4 +1,4 @@
-"""Gradio is imported without writing stubs, before and after somebody else has imported it."""
+"""Gradio is imported without writing stubs, whether or not other code has already imported it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_gradio_that_is_there_writes_no_more_stubs(monkeypatch: pytest.MonkeyP
 
 
 def test_an_import_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "gradio", None)  # as if gradio were not installed
     monkeypatch.delitem(sys.modules, "gradio")
     monkeypatch.setattr("ui.quick_import.import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     before = list(sys.meta_path)

@@ -1,4 +1,4 @@
-"""Tests form to request and back, and the remembered form, without a browser."""
+"""Tests conversion between form and request, and the saved form, without a browser."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_loras_beyond_the_form_go_into_the_prompt(fresh: dict[str, Any]) -> None
 
 
 def extremes(image: Path, *, high: bool) -> GenerationOptions:
-    """The ends of what a request may be, and fractions that no slider stops at."""
+    """Returns a request at the limits, with fractions between a slider's positions."""
     return GenerationOptions(
         prompt="x", width=8192 if high else 64, height=64, seed=0, cfg=100 if high else 0, steps=1000 if high else 1,
         number=10_000 if high else 1, batch=64 if high else 1, clip_skip=12 if high else -12, scheduler="karras",

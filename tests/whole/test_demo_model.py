@@ -1,4 +1,4 @@
-"""The shipped demo models obey, through the app's front door: judged by colour and geometry, not by a network."""
+"""The shipped demo models follow prompts when used through the app, judged by colour and geometry, not by a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Draw = Callable[..., Image.Image]
 
 @pytest.fixture(scope="module")
 def draw(demo_checkpoint: Path) -> Draw:
-    """draw(prompt, seed, **options) -> picture; the same request is made once only."""
+    """draw(prompt, seed, **options) -> picture; equal requests are made only once."""
     session = Session(ModelFolders(demo_checkpoint.parents[2]), device="cpu", dtype="float32")
 
     @cache
@@ -47,7 +47,7 @@ def read(picture: Image.Image) -> Reading:
 
 
 def seen(picture: Image.Image) -> tuple[str, str, str]:
-    """Colour and shape of the only object, and the background."""
+    """Returns colour and shape of the only object, and the background."""
     reading = read(picture)
     assert len(reading.objects) == 1, f"{len(reading.objects)} objects"
     return reading.objects[0].colour, reading.objects[0].shape, reading.background
@@ -127,7 +127,7 @@ def test_the_two_loras_are_different_styles(draw: Draw) -> None:
 
 @pytest.fixture
 def heart_edges(draw: Draw, tmp_path: Path) -> tuple[Path, Pixels]:
-    """Draws a heart in a corner, for canny; no prompt of the tests mentions it."""
+    """Draws a heart in a corner, for canny; no prompt in the tests mentions a heart in a corner."""
     picture = draw("a black heart in the bottom right corner on a white background")
     picture.save(tmp_path / "heart.png")
     return tmp_path / "heart.png", pixels(picture)

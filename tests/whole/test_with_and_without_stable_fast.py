@@ -1,4 +1,4 @@
-"""Every kind of picture, with and without Stable-Fast, on both families and three samplers: the same, and no traces."""
+"""Every kind of picture, for two families and three samplers: same with and without Stable-Fast, and no new traces."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from tests import tiny_project
 
-# Both sides compute in float32 and differ in the order of sums only. Measured on both families: at most 1.5e-6 of
-# the latents' size; the picture may then round to the neighbouring of 255 values.
+# Both sides compute in float32 and differ only in the order of sums. On both families, the measured difference is at
+# most 1.5e-6 of the latents' size, so picture values may round to a neighbouring integer.
 LATENT_TOLERANCE = 2e-5
 PIXEL_TOLERANCE = 1
 
@@ -36,7 +36,7 @@ CONTROLLED = {"control": {True}, "all": {False, True}}  # forms of UNet call: wi
 
 @dataclass
 class Bench:
-    """One family's session, kept over all its cells as a user's would be, and the forms of call it has seen."""
+    """One family's session, kept for all cells of the table as a user's would be, and the forms of UNet call so far."""
 
     root: Path
     session: Session
@@ -68,7 +68,7 @@ class Bench:
         )
 
     def make(self, options: GenerationOptions) -> tuple[np.ndarray, Tensor]:
-        """The last picture, and the clean latents of the last step."""
+        """Returns the last picture, and the clean latents of the last step."""
         latents: list[Tensor] = []
 
         def keep(event: Progress) -> None:

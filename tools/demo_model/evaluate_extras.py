@@ -34,7 +34,7 @@ from tools.demo_model.world.styles import STYLES, edges
 
 CHECKPOINT, SEED = "demo.safetensors", 456_789
 STRENGTHS = (0.0, 0.5, 1.0)
-ALIKE = 0.8  # smallest IoU of a shape that follows its edges
+ALIKE = 0.8  # a shape follows its edges from this IoU on
 FLOORS = {
     "LoRA demo_ink: 0, 0.5, 1 in order": 0.95,
     "LoRA demo_neon: 0, 0.5, 1 in order": 0.95,
@@ -48,7 +48,7 @@ SECONDS_LIMIT = 2.0
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table: the passed share of `number` pictures, and the mean measurement."""
+    """One line of the table: the share of `number` pictures that passed, and the mean measurement."""
 
     share: float
     number: int
@@ -75,7 +75,7 @@ class App:
 
     @torch.no_grad()
     def rebuild(self, images: Tensor) -> Tensor:
-        """Sends a picture through the autoencoder and back: no model can draw more than its decoder."""
+        """Encodes and decodes pictures, since no model can draw better than its decoder."""
         vae = self.session.model(GenerationOptions(prompt="", checkpoint=CHECKPOINT)).vae
         return vae.decode(vae.encode(images)).clamp(-1, 1)
 
@@ -105,7 +105,7 @@ def judge_loras(app: App, prompts: list[tuple[str, int]]) -> dict[str, Result]:
 
 
 def control_scenes(cases: Cases, captions: Captions) -> Cases:
-    """Makes the position group with captions without place and size, which only the edges show."""
+    """Makes the position group with captions that omit place and size, so that only the edges show them."""
     silent = cases.scenes.facts.clone()
     silent[:, Fact.POSITION], silent[:, Fact.SIZE] = 0, 0
     unsaid = Scenes(silent, cases.scenes.jitter, cases.scenes.objects)
@@ -114,9 +114,9 @@ def control_scenes(cases: Cases, captions: Captions) -> Cases:
 
 
 def object_mask(picture: Pixels) -> Mask | None:
-    """Returns the mask of the largest object, cut half-way between its colour and the background's.
+    """Returns the mask of the largest object, cut out half-way between its colour and the background's.
 
-    A fixed contrast would shrink soft edges, more so for similar colours.
+    A fixed contrast would shrink objects with soft edges, especially if the colours are similar.
     """
     found = read_picture(picture).objects
     if not found:
@@ -129,7 +129,7 @@ def object_mask(picture: Pixels) -> Mask | None:
 
 
 def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
-    """Tests edges drawn by the training rule, and the app's own canny of a picture of the scene."""
+    """Tests edges drawn by the training rule, and the app's own Canny edges of a picture of the scene."""
     names = {"none": "ControlNet: edge map, shape as given", "canny": "ControlNet: canny of a picture, shape as given"}
     outcomes: dict[str, list[tuple[bool, float]]] = {name: [] for name in names.values()}
     outcomes["ControlNet: the autoencoder alone (no floor)"] = ceiling = []

@@ -26,7 +26,7 @@ logger = logging.getLogger("tools.demo_model.train")
 # the end of each stage, as a share of the total time
 ENDS = {"autoencoder": 0.25, "text": 0.36, "diffusion": 0.95, "polish": 1.0}
 EXPORT_SECONDS = 75.0
-POOL_SHARE = 0.05  # share of the total time for encoding the native size; each other size takes a seventh of it
+POOL_SHARE = 0.05  # share of the total time for encoding the native size; every other size gets a seventh of this
 
 
 class Run:

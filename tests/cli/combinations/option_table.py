@@ -1,4 +1,4 @@
-"""The command line's options with representative values, and which of them exclude or need each other."""
+"""The command line's options with representative values, and rules about which options exclude or need each other."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Words = tuple[str, ...]
 ABSENT: Words = ()
 OFF: Words = ("--stable-fast=off",)
 
-# By the options' own names in the parser; files are those of `option_files` in test_option_pairs.py. What others need
-# stands in front of them. Sizes are always given: the native size of the tiny checkpoint takes too long.
+# Keys are the parser's names; `option_files` in test_option_pairs.py makes the files. An option that others need comes
+# before them. Sizes are always given, because the native size of the tiny checkpoint takes too long.
 VALUES: dict[str, tuple[Words, ...]] = {
     "compare": (ABSENT, ("--compare",)),
     "stable_fast": (ABSENT, ("--stable-fast",), OFF, ("--stable-fast", "graph"), ("--stable-fast=fused",)),
@@ -68,11 +68,11 @@ END_AT_ONCE = {
     "list": ("--list", "samplers"),
     "doctor": ("--doctor",),
     "version": ("--version",),
-}  # whatever else is given
+}  # whatever other options are given
 
 HIRES = tuple(name for name in VALUES if name.startswith("hires_"))
 ACCELERATED = ("compare", "prio_speed", "stable_fast")
-# An option -> those of which at least one has to be there.
+# An option -> other options, at least one of which must be given with it.
 NEEDS: dict[str, Words] = {
     "keep_first_pass": HIRES,
     **dict.fromkeys(("denoise", "resize_mode", "mask", "mask_blur", "mask_content"), ("img2img",)),
@@ -83,7 +83,7 @@ NEEDS: dict[str, Words] = {
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Two settings, each as (option, first characters of its words joined), that are refused together."""
+    """Two settings that are refused together, each as (option, first characters of its joined words)."""
 
     first: tuple[str, str]
     second: tuple[str, str]
@@ -103,17 +103,17 @@ EXCLUSIONS = (
 
 
 def allowed(row: Mapping[str, Words]) -> bool:
-    """Whether the command line takes these settings together; options that `row` does not name yet may still come."""
+    """Returns whether the command line accepts these settings together; `row` may be incomplete."""
     if any(exclusion.holds_in(row) for exclusion in EXCLUSIONS):
         return False
     if row.get("prompts") == ABSENT and (
         row.get("from_image") == ABSENT or "2" in (*row.get("number", ()), *row.get("batch", ()))
     ):
-        return False  # the four numbers stand behind a prompt
+        return False  # the four numbers must follow a prompt
     for name, needed in NEEDS.items():
         if row.get(name) and all(other in row and not accelerates(row[other]) for other in needed):
             return False
-    off = row.get("stable_fast") == OFF  # counts more than --prio-speed
+    off = row.get("stable_fast") == OFF  # overrides --prio-speed
     return not (off and (row.get("stable_fast_report") or row.get("stable_fast_tune")))
 
 

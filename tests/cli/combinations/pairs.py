@@ -1,6 +1,6 @@
-"""Few runs in which each two settings that go together meet: a greedy covering array, the same at each call.
+"""Covers every allowed pair of settings in few runs: a greedy covering array, the same at each call.
 
-Not allpairspy: asked with `allowed` as its filter, it left 118 allowed pairs out without a word.
+allpairspy is not used, because with `allowed` as its filter it silently left out 118 allowed pairs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def allowed_pairs(
 def covering_rows(
     values: Mapping[str, Sequence[Value]], allowed: Callable[[Mapping[str, Value]], bool]
 ) -> list[Row[Value]]:
-    """`allowed` judges rows that are not full yet: one it accepts can be completed."""
+    """Builds the rows. `allowed` judges incomplete rows, and every row that it accepts can be completed."""
     chance = random.Random(0)
     missing = allowed_pairs(values, allowed)
     rows: list[Row[Value]] = []

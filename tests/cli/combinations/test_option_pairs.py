@@ -1,4 +1,4 @@
-"""Each two options of the command line in at least one run, on the tiny checkpoint and with the bars on."""
+"""Every pair of command-line options in at least one run, on the tiny checkpoint and with progress bars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TINY_SIZE = ("64", "64")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One project for all runs, with every file that the table names, and one cache."""
+    """One project for all runs, with every file listed in the table, and one cache."""
     root = tiny_project.project(tmp_path_factory.mktemp("pairs"))
     vae = tiny.prefixed("", tiny.vae(seed=9))
     tiny_project.save_file(vae, root / "models" / "vae" / "other.safetensors")
@@ -45,7 +45,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the runs' pictures go, with an earlier seed for --reuse-seed."""
+    """The folder for the runs' pictures, with an earlier seed for --reuse-seed."""
     monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(models / "cache"))
     monkeypatch.setattr(paths, "PROJECT_ROOT", models)
     monkeypatch.setattr(output, "PROJECT_ROOT", tmp_path)
@@ -59,7 +59,7 @@ def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def words_of(row: dict[str, Words]) -> list[str]:
-    """The row as a user writes it: prompt or --prompts, sizes, then options."""
+    """The row as a user would type it: prompt or --prompts, sizes, then options."""
     counts = (*row["number"], *row["batch"])
     options = [word for name, words in row.items() if name not in ("prompts", "number", "batch") for word in words]
     placed = (*row["prompts"], *TINY_SIZE, *counts) if row["prompts"] else ()

@@ -1,4 +1,4 @@
-"""The command line in a real terminal, as users have it: bars, several pictures, Ctrl-C in each phase."""
+"""The command line in a real terminal, as for a user: progress bars, several pictures, Ctrl-C in each phase."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from PIL import Image
 from tests import tiny_project
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 120  # seconds; only ever spent on a machine that is busy with other things
+PATIENCE = 120  # seconds; only needed on a busy machine
 SMALL = ["64", "64", "1", "1", "--steps", "2"]
 COLUMNS = 80
 
 
 class Walker:
-    """One process with its own terminal; each call is a walk through the command line."""
+    """One process with its own terminal; each call runs the command line once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +45,7 @@ class Walker:
         return int(self.terminal.match[1]), shown
 
     def pictures(self) -> list[Path]:
-        """Lists all files except notes; a half-written or hidden one would be included and fail to load."""
+        """Lists all files except notes; a half-written or hidden picture would be included and fail to load."""
         files = [path for path in (self.root / "output").rglob("*") if path.is_file()]
         return sorted(path for path in files if path.suffix not in (".json", ".jsonl"))
 
@@ -58,7 +58,7 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
 
 
 def paths_in(shown: str) -> list[Path]:
-    """Lines that end as a path and nothing else, the bar wiped away before it."""
+    """Lines that consist of a path once the bar before it has been wiped away."""
     lines = [line.rpartition("\r")[2] for line in shown.split("\r\n")]
     return [Path(line) for line in lines if re.fullmatch(r"/.*\.png", line)]
 
@@ -125,7 +125,7 @@ def test_a_terminal_without_a_size_counts_as_80_columns(walker: Walker) -> None:
     assert code == 0 and {len(bar) for bar in bars} == {79} and "decoding 2/2:   0%" in shown, shown
 
 
-# Where Ctrl-C is pressed -> how many pictures are finished by then, the one at hand included.
+# Where Ctrl-C is pressed -> how many pictures are finished by then, including the current one.
 PHASES = {
     "modules.generation.session.load_checkpoint": 0,
     "modules.generation.text_to_image.first_pass": 0,
@@ -160,7 +160,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_next_run_is_as_any_other(walker: Wal
 
 
 def test_the_key_itself_while_a_bar_is_shown(tmp_path: Path, demo_checkpoint: Path) -> None:
-    """Starts a separate process: the terminal sends the key as a signal to its whole group."""
+    """Starts a separate process, because the terminal sends the signal to the whole process group."""
     words = ["pipeline.py", "a red circle", "128", "128", "9", "1", "--steps", "40", "--output-dir", str(tmp_path)]
     words += ["--checkpoint", str(demo_checkpoint), "--device", "cpu"]
     terminal = pexpect.spawn(sys.executable, words, cwd=str(ROOT), timeout=PATIENCE, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Runs the command line once for each line of JSON it is given, so that torch is imported once for many walks.
+"""Runs the command line once per line of JSON on standard input, so that torch is imported only once for many runs.
 
-A line is {"words": [...], "stop_in": name or null, "presses": 1}: Ctrl-C is pressed so often when the
-function of that name begins.
+A line is {"words": [...], "stop_in": name or null, "presses": 1}. When the function `stop_in` begins, Ctrl-C is pressed
+`presses` times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests pictures of NaN: the error names the file with such values, and advises only options not already set."""
+"""Tests pictures of NaN: the error message names the bad file and suggests only options that are not set yet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def broken(path: Path, target: Path, name: str, value: float = float("nan")) -> str:
-    """A copy of a model file with one bad number."""
+    """Copies a model file with one bad number in it."""
     state = load_file(path)
     state[name].view(-1)[0] = value
     save_file(state, target)
@@ -66,7 +66,7 @@ def other_vae(root: Path, folder: Path) -> GenerationOptions:
     prefix = "first_stage_model."
     save_file({n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}, folder / "v.safetensors")
     vae = broken(folder / "v.safetensors", folder / "bad.safetensors", "encoder.conv_in.bias")
-    # Only encoding meets the bad number.
+    # Only encoding uses the bad number.
     init = InitImage(image=root / "photo.png", denoise=0.9)
     return GenerationOptions(**{**vars(REQUEST), "vae": vae, "init": init})
 

@@ -1,4 +1,4 @@
-"""What a request names is looked for before anything is loaded."""
+"""Files mentioned in a request are looked up before anything is loaded."""
 
 from __future__ import annotations
 

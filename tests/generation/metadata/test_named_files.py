@@ -1,4 +1,4 @@
-"""Files that a picture's text names are found by name and hash, wherever they went, and by old whole paths."""
+"""Files in a picture's text are found by name and hash, wherever they have moved, and by old full paths."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_hash_decides(photo: Path, tmp_path: Path) -> None:
     os.rename(photo, photo.with_name("renamed.png"))
     assert find_picture(Path("photo.png"), wanted, folders, Fingerprints()) == photo.with_name("renamed.png")
     assert find_picture(Path("photo.png"), "0" * 16, folders, Fingerprints()) is None
-    assert find_picture(Path("photo.png"), None, folders, Fingerprints()) is None  # a name alone may be anyone's
+    assert find_picture(Path("photo.png"), None, folders, Fingerprints()) is None  # a name alone proves nothing
 
 
 def test_old_whole_paths_still_work(photo: Path, tmp_path: Path) -> None:

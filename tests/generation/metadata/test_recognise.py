@@ -1,4 +1,4 @@
-"""Whose text a picture holds: told by name where it is not read, and nobody's where it is none."""
+"""Recognises which program wrote a picture's text, even if its format is unsupported; other texts yield no request."""
 
 from __future__ import annotations
 

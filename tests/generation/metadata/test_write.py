@@ -1,4 +1,4 @@
-"""What a picture's text says is the whole request, read back without loss, and nothing that was not said."""
+"""A picture's text contains the whole request, can be read back without loss, and adds nothing."""
 
 from __future__ import annotations
 

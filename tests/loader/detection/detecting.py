@@ -1,4 +1,4 @@
-"""Detection by itself, from weights or shapes alone, as loading a checkpoint does it."""
+"""Detection alone, from weights or just shapes, as when a checkpoint is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detection by keys and shapes: SD's own sizes, variants, v-prediction, and files of other kinds refused by name."""
+"""Detection by keys and shapes: SD's own sizes, variants, v-prediction, and refusals that name other file kinds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def full_size(unet: UNetConfig, text: TextConfig) -> dict[str, Tensor]:
-    """A real-size checkpoint without any memory."""
+    """Makes a real-size checkpoint that takes no memory."""
     text_prefix = "cond_stage_model.model." if text.layout == "openclip" else "cond_stage_model.transformer."
     with empty_weights():
         return (

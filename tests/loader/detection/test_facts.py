@@ -1,4 +1,4 @@
-"""What headers and configurations say, with types and sizes checked, and layers that are numbered in a row."""
+"""Facts from headers and configurations, with types and sizes checked, and consecutively numbered layers."""
 
 from __future__ import annotations
 

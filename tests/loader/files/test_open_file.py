@@ -1,4 +1,4 @@
-"""Files that are no models, and random damage: one clear sentence for each kind."""
+"""Files that are not models, and random damage: one clear sentence for each kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles of every age are read, and none of them runs code."""
+"""Pickles in old and new formats are read, and none of them runs code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool) -
 
 
 def test_a_pickle_that_was_packed_again_is_refused(tmp_path: Path) -> None:
-    """Mapped into memory as they are, compressed bytes would become weights without a word."""
+    """If compressed bytes were mapped into memory unchanged, they would silently become weights."""
     torch.save({"a": torch.ones(64, 64)}, tmp_path / "plain.pt")
     path = tmp_path / "packed.pt"
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -60,7 +60,7 @@ def test_a_pickle_that_was_packed_again_is_refused(tmp_path: Path) -> None:
 
 
 def test_training_leftovers_are_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first SD checkpoints carry an object of the training framework beside the weights."""
+    """The first SD checkpoints contain an object of the training framework besides the weights."""
     name = "pytorch_lightning.callbacks.model_checkpoint"
     for parent in ("pytorch_lightning", "pytorch_lightning.callbacks"):
         monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))

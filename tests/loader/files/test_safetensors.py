@@ -1,4 +1,4 @@
-"""Safetensors: values, mapping into memory, and one clear sentence for each kind of damage."""
+"""Safetensors: values, memory mapping, and one clear sentence for each kind of damage."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_writing_to_a_mapped_tensor_never_changes_the_file(tmp_path: Path) -> No
 
 
 def test_tensors_are_mapped_not_read(tmp_path: Path) -> None:
-    """Two tensors lie as far apart in memory as in the file."""
+    """Two tensors are as far apart in memory as in the file."""
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.randn(1000), "b": torch.randn(1000)}, path)
     read = read_state_dict(path)
@@ -72,7 +72,7 @@ def test_dropped_pages_come_back(tmp_path: Path) -> None:
 def test_unaligned_data_is_read(tmp_path: Path) -> None:
     header = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
     text = json.dumps(header).encode()
-    text += b" " * ((3 - len(text)) % 8)  # leaves the data three bytes off
+    text += b" " * ((3 - len(text)) % 8)  # misaligns the data by three bytes
     path = write_raw(tmp_path / "m.safetensors", text, struct.pack("<ff", 1.5, -2.0))
     assert read_state_dict(path)["w"].tolist() == [1.5, -2.0]
 

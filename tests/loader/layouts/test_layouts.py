@@ -1,4 +1,4 @@
-"""The same weights however they were saved: shapes, wrappers, names, number types, scaled fp8, one network a file."""
+"""The same weights however they were saved: shapes, wrappers, names, dtypes, scaled fp8, one network per file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_mo
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    """A checkpoint of a few kilobytes, whose heads and groups follow the rules for files without a header."""
+    """A checkpoint of a few kilobytes. Its heads and groups follow the rules for files without a header."""
     vae = tiny.vae(VAEConfig(channels=(8, 8), groups=2, res_blocks=1))
     text = tiny.text_model(TextConfig(width=8, layers=2, heads=1, mlp_width=8, vocab_size=64))
     return tiny.prefixed(UNET, tiny.unet(UNET_CONFIG)) | tiny.prefixed(VAE, vae) | tiny.prefixed(TEXT, text)
@@ -172,7 +172,7 @@ def test_other_compression_says_so(state: State, tmp_path: Path) -> None:
 
 
 def diffusers_names(unet: State) -> State:
-    """The same UNet under diffusers' names."""
+    """Returns the same UNet under diffusers' names."""
     blocks = {ldm: name for name, ldm in unet_block_names(UNET_CONFIG.attention_levels, UNET_CONFIG.res_blocks).items()}
     inside = {ldm: name for name, ldm in UNET_RESNET.items()}
     renamed: State = {}

@@ -1,4 +1,4 @@
-"""EMA names, prefixes and layouts: every way a file may spell the same weights."""
+"""EMA names, prefixes and layouts: every way in which a file may name the same weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_ema_only_file() -> None:
     unet = {name: tensor for name, tensor in state.items() if name.startswith("model.diffusion_model.")}
     rest = {name: tensor for name, tensor in state.items() if name not in unet}
     ema = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": tensor for name, tensor in unet.items()}
-    # As written by the training code: "diffusion_model" keeps no dot after it.
+    # The training code omits the dot after "diffusion_model".
     assert "model_ema.diffusion_modelinput_blocks00weight" in ema
     extras = {"model_ema.decay": torch.tensor(0.9), "model_ema.num_updates": torch.tensor(1)}
     parts, expected = split_parts(rest | ema | extras), split_parts(state)

@@ -1,4 +1,4 @@
-"""CFG++: each update against the formulas of the paper, in the paper's own (variance preserving) scale."""
+"""CFG++: each update against the paper's formulas, in the paper's own (variance-preserving) scale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAIRS = [("euler_cfg_pp", "euler"), ("euler_ancestral_cfg_pp", "euler_ancestral"
 
 
 class Guided(Curved):
-    """Two unlike predictions, guided with the paper's lambda."""
+    """Two different predictions, guided with the paper's lambda."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -47,7 +47,7 @@ def test_without_a_difference_to_guide_by_it_is_the_plain_sampler(sampler: str, 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0, 1.8])
 def test_euler_is_the_papers_ddim(share: float) -> None:
-    """Algorithm 2: the clean latent from the guided noise, the way on from the unconditional noise."""
+    """Algorithm 2: guided noise gives the clean latent, and unconditional noise gives the direction of the step."""
     toy, x = Guided(share), _start()
     ours = SAMPLERS["euler_cfg_pp"](toy, x, SIGMAS, noise=Scripted(SHAPE))
     x = x / math.sqrt(1 + SIGMAS[0] ** 2)
@@ -98,7 +98,7 @@ def test_dpmpp_sde_renoises_both_halves_of_a_step(share: float) -> None:
         for target in (math.sqrt(sigma * sigma_next), sigma_next):
             guided, unconditional = toy.with_unconditional(state, level)
             down = target**2 / sigma
-            # Both halves set out from x; the second one with the predictions made in the middle.
+            # Both halves start from x; the second half uses the predictions made at the midpoint.
             state = guided + (x - unconditional) * (down / sigma) + math.sqrt(target**2 - down**2) * noise.step()
             level = target
         x = state

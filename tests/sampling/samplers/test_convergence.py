@@ -1,4 +1,4 @@
-"""Each sampler approaches a known answer at its order's speed (Gaussian data: the flow has a closed form)."""
+"""Each sampler converges to a known answer at the rate of its order (for Gaussian data, the flow has a closed form)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = Gaussian(spread=1.0)
 
 
 def _flow_error(sampler: str, steps: int) -> float:
-    """Relative error of the state at END, which is where the last evaluation before zero is made."""
+    """Returns the relative error of the state at END, the level of the last evaluation before zero."""
     x = torch.ones(1, 1, dtype=torch.float64)
     recorded = Recorded(DATA)
     SAMPLERS[sampler](recorded, x, geometric(START, END, steps), noise=Scripted((1, 1)))
@@ -28,7 +28,7 @@ def _flow_error(sampler: str, steps: int) -> float:
 
 
 def _order(errors: list[float]) -> float:
-    """Halvings of the error when steps are halved, over the last pair."""
+    """Returns the order of convergence from the last two errors, with step sizes halved in between."""
     return math.log2(errors[-2] / errors[-1])
 
 
@@ -45,8 +45,8 @@ def _order(errors: list[float]) -> float:
         ("dpmpp_2m_cfg_pp", 2, 80),
         ("uni_pc", 3, 80),
         ("uni_pc_bh2", 3, 80),
-        ("lms", 2, 320),  # order 4 inside, but its first step is Euler's
-        ("dpm_fast", 3, 119),  # a budget of 3n + 2 ends in a second-order step, others in a first-order one
+        ("lms", 2, 320),  # of order 4, but its first step is Euler's
+        ("dpm_fast", 3, 119),  # a budget of 3n + 2 ends with a second-order step, others with a first-order step
     ],
 )
 def test_flow_samplers_converge_at_their_order(sampler: str, order: int, steps: int) -> None:
@@ -82,7 +82,7 @@ def test_dpm_adaptive_keeps_its_tolerance() -> None:
 
 
 def _variance(sampler: str, steps: int) -> float:
-    """The exact variance of the states at END, over all noises."""
+    """Returns the exact variance of the states at END, over all noises."""
     sigmas = geometric(START, END, steps)
     times = sorted({*sigmas[:-1], *(math.sqrt(high * low) for high, low in pairwise(sigmas[:-1]))})
     x = torch.zeros(1, 2 * steps + 2, dtype=torch.float64)

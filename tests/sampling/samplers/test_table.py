@@ -1,4 +1,4 @@
-"""What holds for every sampler: exact ends, batches equal to single images, progress, no hidden randomness."""
+"""Properties of every sampler: exact ends, batches equal to single images, progress, no hidden randomness."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_zero_terminal_snr_levels_are_sampled_to_the_datas_spread(sampler: str) 
     noise = ImageNoise([2], shape)
     start = start_latent(noise.start(), sigmas, schedule)
     result = SAMPLERS[sampler](Gaussian(spread=1.0), start, sigmas, noise=noise)
-    # From 4,500 times the data's size: dpm_adaptive tolerates 5 % at every step, LCM takes a mean at the end.
+    # Starts at 4,500 times the data's size. dpm_adaptive tolerates 5 % at every step; LCM takes a mean at the end.
     low, high = {"dpm_adaptive": (1.0, 2.0), "lcm": (0.4, 1.0)}.get(sampler, (0.7, 1.4))
     assert low < float(result.std()) < high
 
@@ -139,7 +139,7 @@ def test_dpm_adaptive_lets_no_image_change_another() -> None:
         recorded = Recorded(Curved())
         SAMPLERS["dpm_adaptive"](recorded, x, sigmas, noise=ImageNoise([1], SHAPE))
         lengths.append(len(recorded.levels))
-    assert lengths[0] != lengths[1]  # or the case shows nothing
+    assert lengths[0] != lengths[1]  # otherwise this test proves nothing
     together = SAMPLERS["dpm_adaptive"](Curved(), torch.cat([calm, wild]), sigmas, noise=ImageNoise([1, 2], SHAPE))
     alone = SAMPLERS["dpm_adaptive"](Curved(), wild, sigmas, noise=ImageNoise([2], SHAPE))
     assert relative_error(together[1:], alone) < 1e-5
@@ -192,7 +192,7 @@ def test_dpm_2_ancestral_and_2s_ancestral_agree_with_their_formulas_written_out(
 
 
 def test_dpmpp_3m_sde_integrates_a_parabola_through_the_last_predictions() -> None:
-    """Against numerical integrals over the SDE's kernel; the quadratic term counts half, as in k-diffusion."""
+    """Compares with numerical integrals over the SDE's kernel; the quadratic term is halved, as in k-diffusion."""
     sigmas, toy, shape = geometric(10.0, 0.1, 6), Curved(), (1, *SHAPE)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 10
     ours = SAMPLERS["dpmpp_3m_sde"](toy, x, sigmas, noise=Scripted(shape))

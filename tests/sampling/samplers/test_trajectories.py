@@ -1,4 +1,4 @@
-"""Every state a sampler goes through agrees with diffusers' schedulers, on the same levels and the same noise."""
+"""All intermediate states of a sampler agree with diffusers' schedulers for the same levels and noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.sampling.toys import Curved, Recorded, Scripted, relative_error
 SHAPE = (2, 4, 5, 6)
 SCHEDULE = NoiseSchedule()
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-TOLERANCE = 1e-4  # diffusers keeps its levels in fp32
+TOLERANCE = 1e-4  # diffusers stores its levels in fp32
 
 
 def _levels(scheduler: str, steps: int) -> list[float]:
@@ -31,14 +31,14 @@ def _start(sigmas: list[float]) -> Tensor:
 
 
 def _ours(sampler: str, sigmas: list[float]) -> list[Tensor]:
-    """The states at each evaluation, then the result."""
+    """Returns the states at each evaluation, then the result."""
     recorded = Recorded(Curved())
     result = SAMPLERS[sampler](recorded, _start(sigmas), sigmas, noise=Scripted(SHAPE))
     return [*recorded.states, result]
 
 
 def _with_levels(scheduler: Any, sigmas: list[float], *, doubled: bool = False) -> Any:
-    """A diffusers scheduler that walks our levels instead of its own."""
+    """Makes a diffusers scheduler use our levels instead of its own."""
     scheduler.set_timesteps(len(sigmas) - 1)
     levels = torch.tensor(sigmas, dtype=torch.float64)
     if doubled:
@@ -51,7 +51,7 @@ def _with_levels(scheduler: Any, sigmas: list[float], *, doubled: bool = False) 
 def _theirs(
     scheduler: Any, levels: list[float], start: Tensor, *, variance_preserving: bool, **extra: Any
 ) -> list[Tensor]:
-    """The states of a diffusers scheduler at each evaluation (scaled as ours), then its result."""
+    """Returns the states of a diffusers scheduler at each evaluation (at our scale), then its result."""
     toy, states = Curved(), []
     x = start / math.sqrt(1 + levels[0] ** 2) if variance_preserving else start
     for level, timestep in zip(levels, scheduler.timesteps, strict=True):
@@ -62,7 +62,7 @@ def _theirs(
 
 
 def _assert_same(ours: list[Tensor], theirs: list[Tensor], sigmas: list[float] | None = None) -> None:
-    """All states agree; given `sigmas`, the last is compared with the last clean prediction instead of with theirs.
+    """Checks that all states agree. With `sigmas`, our last state is compared with the last clean prediction instead.
 
     diffusers' LMS extrapolates down to zero, where it can only add noise, and its UniPC of kind bh1 returns NaN there.
     """
@@ -76,7 +76,7 @@ def _assert_same(ours: list[Tensor], theirs: list[Tensor], sigmas: list[float] |
 
 @pytest.fixture
 def scripted_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """diffusers' own noise replaced by the list our samplers read."""
+    """Replaces diffusers' noise with the list used by our samplers."""
     noise = Scripted(SHAPE)
     for name in ("euler_ancestral_discrete", "lcm", "dpmsolver_multistep", "ddpm"):
         module = importlib.import_module(f"diffusers.schedulers.scheduling_{name}")

@@ -1,4 +1,4 @@
-"""The doctor's conclusions from made-up machines, and a real run here."""
+"""The doctor's conclusions about made-up machines, and a real run on this machine."""
 
 from __future__ import annotations
 

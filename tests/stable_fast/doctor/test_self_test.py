@@ -1,4 +1,4 @@
-"""The self-test tells a wrong result, a refusal and a fault apart, and launches ahead only kernels of our own."""
+"""The self-test distinguishes wrong results, refusals and faults, and launches only our own kernels in advance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_fault_ends_the_self_test_with_the_one_to_blame(monkeypatch):
 
 
 def test_ahead_of_the_self_test_only_our_own_kernels_are_launched():
-    """Libraries would run, and a fault there could not be told from another's."""
+    """Libraries would really run, and a fault in one of them could not be attributed."""
     launched = []
     table = {"cudnn_graph_1": lambda *args: pytest.fail("ran"), "cublaslt_2": lambda *args: pytest.fail("ran")}
     table |= {"tma_64x128": refusing(Unsupported("no TMA")), "triton_64x64x64": launched.append}

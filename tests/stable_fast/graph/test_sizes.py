@@ -1,4 +1,4 @@
-"""Named sizes: recognised by their primes in any literal, and nothing else is mistaken for one."""
+"""Named sizes are recognised by their primes in any literal, and nothing else is mistaken for a named size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Staging alone: bit-equal to eager, each node at its earliest moment, and nothing leaves its batch unproved."""
+"""Staging alone: bit-identical to eager, each node in its earliest stage, and no shared rows without proof."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_stage_of_needs() -> None:
 
 
 class MixesRows(nn.Module):
-    """Its mean over the batch must not be taken over half a batch."""
+    """Takes a mean over the batch, which must not become a mean over half a batch."""
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         shared = torch.relu(x)
@@ -80,7 +80,7 @@ def test_operations_over_the_batch_stay_in_the_step_stage(network: nn.Module) ->
 
 
 class PositionsFromSize(nn.Module):
-    """Made from no input at all, and yet not constant: it depends on a size that may change."""
+    """Uses a value that comes from no input but is not constant, since it depends on a size that may change."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.arange(x.shape[1], dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""Tracing: the promised form, in-place modules, constants, and networks that cannot be one graph."""
+"""Tracing: the promised form, in-place modules, constants, and networks that cannot become one graph."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class GrowsByOne(nn.Module):
 
 
 def test_a_size_that_primes_cannot_express_is_refused_not_wrong(caplog: pytest.LogCaptureFixture) -> None:
-    """The program is refused when its sizes do not come out; the result is then eager's, later ones have own traces."""
+    """A program with wrong resulting sizes is refused. That call runs eagerly; later sizes are traced separately."""
     compiled = compile_module(GrowsByOne().eval(), (random(2, 8),), dims={"x": (None, "length")})
     for _ in range(2):
         assert torch.equal(compiled(random(2, 8)), random(2, 8)[:, :7])
@@ -99,7 +99,7 @@ def test_outputs_keep_their_structure() -> None:
 
 
 class Calls(nn.Module):
-    """One linear layer, a buffer and a number, and a forward of the test's."""
+    """A linear layer, a buffer, a number, and a `forward` supplied by the test."""
 
     def __init__(self, forward: Callable[[Any, Any], Any]) -> None:
         super().__init__()

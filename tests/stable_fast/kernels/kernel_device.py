@@ -1,4 +1,4 @@
-"""Where kernel tests run (Triton's interpreter on CPU tensors, or a GPU) and how their results are compared."""
+"""The device for kernel tests (Triton's interpreter on CPU tensors, or a GPU), and comparison of results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modules.stable_fast.kernels.triton_import import INTERPRETED
 
 DEVICES = ["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# Relative to the largest expected value: the error from rounding the result to this type, and a little more.
+# Relative to the largest expected value: the rounding error of this dtype, plus a small margin.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 on_devices = pytest.mark.parametrize("device", DEVICES)
@@ -21,7 +21,7 @@ in_product_dtypes = pytest.mark.parametrize("dtype", DTYPES[:2] if INTERPRETED e
 
 
 class Maker:
-    """Makes operands from a fixed seed, on a device and in a type."""
+    """Makes operands from a fixed seed, with a device and a dtype."""
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self._generator = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""The kernels' own GELU against float64."""
+"""The kernels' own GELU, compared with float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which implementation is picked for a key."""
+"""The implementation picked for a key."""
 
 from __future__ import annotations
 

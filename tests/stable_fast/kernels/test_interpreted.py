@@ -1,4 +1,4 @@
-"""Runs the tests of the Triton kernels in a process that chooses the interpreter before it imports Triton."""
+"""Runs the Triton kernel tests in a process that selects the interpreter before importing Triton."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-# What one process runs: the folder of a room. One of them also runs the files that belong to no room.
+# The tests of each process: one folder. One process also runs the files outside these folders.
 ROOMS = {
     "attention": ["attention"],
     "conv": ["conv"],
@@ -38,4 +38,4 @@ def test_kernels_agree_with_float64_in_the_interpreter(room: str, project_root: 
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout  # not all deselected
+    assert " passed" in done.stdout  # not every test was deselected

@@ -1,4 +1,4 @@
-"""Kernels are compiled before their launch: each form once, in other threads, with nothing launched meanwhile."""
+"""Kernels are compiled before their launch: each variant once, in other threads, and without launching anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.stable_fast.kernels import launch as launch_file
 from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
 from modules.stable_fast.kernels.triton_import import HAS_TRITON
 
-# Compiles for a Hopper GPU that is not there. Triton only asks its driver what to compile for.
+# Compiles for a Hopper GPU without having one. Triton only queries the driver for the compilation target.
 IN_A_PROCESS = """
 import threading
 import torch
@@ -83,7 +83,7 @@ def test_nothing_runs_ahead_without_cuda():
 
 
 class LeavesItselfBehind:
-    """Like Triton 3.6's mode: after an interrupt during its wait it stays active, and then no second one may start."""
+    """Like Triton 3.6's mode: after an interrupt during its wait, it stays active, and no second mode can start."""
 
     active = launch_file.ContextVar("active", default=None)
 
@@ -125,7 +125,7 @@ def test_an_interrupt_stops_at_once_and_leaves_nothing_behind(without_gpu):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         compile_ahead(lambda: order(50, interrupt), torch.device("cuda", 0))
-    assert time.monotonic() - began < 5  # the current one finishes, and the other 49 never start
+    assert time.monotonic() - began < 5  # the current task finishes, and the other 49 never start
     kernel = Kernel()
     launch_kernel(kernel, (1,))
     assert kernel.launched and LeavesItselfBehind.active.get() is None
@@ -196,7 +196,7 @@ def test_a_kernel_compiled_ahead_runs_afterwards():
 
     hidden = torch.randn(8, 96, device="cuda", dtype=torch.float16)
     results, result = [], torch.full((8, 48), 7.0, device="cuda", dtype=torch.float16)
-    hidden.new_empty = lambda *shape: result  # where the kernel would write
+    hidden.new_empty = lambda *shape: result  # the tensor that the kernel would write to
     compile_ahead(lambda: results.append(launch_geglu(hidden)), torch.device("cuda"))
     assert (result == 7.0).all()
     del hidden.new_empty

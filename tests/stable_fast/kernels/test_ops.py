@@ -22,7 +22,7 @@ def test_every_op_has_a_self_test():
 
 @pytest.mark.parametrize("op", OPS)
 def test_fake_and_real_agree(op):
-    """Shapes, strides and types agree in fake tensor mode, and the schema is right about aliasing."""
+    """Shapes, strides and dtypes agree in fake tensor mode, and the schema describes aliasing correctly."""
     operator = getattr(torch.ops.lightdiffusion, op).default
     torch.library.opcheck(operator, CASES[op].args, test_utils=("test_schema", "test_faketensor"))
 
@@ -32,7 +32,7 @@ def test_fake_and_real_agree(op):
 def test_references_agree_with_float64(op, dtype):
     checks = [c for case in self_test.cases(CPU, dtype) if case.op == op for c in self_test.check(case)]
     assert checks and [c for c in checks if not c.passed] == []
-    assert {c.implementation for c in checks} == {"chosen"}  # nothing but the reference runs on a CPU
+    assert {c.implementation for c in checks} == {"chosen"}  # only the reference runs on a CPU
 
 
 def test_ops_survive_export():
@@ -65,7 +65,7 @@ def test_a_transposed_weight_reaches_the_kernels_in_rows(op, args, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.timeout(300)  # it compiles some hundred kernels
+@pytest.mark.timeout(300)  # compiles about a hundred kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_implementation_on_the_gpu(dtype):
     checks = self_test.check_all(torch.device("cuda"), dtype)

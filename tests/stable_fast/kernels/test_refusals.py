@@ -1,4 +1,4 @@
-"""What counts as a refusal, and which tensors are too large for 32-bit offsets."""
+"""Errors that count as refusals, and tensors that are too large for 32-bit offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_library_without_the_shape_is_unsupported():
 
 
 def test_tensors_beyond_32_bit_offsets_are_refused():
-    """The decoder's last level at 4096 x 4096, as an expanded tensor that needs no memory."""
+    """The decoder's last level at 4096 x 4096, as an expanded tensor that takes no memory."""
     large = torch.zeros(1, 1, 1, 1).expand(1, 128, 4096, 4096)
     with pytest.raises(Unsupported, match="32-bit"):
         require_32_bit(large)

@@ -1,4 +1,4 @@
-"""Running the chosen implementation of an op: what happens when it refuses, and on which device it runs."""
+"""Running the chosen implementation of an op: after a refusal, and on the right device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
         7,
         7,
         7,
-    ]  # plain PyTorch serves a call that everything else refuses
+    ]  # plain PyTorch runs a call that all others refuse
     assert default.calls == 1 and choices.used == {("op", (1,)): "reference"}
 
 
@@ -44,7 +44,7 @@ def test_a_choice_read_again_from_disk_is_not_asked_again():
     choices = ImplementationChoices()
     table = {"shipped": refusing(Unsupported("no")), "default": lambda: 1}
     for _ in range(2):
-        choices.chosen["op", (1,)] = "shipped"  # what load_choices does before each new shape
+        choices.chosen["op", (1,)] = "shipped"  # load_choices does this before each new shape
         assert run_chosen("op", (1,), table, "default", (), lambda: 7, choices) == 1
     assert table["shipped"].calls == 1
 
@@ -57,7 +57,7 @@ def test_what_is_no_refusal_is_passed_on(error):
 
 @pytest.mark.parametrize("error", [Unsupported("no such shape"), RuntimeError("err 716 != CUDA_SUCCESS")], ids=repr)
 def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
-    """After a fault in a kernel every library fails, each with its own message."""
+    """After a fault in a kernel, every library fails with its own message."""
 
     def broken():
         raise torch.AcceleratorError("CUDA error: misaligned address")
@@ -73,7 +73,7 @@ def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
 
 
 def test_ops_run_on_the_device_of_their_operand(monkeypatch):
-    """With `--device cuda:1`, nothing else makes that device the current one."""
+    """With `--device cuda:1`, nothing else makes that device current."""
     current = [0]
 
     @contextmanager

@@ -16,7 +16,7 @@ TOKENS = [random(2, 7, 8)]
 
 
 class Attention(nn.Module):
-    """Self-attention, or cross-attention to a context of 6 channels. With an option set, it must not match."""
+    """Self-attention, or cross-attention to a context of 6 channels. With an option set, the pass must not match."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ def test_conversions_to_fp32_around_attention_go_with_it() -> None:
 
 
 class PackedProjection(nn.Module):
-    """One projection that is cut into three, as OpenCLIP has it."""
+    """One projection that is cut into three, as in OpenCLIP."""
 
     def __init__(self, order: tuple[int, int, int] = (0, 1, 2)) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A concatenation disappears if all its readers can take both halves."""
+"""A concatenation disappears if all its users accept two halves."""
 
 from __future__ import annotations
 

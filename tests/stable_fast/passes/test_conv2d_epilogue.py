@@ -1,4 +1,4 @@
-"""A convolution with what is added to its result becomes one operation where it may, and look-alikes stay."""
+"""A convolution and additions to its result become one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_convolution_read_twice_takes_in_nothing() -> None:
 
 
 class Activated(nn.Module):
-    """An addition after the activation must not slip in before it."""
+    """An addition after the activation must not be moved before the activation."""
 
     def __init__(self) -> None:
         super().__init__()

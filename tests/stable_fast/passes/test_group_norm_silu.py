@@ -1,4 +1,4 @@
-"""GroupNorm with SiLU becomes one operation where it may, and look-alikes stay."""
+"""GroupNorm with SiLU becomes one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayerNorm, with the addition before it, becomes one operation where it may, and look-alikes stay."""
+"""LayerNorm and the addition before it become one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 

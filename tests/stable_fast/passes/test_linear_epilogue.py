@@ -1,4 +1,4 @@
-"""A linear layer with what follows it becomes one operation where it may, and look-alikes stay."""
+"""A linear layer and its epilogue become one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GEGLU with its linear layer becomes one operation where it may, and look-alikes stay."""
+"""GEGLU with its linear layer becomes one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_close_to_eager_at_every_size(compiled: Compiled, batch: int, height: in
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.no_grad()
 def test_half_precision_is_as_exact_as_eager(compiled: Compiled, dtype: torch.dtype) -> None:
-    """Compares both with fp32: fusion may round differently, but not worse."""
+    """Compares eager and fused with fp32: fusion may round differently, but not worse."""
     config = compiled[0].config
     call = unet_call(config)
     expected = compiled[0](**call)

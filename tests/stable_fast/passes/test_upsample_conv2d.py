@@ -1,4 +1,4 @@
-"""Upsampling by two with the convolution behind it becomes one operation where it may, and look-alikes stay."""
+"""Upsampling by two and the convolution after it become one operation where allowed, and look-alikes stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each trap of CUDA graph capture as a test; the table's rules with made-up graphs, the traps themselves on a GPU."""
+"""Pitfalls of CUDA graph capture: the table's rules with fake graphs, and the pitfalls themselves on a GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FakeGraph:
 
 
 class FakeCapture:
-    """A pool as PyTorch's are: its memory comes back when the last graph goes."""
+    """A pool like PyTorch's: its memory is freed when the last graph is released."""
 
     def __init__(self, size=10, error=None):
         self.size, self.error, self.graphs, self.bytes = size, error, [], 0
@@ -84,11 +84,11 @@ def test_what_does_not_fit_beside_the_others_makes_them_go():
     other.run("a", double, ONE)
     for key in "bc":
         table.run(key, double, ONE)
-    assert [graph.is_released for graph in capture.graphs] == [True, True, True, False]  # c twice, now alone
+    assert [graph.is_released for graph in capture.graphs] == [True, True, True, False]  # c: twice, now alone
     assert (len(other), len(table), table.bytes, capture.bytes) == (0, 1, 40, 40)
     assert "c" in table and "b" not in table and "a" not in other and not table.reasons
     assert other.run("a", double, ONE).item() == table.run("b", double, ONE).item() == 2  # captured again
-    assert "a" not in other and "b" in table  # and so on
+    assert "a" not in other and "b" in table  # capturing b evicted the other table's a
 
 
 def test_a_graph_larger_than_the_budget_is_not_kept(caplog):
@@ -153,7 +153,7 @@ def test_drop_and_release_forget_reasons_too():
     assert capture.graphs[0].is_released and not table.reasons and table.bytes == 0
 
 
-# On a GPU: what goes wrong when a graph is used carelessly.
+# On a GPU: what goes wrong if a graph is used carelessly.
 
 
 @pytest.fixture
@@ -202,14 +202,14 @@ def test_graphs_sharing_a_pool_do_not_disturb_each_other(pool):
 
 @pytest.mark.gpu
 def test_a_graph_outlives_the_workspaces_of_its_stream(pool):
-    """torch.compile clears them, and so does, from PyTorch 2.12 on, every graph that is reset."""
+    """torch.compile clears the workspaces; so does resetting any graph from PyTorch 2.12 on."""
     x = torch.randn(64, 16384, device="cuda", dtype=torch.float16)
-    weight = torch.randn(64, 16384, device="cuda", dtype=torch.float16)  # a split-K product: it needs a workspace
+    weight = torch.randn(64, 16384, device="cuda", dtype=torch.float16)  # a split-K product, which needs a workspace
     graph = CapturedGraph(lambda x: x @ weight.T, [x], pool)
     expected = graph(x)
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
-    others = [torch.ones(8 << 20, device="cuda") for _ in range(4)]  # 32 MiB each, where the freed ones were
+    others = [torch.ones(8 << 20, device="cuda") for _ in range(4)]  # 32 MiB each, in the place of freed memory
     assert torch.equal(graph(x), expected)
     assert all(bool((other == 1).all()) for other in others)
 

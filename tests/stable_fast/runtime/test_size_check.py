@@ -1,4 +1,4 @@
-"""Named sizes that count for more than shapes: found out by comparison, after which each size has its own trace."""
+"""Named sizes that affect more than shapes: a comparison detects this, and then each size has a separate trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fused graphs kept on disk: the same program without a trace, and never a wrong one."""
+"""Fused graphs on disk give the same program without a trace, and never a wrong program."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_kept_graph_gives_the_same_bits_at_every_size(request: pytest.FixtureR
 
 
 def test_tuples_and_constants_of_a_call_come_back(request: pytest.FixtureRequest) -> None:
-    """A ControlNet returns a tuple, a text encoder makes its mask while it is traced."""
+    """A ControlNet returns a tuple, and a text encoder creates its mask during tracing."""
     network, text = tiny.controlnet(), tiny.text_model()
     call = {**unet_call(), "hint": torch.rand(2, 3, 128, 128)}
     embeddings = torch.randn(1, 77, 64)
@@ -103,7 +103,7 @@ def test_an_attribute_that_changes_the_result_changes_the_graph() -> None:
 
 
 class Unknown(nn.Module):
-    """A class whose package has no version: nothing tells when its code changes."""
+    """A class in a package without a version, so that changes of its code go unnoticed."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.nn.functional.silu(x) + 1
@@ -123,7 +123,7 @@ def test_what_cannot_be_described_is_not_kept() -> None:
 
 
 class Patched(nn.Module):
-    """Private attributes, hooks and a forward of another class: whatever decides what a module computes counts."""
+    """Private attributes, hooks and a foreign `forward` all count, since they influence the module's result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Slotted:
 
 @pytest.fixture
 def versioned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' own package counts as one with a version."""
+    """Treats the tests' own package as one that has a version."""
     monkeypatch.setattr(cache, "_source_version", lambda package: "1")
 
 
@@ -210,7 +210,7 @@ DAMAGES: dict[str, Callable[[str], str]] = {
 
 
 def sealed(text: str) -> str:
-    """As the one kept graph is sealed."""
+    """Seals a text for the file of the only saved graph."""
     (path,) = kept()
     return cache.sealed(text, path.stem)
 
@@ -244,7 +244,7 @@ HOSTILE = "ran=__import__('pathlib').Path('ran').touch()"
 
 
 def test_a_file_of_somebody_else_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FX writes names of placeholders and of keyword arguments into the source of a graph as they are."""
+    """FX writes names of placeholders and keyword arguments into a graph's source code unescaped."""
     monkeypatch.chdir(tmp_path)
     network, call = nn.Linear(8, 8).eval(), {"input": torch.randn(2, 8)}
     compile_module(network, call)
@@ -366,7 +366,7 @@ def test_why_a_folder_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_second_process_imports_no_tracer() -> None:
-    """Importing torch.export's machinery takes longer than everything else that a first step does."""
+    """Importing torch.export's machinery takes longer than the rest of a first step."""
     code = (
         "import sys, torch; from tests import tiny; from tests.stable_fast.networks import latent, inputs_for\n"
         "from modules.stable_fast import StableFastRunner\n"

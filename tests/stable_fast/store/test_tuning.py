@@ -1,4 +1,4 @@
-"""Tuning: budget, winners, refused implementations, and what is remembered on disk; timers and clocks are made up."""
+"""Tuning: budget, winners, refused implementations, and results saved on disk; timers and clocks are fake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.own_cache
 
 
 class Clock:
-    """Seconds that pass only when a measurement says so."""
+    """A clock that advances only with measurements."""
 
     def __init__(self):
         self.now = 0.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 def make_tuner(milliseconds, *, budget=100.0, cost=1.0):
-    """A tuner whose implementations label what they return, timed by a table; each timing costs `cost` seconds."""
+    """Makes a tuner that looks up times by the label of a result; each timing costs `cost` seconds."""
     clock, timed = Clock(), []
 
     def timer(call, warm):
@@ -174,7 +174,7 @@ def test_on_a_cpu_nothing_is_made_ready():
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0])
 def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds, monkeypatch, tmp_path):
-    """Without a GPU: what is done in which order, and that nothing is timed while kernels are only compiled."""
+    """Checks without a GPU the order of events, and that nothing is timed while kernels are only compiled."""
     events = []
     tuner_now = lambda: tuning.CHOICES.tuner  # noqa: E731
     monkeypatch.setattr(tuning, "load_choices", lambda device: events.append("read"))

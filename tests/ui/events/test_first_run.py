@@ -1,4 +1,4 @@
-"""With only the demo there: the hint, and a download that happens when it is asked for and not before."""
+"""With only the demo model present: the hint, and a download that happens only on request."""
 
 from __future__ import annotations
 

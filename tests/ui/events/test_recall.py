@@ -1,4 +1,4 @@
-"""Tests restoring settings of other programs' pictures: known ones fill the form, the note names the rest."""
+"""Tests restoring settings of other programs' pictures: known settings fill the form, and the note lists the rest."""
 
 from __future__ import annotations
 

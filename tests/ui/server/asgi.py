@@ -1,4 +1,4 @@
-"""Requests put to ASGI middleware by hand, and a server behind it."""
+"""Hand-made requests to ASGI middleware, and a server behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOST = {"host": "localhost:7860"}
 
 
 class Server:
-    """Stands in for gradio: reads the whole body, then answers; `wrong` refuses logins."""
+    """Stands in for gradio: reads the whole body, then responds; `wrong` refuses logins."""
 
     def __init__(self, *, auth: Any = None) -> None:
         self.auth, self.tokens, self.cookie_id = auth, {"token": "me"}, "id"
@@ -42,7 +42,7 @@ def ask(
     wall: Any = None,
     client: str = "1.2.3.4",
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer."""
+    """Returns status, headers and body of the response."""
     sent: list[Any] = []
     waiting = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
     waiting[-1]["more_body"] = False

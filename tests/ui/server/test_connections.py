@@ -1,4 +1,4 @@
-"""Connections that send nothing: closed after a while, and sooner where there are many."""
+"""Connections that send nothing: closed after a while, and sooner if there are many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def answering(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "http":
         if scope["path"] == "/long":
             await receive()
-            await receive()  # until the client goes
+            await receive()  # until the client leaves
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -82,7 +82,7 @@ def test_the_most_silent_one_makes_room(port: int, monkeypatch: pytest.MonkeyPat
     for _ in range(3):
         lines.append(dial(port))
         time.sleep(0.05)
-    assert b"200" in ask(lines[0])  # now the second has been silent for longest
+    assert b"200" in ask(lines[0])  # now the second has been silent the longest
     with dial(port) as newest:
         assert b"200" in ask(newest) and b"200" in ask(lines[0]) and b"200" in ask(lines[2])
         assert lines[1].recv(100) == b""

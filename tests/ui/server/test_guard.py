@@ -1,4 +1,4 @@
-"""Requests before gradio sees them: bodies and origins."""
+"""Checks of request bodies and origins before gradio sees the request."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def trickle(wall: Any, path: str, *, pieces: int, size: int, seconds: float) -> 
 def test_a_body_in_drops_is_given_up_and_a_slow_honest_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Checks that the wait for a piece restarts with each piece, and the wait for the whole body does not."""
+    """Checks that the time limit restarts with each piece, and that the limit for the whole body does not."""
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.1)
     wall = Guard(Server(), UploadFolder(tmp_path))
     status, count = trickle(wall, path, pieces=50, size=1, seconds=0.02)
@@ -108,7 +108,7 @@ def test_a_body_in_drops_is_given_up_and_a_slow_honest_one_is_not(
         ({}, False),
         ({"origin": "http://localhost:7860"}, False),
         ({"sec-fetch-site": "same-origin"}, False),
-        # behind a proxy, which asks by its own name
+        # behind a proxy, which uses its own host name
         ({"origin": "https://pictures.example", "sec-fetch-site": "same-origin"}, False),
         # a header that gradio lets any site set
         ({"origin": "https://pictures.example", "x-forwarded-host": "pictures.example"}, True),

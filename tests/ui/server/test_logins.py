@@ -1,4 +1,4 @@
-"""Wrong logins: who waits, and how long."""
+"""Failed logins: who has to wait, and how long."""
 
 from __future__ import annotations
 

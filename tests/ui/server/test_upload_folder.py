@@ -1,4 +1,4 @@
-"""The folder for uploads: bounded while the server runs, gone afterwards."""
+"""The folder for uploads: limited in size while the server runs, deleted afterwards."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_room_is_reserved_for_pending_uploads(tmp_path: Path) -> None:
 
 
 def test_the_folders_of_servers_that_are_gone_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number of a process says nothing: containers that share the folder have numbers of their own."""
+    """Process ids are no use here, because containers that share the folder have separate ids."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
     dead, starting, foreign = (

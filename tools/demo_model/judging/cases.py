@@ -37,7 +37,7 @@ class Cases:
 
 
 def held_out_triples(draw: Draw) -> Tensor:
-    """Draws random rows (shape, colour, background) among those left out of training."""
+    """Draws random rows (shape, colour, background) from the combinations left out of training."""
     shape, colour, background = torch.meshgrid(
         torch.arange(len(SHAPES)), torch.arange(len(COLOURS)), torch.arange(1, len(COLOURS) + 1), indexing="ij"
     )
@@ -49,7 +49,7 @@ def held_out_triples(draw: Draw) -> Tensor:
 
 
 def build_cases(captions: Captions, seed: int = 987_654, divide: int = 1) -> dict[str, Cases]:
-    """Returns all groups; each is smaller by the factor `divide`."""
+    """Returns all groups, each reduced by the factor `divide`."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"object": 160, "position": 108, "count": 48, "pair": 24, "sunset": 48}
     groups: dict[str, Cases] = {}

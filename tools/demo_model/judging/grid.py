@@ -1,4 +1,4 @@
-"""Draws a labelled sheet of pictures; run it on a checkpoint for the sheet of docs/demo_model.md."""
+"""Draws a labelled sheet of pictures; run it on a checkpoint to make the sheet in docs/demo_model.md."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class SunsetReading:
 
 
 def read_sunset(picture: Pixels) -> SunsetReading:
-    """Reads a sunset: warmth is red minus blue; the sun is the brightest warm part of the sky."""
+    """Measures a sunset. Warmth is red minus blue, and the sun is the brightest warm part of the sky."""
     height, width = picture.shape[:2]
     values = picture.astype(np.float64)
     sky, sea = values[int(height * 0.08) : int(height * 0.5)], values[int(height * 0.7) :]

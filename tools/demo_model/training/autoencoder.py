@@ -24,12 +24,12 @@ from tools.demo_model.world.styles import STYLES
 logger = logging.getLogger(__name__)
 
 CROP = 64
-# rows: latent channels, columns: red, green, blue; the linear preview that SD1.x programs use
+# The linear preview of SD1.x programs. Rows: latent channels; columns: red, green, blue.
 PREVIEW = ((0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762, 0.2721), (-0.2120, -0.2616, -0.7177))
 
 
 def abstract_pictures(count: int, size: int, device: torch.device) -> Tensor:
-    """Draws waves and rotated boxes in any colour, so that the autoencoder also handles pictures of other worlds."""
+    """Draws waves and rotated boxes in any colour, so that the autoencoder also handles pictures unlike the world."""
     grid = torch.linspace(-1, 1, size, device=device)
     x, y = grid[None, None, :], grid[None, :, None]
     u = torch.rand(count, 64, device=device)
@@ -61,7 +61,7 @@ def training_pictures(count: int, device: torch.device, *, crop: int, zoom: floa
 
 
 def picture_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Sums the colour error and the error of neighbouring differences, which keeps edges sharp."""
+    """Sums the errors of colours and of differences between neighbours; the second term keeps edges sharp."""
     error = output.float() - target
     across = (error[..., 1:] - error[..., :-1]).abs().mean()
     down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -117,7 +117,7 @@ def match_sd_latents(networks: Networks) -> None:
     values, vectors = torch.linalg.eigh(torch.cov(rows.T))
     whiten = (vectors / values.sqrt()) @ vectors.T
     white = (rows - mean) @ whiten.T
-    colour_of = white.T @ (colours - colours.mean(0)) / len(rows)  # least squares: the rows are white
+    colour_of = white.T @ (colours - colours.mean(0)) / len(rows)  # least squares, since the rows are whitened
     preview = torch.tensor(PREVIEW, device=device, dtype=torch.float64)
     left, _, right = torch.linalg.svd(preview @ colour_of.T)
     _fold(networks.vae, (left @ right) @ whiten, mean)

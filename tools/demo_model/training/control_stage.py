@@ -37,7 +37,7 @@ def build_controlnet(teacher: Teacher) -> ControlNet:
 
 @torch.no_grad()
 def edge_pool(teacher: Teacher, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Makes latents, facts and edge maps [N, 1, 128, 128] as bytes; a third of the maps is thickened."""
+    """Makes latents, facts and edge maps ([N, 1, 128, 128], as bytes); a third of the maps has thicker edges."""
     latents, facts, maps = [], [], []
     for index in range(max(count // teacher.batch, 1)):
         scenes = sample_scenes(teacher.batch, teacher.device, landscape_share=0.15)

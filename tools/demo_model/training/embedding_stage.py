@@ -39,7 +39,7 @@ def motif_scenes(count: int, device: torch.device) -> Scenes:
 
 
 def template_ids(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns token ids [T, 77] of the templates and the start of each one's vectors."""
+    """Returns token ids [T, 77] of the templates, and the start of the vectors in each template."""
     encode = Tokenizer().encode
     rows, starts = [], []
     for template in TEMPLATES:

@@ -80,7 +80,7 @@ def export_checkpoint(networks: Networks, path: Path) -> None:
 
 
 def split_file(path: Path, folder: Path) -> list[Path]:
-    """Copies `path` to `folder` in parts small enough to travel; `cat NAME.part*` joins them."""
+    """Splits `path` into parts in `folder` that are small enough to transfer; `cat NAME.part*` joins them."""
     folder.mkdir(parents=True, exist_ok=True)
     data = path.read_bytes()
     parts = []

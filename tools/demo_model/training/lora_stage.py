@@ -25,7 +25,7 @@ SIDES = {"input_blocks": "down", "output_blocks": "up"}
 
 
 class LowRank(nn.Module):
-    """A frozen linear layer or 1x1 convolution plus a product of two narrow ones; `up` starts at zero."""
+    """A frozen linear layer or 1x1 convolution plus the product of two narrow layers; `up` starts at zero."""
 
     def __init__(self, base: nn.Linear | nn.Conv2d, rank: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def kohya_name(ldm_name: str) -> str:
 
 
 def insert_low_rank(unet: UNet, rank: int = RANK) -> dict[str, LowRank]:
-    """Wraps every linear layer and 1x1 convolution of the transformers in place; keyed by LDM name."""
+    """Wraps every linear layer and 1x1 convolution of the transformers in place; returns wrappers by LDM name."""
     inserted: dict[str, LowRank] = {}
     for prefix, transformer in list(unet.named_modules()):
         if isinstance(transformer, SpatialTransformer):
@@ -88,7 +88,7 @@ def lora_weights(inserted: dict[str, LowRank]) -> dict[str, Tensor]:
 
 
 def train_lora(teacher: Teacher, pool: Pool, budget: Budget, state: StateFile, path: Path) -> None:
-    """Trains the LoRA; `pool` holds latents of pictures already redrawn in the style."""
+    """Trains the LoRA; `pool` contains latents of pictures already redrawn in the style."""
     inserted = insert_low_rank(teacher.model.unet)
     parameters = [p for wrapped in inserted.values() for p in (*wrapped.down.parameters(), *wrapped.up.parameters())]
     trainer = Trainer(parameters, rate=2e-3, dtype=working_dtype(teacher.device), average=0.99, decay=0.0)

@@ -1,4 +1,4 @@
-"""Builds the demo model's networks from the app's own modules, with initial weights that train fast."""
+"""Builds the demo model's networks from the app's own modules, with initial weights that let them train fast."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def initialise_unet(unet: UNet) -> None:
 
 
 def _identity(convolution: nn.Conv2d, spread: float = 0.1) -> None:
-    """Makes the kernel copy channels through its centre; the rest stays small noise."""
+    """Makes the kernel copy channels through its centre; the other weights stay small noise."""
     outputs, inputs, height, width = convolution.weight.shape
     convolution.weight.mul_(spread)
     convolution.bias.zero_()
@@ -126,7 +126,8 @@ def _features(layer: nn.Conv2d, run: object, image: Tensor) -> Tensor:
 def initialise_vae(vae: AutoencoderKL, images: Tensor) -> None:
     """Initialises a near-identity main path, empty residual branches, PCA latents and a least-squares output layer.
 
-    The usual random weights stall for minutes at this width; these begin with a blurred copy of the picture.
+    With the usual random weights, training stalls for minutes at this width. These weights start with a blurred copy of
+    the picture.
     """
     for module in vae.modules():
         if isinstance(module, ResnetBlock):

@@ -1,4 +1,4 @@
-"""Keeps encoded scenes on the device, from which diffusion draws its batches."""
+"""Keeps encoded scenes on the device for the diffusion stage to draw its batches from."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def fill_pool(networks: Networks, size: tuple[int, int], count: int, seconds: fl
         latents.append((vae.encode(images).float() * SCALE).half())
         facts.append(scenes.facts)
         if len(latents) % 16 == 0 and device.type == "cuda":
-            torch.cuda.synchronize()  # else the clock would time the launches, not the work
+            torch.cuda.synchronize()  # otherwise the clock would time the launches, not the work
     return Pool(torch.cat(latents).contiguous(), torch.cat(facts))

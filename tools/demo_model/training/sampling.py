@@ -73,7 +73,7 @@ def load_demo(path: Path, device: torch.device) -> DemoModel:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """Options of sampling; the defaults are those of the judged table."""
+    """Sampling options; the defaults are the ones behind the published table."""
 
     steps: int = 20
     cfg: float = 4.0
@@ -101,7 +101,7 @@ class NamedAndEmpty:
 
 @torch.no_grad()
 def sample(model: DemoModel, prompts: list[str], seeds: list[int], options: SampleOptions) -> Tensor:
-    """Samples pictures [N, 3, H, W] in -1..1 on the CPU, each with its own seed in any batch."""
+    """Samples pictures [N, 3, H, W] in -1..1 on the CPU; each depends on its own seed, not on its batch."""
     schedule = NoiseSchedule()
     sigmas = make_sigmas(schedule, options.scheduler, options.steps, sampler=options.sampler)
     out = []

@@ -63,7 +63,7 @@ class Teacher:
     def pool(
         self, count: int, redraw: Callable[[Tensor], Tensor], scenes: Callable[[int], Scenes] | None = None
     ) -> Pool:
-        """Encodes scenes of the native size, redrawn, in fp32; a CPU run uses only one batch."""
+        """Encodes redrawn scenes of the native size in fp32; on a CPU, only one batch."""
         latents, facts = [], []
         for _ in range(count // self.batch if self.device.type == "cuda" else 1):
             drawn = scenes(self.batch) if scenes else sample_scenes(self.batch, self.device, landscape_share=0.3)

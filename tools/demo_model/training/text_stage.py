@@ -20,7 +20,7 @@ CELLS, CHANNELS = 256, 4
 
 
 class LatentHeads(nn.Module):
-    """Predicts the 16x16 latent twice: from the first EOS state, and by attention to all states like the UNet."""
+    """Predicts the 16x16 latent twice: from the first EOS state and, like the UNet, by attention to all states."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Canvas:
-    """A batch of pictures [B, 3, h, w] in -1..1 with coordinates in half the shorter side: y grows downwards."""
+    """A batch of pictures [B, 3, h, w] in -1..1 with half the shorter side as the unit; y grows downwards."""
 
     def __init__(
         self, batch: int, size: tuple[int, int], device: torch.device, window: Tensor | None, crop: int

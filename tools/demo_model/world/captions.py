@@ -99,7 +99,7 @@ TABLES: dict[str, Rows] = {
 
 
 class Phrases:
-    """All phrases, numbered (0 is the empty one), in tables on the device, so that picking does not wait."""
+    """All phrases, numbered from 0 (the empty phrase), in tables on the device, so that picking never waits."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -119,7 +119,7 @@ class Phrases:
             self._tables[name] = (ids.to(device), counts.to(device))
 
     def pick(self, draw: Draw, name: str, value: Tensor | None = None, chance: float | Tensor = 1.0) -> Tensor:
-        """Picks a phrase id per row among those `name` lists for `value` (the same for all rows if None), or 0."""
+        """Picks one phrase id per row from the list `name` for `value` (None: value 0), with `chance`, otherwise 0."""
         ids, counts = self._tables[name]
         value = torch.zeros(draw.count, dtype=torch.long, device=self.device) if value is None else value
         column = (draw.uniform() * counts[value]).long()
@@ -127,7 +127,7 @@ class Phrases:
 
 
 class Captions:
-    """Draws captions for scenes; `tokens` gives compact ids [N, 77] as training sees them, `texts` plain sentences."""
+    """Draws captions for scenes; `tokens` returns compact ids [N, 77] for training, `texts` plain sentences."""
 
     def __init__(self, device: torch.device, encode: Callable[[str], list[int]]) -> None:
         self.phrases = Phrases(device)
@@ -147,7 +147,7 @@ class Captions:
         return EOS + 1 + len(self.vocabulary)
 
     def tokens(self, facts: Tensor, *, drop: float = 0.0, only_junk: float = 0.0) -> Tensor:
-        """Draws fresh captions; a share `drop` is empty, a share `only_junk` has only unknown words."""
+        """Draws fresh captions; a share `drop` is empty, and a share `only_junk` has only unknown words."""
         draw = Draw(len(facts), facts.device, None)
         chosen = self._choose(draw, facts, junk=0.15)
         fate = draw.uniform()[:, None]
@@ -163,7 +163,7 @@ class Captions:
         return [line.replace(" ,", ",").strip(" ,") for line in lines]
 
     def _pack(self, flat: Tensor) -> Tensor:
-        """Closes the gaps (-1) between phrases, then adds BOS and fills up to 77 with EOS."""
+        """Closes the gaps (-1) between phrases, then adds BOS and pads to 77 with EOS."""
         order = (flat < 0).to(torch.uint8).argsort(dim=1, stable=True)
         flat = flat.gather(1, order)[:, : CONTEXT - 2]
         flat = torch.where(flat < 0, EOS, flat)

@@ -40,7 +40,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 class Light:
-    """The effects of the time of day: the kind of sky, the place of the sun, the darkness of the ground."""
+    """The effects of the time of day: kind of sky, position of the sun, darkness of the ground."""
 
     def __init__(self, canvas: Canvas, facts: Tensor, jitter: Tensor) -> None:
         time = facts[:, Fact.TIME]
@@ -139,7 +139,7 @@ def _paint_mountains(canvas: Canvas, light: Light, jitter: Tensor, present: Tens
 
 
 def _paint_hills(canvas: Canvas, light: Light, ground: Tensor, jitter: Tensor) -> None:
-    """Draws two rolling layers for hills and desert; the mountains' foreground is the front one in green."""
+    """Draws two rolling layers for hills and desert; the mountains' foreground is the front layer in green."""
     colour = _colour(GROUND, torch.where(ground == 2, 1, ground))
     solid, back = (ground > 0).float(), ((ground == 1) | (ground == 3)).float()
     phase = jitter[:, 42:44] * 6.28
@@ -150,7 +150,7 @@ def _paint_hills(canvas: Canvas, light: Light, ground: Tensor, jitter: Tensor) -
 
 
 def _paint_boat(canvas: Canvas, light: Light, facts: Tensor, jitter: Tensor) -> None:
-    """Draws a sailing boat on the side away from the sun, against the light."""
+    """Draws a sailing boat on the side away from the sun, backlit."""
     present = _wide(facts[:, Fact.BOAT].float())
     away = torch.where(light.x[:, 0, 0].abs() > 0.2, -torch.sign(light.x[:, 0, 0]), torch.sign(jitter[:, 44] - 0.5))
     x, y = _wide(away * (0.46 + 0.1 * jitter[:, 45])) * canvas.half_width, light.horizon + 0.16

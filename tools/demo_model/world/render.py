@@ -11,7 +11,7 @@ from tools.demo_model.world.canvas import Canvas
 from tools.demo_model.world.landscapes import paint_landscapes
 from tools.demo_model.world.scenes import PALETTE, POSITION_XY, RADII, Fact, Kind, Scenes, constant
 
-COUNT_RADIUS = (0.0, 0.40, 0.34, 0.25)  # radius for one (pairs use two's), two and three objects
+COUNT_RADIUS = (0.0, 0.40, 0.34, 0.25)  # radius for one (pairs: as for two), two and three objects
 COUNT_X = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (-0.48, 0.48, 0.0), (-0.62, 0.0, 0.62))
 
 
@@ -83,7 +83,7 @@ def _paint_objects(canvas: Canvas, facts: Tensor, jitter: Tensor) -> None:
     colours = palette(facts.device)
     background = facts[:, Fact.BACKGROUND]
     light = 0.84 + 0.1 * jitter[:, 0]
-    # no background given: a light page, or mid grey under pale things, which would vanish on a light page
+    # no background given: a light page, or mid grey behind pale objects, which would vanish on a light page
     white = list(PALETTE).index("white")
     pale = (facts[:, Fact.COLOUR] == white) | ((facts[:, Fact.KIND] == Kind.PAIR) & (facts[:, Fact.COLOUR2] == white))
     light = torch.where(pale, light - 0.9, light)

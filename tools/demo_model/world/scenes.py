@@ -1,4 +1,4 @@
-"""Describes scenes as numbers: facts that captions may name, and jitter that they never name."""
+"""Describes scenes as numbers: facts that captions may mention, and jitter that they never mention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kind(IntEnum):
 
 
 class Fact(IntEnum):
-    """Columns of `Scenes.facts`; colours and other lists count from 0, BACKGROUND counts from 1 (0: nothing said)."""
+    """Columns of `Scenes.facts`; colours and other lists count from 0, BACKGROUND counts from 1 (0: unspecified)."""
 
     KIND = 0
     SHAPE = 1
@@ -111,7 +111,7 @@ class Draw:
 
 
 def is_held_out(facts: Tensor) -> Tensor:
-    """Tells which combinations of shape, colour and background are kept out of training for the evaluation."""
+    """Marks the combinations of shape, colour and background that are kept out of training for the evaluation."""
     background = facts[:, Fact.BACKGROUND]
     mixed = facts[:, Fact.SHAPE] + 2 * facts[:, Fact.COLOUR] + 3 * background
     return (background > 0) & (mixed % 12 == 0)

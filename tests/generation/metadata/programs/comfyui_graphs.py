@@ -1,4 +1,4 @@
-"""A plain graph as ComfyUI writes it into a picture, and its nodes."""
+"""A simple graph as ComfyUI writes it into a picture, and its nodes."""
 
 from __future__ import annotations
 

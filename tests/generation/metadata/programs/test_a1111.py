@@ -187,7 +187,7 @@ def test_a_text_that_was_joined_into_one_line(end: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        JOINED.format(neg="Negative prompt: dog Negative prompt: bird "),  # which of them is the prompt's?
+        JOINED.format(neg="Negative prompt: dog Negative prompt: bird "),  # ambiguous: two candidates
         JOINED.format(neg="Steps: 4, Sampler: Heun "),
         "a cat Negative prompt: dog",
         "a cat Steps: 4, Sampler: Euler",

@@ -1,4 +1,4 @@
-"""Civitai: its JPEGs, whose text says who made them in UTF-16."""
+"""Civitai: its JPEGs, with a UTF-16 text that includes the generating program."""
 
 from __future__ import annotations
 

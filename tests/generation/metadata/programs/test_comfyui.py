@@ -1,4 +1,4 @@
-"""ComfyUI: the links of a graph are followed, and what is not plain is named."""
+"""ComfyUI: the links of a graph are followed, and unsupported nodes are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fooocus: the settings it writes, and its own styles named."""
+"""Fooocus: the settings it writes, and a note about its own styles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InvokeAI: what it writes today, and the two forms it wrote before."""
+"""InvokeAI: its current format, and two earlier formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NovelAI: the comment it writes; its braces are named."""
+"""NovelAI: the comment it writes, and a note about its braces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SwarmUI: settings, refiner as HiresFix, and the start picture it lacks."""
+"""SwarmUI: settings, the refiner as HiresFix, and the missing initial picture."""
 
 from __future__ import annotations
 

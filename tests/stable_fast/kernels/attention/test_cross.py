@@ -1,4 +1,4 @@
-"""Attention to a few keys against float64, on strided views of packed projections."""
+"""Attention with few keys against float64, on strided views of packed projections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention with specialised warps: results on a Hopper GPU; elsewhere, that it compiles for one without spilling."""
+"""Attention with specialised warps: results on a Hopper GPU; elsewhere, compiling for Hopper without spilling."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_compiles_for_hopper_without_spilling(tile, size, even, tmp_path):
     assert re.findall(r"STACK:(\d+)", usage) == ["0"]
     instructions = subprocess.check_output([knobs.nvidia.cuobjdump.path, "-sass", str(binary)], text=True)
     # Four waits: for the first scores, for scores and for values in the loop, and for the last values. If registers ran
-    # short, the assembler would make each product wait for the one before.
+    # out, the assembler would make each product wait for the previous product.
     assert instructions.count("WARPGROUP.DEPBAR") <= 4 * tile.groups
     assert result.metadata.shared <= 227 * 1024
     assert "wgmma" in result.asm["ptx"] and "cp.async.bulk.tensor.4d" in result.asm["ptx"]

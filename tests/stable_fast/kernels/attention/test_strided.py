@@ -44,7 +44,7 @@ def test_a_last_block_that_is_not_whole_is_refused(device):
 
 @on_devices
 def test_more_heads_than_a_launch_can_number_are_refused(device):
-    """Attention over time with each pixel in the batch: 8192 x 8 heads."""
+    """Temporal attention puts each pixel into the batch: 8192 x 8 heads."""
     q = torch.zeros(1, 1, 8, 16, device=device).expand(8192, 32, 8, 16)
     for attend in (lambda: launch_cross(q, q, q, CrossTile(16, 1, 4)), lambda: launch_attention(q, q, q, TILE)):
         with pytest.raises(Unsupported, match="8192 x 8 heads"):

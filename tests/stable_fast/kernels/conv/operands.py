@@ -1,4 +1,4 @@
-"""Operands of a convolution with its epilogue for the kernel tests, and its result in float64."""
+"""Operands for kernel tests of a convolution with its epilogue, and the result in float64."""
 
 from __future__ import annotations
 

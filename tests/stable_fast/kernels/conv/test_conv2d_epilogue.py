@@ -1,4 +1,4 @@
-"""Which implementations the convolution with its epilogue offers for a shape."""
+"""Implementations offered for a shape by the convolution with its epilogue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_vector_for_each_sample_is_kept_from_cudnn_graphs(monkeypatch):
     for rows in (1, 2):
         conv2d_epilogue._conv2d_epilogue(x, weight, None, torch.empty(rows, 64), None, 1, 1, "none")
     assert ["cudnn_graph_1" in table for _, table in picked] == [True, False]
-    assert picked[0][0] != picked[1][0]  # so a choice for one is not used for the other
+    assert picked[0][0] != picked[1][0]  # so the two never share a choice
 
 
 def test_kernels_that_only_hopper_ran_are_offered_on_hopper_only(monkeypatch):

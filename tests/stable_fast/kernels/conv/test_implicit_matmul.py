@@ -1,4 +1,4 @@
-"""The convolution as an implicit matrix product, against float64, also with its depth split."""
+"""The convolution as an implicit matrix product, against float64, with and without split depth."""
 
 from __future__ import annotations
 

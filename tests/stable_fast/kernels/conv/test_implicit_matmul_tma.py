@@ -22,7 +22,7 @@ from modules.stable_fast.kernels.refusals import Unsupported
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near, doubled, in_product_dtypes, on_devices
 
 TILE = TmaConvTile(64, 32, 4, 2)
-# batch, Cin, Cout, height, width: a whole tile, odd sizes, sample boxes that outrun the batch, ragged channels.
+# batch, Cin, Cout, height, width: a whole tile, odd sizes, sample boxes larger than the batch, partial channel tiles.
 SHAPES = [(2, 64, 64, 8, 8), (1, 24, 40, 5, 7), (3, 72, 16, 12, 12), (2, 8, 68, 9, 33), (3, 136, 7, 3, 2)]
 
 

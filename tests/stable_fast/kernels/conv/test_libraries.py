@@ -1,4 +1,4 @@
-"""Convolutions by matrix products of a library, against float64: gathered patches, and pixels for a 1x1 kernel."""
+"""Convolutions as a library's matrix products, against float64: on gathered patches, or on pixels for a 1x1 kernel."""
 
 from __future__ import annotations
 

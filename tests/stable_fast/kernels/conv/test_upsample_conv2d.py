@@ -1,4 +1,4 @@
-"""Upsampling followed by a convolution, as convolutions at the small size, against float64."""
+"""Upsampling followed by a convolution, computed as convolutions at the small size, against float64."""
 
 from __future__ import annotations
 

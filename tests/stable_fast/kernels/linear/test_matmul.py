@@ -17,7 +17,7 @@ from tests.stable_fast.kernels.kernel_device import (
 )
 
 TILE = Tile(32, 32, 32, 4, 2)
-# M, K, N: whole tiles; nothing a multiple of anything; a single row.
+# M, K, N: whole tiles; odd sizes; a single row.
 SHAPES = [(64, 64, 32), (33, 40, 23), (1, 17, 5)]
 
 

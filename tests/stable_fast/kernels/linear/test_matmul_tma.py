@@ -1,4 +1,4 @@
-"""The persistent TMA matrix products against float64, their choice of tile, and what they refuse."""
+"""The persistent TMA matrix products: results against float64, choice of tile, and refusals."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_matmul_over_two_inputs(sizes, tile, dtype, device):
 @on_devices
 @geglu_tiles
 def test_operands_may_be_views(tile, device):
-    """Operands are rows of a wider tensor, as in a packed projection. Nothing beside them must leak in."""
+    """Operands are slices of a wider tensor, as in a packed projection. Neighbouring values must not leak in."""
     make = Maker(device, torch.float16)
     x, weight = make.rows(70, 96)[:, 16:56], make.rows(90, 64)[8:88, 8:48]
     value, gate = F.linear(*doubled(x, weight)).chunk(2, -1)
@@ -118,7 +118,7 @@ H200 = 132
     [(8192, 1280, 320, 128), (2048, 2560, 640, 160), (512, 5120, 1280, 160), (32768, 1280, 320, 128)],
 )
 def test_tiles_fill_the_machine(m, inner, k, columns):
-    """At 512 rows, tiles of 128 columns would need 160 programs in two rounds; tiles of 160 columns need 128 in one."""
+    """At 512 rows, tiles of 128 columns need 160 programs, in two rounds. With 160 columns, 128 fit in one round."""
     assert choose_tma_tile(TMA_GEGLU_TILES, m, inner, k, 2, H200).columns == columns
 
 

@@ -1,4 +1,4 @@
-"""GroupNorm kernels against float64, for each way to launch them."""
+"""GroupNorm kernels against float64, launched in each way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stable_fast.kernels.kernel_device import Maker, assert_near, doubled,
 
 LAUNCHES = [group_norm_kernels.launch_one_kernel, group_norm_kernels.launch_two_kernels]
 # batch, channels, height, width, groups: UNet ratios, a group of 10 channels, odd channels, odd sizes, one group. Then
-# groups that cross the second kernel's blocks of 64 channels or exceed the first one's 128, and the VAE's small groups.
+# groups that cross the apply kernel's 64-channel blocks or exceed the moments kernel's 128, and the VAE's small groups.
 SHAPES = [
     (2, 40, 8, 8, 4), (1, 60, 5, 7, 2), (8, 15, 3, 3, 3), (3, 24, 16, 4, 1), (2, 64, 2, 2, 32),
     (1, 320, 5, 4, 32), (2, 300, 3, 5, 2), (1, 128, 9, 7, 32),
@@ -40,7 +40,7 @@ def test_group_norm_silu(launch, shape, dtype, device):
 @on_devices
 @in_dtypes
 @pytest.mark.parametrize("launch", LAUNCHES)
-@pytest.mark.parametrize("split", [20, 26, 33])  # at the seam of two groups, inside one, inside 16 bytes
+@pytest.mark.parametrize("split", [20, 26, 33])  # between two groups, inside a group, inside 16 bytes
 def test_group_norm_of_a_virtual_concatenation(launch, split, dtype, device):
     make = Maker(device, dtype)
     a, b = make.image(2, split, 6, 5), make.image(2, 40 - split, 6, 5)
@@ -54,7 +54,7 @@ def test_group_norm_of_a_virtual_concatenation(launch, split, dtype, device):
 @pytest.mark.parametrize("launch", LAUNCHES)
 @pytest.mark.parametrize("channels_a", [320, 640])
 def test_unet_concatenation_of_groups_of_30_channels(launch, channels_a, device):
-    """Neither 320 nor 640 is a multiple of 30: a group has channels on both sides of the border."""
+    """Neither 320 nor 640 is a multiple of 30, so one group has channels from both inputs."""
     make = Maker(device, torch.float16)
     a, b = make.image(1, channels_a, 4, 3), make.image(1, 960 - channels_a, 4, 3)
     weight, bias = make.rows(960), make.rows(960)
@@ -66,7 +66,7 @@ def test_unet_concatenation_of_groups_of_30_channels(launch, channels_a, device)
 @on_devices
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_a_large_mean_costs_no_precision(launch, device):
-    """A plain sum of squares would lose all digits here: the variance is a millionth of the squared mean."""
+    """A plain sum of squares would lose all digits here, since the variance is a millionth of the squared mean."""
     make = Maker(device, torch.float32)
     x = make.image(2, 8, 40, 40) + 1000.0
     ones = torch.ones(8, device=device)
@@ -77,7 +77,7 @@ def test_a_large_mean_costs_no_precision(launch, device):
 @on_devices
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_the_pivot_may_be_an_outlier(launch, device):
-    """The kernels sum about the first pixel, which here lies a thousand deviations away from all others."""
+    """The kernels subtract the first pixel before summing. Here it is a thousand deviations away from the others."""
     make = Maker(device, torch.float32)
     x = make.image(1, 8, 40, 40)
     x[:, :, 0, 0] += 1000.0
@@ -98,7 +98,7 @@ def test_one_kernel_refuses_groups_that_do_not_fit(device):
 @on_devices
 @pytest.mark.parametrize("cat", [False, True])
 def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
-    """The last chunk is uneven. In both kernels a program goes through several tiles, the last of them uneven."""
+    """The last chunk is incomplete. In both kernels, each program processes several tiles, the last one incomplete."""
     seen = []
     monkeypatch.setattr(group_norm_kernels, "_apply_kernel", _Recorder(group_norm_kernels._apply_kernel, seen))
     monkeypatch.setattr(group_norm_kernels, "MOMENTS_TILE", 1024)
@@ -110,7 +110,7 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     x, weight, bias = make.image(2, 72, 25, 13), make.rows(72), make.rows(72)
     a, b = (x[:, :50], x[:, 50:]) if cat else (x, None)
     a, b = (None if part is None else part.contiguous(memory_format=torch.channels_last) for part in (a, b))
-    torch.use_deterministic_algorithms(True)  # memory that nothing has written to is NaN
+    torch.use_deterministic_algorithms(True)  # fills uninitialised memory with NaN
     try:
         y = group_norm_kernels.launch_two_kernels(a, b, weight, bias, 6, 1e-5, False)
     finally:
@@ -129,7 +129,7 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
 
 
 def test_all_picture_sizes_share_compiled_kernels(monkeypatch):
-    """Triton compiles once for each set of constants, and of integers that are 1, multiples of 16, or neither."""
+    """Triton compiles once per combination of constants and integer classes (1, multiple of 16, other)."""
     compiled: dict[str, set[Any]] = {}
 
     def kind(value: int) -> str:
@@ -157,7 +157,7 @@ def test_all_picture_sizes_share_compiled_kernels(monkeypatch):
 @pytest.mark.parametrize("tuned", ["one_kernel", "two_kernels", "gone"])
 @pytest.mark.parametrize("size", [8, 64, 256])
 def test_the_op_never_picks_one_kernel_where_it_does_not_fit(tuned, size, monkeypatch):
-    """A table from another version may name it."""
+    """A table from another version may contain that choice."""
     picked = []
     monkeypatch.setattr(group_norm_silu, "run_chosen", lambda *args: picked.append(args))
     x, ones = torch.empty(1, 64, size, size), torch.ones(64)
@@ -172,7 +172,7 @@ def test_the_op_never_picks_one_kernel_where_it_does_not_fit(tuned, size, monkey
 
 
 class _Recorder:
-    """Notes the arguments of a launch and passes it on."""
+    """Records the arguments of a launch and passes it on."""
 
     def __init__(self, kernel, seen):
         self._kernel, self._seen = kernel, seen

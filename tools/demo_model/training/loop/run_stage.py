@@ -1,4 +1,4 @@
-"""Runs the loop of every training stage: step, report, save, until the stage's time is over."""
+"""Runs the loop of every training stage: step, report, save, until the stage's time is up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_stage(
     describe: Callable[[float], str] = "loss {:.4f}".format,
     every: Callable[[float], None] | None = None,
 ) -> None:
-    """Steps `batch(fraction, step)` until the budget is over; saves, reports, guards; keeps the averaged weights."""
+    """Calls `batch(fraction, step)` until the time is up; saves, reports and checks; leaves averaged weights."""
     device = trainer.masters[0].device
     step = 0
     if saved is not None:

@@ -36,7 +36,7 @@ class StateFile:
 
 
 def save_whole(value: object, path: Path) -> None:
-    """Saves with torch.save atomically."""
+    """Saves atomically with torch.save."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
     write_whole(path, buffer.getvalue())

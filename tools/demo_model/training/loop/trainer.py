@@ -51,7 +51,7 @@ class Trainer:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes one step from the gradients in `parameters`; it is capturable and never waits for the device."""
+        """Takes one step from the gradients in `parameters`; can be captured, and never waits for the device."""
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         held = [m.grad for m in self.masters]
         torch._foreach_copy_(held, grads)
@@ -62,7 +62,7 @@ class Trainer:
 
     @torch.no_grad()
     def check(self, loss: float) -> None:
-        """Saves the weights while the loss is finite, else returns to them at half the rate."""
+        """Saves the weights if the loss is finite; otherwise restores the saved weights and halves the rate."""
         if math.isfinite(loss):
             torch._foreach_copy_(self._good, self.masters)
             return
