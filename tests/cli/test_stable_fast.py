@@ -48,10 +48,9 @@ def test_tuning_on_a_cpu_is_told_to_have_no_effect(
 
 def test_the_time_for_tuning_reaches_every_network(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    for place in ("unet_runner", "compiled_module"):
-        monkeypatch.setattr(
-            f"modules.stable_fast.{place}.make_ready", lambda run, device, seconds, **_: asked.append(seconds)
-        )
+    monkeypatch.setattr(
+        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: asked.append(seconds)
+    )
     for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
         assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0
         assert asked == [seconds, seconds]  # UNet and VAE decoder are compiled on a CPU

@@ -34,7 +34,7 @@ def server(clone: Path) -> Iterator[Any]:
 
 @pytest.mark.parametrize("fence", SNIPPETS, ids=lambda fence: fence.place)
 def test_started_asked_and_stopped(server: Any, fence: Fence, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.expect(r"LightDiffusion-Next is at (http://\S+) ")
+    server.expect(r"LightDiffusion-Next is at (http://\S+) \(Ctrl-C stops it\)\.")
     url = server.match[1].decode().rstrip("/")
     with urllib.request.urlopen(url, timeout=PATIENCE) as page:
         assert page.status == 200 and b"LightDiffusion" in page.read()
