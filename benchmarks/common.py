@@ -93,16 +93,16 @@ def _revision() -> dict[str, object]:
 
 
 def machine_slug() -> str:
-    """Returns a short machine name for file names: the GPU, or the CPU and its cores."""
+    """Returns a short machine name for a folder: the GPU, or the CPU and its cores."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_cpu_name()} {os.cpu_count()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def write_result(name: str, rows: list[dict[str, object]], **extra: object) -> Path:
-    """Writes results/<name>-<machine>.json and prints it as the last line, for programs that read benchmarks."""
+    """Writes results/<machine>/<name>.json and prints it as the last line, for programs that read benchmarks."""
     result = {"benchmark": name, "machine": machine(), **extra, "rows": rows}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}-{machine_slug()}.json"
+    path = RESULTS / machine_slug() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path.relative_to(ROOT)}")
     print(json.dumps(result))

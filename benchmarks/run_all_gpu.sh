@@ -31,7 +31,7 @@ step() {
   timeout --foreground --signal=INT --kill-after=90 "$limit" taskset -c "$CORES" "$@" >"/tmp/$name.log" 2>&1
   echo "== $name: status $?, $((SECONDS - began)) s of $limit, at $SECONDS"
   grep -aE "^[a-z-]+ +[0-9.]+ ms|first|passed|failed|^FAILED|^E  |rror:|MiB| s$" "/tmp/$name.log" | grep -av "^{" | cut -c1-200 | tail -16
-  tar czf "$OUT/$LANE.tar.gz" benchmarks/results/*nvidia*.json -C /tmp "$name.log" 2>/dev/null
+  tar czf "$OUT/$LANE.tar.gz" benchmarks/results/nvidia* -C /tmp "$name.log" 2>/dev/null
 }
 
 unet() { # unet NAME SECONDS SUBJECTS ARGUMENTS...

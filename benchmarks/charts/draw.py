@@ -1,4 +1,4 @@
-"""Writes the numbers of README.md and docs/ from benchmarks/results/*.json, so that no number is typed by hand.
+"""Writes the numbers of README.md and docs/ from benchmarks/results/, so that no number is typed by hand.
 
 python -m benchmarks.charts.draw            # docs/performance.md, its plot, and the marked places of the other pages
 python -m benchmarks.charts.draw --check    # writes nothing, and fails if a page differs

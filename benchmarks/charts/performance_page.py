@@ -70,7 +70,7 @@ FLOORS_MS = {
 HEAD = (
     "# Performance",
     "",
-    "`python -m benchmarks.charts.draw` writes this page from `benchmarks/results/*.json`.",
+    "`python -m benchmarks.charts.draw` writes this page from `benchmarks/results/`.",
     "The networks have random weights and real shapes.",
     "The times are medians of interleaved rounds in one process. CUDA events measure the time of the GPU.",
     "Where *host ms* is about as large as *ms*, the CPU is the limit and not the GPU.",

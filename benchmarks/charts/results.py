@@ -1,4 +1,4 @@
-"""Reads benchmarks/results/*.json and writes tables in Markdown."""
+"""Reads benchmarks/results/ and writes tables in Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = dict[str, Any]
 
 def read_results() -> list[Result]:
     """Returns the newest result of each benchmark, for GPUs and for CPUs; older results come from older code."""
-    results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json")))
+    results = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.rglob("*.json")))
     newest: dict[tuple[str, bool], Result] = {}
     for result in sorted((r for r in results if "benchmark" in r and "rows" in r), key=lambda r: r["machine"]["date"]):
         newest[result["benchmark"], on_gpu(result)] = result
