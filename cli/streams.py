@@ -102,6 +102,6 @@ class Forgiving:
 
 
 def forgive_errors() -> None:
-    """Makes standard error forgiving for the rest of the process, since Python flushes it at exit."""
+    """Makes standard error forgiving for the rest of the process, up to Python's own flush at exit."""
     if not isinstance(sys.stderr, Forgiving):
         sys.stderr = Forgiving(sys.stderr)  # pyright: ignore[reportAttributeAccessIssue]

@@ -179,7 +179,7 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
     """
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
-    except OSError as error:  # Gradio's message for a used port mentions its own options
+    except OSError as error:  # Gradio's message for a port that is in use mentions its own options
         raise OptionsError(port_in_use(arguments.port)) from error
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")

@@ -17,7 +17,7 @@ CANNY_LOW, CANNY_HIGH = 100.0, 200.0
 def make_hint(image: Image.Image, width: int, height: int, preprocessor: str = "none") -> Tensor:
     """Returns a hint [1, 3, height, width] in 0..1; a picture with another aspect ratio is cropped, not stretched.
 
-    Edges are detected at the final size, so they are as thin as during the training of ControlNets.
+    Edges are detected at the final size, so they are as thin as those that ControlNets were trained on.
     """
     if preprocessor not in PREPROCESSORS:
         raise OptionsError(f'Unknown preprocessor "{preprocessor}"; choose one of {", ".join(PREPROCESSORS)}.')

@@ -129,7 +129,7 @@ def object_mask(picture: Pixels) -> Mask | None:
 
 
 def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
-    """Tests edges drawn by the training rule, and the app's own Canny edges of a picture of the scene."""
+    """Tests edges drawn as in training, and the app's own Canny edges of a picture of the scene."""
     names = {"none": "ControlNet: edge map, shape as given", "canny": "ControlNet: canny of a picture, shape as given"}
     outcomes: dict[str, list[tuple[bool, float]]] = {name: [] for name in names.values()}
     outcomes["ControlNet: the autoencoder alone (no floor)"] = ceiling = []

@@ -158,7 +158,7 @@ def read_headers(scope: Scope) -> dict[str, str]:
 def is_foreign(headers: dict[str, str]) -> bool:
     """Tells whether a browser reports another site as the origin; other programs report none, which is harmless."""
     site = headers.get("sec-fetch-site")
-    if site is not None:  # sent over https and on this computer; correct behind any proxy
+    if site is not None:  # sent over https and on localhost; correct behind any proxy
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     if origin is None:

@@ -120,7 +120,7 @@ def _sampler(fields: Fields) -> str | None:
 
 
 def _scheduler(fields: Fields) -> str | None:
-    """Returns the schedule, whose name may follow the sampler's; None means as in the first pass."""
+    """Returns the schedule, whose name may follow the sampler's; None means the same as in the first pass."""
     name, sampler = _other(fields, "Hires schedule type", "Hires scheduler"), _other(fields, "Hires sampler")
     if name is not None and name.casefold() != AUTOMATIC:
         return resolve_scheduler(name)

@@ -1,4 +1,4 @@
-"""Derives every network's configuration from key names and shapes, or raises an error that states the kind of file."""
+"""Derives every network's configuration from key names and shapes, or raises an error that says what the file is."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
     same way.
 
     A traced size that came from a prime but is not a multiple of it (825 = 8 * 103 + 1, after padding) may differ,
-    unless it is a literal of the operation. Such a literal should have been replaced, but that was not possible.
+    unless it is a literal of the operation, since that literal should have been replaced but could not be.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
@@ -57,7 +57,7 @@ def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, i
         for size, traced in zip(new.shape, old.shape, strict=True):
             expected = sizes.replace(traced, actual)
             if size != expected and (expected != traced or traced in literals):
-                raise VerifyError(f"{node.name} ({node.target}) gives a size of {size}, expected was {expected}")
+                raise VerifyError(f"{node.name} ({node.target}) gives a size of {size}, expected {expected}")
 
 
 def evaluate_on_meta(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:

@@ -102,7 +102,7 @@ class Execution:
         self.stamp: int | None = None  # the engine's stamp when the current prompt was evaluated
 
     def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Makes prompt number `which` current. Results with another stamp are out of date.
+        """Makes prompt number `which` current. Results with a different stamp are out of date.
 
         If the stamp is None, the results are evaluated now and are out of date after this call.
         """

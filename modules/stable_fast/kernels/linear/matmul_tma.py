@@ -2,8 +2,8 @@
 
 The tensor memory accelerator copies tiles. Its descriptors are passed by value, which is safe in a captured graph.
 Anything past the end of rows, columns or depth is read as zeros and never written. The weight is viewed as
-[halves, N, K]. Both halves of GEGLU (value, gate) are loaded at once and multiplied in one wgmma, so that one thread
-has both numbers of a column.
+[halves, N, K]. Both halves of GEGLU (value, gate) are loaded together and multiplied in one wgmma, so that one thread
+holds both numbers of a column.
 """
 
 from __future__ import annotations
