@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modules.loader.layouts.diffusers import text_to_openclip, unet_to_ldm
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import add_lora, lora_patches
-from modules.models.clip import build_text_model
+from modules.models.clip import TextEncoders
 from modules.models.unet import UNet
 from tests import tiny
 from tests.lora.builders import random, relative_error, save, spec
@@ -72,15 +72,16 @@ def oracle_text(*, sd2: bool) -> nn.Module:
 def clip_names(state: dict[str, Tensor], *, sd2: bool) -> dict[str, Tensor]:
     """Returns the oracle's text weights under our names (transformers 5 omits "text_model.")."""
     if sd2:
-        return {name: tensor for name, tensor in text_to_openclip(state).items() if "position_ids" not in name}
+        state = {name: tensor for name, tensor in state.items() if "position_ids" not in name}
+        return {f"clip_h.{name}": tensor for name, tensor in text_to_openclip(state).items()}
     state = {name.removeprefix("text_model."): tensor for name, tensor in state.items() if "position_ids" not in name}
-    return {f"text_model.{name}": tensor for name, tensor in state.items()}
+    return {f"clip_l.text_model.{name}": tensor for name, tensor in state.items()}
 
 
 def our_models(unet: nn.Module, text: nn.Module, *, sd2: bool) -> tuple[ModelPatcher, ModelPatcher]:
     ours = UNet(UNETS[sd2])
     ours.load_state_dict(unet_to_ldm(unet.state_dict()))
-    ours_text = build_text_model(TEXTS[sd2])
+    ours_text = TextEncoders([TEXTS[sd2]])
     ours_text.load_state_dict(clip_names(text.state_dict(), sd2=sd2))
     return ModelPatcher(ours, "cpu"), ModelPatcher(ours_text, "cpu")
 
