@@ -175,7 +175,7 @@ def test_merge_equals_peft(
     metadata = {"lora_adapter_metadata": json.dumps(header)} if layout is bare_peft_layout else None
     path = save(tmp_path / "lora.safetensors", layout(unet_lora, text_lora), metadata)
 
-    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], text=TEXTS[sd2]))
+    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], texts=(TEXTS[sd2],)))
     assert patches.unmatched == []
     assert_merged(ours, ours_text, patches, merged_states(wrapped_unet, wrapped_text, sd2=sd2))
 
@@ -189,7 +189,7 @@ def test_dora_with_rslora_equals_peft(sd2: bool, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 2, "use_rslora": True}))
     path = save(tmp_path / "adapter_model.safetensors", bare_peft_layout(unet_lora, text_lora))
 
-    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], text=TEXTS[sd2]))
+    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], texts=(TEXTS[sd2],)))
     assert patches.unmatched == []
     assert_merged(ours, ours_text, patches, merged_states(wrapped_unet, wrapped_text, sd2=sd2))
 
