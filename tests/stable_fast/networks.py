@@ -17,7 +17,7 @@ from modules.stable_fast import StableFastRunner
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.sizes import Dims
-from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME
+from modules.stable_fast.graph.staging import PROMPT, SCHEDULE, SHARED, STEP, TIME
 from modules.stable_fast.passes.base import FusionPass
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.runtime.program import Program
@@ -61,7 +61,7 @@ def run_program(program: Program, call: Mapping[str, Any]) -> Any:
     """Runs all stages in order, with the call's own number of rows."""
     values: dict[str, Tensor] = flatten_inputs(call)
     sizes = program.measure(values)
-    for stage in (PROMPT, TIME, SHARED, STEP):
+    for stage in (PROMPT, TIME, SCHEDULE, SHARED, STEP):
         values |= program.function(stage, sizes)({**program.constants(stage), **values})
     return program.result(values)
 

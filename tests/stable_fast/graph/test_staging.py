@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME, WEIGHTS, lent_results, stage_of
+from modules.stable_fast.graph.staging import PROMPT, SCHEDULE, SHARED, STEP, TIME, WEIGHTS, lent_results, stage_of
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.weights import WeightStore
 from tests import tiny
@@ -52,7 +52,8 @@ def test_stage_of_needs() -> None:
     assert stage_of(frozenset({"prompt"})) == PROMPT
     assert stage_of(frozenset({"time"})) == TIME
     assert stage_of(frozenset({"latent", "time"})) == SHARED
-    assert stage_of(frozenset({"time", "prompt"})) == STEP
+    assert stage_of(frozenset({"time", "prompt"})) == SCHEDULE
+    assert stage_of(frozenset({"time", "prompt", "latent"})) == STEP
     assert stage_of(frozenset({"latent", "step"})) == STEP
 
 
