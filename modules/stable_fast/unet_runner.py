@@ -109,7 +109,7 @@ class StableFastRunner(CompiledRunner):
         execution = self._engine.new_execution(program, program.measure(flatten_inputs(inputs)), call.halves)
 
         def run() -> None:
-            execution.set_prompt({"context": call.context}, self._which)
+            execution.set_prompt(call.prompt, self._which)
             self._tabulate(execution, call)
             execution.run(call.moving, execution.known_at(call.timestep))
 
@@ -124,7 +124,7 @@ class StableFastRunner(CompiledRunner):
         """Runs the stages before the step if the conditioning, the schedule or weights changed since last time."""
         if execution.stamp != self._engine.stamp:
             execution.trim_times(MAX_KEPT_TIMESTEPS)
-        execution.show_prompt(self._engine.stamp, {"context": call.context}, self._which)
+        execution.show_prompt(self._engine.stamp, call.prompt, self._which)
         if not execution.knows(call.timestep):
             self._tabulate(execution, call)
 
