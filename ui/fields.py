@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modules.catalog.models import checkpoint_facts, default_checkpoint
+from modules.controlnet.names import PREPROCESSORS
 from modules.core.paths import ModelFolders
 from modules.generation.option_table import PLAIN_OPTIONS, SHARE, STABLE_FAST_LEVELS
 from modules.generation.options import (
@@ -22,7 +23,6 @@ LORA_SLOTS = 4
 CONTROL_SLOTS = 2
 TEXT_MODE, IMAGE_MODE = "text", "image"
 SCHEDULER = "karras"  # the default of the form
-PREPROCESSORS = ("none", "canny")
 AUTOMATIC = ""  # means "as in the file" or "as in the first pass" in a drop-down list
 OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # each is also a field name
 

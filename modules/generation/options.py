@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from modules.controlnet.names import PREPROCESSORS
 from modules.core.errors import LONGEST_QUOTE, OptionsError, shortened
 from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
 from modules.generation.option_table import MAX_STEPS, PLAIN_OPTIONS, check_choice, check_range
@@ -49,7 +50,7 @@ class ControlChoice:
     start: float = 0.0
     end: float = 1.0
     mode: str = "balanced"
-    preprocessor: str = "none"  # or "canny"
+    preprocessor: str = "none"
 
     def __post_init__(self) -> None:
         check_range("ControlNet strength", self.strength, 0.0, 10.0)
@@ -58,7 +59,7 @@ class ControlChoice:
         if self.start > self.end:
             raise OptionsError(f"ControlNet start {self.start:g} is after its end {self.end:g}: swap the two.")
         check_choice("ControlNet mode", self.mode, CONTROL_MODES)
-        check_choice("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
+        check_choice("ControlNet preprocessor", self.preprocessor, PREPROCESSORS)
 
 
 @dataclass(frozen=True, kw_only=True)

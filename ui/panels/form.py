@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from modules.controlnet.names import PREPROCESSORS
 from modules.generation.option_table import STABLE_FAST_LEVELS
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS
 from modules.images.methods import IMAGE_MODES
@@ -17,7 +18,6 @@ from ui.fields import (
     IMAGE_MODE,
     LORA_SLOTS,
     OPTIONS,
-    PREPROCESSORS,
     RANGES,
     TEXT_MODE,
 )
