@@ -1,4 +1,4 @@
-"""Loads a ControlNet file or diffusers folder for the loaded checkpoint; rejects other model families."""
+"""Loads a ControlNet or T2I-Adapter (file or diffusers folder) for the loaded checkpoint; rejects other families."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.controlnet.layouts import cldm_weights
+from modules.controlnet.load_adapter import build_adapter, is_adapter
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import header_facts, number_of
 from modules.loader.detection.family_names import context_family, model_family
@@ -20,6 +21,7 @@ from modules.loader.layouts.diffusers import weight_files
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.configs import UNetConfig
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
 
 _STEM = "input_blocks.0.0.weight"
 _HINT = "input_hint_block.0.weight"
@@ -33,11 +35,16 @@ def load_controlnet(
     dtype: torch.dtype,
     *,
     base: Mapping[str, Tensor] | None = None,
-) -> ControlNet:
-    """Loads a ControlNet; control-LoRAs and difference files need `base`, the UNet's `ModelPatcher.pristine()`."""
+) -> ControlNet | T2IAdapter:
+    """Loads a ControlNet or T2I-Adapter.
+
+    Control-LoRAs and difference files need `base`, the UNet's `ModelPatcher.pristine()`.
+    """
     path = Path(path)
     opened = _open(path)
     try:
+        if is_adapter(opened.tensors):
+            return build_adapter(opened.tensors, spec.unet, torch.device(device), dtype)
         return _build(opened, spec, torch.device(device), dtype, base)
     except ModelFileError as error:
         raise ModelFileError(f"{path.name} cannot be used. {error}") from error

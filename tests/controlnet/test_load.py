@@ -224,7 +224,7 @@ def test_same_context_but_other_widths_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: {"adapter.body.0.in_conv.weight": torch.zeros(2)}, "a T2I-Adapter, not a ControlNet"),
+        (lambda weights: {"ip_adapter.1.to_k.weight": torch.zeros(2)}, "an IP-Adapter, not a ControlNet"),
         (lambda weights: {"lora_unet_x.lora_up.weight": torch.zeros(2)}, "a LoRA, not a ControlNet"),
         (lambda weights: weights | {"task_embedding": torch.zeros(2)}, "a union ControlNet"),
         (lambda weights: {k: v for k, v in weights.items() if k != "zero_convs.3.0.bias"}, "lacks zero_convs.3.0.bias"),
