@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+from modules.core.runner import TextInputs
+
+ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Sequence[Tensor]]
 Residuals = tuple[Tensor, ...]
 
 # Factor per block by which earlier (larger, less abstract) residuals are weakened in all modes except "balanced".
@@ -55,7 +57,7 @@ class AppliedControl(InForce):
     in_channels: int = 4
 
     def residuals(
-        self, x: Tensor, timestep: float, context: Tensor, progress: float, *, conditional: int | None = None
+        self, x: Tensor, timestep: float, text: TextInputs, progress: float, *, conditional: int | None = None
     ) -> Residuals | None:
         """Returns one residual per input block, then one for the middle block; returns None outside start..end.
 
@@ -66,9 +68,10 @@ class AppliedControl(InForce):
             return None
         rows = x.shape[0]
         used = min(rows, conditional) if self.mode == "control" and conditional is not None else rows
-        x, context = x[:used, : self.in_channels], context[:used]
+        x, context = x[:used, : self.in_channels], text.context[:used]
+        vector = text.vector[:used] if text.vector is not None else None
         timesteps = torch.full((used,), timestep, dtype=torch.float32, device=x.device)
-        outputs = self.network(x, self._hint_for(x), timesteps, context)
+        outputs = self.network(x, self._hint_for(x), timesteps, context, vector)
         last = len(outputs) - 1
         return tuple(_padded(_scaled(out, self._weight(last - index)), rows) for index, out in enumerate(outputs))
 
@@ -107,13 +110,13 @@ def sum_residuals(
     controls: Sequence[AppliedControl],
     x: Tensor,
     timestep: float,
-    context: Tensor,
+    text: TextInputs,
     progress: float,
     *,
     conditional: int | None = None,
 ) -> Residuals | None:
     """Sums the residuals of all active ControlNets; returns None if none is active."""
-    return _sum(control.residuals(x, timestep, context, progress, conditional=conditional) for control in controls)
+    return _sum(control.residuals(x, timestep, text, progress, conditional=conditional) for control in controls)
 
 
 def _sum(several: Iterable[Residuals | None]) -> Residuals | None:
@@ -135,8 +138,8 @@ class ControlStack:
         self._adapters = [one for one in applied if isinstance(one, AppliedAdapter)]
         self._conditional = conditional
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> Residuals | None:
+    def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> Residuals | None:
         progress = sampling_progress(timestep)
-        residuals = sum_residuals(self._controls, x, timestep, context, progress, conditional=self._conditional)
+        residuals = sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)
         features = _sum(adapter.at(progress, x.shape[0]) for adapter in self._adapters)
         return (*(residuals or ()), *(features or ())) or None

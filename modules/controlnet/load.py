@@ -14,7 +14,8 @@ from modules.controlnet.load_adapter import build_adapter, is_adapter
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import header_facts, number_of
 from modules.loader.detection.family_names import context_family, model_family
-from modules.loader.detection.model_spec import ModelSpec, check_unet
+from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.detection.unet_config import check_unet
 from modules.loader.files.open_file import Weights, same_but_for_ones
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import weight_files

@@ -158,9 +158,10 @@ def encoded_prompts(
 ) -> dict[str, PassPrompts]:
     """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
+    [config] = model.spec.texts
     encoded = encode_texts(
-        networks.text,
-        model.spec.text,
+        networks.texts[config.name],
+        config,
         [text for schedule in schedules.values() for text in schedule.texts],
         emphasis=options.emphasis,
         clip_skip=options.clip_skip,

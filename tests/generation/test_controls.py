@@ -294,7 +294,7 @@ def adapter(root: Path) -> str:
     return "adapter"
 
 
-@pytest.mark.parametrize("level", ["off", "full"])
+@pytest.mark.parametrize("level", ["off", pytest.param("full", marks=pytest.mark.slow)])
 def test_an_adapter_steers_alone_and_with_a_controlnet(
     session: Session, control: Control, adapter: str, level: str
 ) -> None:

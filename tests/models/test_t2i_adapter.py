@@ -19,7 +19,7 @@ from tests import tiny
 from tests.models.oracles import diffusers_unet, relative_error
 
 SD1 = tiny.SD1_UNET
-XL = dataclasses.replace(SD1, channels=(64, 64, 128), attention_levels=(False, True, True))  # SDXL's levels
+XL = dataclasses.replace(SD1, channels=(64, 64, 128), depths=(0, 1, 1))  # SDXL's levels
 KINDS: dict[str, tuple[UNetConfig, dict[str, Any]]] = {
     "full": (SD1, {"channels": (64, 64, 128, 128)}),
     "grey": (SD1, {"channels": (64, 64, 128, 128), "in_channels": 1}),
