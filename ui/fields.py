@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modules.catalog.models import checkpoint_facts, default_checkpoint
-from modules.controlnet.names import PREPROCESSORS
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.core.paths import ModelFolders
 from modules.generation.option_table import PLAIN_OPTIONS, SHARE, STABLE_FAST_LEVELS
 from modules.generation.options import (
@@ -42,6 +42,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mask_content": MASK_CONTENTS,
     **{f"control_{slot}_mode": CONTROL_MODES for slot in range(1, CONTROL_SLOTS + 1)},
     **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
+    **{f"control_{slot}_kind": (AUTOMATIC, *CONTROL_KINDS) for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
 # Ranges of the sliders. A slider rejects a remembered value outside its range.
@@ -122,5 +123,6 @@ def control_defaults(slot: int) -> dict[str, Any]:
     return {
         f"control_{slot}": AUTOMATIC,
         f"control_{slot}_image": None,
+        f"control_{slot}_kind": AUTOMATIC,
         **{f"control_{slot}_{name}": value for name, value in plain.items()},
     }

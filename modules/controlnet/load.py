@@ -105,10 +105,9 @@ def _empty(config: UNetConfig, weights: Mapping[str, Tensor]) -> ControlNet:
     shapes = {name: tuple(weights[name].shape) for name in (_KINDS, _KIND_TIME) if name in weights}
     if [len(shape) for shape in shapes.values()] != [2, 2] or 0 in shapes[_KINDS]:
         raise ModelFileError(f"It is a union ControlNet, and its {_KINDS} or {_KIND_TIME} is missing or broken.")
-    kinds, width = shapes[_KINDS]
+    kinds = shapes[_KINDS][0]
     union = UnionConfig(
         kinds=kinds,
-        width=width,
         time_width=shapes[_KIND_TIME][1] // kinds,
         layers=count_numbered(weights, r"transformer_layes\.(\d{1,3})\."),
     )

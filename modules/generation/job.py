@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStack
+from modules.controlnet.names import CONTROL_KINDS
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.generation.checks.not_finite import NotFinite, cause
@@ -31,6 +32,7 @@ from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
+from modules.models.union_controlnet import UnionControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
 from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
@@ -172,9 +174,17 @@ def encoded_prompts(
 
 
 def loaded_network(choice: ControlChoice, model: LoadedModel, session: Session) -> ControlNet | T2IAdapter:
-    network = session.controlnet(model, choice.name)
+    """Returns the choice's network. Raises OptionsError if it has no such mode or kind."""
+    network, name = session.controlnet(model, choice.name), quoted(choice.name)
     if isinstance(network, T2IAdapter) and choice.mode != "balanced":
-        raise OptionsError(f"{quoted(choice.name)} is a T2I-Adapter, which only works in the ControlNet mode balanced.")
+        raise OptionsError(f"{name} is a T2I-Adapter, which only works in the ControlNet mode balanced.")
+    if isinstance(network, UnionControlNet):
+        known = [kind for kind, number in CONTROL_KINDS.items() if number < network.union.kinds]
+        if choice.kind not in known:
+            raise OptionsError(f"{name} is a union ControlNet: choose its control kind from {', '.join(known)}.")
+        return network.of_kind(CONTROL_KINDS[choice.kind])
+    if choice.kind is not None:
+        raise OptionsError(f"{name} is not a union ControlNet: leave out its control kind {choice.kind}.")
     return network
 
 

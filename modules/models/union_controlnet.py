@@ -16,13 +16,12 @@ from modules.models.layers import timestep_embedding
 
 @dataclass(frozen=True, kw_only=True)
 class UnionConfig:
-    """What a union ControlNet adds: the number of `kinds`, the `width` of its transformer, and its `layers`.
+    """What a union ControlNet adds: the number of `kinds`, and the `layers` of its transformer.
 
     `time_width`: the width of the embedding that tells for each kind whether it is in use.
     """
 
     kinds: int = 8
-    width: int = 320
     time_width: int = 256
     layers: int = 1
 
@@ -75,11 +74,12 @@ class UnionControlNet(ControlNet):
 
     def __init__(self, config: UNetConfig, union: UnionConfig, hint_channels: int = 3) -> None:
         super().__init__(config, hint_channels)
+        width = config.channels[0]
         self.union = union
         self.kind = 0
-        self.task_embedding = nn.Parameter(torch.empty(union.kinds, union.width))
-        self.transformer_layes = nn.ModuleList([KindBlock(union.width) for _ in range(union.layers)])  # their spelling
-        self.spatial_ch_projs = nn.Linear(union.width, config.channels[0])
+        self.task_embedding = nn.Parameter(torch.empty(union.kinds, width))
+        self.transformer_layes = nn.ModuleList([KindBlock(width) for _ in range(union.layers)])  # their spelling
+        self.spatial_ch_projs = nn.Linear(width, width)
         self.control_add_embedding = KindEmbedding(union.kinds * union.time_width, config.time_dim)
         self._of_kind: dict[int, UnionControlNet] = {}
 

@@ -24,6 +24,7 @@ from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.models.t2i_adapter import AdapterConfig, T2IAdapter
+from modules.models.union_controlnet import UnionConfig, UnionControlNet
 from tests import tiny, tiny_project
 
 
@@ -321,3 +322,42 @@ def test_an_adapter_is_evaluated_once_per_picture(
 def test_an_adapter_knows_one_mode(session: Session, control: Control, adapter: str) -> None:
     with pytest.raises(OptionsError, match="T2I-Adapter, which only works in the ControlNet mode balanced"):
         make(session, control(name=adapter, mode="prompt"))
+
+
+@pytest.fixture(scope="module")
+def union(root: Path) -> str:
+    """A union ControlNet for the tiny SD1.x, which knows the first six kinds, like the first published one."""
+    network = UnionControlNet(tiny.SD1_UNET, UnionConfig(kinds=6, time_width=16))
+    save_file(tiny.randomise(network, 6).state_dict(), root / "models" / "controlnet" / "union.safetensors")
+    return "union"
+
+
+def test_union_kinds_make_different_pictures(session: Session, control: Control, union: str) -> None:
+    depth, pose, hed, scribble = (
+        make(session, control(name=union, kind=kind)) for kind in ("depth", "openpose", "hed", "scribble")
+    )
+    assert distance(depth, pose) > VISIBLE and torch.equal(hed, scribble)
+    both = make(session, control(name=union, kind="depth"), control(name=union, kind="openpose"))
+    assert distance(both, depth) > VISIBLE and distance(both, pose) > VISIBLE
+
+
+@pytest.mark.slow
+def test_union_kinds_are_the_same_under_stable_fast(session: Session, control: Control, union: str) -> None:
+    for kind in ("depth", "openpose"):
+        fast = make(session, control(name=union, kind=kind), stable_fast="full")
+        assert distance(fast, make(session, control(name=union, kind=kind))) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("union", None, r"union ControlNet: choose its control kind from openpose, .*lineart, normal, segment\."),
+        ("union", "tile", "union ControlNet: choose its control kind"),
+        ("edges", "depth", "not a union ControlNet: leave out its control kind depth"),
+    ],
+)
+def test_only_union_files_take_a_kind(
+    session: Session, control: Control, union: str, name: str, kind: str | None, words: str
+) -> None:
+    with pytest.raises(OptionsError, match=words):
+        make(session, control(name=name, kind=kind))

@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "control_range": (ABSENT, ("--control-range", "0:0.6")),
     "control_mode": (ABSENT, ("--control-mode", "control")),
     "control_preprocessor": (ABSENT, ("--control-preprocessor", "canny")),
+    "control_kind": (ABSENT,),  # refused for all files but union ControlNets
     "stable_fast_report": (ABSENT, ("--stable-fast-report", "report.txt")),
     "stable_fast_tune": (ABSENT, ("--stable-fast-tune", "1")),
     "negative_prompt": (ABSENT, ("--negative", "dog")),
