@@ -24,7 +24,6 @@ from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.models.t2i_adapter import AdapterConfig, T2IAdapter
-from modules.models.union_controlnet import UnionConfig, UnionControlNet
 from tests import tiny, tiny_project
 
 
@@ -326,9 +325,7 @@ def test_an_adapter_knows_one_mode(session: Session, control: Control, adapter: 
 
 @pytest.fixture(scope="module")
 def union(root: Path) -> str:
-    """A union ControlNet for the tiny SD1.x, which knows the first six kinds, like the first published one."""
-    network = UnionControlNet(tiny.SD1_UNET, UnionConfig(kinds=6, time_width=16))
-    save_file(tiny.randomise(network, 6).state_dict(), root / "models" / "controlnet" / "union.safetensors")
+    tiny_project.save_union(root / "models" / "controlnet" / "union.safetensors")
     return "union"
 
 
