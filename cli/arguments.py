@@ -13,6 +13,7 @@ from cli.report_file import read_report_path
 from cli.synonyms import synonyms_in_words
 from cli.values import number, one_of, path, whole
 from cli.words import join_levels, read_words
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.generation.option_table import PLAIN_OPTIONS, Section
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
@@ -126,7 +127,12 @@ def add_extra_passes(group: ArgumentGroup) -> None:
         "--control-range", action="append", metavar="START:END", help="shares of the sampling, for example 0:0.6"
     )
     group.add_argument("--control-mode", **one_of(CONTROL_MODES))
-    group.add_argument("--control-preprocessor", **one_of(("none", "canny")))
+    group.add_argument(
+        "--control-preprocessor", **one_of(PREPROCESSORS), help="what to make of the control picture first"
+    )
+    group.add_argument(
+        "--control-kind", action="append", **one_of(tuple(CONTROL_KINDS)), help="what it is, for union ControlNets only"
+    )
 
 
 def add_speed_options(group: ArgumentGroup) -> None:

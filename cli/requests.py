@@ -145,13 +145,15 @@ def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) ->
         base = tuple(replace(net, image=image) for net, image in zip(base, given["control_image"], strict=True))
     if not base:
         raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
-    for name in ("control_strength", "control_range"):
+    for name in ("control_strength", "control_range", "control_kind"):
         if len(given.get(name, [])) > len(base):
             raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; remove the extra ones.")
     alike = {name: given[f"control_{name}"] for name in ("mode", "preprocessor") if f"control_{name}" in given}
     changes: list[dict[str, Any]] = [dict(alike) for _ in base]
     for change, strength in zip(changes, given.get("control_strength", []), strict=False):
         change["strength"] = strength
+    for change, kind in zip(changes, given.get("control_kind", []), strict=False):
+        change["kind"] = kind
     for change, text in zip(changes, given.get("control_range", []), strict=False):
         change["start"], change["end"] = parse_range(text)
     return tuple(replace(control, **change) for control, change in zip(base, changes, strict=True))

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules.controlnet.apply import AppliedControl, ControlStack
+from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStack
+from modules.controlnet.names import CONTROL_KINDS
 from modules.controlnet.preprocess import make_hint
-from modules.core.errors import LightDiffusionError
+from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_request
 from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
@@ -30,6 +31,8 @@ from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
+from modules.models.union_controlnet import UnionControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
 from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
@@ -42,10 +45,10 @@ HIGHEST_CFG_PP = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedControl:
-    """A ControlNet of the request with its opened picture."""
+    """A ControlNet or T2I-Adapter of the request with its opened picture."""
 
     choice: ControlChoice
-    network: ControlNet
+    network: ControlNet | T2IAdapter
     image: Image.Image
 
 
@@ -146,7 +149,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         upscaler=upscaler,
         hashes=hashes_of(options, session.folders, session.fingerprints),
         controls=tuple(
-            LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
+            LoadedControl(choice=choice, network=loaded_network(choice, model, session), image=image)
             for choice, image in zip(options.controls, control_images, strict=True)
         ),
     )
@@ -170,17 +173,34 @@ def encoded_prompts(
     return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 
-def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:
-    choice = control.choice
-    hint = make_hint(control.image, width, height, choice.preprocessor)
+def loaded_network(choice: ControlChoice, model: LoadedModel, session: Session) -> ControlNet | T2IAdapter:
+    """Returns the choice's network. Raises OptionsError if it has no such mode or kind."""
+    network, name = session.controlnet(model, choice.name), quoted(choice.name)
+    if isinstance(network, T2IAdapter) and choice.mode != "balanced":
+        raise OptionsError(f"{name} is a T2I-Adapter, which only works in the ControlNet mode balanced.")
+    if isinstance(network, UnionControlNet):
+        known = [kind for kind, number in CONTROL_KINDS.items() if number < network.union.kinds]
+        if choice.kind not in known:
+            raise OptionsError(f"{name} is a union ControlNet: choose its control kind from {', '.join(known)}.")
+        return network.of_kind(CONTROL_KINDS[choice.kind])
+    if choice.kind is not None:
+        raise OptionsError(f"{name} is not a union ControlNet: leave out its control kind {choice.kind}.")
+    return network
+
+
+def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl | AppliedAdapter:
+    choice, network = control.choice, control.network
+    hint = make_hint(control.image, width, height, choice.preprocessor).to(job.device, job.dtype)
+    if isinstance(network, T2IAdapter):
+        return AppliedAdapter(features=network(hint), strength=choice.strength, start=choice.start, end=choice.end)
     return AppliedControl(
-        network=job.networks.controlnet(control.network),
-        hint=hint.to(job.device, job.dtype),
+        network=job.networks.controlnet(network),
+        hint=hint,
         strength=choice.strength,
         start=choice.start,
         end=choice.end,
         mode=choice.mode,
-        in_channels=control.network.config.in_channels,
+        in_channels=network.config.in_channels,
     )
 
 

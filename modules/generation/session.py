@@ -24,6 +24,7 @@ from modules.loader.patcher import ModelPatcher
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
 from modules.stable_fast import Report, level_in_force
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.tokenizer import Tokenizer
@@ -57,7 +58,7 @@ class Session:
         self._model: LoadedModel | None = None
         self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
         self._fast: Networks | None = None  # the latest networks with Stable-Fast on
-        self._controlnets: dict[tuple[Path, int], ControlNet] = {}
+        self._controlnets: dict[tuple[Path, int], ControlNet | T2IAdapter] = {}
         self._key: tuple[object, ...] | None = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
@@ -126,8 +127,8 @@ class Session:
             self._fast.release()
             self._fast = None
 
-    def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
-        """Returns the ControlNet with this name. It is loaded once, and kept as long as the checkpoint."""
+    def controlnet(self, model: LoadedModel, name: str) -> ControlNet | T2IAdapter:
+        """Returns this ControlNet or T2I-Adapter. It is loaded once, and kept as long as the checkpoint."""
         path = self.folders.find("controlnet", name)
         key = stamp(path)
         if key not in self._controlnets:

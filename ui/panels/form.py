@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.generation.option_table import STABLE_FAST_LEVELS
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS
 from modules.images.methods import IMAGE_MODES
@@ -17,7 +18,6 @@ from ui.fields import (
     IMAGE_MODE,
     LORA_SLOTS,
     OPTIONS,
-    PREPROCESSORS,
     RANGES,
     TEXT_MODE,
 )
@@ -231,6 +231,8 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
             net = file_choice(names, values[f"control_{slot}"], f"ControlNet {slot} model")
             parts["preprocessor"] = choice(PREPROCESSORS, field("preprocessor"), f"Preprocessor {slot}")
             parts["mode"] = choice(CONTROL_MODES, field("mode"), f"Mode {slot}")
+            kinds = [("Not a union file", AUTOMATIC), *CONTROL_KINDS]
+            parts["kind"] = gr.Dropdown(kinds, value=field("kind"), label=f"Kind {slot}", min_width=110)
     with gr.Row():
         parts["strength"] = gr.Number(field("strength"), label=f"Strength {slot}", step=0.05, min_width=110)
         parts["start"] = share(field("start"), f"Start {slot}", min_width=110)

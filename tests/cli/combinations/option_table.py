@@ -35,7 +35,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "mask": (ABSENT, ("--mask", "mask.png")),
     "mask_blur": (ABSENT, ("--mask-blur", "4")),
     "mask_content": (ABSENT, ("--mask-content", "noise")),
-    "control_net": (ABSENT, ("--control-net", "edges", "--control-image", "photo.png")),
+    "control_net": (ABSENT, ("--control-net", "union", "--control-image", "photo.png", "--control-kind", "depth")),
     "control_strength": (ABSENT, ("--control-strength", "0.5")),
     "control_range": (ABSENT, ("--control-range", "0:0.6")),
     "control_mode": (ABSENT, ("--control-mode", "control")),
@@ -63,7 +63,13 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "json": (ABSENT, ("--json",)),
     "quiet": (ABSENT, ("--quiet",)),
 }  # fmt: skip
-ALWAYS_TOGETHER = {"prompt": "prompts", "control_image": "control_net", "width": "number", "height": "number"}
+ALWAYS_TOGETHER = {
+    "prompt": "prompts",
+    "control_image": "control_net",
+    "control_kind": "control_net",
+    "width": "number",
+    "height": "number",
+}
 END_AT_ONCE = {
     "list": ("--list", "samplers"),
     "doctor": ("--doctor",),
