@@ -21,6 +21,7 @@ from modules.generation.metadata.lasting_names import hashes_of, with_lasting_na
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
+from modules.generation.pass_settings import noise_of
 from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
@@ -31,7 +32,7 @@ from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
-from modules.sampling.schedules import NoiseSchedule
+from modules.sampling.trained_noise import NoiseSchedule
 from modules.stable_fast import level_in_force
 from modules.text.encode import encode_texts
 
@@ -71,6 +72,10 @@ class Job:
     @property
     def dtype(self) -> torch.dtype:
         return self.session.dtype
+
+    @property
+    def noise(self) -> NoiseSchedule:
+        return noise_of(self.model.spec)
 
     def batches(self) -> list[range]:
         """Returns the picture numbers of each batch."""
@@ -156,7 +161,7 @@ def encoded_prompts(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
 ) -> dict[str, PassPrompts]:
     """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
-    schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
+    schedules = read_schedules(options, noise_of(model.spec))
     encoded = encode_texts(
         networks.text,
         model.spec.text,
