@@ -126,7 +126,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         label="Scheduler",
         kind="text",
         section="picture",
-        help="see --list schedulers (default karras)",
+        help="see --list schedulers (default karras); ays is NVIDIA's for SD1.x and SDXL, and SD2.x takes SD1.x's",
     ),
     Option(
         name="clip_skip",

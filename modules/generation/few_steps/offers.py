@@ -41,7 +41,7 @@ class Offer:
 
     @property
     def _recognised(self) -> str:
-        return f"{quoted(self.file)} looks like a {self.preset.label} model, which {self.preset.reason}."
+        return f"{quoted(self.file)} looks like a few-step model ({self.preset.label}), which {self.preset.reason}."
 
 
 def _written(value: Any) -> str:

@@ -23,7 +23,7 @@ class Preset:
     name: str
     label: str
     mark: str  # a pattern for the words of a file's name, in lower case with single spaces
-    reason: str  # continues "a Turbo model, which ..."
+    reason: str  # continues "a few-step model, which ..."
     sampler: str
     steps: int
     fitting: range  # the numbers of steps that work

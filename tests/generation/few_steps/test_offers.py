@@ -31,8 +31,8 @@ def request(**changes: object) -> GenerationOptions:
 
 def test_one_sentence_names_the_file_the_reason_and_what_to_give(folders: ModelFolders) -> None:
     assert offer_of(request(), folders) == (
-        '"zoo_lightning_8step" looks like a Lightning model, which was trained for a fixed number of steps and '
-        "without guidance. Give --preset lightning, which here means --sampler euler --scheduler sgm_uniform "
+        '"zoo_lightning_8step" looks like a few-step model (Lightning), which was trained for a fixed number of '
+        "steps and without guidance. Give --preset lightning, which here means --sampler euler --scheduler sgm_uniform "
         "--steps 8 --cfg 1."
     )
     near = request(sampler="euler", scheduler="simple", steps=8)
