@@ -13,7 +13,7 @@ from ui.panels import render
 
 FILES = ("checkpoint", *(f"lora_{slot}" for slot in range(1, LORA_SLOTS + 1)))
 SETTINGS = ("sampler", "scheduler", "steps", "cfg")
-OUTPUTS = ("offer", "offer_row")
+OUTPUTS = ("offer", "offer_panel")
 
 
 class FewSteps:
@@ -26,8 +26,8 @@ class FewSteps:
         """Shows the offer if the settings do not fit a few-step model in the form, and else hides it."""
         offer = None if steps is None or cfg is None else self._offer(*files)
         if offer is None or not offer.preset.differences(sampler, scheduler, int(steps or 0), float(cfg or 0.0)):
-            return {"offer": "", "offer_row": gr.Row(visible=False)}
-        return {"offer": render.note_box(offer.sentence), "offer_row": gr.Row(visible=True)}
+            return {"offer": "", "offer_panel": gr.Column(visible=False)}
+        return {"offer": render.note_box(offer.sentence), "offer_panel": gr.Column(visible=True)}
 
     def use(self, *files: str | None) -> Update:
         """Fills the offered settings into the form."""

@@ -27,7 +27,7 @@ def offers(model_root: Path) -> FewSteps:
 
 
 def shown(update: Update) -> bool:
-    return bool(update["offer_row"].visible)
+    return bool(update["offer_panel"].visible)
 
 
 def test_the_offer_follows_the_files_and_the_settings(offers: FewSteps) -> None:
