@@ -17,6 +17,7 @@ from modules.sampling.names import label_of, resolve_sampler
 from modules.text.prompt import extract_loras
 
 TITLES = ("modelspec.title", "ss_output_name")  # where a file's header repeats its name
+LONGEST_TITLE = 200  # characters that are looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def _loras(options: GenerationOptions) -> list[str]:
 
 def _suggested(path: Path, *, lora: bool) -> Preset | None:
     metadata = header_metadata(path)
-    texts = (_name(path), *(str(metadata[title]) for title in TITLES if title in metadata))
+    texts = (_name(path), *(str(metadata[title])[:LONGEST_TITLE] for title in TITLES if title in metadata))
     return next((preset for text in texts if (preset := preset_in(text, lora=lora))), None)
 
 
