@@ -126,10 +126,12 @@ def preset_in(text: str, *, lora: bool) -> Preset | None:
     counted = _TRAINED_STEPS.search(words)
     steps = int(counted[1]) if counted else None
     found = next((preset for preset in PRESETS.values() if _marked(preset, words, lora=lora)), None)
-    if found is None or steps is None or not found.counted:
+    if found is None or steps is None:
         return found
     if steps not in found.fitting:
         return None
+    if not found.counted:
+        return found
     keeps_cfg = found.name == "hyper" and re.search(r"\bcfg\b", words) is not None
     return replace(found, steps=steps, fitting=range(steps, steps + 1), cfg=None if keeps_cfg else found.cfg)
 

@@ -21,7 +21,7 @@ from modules.generation.options import GenerationOptions, default_of
         ("realisticVisionV60B1_v51HyperVAE", "hyper", 8),
         ("LCM_Dreamshaper_v7", "lcm", 4),
         ("dmd2_sdxl_4step_unet_fp16", "dmd2", 4),
-        ("someXL_DMD_2steps", "dmd2", 4),
+        ("someXL_DMD_8steps", "dmd2", 4),
     ],
 )
 def test_checkpoints_are_recognised_by_the_words_of_their_names(file: str, name: str, steps: int) -> None:
@@ -52,7 +52,17 @@ def test_loras_named_after_things_are_left_alone(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["demo", "v1-5-pruned", "hyper_realism_v2", "hyperrealistic", "alcmist", "sdxl_lightning_1step_x0", "xtcdx"]
+    "file",
+    [
+        "demo",
+        "v1-5-pruned",
+        "hyper_realism_v2",
+        "hyperrealistic",
+        "alcmist",
+        "sdxl_lightning_1step_x0",
+        "dmd2_sdxl_1step_unet",
+        "xtcdx",
+    ],
 )
 def test_other_checkpoints_are_left_alone(file: str) -> None:
     assert preset_in(file, lora=False) is None
