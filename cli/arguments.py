@@ -14,6 +14,7 @@ from cli.synonyms import synonyms_in_words
 from cli.values import number, one_of, path, whole
 from cli.words import join_levels, read_words
 from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
+from modules.generation.few_steps.presets import PRESETS
 from modules.generation.option_table import PLAIN_OPTIONS, Section
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
@@ -82,6 +83,11 @@ def add_picture_options(group: ArgumentGroup) -> None:
     )
     group.add_argument("--reuse-seed", action="store_true", help="use the seed of the last run in this output folder")
     add_plain_options(group, "picture")
+    group.add_argument(
+        "--preset",
+        **one_of(tuple(PRESETS)),
+        help="fill in the sampler, scheduler, steps and cfg of this kind of few-step model where they are not given",
+    )
     group.add_argument(
         "--from-image",
         action="append",

@@ -45,6 +45,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     check_together(given, requests)
     for request in requests:
         check_request(request.options, folders)
+    tell_offers([*requests, *(request for line in lines for request in line.requests)], folders)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -72,6 +73,15 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         return result
     told = tell_stable_fast(given, session)
     return result | {name: value for name, value in told.items() if name not in result}  # keeps the first error
+
+
+def tell_offers(requests: Sequence[Request], folders: ModelFolders) -> None:
+    """Prints the settings that few-step models in the requests need, each sentence once."""
+    from modules.generation.few_steps.offers import offer_of
+
+    for offer in dict.fromkeys(offer_of(request.options, folders) for request in requests):
+        if offer is not None:
+            warn(offer)
 
 
 def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:

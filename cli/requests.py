@@ -10,6 +10,8 @@ from typing import Any
 
 from cli.values import number, whole
 from modules.core.errors import OptionsError, quoted
+from modules.core.paths import ModelFolders
+from modules.generation.few_steps.offers import with_preset
 from modules.generation.options import (
     ControlChoice,
     GenerationOptions,
@@ -49,7 +51,10 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
         options = GenerationOptions(**plain)
     if given.get("prio_speed"):
         options = replace(options, **{"stable_fast": "full", "sampler": "dpmpp_2m"} | plain)
-    return replace(options, **extra_passes(given, options))
+    options = replace(options, **extra_passes(given, options))
+    if "preset" in given:
+        options = with_preset(options, given["preset"], plain.keys(), ModelFolders())
+    return options
 
 
 def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> None:

@@ -22,6 +22,7 @@ from modules.generation.metadata.lasting_names import hashes_of, with_lasting_na
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
+from modules.generation.pass_settings import noise_of
 from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
@@ -34,7 +35,7 @@ from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
 from modules.models.union_controlnet import UnionControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
-from modules.sampling.schedules import NoiseSchedule
+from modules.sampling.trained_noise import NoiseSchedule
 from modules.stable_fast import level_in_force
 from modules.text.encode import encode_texts
 
@@ -74,6 +75,10 @@ class Job:
     @property
     def dtype(self) -> torch.dtype:
         return self.session.dtype
+
+    @property
+    def noise(self) -> NoiseSchedule:
+        return noise_of(self.model.spec)
 
     def batches(self) -> list[range]:
         """Returns the picture numbers of each batch."""
@@ -159,7 +164,7 @@ def encoded_prompts(
     options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
 ) -> dict[str, PassPrompts]:
     """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
-    schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
+    schedules = read_schedules(options, noise_of(model.spec))
     [config] = model.spec.texts
     encoded = encode_texts(
         networks.texts[config.name],

@@ -147,7 +147,7 @@ class GenerationOptions:
     checkpoint: str | None = None
     vae: str | None = None
     text_encoders: tuple[str, ...] = ()  # by name or path, in place of the checkpoint's own
-    prediction: str | None = None  # "epsilon" or "v"; None: detect it
+    prediction: str | None = None  # "epsilon", "v" or "edm"; None: detect it
     loras: tuple[LoraChoice, ...] = ()
     controls: tuple[ControlChoice, ...] = ()
     init: InitImage | None = None

@@ -20,6 +20,7 @@ from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
@@ -79,6 +80,7 @@ class Session:
                 prediction=options.prediction,
             )
             self._key = key
+            tell_rescale(options, self._model.spec)
         return self._model
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
@@ -153,6 +155,16 @@ class Session:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def tell_rescale(options: GenerationOptions, spec: ModelSpec) -> None:
+    """Offers rescaled guidance for a checkpoint that guidance makes glaring (Lin et al. 2023, section 3.4)."""
+    if spec.prediction == "v" and spec.zero_terminal_snr and options.cfg > 1 and not options.rescale_cfg:
+        log.warning(
+            "This checkpoint predicts velocity from pure noise on, and --cfg %g can make its pictures glaring. "
+            "Give --rescale-cfg 0.7 to take that back.",
+            options.cfg,
+        )
 
 
 def stamp(path: Path) -> tuple[Path, int]:

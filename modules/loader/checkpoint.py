@@ -63,12 +63,12 @@ def load_checkpoint(
 ) -> LoadedModel:
     """Loads a checkpoint.
 
-    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon" or "v")
-    overrides the detected one.
+    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon", "v" or
+    "edm") overrides the detected one.
     """
     path, device = Path(path), torch.device(device)
-    if prediction not in (None, "epsilon", "v"):
-        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
+    if prediction not in (None, "epsilon", "v", "edm"):
+        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon, v or edm.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
     other_text = open_text_encoder(Path(text_path)) if text_path is not None else None
     other_vae = open_vae(Path(vae_path)) if vae_path is not None else None

@@ -25,6 +25,20 @@ def test_prints_the_path_of_each_picture_and_nothing_else(project: Path, capsys:
     assert [path.stem.split("-")[1] for path in pictures] == ["7", "8", "9", "10"]
 
 
+def test_a_few_step_model_is_offered_its_settings_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = project / "models" / "checkpoints"
+    (checkpoints / "tiny.safetensors").rename(checkpoints / "tiny_lightning_2step.safetensors")
+    (project / "p.txt").write_text("a cat\na dog\n")
+    _, _, err = run(capsys, "--prompts", str(project / "p.txt"), *SMALL[1:3], "--steps", "1")
+    assert err.count("--preset lightning") == 1 and "--sampler euler --scheduler sgm_uniform --steps 2 --cfg 1" in err
+    _, out, err = run(capsys, *SMALL[:3], "--preset", "lightning")
+    assert "--preset" not in err
+    assert (
+        "Steps: 2, Sampler: Euler, Schedule type: SGM Uniform, CFG scale: 1,"
+        in Image.open(out.strip()).text["parameters"]
+    )
+
+
 def test_json_for_scripts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *SMALL, "--json", "--seed", "3")
     answer = json.loads(out)

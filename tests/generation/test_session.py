@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.generation.session import Session
+from modules.generation.session import Session, tell_rescale
 from tests import tiny, tiny_project
 from tests.generation.test_text_to_image import make, pixels
 
@@ -78,3 +79,25 @@ def test_a_text_encoder_may_be_named_by_its_checkpoint(project: Session) -> None
         text_encoder_path(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
     with pytest.raises(OptionsError, match="one text encoder"):
         project.model(GenerationOptions(prompt="x", text_encoders=("tiny", "tiny")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        ({"prediction": "v", "zero_terminal_snr": True}, {}, True),
+        ({"prediction": "v", "zero_terminal_snr": True}, {"rescale_cfg": 0.5}, False),
+        ({"prediction": "v", "zero_terminal_snr": True}, {"cfg": 1.0}, False),
+        ({"prediction": "v", "zero_terminal_snr": False}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_rescaled_guidance_is_offered_where_it_helps(
+    project: Session,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+    options: dict[str, float],
+    told: bool,
+) -> None:
+    spec = replace(project.model(REQUEST).spec, **changes)
+    tell_rescale(replace(REQUEST, **options), spec)
+    assert ("--rescale-cfg 0.7" in caplog.text) == told

@@ -128,6 +128,9 @@ def build_image_mode(values: Mapping[str, Any]) -> Components:
 
 def build_sampling(values: Mapping[str, Any]) -> Components:
     parts: Components = {}
+    with gr.Column(visible=False) as parts["offer_panel"]:
+        parts["offer"] = gr.HTML("", elem_id="ld-offer")
+        parts["offer_use"] = gr.Button("Use these settings", size="sm", elem_id="ld-offer-use")
     with gr.Row():
         parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, min_width=80)
         parts["cfg"] = gr.Number(values["cfg"], label="CFG", step=0.5, min_width=80)

@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "rescale_cfg": (ABSENT, ("--rescale-cfg", "0.7")),
     "sampler": (ABSENT, ("--sampler", "euler_ancestral"), ("--sampler", "DPM++ 2M Karras")),
     "scheduler": (ABSENT, ("--scheduler", "simple")),
+    "preset": (ABSENT, ("--preset", "tcd")),
     "clip_skip": (ABSENT, ("--clip-skip", "2")),
     "emphasis": (ABSENT, ("--emphasis", "a1111"), ("--emphasis", "no_norm"), ("--emphasis", "off")),
     "checkpoint": (ABSENT, ("--checkpoint", "tiny")),
