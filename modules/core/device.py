@@ -60,9 +60,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Returns the bytes this process can still use on the device, including those that torch reserves but leaves unused.
+    """Returns the bytes that this process can still use on the device; what torch reserves but does not use counts.
 
-    A limit set by `torch.cuda.set_per_process_memory_fraction` counts.
+    A limit set by `torch.cuda.set_per_process_memory_fraction` holds.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

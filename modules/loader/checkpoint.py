@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modules.core.device import free_memory, release_memory
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
@@ -22,16 +25,20 @@ from modules.loader.layouts.key_maps import VAE_PREFIX
 from modules.loader.layouts.parts import split_parts, strip_prefix, vae_part
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
+from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
 from modules.loader.text_encoder import open_text_encoder, with_text_encoder
+from modules.loader.visit import is_away
 from modules.models.clip import build_text_model
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet
-from modules.models.vae import AutoencoderKL
+from modules.models.vae import AutoencoderKL, working_bytes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class LoadedModel:
-    """The networks of one checkpoint, loaded onto their device."""
+    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory."""
 
     spec: ModelSpec
     unet: ModelPatcher
@@ -50,6 +57,23 @@ class LoadedModel:
                 digest.update(chunk)
         return digest.hexdigest()[:10]
 
+    @property
+    def away(self) -> tuple[str, ...]:
+        """The networks that come to the device only to work."""
+        networks = {TEXT: self.text.module, VAE: self.vae}
+        return tuple(name for name, network in networks.items() if is_away(network, self.unet.load_device))
+
+    def make_room(self) -> bool:
+        """Lets all networks but the UNet leave the device, for good. Returns False if they have left before."""
+        if self.away == LEAVING:
+            return False
+        self.text.leave()
+        self.vae.to("cpu")
+        self.unet.spare_memory()
+        self.text.spare_memory()
+        release_memory(self.unet.load_device)
+        return True
+
 
 def load_checkpoint(
     path: Path | str,
@@ -60,11 +84,12 @@ def load_checkpoint(
     text_path: Path | str | None = None,
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
+    memory: str = "high",
 ) -> LoadedModel:
     """Loads a checkpoint.
 
     `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon" or "v")
-    overrides the detected one.
+    overrides the detected one. `memory` decides which networks live on the device (see placement.py).
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v"):
@@ -82,12 +107,38 @@ def load_checkpoint(
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), build_text_model(spec.text), AutoencoderKL(spec.vae)
+        sizes = {"UNet": parts.unet, TEXT: parts.text, VAE: vae_state}
+        gone = leaving(memory, _needs(sizes, spec, dtype), free_memory(device))
+        homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
     with naming(Path(text_path or path)):
-        fill_network(text, parts.text, device, dtype, (other_text or weights).drop_pages, "text encoder")
+        fill_network(text, parts.text, homes[TEXT], dtype, (other_text or weights).drop_pages, "text encoder")
     with naming(Path(vae_path or path)):
-        fill_network(vae, vae_state, device, vae_dtype or dtype, vae_weights.drop_pages, "VAE")
-    return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
+        fill_network(vae, vae_state, homes[VAE], vae_dtype or dtype, vae_weights.drop_pages, "VAE")
+    model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
+    if gone:
+        model.unet.spare_memory()
+        model.text.spare_memory()
+    return model
+
+
+def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
+    """Reads from a checkpoint's header how much memory it needs. Raises ModelFileError."""
+    weights = open_folder(path) if path.is_dir() else open_weights(path)
+    with naming(path):
+        refuse_foreign(weights.tensors)
+        parts = split_parts(weights.tensors)
+        spec = describe_parts(parts, weights.tensors, weights.metadata)
+    return _needs({"UNet": parts.unet, TEXT: parts.text, VAE: parts.vae}, spec, dtype)
+
+
+def _needs(networks: Mapping[str, Mapping[str, Tensor]], spec: ModelSpec, dtype: torch.dtype) -> Needs:
+    cells = (spec.native_size // spec.vae.downscale) ** 2
+    sizes = {name: sum(weight.numel() for weight in state.values()) for name, state in networks.items()}
+    return Needs(
+        networks={name: size * dtype.itemsize for name, size in sizes.items()},
+        work=round(working_bytes(spec.vae, cells, dtype)),
+    )
 
 
 def _model_name(path: Path) -> str:

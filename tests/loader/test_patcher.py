@@ -215,6 +215,66 @@ def test_copies_stay_beside_the_weights_while_there_is_room(monkeypatch: pytest.
     assert _home_of_copies([torch.empty(100)]) is None and _home_of_copies([]) is None
 
 
+def test_patches_are_merged_at_work_and_stay_off_the_weights_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.loader.patcher.is_away", lambda network, device: True)
+    monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
+    model = patcher()
+    before, places = bits(model), [parameter.data_ptr() for parameter in model.module.parameters()]
+    delta = torch.randn(6, 8)
+    changed = model.clone()
+    changed.add_patches({"0.weight": [Add(delta)]}, 0.7)
+    for _ in range(2):
+        with changed.at_work():
+            assert same(bits(model), before)
+            changed.apply()
+            assert torch.equal(bits(model)["0.weight"], (before["0.weight"].float() + 0.7 * delta).half())
+            assert same(model.pristine(), before)
+            model.apply()
+            assert same(bits(model), before)
+            changed.apply()
+        assert same(bits(model), before) and not model._state.merged and not model._state.pristine
+    assert [parameter.data_ptr() for parameter in model.module.parameters()] == places
+
+
+def test_patches_merged_at_home_are_taken_out_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = patcher()
+    before = bits(model)
+    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    model.apply()
+    monkeypatch.setattr("modules.loader.patcher.is_away", lambda network, device: True)
+    monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
+    with model.at_work():
+        assert same(bits(model), before)
+    assert same(bits(model), before)
+
+
+def test_work_changes_nothing_for_a_network_that_lives_on_the_device() -> None:
+    model = patcher()
+    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    model.apply()
+    merged = bits(model)
+    with model.at_work():
+        assert same(bits(model), merged)
+    assert same(bits(model), merged) and set(model._state.pristine) == {"0.weight"}
+
+
+def test_leaving_takes_the_patches_out() -> None:
+    model = patcher()
+    before = bits(model)
+    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    model.apply()
+    model.leave()
+    assert same(bits(model), before) and next(model.module.parameters()).device.type == "cpu"
+
+
+def test_to_spare_memory_copies_and_patches_stay_off_the_device() -> None:
+    model = ModelPatcher(nn.Linear(8, 6, device="meta"), "meta")
+    model.add_patches({"weight": [Add(torch.ones(6, 8))]}, 1.0)
+    assert model.patch_device == torch.device("meta")
+    model.spare_memory()
+    assert model.patch_device == model.clone().patch_device == torch.device("cpu")
+
+
 def test_a_patch_may_return_its_argument_without_harm() -> None:
     class Idle:
         slice = None
