@@ -24,7 +24,7 @@ import torch
 
 from benchmarks import bench_unet
 from benchmarks.common import ROOT, synchronise, write_result
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.stable_fast import StableFastConfig, StableFastRunner
 
 TORCH_COMPILE = {
@@ -67,7 +67,7 @@ def ours(bench: bench_unet.Bench) -> dict[str, object]:
     def step(x: torch.Tensor) -> torch.Tensor:
         return runner.step(x, bench_unet.TIMESTEP)
 
-    runner.prepare(Conditioning(context=bench.context), [bench_unet.TIMESTEP])
+    runner.prepare(Conditioning(texts=(TextInputs(bench.context),)), [bench_unet.TIMESTEP])
     row: dict[str, object] = {"first_call_seconds": seconds(step, bench.x), "ms": steady_ms(step, bench.x)}
     row["new_resolution_seconds"] = seconds(step, larger(bench.x))
     before = copy.copy(counters)
@@ -78,7 +78,7 @@ def ours(bench: bench_unet.Bench) -> dict[str, object]:
             weights[name].mul_(1.001)
     row["lora_weights"] = len(names)
     row["lora_switch_seconds"] = seconds(runner.refresh_weights, set(names))
-    runner.prepare(Conditioning(context=bench.context), [bench_unet.TIMESTEP])
+    runner.prepare(Conditioning(texts=(TextInputs(bench.context),)), [bench_unet.TIMESTEP])
     row["first_step_after_lora_seconds"] = seconds(step, bench.x)
     row["recaptures"], row["retraces"] = counters.captures - before.captures, counters.traces - before.traces
     row["level"], row["reason"] = runner.report.level, runner.report.reason

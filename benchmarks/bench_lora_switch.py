@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.common import measure, summarise, synchronise, timing_row, write_result
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
@@ -94,7 +94,7 @@ class Bench:
         return clone
 
     def step(self, runner: Runner) -> Tensor:
-        runner.prepare(Conditioning(context=self.context), TIMESTEPS)
+        runner.prepare(Conditioning(texts=(TextInputs(self.context),)), TIMESTEPS)
         return runner.step(self.x, TIMESTEPS[9])
 
     @torch.inference_mode()

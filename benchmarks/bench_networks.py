@@ -21,7 +21,7 @@ from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.generation.networks import CONTROL_BINDINGS, CONTROL_DIMS, FastControlNet, VaeDecode
 from modules.models.configs import VAEConfig
@@ -90,7 +90,7 @@ class ControlNetBench:
 
     def inputs(self, network: Any, context: Tensor) -> Conditioning:
         control = AppliedControl(network=network, hint=self.hint, strength=1.0)
-        return Conditioning(context=context, control=ControlStack([control], self.x.shape[0]))
+        return Conditioning(texts=(TextInputs(context),), control=ControlStack([control], self.x.shape[0]))
 
     def reference(self) -> Tensor:
         runner = EagerRunner(copy.deepcopy(self.unet.unet).float())

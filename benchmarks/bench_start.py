@@ -62,7 +62,7 @@ def write_diffusers_folder(checkpoint: Path, folder: Path) -> None:
 
     spec = load_checkpoint(checkpoint, device="cpu", dtype=torch.float32).spec
     state = {name: tensor.float() for name, tensor in read_state_dict(checkpoint).items()}
-    unet, vae, text = diffusers_unet(spec.unet), diffusers_vae(spec.vae), transformers_text(spec.text)
+    unet, vae, text = diffusers_unet(spec.unet), diffusers_vae(spec.vae), transformers_text(spec.texts[0])
     unet.load_state_dict(convert.convert_ldm_unet_checkpoint(dict(state), unet.config))
     vae.load_state_dict(convert.convert_ldm_vae_checkpoint(dict(state), vae.config))
     prefix = "cond_stage_model.transformer."

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import write_result
 from benchmarks.side_by_side import Step, Subject, measure_all
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
 from modules.models.unet import UNet
@@ -75,7 +75,7 @@ class Bench:
         def make() -> Step:
             config = StableFastConfig(level=level, tuning_seconds=tuning, timed_against_eager=False)
             runner = EagerRunner(self.unet) if level == "off" else StableFastRunner(self.unet, config)
-            runner.prepare(Conditioning(context=self.context), [TIMESTEP])
+            runner.prepare(Conditioning(texts=(TextInputs(self.context),)), [TIMESTEP])
             return lambda x: runner.step(x, TIMESTEP)
 
         return make
@@ -135,7 +135,7 @@ class Bench:
 
     def reference(self) -> Tensor:
         runner = EagerRunner(copy.deepcopy(self.unet).float())
-        runner.prepare(Conditioning(context=self.context.float()), [TIMESTEP])
+        runner.prepare(Conditioning(texts=(TextInputs(self.context.float()),)), [TIMESTEP])
         return runner.step(self.x, TIMESTEP).float()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from modules.loader.checkpoint import LoadedModel
 from modules.models.clip import build_text_model
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 from modules.models.controlnet import ControlNet
@@ -28,7 +30,15 @@ SD2_UNET = UNetConfig(
 VAE = VAEConfig(channels=(16, 32, 32, 32), groups=4)
 SD1_TEXT = TextConfig(width=64, layers=3, heads=1, mlp_width=128)
 SD2_TEXT = TextConfig(
-    layout="openclip", width=1024, layers=2, heads=16, mlp_width=64, activation="gelu", skip=1, pad_token=0
+    name="clip_h",
+    layout="openclip",
+    width=1024,
+    layers=2,
+    heads=16,
+    mlp_width=64,
+    activation="gelu",
+    skip=1,
+    pad_token=0,
 )
 
 
@@ -60,6 +70,12 @@ def vae(config: VAEConfig = VAE, seed: int = 2) -> AutoencoderKL:
 
 def text_model(config: TextConfig = SD1_TEXT, seed: int = 3) -> nn.Module:
     return randomise(build_text_model(config), seed)
+
+
+def only_text(model: LoadedModel) -> Any:
+    """Returns the text encoder of a model that has one."""
+    [encoder] = model.text.module.children()
+    return encoder
 
 
 def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

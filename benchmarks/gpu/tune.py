@@ -26,7 +26,7 @@ import torch
 from benchmarks.bench_networks import DECODER_DIMS, VAEBench
 from benchmarks.bench_unet import TIMESTEP, Bench
 from benchmarks.common import ROOT
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.store.cache import CACHE_VARIABLE
@@ -63,7 +63,7 @@ def run_workload(workload: str, seconds: float) -> None:
         return
     unet = Bench(arguments)
     runner = StableFastRunner(unet.unet, StableFastConfig(tuning_seconds=seconds, timed_against_eager=False))
-    runner.prepare(Conditioning(context=unet.context), [TIMESTEP])
+    runner.prepare(Conditioning(texts=(TextInputs(unet.context),)), [TIMESTEP])
     runner.step(unet.x, TIMESTEP)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+from modules.core.runner import TextInputs
+
+ControlNetCall = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Sequence[Tensor]]
 Residuals = tuple[Tensor, ...]
 
 # Factor per block by which earlier (larger, less abstract) residuals are weakened in all modes except "balanced".
@@ -36,7 +38,7 @@ class AppliedControl:
         return self.strength != 0 and self.end > 0 and self.start <= progress <= self.end
 
     def residuals(
-        self, x: Tensor, timestep: float, context: Tensor, progress: float, *, conditional: int | None = None
+        self, x: Tensor, timestep: float, text: TextInputs, progress: float, *, conditional: int | None = None
     ) -> Residuals | None:
         """Returns one residual per input block, then one for the middle block; returns None outside start..end.
 
@@ -47,9 +49,10 @@ class AppliedControl:
             return None
         rows = x.shape[0]
         used = min(rows, conditional) if self.mode == "control" and conditional is not None else rows
-        x, context = x[:used, : self.in_channels], context[:used]
+        x, context = x[:used, : self.in_channels], text.context[:used]
+        vector = text.vector[:used] if text.vector is not None else None
         timesteps = torch.full((used,), timestep, dtype=torch.float32, device=x.device)
-        outputs = self.network(x, self._hint_for(x), timesteps, context)
+        outputs = self.network(x, self._hint_for(x), timesteps, context, vector)
         last = len(outputs) - 1
         return tuple(_padded(_scaled(out, self._weight(last - index)), rows) for index, out in enumerate(outputs))
 
@@ -88,7 +91,7 @@ def sum_residuals(
     controls: Sequence[AppliedControl],
     x: Tensor,
     timestep: float,
-    context: Tensor,
+    text: TextInputs,
     progress: float,
     *,
     conditional: int | None = None,
@@ -96,7 +99,7 @@ def sum_residuals(
     """Sums the residuals of all active ControlNets; returns None if none is active."""
     total: Residuals | None = None
     for control in controls:
-        residuals = control.residuals(x, timestep, context, progress, conditional=conditional)
+        residuals = control.residuals(x, timestep, text, progress, conditional=conditional)
         if residuals is not None:
             total = residuals if total is None else tuple(a + b for a, b in zip(total, residuals, strict=True))
     return total
@@ -109,6 +112,6 @@ class ControlStack:
         self._controls = tuple(controls)
         self._conditional = conditional
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> Residuals | None:
+    def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> Residuals | None:
         progress = sampling_progress(timestep)
-        return sum_residuals(self._controls, x, timestep, context, progress, conditional=self._conditional)
+        return sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)

@@ -13,7 +13,8 @@ from modules.controlnet.layouts import cldm_weights
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import header_facts, number_of
 from modules.loader.detection.family_names import context_family, model_family
-from modules.loader.detection.model_spec import ModelSpec, check_unet
+from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.detection.unet_config import check_unet
 from modules.loader.files.open_file import Weights, same_but_for_ones
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import weight_files

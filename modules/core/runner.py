@@ -10,28 +10,37 @@ import torch
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class TextInputs:
+    """What the network reads of the prompt: context [R * N, S, D] and, in SDXL, vector [R * N, V].
+
+    N rows for each part of the prompt, part by part, then (with guidance) N unconditional rows. S is the number of
+    tokens, D the width of the text encoders. The vector holds the pooled text and the embedded picture sizes.
+    """
+
+    context: Tensor
+    vector: Tensor | None = None
+
+
 class Control(Protocol):
     """Sums the residuals of all ControlNets for one evaluation; returns None if none are active at this timestep.
 
-    x [R * N, C, h, w] and context [R * N, S, D] are the network's inputs. Each residual is [R * N, ...].
+    x [R * N, C, h, w] and `text` (R * N rows) are the network's inputs. Each residual is [R * N, ...].
     """
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None: ...
+    def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> tuple[Tensor, ...] | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning:
     """The network's inputs besides the latent; they stay the same over all steps of a batch of N pictures.
 
-    `context` [R * N, S, D]: N rows for each part of the prompt, part by part, then (with guidance) N unconditional
-    rows. S is the number of tokens, D the width of the text encoder.
-    `alternatives`: contexts of the same shape, to which a runner can `switch` between steps.
+    `texts`: the distinct texts of the batch, all of the same shapes, among which a runner can `switch` between steps.
     `concat` [1 or N, K, h, w]: extra latent channels, such as the mask and masked picture of inpainting checkpoints.
     `control`: see Control.
     """
 
-    context: Tensor
-    alternatives: tuple[Tensor, ...] = ()
+    texts: tuple[TextInputs, ...]
     concat: Tensor | None = None
     control: Control | None = None
 
@@ -53,7 +62,7 @@ class Runner(Protocol):
         ...
 
     def switch(self, which: int) -> None:
-        """Selects the context (0, the default after `prepare`) or an alternative (from 1) for all following steps."""
+        """Selects one of the conditioning's texts (0 after `prepare`) for all following steps."""
         ...
 
     def step(self, x: Tensor, timestep: float) -> Tensor:

@@ -177,11 +177,12 @@ def encoded_prompts(
     files = (session.text_changes(options.loras), session.embeddings.stamps(texts))
 
     def encode() -> dict[str, Tensor]:
+        [config] = spec.texts
         with text.at_work():
             text.apply()
             return encode_texts(
-                networks.text,
-                spec.text,
+                networks.texts[config.name],
+                config,
                 texts,
                 emphasis=emphasis,
                 clip_skip=skip,

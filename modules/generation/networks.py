@@ -25,13 +25,14 @@ from modules.stable_fast import (
 
 # On a CPU, only networks that run for long are worth tracing: text and VAE encoders finish sooner than compilation.
 WORTH_IT_ON_CPU = ("VAE decoder", "ControlNet")
-CONTROL_BINDINGS = {"hint": "prompt", "timesteps": "time", "context": "prompt"}
+CONTROL_BINDINGS = {"hint": "prompt", "timesteps": "time", "context": "prompt", "vector": "prompt"}
 CONTROL_DIMS = {
     "x": ("batch", None, "8*height", "8*width"),
     "hint": ("batch", None, "64*height", "64*width"),
     "timesteps": ("batch",),
     "context": ("batch", "tokens", None),
 }
+VECTOR_DIMS = {"vector": ("batch", None)}
 
 
 class Networks:
@@ -59,11 +60,22 @@ class Networks:
         if self._compiles("VAE encoder") and VAE not in model.away:
             dims = {"image": ("batch", None, "8*height", "8*width")}
             self.encode = self._compiled("VAE encoder", VaeEncode(model.vae).eval(), dims=dims)
-        self.text: Any = model.text.module
+        self.texts: dict[str, Any] = dict(model.text.module.named_children())
         if self._compiles("text encoder") and TEXT not in model.away:
-            compiled = self._compiled("text encoder", model.text.module, dims={"embeddings": ("batch", None, None)})
-            model.text.on_weights_changed.append(compiled.refresh_weights)
-            self.text = FastTextEncoder(model.text.module, compiled)
+            self.texts = {name: self._fast_text(name, encoder) for name, encoder in self.texts.items()}
+            model.text.on_weights_changed.append(self._refresh_texts)
+
+    def _fast_text(self, name: str, encoder: nn.Module) -> FastTextEncoder:
+        dims = {"embeddings": ("batch", None, None)}
+        return FastTextEncoder(encoder, self._compiled(f"text encoder {name}", encoder, dims=dims))
+
+    def _refresh_texts(self, changed: set[str] | None) -> None:
+        """Passes changed weights on to the encoder that they belong to."""
+        for name in self.texts:
+            prefix = f"{name}."
+            own = changed and {weight.removeprefix(prefix) for weight in changed if weight.startswith(prefix)}
+            if changed is None or own:
+                self._parts[f"text encoder {name}"].refresh_weights(own)
 
     def _compiles(self, kind: str) -> bool:
         return self.level != "off" and (not self._on_cpu or kind in WORTH_IT_ON_CPU)
@@ -89,7 +101,8 @@ class Networks:
         if network not in self._controls:
             name = f"ControlNet {len(self._controls) + 1}"
             self._adjoin(network)
-            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=CONTROL_DIMS)
+            dims = CONTROL_DIMS | (VECTOR_DIMS if network.config.vector_dim else {})
+            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=dims)
             self._controls[network] = FastControlNet(compiled)
         return self._controls[network]
 
@@ -104,9 +117,8 @@ class Networks:
     def release(self) -> None:
         """Frees everything that was compiled and stops listening for weight changes."""
         self._patcher.release()
-        text = self._parts.get("text encoder")
-        if text is not None:
-            self.model.text.on_weights_changed.remove(text.refresh_weights)
+        if self._refresh_texts in self.model.text.on_weights_changed:
+            self.model.text.on_weights_changed.remove(self._refresh_texts)
         for part in self._parts.values():
             part.release()
         self._parts.clear()
@@ -146,31 +158,39 @@ class FastTextEncoder:
 
 
 class FastControlNet:
-    """A compiled ControlNet. It prepares each hint once per context."""
+    """A compiled ControlNet. It prepares each hint once per text."""
 
     def __init__(self, compiled: CompiledModule) -> None:
         self._compiled = compiled
         # References to the tensors are kept, so that their memory is not reused in the meantime.
         self._hint: Tensor | None = None
         self._layout = torch.empty(0)  # the hint in the memory layout of the compiled program
-        self._contexts: list[Tensor] = []
+        self._texts: list[dict[str, Tensor]] = []
 
-    def __call__(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+    def __call__(
+        self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        text = {"context": context} if vector is None else {"context": context, "vector": vector}
+        dense = {name: tensor.contiguous() for name, tensor in text.items()}
         if self._hint is None or _place(hint) != _place(self._hint):
-            self._hint, self._contexts = hint, [context]
+            self._hint, self._texts = hint, [text]
             self._layout = hint.contiguous(memory_format=torch.channels_last)
-            self._compiled.prepare(hint=self._layout, context=context.contiguous())
+            self._compiled.prepare(hint=self._layout, **dense)
         else:
-            self._compiled.switch(self._number(context), hint=self._layout, context=context.contiguous())
+            self._compiled.switch(self._number(text), hint=self._layout, **dense)
         return self._compiled(x, timesteps=timesteps)
 
-    def _number(self, context: Tensor) -> int:
-        """Returns this context's number among those seen so far; adds a new one."""
-        places = [_place(known) for known in self._contexts]
-        if _place(context) not in places:
-            self._contexts.append(context)
-            places.append(_place(context))
-        return places.index(_place(context))
+    def _number(self, text: dict[str, Tensor]) -> int:
+        """Returns this text's number among those seen so far; adds a new one."""
+        places = [_places(known) for known in self._texts]
+        if _places(text) not in places:
+            self._texts.append(text)
+            places.append(_places(text))
+        return places.index(_places(text))
+
+
+def _places(text: dict[str, Tensor]) -> list[tuple[Any, ...]]:
+    return [_place(tensor) for tensor in text.values()]
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.core.progress import CancelToken, StepEvent
-from modules.core.runner import Conditioning, Runner
+from modules.core.runner import Conditioning, Runner, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.generation.pass_settings import PassSettings
 from modules.generation.progress import OnProgress, Progress
@@ -113,10 +113,8 @@ def guided_denoiser(
 
 def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
     """Returns the runner, prepared for this pass's shape and contexts."""
-    context, *alternatives = (each.to(job.device, job.dtype) for each in contexts.distinct)
     conditioning = Conditioning(
-        context=context,
-        alternatives=tuple(alternatives),
+        texts=tuple(TextInputs(context.to(job.device, job.dtype)) for context in contexts.distinct),
         concat=job.concat_for(latent, start),
         control=job.control_for(latent, contexts.conditional),
     )

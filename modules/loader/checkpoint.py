@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from modules.core.device import free_memory, release_memory
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, vae_config
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign
+from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
-from modules.loader.layouts.diffusers import open_folder, weight_files
+from modules.loader.layouts.diffusers import open_folder, vae_metadata, weight_files
 from modules.loader.layouts.key_maps import VAE_PREFIX
-from modules.loader.layouts.parts import split_parts, strip_prefix, vae_part
+from modules.loader.layouts.parts import Parts, split_parts, strip_prefix, vae_part
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
 from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
 from modules.loader.text_encoder import open_text_encoder, with_text_encoder
 from modules.loader.visit import is_away
-from modules.models.clip import build_text_model
+from modules.models.clip import TextEncoders
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL, working_bytes
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,21 +96,28 @@ def load_checkpoint(
     with naming(path):
         refuse_foreign(weights.tensors)
         parts = split_parts(with_text_encoder(weights.tensors, other_text.tensors if other_text else {}))
-        vae_weights, vae_state, own_vae = other_vae or (weights, parts.vae, None)
-        text_metadata = other_text.metadata if other_text else None
-        spec = describe_parts(parts, weights.tensors, weights.metadata, vae=own_vae, text_metadata=text_metadata)
+        if other_vae is not None:
+            parts = dataclasses.replace(parts, vae=other_vae.tensors)
+        spec = describe_parts(
+            parts,
+            weights.tensors,
+            weights.metadata,
+            vae_metadata=other_vae.metadata if other_vae else None,
+            text_metadata=other_text.metadata if other_text else None,
+        )
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
-            unet, text, vae = UNet(spec.unet), build_text_model(spec.text), AutoencoderKL(spec.vae)
-        sizes = {"UNet": parts.unet, TEXT: parts.text, VAE: vae_state}
-        gone = leaving(memory, _needs(sizes, spec, dtype), free_memory(device))
+            unet, text, vae = UNet(spec.unet), TextEncoders(spec.texts), AutoencoderKL(spec.vae)
+        gone = leaving(memory, _needs(parts, spec, dtype), free_memory(device))
         homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
     with naming(Path(text_path or path)):
-        fill_network(text, parts.text, homes[TEXT], dtype, (other_text or weights).drop_pages, "text encoder")
+        for name, encoder in text.items():
+            drop_pages = (other_text or weights).drop_pages
+            fill_network(encoder, parts.texts[name], homes[TEXT], dtype, drop_pages, "text encoder")
     with naming(Path(vae_path or path)):
-        fill_network(vae, vae_state, homes[VAE], vae_dtype or dtype, vae_weights.drop_pages, "VAE")
+        fill_network(vae, parts.vae, homes[VAE], vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
     model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
     if gone:
         model.unet.spare_memory()
@@ -128,13 +131,14 @@ def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
     with naming(path):
         refuse_foreign(weights.tensors)
         parts = split_parts(weights.tensors)
-        spec = describe_parts(parts, weights.tensors, weights.metadata)
-    return _needs({"UNet": parts.unet, TEXT: parts.text, VAE: parts.vae}, spec, dtype)
+        return _needs(parts, describe_parts(parts, weights.tensors, weights.metadata), dtype)
 
 
-def _needs(networks: Mapping[str, Mapping[str, Tensor]], spec: ModelSpec, dtype: torch.dtype) -> Needs:
+def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype) -> Needs:
+    texts = [weight for encoder in parts.texts.values() for weight in encoder.values()]
+    networks = {"UNet": parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
+    sizes = {name: sum(weight.numel() for weight in weights) for name, weights in networks.items()}
     cells = (spec.native_size // spec.vae.downscale) ** 2
-    sizes = {name: sum(weight.numel() for weight in state.values()) for name, state in networks.items()}
     return Needs(
         networks={name: size * dtype.itemsize for name, size in sizes.items()},
         work=round(working_bytes(spec.vae, cells, dtype)),
@@ -145,24 +149,27 @@ def _model_name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem  # ".5" in a folder called "v1.5" is not a suffix
 
 
-def open_vae(path: Path) -> tuple[Weights, dict[str, Tensor], VAEConfig]:
-    """Reads the VAE from a VAE file (in either layout), a checkpoint or a diffusers folder.
+def open_vae(path: Path) -> Weights:
+    """Opens the VAE of a VAE file (in either layout), a checkpoint or a diffusers folder, with LDM names.
 
-    Returns the file, the weights with LDM names, and the VAE's configuration. Raises ModelFileError.
+    Raises ModelFileError.
     """
+    metadata: dict[str, str] | None = None
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
-        path = weight_files(folder)[0]
+        path, metadata = weight_files(folder)[0], vae_metadata(folder)
     weights = open_weights(path)
     tensors = weights.tensors
     state = vae_part(strip_prefix(tensors, VAE_PREFIX) or strip_prefix(tensors, "vae.") or tensors)
     with naming(path):
         kind = foreign_kind(tensors)
         if "post_quant_conv.weight" not in state:
-            raise ModelFileError(f"This file is {kind or 'not a known VAE'} and cannot be used as VAE of SD1 or SD2.")
+            raise ModelFileError(
+                f"This file is {kind or 'not a known VAE'} and cannot be used as VAE of SD1, SD2 or SDXL."
+            )
         config = vae_config(state, header_facts(weights.metadata))
         if config.latent_channels != VAEConfig().latent_channels:
             raise ModelFileError(
-                f"This VAE has {config.latent_channels} latent channels (as SD3 or Flux); SD1 and SD2 need 4."
+                f"This VAE has {config.latent_channels} latent channels (as SD3 or Flux); SD1, SD2 and SDXL need 4."
             )
-    return weights, state, config
+    return dataclasses.replace(weights, tensors=state, metadata=metadata or weights.metadata)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.detection.family_names import model_family
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, Shapes
+from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.detection.shapes import Shapes
 from modules.loader.files.state_dict import read_state_dict
 from modules.loader.patcher import ModelPatcher
 from modules.lora.family import file_family, marked_family
@@ -96,7 +97,7 @@ def _shapes(module: nn.Module) -> Shapes:
 def _match(
     name: str, weights: list[LoraWeight], keys: set[str], unet: Shapes, text: Shapes, spec: ModelSpec
 ) -> LoraPatches:
-    table = name_table(spec.unet, spec.text, unet)
+    table = name_table(spec.unet, spec.texts, unet)
     shapes = {"unet": unet, "text": text}
     found: dict[str, dict[str, list[Patch]]] = {"unet": defaultdict(list), "text": defaultdict(list)}
     used: set[str] = set()

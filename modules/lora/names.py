@@ -41,9 +41,12 @@ def canonical(module: str) -> str:
     return name
 
 
-def name_table(unet: UNetConfig, text: TextConfig, unet_parameters: Iterable[str]) -> Table:
-    """Maps canonical layer names to targets, for every layer of both networks in every naming style."""
-    return unet_table(unet, unet_parameters) | text_table(text)
+def name_table(unet: UNetConfig, texts: Iterable[TextConfig], unet_parameters: Iterable[str]) -> Table:
+    """Maps canonical layer names to targets, for every layer of all networks in every naming style."""
+    table = unet_table(unet, unet_parameters)
+    for text in texts:
+        table |= text_table(text)
+    return table
 
 
 def unet_table(config: UNetConfig, parameters: Iterable[str]) -> Table:
@@ -92,20 +95,20 @@ def _clip_layers(config: TextConfig) -> dict[str, Target]:
     names = [f"text_model.encoder.layers.{layer}.{piece}" for layer in range(config.layers) for piece in pieces]
     names += ["text_model.embeddings.token_embedding", "text_model.embeddings.position_embedding"]
     names += ["text_model.final_layer_norm"]
-    return {name: Target("text", f"{name}.") for name in names}
+    return {name: Target("text", f"{config.name}.{name}.") for name in names}
 
 
 def _openclip_layers(config: TextConfig) -> dict[str, Target]:
     width = config.width
     table = {
-        "text_model.embeddings.token_embedding": Target("text", "token_embedding."),
-        "text_model.final_layer_norm": Target("text", "ln_final."),
+        "text_model.embeddings.token_embedding": Target("text", f"{config.name}.token_embedding."),
+        "text_model.final_layer_norm": Target("text", f"{config.name}.ln_final."),
     }
     for layer in range(config.layers):
         theirs, ours = f"text_model.encoder.layers.{layer}", f"transformer.resblocks.{layer}"
         for piece, own in OPENCLIP_LAYER.items():
-            table[f"{theirs}.{piece}"] = table[f"{ours}.{own}"] = Target("text", f"{ours}.{own}.")
-        packed = f"{ours}.attn.in_proj_"
+            table[f"{theirs}.{piece}"] = table[f"{ours}.{own}"] = Target("text", f"{config.name}.{ours}.{own}.")
+        packed = f"{config.name}.{ours}.attn.in_proj_"
         table[f"{ours}.attn.in_proj"] = Target("text", packed)
         for index, letter in enumerate(_PACKED):
             table[f"{theirs}.self_attn.{letter}_proj"] = Target("text", packed, (0, index * width, width))

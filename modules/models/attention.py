@@ -85,17 +85,17 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the cells of a feature map [B, C, h, w].
+    """Transformer blocks over the cells of a feature map [B, C, h, w].
 
-    The projections around the block are linear layers in SD2.x and 1x1 convolutions in SD1.x.
+    The projections around the blocks are linear layers in SD2.x and SDXL, and 1x1 convolutions in SD1.x.
     """
 
-    def __init__(self, width: int, config: UNetConfig) -> None:
+    def __init__(self, width: int, depth: int, config: UNetConfig) -> None:
         super().__init__()
         self.linear_projection = config.linear_projection
         self.norm = nn.GroupNorm(config.groups, width, eps=1e-6)
         self.proj_in: nn.Module = nn.Linear(width, width) if self.linear_projection else nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, config)])
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, config) for _ in range(depth)])
         self.proj_out: nn.Module = nn.Linear(width, width) if self.linear_projection else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""The text encoders: CLIP ViT-L of SD1.x and OpenCLIP ViT-H of SD2.x, each with its checkpoint's key names."""
+"""The text encoders: CLIP ViT-L of SD1.x and SDXL, OpenCLIP ViT-H of SD2.x and ViT-bigG of SDXL, each with its checkpoint's key names."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +95,7 @@ class ClipTextModel(nn.Module):
         layers = self.text_model.encoder.layers
         for layer in layers[: len(layers) - skip]:
             x = layer(x)
-        return self.text_model.final_layer_norm(x)
+        return self.text_model.final_layer_norm(x) if self.config.final_norm else x
 
 
 class PackedAttention(nn.Module):
@@ -153,6 +155,9 @@ class OpenClipTextModel(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(config.positions, config.width))
         self.transformer = OpenClipTransformer(config)
         self.ln_final = nn.LayerNorm(config.width)
+        if config.projection is not None:
+            self.text_projection = nn.Parameter(torch.empty(config.width, config.projection))
+            nn.init.normal_(self.text_projection, std=config.width**-0.5)
         nn.init.normal_(self.positional_embedding, std=0.01)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
@@ -165,7 +170,7 @@ class OpenClipTextModel(nn.Module):
         layers = self.transformer.resblocks
         for layer in layers[: len(layers) - skip]:
             x = layer(x)
-        return self.ln_final(x)
+        return self.ln_final(x) if self.config.final_norm else x
 
 
 TextModel = ClipTextModel | OpenClipTextModel
@@ -173,3 +178,10 @@ TextModel = ClipTextModel | OpenClipTextModel
 
 def build_text_model(config: TextConfig) -> TextModel:
     return OpenClipTextModel(config) if config.layout == "openclip" else ClipTextModel(config)
+
+
+class TextEncoders(nn.ModuleDict):
+    """The text encoders of one model by name ("clip_l", "clip_h", "clip_g"), in the order in which they are joined."""
+
+    def __init__(self, configs: Iterable[TextConfig]) -> None:
+        super().__init__({config.name: build_text_model(config) for config in configs})

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from modules.models.configs import UNetConfig
-from modules.models.layers import timestep_embedding
-from modules.models.unet import Block, encoder_blocks, middle_block, time_mlp
+from modules.models.unet import Block, TimedNetwork, encoder_blocks, middle_block
 
 HINT_CHANNELS = (16, 16, 32, 32, 96, 96, 256)
 HINT_STRIDES = (1, 1, 2, 1, 2, 1, 2)
@@ -22,13 +21,11 @@ def hint_stem(hint_channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(before, width, 3, padding=1))
 
 
-class ControlNet(nn.Module):
+class ControlNet(TimedNetwork):
     """ControlNet (Zhang et al. 2023, arXiv 2302.05543) in cldm layout."""
 
     def __init__(self, config: UNetConfig, hint_channels: int = 3) -> None:
-        super().__init__()
-        self.config = config
-        self.time_embed = time_mlp(config)
+        super().__init__(config)
         self.input_blocks, skips = encoder_blocks(config)
         self.input_hint_block = hint_stem(hint_channels, config.channels[0])
         self.zero_convs = nn.ModuleList([Block([nn.Conv2d(channels, channels, 1)]) for channels in skips])
@@ -36,13 +33,15 @@ class ControlNet(nn.Module):
         width = config.channels[-1]
         self.middle_block_out = Block([nn.Conv2d(width, width, 1)])
 
-    def forward(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Returns residuals for each input block of the UNet, then for its middle block.
 
         x [B, in_channels, h, w], hint [B, hint_channels, 8h, 8w] in 0..1, timesteps [B] float32,
-        context [B, S, context_dim].
+        context [B, S, context_dim], vector [B, vector_dim] for SDXL.
         """
-        time = self.time_embed(timestep_embedding(timesteps, self.config.channels[0]).to(x.dtype))
+        time = self.embed_time(timesteps, vector, x.dtype)
         guidance = self.input_hint_block(hint)
         residuals: list[Tensor] = []
         for index, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):

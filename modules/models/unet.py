@@ -26,9 +26,28 @@ class Block(nn.ModuleList):
         return x
 
 
-def time_mlp(config: UNetConfig) -> nn.Sequential:
-    width = config.channels[0]
-    return nn.Sequential(nn.Linear(width, config.time_dim), nn.SiLU(), nn.Linear(config.time_dim, config.time_dim))
+def embedding_mlp(inputs: int, config: UNetConfig) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, config.time_dim), nn.SiLU(), nn.Linear(config.time_dim, config.time_dim))
+
+
+class TimedNetwork(nn.Module):
+    """A network that reads a time embedding, to which SDXL adds the embedding of a vector (`vector_dim`)."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embed = embedding_mlp(config.channels[0], config)
+        self.label_emb = nn.Sequential(embedding_mlp(config.vector_dim, config)) if config.vector_dim else None
+
+    def embed_time(self, timesteps: Tensor, vector: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Returns [B, time_dim] for timesteps [B] float32 and, in SDXL, vector [B, vector_dim].
+
+        Raises ValueError if a vector is given to a network that reads none, or left out.
+        """
+        if (self.label_emb is None) != (vector is None):
+            raise ValueError(f"This network reads a vector of width {self.config.vector_dim}.")
+        time = self.time_embed(timestep_embedding(timesteps, self.config.channels[0]).to(dtype))
+        return time if self.label_emb is None else time + self.label_emb(vector)
 
 
 def encoder_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
@@ -39,8 +58,8 @@ def encoder_blocks(config: UNetConfig) -> tuple[nn.ModuleList, list[int]]:
     for level, channels in enumerate(config.channels):
         for _ in range(config.res_blocks):
             layers: list[nn.Module] = [ResBlock(width, channels, config.time_dim, config.groups)]
-            if config.attention_levels[level]:
-                layers.append(SpatialTransformer(channels, config))
+            if depth := config.depths[level]:
+                layers.append(SpatialTransformer(channels, depth, config))
             blocks.append(Block(layers))
             skips.append(channels)
             width = channels
@@ -56,7 +75,9 @@ def middle_block(config: UNetConfig) -> Block:
     def residual() -> ResBlock:
         return ResBlock(width, width, config.time_dim, config.groups)
 
-    return Block([residual(), SpatialTransformer(width, config), residual()])
+    if config.middle_depth is None:
+        return Block([residual()])
+    return Block([residual(), SpatialTransformer(width, config.middle_depth, config), residual()])
 
 
 def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
@@ -66,24 +87,22 @@ def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
     blocks = nn.ModuleList()
     for level in reversed(range(len(config.channels))):
         channels = config.channels[level]
-        for index in range(config.res_blocks + 1):
+        for index, depth in enumerate(config.decoder_depths(level)):
             layers: list[nn.Module] = [ResBlock(width + skips.pop(), channels, config.time_dim, config.groups)]
             width = channels
-            if config.attention_levels[level]:
-                layers.append(SpatialTransformer(channels, config))
+            if depth:
+                layers.append(SpatialTransformer(channels, depth, config))
             if level > 0 and index == config.res_blocks:
                 layers.append(Upsample(channels))
             blocks.append(Block(layers))
     return blocks
 
 
-class UNet(nn.Module):
-    """Latent-diffusion UNet (Rombach et al. 2022, arXiv 2112.10752)."""
+class UNet(TimedNetwork):
+    """Latent-diffusion UNet (Rombach et al. 2022, arXiv 2112.10752; SDXL: Podell et al. 2023, arXiv 2307.01952)."""
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.time_embed = time_mlp(config)
+        super().__init__(config)
         self.input_blocks, skips = encoder_blocks(config)
         self.middle_block = middle_block(config)
         self.output_blocks = decoder_blocks(config, skips)
@@ -93,16 +112,20 @@ class UNet(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, control: tuple[Tensor, ...] | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: tuple[Tensor, ...] | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """Evaluates the network once.
 
         x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
         -> [B, out_channels, h, w]. `control`: one residual per input block, then one for the middle block
-        (the order of a ControlNet's output).
+        (the order of a ControlNet's output). `vector` [B, vector_dim]: for SDXL, and for no other network.
         """
-        embedding = timestep_embedding(timesteps, self.config.channels[0])
-        time = self.time_embed(embedding.to(x.dtype))
+        time = self.embed_time(timesteps, vector, x.dtype)
         skips: list[Tensor] = []
         for block in self.input_blocks:
             x = block(x, time, context)

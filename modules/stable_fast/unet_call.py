@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.stable_fast.runtime.execution import in_program_layout
 
-BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "control": "step"}
+BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "vector": "prompt", "control": "step"}
 COARSEST = 8  # the UNet halves the latent three times; other sizes than multiples of 8 get separate programs
 
 Key = tuple[Any, ...]
@@ -21,20 +21,30 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class UNetCall:
-    """x [N, C, h, w] of any dtype, one timestep, context [R * N, S, D], residuals of all ControlNets [R * N, ...].
+    """x [N, C, h, w] of any dtype, one timestep, a text of R * N rows, residuals of all ControlNets [R * N, ...].
 
     The network computes in the context's dtype.
     """
 
     x: Tensor
     timestep: float
-    context: Tensor
+    text: TextInputs
     control: tuple[Tensor, ...] | None
 
     @property
     def halves(self) -> int:
         """The number of batch rows per latent: 2 with guidance."""
         return self.context.shape[0] // self.x.shape[0]
+
+    @property
+    def context(self) -> Tensor:
+        return self.text.context
+
+    @property
+    def prompt(self) -> dict[str, Tensor]:
+        """The inputs that change with the prompt only."""
+        vector = self.text.vector
+        return {"context": self.context} if vector is None else {"context": self.context, "vector": vector}
 
     @property
     def device(self) -> torch.device:
@@ -48,13 +58,14 @@ class UNetCall:
     def key(self) -> Key:
         """Everything that a captured graph depends on besides values."""
         x = self.x
-        return (x.shape, self.context.shape, self.dtype, x.device, self.control is not None)
+        return (x.shape, *(each.shape for each in self.prompt.values()), self.dtype, x.device, self.control is not None)
 
     @property
     def form(self) -> Key:
         """Everything that a program depends on. It adapts to all sizes that are not included."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
-        return (self.x.shape[1], self.context.shape[2], self.dtype, self.x.device, self.control is not None, exact)
+        widths = tuple(each.shape[-1] for each in self.prompt.values())
+        return (self.x.shape[1], widths, self.dtype, self.x.device, self.control is not None, exact)
 
     def _adapts(self) -> bool:
         return all(size % COARSEST == 0 for size in self.x.shape[2:])
@@ -63,6 +74,8 @@ class UNetCall:
         """Which dimensions may change without a new trace (see graph/sizes.py)."""
         dims: dict[str, Any] = {"x": self._feature_map(self.x), "timesteps": ("batch",)}
         dims["context"] = ("batch", "tokens", None)
+        if self.text.vector is not None:
+            dims["vector"] = ("batch", None)
         if self.control is not None:
             dims["control"] = tuple(self._feature_map(residual) for residual in self.control)
         return dims
@@ -77,7 +90,7 @@ class UNetCall:
         """The call's inputs for the network itself, with x repeated for both halves of guidance."""
         x = torch.cat([self.x.to(self.dtype)] * self.halves)
         times = torch.full((x.shape[0],), self.timestep, dtype=torch.float32, device=x.device)
-        inputs: dict[str, Any] = {"x": x, "timesteps": times, "context": self.context}
+        inputs: dict[str, Any] = {"x": x, "timesteps": times, **self.prompt}
         return inputs if self.control is None else {**inputs, "control": self.control}
 
     def eager(self, network: nn.Module) -> Callable[[], Tensor]:
@@ -87,11 +100,13 @@ class UNetCall:
     def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
         """The network as a function of tensors only, and the tensors of this call."""
         inputs = self.network_inputs()
+        control = inputs.pop("control", ())
+        names = tuple(inputs)
 
-        def function(x: Tensor, timesteps: Tensor, context: Tensor, *control: Tensor) -> Tensor:
-            return network(x, timesteps, context, control or None)
+        def function(*tensors: Tensor) -> Tensor:
+            return network(**dict(zip(names, tensors, strict=False)), control=tensors[len(names) :] or None)
 
-        return function, [inputs["x"], inputs["timesteps"], inputs["context"], *(self.control or ())]
+        return function, [*inputs.values(), *control]
 
     @cached_property
     def moving(self) -> tuple[Tensor, ...]:
@@ -111,11 +126,11 @@ class UNetCall:
 
 
 def call_of(conditioning: Conditioning, which: int, x: Tensor, timestep: float) -> UNetCall:
-    """The evaluation of x [N, C, h, w] with the context (`which` = 0) or one of its alternatives (from 1)."""
-    context = (conditioning.context, *conditioning.alternatives)[which]
+    """The evaluation of x [N, C, h, w] with one of the conditioning's texts."""
+    text = conditioning.texts[which]
     x = conditioning.with_concat(x)
     control = None
     if conditioning.control is not None:
-        rows = torch.cat([x.to(context.dtype)] * (context.shape[0] // x.shape[0]))
-        control = conditioning.control(rows, timestep, context)
-    return UNetCall(x, timestep, context, control)
+        rows = torch.cat([x.to(text.context.dtype)] * (text.context.shape[0] // x.shape[0]))
+        control = conditioning.control(rows, timestep, text)
+    return UNetCall(x, timestep, text, control)

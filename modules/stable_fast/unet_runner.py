@@ -110,7 +110,7 @@ class StableFastRunner(CompiledRunner):
 
         def run() -> None:
             self._tabulate(execution, call)
-            execution.set_prompt({"context": call.context}, self._which)
+            execution.set_prompt(call.prompt, self._which)
             execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
 
         try:
@@ -127,7 +127,7 @@ class StableFastRunner(CompiledRunner):
             self._tabulate(execution, call)
         elif call.timestep not in execution.times:
             execution.times.extend([call.timestep], call.device)
-        execution.show_prompt(self._engine.stamp, {"context": call.context}, self._which)
+        execution.show_prompt(self._engine.stamp, call.prompt, self._which)
 
     def _tabulate(self, execution: Execution, call: UNetCall) -> None:
         execution.times.extend([*self._timesteps, call.timestep], call.device)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from modules.controlnet.apply import AppliedControl, ControlStack, sampling_progress, sum_residuals
+from modules.core.runner import TextInputs
 from tests import tiny
 
 ROWS = 4  # two pictures, conditional and unconditional
@@ -18,7 +19,9 @@ class Probe:
     def __init__(self) -> None:
         self.calls: list[tuple[Tensor, ...]] = []
 
-    def __call__(self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+    def __call__(
+        self, x: Tensor, hint: Tensor, timesteps: Tensor, context: Tensor, vector: Tensor | None
+    ) -> tuple[Tensor, ...]:
         self.calls.append((x, hint, timesteps, context))
         return tuple(torch.full((x.shape[0], 2, 1, 1), float(layer + 1)) for layer in range(13))
 
@@ -32,7 +35,7 @@ def run(
     applied: AppliedControl, progress: float = 0.5, conditional: int | None = 2, channels: int = 4
 ) -> tuple[Tensor, ...] | None:
     x = torch.arange(ROWS * channels * 64, dtype=torch.float32).reshape(ROWS, channels, 8, 8)
-    return applied.residuals(x, 500.0, torch.zeros(ROWS, 7, 64), progress, conditional=conditional)
+    return applied.residuals(x, 500.0, TextInputs(torch.zeros(ROWS, 7, 64)), progress, conditional=conditional)
 
 
 def test_balanced_is_the_network_times_strength() -> None:
@@ -110,20 +113,20 @@ def test_a_hint_of_another_size_is_a_mistake() -> None:
 
 
 def test_several_controls_are_summed_and_idle_ones_skipped() -> None:
-    x, context = torch.zeros(2, 4, 8, 8), torch.zeros(2, 7, 64)
+    x, text = torch.zeros(2, 4, 8, 8), TextInputs(torch.zeros(2, 7, 64))
     controls = [control(strength=0.5), control(strength=2.0), control(start=0.9)]
-    total = sum_residuals(controls, x, 500.0, context, 0.5)
+    total = sum_residuals(controls, x, 500.0, text, 0.5)
     assert total is not None and total[3].unique().tolist() == [2.5 * 4]
-    assert sum_residuals(controls[2:], x, 500.0, context, 0.5) is None
-    assert sum_residuals([], x, 500.0, context, 0.5) is None
+    assert sum_residuals(controls[2:], x, 500.0, text, 0.5) is None
+    assert sum_residuals([], x, 500.0, text, 0.5) is None
 
 
 def test_stack_reads_progress_from_the_timestep() -> None:
     stack = ControlStack([control(start=0.0, end=0.5, mode="control")], conditional=1)
-    x, context = torch.zeros(2, 4, 8, 8), torch.zeros(2, 7, 64)
-    early = stack(x, 900.0, context)
+    x, text = torch.zeros(2, 4, 8, 8), TextInputs(torch.zeros(2, 7, 64))
+    early = stack(x, 900.0, text)
     assert early is not None and early[12][0].count_nonzero() == 2 and early[12][1].count_nonzero() == 0
-    assert stack(x, 100.0, context) is None
+    assert stack(x, 100.0, text) is None
 
 
 def test_unet_output_changes_with_the_hint_and_not_at_strength_zero() -> None:
@@ -134,7 +137,7 @@ def test_unet_output_changes_with_the_hint_and_not_at_strength_zero() -> None:
     def output(hint: Tensor, strength: float) -> Tensor:
         stack = ControlStack([AppliedControl(network=network, hint=hint, strength=strength)], conditional=1)
         with torch.inference_mode():
-            return unet(x, times, context, stack(x, 400.0, context))
+            return unet(x, times, context, stack(x, 400.0, TextInputs(context)))
 
     black, white = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     with torch.inference_mode():

@@ -70,7 +70,7 @@ def test_the_decoder_on_a_cpu_is_fused_once_for_all_sizes(session: Session) -> N
         assert rel_error(networks.decode(z), model.vae.decode(z)) < TOLERANCE
     part = networks._parts["VAE decoder"]
     assert part.report.counters.traces == 1 and networks.encode == model.vae.encode
-    assert networks.text is model.text.module
+    assert networks.texts == dict(model.text.module.named_children())
     networks.release()
     assert networks._parts == {}
 

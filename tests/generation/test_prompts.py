@@ -22,7 +22,7 @@ from modules.sampling.noise import ImageNoise
 from modules.sampling.schedules import NoiseSchedule, make_sigmas
 from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
-from tests import tiny_project
+from tests import tiny, tiny_project
 
 ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
 VISIBLE = 4e-5
@@ -67,7 +67,7 @@ def euler_by_hand(session: Session, steps: Sequence[Parts], negative: str = "", 
     """Samples with a list of (text, weight) for each step; every text is evaluated separately."""
     model = session.model(options(""))
     texts = {negative, *(text for parts in steps for text, _ in parts)}
-    encoded = encode_texts(model.text.module, model.spec.text, texts, emphasis="a1111")
+    encoded = encode_texts(tiny.only_text(model), model.spec.texts[0], texts, emphasis="a1111")
 
     def clean(text: str, x: Tensor, sigma: float) -> Tensor:
         timestep = torch.tensor([SCHEDULE.sigma_to_t(sigma)])

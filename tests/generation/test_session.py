@@ -154,7 +154,8 @@ def test_networks_that_leave_the_device_are_not_compiled(project: Session, monke
     )
     model = project.model(REQUEST)
     networks = project.networks(model, "full")
-    assert (networks.text, networks.decode, networks.encode) == (model.text.module, model.vae.decode, model.vae.encode)
+    assert (networks.decode, networks.encode) == (model.vae.decode, model.vae.encode)
+    assert networks.texts == dict(model.text.module.named_children())
     networks.controlnet(project.controlnet(model, "edges"))
     assert list(networks._parts) == ["ControlNet 1"]
 

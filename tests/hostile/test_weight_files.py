@@ -34,7 +34,7 @@ from tests.loader.detection.detecting import detect
 from tests.upscalers import esrgan_tensors
 
 CPU = torch.device("cpu")
-UNET = UNetConfig(channels=(8, 16), attention_levels=(True, False), res_blocks=1, context_dim=8, heads=1, groups=2)
+UNET = UNetConfig(channels=(8, 16), depths=(1, 0), res_blocks=1, context_dim=8, heads=1, groups=2)
 VAE = VAEConfig(channels=(8, 8), groups=2, res_blocks=1)
 TEXT = TextConfig(width=8, layers=2, heads=1, mlp_width=8, vocab_size=64)
 SECONDS = 20.0  # for any one file

@@ -26,7 +26,7 @@ def load(path: Path, dtype: torch.dtype = torch.float32, **options: object) -> L
 
 
 def weights(model: LoadedModel) -> dict[str, Tensor]:
-    parts = {"unet": model.unet.module, "text": model.text.module, "vae": model.vae}
+    parts = {"unet": model.unet.module, "text": tiny.only_text(model), "vae": model.vae}
     return {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}
 
 
@@ -65,7 +65,7 @@ def test_types(tmp_path: Path, stored: torch.dtype, wanted: torch.dtype, sd2: bo
 
 def test_networks_run(sd1: Path) -> None:
     model = load(sd1)
-    unet, text = model.unet.module, model.text.module
+    unet, text = model.unet.module, tiny.only_text(model)
     with torch.inference_mode():
         context = text(text.embed_tokens(random_ids(1)))  # type: ignore[operator]
         out = unet(torch.randn(1, 4, 8, 8), torch.tensor([10.0]), context)
@@ -149,12 +149,12 @@ def test_diffusers_folder(tmp_path: Path, sd2: bool) -> None:
     assert spec.family == ("SD2.x" if sd2 else "SD1.x")
     assert spec.unet == (tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
     assert spec.vae == tiny.VAE
-    assert isinstance(model.text.module, OpenClipTextModel) == sd2
+    assert isinstance(tiny.only_text(model), OpenClipTextModel) == sd2
     ids, x, t = random_ids(1), torch.randn(1, 4, 8, 8), torch.tensor([500.0])
-    text = model.text.module
+    text = tiny.only_text(model)
     with torch.inference_mode():
         expected = parts["text_encoder"](ids).last_hidden_state
-        actual = text(text.embed_tokens(ids), spec.text.skip)  # type: ignore[operator]
+        actual = text(text.embed_tokens(ids), spec.texts[0].skip)  # type: ignore[operator]
         assert (actual - expected).abs().max() < 1e-4
         noise = parts["unet"](x, t, expected).sample
         assert (model.unet.module(x, t, expected) - noise).abs().max() < 1e-4

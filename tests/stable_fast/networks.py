@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastRunner
@@ -102,7 +102,7 @@ def pair_of(network: nn.Module) -> Pair:
 def inputs_for(
     config: UNetConfig = tiny.SD1_UNET, *, images: int = 1, halves: int = 2, tokens: int = 77, seed: int = 1
 ) -> Conditioning:
-    return Conditioning(context=random(images * halves, tokens, config.context_dim, seed=seed))
+    return Conditioning(texts=(TextInputs(random(images * halves, tokens, config.context_dim, seed=seed)),))
 
 
 def latent(images: int = 1, height: int = 16, width: int = 16, *, channels: int = 4, seed: int = 0) -> Tensor:

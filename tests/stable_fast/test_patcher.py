@@ -52,7 +52,7 @@ def picture(model: ModelPatcher) -> Tensor:
 
 @torch.no_grad()
 def eager(model: ModelPatcher) -> Tensor:
-    context = inputs_for().context
+    context = inputs_for().texts[0].context
     return model.module(torch.cat([latent()] * 2), torch.full((2,), 500.0), context)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner
@@ -77,7 +77,7 @@ def test_rows_do_not_see_each_other(pair: Pair) -> None:
     with torch.inference_mode():
         pair.compiled.prepare(inputs, [500.0])
         both = pair.compiled.step(x, 500.0)
-        pair.compiled.prepare(Conditioning(context=inputs.context[1::2]), [500.0])
+        pair.compiled.prepare(Conditioning(texts=(TextInputs(inputs.texts[0].context[1::2]),)), [500.0])
         alone = pair.compiled.step(x[1:], 500.0)
     assert rel_error(alone, both[1::2]) < TOLERANCE
 
@@ -96,18 +96,19 @@ class FixedControl:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None:
+    def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> tuple[Tensor, ...] | None:
         if timestep < 100:
             return None
         hint = random(x.shape[0], 3, 8 * x.shape[2], 8 * x.shape[3], seed=4)
-        return self.network(x, hint, torch.full((x.shape[0],), timestep), context)
+        return self.network(x, hint, torch.full((x.shape[0],), timestep), text.context)
 
 
 def test_controlnet_residuals_that_come_and_go() -> None:
     pair = pair_of(tiny.unet())
     for images, halves, height in ((1, 2, 16), (2, 1, 8)):
         inputs = Conditioning(
-            context=inputs_for(images=images, halves=halves).context, control=FixedControl(tiny.controlnet())
+            texts=inputs_for(images=images, halves=halves).texts,
+            control=FixedControl(tiny.controlnet()),
         )
         assert pair.step(inputs, latent(images, height, 16), (900.0, 500.0, 50.0)) < TOLERANCE
     assert pair.compiled.report.counters.traces == 2  # with and without residuals
@@ -116,7 +117,7 @@ def test_controlnet_residuals_that_come_and_go() -> None:
 def test_inpainting_channels() -> None:
     config = UNetConfig(channels=(64, 64, 128, 128), context_dim=64, heads=2, groups=16, in_channels=9)
     pair = pair_of(tiny.unet(config))
-    inputs = Conditioning(context=inputs_for(images=2).context, concat=random(2, 5, 16, 16, seed=3))
+    inputs = Conditioning(texts=inputs_for(images=2).texts, concat=random(2, 5, 16, 16, seed=3))
     assert pair.step(inputs, latent(2)) < TOLERANCE
 
 
@@ -308,9 +309,9 @@ def test_a_latent_of_another_type_than_the_network(monkeypatch: pytest.MonkeyPat
     )
     network = tiny.unet().to(torch.bfloat16)
     runner = StableFastRunner(network, StableFastConfig(level="fused"))
-    context = inputs_for().context.to(torch.bfloat16)
+    context = inputs_for().texts[0].context.to(torch.bfloat16)
     with torch.inference_mode():
-        runner.prepare(Conditioning(context=context), [500.0])
+        runner.prepare(Conditioning(texts=(TextInputs(context),)), [500.0])
         y = runner.step(latent(1, 16, 24), 500.0)
     assert y.dtype == torch.bfloat16 and seen
     assert all(x.dtype == torch.bfloat16 and x.is_contiguous(memory_format=torch.channels_last) for x in seen)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module, compiled_module, engine
 from modules.stable_fast.runtime.capture import CaptureError
@@ -169,16 +169,16 @@ def test_inside_and_outside_inference_mode() -> None:
 class Comes:
     """Returns residuals above timestep 100 and none below."""
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> tuple[Tensor, ...] | None:
+    def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> tuple[Tensor, ...] | None:
         if timestep < 100:
             return None
         times = torch.full((x.shape[0],), timestep)
-        return tiny.controlnet()(x, random(x.shape[0], 3, 8 * x.shape[2], 8 * x.shape[3]), times, context)
+        return tiny.controlnet()(x, random(x.shape[0], 3, 8 * x.shape[2], 8 * x.shape[3]), times, text.context)
 
 
 def test_controlnet_has_a_graph_of_its_own() -> None:
     pair = full_pair()
-    inputs = Conditioning(context=inputs_for().context, control=Comes())
+    inputs = Conditioning(texts=inputs_for().texts, control=Comes())
     assert pair.step(inputs, latent(1, 8, 16), (900.0, 500.0, 50.0, 20.5)) < TOLERANCE
     assert pair.compiled.report.counters.captures == 2
 
@@ -289,7 +289,7 @@ def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.M
     """An interrupted call loses the values that it prepared."""
     network = tiny.unet()
     fast = compiled_module.CompiledModule(network, bindings={"context": "prompt"})
-    x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).context
+    x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).texts[0].context
     fast.prepare(context=context)
 
     def interrupted(*arguments: Any, **settings: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module
@@ -23,7 +23,7 @@ TIMESTEPS = [900.0, 500.0, 20.5]
 
 
 def on_gpu(inputs: Conditioning) -> Conditioning:
-    return Conditioning(context=inputs.context.half().cuda())
+    return Conditioning(texts=(TextInputs(inputs.texts[0].context.half().cuda()),))
 
 
 def network_on_gpu(config: UNetConfig = CONFIG) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
@@ -46,15 +46,15 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = tiny.SD1_UNET) -> Conditioning:
     contexts = [random(images * halves, 77, config.context_dim, seed=seed + number) for number in range(3)]
-    return Conditioning(context=contexts[0], alternatives=tuple(contexts[1:]))
+    return Conditioning(texts=tuple(map(TextInputs, contexts)))
 
 
 def by_hand(network: torch.nn.Module, inputs: Conditioning, x: Tensor, turns: Sequence[int] = TURNS) -> list[Tensor]:
     """Calls the network with each step's own context."""
-    contexts = (inputs.context, *inputs.alternatives)
+    contexts = [text.context for text in inputs.texts]
     outputs: list[Tensor] = []
     for which, timestep in zip(turns, TIMESTEPS, strict=True):
-        rows = x.repeat(len(inputs.context) // len(x), 1, 1, 1)
+        rows = x.repeat(len(inputs.texts[0].context) // len(x), 1, 1, 1)
         outputs.append(network(rows, torch.full((len(rows),), timestep, device=x.device), contexts[which], None))
     return outputs
 
@@ -88,11 +88,13 @@ def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evalua
         evaluations.clear()
         inputs, x = three(2, 3, seed), latent(2)
         assert worst(switched(fast, inputs, x), by_hand(network, inputs, x)) < TOLERANCE
-    prepared = [] if level == "graph" else [inputs.context, *inputs.alternatives]
+    prepared = [] if level == "graph" else [text.context for text in inputs.texts]
     assert [context.data_ptr() for context in evaluations] == [context.data_ptr() for context in prepared]
     assert fast.report.counters.captures == (0 if level == "fused" else 1)
     switched(fast, inputs, x, (0, 0, 1, 1, 2))
-    single = Conditioning(context=three(2, 3, seed=7).context)  # uses its own context, whichever was active before
+    single = Conditioning(
+        texts=(TextInputs(three(2, 3, seed=7).texts[0].context),)
+    )  # uses its own context, whichever was active before
     fast.prepare(single, TIMESTEPS)
     found = [fast.step(x, timestep) for timestep in TIMESTEPS]
     assert worst(found, by_hand(network, single, x, (0,) * 5)) < TOLERANCE
@@ -126,8 +128,7 @@ def test_captured_steps_see_the_switch(on_gpu: str, images: int, halves: int) ->
     x = latent(images).half().cuda()
     for seed in (1, 11):
         given = three(images, halves, seed, config)
-        context, *others = (each.half().cuda() for each in (given.context, *given.alternatives))
-        inputs = Conditioning(context=context, alternatives=tuple(others))
+        inputs = Conditioning(texts=tuple(TextInputs(text.context.half().cuda()) for text in given.texts))
         expected = by_hand(network, inputs, x)
         assert worst(switched(fast, inputs, x), expected) < 2e-2 < worst([expected[0]], [expected[1]])
     assert fast.report.level == on_gpu, fast.report.reason

@@ -1,4 +1,4 @@
-"""Recognises files other than SD1.x and SD2.x checkpoints by their tensor names."""
+"""Recognises files other than checkpoints of our families by their tensor names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modules.loader.layouts.key_maps import (
 )
 
 LONE_UNET = "a UNet without text encoder and VAE"
-SUPPORTED = "SD1.x and SD2.x checkpoints are supported, including 768-v and inpainting models"
+SUPPORTED = "SD1.x, SD2.x and SDXL checkpoints are supported, including 768-v and inpainting models"
 
 # Folders where other kinds of files belong.
 KIND_FOLDERS = {
@@ -54,10 +54,6 @@ FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an unCLIP checkpoint", ("^embedder.model.visual.", "^noise_augmentor.")),
     ("a depth checkpoint", ("^depth_model.",)),
     ("the x4 upscaler checkpoint", ("^low_scale_model.",)),
-    (
-        "an SDXL checkpoint",
-        ("^conditioner.embedders.", "add_embedding.linear_1.", "diffusion_model.label_emb.", "^label_emb."),
-    ),
     ("a textual inversion embedding", ("^emb_params", "^string_to_param", "^clip_l", "^clip_g")),
     (
         "an upscaler",

@@ -28,7 +28,7 @@ from modules.loader.layouts.key_maps import (
 )
 
 _MOST_LEVELS = 8
-_FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder"}
+_FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder", "text_2": "text_encoder_2"}
 
 
 def unet_block_names(attention_levels: Sequence[bool], res_blocks: int) -> dict[str, str]:
@@ -129,7 +129,8 @@ def text_to_openclip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = name.removeprefix("text_model.")
         match = re.match(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name)
         if not match:
-            converted[OPENCLIP_ENDS.get(name, name)] = tensor
+            is_projection = name == "text_projection.weight"  # OpenCLIP multiplies by it from the right
+            converted[OPENCLIP_ENDS.get(name, name)] = tensor.t() if is_projection and tensor.ndim == 2 else tensor
             continue
         layer, piece, kind = match.groups()
         if piece == "self_attn.q_proj":
@@ -161,11 +162,13 @@ def open_folder(path: Path) -> Weights:
     if not (path / "unet").is_dir():
         pipeline = _read_config(path, "model_index.json").get("_class_name", "an unknown pipeline")
         raise ModelFileError(
-            f"{path.name} is a diffusers folder of {quoted(pipeline)}; only SD1.x and SD2.x are supported."
+            f"{path.name} is a diffusers folder of {quoted(pipeline)}; only SD1.x, SD2.x and SDXL are supported."
         )
     tensors: dict[str, Tensor] = {}
     opened: list[Weights] = []
     for part, folder in _FOLDERS.items():
+        if part.startswith("text") and not (path / folder).is_dir():
+            continue  # only SDXL has a second text encoder, and its refiner has only that one
         for file in weight_files(path / folder):
             weights = open_weights(file)
             opened.append(weights)
@@ -198,6 +201,16 @@ def text_encoder_metadata(folder: Path) -> dict[str, str]:
     return {"lightdiffusion": json.dumps(_text_facts(folder))}
 
 
+def vae_metadata(folder: Path) -> dict[str, str]:
+    """Converts the config of an autoencoder's folder to our header text."""
+    return {"lightdiffusion": json.dumps(_vae_facts(_read_config(folder)))}
+
+
+def _vae_facts(vae: Mapping[str, Any]) -> dict[str, object]:
+    facts = {"vae_groups": vae.get("norm_num_groups"), "scale_factor": vae.get("scaling_factor")}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def _text_facts(folder: Path) -> dict[str, object]:
     text = _read_config(folder)
     facts = {"clip_heads": text.get("num_attention_heads"), "clip_activation": text.get("hidden_act")}
@@ -211,8 +224,6 @@ def _folder_facts(path: Path) -> dict[str, object]:
     scheduler = _read_config(path / "scheduler", "scheduler_config.json")
     facts: dict[str, object] = {
         "unet_groups": unet.get("norm_num_groups"),
-        "vae_groups": vae.get("norm_num_groups"),
-        "scale_factor": vae.get("scaling_factor"),
         "prediction_type": scheduler.get("prediction_type"),
         "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
     }
@@ -225,7 +236,8 @@ def _folder_facts(path: Path) -> dict[str, object]:
     blocks = vae.get("block_out_channels")
     if isinstance(size := unet.get("sample_size"), int) and isinstance(blocks, list):
         facts["native_size"] = size * 2 ** (min(len(blocks), _MOST_LEVELS) - 1)
-    return {name: fact for name, fact in facts.items() if fact is not None} | _text_facts(path / "text_encoder")
+    facts = {name: fact for name, fact in facts.items() if fact is not None}
+    return facts | _vae_facts(vae) | _text_facts(path / "text_encoder")
 
 
 def _first(value: object) -> int:

@@ -7,16 +7,21 @@ EMA_PREFIX = "model_ema.diffusion_model"
 VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPENCLIP_PREFIX = "cond_stage_model.model."
+SDXL_CLIP_L_PREFIX = "conditioner.embedders.0.transformer."
+SDXL_CLIP_G_PREFIX = "conditioner.embedders.1.model."
+REFINER_CLIP_G_PREFIX = "conditioner.embedders.0.model."
 
 LONE_UNET_PREFIX = "diffusion_model."  # ComfyUI's prefix for a UNet saved alone
 
 # Component folders of a diffusers model; some single files use their names as prefixes.
-DIFFUSERS_PARTS = {"unet": "unet.", "vae": "vae.", "text": "text_encoder."}
+DIFFUSERS_PARTS = {"unet": "unet.", "vae": "vae.", "text": "text_encoder.", "text_2": "text_encoder_2."}
 
 # diffusers name -> LDM name for the parts of the UNet outside its blocks.
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -64,6 +69,7 @@ OPENCLIP_ENDS = {
     "embeddings.position_embedding.weight": "positional_embedding",
     "final_layer_norm.weight": "ln_final.weight",
     "final_layer_norm.bias": "ln_final.bias",
+    "text_projection.weight": "text_projection",
 }
 OPENCLIP_LAYER = {
     "layer_norm1": "ln_1",
@@ -76,18 +82,22 @@ OPENCLIP_LAYER = {
 # Names of EMA copies are stored without dots; these are the parts of UNet names.
 EMA_PIECES = (
     "input_blocks output_blocks middle_block time_embed transformer_blocks skip_connection in_layers emb_layers "
-    "out_layers proj_in proj_out to_out to_q to_k to_v attn1 attn2 norm1 norm2 norm3 norm proj ff net op conv out "
-    "weight bias"
+    "label_emb out_layers proj_in proj_out to_out to_q to_k to_v attn1 attn2 norm1 norm2 norm3 norm proj ff net op "
+    "conv out weight bias"
 ).split()
 
 # Prefixes of a text encoder's names in a checkpoint of any layout.
-TEXT_PREFIXES = (CLIP_PREFIX, OPENCLIP_PREFIX, DIFFUSERS_PARTS["text"])
+TEXT_PREFIXES = (
+    *(CLIP_PREFIX, OPENCLIP_PREFIX, SDXL_CLIP_L_PREFIX, SDXL_CLIP_G_PREFIX, REFINER_CLIP_G_PREFIX),
+    *(DIFFUSERS_PARTS["text"], DIFFUSERS_PARTS["text_2"]),
+)
 # First parts of the names in a UNet saved without a prefix.
 UNET_ROOTS = (
-    *("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "out."),
-    *("down_blocks.", "mid_block.", "up_blocks.", "time_embedding.", "conv_in.", "conv_norm_out.", "conv_out."),
+    *("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out."),
+    *("down_blocks.", "mid_block.", "up_blocks.", "time_embedding.", "add_embedding.", "conv_in.", "conv_norm_out."),
+    "conv_out.",
 )
 
 # Names that may occur in a file although they do not belong to any network.
-IGNORED_TEXT = ("position_ids", "text_projection", "logit_scale", "attn_mask", "visual.")
+IGNORED_TEXT = ("position_ids", "logit_scale", "attn_mask", "visual.")
 IGNORED_VAE = ("loss.", "model_ema.")

@@ -24,26 +24,37 @@ from modules.loader.layouts.key_maps import (
     IGNORED_VAE,
     LONE_UNET_PREFIX,
     OPENCLIP_PREFIX,
+    REFINER_CLIP_G_PREFIX,
+    SDXL_CLIP_G_PREFIX,
+    SDXL_CLIP_L_PREFIX,
     UNET_PREFIX,
     UNET_ROOTS,
     VAE_PREFIX,
 )
 from modules.models.configs import SD15_UNET, SD21_UNET
 
+VECTOR_MARK = "label_emb.0.0.weight"  # only SDXL's UNets read a vector beside the text
 _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The weights of the three networks; empty for a network missing from the file.
+    """The weights of the networks; empty for a network missing from the file.
 
-    `linear_projection` is True for SD2, whose projections around transformer blocks are matrices, not convolutions.
+    `texts`: each text encoder by name, in the order in which its family joins them: "clip_l" (SD1.x), "clip_h"
+    (SD2.x), "clip_l" and "clip_g" (SDXL), or "clip_g" (the SDXL refiner).
+    `linear_projection` is True for SD2 and SDXL, whose projections around transformer blocks are matrices, not
+    convolutions.
     """
 
     unet: dict[str, Tensor]
     vae: dict[str, Tensor]
-    text: dict[str, Tensor]
+    texts: dict[str, dict[str, Tensor]]
     linear_projection: bool
+
+    @property
+    def has_texts(self) -> bool:
+        return all(self.texts.values())
 
 
 def split_parts(state: Mapping[str, Tensor]) -> Parts:
@@ -53,7 +64,8 @@ def split_parts(state: Mapping[str, Tensor]) -> Parts:
     vae = strip_prefix(state, VAE_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["vae"])
     unet = unet_to_ldm(unet) if is_diffusers_unet(unet) else unet
     linear = _has_linear_projection(unet, state)
-    return Parts(unet, vae_part(vae), _text_part(state, is_sd2=linear), linear)
+    texts = _sdxl_texts(state, unet) if VECTOR_MARK in unet else _sd_texts(state, is_sd2=linear)
+    return Parts(unet, vae_part(vae), texts, linear)
 
 
 def _bare_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,6 +89,8 @@ def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tenso
     If possible, this is decided by the text encoder's width or layout, since some programs save matrices as 1x1
     convolutions or vice versa; otherwise it is decided by the shape.
     """
+    if VECTOR_MARK in unet:
+        return True
     reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
     width = reader.shape[1] if reader is not None and reader.ndim >= 2 else 0
     for is_sd2, family, prefix in ((False, SD15_UNET, CLIP_PREFIX), (True, SD21_UNET, OPENCLIP_PREFIX)):
@@ -85,15 +99,39 @@ def _has_linear_projection(unet: Mapping[str, Tensor], state: Mapping[str, Tenso
     return any(name.endswith(".proj_in.weight") and tensor.ndim == 2 for name, tensor in unet.items())
 
 
-def _text_part(state: Mapping[str, Tensor], *, is_sd2: bool) -> dict[str, Tensor]:
+def _sd_texts(state: Mapping[str, Tensor], *, is_sd2: bool) -> dict[str, dict[str, Tensor]]:
     openclip = strip_prefix(state, OPENCLIP_PREFIX)
-    if not openclip:
-        clip = strip_prefix(state, CLIP_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["text"])
-        # Some programs leave out the "text_model." level.
-        clip = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in clip.items()}
-        clip = _without(clip, IGNORED_TEXT)
-        return text_to_openclip(clip) if is_sd2 else clip
-    return _without(openclip, IGNORED_TEXT)
+    clip = {} if openclip else strip_prefix(state, CLIP_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["text"])
+    if openclip or is_sd2:
+        return {"clip_h": _without(_openclip(openclip, clip), (*IGNORED_TEXT, "text_projection"))}
+    return {"clip_l": _clip(clip)}
+
+
+def _sdxl_texts(state: Mapping[str, Tensor], unet: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Returns both encoders of SDXL, or the single one of the refiner, which reads CLIP-G's vectors alone."""
+    openclip = strip_prefix(state, SDXL_CLIP_G_PREFIX) or strip_prefix(state, REFINER_CLIP_G_PREFIX)
+    clip_g = _without(_openclip(openclip, strip_prefix(state, DIFFUSERS_PARTS["text_2"])), IGNORED_TEXT)
+    if is_refiner(unet):
+        return {"clip_g": clip_g}
+    clip_l = strip_prefix(state, SDXL_CLIP_L_PREFIX) or strip_prefix(state, DIFFUSERS_PARTS["text"])
+    return {"clip_l": _clip(clip_l), "clip_g": clip_g}
+
+
+def is_refiner(unet: Mapping[str, Tensor]) -> bool:
+    """Recognises the SDXL refiner: of SDXL's UNets, it alone has no attention at its last level."""
+    blocks = [int(name.split(".")[1]) for name in unet if name.startswith("input_blocks.") and ".in_layers." in name]
+    return VECTOR_MARK in unet and f"input_blocks.{max(blocks, default=0)}.1.proj_in.weight" not in unet
+
+
+def _clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a Hugging Face CLIP with the level "text_model.", which some programs leave out."""
+    state = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in state.items()}
+    return _without(state, (*IGNORED_TEXT, "text_projection"))
+
+
+def _openclip(openclip: dict[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns an OpenCLIP under its own names, whichever of the two layouts it is saved in."""
+    return openclip or text_to_openclip(clip)
 
 
 def _without(state: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
@@ -111,7 +149,7 @@ def ema_to_ldm(name: str) -> str:
         return name
     dotted: list[str] = []
     for previous, token in zip(["", *tokens], tokens, strict=False):
-        if previous in ("input_blocks", "output_blocks") and len(token) > 1:
+        if previous in ("input_blocks", "output_blocks", "label_emb") and len(token) > 1:
             dotted += [token[:-1], token[-1]]  # the last digit numbers the module inside the block
         else:
             dotted.append(token)

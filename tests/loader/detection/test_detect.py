@@ -44,14 +44,14 @@ def refusal(state: dict[str, Tensor] | dict[str, tuple[int, ...]]) -> str:
 
 def test_sd15_constants_come_out_of_the_shapes() -> None:
     spec = detect(full_size(SD15_UNET, CLIP_L), {})
-    assert (spec.unet, spec.vae, spec.text) == (SD15_UNET, SD_VAE, CLIP_L)
+    assert (spec.unet, spec.vae, spec.texts[0]) == (SD15_UNET, SD_VAE, CLIP_L)
     assert (spec.family, spec.prediction, spec.native_size, spec.inpaint) == ("SD1.x", "epsilon", 512, False)
     assert spec.zero_terminal_snr is False
 
 
 def test_sd21_constants_come_out_of_the_shapes() -> None:
     spec = detect(full_size(SD21_UNET, OPENCLIP_H), {})
-    assert (spec.unet, spec.vae, spec.text) == (SD21_UNET, SD_VAE, OPENCLIP_H)
+    assert (spec.unet, spec.vae, spec.texts[0]) == (SD21_UNET, SD_VAE, OPENCLIP_H)
     assert (spec.family, spec.prediction, spec.native_size) == ("SD2.x", "epsilon", 512)
 
 
@@ -70,7 +70,7 @@ def test_any_width_by_the_rules() -> None:
     config = UNetConfig(channels=(64, 96, 128, 128), context_dim=128, heads=2, groups=16)
     text = TextConfig(width=128, layers=4, heads=2, mlp_width=512)
     spec = detect(full_size(config, text), {})
-    assert (spec.unet, spec.text) == (config, text)
+    assert (spec.unet, spec.texts[0]) == (config, text)
     assert spec.vae == SD_VAE
 
 
@@ -92,7 +92,7 @@ def test_header_overrides_the_rules(key: str) -> None:
         "prediction_type": "v_prediction",
     }
     spec = detect(tiny.checkpoint_tensors(), {key: json.dumps(facts)})
-    assert (spec.unet.heads, spec.unet.groups, spec.vae.groups, spec.text.heads) == (4, 8, 2, 16)
+    assert (spec.unet.heads, spec.unet.groups, spec.vae.groups, spec.texts[0].heads) == (4, 8, 2, 16)
     assert (spec.native_size, spec.prediction) == (128, "v")
     assert detect(tiny.checkpoint_tensors(), {key: json.dumps(facts | {"native_size": 192})}).native_size == 192
 

@@ -24,9 +24,7 @@ from modules.text.embeddings import read_embedding
 from tests import tiny
 
 State = dict[str, Tensor]
-UNET_CONFIG = UNetConfig(
-    channels=(8, 16), attention_levels=(True, False), res_blocks=1, context_dim=8, heads=1, groups=2
-)
+UNET_CONFIG = UNetConfig(channels=(8, 16), depths=(1, 0), res_blocks=1, context_dim=8, heads=1, groups=2)
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
 
@@ -52,7 +50,7 @@ def loaded(path: Path, **others: Any) -> LoadedModel:
 
 
 def assert_same(model: LoadedModel, state: State) -> None:
-    for network, prefix in ((model.unet.module, UNET), (model.text.module, TEXT), (model.vae, VAE)):
+    for network, prefix in ((model.unet.module, UNET), (tiny.only_text(model), TEXT), (model.vae, VAE)):
         expected = part(state, prefix)
         found = network.state_dict()
         assert found.keys() == expected.keys()
@@ -235,7 +233,7 @@ def test_a_folder_as_text_encoder(state: State, tmp_path: Path) -> None:
     saved(part(state, TEXT), folder / "model.safetensors")
     (folder / "config.json").write_text('{"num_attention_heads": 2, "hidden_act": "gelu"}')
     model = loaded(saved(state, tmp_path / "m.safetensors"), text_path=folder)
-    assert (model.spec.text.heads, model.spec.text.activation) == (2, "gelu")
+    assert (model.spec.texts[0].heads, model.spec.texts[0].activation) == (2, "gelu")
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
