@@ -161,17 +161,21 @@ class Session:
 
     @torch.inference_mode()  # as the weights were loaded
     def make_room(self) -> bool:
-        """After memory ran out in mode "auto": text encoder and VAE leave the GPU. Returns False if that is no help.
+        """After memory ran out on the GPU: text encoder and VAE leave it, if they may; what was compiled is freed.
 
-        What was compiled is freed with them: ask for the `networks` again.
+        Ask for the `networks` again afterwards. Returns False if there is no more room to make.
         """
-        if self._memory != "auto" or self._model is None or not self._model.make_room():
+        if self._memory == "high" or self._model is None:
             return False
+        leaves, compiled = self._model.make_room(), self._fast is not None
         self._release_fast()
-        self._loras.clear()  # their matrices are on the GPU
         release_memory(self.device)
-        log.warning("%s", away_line(self._model.away))
-        return True
+        if leaves:
+            self._loras.clear()  # their matrices are on the GPU
+            log.warning("%s", away_line(self._model.away))
+        elif compiled:
+            log.warning("GPU memory ran out, so what Stable-Fast compiled is freed and compiled again.")
+        return leaves or compiled
 
     def free(self) -> None:
         """Releases the loaded models and their memory."""

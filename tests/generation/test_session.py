@@ -185,6 +185,18 @@ def test_when_memory_runs_out_text_encoder_and_vae_leave_and_the_batch_goes_on(
     project.free()
 
 
+def test_after_text_encoder_and_vae_have_left_what_was_compiled_is_freed(
+    project: Session, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    request.getfixturevalue("away")
+    monkeypatch.setattr(project, "_memory", "low")
+    networks = project.networks(project.model(REQUEST), "full")
+    assert project.make_room() and "compiled again" in caplog.text
+    assert project.networks(project.model(REQUEST), "full") is not networks
+    project._release_fast()
+    assert not project.make_room(), "there is no more room to make"
+
+
 def test_the_type_of_a_vae_that_overflowed_is_remembered(project: Session) -> None:
     project.free()
     project.model(REQUEST).vae.to(torch.bfloat16)
