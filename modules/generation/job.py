@@ -17,6 +17,7 @@ from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_request
 from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode_latents, encode_pictures
+from modules.generation.memory.encoders import encoders_at_work
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
@@ -178,10 +179,9 @@ def encoded_prompts(
 
     def encode() -> dict[str, Tensor]:
         [config] = spec.texts
-        with text.at_work():
-            text.apply()
+        with encoders_at_work(networks, text) as encoders:
             return encode_texts(
-                networks.texts[config.name],
+                encoders[config.name],
                 config,
                 texts,
                 emphasis=emphasis,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modules.core.device import free_memory
 from modules.core.runner import RunnerFor
-from modules.loader.visit import is_away, visiting
+from modules.loader.visit import visiting
 
 OnWeightsChanged = Callable[[set[str]], None]
 
@@ -103,18 +103,18 @@ class ModelPatcher:
         self._merge(self._wanted)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Brings an absent network to `load_device` for the block. There it has no patches until `apply()`."""
-        if is_away(self.module, self.load_device):
-            self.restore()
-        with visiting(self.module, self.load_device) as homes:
-            self._state.pristine |= homes
+    def at_work(self, part: str) -> Iterator[nn.Module]:
+        """Brings the named part of an absent network to `load_device` for the block, with this clone's patches."""
+        self.restore()
+        prefix, network = f"{part}.", self.module.get_submodule(part)
+        with visiting(network, self.load_device) as homes:
+            self._state.pristine |= {prefix + name: home for name, home in homes.items()}
             try:
-                yield
-            finally:
-                if homes:  # the weights at home have no patches
-                    self._state.merged.clear()
-                    self._state.pristine.clear()
+                self._merge({name: entries for name, entries in self._wanted.items() if name.startswith(prefix)})
+                yield network
+            finally:  # the weights at home have no patches
+                self._state.merged.clear()
+                self._state.pristine.clear()
 
     def leave(self) -> None:
         """Moves the network, without patches, to the computer's memory. From now on it must be `at_work` to work."""

@@ -122,7 +122,7 @@ def test_known_prompts_need_no_text_encoder(project: Session, monkeypatch: pytes
 def away(monkeypatch: pytest.MonkeyPatch, project: Session) -> Iterator[None]:
     """Text encoder and VAE count as absent from the device, and visit it to work."""
     project.free()
-    for place in ("visit", "patcher", "checkpoint"):
+    for place in ("visit", "checkpoint"):
         monkeypatch.setattr(f"modules.loader.{place}.is_away", lambda network, device: not isinstance(network, UNet))
     yield
     project.free()

@@ -215,47 +215,57 @@ def test_copies_stay_beside_the_weights_while_there_is_room(monkeypatch: pytest.
     assert _home_of_copies([torch.empty(100)]) is None and _home_of_copies([]) is None
 
 
-def test_patches_are_merged_at_work_and_stay_off_the_weights_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modules.loader.patcher.is_away", lambda network, device: True)
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network counts as absent, so that a visit makes copies on the CPU as it would on a GPU."""
     monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
+
+
+@pytest.mark.usefixtures("away")
+def test_the_part_at_work_has_its_patches_and_the_weights_at_home_have_none() -> None:
     model = patcher()
     before, places = bits(model), [parameter.data_ptr() for parameter in model.module.parameters()]
     delta = torch.randn(6, 8)
     changed = model.clone()
-    changed.add_patches({"0.weight": [Add(delta)]}, 0.7)
+    changed.add_patches({"0.weight": [Add(delta)], "1.bias": [Add(torch.ones(4))]}, 0.7)
     for _ in range(2):
-        with changed.at_work():
-            assert same(bits(model), before)
-            changed.apply()
-            assert torch.equal(bits(model)["0.weight"], (before["0.weight"].float() + 0.7 * delta).half())
+        with changed.at_work("0") as part:
+            assert torch.equal(part.weight, (before["0.weight"].float() + 0.7 * delta).half())
             assert same(model.pristine(), before)
-            model.apply()
+            moved = [
+                now != then for now, then in zip(map(Tensor.data_ptr, model.module.parameters()), places, strict=True)
+            ]
+            assert moved == [True, True, False, False], "only this part is there"
+        with changed.at_work("1") as part:
+            assert torch.equal(part.bias, (before["1.bias"].float() + 0.7).half())
+            assert torch.equal(bits(model)["0.weight"], before["0.weight"])
+        with model.at_work("0"):
             assert same(bits(model), before)
-            changed.apply()
         assert same(bits(model), before) and not model._state.merged and not model._state.pristine
     assert [parameter.data_ptr() for parameter in model.module.parameters()] == places
 
 
-def test_patches_merged_at_home_are_taken_out_before_work(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("away")
+def test_patches_merged_at_home_are_taken_out_before_work() -> None:
     model = patcher()
     before = bits(model)
-    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
-    model.apply()
-    monkeypatch.setattr("modules.loader.patcher.is_away", lambda network, device: True)
-    monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
-    with model.at_work():
+    changed = model.clone()
+    changed.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    changed.apply()
+    with model.at_work("0"):
         assert same(bits(model), before)
     assert same(bits(model), before)
 
 
-def test_work_changes_nothing_for_a_network_that_lives_on_the_device() -> None:
+@pytest.mark.usefixtures("away")
+def test_after_a_patch_that_fails_the_weights_at_home_are_whole() -> None:
     model = patcher()
-    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
-    model.apply()
-    merged = bits(model)
-    with model.at_work():
-        assert same(bits(model), merged)
-    assert same(bits(model), merged) and set(model._state.pristine) == {"0.weight"}
+    before = bits(model)
+    bad = model.clone()
+    bad.add_patches({"0.weight": [Broken()]}, 1.0)
+    with pytest.raises(RuntimeError, match="broken patch"), bad.at_work("0"):
+        pass
+    assert same(bits(model), before) and same(model.pristine(), before)
 
 
 def test_leaving_takes_the_patches_out() -> None:
