@@ -268,7 +268,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
     def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
         run()
         execution = ready_of(run)
-        for row in execution.times._rows.values():
+        for row in execution._times._rows.values():
             for values in row.values():
                 values.fill_(torch.nan)
         for value in execution._prompt_values.values():
