@@ -11,6 +11,7 @@ from torch import nn
 from modules.generation.memory.encoders import OneAtATime, encoders_at_work
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.loader.patcher import ModelPatcher
+from modules.loader.placement import TEXT
 from tests import tiny_project
 
 
@@ -22,11 +23,10 @@ def test_each_leaves_before_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
     both = nn.ModuleDict({"clip_l": nn.Linear(2, 2), "clip_g": nn.Linear(3, 3)})
     home = {name: places(encoder) for name, encoder in both.items()}
-    monkeypatch.setattr("modules.generation.memory.encoders.TEXT", "away")
     text = ModelPatcher(both, "cpu")
 
     class Model:
-        away = ("away",)
+        away = (TEXT,)
 
     class Absent:
         model, texts = Model(), None
