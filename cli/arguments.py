@@ -16,7 +16,7 @@ from cli.words import join_levels, read_words
 from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.generation.few_steps.presets import PRESETS
 from modules.generation.option_table import PLAIN_OPTIONS, Section
-from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
+from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, MEMORY_MODES, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse has no public name for this type
@@ -164,6 +164,12 @@ def add_speed_options(group: ArgumentGroup) -> None:
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     group.add_argument(
         "--dtype", **one_of(("float16", "bfloat16", "float32")), help="default: float16 on a GPU, float32 on a CPU"
+    )
+    group.add_argument(
+        "--memory",
+        **one_of(MEMORY_MODES),
+        help="on an NVIDIA GPU: whether text encoder and VAE leave it after their work; auto (default): if it is short "
+        "of memory; high: never; low: always",
     )
 
 

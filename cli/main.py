@@ -59,8 +59,13 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             requests = [replace(request, options=replace(request.options, seed=seed)) for request in requests]
         output.check_writable()
         check_report_file(given)
-        seconds = given.get("stable_fast_tune", 0.0)
-        session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
+        session = Session(
+            folders,
+            device=given.get("device"),
+            dtype=given.get("dtype"),
+            tuning_seconds=given.get("stable_fast_tune", 0.0),
+            memory=given.get("memory"),
+        )
         cancel.check()  # if Ctrl-C was pressed during the imports
         began = time.perf_counter()
         shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
@@ -183,6 +188,17 @@ def keep_details(error: Exception) -> str:
     return f"the details in {file.name}"
 
 
+def run_doctor(given: Mapping[str, Any]) -> int:
+    """Prints Stable-Fast's diagnosis and how the checkpoint fits into memory; returns the exit code."""
+    from modules.generation.memory.what_fits import what_fits
+    from modules.stable_fast.doctor.diagnose import main as diagnose
+
+    memory = what_fits(
+        given.get("checkpoint"), folders=ModelFolders(), device_name=given.get("device"), dtype_name=given.get("dtype")
+    )
+    return diagnose(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")), memory=memory)
+
+
 def answer(arguments: Sequence[str]) -> int:
     """Runs the command and returns the exit code. Raises LightDiffusionError."""
     given = parse_arguments(arguments)
@@ -193,9 +209,7 @@ def answer(arguments: Sequence[str]) -> int:
         list_names(given["list"])
         return 0
     if given.get("doctor"):
-        from modules.stable_fast.doctor.diagnose import main as run_doctor  # imports torch
-
-        return run_doctor(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")))
+        return run_doctor(given)
     result = run(given)
     if given.get("json"):
         images = result["images"]

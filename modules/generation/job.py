@@ -18,6 +18,7 @@ from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_request
 from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode_latents, encode_pictures
+from modules.generation.memory.encoders import encoders_at_work
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
@@ -31,6 +32,7 @@ from modules.images.open import open_image
 from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
+from modules.loader.visit import visiting
 from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
 from modules.models.union_controlnet import UnionControlNet
@@ -92,20 +94,29 @@ class Job:
     def decode(self, latents: Tensor) -> Tensor:
         """Converts scaled latents to pictures [N, 3, H, W] in -1..1, on the autoencoder's device."""
         try:
-            return decode_latents(self.model.vae, latents, self.networks.decode)
+            with visiting(self.model.vae, self.device):
+                return decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
 
     def encode(self, images: Tensor) -> Tensor:
         """Converts pictures [N, 3, H, W] in -1..1 to scaled latents on the CPU."""
         try:
-            return encode_pictures(self.model.vae, images, self.networks.encode)
+            with visiting(self.model.vae, self.device):
+                return encode_pictures(self.model.vae, images, self.networks.encode)
         except NotFinite as error:
             raise self._cause() from error
 
     def _cause(self) -> LightDiffusionError:
         controls = {control.choice.name: control.network for control in self.controls}
         return cause(self.model, self.options, self.dtype, controls)
+
+    def with_room(self) -> Job | None:
+        """After memory ran out: the same job with more room on the GPU. None if there is no more room to make."""
+        if not self.session.make_room():
+            return None
+        networks = self.session.networks(self.model, self.options.stable_fast)
+        return replace(self, networks=networks, unet=networks.unet(self.unet))
 
     def start_at(self, width: int, height: int) -> Start | None:
         """Returns the start picture fitted to this size; None for text to image."""
@@ -141,7 +152,8 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     prompt, choices = take_loras_out(options.prompt)
     texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
     networks = session.networks(model, options.stable_fast)
-    unet, _ = session.patched(model, options.loras + choices)
+    loras = options.loras + choices
+    unet, text = session.patched(model, loras)
     named = with_lasting_names(options, session.folders)
     return Job(
         options=replace(named, checkpoint=options.checkpoint or model.name).resolved(model.spec.native_size),
@@ -149,7 +161,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        prompts=encoded_prompts(texts, model, networks, session),
+        prompts=encoded_prompts(replace(texts, loras=loras), networks, text, session),
         source=source,
         upscaler=upscaler,
         hashes=hashes_of(options, session.folders, session.fingerprints),
@@ -161,20 +173,32 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 
 
 def encoded_prompts(
-    options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
+    options: GenerationOptions, networks: Networks, text: ModelPatcher, session: Session
 ) -> dict[str, PassPrompts]:
-    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
-    schedules = read_schedules(options, noise_of(model.spec))
-    [config] = model.spec.texts
-    encoded = encode_texts(
-        networks.texts[config.name],
-        config,
-        [text for schedule in schedules.values() for text in schedule.texts],
-        emphasis=options.emphasis,
-        clip_skip=options.clip_skip,
-        embeddings=session.embeddings,
-        tokenizer=session.tokenizer,
-    )
+    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length.
+
+    What was encoded lately is not encoded again. `options.loras` are those that `text` requests.
+    """
+    spec = networks.model.spec
+    schedules = read_schedules(options, noise_of(spec))
+    texts = tuple(dict.fromkeys(said for schedule in schedules.values() for said in schedule.texts))
+    emphasis, skip = options.emphasis, options.clip_skip
+    files = (session.text_changes(options.loras), session.embeddings.stamps(texts))
+
+    def encode() -> dict[str, Tensor]:
+        [config] = spec.texts
+        with encoders_at_work(networks, text) as encoders:
+            return encode_texts(
+                encoders[config.name],
+                config,
+                texts,
+                emphasis=emphasis,
+                clip_skip=skip,
+                embeddings=session.embeddings,
+                tokenizer=session.tokenizer,
+            )
+
+    encoded = session.prompts.get((networks.level, texts, emphasis, skip, *files), encode)
     return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 

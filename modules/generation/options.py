@@ -21,6 +21,7 @@ RANDOM_SEEDS = 2**32  # random seeds stay in the range that every other program 
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
+MEMORY_MODES = ("auto", "high", "low")  # for the whole session
 
 
 @dataclass(frozen=True, kw_only=True)

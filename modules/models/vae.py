@@ -10,6 +10,14 @@ from modules.models.attention import attention
 from modules.models.configs import VAEConfig
 
 
+_WORKING_BYTES = 2178 * 64  # per latent cell and byte of the dtype, at 128 base channels (measured by ComfyUI)
+
+
+def working_bytes(config: VAEConfig, cells: int, dtype: torch.dtype) -> float:
+    """Returns the memory that decoding or encoding this many latent cells at once takes, besides the weights."""
+    return _WORKING_BYTES * cells * dtype.itemsize * config.channels[0] / 128
+
+
 def norm(groups: int, channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 

@@ -132,3 +132,33 @@ def test_a_full_disk_leaves_no_half_picture(
     code, out, err = run(capsys, *SMALL)
     assert code == 4 and "disk is full" in err and out == ""
     assert [p for p in (project / "output").rglob("*") if p.is_file()] == []
+
+
+def test_memory_holds_for_the_session(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from modules.generation.session import Session
+
+    asked: list[object] = []
+    create = Session.__init__
+
+    def spy(session: Session, *folders: object, memory: str | None = None, **named: object) -> None:
+        asked.append(memory)
+        create(session, *folders, memory=memory, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "__init__", spy)
+    assert run(capsys, *SMALL, "--memory", "low")[0] == run(capsys, *SMALL)[0] == 0
+    assert asked == ["low", None]
+    code, _, err = run(capsys, *SMALL, "--memory", "lwo")
+    assert code == 2 and "choose auto, high or low (did you mean low?)" in err
+
+
+def test_the_doctor_says_what_fits(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose.check_all", lambda device, dtype: [])
+    code, out, _ = run(capsys, "--doctor", "--checkpoint", "tiny")
+    [line] = [line for line in out.splitlines() if line.startswith("memory ")]
+    assert code == 0 and "tiny.safetensors needs UNet" in line
+    code, out, _ = run(capsys, "--doctor", "--json", "--checkpoint", "none-such")
+    assert code == 0 and "none-such" in json.loads(out)["memory"]

@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "lora": (ABSENT, ("--lora", "ink:0.8", "--lora", "clay")),
     "device": (ABSENT, ("--device", "cpu")),
     "dtype": (ABSENT, ("--dtype", "float32")),
+    "memory": (ABSENT, ("--memory", "low")),
     "output_dir": (ABSENT, ("--output-dir", "elsewhere")),
     "json": (ABSENT, ("--json",)),
     "quiet": (ABSENT, ("--quiet",)),
