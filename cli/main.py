@@ -17,7 +17,6 @@ from cli.arguments import parse_arguments
 from cli.console import ProgressBar, RunContext, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
-from cli.prompt_batch import read_lines, refuse_lines, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
 from cli.streams import log_to_errors, tell, warn
@@ -35,6 +34,7 @@ NOBODY_READS = 141  # the exit code in shells for a program whose output pipe wa
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
+    from cli.prompt_batch import read_lines, refuse_lines, run_prompts
     from modules.generation.checks.request import check_request
 
     folders = ModelFolders()
