@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from modules.loader.checkpoint import LoadedModel
-from modules.models.clip import build_text_model
+from modules.models.clip import TextEncoders, build_text_model
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 from modules.models.controlnet import ControlNet
 from modules.models.unet import UNet
@@ -98,6 +99,10 @@ def vae(config: VAEConfig = VAE, seed: int = 2) -> AutoencoderKL:
 
 def text_model(config: TextConfig = SD1_TEXT, seed: int = 3) -> nn.Module:
     return randomise(build_text_model(config), seed)
+
+
+def text_encoders(configs: Iterable[TextConfig] = (SD1_TEXT,), seed: int = 3) -> TextEncoders:
+    return randomise(TextEncoders(configs), seed)  # type: ignore[return-value]
 
 
 def only_text(model: LoadedModel) -> Any:
