@@ -14,7 +14,7 @@ from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
-from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
+from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
@@ -64,8 +64,8 @@ class Session:
         """Loads the request's checkpoint, or the default one; its weights are unmodified."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
-        text = text_encoder_path(self.folders, options)
-        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *(stamp(text) if text else ()), options.prediction)
+        texts = text_encoder_paths(self.folders, options)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
@@ -74,7 +74,7 @@ class Session:
                 device=self.device,
                 dtype=self.dtype,
                 vae_path=vae,
-                text_path=text,
+                text_paths=texts,
                 prediction=options.prediction,
             )
             self._key = key

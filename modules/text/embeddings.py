@@ -29,7 +29,7 @@ class EmbeddingLibrary:
         """Maps every accepted spelling in lower case to the listed file name."""
         return self._names.aliases()
 
-    def get(self, name: str, width: int, widths: Sequence[int]) -> Tensor:
+    def get(self, name: str, width: int, widths: Sequence[int] = ()) -> Tensor:
         """Returns the vectors [n, width] of an embedding in float32. Raises ModelFileError.
 
         `widths`: the widths of all of the model's text encoders.

@@ -129,7 +129,7 @@ class PromptChunker:
         config: TextConfig,
         emphasis: str,
         embeddings: EmbeddingLibrary | None,
-        widths: Sequence[int],
+        widths: Sequence[int] = (),
     ) -> None:
         """`widths`: the widths of all of the model's encoders, for which an embedding file must hold vectors."""
         check_emphasis(emphasis)

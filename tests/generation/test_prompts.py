@@ -71,7 +71,7 @@ def euler_by_hand(session: Session, steps: Sequence[Parts], negative: str = "", 
 
     def clean(text: str, x: Tensor, sigma: float) -> Tensor:
         timestep = torch.tensor([SCHEDULE.sigma_to_t(sigma)])
-        return x - sigma * model.unet.module(x / (sigma**2 + 1) ** 0.5, timestep, encoded[text][None], None)
+        return x - sigma * model.unet.module(x / (sigma**2 + 1) ** 0.5, timestep, encoded[text].context[None], None)
 
     x = ImageNoise([5], (4, 8, 8)).start() * (1 + SIGMAS[0] ** 2) ** 0.5
     for parts, sigma, following in zip(steps, SIGMAS, SIGMAS[1:], strict=False):

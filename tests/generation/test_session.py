@@ -10,7 +10,7 @@ import pytest
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
-from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
+from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.session import Session
 from tests import tiny, tiny_project
@@ -73,8 +73,8 @@ def test_loras_are_merged_and_taken_out_bit_for_bit(project: Session) -> None:
 
 def test_a_text_encoder_may_be_named_by_its_checkpoint(project: Session) -> None:
     named = GenerationOptions(prompt="x", text_encoders=("tiny",))
-    assert text_encoder_path(project.folders, named) == checkpoint_path(project.folders, "tiny")
+    assert text_encoder_paths(project.folders, named) == [checkpoint_path(project.folders, "tiny")]
     with pytest.raises(ModelFileError, match="none-such"):
-        text_encoder_path(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
+        text_encoder_paths(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
     with pytest.raises(OptionsError, match="one text encoder"):
         project.model(GenerationOptions(prompt="x", text_encoders=("tiny", "tiny")))
