@@ -1,6 +1,7 @@
 """Measures the cost of compiling: first call with empty and filled caches, new resolution, LoRA switch, break-even.
 
     python -m benchmarks.bench_compile                              # SD1.5 at 512, batch 2, every subject
+    python -m benchmarks.bench_compile --model sdxl --size 1024 --subjects full
     python -m benchmarks.bench_compile --device cpu --tiny --subjects full --limit 120
 
 Each subject runs in two fresh processes ("cold", then "warm") that share an initially empty cache folder. A process
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks import bench_unet
 from benchmarks.common import ROOT, synchronise, write_result
-from modules.core.runner import Conditioning, TextInputs
+from modules.core.runner import Conditioning
 from modules.stable_fast import StableFastConfig, StableFastRunner
 
 TORCH_COMPILE = {
@@ -38,11 +39,7 @@ STEPS = 20  # per picture, for the break-even
 
 
 def bench_for(arguments: argparse.Namespace) -> bench_unet.Bench:
-    if arguments.tiny:
-        from tests import tiny
-
-        bench_unet.MODELS["sd15"] = tiny.SD1_UNET
-    fields = {"model": "sd15", "batch": 2, "dtype": None, "tuning_seconds": 0.0}
+    fields = {"batch": 2, "dtype": None, "tuning_seconds": 0.0}
     return bench_unet.Bench(argparse.Namespace(**vars(arguments) | fields))
 
 
@@ -67,7 +64,7 @@ def ours(bench: bench_unet.Bench) -> dict[str, object]:
     def step(x: torch.Tensor) -> torch.Tensor:
         return runner.step(x, bench_unet.TIMESTEP)
 
-    runner.prepare(Conditioning(texts=(TextInputs(bench.context),)), [bench_unet.TIMESTEP])
+    runner.prepare(Conditioning(texts=(bench.text,)), [bench_unet.TIMESTEP])
     row: dict[str, object] = {"first_call_seconds": seconds(step, bench.x), "ms": steady_ms(step, bench.x)}
     row["new_resolution_seconds"] = seconds(step, larger(bench.x))
     before = copy.copy(counters)
@@ -78,7 +75,7 @@ def ours(bench: bench_unet.Bench) -> dict[str, object]:
             weights[name].mul_(1.001)
     row["lora_weights"] = len(names)
     row["lora_switch_seconds"] = seconds(runner.refresh_weights, set(names))
-    runner.prepare(Conditioning(texts=(TextInputs(bench.context),)), [bench_unet.TIMESTEP])
+    runner.prepare(Conditioning(texts=(bench.text,)), [bench_unet.TIMESTEP])
     row["first_step_after_lora_seconds"] = seconds(step, bench.x)
     row["recaptures"], row["retraces"] = counters.captures - before.captures, counters.traces - before.traces
     row["level"], row["reason"] = runner.report.level, runner.report.reason
@@ -117,7 +114,8 @@ def spawn(subject: str, caches: str, arguments: argparse.Namespace) -> dict[str,
     names = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
     environment = os.environ | {name: os.path.join(caches, name) for name in names}
     command = [sys.executable, "-m", "benchmarks.bench_compile", "--child", subject]
-    command += ["--device", arguments.device, "--size", str(arguments.size)] + ["--tiny"] * arguments.tiny
+    command += ["--device", arguments.device, "--model", arguments.model, "--size", str(arguments.size)]
+    command += ["--tiny"] * arguments.tiny
     began = time.perf_counter()
     try:
         done = subprocess.run(
@@ -141,13 +139,15 @@ def run(arguments: argparse.Namespace) -> None:
                 print(json.dumps(row), flush=True)
                 if "error" in row:
                     break
-    name = f"compile-{'tiny' if arguments.tiny else 'sd15'}-{arguments.size}-b2"
+    model = f"{arguments.model}-tiny" if arguments.tiny else arguments.model
+    name = f"compile-{model}-{arguments.size}-b2"
     write_result(name, rows, arguments=vars(arguments))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--model", choices=tuple(bench_unet.MODELS), default="sd15")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--subjects", default=",".join(SUBJECTS))
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for each process")

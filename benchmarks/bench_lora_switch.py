@@ -1,6 +1,7 @@
 """Measures LoRA switches: reading the file, on, another strength, another LoRA, off; eager and with Stable-Fast.
 
     python -m benchmarks.bench_lora_switch                          # SD1.5 at 512, every attention layer at rank 32
+    python -m benchmarks.bench_lora_switch --model sdxl --size 1024
     python -m benchmarks.bench_lora_switch --device cpu --tiny --size 64
 
 A switch is one call of ModelPatcher.apply(), including, with Stable-Fast, the refresh of the prepared weights.
@@ -21,19 +22,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from benchmarks.bench_unet import MODELS, config_of
 from benchmarks.common import measure, summarise, synchronise, timing_row, write_result
-from modules.core.runner import Conditioning, TextInputs
+from benchmarks.diffusers_unet import random_text
+from modules.core.runner import Conditioning
 from modules.generation.eager_runner import EagerRunner
 from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
-from modules.models.configs import CLIP_L, SD15_UNET, SD_VAE, UNetConfig
+from modules.models.configs import CLIP_L, SD_VAE
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastPatcher
 
 TIMESTEPS = [float(999 - 50 * step) for step in range(20)]
 SWITCHES = ("on", "strength", "other", "off")
 SUBJECTS = ("off", "graph", "fused", "full")
+FAMILIES = {"sd15": "SD1.x", "sd21": "SD2.x", "sdxl": "SDXL"}
 Runner = Any  # eager or Stable-Fast, both with prepare() and step()
 
 
@@ -44,14 +48,15 @@ class Bench:
         self.device = torch.device(arguments.device)
         dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         torch.manual_seed(0)
-        self.config = tiny_config() if arguments.tiny else SD15_UNET
+        self.model = arguments.model
+        self.config = config_of(arguments.model, tiny=arguments.tiny)
         with torch.device(self.device):
             network = UNet(self.config).to(dtype).eval().requires_grad_(False)
         self.unet = ModelPatcher(network, self.device)
         self.text = ModelPatcher(nn.Module(), self.device)
         side = arguments.size // 8
         self.x = torch.randn(1, 4, side, side, device=self.device)
-        self.context = torch.randn(2, 77, self.config.context_dim, device=self.device, dtype=dtype)
+        self.text_inputs = random_text(self.config, 2, self.device, dtype)
         self.rounds = arguments.rounds
         self.rows: list[dict[str, object]] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -76,8 +81,8 @@ class Bench:
         spec = ModelSpec(
             unet=self.config,
             vae=SD_VAE,
-            text=CLIP_L,
-            family="SD1.x",
+            texts=(CLIP_L,),
+            family=FAMILIES[self.model],
             prediction="epsilon",
             zero_terminal_snr=False,
             native_size=512,
@@ -94,7 +99,7 @@ class Bench:
         return clone
 
     def step(self, runner: Runner) -> Tensor:
-        runner.prepare(Conditioning(texts=(TextInputs(self.context),)), TIMESTEPS)
+        runner.prepare(Conditioning(texts=(self.text_inputs,)), TIMESTEPS)
         return runner.step(self.x, TIMESTEPS[9])
 
     @torch.inference_mode()
@@ -128,12 +133,6 @@ class Bench:
         fast.release()
 
 
-def tiny_config() -> UNetConfig:
-    from tests import tiny
-
-    return tiny.SD1_UNET
-
-
 def seconds(function: Any) -> float:
     synchronise()
     began = time.perf_counter()
@@ -149,6 +148,7 @@ def same(network: nn.Module, weights: dict[str, Tensor]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--model", choices=tuple(MODELS), default="sd15")
     parser.add_argument("--size", type=int, default=512, help="pixels along one side")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which has its own row")
@@ -160,7 +160,8 @@ def main() -> None:
         bench.run(level)
     for row in bench.rows:
         print(f"{row['label']!s:16} {float(str(row['median'])) * 1000:9.2f} ms  {row.get('first_ms', '')}")
-    name = f"lora-switch-{'tiny' if arguments.tiny else 'sd15'}-{arguments.size}-rank{arguments.rank}"
+    model = f"{arguments.model}-tiny" if arguments.tiny else arguments.model
+    name = f"lora-switch-{model}-{arguments.size}-rank{arguments.rank}"
     write_result(name, bench.rows, arguments=vars(arguments))
 
 

@@ -1,7 +1,9 @@
 """Times one UNet step side by side in one process: ours eager and at each level, diffusers eager and compiled.
 
     python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
+    python -m benchmarks.bench_unet --model sdxl --size 1024    # SDXL, CFG batch 2
     python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
+    python -m benchmarks.bench_unet --device cpu --size 128 --model sdxl --tiny --rounds 1
     python -m benchmarks.bench_unet --list
 
 Weights are random at the real shapes and the same in every subject; inputs are fresh. Subjects are timed in turn,
@@ -15,22 +17,42 @@ import argparse
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.common import write_result
+from benchmarks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
-from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
+from modules.models.configs import SD15_UNET, SD21_UNET, SDXL_UNET, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner, adjoin_projections
 
-MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET}
+MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET, "sdxl": SDXL_UNET}
 TIMESTEP = 500.0
+
+
+def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
+    """The UNet's config; with `tiny`, a small one of the same form, to try a script."""
+    config = MODELS[model]
+    if not tiny:
+        return config
+    wide = config.channels[-1] // config.channels[0]
+    return replace(
+        config,
+        channels=tuple(32 * width // config.channels[0] for width in config.channels),
+        depths=tuple(min(depth, wide // 2) for depth in config.depths),
+        context_dim=64,
+        vector_dim=config.vector_dim and 1600,
+        heads=config.heads and 2,
+        head_dim=config.head_dim and 32,
+        groups=8,
+    )
 
 
 def compiled(function: Any, mode: str) -> Any:
@@ -56,7 +78,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        self.config = MODELS[arguments.model]
+        self.config = config_of(arguments.model, tiny=getattr(arguments, "tiny", False))
         self.device = torch.device(arguments.device)
         self.dtype = getattr(torch, arguments.dtype or ("float16" if self.device.type == "cuda" else "float32"))
         torch.manual_seed(0)
@@ -68,53 +90,41 @@ class Bench:
         pictures, rows = max(1, arguments.batch // 2), arguments.batch
         side = arguments.size // 8
         self.x = torch.randn(pictures, 4, side, side, device=self.device)
-        self.context = torch.randn(rows, 77, self.config.context_dim, device=self.device, dtype=self.dtype)
+        self.text = random_text(self.config, rows, self.device, self.dtype)
         self.rows = rows
+
+    @property
+    def context(self) -> Tensor:
+        return self.text.context
 
     def ours(self, level: str, *, tuning: float = 0.0) -> Callable[[], Step]:
         def make() -> Step:
             config = StableFastConfig(level=level, tuning_seconds=tuning, timed_against_eager=False)
             runner = EagerRunner(self.unet) if level == "off" else StableFastRunner(self.unet, config)
-            runner.prepare(Conditioning(texts=(TextInputs(self.context),)), [TIMESTEP])
+            runner.prepare(Conditioning(texts=(self.text,)), [TIMESTEP])
             return lambda x: runner.step(x, TIMESTEP)
 
         return make
 
     def diffusers(self, *, channels_last: bool, mode: str | None = None, regional: bool = False) -> Callable[[], Step]:
         def make() -> Step:
-            unet = self.diffusers_unet()
+            unet: Any = diffusers_unet(self.unet)
             if channels_last:
                 unet = unet.to(memory_format=torch.channels_last)
             if regional:
                 unet.fuse_qkv_projections()
                 unet.compile_repeated_blocks(fullgraph=True)
             call: Any = compiled(unet, mode) if mode else unet
-            times = torch.full((self.rows,), TIMESTEP, device=self.device)
+            times, text = torch.full((self.rows,), TIMESTEP, device=self.device), as_diffusers_reads(self.text)
             layout = torch.channels_last if channels_last else torch.contiguous_format
 
             def step(x: Tensor) -> Tensor:
                 doubled = x.to(self.dtype).repeat(self.rows // x.shape[0], 1, 1, 1).contiguous(memory_format=layout)
-                return call(doubled, times, self.context, return_dict=False)[0].clone()
+                return call(doubled, times, **text, return_dict=False)[0].clone()
 
             return step
 
         return make
-
-    def diffusers_unet(self) -> nn.Module:
-        """Builds diffusers' network of the same shape with the same weights, renamed by diffusers' own converter."""
-        from diffusers import UNet2DConditionModel
-        from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-
-        config = self.config
-        with torch.device(self.device):
-            unet = UNet2DConditionModel(
-                cross_attention_dim=config.context_dim,
-                attention_head_dim=[config.heads_at(width) for width in config.channels],
-                use_linear_projection=config.linear_projection,
-            ).to(self.dtype)
-        state = {f"model.diffusion_model.{name}": tensor.clone() for name, tensor in self.unet.state_dict().items()}
-        unet.load_state_dict(convert_ldm_unet_checkpoint(state, unet.config))
-        return unet.eval().requires_grad_(False)
 
     def subjects(self) -> dict[str, Subject]:
         tuning = self.arguments.tuning_seconds
@@ -135,7 +145,9 @@ class Bench:
 
     def reference(self) -> Tensor:
         runner = EagerRunner(copy.deepcopy(self.unet).float())
-        runner.prepare(Conditioning(texts=(TextInputs(self.context.float()),)), [TIMESTEP])
+        vector = self.text.vector
+        text = TextInputs(self.context.float(), None if vector is None else vector.float())
+        runner.prepare(Conditioning(texts=(text,)), [TIMESTEP])
         return runner.step(self.x, TIMESTEP).float()
 
 
@@ -146,7 +158,8 @@ def run(arguments: argparse.Namespace) -> None:
     names = arguments.subjects.split(",") if arguments.subjects else list(every)
     how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
     rows = measure_all([every[name] for name in names], bench.x, bench.reference(), **how)
-    name = f"unet-{arguments.model}-{arguments.size}-b{arguments.batch}-{str(bench.dtype).removeprefix('torch.')}"
+    model = f"{arguments.model}-tiny" if arguments.tiny else arguments.model
+    name = f"unet-{model}-{arguments.size}-b{arguments.batch}-{str(bench.dtype).removeprefix('torch.')}"
     command = {key: value for key, value in vars(arguments).items() if key != "list"}
     if arguments.suffix:
         name += f"-{arguments.suffix}"
@@ -158,6 +171,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: float16 on a GPU")
     parser.add_argument("--model", choices=tuple(MODELS), default="sd15")
+    parser.add_argument("--tiny", action="store_true", help="a small network of the model's form, to try the script")
     parser.add_argument("--size", type=int, default=512, help="pixels along one side")
     parser.add_argument(
         "--batch", type=int, default=2, help="rows of the network: twice the pictures, 1 without guidance"

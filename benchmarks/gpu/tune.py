@@ -26,7 +26,7 @@ import torch
 from benchmarks.bench_networks import DECODER_DIMS, VAEBench
 from benchmarks.bench_unet import TIMESTEP, Bench
 from benchmarks.common import ROOT
-from modules.core.runner import Conditioning, TextInputs
+from modules.core.runner import Conditioning
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.store.cache import CACHE_VARIABLE
@@ -40,7 +40,9 @@ from modules.stable_fast.store.tuning import (
     write_choices,
 )
 
-WORKLOADS = "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,vae-512-1,vae-768-1,vae-1024-1"
+WORKLOADS = (
+    "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,vae-512-1,vae-768-1,vae-1024-1"
+)
 DEVICE = torch.device("cuda")
 
 
@@ -63,7 +65,7 @@ def run_workload(workload: str, seconds: float) -> None:
         return
     unet = Bench(arguments)
     runner = StableFastRunner(unet.unet, StableFastConfig(tuning_seconds=seconds, timed_against_eager=False))
-    runner.prepare(Conditioning(texts=(TextInputs(unet.context),)), [TIMESTEP])
+    runner.prepare(Conditioning(texts=(unet.text,)), [TIMESTEP])
     runner.step(unet.x, TIMESTEP)
 
 

@@ -99,7 +99,7 @@ class Engine:
         self.forget()
 
     def outdate(self) -> None:
-        """Makes the prompt and time stages run again when their results are next needed."""
+        """Makes the prompt and schedule stages run again when their results are next needed."""
         self.stamp += 1
         for execution in self._executions.values():
             execution.forget_prompts()
@@ -122,7 +122,7 @@ class Engine:
         self.follow_moved_weights()
         self.store.refresh(changed)
         for execution in self._executions.values():
-            execution.times.clear()
+            execution.forget_times()
         self.outdate()
         self.report.counters.weights_refreshed += 1
 

@@ -96,7 +96,7 @@ class StableFastRunner(CompiledRunner):
         self._make_current(execution, call)
         self.report.counters.fused_steps += 1
         if not self.report.level.captured:
-            return execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
+            return execution.run(call.moving, execution.known_at(call.timestep))
         execution.hold_row(call.timestep)
         # A graph converts its inputs when it copies them in.
         moving = call.moving_as_given if self._engine.has_graph(call.key) else call.moving
@@ -109,28 +109,27 @@ class StableFastRunner(CompiledRunner):
         execution = self._engine.new_execution(program, program.measure(flatten_inputs(inputs)), call.halves)
 
         def run() -> None:
-            self._tabulate(execution, call)
             execution.set_prompt(call.prompt, self._which)
-            execution.run(call.moving, execution.times.values(execution.times.row(call.timestep)))
+            self._tabulate(execution, call)
+            execution.run(call.moving, execution.known_at(call.timestep))
 
         try:
             self._engine.make_ready(run, call.device)
         finally:
-            execution.times.clear()  # they were computed while kernels were only compiled
+            execution.forget_times()  # they were computed while kernels were only compiled
         self._engine.keep(call.key, execution)
         return execution
 
     def _make_current(self, execution: Execution, call: UNetCall) -> None:
-        """Runs the prompt and time stages if the conditioning, the schedule or weights changed since last time."""
+        """Runs the stages before the step if the conditioning, the schedule or weights changed since last time."""
         if execution.stamp != self._engine.stamp:
-            execution.times.trim(MAX_KEPT_TIMESTEPS)
-            self._tabulate(execution, call)
-        elif call.timestep not in execution.times:
-            execution.times.extend([call.timestep], call.device)
+            execution.trim_times(MAX_KEPT_TIMESTEPS)
         execution.show_prompt(self._engine.stamp, call.prompt, self._which)
+        if not execution.knows(call.timestep):
+            self._tabulate(execution, call)
 
     def _tabulate(self, execution: Execution, call: UNetCall) -> None:
-        execution.times.extend([*self._timesteps, call.timestep], call.device)
+        execution.tabulate([*self._timesteps, call.timestep], call.device)
 
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
         """Level "graph": replays the network's own kernels, with bitwise the same result as eager."""

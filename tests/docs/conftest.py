@@ -13,12 +13,6 @@ from tests.docs.stand_ins import add_files
 OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "cli", "modules", "tools", "ui")
 
 
-@pytest.fixture(autouse=True)
-def cache_of_the_clone(cache_of_tests: None, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all commands, as on a user's computer, so that only the first command traces."""
-    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(clone / ".cache"))
-
-
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder for output, settings and Python's caches, in which `./pipeline.sh` works as documented."""

@@ -17,7 +17,7 @@ from modules.stable_fast import StableFastRunner
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.sizes import Dims
-from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME
+from modules.stable_fast.graph.staging import PROMPT, SCHEDULE, SHARED, STEP, TIME
 from modules.stable_fast.passes.base import FusionPass
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.runtime.program import Program
@@ -29,7 +29,21 @@ UNET_DIMS: Mapping[str, Dims] = {
     "x": ("batch", None, "8*height", "8*width"),
     "timesteps": ("batch",),
     "context": ("batch", "tokens", None),
+    "vector": ("batch", None),
 }
+
+# SDXL's form: no attention at the first level, several transformer blocks in a row, and a vector.
+XL_UNET = UNetConfig(
+    channels=(32, 64, 96),
+    depths=(0, 1, 2),
+    middle_depth=2,
+    context_dim=64,
+    vector_dim=96,
+    heads=None,
+    head_dim=32,
+    groups=8,
+    linear_projection=True,
+)
 
 
 def rel_error(found: Tensor, expected: Tensor) -> float:
@@ -43,11 +57,12 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def unet_call(
     config: UNetConfig = tiny.SD1_UNET, *, batch: int = 2, height: int = 16, width: int = 16, tokens: int = 77
 ) -> dict[str, Tensor]:
-    return {
+    call = {
         "x": random(batch, config.in_channels, height, width),
         "timesteps": torch.full((batch,), 500.0),
         "context": random(batch, tokens, config.context_dim, seed=1),
     }
+    return call | ({"vector": random(batch, config.vector_dim, seed=2)} if config.vector_dim else {})
 
 
 def compiled_unet(
@@ -61,7 +76,7 @@ def run_program(program: Program, call: Mapping[str, Any]) -> Any:
     """Runs all stages in order, with the call's own number of rows."""
     values: dict[str, Tensor] = flatten_inputs(call)
     sizes = program.measure(values)
-    for stage in (PROMPT, TIME, SHARED, STEP):
+    for stage in (PROMPT, TIME, SCHEDULE, SHARED, STEP):
         values |= program.function(stage, sizes)({**program.constants(stage), **values})
     return program.result(values)
 

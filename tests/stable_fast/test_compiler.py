@@ -102,7 +102,7 @@ def test_controlnet_hint_runs_with_the_prompt() -> None:
 
 @torch.no_grad()
 def test_prepared_inputs_run_once() -> None:
-    module = tiny.controlnet()
+    module = tiny.controlnet(tiny.SMALL_UNET)
     x, hint, context = random(1, 4, 8, 8), random(1, 3, 64, 64), random(1, 77, 64)
     bindings = {"x": "latent", "hint": "prompt", "timesteps": "time", "context": "prompt"}
     compiled = compile_module(module, {"x": x, "hint": hint, "timesteps": torch.zeros(1), "context": context}, bindings)
@@ -164,7 +164,7 @@ def test_changed_weights_of_a_compiled_module() -> None:
 
 
 def test_a_second_form_of_call_shares_prepared_weights() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     store = WeightStore(network)
     call = {"x": random(2, 4, 8, 8), "timesteps": torch.zeros(2), "context": random(2, 77, 64)}
     compile_program(store, call, bindings=BINDINGS, dims=UNET_DIMS, passes=PASSES)
@@ -175,7 +175,7 @@ def test_a_second_form_of_call_shares_prepared_weights() -> None:
 
 def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
     """As on a GPU, weights are channels-last with adjacent projections, so only sub-pixel weights are new."""
-    network, apart = tiny.unet(), tiny.unet()
+    network, apart = tiny.unet(tiny.SMALL_UNET), tiny.unet(tiny.SMALL_UNET)
     expected = network.state_dict()
     network.to(memory_format=torch.channels_last)
     adjoin_projections(network)

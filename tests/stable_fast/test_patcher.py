@@ -18,7 +18,7 @@ from tests.stable_fast.networks import inputs_for, latent, random, rel_error
 WEIGHTS = (
     "input_blocks.1.1.transformer_blocks.0.attn1.to_v.weight",
     "middle_block.1.transformer_blocks.0.attn2.to_k.weight",
-    "output_blocks.2.1.conv.weight",
+    "output_blocks.1.1.conv.weight",
 )
 
 
@@ -57,7 +57,7 @@ def eager(model: ModelPatcher) -> Tensor:
 
 
 def test_lora_on_stronger_other_rank_and_off() -> None:
-    model = ModelPatcher(tiny.unet(), "cpu")
+    model = ModelPatcher(tiny.unet(tiny.SMALL_UNET), "cpu")
     patcher = StableFastPatcher()
     plain = patcher.apply(model)
     never = picture(plain)
@@ -75,14 +75,14 @@ def test_lora_on_stronger_other_rank_and_off() -> None:
 
 
 def test_the_model_itself_stays_as_it_was() -> None:
-    model = ModelPatcher(tiny.unet(), "cpu")
+    model = ModelPatcher(tiny.unet(tiny.SMALL_UNET), "cpu")
     patched = StableFastPatcher().apply(model)
     assert model.unet_function_wrapper is None and patched.unet_function_wrapper is not None
     assert patched.module is model.module
 
 
 def test_level_off_puts_nothing_in_front() -> None:
-    patched = StableFastPatcher(StableFastConfig(level="off")).apply(ModelPatcher(tiny.unet(), "cpu"))
+    patched = StableFastPatcher(StableFastConfig(level="off")).apply(ModelPatcher(tiny.unet(tiny.SMALL_UNET), "cpu"))
     assert patched.unet_function_wrapper is None
 
 
@@ -90,7 +90,7 @@ def test_two_checkpoints_in_turn_give_memory_back() -> None:
     patcher = StableFastPatcher()
     freed: list[weakref.ref[object]] = []
     for seed in (0, 1, 0):
-        model = ModelPatcher(tiny.unet(seed=seed), "cpu")
+        model = ModelPatcher(tiny.unet(tiny.SMALL_UNET, seed), "cpu")
         patched = patcher.apply(model)
         assert rel_error(picture(patched), eager(patched)) < 1e-5
         freed += [weakref.ref(model.module), weakref.ref(patcher.runner)]
@@ -104,7 +104,7 @@ def test_two_checkpoints_in_turn_give_memory_back() -> None:
 
 def test_a_released_model_says_so() -> None:
     patcher = StableFastPatcher()
-    model = ModelPatcher(tiny.unet(), "cpu")
+    model = ModelPatcher(tiny.unet(tiny.SMALL_UNET), "cpu")
     patched = patcher.apply(model)
     patcher.release()
     assert not model.on_weights_changed

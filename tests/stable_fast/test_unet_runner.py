@@ -6,13 +6,13 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from modules.core.runner import Conditioning, TextInputs
-from modules.models.configs import UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.config import DISABLE_VARIABLE
@@ -104,26 +104,24 @@ class FixedControl:
 
 
 def test_controlnet_residuals_that_come_and_go() -> None:
-    pair = pair_of(tiny.unet())
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
     for images, halves, height in ((1, 2, 16), (2, 1, 8)):
-        inputs = Conditioning(
-            texts=inputs_for(images=images, halves=halves).texts,
-            control=FixedControl(tiny.controlnet()),
-        )
+        texts = inputs_for(images=images, halves=halves).texts
+        inputs = Conditioning(texts=texts, control=FixedControl(tiny.controlnet(tiny.SMALL_UNET)))
         assert pair.step(inputs, latent(images, height, 16), (900.0, 500.0, 50.0)) < TOLERANCE
     assert pair.compiled.report.counters.traces == 2  # with and without residuals
 
 
 def test_inpainting_channels() -> None:
-    config = UNetConfig(channels=(64, 64, 128, 128), context_dim=64, heads=2, groups=16, in_channels=9)
-    pair = pair_of(tiny.unet(config))
+    pair = pair_of(tiny.unet(replace(tiny.SMALL_UNET, in_channels=9)))
     inputs = Conditioning(texts=inputs_for(images=2).texts, concat=random(2, 5, 16, 16, seed=3))
     assert pair.step(inputs, latent(2)) < TOLERANCE
 
 
 @pytest.mark.parametrize("size", [(17, 13), (12, 8)])
 def test_sizes_that_are_no_multiple_of_eight(size: tuple[int, int]) -> None:
-    pair = pair_of(tiny.unet())
+    four_levels = replace(tiny.SMALL_UNET, channels=(32,) * 4, depths=(1, 0, 0, 0))
+    pair = pair_of(tiny.unet(four_levels))
     assert pair.step(inputs_for(), latent(1, *size)) < TOLERANCE
     assert pair.step(inputs_for(images=2), latent(2, *size)) < TOLERANCE
     assert pair.compiled.report.counters.traces == 1
@@ -150,7 +148,7 @@ def restore(network: nn.Module, before: dict[str, Tensor]) -> None:
 
 
 def test_weights_changed_in_place_are_followed_without_a_trace() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     pair = pair_of(network)
     inputs, x = inputs_for(), latent()
 
@@ -172,7 +170,7 @@ def test_weights_changed_in_place_are_followed_without_a_trace() -> None:
 
 
 def test_a_refresh_rewrites_only_what_depends_on_the_change() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     runner = StableFastRunner(network)
     with torch.inference_mode():
         runner.prepare(inputs_for(), [500.0])
@@ -185,7 +183,7 @@ def test_a_refresh_rewrites_only_what_depends_on_the_change() -> None:
 
 
 def test_weights_moved_to_other_memory_start_over() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     pair = pair_of(network)
     assert pair.step(inputs_for(), latent()) < TOLERANCE
     for parameter in network.parameters():
@@ -204,7 +202,7 @@ class CannotBeTraced(UNet):
 
 
 def test_a_network_that_cannot_be_traced_runs_eagerly_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    pair = pair_of(tiny.randomise(CannotBeTraced(tiny.SD1_UNET)))
+    pair = pair_of(tiny.randomise(CannotBeTraced(tiny.SMALL_UNET)))
     with caplog.at_level(logging.WARNING, logger="modules.stable_fast"):
         assert pair.step(inputs_for(), latent()) == 0.0
         assert pair.step(inputs_for(), latent()) == 0.0
@@ -221,22 +219,22 @@ def test_the_cpu_has_no_graphs_and_the_status_says_it(pair: Pair) -> None:
 
 
 def test_graph_level_without_a_gpu_is_eager() -> None:
-    pair = pair_of(tiny.unet())
-    pair.compiled = StableFastRunner(tiny.unet(), StableFastConfig(level="graph"))
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
+    pair.compiled = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level="graph"))
     assert pair.step(inputs_for(), latent()) == 0.0
     assert pair.compiled.report.level == "off"
 
 
 def test_the_environment_can_switch_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DISABLE_VARIABLE, "off")
-    pair = pair_of(tiny.unet())
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
     assert pair.step(inputs_for(), latent()) == 0.0
     assert pair.compiled.report.counters.traces == 0
     assert DISABLE_VARIABLE in pair.compiled.report.status_line()
 
 
 def test_the_table_of_shapes_is_bounded() -> None:
-    runner = StableFastRunner(tiny.unet(), StableFastConfig(max_shapes=2))
+    runner = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(max_shapes=2))
     with torch.inference_mode():
         runner.prepare(inputs_for(), [500.0])
         for width in (8, 16, 24, 8):
@@ -245,7 +243,7 @@ def test_the_table_of_shapes_is_bounded() -> None:
 
 
 def test_release_frees_the_prepared_weights() -> None:
-    runner = StableFastRunner(tiny.unet())
+    runner = StableFastRunner(tiny.unet(tiny.SMALL_UNET))
     with torch.inference_mode():
         runner.prepare(inputs_for(), [500.0])
         runner.step(latent(), 500.0)
@@ -258,7 +256,7 @@ def test_release_frees_the_prepared_weights() -> None:
 
 def test_step_before_prepare_is_refused() -> None:
     with pytest.raises(RuntimeError, match="prepare"):
-        StableFastRunner(tiny.unet()).step(latent(), 1.0)
+        StableFastRunner(tiny.unet(tiny.SMALL_UNET)).step(latent(), 1.0)
 
 
 def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +266,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
     def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
         run()
         execution = ready_of(run)
-        for row in execution.times._rows.values():
+        for row in execution._times._rows.values():
             for values in row.values():
                 values.fill_(torch.nan)
         for value in execution._prompt_values.values():
@@ -276,7 +274,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
         ready.append(execution)
 
     monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
-    pair = pair_of(tiny.unet())
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
     assert pair.step(inputs_for(), latent()) < TOLERANCE and len(ready) == 1
 
 
@@ -294,7 +292,7 @@ def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.Monke
             raise KeyboardInterrupt
 
     monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
-    pair = pair_of(tiny.unet())
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
     with pytest.raises(KeyboardInterrupt):
         pair.step(inputs_for(), latent())
     assert pair.step(inputs_for(), latent()) < TOLERANCE and len(calls) == 2
@@ -307,7 +305,7 @@ def test_a_latent_of_another_type_than_the_network(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         Execution, "run", lambda self, moving, times: [seen.extend(moving), original(self, moving, times)][1]
     )
-    network = tiny.unet().to(torch.bfloat16)
+    network = tiny.unet(tiny.SMALL_UNET).to(torch.bfloat16)
     runner = StableFastRunner(network, StableFastConfig(level="fused"))
     context = inputs_for().texts[0].context.to(torch.bfloat16)
     with torch.inference_mode():
@@ -333,7 +331,7 @@ def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeyp
         return LEAN_PASSES
 
     monkeypatch.setattr("modules.stable_fast.engine.passes_for", noted)
-    runner = StableFastRunner(tiny.unet(), StableFastConfig(level=asked))
+    runner = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level=asked))
     runner.prepare(inputs_for(), [500.0])
     runner.step(latent(), 500.0)
     assert taken == [(torch.device("cpu"), False)]
@@ -348,7 +346,7 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         "modules.stable_fast.engine.make_ready", lambda run, device, seconds, draws: entered.append(seconds)
     )
-    fast = StableFastRunner(tiny.unet(), StableFastConfig(level="fused", tuning_seconds=7.0))
+    fast = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level="fused", tuning_seconds=7.0))
     fast.prepare(inputs_for(), [500.0, 400.0])
     for timestep in (500.0, 400.0, 500.0):
         fast.step(latent(), timestep)
@@ -358,8 +356,8 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
 @torch.inference_mode()
 @pytest.mark.parametrize("shape", [(1, 5, 16, 16), (1, 4, 16)])
 def test_a_step_that_eager_refuses_changes_nothing(shape: tuple[int, ...]) -> None:
-    pair = pair_of(tiny.unet())
-    pair.compiled = StableFastRunner(tiny.unet(), StableFastConfig(max_shapes=1))
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
+    pair.compiled = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(max_shapes=1))
     assert pair.step(inputs_for(), latent()) < TOLERANCE
     before = pair.compiled.report.to_dict()
     for runner in (pair.eager, pair.compiled):
@@ -372,7 +370,7 @@ def test_a_step_that_eager_refuses_changes_nothing(shape: tuple[int, ...]) -> No
 
 @torch.inference_mode()
 def test_moved_weights_are_followed_when_told_of_a_change() -> None:
-    pair = pair_of(tiny.unet())
+    pair = pair_of(tiny.unet(tiny.SMALL_UNET))
     pair.step(inputs_for(), latent())
     for parameter in pair.compiled._network.parameters():
         parameter.data = parameter.data * 1.01

@@ -101,7 +101,7 @@ def address_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full_pair(level: str = "full", **options: Any) -> Pair:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     return Pair(StableFastRunner(network, StableFastConfig(level=level, **options)), EagerRunner(network))
 
 
@@ -173,7 +173,8 @@ class Comes:
         if timestep < 100:
             return None
         times = torch.full((x.shape[0],), timestep)
-        return tiny.controlnet()(x, random(x.shape[0], 3, 8 * x.shape[2], 8 * x.shape[3]), times, text.context)
+        hint = random(x.shape[0], 3, 8 * x.shape[2], 8 * x.shape[3])
+        return tiny.controlnet(tiny.SMALL_UNET)(x, hint, times, text.context)
 
 
 def test_controlnet_has_a_graph_of_its_own() -> None:
@@ -287,7 +288,7 @@ def test_a_module_keeps_its_latest_sizes() -> None:
 @torch.no_grad()
 def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted call loses the values that it prepared."""
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     fast = compiled_module.CompiledModule(network, bindings={"context": "prompt"})
     x, times, context = latent(), torch.tensor([500.0]), inputs_for(halves=1).texts[0].context
     fast.prepare(context=context)
@@ -303,7 +304,7 @@ def test_a_prepared_prompt_is_set_again_after_an_interrupt(monkeypatch: pytest.M
 
 
 def test_prepared_prompts_reach_captured_graphs() -> None:
-    network = tiny.controlnet()
+    network = tiny.controlnet(tiny.SMALL_UNET)
     x, hint, context, times = random(1, 4, 8, 8), random(1, 3, 64, 64), random(1, 77, 64), torch.full((1,), 7.0)
     bindings = {"x": "latent", "hint": "prompt", "timesteps": "time", "context": "prompt"}
     compiled = compile_module(network, {"x": x, "hint": hint, "timesteps": times, "context": context}, bindings)

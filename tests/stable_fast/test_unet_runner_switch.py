@@ -76,13 +76,13 @@ def worst(found: list[Tensor], expected: list[Tensor]) -> float:
 
 @torch.inference_mode()
 def test_eager_switches() -> None:
-    network, inputs = tiny.unet(), three()
+    network, inputs = tiny.unet(tiny.SMALL_UNET), three()
     assert worst(switched(EagerRunner(network), inputs, latent()), by_hand(network, inputs, latent())) == 0
 
 
 @torch.inference_mode()
 def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evaluations: list[Tensor]) -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     fast = StableFastRunner(network, StableFastConfig(level=level))
     for seed in (1, 11):  # the second request reuses what was compiled and captured
         evaluations.clear()
@@ -102,7 +102,7 @@ def test_each_step_sees_its_own_prompt_which_is_prepared_once(level: str, evalua
 
 @pytest.mark.parametrize("level", ["full"], indirect=True)
 def test_weights_changed_between_two_turns_reach_every_prompt(level: str) -> None:
-    network, inputs = tiny.unet(), three()
+    network, inputs = tiny.unet(tiny.SMALL_UNET), three()
     fast = StableFastRunner(network, StableFastConfig(level=level))
     with torch.inference_mode():
         switched(fast, inputs, latent())

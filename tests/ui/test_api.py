@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,23 +70,6 @@ def test_the_client_example_works(client: Client, served: Served) -> None:
     assert client.predict(api_name="/queue") == []
     public = set(client.view_api(return_format="dict")["named_endpoints"])
     assert public == {"/text_to_image", "/image_to_image", "/queue", "/cancel", "/models", "/defaults"}
-
-
-def test_the_documented_example(
-    served: Served, project_root: Path, photo: Path, mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Runs the example of docs/ui.md with this app's address, in a folder that contains the two files."""
-    (example,) = re.findall(
-        r"```python\n(.*?)```", (project_root / "docs/ui.md").read_text(encoding="utf-8"), re.DOTALL
-    )
-    assert "http://127.0.0.1:7860" in example
-    photo.rename(tmp_path / "photo.png")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(example.replace("http://127.0.0.1:7860", served.url), names)
-    made = Path(names["answer"]["images"][0])
-    assert made in served.pictures() and Image.open(made).size == (192, 128)
-    assert np.array_equal(np.asarray(Image.open(made))[:, :80], np.asarray(Image.open("photo.png"))[:, :80])
 
 
 def test_image_to_image_keeps_what_the_mask_leaves(client: Client, photo: Path, mask: Path) -> None:

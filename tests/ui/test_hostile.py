@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import pytest
 from playwright.sync_api import expect
 
 from tests.ui.conftest import DEMO, PROMPT, Form, Served, axe_finds, wait_until_ready
@@ -22,16 +21,16 @@ def make_one(form: Form, served: Served, **fields: Any) -> Path:
     return form.make(served)
 
 
-@pytest.mark.parametrize("button", ["use", "init", "control", "hires", "delete"])
-def test_a_picture_that_is_gone_is_told(page: Any, form: Form, served: Served, button: str) -> None:
-    made = make_one(form, served)
-    page.locator("#ld-picture-text").wait_for()
-    made.unlink()
-    page.locator(f"#ld-picture-{button}").click()
-    if button == "delete":
-        page.locator("#ld-picture-confirmed").click()
-    expect(page.locator("#ld-picture-details .ld-error")).to_contain_text(made.name)
-    form.holds("Prompt", PROMPT)
+def test_a_picture_that_is_gone_is_told(page: Any, form: Form, served: Served) -> None:
+    for button in ("use", "init", "control", "hires", "delete"):
+        made = make_one(form, served)
+        expect(page.locator("#ld-picture-details .ld-error")).to_be_hidden()
+        made.unlink()
+        page.locator(f"#ld-picture-{button}").click()
+        if button == "delete":
+            page.locator("#ld-picture-confirmed").click()
+        expect(page.locator("#ld-picture-details .ld-error")).to_contain_text(made.name)
+        form.holds("Prompt", PROMPT)
 
 
 def test_markup_in_a_prompt_is_text(page: Any, form: Form, served: Served) -> None:

@@ -4,12 +4,15 @@ Each named input is bound to a moment: "prompt" (once per conditioning), "time" 
 schedule at once), "latent" (each step, the same for both halves of guidance) or "step" (each step, any row). A node
 needs what its arguments need, which determines its stage:
 
-    weights   needs nothing but parameters        prompt   needs only "prompt"       time   needs only "time"
-    shared    needs "latent" and perhaps "time"   step     anything else
+    weights    needs nothing but parameters       shared   needs "latent" and perhaps "time"
+    prompt     needs only "prompt"                step     anything else
+    time       needs only "time"
+    schedule   needs both "prompt" and "time"
 
 Operations that draw random numbers also belong to the step. The split is exact: the same operations run on the same
-values, once each. Two stages see different rows from the traced batch: "time" sees one row per timestep, "shared" one
-half of guidance. So only operations that treat rows independently go there.
+values, once each. Three stages see different rows from the traced batch: "time" sees one row per timestep, "schedule"
+the whole batch once per timestep, "shared" one half of guidance. So only operations that treat rows independently go
+there.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from modules.stable_fast.graph.layout import as_image, as_tokens
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.graph.trace import named_placeholder
 
-WEIGHTS, PROMPT, TIME, SHARED, STEP = STAGES = ("weights", "prompt", "time", "shared", "step")
+STAGES = ("weights", "prompt", "time", "schedule", "shared", "step")
+WEIGHTS, PROMPT, TIME, SCHEDULE, SHARED, STEP = STAGES
 ROWS = "batch"  # the named size whose rows are independent pictures (and, with guidance, their two halves)
 MOMENTS = ("prompt", "time", "latent", "step")
 
@@ -94,6 +98,8 @@ def stage_of(needs: Needs) -> str:
         return PROMPT
     if needs == frozenset({"time"}):
         return TIME
+    if needs == frozenset({"prompt", "time"}):
+        return SCHEDULE
     return SHARED if needs <= {"latent", "time"} else STEP
 
 
@@ -138,7 +144,7 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
     if draws(node):
         return needs | {"step"}
     if (
-        stage_of(needs) in (TIME, SHARED)
+        stage_of(needs) in (TIME, SCHEDULE, SHARED)
         and ROWS in sizes.primes
         and not (is_row_wise(node) and _rows_first(node, sizes))
     ):
@@ -171,7 +177,7 @@ def has_rows(node: fx.Node, sizes: Sizes) -> bool:
 
 
 def split(graph: fx.Graph) -> dict[str, Stage]:
-    """The five stages of a labelled graph. Values passed between stages are named after their nodes."""
+    """The six stages of a labelled graph. Values passed between stages are named after their nodes."""
     return {name: _extract(graph, name) for name in STAGES}
 
 

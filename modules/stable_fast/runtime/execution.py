@@ -8,74 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.stable_fast.graph.staging import PROMPT, ROWS, SHARED, STEP, TIME
+from modules.stable_fast.graph.staging import PROMPT, ROWS, SCHEDULE, SHARED, STEP, TIME
 from modules.stable_fast.runtime.program import Program, Values
+from modules.stable_fast.runtime.row_table import RowTable, new_buffer
 
 NO_GRAPHS = "CUDA graphs need an NVIDIA GPU"
 # A replay draws new numbers only from the GPU's default generator; numbers drawn on the CPU would be frozen.
 DRAWS = "it draws random numbers, which a CUDA graph may freeze"
-ROW_ALIGNMENT = 64  # elements, so that each vector of a packed row allows vectorised loads
-
-
-class TimeTable:
-    """The time stage's results for many timesteps, packed so that one copy passes a whole row to a captured graph."""
-
-    def __init__(self, program: Program, actual: Mapping[str, int]) -> None:
-        self._program = program
-        self._actual = dict(actual)
-        self._rows: dict[float, dict[torch.dtype, Tensor]] = {}
-        self._places: dict[str, tuple[torch.dtype, int, tuple[int, ...]]] = {}
-
-    def extend(self, timesteps: Sequence[float], device: torch.device) -> None:
-        """Evaluates the time stage for all new timesteps (fp32) at once."""
-        new = [timestep for timestep in dict.fromkeys(timesteps) if timestep not in self._rows]
-        names = self._program.inputs_at("time")
-        if not new or not names:
-            return
-        stage = self._program.function(TIME, {**self._actual, ROWS: len(new)})
-        inputs = {name: torch.tensor(new, dtype=torch.float32, device=device) for name in names}
-        results = {**self._direct(inputs), **stage({**self._program.constants(TIME), **inputs})}
-        packed = self._pack(results, len(new))
-        for index, timestep in enumerate(new):
-            self._rows[timestep] = {dtype: table[index] for dtype, table in packed.items()}
-
-    def _direct(self, inputs: Values) -> Values:
-        """The timesteps themselves, if later stages use them."""
-        later = (*self._program.stages[SHARED].inputs, *self._program.stages[STEP].inputs)
-        return {name: value for name, value in inputs.items() if name in later}
-
-    def _pack(self, results: Values, count: int) -> dict[torch.dtype, Tensor]:
-        pieces: dict[torch.dtype, list[Tensor]] = {}
-        used: dict[torch.dtype, int] = {}
-        for name, value in results.items():
-            flat = value.reshape(count, -1)
-            self._places[name] = (value.dtype, used.get(value.dtype, 0), tuple(value.shape[1:]))
-            padded = torch.nn.functional.pad(flat, (0, -flat.shape[1] % ROW_ALIGNMENT))
-            pieces.setdefault(value.dtype, []).append(padded)
-            used[value.dtype] = used.get(value.dtype, 0) + padded.shape[1]
-        return {dtype: torch.cat(parts, dim=1) for dtype, parts in pieces.items()}
-
-    def __contains__(self, timestep: float) -> bool:
-        return timestep in self._rows
-
-    def clear(self) -> None:
-        self._rows.clear()
-
-    def trim(self, kept: int) -> None:
-        """Clears the table if it has more than `kept` timesteps."""
-        if len(self._rows) > kept:
-            self.clear()
-
-    def row(self, timestep: float) -> dict[torch.dtype, Tensor]:
-        return self._rows.get(timestep, {})
-
-    def values(self, row: Mapping[torch.dtype, Tensor]) -> Values:
-        """The named values [1, ...] inside a packed row, without copies."""
-        found: Values = {}
-        for name, (dtype, start, shape) in self._places.items():
-            count = torch.Size(shape).numel()
-            found[name] = row[dtype][start : start + count].view(1, *shape)
-        return found
 
 
 class Execution:
@@ -83,10 +22,11 @@ class Execution:
 
     def __init__(self, program: Program, actual: Mapping[str, int], halves: int = 1) -> None:
         self.program = program
-        self.times = TimeTable(program, actual)
+        self._actual = dict(actual)
         self._halves = halves
         self._prompt = program.function(PROMPT, actual)
         self._time = program.function(TIME, actual)
+        self._schedule = program.function(SCHEDULE, actual)
         self._shared = program.function(SHARED, {**actual, ROWS: actual[ROWS] // halves} if ROWS in actual else actual)
         self._step = program.function(STEP, actual)
         self._weights = program.constants(SHARED) | program.constants(STEP)
@@ -98,7 +38,8 @@ class Execution:
         self._prompt_values: Values = {}
         self._which = 0  # number of the current prompt
         self._kept_prompts: dict[int, Values] = {}
-        self._held: dict[torch.dtype, Tensor] = {}
+        self._times = RowTable[float]()  # results of the time stage, by timestep
+        self._schedules = RowTable[tuple[int, float]]()  # of the schedule stage, by number of the prompt and timestep
         self.stamp: int | None = None  # the engine's stamp when the current prompt was evaluated
 
     def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
@@ -133,13 +74,18 @@ class Execution:
         self._which = which
 
     def forget_prompts(self) -> None:
-        """Frees the results kept for switching."""
+        """Frees the results kept for switching, and those of the schedule stage."""
         self._kept_prompts.clear()
+        self._schedules.clear()
 
     def _evaluate_prompt(self, inputs: Mapping[str, Tensor]) -> Values:
         results = self._prompt({**self.program.constants(PROMPT), **inputs})
-        later = (*self._shared.inputs, *self._step.inputs)
-        return results | {name: value for name, value in inputs.items() if name in later}
+        return results | self._used_later(inputs)
+
+    def _used_later(self, inputs: Mapping[str, Tensor]) -> Values:
+        """The inputs of the prompt or time stage that later stages use as they are."""
+        later = (*self._schedule.inputs, *self._shared.inputs, *self._step.inputs)
+        return {name: value for name, value in inputs.items() if name in later}
 
     def _hold_prompt(self, results: Values) -> None:
         for name, value in results.items():
@@ -148,26 +94,69 @@ class Execution:
             else:
                 self._prompt_values[name] = new_buffer(value)
 
-    def evaluate_time(self, inputs: Mapping[str, Tensor]) -> Values:
-        """The time stage's results for tensor inputs, without the table."""
-        results = self._time({**self.program.constants(TIME), **inputs})
-        return {**inputs, **results}
+    def knows(self, timestep: float) -> bool:
+        """Whether the results that the current prompt needs at this timestep are tabulated."""
+        is_scheduled = not self._schedule.outputs or (self._which, timestep) in self._schedules
+        return is_scheduled and timestep in self._times
+
+    def tabulate(self, timesteps: Sequence[float], device: torch.device) -> None:
+        """Runs the time stage, and the schedule stage for the current prompt, for all new timesteps (fp32) at once."""
+        new = self._times.missing(timesteps)
+        names = self.program.inputs_at("time")
+        if new and names:
+            column = torch.tensor(new, dtype=torch.float32, device=device)
+            stage = self.program.function(TIME, {**self._actual, ROWS: len(new)})
+            inputs = dict.fromkeys(names, column)
+            results = stage({**self.program.constants(TIME), **inputs})
+            self._times.add(new, self._used_later(inputs) | results)
+        if self._schedule.outputs:
+            self._tabulate_schedule(timesteps)
+
+    def _tabulate_schedule(self, timesteps: Sequence[float]) -> None:
+        """Runs the schedule stage on the whole batch for each new timestep: [timesteps * batch] rows at once."""
+        new = self._schedules.missing((self._which, timestep) for timestep in timesteps)
+        if not new:
+            return
+        batch = self._actual[ROWS]
+        times = [self._times.values(timestep) for _, timestep in new]
+        inputs = self.program.constants(SCHEDULE)
+        for name in self._schedule.inputs:
+            if name in times[0]:
+                inputs[name] = torch.cat([repeated(values[name], batch) for values in times])
+            elif name in self._prompt_values:
+                value = self._prompt_values[name]
+                inputs[name] = repeated(value, len(new)) if self.program.has_rows(SCHEDULE, name) else value
+        stage = self.program.function(SCHEDULE, {**self._actual, ROWS: len(new) * batch})
+        self._schedules.add(new, stage(inputs))
+
+    def trim_times(self, kept: int) -> None:
+        """Forgets the results of the time stage if they are for more than `kept` timesteps."""
+        self._times.trim(kept)
+
+    def forget_times(self) -> None:
+        """Forgets the results of the time and schedule stages, for example since weights changed."""
+        self._times.clear()
+        self._schedules.clear()
+
+    def known_at(self, timestep: float) -> Values:
+        """The tabulated results for a timestep and the current prompt."""
+        return self._times.values(timestep) | self._schedules.values((self._which, timestep))
 
     def hold_row(self, timestep: float) -> None:
-        """Copies a timestep's row to the buffer used by `run_held` and graphs captured from it."""
-        for dtype, row in self.times.row(timestep).items():
-            if dtype in self._held:
-                self._held[dtype].copy_(row)
-            else:
-                self._held[dtype] = new_buffer(row)
+        """Copies `known_at(timestep)` to the buffers used by `run_held` and graphs captured from it."""
+        self._times.hold(timestep)
+        self._schedules.hold((self._which, timestep))
 
     def run_held(self, *moving: Tensor) -> Any:
         """`run` with the row set by `hold_row`."""
-        return self.run(moving, self.times.values(self._held))
+        return self.run(moving, self._times.held() | self._schedules.held())
 
-    def run(self, moving: Sequence[Tensor], time_values: Mapping[str, Tensor]) -> Any:
-        """Runs the shared and step stages on the inputs that change each step, in the order of `moving_inputs`."""
-        values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **time_values}
+    def run(self, moving: Sequence[Tensor], known: Mapping[str, Tensor]) -> Any:
+        """Runs the shared and step stages on the inputs that change each step, in the order of `moving_inputs`.
+
+        `known` are the results of the time and schedule stages.
+        """
+        values: dict[str, Tensor] = {**self._weights, **self._prompt_values, **known}
         values |= zip(self.moving_inputs, moving, strict=True)
         values |= self._shared(values)
         if self._halves > 1:
@@ -183,7 +172,9 @@ class Execution:
         times = self.program.inputs_at("time")
 
         def function(*values: Tensor) -> Any:
-            known = self.evaluate_time(dict(zip(times, values, strict=False)))
+            known: Values = dict(zip(times, values, strict=False))
+            known |= self._time({**self.program.constants(TIME), **known})
+            known |= self._schedule({**self.program.constants(SCHEDULE), **self._prompt_values, **known})
             return self.run(values[len(times) :], known)
 
         return function, [tensors[name] for name in (*times, *self.moving_inputs)]
@@ -194,12 +185,11 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def repeated(value: Tensor, times: int) -> Tensor:
+    """The value's rows, all of them one after another, `times` times [times * rows, ...]."""
+    return value.repeat(times, *[1] * (value.dim() - 1))
+
+
 def in_program_layout(x: Tensor) -> Tensor:
     """x in the memory layout that programs take: feature maps [N, C, h, w] channels-last, all others contiguous."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
-
-
-def new_buffer(value: Tensor) -> Tensor:
-    """A copy that can be written to later, inside and outside inference mode."""
-    with torch.inference_mode(mode=False), torch.no_grad():
-        return torch.empty_like(value).copy_(value)

@@ -26,7 +26,7 @@ TINY_SIZE = ("64", "64")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One project for all runs, with every file listed in the table, and one cache."""
+    """One project for all runs, with every file listed in the table."""
     root = tiny_project.project(tmp_path_factory.mktemp("pairs"))
     vae = tiny.prefixed("", tiny.vae(seed=9))
     tiny_project.save_file(vae, root / "models" / "vae" / "other.safetensors")
@@ -46,7 +46,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder for the runs' pictures, with an earlier seed for --reuse-seed."""
-    monkeypatch.setenv("LIGHTDIFFUSION_CACHE", str(models / "cache"))
     monkeypatch.setattr(paths, "PROJECT_ROOT", models)
     monkeypatch.setattr(output, "PROJECT_ROOT", tmp_path)
     for place in ("output", "elsewhere"):

@@ -31,19 +31,18 @@ def working(facts):
 def test_a_broken_triton_is_named_and_stops_nothing(error, tmp_path):
     (tmp_path / "triton").mkdir()
     (tmp_path / "triton" / "__init__.py").write_text(f"raise {error}('no such symbol')\n")
-    found = subprocess.run(
-        [sys.executable, "-m", "modules.stable_fast.doctor"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    program = """
+import torch
+from modules.stable_fast import compile_module
+from modules.stable_fast.doctor import diagnose
+diagnose.main([])
+x = torch.ones(1, 3)
+compiled = compile_module(torch.nn.Linear(3, 2).eval(), (x,))
+print(compiled(x).shape, compiled.report.level)
+"""
+    command, variables = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert f"cannot be imported ({error}: no such symbol)" in found.stdout and "Traceback" not in found.stderr
-    program = "import torch; from modules.stable_fast import compile_module as c\n"
-    program += (
-        "m, x = torch.nn.Linear(3, 2).eval(), torch.ones(1, 3); f = c(m, (x,)); print(f(x).shape, f.report.level)"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
     assert "torch.Size([1, 2]) fused" in found.stdout, found.stderr
 
 
@@ -207,8 +206,9 @@ def test_a_kernel_that_breaks_the_gpu_is_named(monkeypatch):
     assert "FAULT: conv2d_epilogue by cudnn_graph_3 at 2x64x16x16: misaligned address" in said[0]
 
 
-@pytest.mark.parametrize("way", [["-m", "modules.stable_fast.doctor"], ["pipeline.py", "--doctor"]])
-@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("way", "form"), [(["-m", "modules.stable_fast.doctor"], ["--json"]), (["pipeline.py", "--doctor"], [])]
+)
 def test_it_runs_here_as_a_program(project_root, way, form):
     command = [sys.executable, *way, *form]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, timeout=120)

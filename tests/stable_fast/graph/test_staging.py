@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME, WEIGHTS, lent_results, stage_of
+from modules.stable_fast.graph.staging import PROMPT, SCHEDULE, SHARED, STEP, TIME, WEIGHTS, lent_results, stage_of
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.weights import WeightStore
 from tests import tiny
-from tests.stable_fast.networks import compiled_unet, operations, random, run_program, unet_call
+from tests.stable_fast.networks import XL_UNET, compiled_unet, operations, random, run_program, unet_call
 
 
 @pytest.fixture(scope="module", params=["SD1", "SD2"])
@@ -52,8 +52,37 @@ def test_stage_of_needs() -> None:
     assert stage_of(frozenset({"prompt"})) == PROMPT
     assert stage_of(frozenset({"time"})) == TIME
     assert stage_of(frozenset({"latent", "time"})) == SHARED
-    assert stage_of(frozenset({"time", "prompt"})) == STEP
+    assert stage_of(frozenset({"time", "prompt"})) == SCHEDULE
+    assert stage_of(frozenset({"time", "prompt", "latent"})) == STEP
     assert stage_of(frozenset({"latent", "step"})) == STEP
+
+
+@torch.no_grad()
+def test_what_needs_prompt_and_time_is_scheduled_bit_for_bit() -> None:
+    network = tiny.unet(XL_UNET)
+    call = unet_call(XL_UNET, batch=3)
+    program, _ = compiled_unet(network, call, passes=())
+    counts = {name: operations(stage.graph)["linear"] for name, stage in program.stages.items()}
+    assert counts[TIME] == 2 and counts[PROMPT] == 2 + 2 * 17  # two MLPs, and keys and values
+    assert counts[SCHEDULE] == 17  # a projection for each residual block
+    assert torch.equal(run_program(program, call), network(**call))
+
+
+class MixesScheduledRows(nn.Module):
+    def forward(self, x: Tensor, timesteps: Tensor, vector: Tensor) -> Tensor:
+        both = timesteps[:, None] + vector
+        return x + both.mean(0) + both.relu()
+
+
+def test_the_schedule_stage_never_mixes_rows() -> None:
+    """It sees the rows of all timesteps at once, so a mean over rows belongs to the step."""
+    network = MixesScheduledRows()
+    call = {"x": random(4, 3), "timesteps": torch.arange(4.0), "vector": random(4, 3, seed=1)}
+    bindings = {"x": "latent", "timesteps": "time", "vector": "prompt"}
+    dims = {"x": ("batch", None), "timesteps": ("batch",), "vector": ("batch", None)}
+    program, _ = compile_program(WeightStore(network), call, bindings=bindings, dims=dims, passes=())
+    assert set(operations(program.stages[SCHEDULE].graph)) == {"add.Tensor", "relu"}
+    assert torch.equal(run_program(program, call), network(**call))
 
 
 class MixesRows(nn.Module):

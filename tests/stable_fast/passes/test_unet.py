@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -10,13 +11,26 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modules.models.configs import SDXL_UNET
+from modules.models.unet import UNet
 from modules.stable_fast import compile_module
-from modules.stable_fast.graph.staging import PROMPT, SHARED, STEP, TIME
+from modules.stable_fast.fuse import fuse
+from modules.stable_fast.graph.staging import PROMPT, SCHEDULE, SHARED, STEP, TIME, Stage, split
 from modules.stable_fast.passes import LEAN_PASSES, PASSES
 from modules.stable_fast.report import CompileReport
 from modules.stable_fast.runtime.program import Program
+from modules.stable_fast.unet_call import BINDINGS
 from tests import tiny
-from tests.stable_fast.networks import compiled_unet, operations, random, rel_error, run_program, unet_call
+from tests.stable_fast.networks import (
+    UNET_DIMS,
+    XL_UNET,
+    compiled_unet,
+    operations,
+    random,
+    rel_error,
+    run_program,
+    unet_call,
+)
 
 CONFIGS = {"SD1": tiny.SD1_UNET, "SD2": tiny.SD2_UNET}
 Compiled = tuple[nn.Module, Program, CompileReport]
@@ -61,6 +75,46 @@ def test_nothing_is_left_unfused(compiled: Compiled) -> None:
     assert {name for name in step if name not in views and not name.startswith("lightdiffusion")} == set()
     assert operations(stages[PROMPT].graph) == Counter({"lightdiffusion.linear_epilogue": 16})
     assert operations(stages[TIME].graph)["lightdiffusion.linear_epilogue"] == 24
+
+
+@torch.no_grad()
+def test_sdxl_leaves_one_addition_in_the_step() -> None:
+    """Each embedding projection runs in the schedule stage, and transformer blocks in a row fuse like single ones."""
+    network = tiny.unet(XL_UNET)
+    call = unet_call(XL_UNET)
+    program, report = compiled_unet(network, call, PASSES)
+    assert_sdxl_is_fused(report.matches, program.stages, blocks=17)
+    assert operations(program.stages[PROMPT].graph) == Counter({"lightdiffusion.linear_epilogue": 17 + 2})
+    for size in ((2, 16, 16, 77), (1, 8, 24, 154)):
+        call = unet_call(XL_UNET, **dict(zip(("batch", "height", "width", "tokens"), size, strict=True)))
+        assert rel_error(run_program(program, call), network(**call)) < 1e-5
+
+
+@pytest.mark.slow
+def test_sdxl_at_full_size_is_fused_like_the_tiny_one() -> None:
+    with torch.device("meta"):
+        network, example = UNet(SDXL_UNET).eval(), unet_call(XL_UNET)
+        example |= {"context": torch.empty(2, 77, 2048), "vector": torch.empty(2, 2816)}
+    fused = fuse(network, {name: value.to("meta") for name, value in example.items()}, BINDINGS, UNET_DIMS, PASSES)
+    assert_sdxl_is_fused(fused.matches, split(fused.traced.graph), blocks=70)
+
+
+def assert_sdxl_is_fused(matches: Mapping[str, Mapping[str, int]], stages: Mapping[str, Stage], *, blocks: int) -> None:
+    """`blocks` transformer blocks in 11 transformers, and 17 residual blocks."""
+    assert matches["group_norm_silu"] == {"group_norm": 46, "silu": 35}
+    assert matches["layer_norm"] == {"layer_norm": 3 * blocks} and matches["linear_geglu"] == {"linear_geglu": blocks}
+    assert matches["packed_qkv"] == {"qkv": blocks, "kv": blocks}
+    assert matches["attention_packed"] == {"attention_packed": 2 * blocks}
+    assert matches["concat"] == {"concat": 9} and matches["upsample_conv2d"] == {"upsample_conv2d": 2}
+    # The first convolution of the first block runs once for both halves, so its vector is added after it.
+    assert matches["conv2d_epilogue"] == {"convolution": 38, "vector": 16, "residual": 17}
+    assert matches["linear_epilogue"]["residual"] == 3 * blocks + 11
+    step = operations(stages[STEP].graph) + operations(stages[SHARED].graph)
+    assert {name for name in step if not name.startswith(("lightdiffusion.", "as_"))} == {"add.Tensor"}
+    assert step["add.Tensor"] == 1
+    # Linear layers in the step, besides GEGLU: two skip connections, into and out of 11 transformers, 5 in each block.
+    assert step["lightdiffusion.linear_epilogue"] == 2 + 2 * 11 + 5 * blocks
+    assert operations(stages[SCHEDULE].graph)["lightdiffusion.linear_epilogue"] == 17
 
 
 class CountCopies(TorchDispatchMode):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from tests.stable_fast.networks import UNET_DIMS, rel_error, run_program, unet_c
 pytestmark = pytest.mark.own_cache
 
 ROOT = Path(__file__).resolve().parents[3]
+OTHER = replace(tiny.SMALL_UNET, linear_projection=True)
 
 
 def compiled(network: nn.Module, call: Mapping[str, Any], passes: Any = PASSES) -> tuple[Any, CompileReport]:
@@ -52,7 +53,7 @@ def no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kept_graph_gives_the_same_bits_at_every_size(request: pytest.FixtureRequest) -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     program, traced = compiled(network, unet_call())
     calls = [unet_call(), unet_call(batch=4, height=24, width=8)]
     expected = [run_program(program, call) for call in calls]
@@ -65,7 +66,7 @@ def test_a_kept_graph_gives_the_same_bits_at_every_size(request: pytest.FixtureR
 
 def test_tuples_and_constants_of_a_call_come_back(request: pytest.FixtureRequest) -> None:
     """A ControlNet returns a tuple, and a text encoder creates its mask during tracing."""
-    network, text = tiny.controlnet(), tiny.text_model()
+    network, text = tiny.controlnet(tiny.SMALL_UNET), tiny.text_model()
     call = {**unet_call(), "hint": torch.rand(2, 3, 128, 128)}
     embeddings = torch.randn(1, 77, 64)
     compiled_module = compile_module(network, call), compile_module(text, {"embeddings": embeddings, "skip": 1})
@@ -80,12 +81,12 @@ def test_tuples_and_constants_of_a_call_come_back(request: pytest.FixtureRequest
 
 
 def test_other_networks_calls_and_passes_have_graphs_of_their_own() -> None:
-    compiled(tiny.unet(), unet_call())
+    compiled(tiny.unet(tiny.SMALL_UNET), unet_call())
     for network, call, passes in (
-        (tiny.unet(tiny.SD2_UNET), unet_call(tiny.SD2_UNET), PASSES),
-        (tiny.unet().half(), {name: x.half() for name, x in unet_call().items()}, PASSES),
-        (tiny.unet().to(memory_format=torch.channels_last), unet_call(), PASSES),
-        (tiny.unet(), unet_call(), ()),
+        (tiny.unet(OTHER), unet_call(), PASSES),
+        (tiny.unet(tiny.SMALL_UNET).half(), {name: x.half() for name, x in unet_call().items()}, PASSES),
+        (tiny.unet(tiny.SMALL_UNET).to(memory_format=torch.channels_last), unet_call(), PASSES),
+        (tiny.unet(tiny.SMALL_UNET), unet_call(), ()),
     ):
         before = len(kept())
         _, report = compiled(network, call, passes)
@@ -93,7 +94,7 @@ def test_other_networks_calls_and_passes_have_graphs_of_their_own() -> None:
 
 
 def test_an_attribute_that_changes_the_result_changes_the_graph() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
     _, _ = compiled(network, unet_call())
     heads = [module for module in network.modules() if hasattr(module, "heads")]
     heads[0].heads *= 2
@@ -232,11 +233,11 @@ def test_a_damaged_file_is_made_again_without_a_word(damage: str, caplog: pytest
 
 def test_only_the_latest_graphs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MAX_GRAPHS", 2)
-    for config in (tiny.SD1_UNET, tiny.SD2_UNET):
-        compiled(tiny.unet(config), unet_call(config), ())
+    for network in (tiny.unet(tiny.SMALL_UNET), tiny.unet(OTHER)):
+        compiled(network, unet_call(), ())
     first = min(kept(), key=lambda path: path.stat().st_mtime_ns)
     first.with_suffix(".sizes").write_text("")
-    compiled(tiny.unet().to(memory_format=torch.channels_last), unet_call(), ())
+    compiled(tiny.unet(tiny.SMALL_UNET).to(memory_format=torch.channels_last), unet_call(), ())
     assert len(kept()) == 2 and not first.exists() and not first.with_suffix(".sizes").exists()
 
 
@@ -312,9 +313,9 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "file"))
-    program, _ = compiled(tiny.unet(), unet_call())
+    program, _ = compiled(tiny.unet(tiny.SMALL_UNET), unet_call())
     compile_module(nn.Linear(3, 3).eval(), {"input": torch.randn(2, 3)})
-    assert rel_error(run_program(program, unet_call()), tiny.unet()(**unet_call())) < 1e-5
+    assert rel_error(run_program(program, unet_call()), tiny.unet(tiny.SMALL_UNET)(**unet_call())) < 1e-5
     (line,) = warnings(caplog)
     assert str(tmp_path / "file") in line and cache.CACHE_VARIABLE in line and "\n" not in line
 
@@ -341,7 +342,7 @@ def test_a_home_that_nobody_has_becomes_no_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(cache.CACHE_VARIABLE)
     monkeypatch.setenv(variable, "~nobody-of-that-name/x")
-    compiled(tiny.unet(), unet_call())
+    compiled(tiny.unet(tiny.SMALL_UNET), unet_call())
     (line,) = warnings(caplog)
     assert "no home folder is known for ~nobody-of-that-name" in line and cache.CACHE_VARIABLE in line
     assert "no home folder" in cache.why_unwritable(cache.cache_folder())
@@ -370,7 +371,7 @@ def test_a_second_process_imports_no_tracer() -> None:
     code = (
         "import sys, torch; from tests import tiny; from tests.stable_fast.networks import latent, inputs_for\n"
         "from modules.stable_fast import StableFastRunner\n"
-        "runner = StableFastRunner(tiny.unet()); runner.prepare(inputs_for(), [500.0])\n"
+        "runner = StableFastRunner(tiny.unet(tiny.SMALL_UNET)); runner.prepare(inputs_for(), [500.0])\n"
         "with torch.inference_mode(): runner.step(latent(), 500.0)\n"
         "print(runner.report.programs[0].from_disk, 'torch._dynamo' in sys.modules, 'sympy' in sys.modules)"
     )
