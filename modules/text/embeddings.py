@@ -74,7 +74,7 @@ def _without_ones(tensor: Tensor) -> Tensor:
 
 
 def _wrong_width(path: Path, tensors: list[Tensor], needed: Sequence[int]) -> str:
-    found = list(dict.fromkeys(tensor.shape[-1] for tensor in tensors))
+    found = sorted({tensor.shape[-1] for tensor in tensors})
     families = "SDXL" if 1280 in found else " / ".join(_FAMILY_OF_WIDTH.get(n, "another model") for n in found)
     widest = needed[-1]  # of all families, only SDXL has encoders of several widths
     needs = _listed(needed) + (f" ({_FAMILY_OF_WIDTH[widest]})" if widest in _FAMILY_OF_WIDTH else "")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 from diffusers.loaders import single_file_utils as convert
+from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
 from modules.core.paths import ModelFolders
-from modules.generation.options import GenerationOptions
+from modules.generation.options import GenerationOptions, HiresOptions
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
@@ -107,3 +108,19 @@ def test_sizes(session: Session, parts: dict[str, Any]) -> None:
     expected = theirs(parts, **told)
     assert relative_error(ours(session, original_size="512x300", crop="40,7"), expected) < TOLERANCE
     assert relative_error(ours(session), expected) > 50 * TOLERANCE
+
+
+def test_each_pass_of_hires_fix_gives_its_own_size(session: Session) -> None:
+    seen: list[Tensor] = []
+    unet = session.model(GenerationOptions(prompt="")).unet.module
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.append(inputs[4][:, CLIP_G.projection :])
+
+    with unet.register_forward_pre_hook(keep):
+        ours(session, steps=2, hires=HiresOptions(scale=2.0, denoise=1.0))
+    embed = Timesteps(8, flip_sin_to_cos=True, downscale_freq_shift=0)
+    sizes = [(96.0, 64.0), (96.0, 64.0), (192.0, 128.0), (192.0, 128.0)]
+    for found, (height, width) in zip(seen, sizes, strict=True):
+        expected = embed(torch.tensor([height, width, 0, 0, height, width])).flatten()
+        torch.testing.assert_close(found, expected.expand(2, -1), rtol=0, atol=1e-5)
