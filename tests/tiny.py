@@ -30,6 +30,17 @@ SD2_UNET = UNetConfig(
     linear_projection=True,
     upcast_attention=True,
 )
+SDXL_UNET = UNetConfig(
+    channels=(32, 64, 64),
+    depths=(0, 1, 2),
+    middle_depth=2,
+    context_dim=32 + 64,
+    vector_dim=32 + 6 * 8,
+    heads=None,
+    head_dim=32,
+    groups=8,
+    linear_projection=True,
+)
 VAE = VAEConfig(channels=(16, 32, 32, 32), groups=4)
 SD1_TEXT = TextConfig(width=64, layers=3, heads=1, mlp_width=128)
 SD2_TEXT = TextConfig(
@@ -42,6 +53,23 @@ SD2_TEXT = TextConfig(
     activation="gelu",
     skip=1,
     pad_token=0,
+)
+
+SDXL_TEXTS = (
+    TextConfig(width=32, layers=3, heads=1, mlp_width=64, skip=1, final_norm=False),
+    TextConfig(
+        name="clip_g",
+        layout="openclip",
+        width=64,
+        layers=3,
+        heads=1,
+        mlp_width=128,
+        activation="gelu",
+        skip=1,
+        pad_token=0,
+        final_norm=False,
+        projection=32,
+    ),
 )
 
 
@@ -89,33 +117,41 @@ def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32)
     return {prefix + name: tensor.to(dtype).contiguous() for name, tensor in module.state_dict().items()}
 
 
-def checkpoint_tensors(*, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, Tensor]:
-    """Returns all tensors of a tiny SD1.x- or SD2.x-layout checkpoint."""
-    text_prefix = "cond_stage_model.model." if sd2 else "cond_stage_model.transformer."
-    return (
-        prefixed("model.diffusion_model.", unet(SD2_UNET if sd2 else SD1_UNET, seed), dtype)
-        | prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
-        | prefixed(text_prefix, text_model(SD2_TEXT if sd2 else SD1_TEXT, seed + 2), dtype)
-    )
+def checkpoint_tensors(
+    *, sd2: bool = False, sdxl: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0
+) -> dict[str, Tensor]:
+    """Returns all tensors of a tiny SD1.x-, SD2.x- or SDXL-layout checkpoint."""
+    config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_UNET
+    if sdxl:
+        prefixes = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+        texts = dict(zip(prefixes, SDXL_TEXTS, strict=True))
+    else:
+        texts = {"cond_stage_model.model.": SD2_TEXT} if sd2 else {"cond_stage_model.transformer.": SD1_TEXT}
+    tensors = prefixed("model.diffusion_model.", unet(config, seed), dtype)
+    tensors |= prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
+    for number, (prefix, text) in enumerate(texts.items()):
+        tensors |= prefixed(prefix, text_model(text, seed + 2 + number), dtype)
+    return tensors
 
 
 def save_checkpoint(
     path: Path,
     *,
     sd2: bool = False,
+    sdxl: bool = False,
     dtype: torch.dtype = torch.float16,
     seed: int = 0,
     header: dict[str, str] | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if header is None:
-        path.write_bytes(checkpoint_file(sd2=sd2, dtype=dtype, seed=seed))
+        path.write_bytes(checkpoint_file(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed))
     else:
-        save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)
+        save_file(checkpoint_tensors(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed), path, metadata=header)
     return path
 
 
 @lru_cache(maxsize=4)
-def checkpoint_file(*, sd2: bool, dtype: torch.dtype, seed: int) -> bytes:
+def checkpoint_file(*, sd2: bool, sdxl: bool, dtype: torch.dtype, seed: int) -> bytes:
     """Caches the checkpoint used by most tests: writing these bytes takes a tenth of the time of making them."""
-    return save(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed))
+    return save(checkpoint_tensors(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed))

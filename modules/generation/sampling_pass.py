@@ -100,7 +100,7 @@ def guided_denoiser(
     """Prepares the network for this pass's shape, with guidance and the prompts of each step."""
     schedule, prompts = job.noise, job.prompts[settings.phase]
     unconditional = needs_unconditional(settings.cfg, settings.sampler, prompts.weights)
-    contexts = prompts.contexts(latent.shape[0], unconditional=unconditional)
+    contexts = prompts.contexts(latent.shape[0], unconditional=unconditional, sizes=job.sizes_for(latent))
     timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, settings.sigmas(schedule))]
     runner = prepare_runner(job, contexts, latent, start, timesteps)
     denoiser = Denoiser(runner, schedule)
@@ -112,7 +112,7 @@ def guided_denoiser(
 def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
     """Returns the runner, prepared for this pass's shape and contexts."""
     conditioning = Conditioning(
-        texts=tuple(TextInputs(context.to(job.device, job.dtype)) for context in contexts.distinct),
+        texts=tuple(_moved(text, job) for text in contexts.distinct),
         concat=job.concat_for(latent, start),
         control=job.control_for(latent, contexts.conditional),
     )
@@ -120,6 +120,11 @@ def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | 
     runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(conditioning, timesteps)
     return runner
+
+
+def _moved(text: TextInputs, job: Job) -> TextInputs:
+    vector = None if text.vector is None else text.vector.to(job.device, job.dtype)
+    return TextInputs(text.context.to(job.device, job.dtype), vector)
 
 
 class MaskedDenoiser:

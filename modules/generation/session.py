@@ -8,13 +8,12 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from modules.controlnet.load import load_controlnet
 from modules.core.device import choose_device, choose_dtype, release_memory
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
-from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
+from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
 from modules.generation.memory.latest import Latest
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
@@ -29,6 +28,7 @@ from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
 from modules.stable_fast import Report, level_in_force
 from modules.text.embeddings import EmbeddingLibrary
+from modules.text.encode import EncodedText
 from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Session:
         self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
         self._loras: Latest[LoraPatches] = Latest(MOST_LORAS)
-        self.prompts: Latest[dict[str, Tensor]] = Latest(MOST_PROMPTS)  # encoded
+        self.prompts: Latest[dict[str, EncodedText]] = Latest(MOST_PROMPTS)  # encoded
         self._vae_dtypes: dict[Hashable, torch.dtype] = {}  # of VAEs that have overflowed
         self._fast: Networks | None = None  # the latest networks with Stable-Fast on
         self._controlnets: dict[tuple[Path, int], ControlNet | T2IAdapter] = {}
@@ -79,8 +79,8 @@ class Session:
         """Loads the request's checkpoint, or the default one; its weights are unmodified."""
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
-        text = text_encoder_path(self.folders, options)
-        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *(stamp(text) if text else ()), options.prediction)
+        texts = text_encoder_paths(self.folders, options)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
@@ -89,7 +89,7 @@ class Session:
                 device=self.device,
                 dtype=self.dtype,
                 vae_path=vae,
-                text_path=text,
+                text_paths=texts,
                 prediction=options.prediction,
                 vae_dtype=self._vae_dtypes.get(stamp(vae or path)),
                 memory=self._memory,

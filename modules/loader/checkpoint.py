@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,13 @@ from modules.loader.layouts.parts import Parts, split_parts, strip_prefix, vae_p
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
 from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
-from modules.loader.text_encoder import open_text_encoder, with_text_encoder
+from modules.loader.text_encoder import (
+    TextFile,
+    choose_encoders,
+    open_text_encoders,
+    text_metadata,
+    with_text_encoders,
+)
 from modules.loader.visit import is_away
 from modules.models.clip import TextEncoders
 from modules.models.configs import VAEConfig
@@ -77,25 +84,27 @@ def load_checkpoint(
     device: torch.device | str,
     dtype: torch.dtype,
     vae_path: Path | str | None = None,
-    text_path: Path | str | None = None,
+    text_paths: Sequence[Path | str] = (),
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
     memory: str = "high",
 ) -> LoadedModel:
     """Loads a checkpoint.
 
-    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon", "v" or
-    "edm") overrides the detected one. `memory` decides which networks live on the device (see placement.py).
+    `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
+    files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
+    the device (see placement.py).
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
         raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon, v or edm.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
-    other_text = open_text_encoder(Path(text_path)) if text_path is not None else None
+    text_files = open_text_encoders(map(Path, text_paths))
     other_vae = open_vae(Path(vae_path)) if vae_path is not None else None
     with naming(path):
         refuse_foreign(weights.tensors)
-        parts = split_parts(with_text_encoder(weights.tensors, other_text.tensors if other_text else {}))
+        others = choose_encoders(text_files, weights.tensors)
+        parts = split_parts(with_text_encoders(weights.tensors, others))
         if other_vae is not None:
             parts = dataclasses.replace(parts, vae=other_vae.tensors)
         spec = describe_parts(
@@ -103,7 +112,7 @@ def load_checkpoint(
             weights.tensors,
             weights.metadata,
             vae_metadata=other_vae.metadata if other_vae else None,
-            text_metadata=other_text.metadata if other_text else None,
+            text_metadata=text_metadata(others),
         )
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
@@ -112,10 +121,10 @@ def load_checkpoint(
         gone = leaving(memory, _needs(parts, spec, dtype), free_memory(device))
         homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
-    with naming(Path(text_path or path)):
-        for name, encoder in text.items():
-            drop_pages = (other_text or weights).drop_pages
-            fill_network(encoder, parts.texts[name], homes[TEXT], dtype, drop_pages, "text encoder")
+    for name, encoder in text.items():
+        source = others.get(name) or TextFile(path, weights)
+        with naming(source.path):
+            fill_network(encoder, parts.texts[name], homes[TEXT], dtype, source.weights.drop_pages, "text encoder")
     with naming(Path(vae_path or path)):
         fill_network(vae, parts.vae, homes[VAE], vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
     model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)

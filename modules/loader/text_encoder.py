@@ -1,53 +1,151 @@
-"""Reads a separate text encoder from a file of either layout, a checkpoint or a diffusers folder."""
+"""Reads separate text encoders from files of either layout, checkpoints or diffusers folders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from modules.core.errors import ModelFileError
+from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.loader.detection.foreign import foreign_kind
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
-from modules.loader.layouts.key_maps import CLIP_PREFIX, OPENCLIP_PREFIX, TEXT_PREFIXES
+from modules.loader.layouts.key_maps import (
+    CLIP_PREFIX,
+    DIFFUSERS_PARTS,
+    OPENCLIP_PREFIX,
+    REFINER_CLIP_G_PREFIX,
+    SDXL_CLIP_G_PREFIX,
+    SDXL_CLIP_L_PREFIX,
+    TEXT_PREFIXES,
+)
+from modules.loader.layouts.parts import strip_prefix
+from modules.models.configs import SDXL_CLIP_G, SDXL_CLIP_L
 
 # First parts of names in a Hugging Face CLIP (many programs save it without the outer level) and in an OpenCLIP.
-_HUGGING_FACE = ("text_model.", "embeddings.", "encoder.layers.", "final_layer_norm.")
-_OPENCLIP = ("transformer.resblocks.", "token_embedding.", "positional_embedding", "ln_final.")
+_HUGGING_FACE = ("text_model.", "embeddings.", "encoder.layers.", "final_layer_norm.", "text_projection.")
+_OPENCLIP = ("transformer.resblocks.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
+_FOLDERS = ("text_encoder", "text_encoder_2")
+# The prefixes that each of SDXL's encoders can have in a checkpoint.
+_SDXL_PREFIXES = {
+    "clip_l": (SDXL_CLIP_L_PREFIX, DIFFUSERS_PARTS["text"]),
+    "clip_g": (SDXL_CLIP_G_PREFIX, REFINER_CLIP_G_PREFIX, DIFFUSERS_PARTS["text_2"]),
+}
+_SDXL_TITLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G"}
 
 
-def open_text_encoder(path: Path) -> Weights:
-    """Opens the weights with a checkpoint's names. Raises ModelFileError if the file has no CLIP of SD1 or SD2."""
-    if path.is_dir():
-        folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
-        weights = replace(open_weights(weight_files(folder)[0]), metadata=text_encoder_metadata(folder))
+@dataclass(frozen=True)
+class TextFile:
+    """One text encoder of a file, with Hugging Face's or OpenCLIP's names and no prefix."""
+
+    path: Path
+    weights: Weights
+
+    @property
+    def is_openclip(self) -> bool:
+        return "positional_embedding" in self.weights.tensors
+
+    @property
+    def sdxl_name(self) -> str:
+        """Which of SDXL's encoders this is: told by its width or, at another width, by its projection."""
+        tables = (tensor for name, tensor in self.weights.tensors.items() if name.endswith("token_embedding.weight"))
+        width = next(tables).shape[-1]
+        if width in (SDXL_CLIP_L.width, SDXL_CLIP_G.width):
+            return "clip_l" if width == SDXL_CLIP_L.width else "clip_g"
+        projects = any(name.startswith("text_projection") for name in self.weights.tensors)
+        return "clip_g" if self.is_openclip or projects else "clip_l"
+
+
+def open_text_encoders(paths: Iterable[Path]) -> list[TextFile]:
+    """Opens the text encoders of these files and folders, each of which may hold two.
+
+    Raises ModelFileError for a file without a text encoder of SD1, SD2 or SDXL.
+    """
+    return [TextFile(path, weights) for path in paths for weights in _encoders_at(path)]
+
+
+def _encoders_at(path: Path) -> list[Weights]:
+    if not path.is_dir():
+        opened = [open_weights(path)]
     else:
-        weights = open_weights(path)
+        folders = [path / name for name in _FOLDERS if (path / name).is_dir()] or [path]
+        opened = [
+            replace(open_weights(weight_files(folder)[0]), metadata=text_encoder_metadata(folder)) for folder in folders
+        ]
     with naming(path):
-        return replace(weights, tensors=_as_in_checkpoint(weights.tensors))
+        return [replace(weights, tensors=state) for weights in opened for state in _states(weights.tensors)]
 
 
-def _as_in_checkpoint(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(TEXT_PREFIXES)}
+def _states(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Returns the weights of each text encoder among these tensors, without prefixes."""
+    inside = [state for prefix in TEXT_PREFIXES if (state := strip_prefix(tensors, prefix))]
     if inside:
         return inside
-    # ComfyUI saves a CLIP with one more level in the names than Hugging Face.
+    # ComfyUI saves a CLIP with one more level in the names than Hugging Face, and an OpenCLIP with another one.
     names = {name: name.removeprefix("transformer.") if "text_model." in name else name for name in tensors}
-    for prefix, roots in ((CLIP_PREFIX, _HUGGING_FACE), (OPENCLIP_PREFIX, _OPENCLIP)):
+    for roots in (_HUGGING_FACE, _OPENCLIP):
         if any(name.endswith("token_embedding.weight") and name.startswith(roots) for name in names.values()):
-            return {prefix + names[name]: tensor for name, tensor in tensors.items() if names[name].startswith(roots)}
+            return [{names[name]: tensor for name, tensor in tensors.items() if names[name].startswith(roots)}]
     raise ModelFileError(
         f"This file is {foreign_kind(tensors) or 'of an unknown kind'} and cannot be used as the text encoder of "
-        "SD1 or SD2; choose a CLIP-L or OpenCLIP-H file, or a checkpoint."
+        "SD1, SD2 or SDXL; choose a CLIP-L, OpenCLIP-H or CLIP-G file, or a checkpoint."
     )
 
 
-def with_text_encoder(checkpoint: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replaces the checkpoint's text encoder; returns the checkpoint unchanged if `text` is empty."""
-    if not text:
-        return dict(checkpoint)
-    return {name: tensor for name, tensor in checkpoint.items() if not name.startswith(TEXT_PREFIXES)} | dict(text)
+def choose_encoders(files: Sequence[TextFile], checkpoint: Iterable[str]) -> dict[str, TextFile]:
+    """Returns which encoder each file replaces, by the encoder's name; `checkpoint` holds the checkpoint's names.
+
+    Raises OptionsError if two files are for the same encoder.
+    """
+    if not files:
+        return {}
+    if _is_sdxl(checkpoint):
+        return _by_sdxl_name(files)
+    if len({file.path for file in files}) > 1 or len({file.sdxl_name for file in files}) < len(files):
+        raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
+    # SD1's is CLIP-L and SD2's is CLIP-H. Of SDXL's two, only CLIP-L has another family's shape.
+    return dict.fromkeys(("clip_l", "clip_h"), min(files, key=lambda file: file.is_openclip))
+
+
+def _is_sdxl(names: Iterable[str]) -> bool:
+    """Recognises SDXL's UNet by the layers that read a vector, in any layout."""
+    return any("label_emb" in name or "add_embedding." in name for name in names)
+
+
+def _by_sdxl_name(files: Sequence[TextFile]) -> dict[str, TextFile]:
+    chosen: dict[str, TextFile] = {}
+    for file in files:
+        other = chosen.setdefault(file.sdxl_name, file)
+        if other is not file:
+            raise OptionsError(
+                f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {_SDXL_TITLES[file.sdxl_name]}: "
+                "SDXL needs one CLIP-L and one CLIP-G."
+            )
+    return chosen
+
+
+def with_text_encoders(checkpoint: Mapping[str, Tensor], chosen: Mapping[str, TextFile]) -> dict[str, Tensor]:
+    """Returns the checkpoint's weights with these text encoders in place of its own."""
+    sdxl = _is_sdxl(checkpoint)
+    weights = dict(checkpoint)
+    for name, file in chosen.items():
+        replaced = _SDXL_PREFIXES[name] if sdxl else TEXT_PREFIXES
+        weights = {key: tensor for key, tensor in weights.items() if not key.startswith(replaced)}
+        prefix = _sdxl_prefix(name, file) if sdxl else OPENCLIP_PREFIX if file.is_openclip else CLIP_PREFIX
+        weights |= {prefix + key: tensor for key, tensor in file.weights.tensors.items()}
+    return weights
+
+
+def _sdxl_prefix(name: str, file: TextFile) -> str:
+    if name == "clip_l":
+        return SDXL_CLIP_L_PREFIX
+    return SDXL_CLIP_G_PREFIX if file.is_openclip else DIFFUSERS_PARTS["text_2"]
+
+
+def text_metadata(chosen: Mapping[str, TextFile]) -> dict[str, str] | None:
+    """Returns the header of the only text encoder; of SDXL's two, the shapes tell all."""
+    headers = {id(file): file.weights.metadata for file in chosen.values()}
+    return next(iter(headers.values())) if len(headers) == 1 and "clip_h" in chosen else None

@@ -57,3 +57,18 @@ def test_a_cfg_too_high_for_the_sampler_is_told(
     with caplog.at_level(logging.WARNING):
         tell_overdone(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
     assert len(caplog.records) == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"original_size": "512x512", "crop": "0,64"}, "Original size and crop: no effect with a checkpoint of SD1.x"),
+        ({"crop": "0,64"}, "Crop: no effect"),
+        ({}, ""),
+    ],
+)
+def test_sizes_that_a_checkpoint_does_not_read_are_told(
+    session: Session, caplog: pytest.LogCaptureFixture, changes: dict[str, str], told: str
+) -> None:
+    prepare_job(options(**changes), session)
+    assert bool(caplog.text) == bool(told) and told in caplog.text

@@ -14,7 +14,8 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.stable_fast import engine
 from modules.tasks.compare import difference
-from tests import tiny_project
+from modules.text.encode import encode_texts
+from tests import tiny, tiny_project
 from tests.stable_fast.networks import random, rel_error
 from tests.stable_fast.test_unet_runner_captured import AddressPool
 
@@ -35,6 +36,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PARTS = ("VAE decoder", "VAE encoder", "text encoder", "ControlNet")
+REPORTED = {"VAE decoder", "VAE encoder", "text encoder clip_l", "ControlNet 1"}
 
 
 def options(**changes: object) -> GenerationOptions:
@@ -53,12 +55,31 @@ def test_whole_requests_captured(session: Session, level: str) -> None:
         fast = list(generate(options(**vars(request) | {"stable_fast": level}), session))[0].image
         assert difference(eager, fast)[0] >= 50
     report = session.stable_fast_report
-    assert report is not None and set(report.parts) == {*PARTS[:3], "ControlNet 1"}
+    assert report is not None and set(report.parts) == REPORTED
     assert [part.level for part in report.parts.values()] == [level] * 4
     assert report.parts["VAE decoder"].counters.captures == 1
-    assert report.parts["text encoder"].counters.captures == 1
+    assert report.parts["text encoder clip_l"].counters.captures == 1
     assert report.parts["VAE decoder"].counters.traces == (1 if level == "full" else 0)
     assert "VAE decoder" in report.to_text() and "VAE" not in report.status_line()
+
+
+@pytest.mark.usefixtures("captured")
+@pytest.mark.parametrize("level", ["full", "graph"])
+def test_both_text_encoders_of_sdxl_captured(tmp_path: Path, level: str) -> None:
+    tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "xl.safetensors", sdxl=True)
+    session = tiny_project.session_at(tmp_path)
+    networks = Networks(session.model(options()), level)
+    for prompts in (["a cat"], ["a (cat:1.3)", "dogs " * 90]):  # one chunk, then five
+        texts, how = session.model(options()).spec.texts, {"emphasis": "comfy", "tokenizer": session.tokenizer}
+        eager = encode_texts(dict(networks.model.text.module.named_children()), texts, prompts, **how)
+        fast = encode_texts(networks.texts, texts, prompts, **how)
+        for prompt in prompts:
+            assert rel_error(fast[prompt].context, eager[prompt].context) < TOLERANCE
+            assert rel_error(fast[prompt].pooled, eager[prompt].pooled) < TOLERANCE
+    for name in ("text encoder clip_l", "text encoder clip_g"):
+        report = networks._parts[name].report
+        assert report.level == level and report.counters.traces == (1 if level == "full" else 0)
+    networks.release()
 
 
 @torch.inference_mode()

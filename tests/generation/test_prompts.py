@@ -23,6 +23,7 @@ from modules.sampling.schedules import make_sigmas
 from modules.sampling.trained_noise import noise_schedule
 from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
+from modules.text.size_vector import SizeFeatures
 from tests import tiny, tiny_project
 
 ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
@@ -68,11 +69,11 @@ def euler_by_hand(session: Session, steps: Sequence[Parts], negative: str = "", 
     """Samples with a list of (text, weight) for each step; every text is evaluated separately."""
     model = session.model(options(""))
     texts = {negative, *(text for parts in steps for text, _ in parts)}
-    encoded = encode_texts(tiny.only_text(model), model.spec.texts[0], texts, emphasis="a1111")
+    encoded = encode_texts(dict(model.text.module.items()), model.spec.texts, texts, emphasis="a1111")
 
     def clean(text: str, x: Tensor, sigma: float) -> Tensor:
         timestep = torch.tensor([SCHEDULE.sigma_to_t(sigma)])
-        return x - sigma * model.unet.module(x / (sigma**2 + 1) ** 0.5, timestep, encoded[text][None], None)
+        return x - sigma * model.unet.module(x / (sigma**2 + 1) ** 0.5, timestep, encoded[text].context[None], None)
 
     x = ImageNoise([5], (4, 8, 8)).start() * (1 + SIGMAS[0] ** 2) ** 0.5
     for parts, sigma, following in zip(steps, SIGMAS, SIGMAS[1:], strict=False):
@@ -221,3 +222,21 @@ def test_the_longest_prompt_is_told(field: str) -> None:
     GenerationOptions(**values | {field: "a" * MAX_PROMPT})
     with pytest.raises(OptionsError, match=r"20001 characters: 20000 is the most"):
         GenerationOptions(**values | {field: "a" * (MAX_PROMPT + 1)})
+
+
+def test_each_text_of_sdxl_has_its_own_vector(tmp_path: Path) -> None:
+    """Pooled text, then sizes: the prompt's parts and the negative prompt each with theirs, also when they change."""
+    tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "xl.safetensors", sdxl=True)
+    job = prepare_job(options("a [cat:dog:0.5] AND a bird", negative_prompt="bad"), tiny_project.session_at(tmp_path))
+    prompts = job.prompts["sampling"]
+    sizes = SizeFeatures(prompt=torch.full((48,), 2.0), negative=torch.full((48,), 3.0))
+    contexts = prompts.contexts(2, unconditional=True, sizes=sizes)
+    assert contexts.by_step == (0, 0, 1, 1)
+    for text, animal in zip(contexts.distinct, ("cat", "dog"), strict=True):
+        named = (f"a {animal}", "a bird", "bad")
+        pooled = [prompts.encoded[next(key for key in prompts.encoded if key.strip() == name)].pooled for name in named]
+        assert text.vector is not None and text.vector.shape == (6, 80)
+        for part, (expected, size) in enumerate(zip(pooled, (2.0, 2.0, 3.0), strict=True)):
+            for row in text.vector[2 * part : 2 * part + 2]:
+                assert torch.equal(row, torch.cat([expected, torch.full((48,), size)]))  # type: ignore[list-item]
+    assert prompts.contexts(2, unconditional=True).distinct[0].vector is None

@@ -13,7 +13,7 @@ import torch
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
-from modules.generation.checks.model_files import checkpoint_path, text_encoder_path
+from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
 from modules.generation.job import prepare_job
 from modules.generation.latents import decode_latents
 from modules.generation.options import GenerationOptions, InitImage, LoraChoice
@@ -80,9 +80,9 @@ def test_loras_are_merged_and_taken_out_bit_for_bit(project: Session) -> None:
 
 def test_a_text_encoder_may_be_named_by_its_checkpoint(project: Session) -> None:
     named = GenerationOptions(prompt="x", text_encoders=("tiny",))
-    assert text_encoder_path(project.folders, named) == checkpoint_path(project.folders, "tiny")
+    assert text_encoder_paths(project.folders, named) == [checkpoint_path(project.folders, "tiny")]
     with pytest.raises(ModelFileError, match="none-such"):
-        text_encoder_path(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
+        text_encoder_paths(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
     with pytest.raises(OptionsError, match="one text encoder"):
         project.model(GenerationOptions(prompt="x", text_encoders=("tiny", "tiny")))
 

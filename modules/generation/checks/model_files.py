@@ -12,6 +12,8 @@ from modules.generation.options import GenerationOptions
 from modules.images.methods import OWN_METHODS
 from modules.text.prompt import extract_loras
 
+MOST_TEXT_ENCODERS = 2  # those of SDXL
+
 
 def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[Path]:
     """Yields the model files given in the options and in the prompt's tags.
@@ -21,8 +23,7 @@ def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[P
     yield checkpoint_path(folders, options.checkpoint)
     if options.vae:
         yield folders.find("vae", options.vae)
-    if (text := text_encoder_path(folders, options)) is not None:
-        yield text
+    yield from text_encoder_paths(folders, options)
     names = [lora.name for lora in options.loras] + [tag.name for tag in extract_loras(options.prompt)[1]]
     yield from (folders.find("loras", name) for name in names)
     yield from (folders.find("controlnet", control.name) for control in options.controls)
@@ -43,16 +44,17 @@ def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
     return folders.find("checkpoints", default)
 
 
-def text_encoder_path(folders: ModelFolders, options: GenerationOptions) -> Path | None:
-    """Returns the requested text encoder file, or a checkpoint with that name, whose text encoder is used.
+def text_encoder_paths(folders: ModelFolders, options: GenerationOptions) -> list[Path]:
+    """Returns the requested text encoder files, or checkpoints with these names, whose text encoders are used.
 
-    Raises ModelFileError for a missing file, OptionsError if more than one is requested.
+    Raises ModelFileError for a missing file, OptionsError for more than two.
     """
-    if not options.text_encoders:
-        return None
-    name, *others = options.text_encoders
-    if others:
-        raise OptionsError("This checkpoint has one text encoder: give --text-encoder once.")
+    if len(options.text_encoders) > MOST_TEXT_ENCODERS:
+        raise OptionsError("No checkpoint has more than two text encoders: give --text-encoder at most twice.")
+    return [_text_encoder_path(folders, name) for name in options.text_encoders]
+
+
+def _text_encoder_path(folders: ModelFolders, name: str) -> Path:
     try:
         return folders.find("text_encoders", name)
     except ModelFileError as missing:

@@ -19,6 +19,7 @@ from modules.loader.layouts.parts import Parts, is_refiner
 from modules.models.configs import SD_VAE, SDXL_VAE, TextConfig, UNetConfig, VAEConfig
 
 _NATIVE_SIZES = {"SD1.x": 512, "SD2.x": 512, "SDXL": 1024, "the SDXL refiner": 1024}
+_TEXT_TITLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +113,11 @@ def _require_parts(parts: Parts, names: Iterable[str]) -> None:
     if parts.has_texts and has_vae:
         return
     lone = "" if any(parts.texts.values()) or parts.vae else "is a UNet alone: it "
-    lacking = " and no ".join(
-        part for part, there in (("text encoder", parts.has_texts), ("VAE", has_vae)) if not there
-    )
-    text = "" if parts.has_texts else "--text-encoder NAME (files in models/text_encoders, or another checkpoint)"
+    missing = [_TEXT_TITLES[name] for name, state in parts.texts.items() if not state] if len(parts.texts) > 1 else []
+    encoder = f"text encoder ({' and '.join(missing)}; SDXL needs two)" if missing else "text encoder"
+    lacking = " and no ".join(part for part, there in ((encoder, parts.has_texts), ("VAE", has_vae)) if not there)
+    option = " ".join(["--text-encoder NAME"] * max(len(missing), 1))
+    text = "" if parts.has_texts else f"{option} (files in models/text_encoders, or another checkpoint)"
     vae = "" if has_vae else "--vae NAME (files in models/vae)"
     raise ModelFileError(
         f"This file {lone}has no {lacking}. Add the missing parts with {' and '.join(filter(None, (vae, text)))}; "

@@ -18,7 +18,7 @@ from modules.loader.files.state_dict import read_state_dict
 from modules.loader.files.tensor_names import plain_names
 from modules.loader.layouts.diffusers import unet_block_names
 from modules.loader.layouts.key_maps import UNET_RESNET
-from modules.loader.text_encoder import open_text_encoder
+from modules.loader.text_encoder import open_text_encoders
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 from modules.text.embeddings import read_embedding
 from tests import tiny
@@ -204,9 +204,9 @@ def test_a_unet_alone_is_called_that_and_runs_with_the_others(
     with pytest.raises(ModelFileError, match="unet.safetensors.*UNet alone.*--vae.*--text-encoder"):
         loaded(unet)
     with pytest.raises(ModelFileError, match="no VAE.*--vae") as raised:
-        loaded(unet, text_path=text)
+        loaded(unet, text_paths=[text])
     assert "--text-encoder" not in str(raised.value)
-    assert_same(loaded(unet, vae_path=vae, text_path=text), state)
+    assert_same(loaded(unet, vae_path=vae, text_paths=[text]), state)
 
 
 TEXT_FILES: tuple[Callable[[State], State], ...] = (
@@ -224,7 +224,7 @@ def test_another_text_encoder_takes_the_place_of_the_own(
 ) -> None:
     other = {name: tensor + 1 if name.startswith(TEXT) else tensor for name, tensor in state.items()}
     text = saved(write(other), tmp_path / "t.safetensors")
-    assert_same(loaded(saved(state, tmp_path / "m.safetensors"), text_path=text), other)
+    assert_same(loaded(saved(state, tmp_path / "m.safetensors"), text_paths=[text]), other)
 
 
 def test_a_folder_as_text_encoder(state: State, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_folder_as_text_encoder(state: State, tmp_path: Path) -> None:
     folder.mkdir()
     saved(part(state, TEXT), folder / "model.safetensors")
     (folder / "config.json").write_text('{"num_attention_heads": 2, "hidden_act": "gelu"}')
-    model = loaded(saved(state, tmp_path / "m.safetensors"), text_path=folder)
+    model = loaded(saved(state, tmp_path / "m.safetensors"), text_paths=[folder])
     assert (model.spec.texts[0].heads, model.spec.texts[0].activation) == (2, "gelu")
 
 
@@ -240,17 +240,17 @@ def test_a_folder_as_text_encoder(state: State, tmp_path: Path) -> None:
 def test_an_openclip_file_as_text_encoder(prefix: str, tmp_path: Path) -> None:
     own = tiny.text_model(TextConfig(layout="openclip", width=8, layers=2, heads=1, mlp_width=8, vocab_size=64))
     path = saved(tiny.prefixed(prefix, own), tmp_path / "t.safetensors")
-    found = open_text_encoder(path).tensors
-    assert found.keys() == {f"cond_stage_model.model.{name}" for name in own.state_dict()}
+    [found] = open_text_encoders([path])
+    assert found.is_openclip and found.weights.tensors.keys() == own.state_dict().keys()
 
 
 def test_files_that_are_not_text_encoders(state: State, tmp_path: Path) -> None:
     checkpoint, vae = saved(state, tmp_path / "m.safetensors"), saved(part(state, VAE), tmp_path / "v.safetensors")
     with pytest.raises(ModelFileError, match="v.safetensors.* is a VAE and cannot be used as the text encoder"):
-        loaded(checkpoint, text_path=vae)
+        loaded(checkpoint, text_paths=[vae])
     wide = tiny.text_model(TextConfig(width=16, layers=1, heads=1, mlp_width=8, vocab_size=64)).state_dict()
     with pytest.raises(ModelFileError, match="width 16, but this UNet reads 8"):
-        loaded(checkpoint, text_path=saved(wide, tmp_path / "wide.safetensors"))
+        loaded(checkpoint, text_paths=[saved(wide, tmp_path / "wide.safetensors")])
     with pytest.raises(ModelFileError, match="text encoder.*belongs in models/text_encoders"):
         loaded(saved(part(state, TEXT), tmp_path / "t.safetensors"))
 
@@ -265,7 +265,7 @@ def test_a_vae_in_wrappers(state: State, tmp_path: Path) -> None:
     "content",
     [
         [torch.ones(2, 8)],
-        ({"clip_l": torch.ones(2, 8), "clip_g": torch.ones(2, 1280)},),
+        ({"clip_l": torch.ones(2, 8), "narrower": torch.ones(2, 4)},),
         {7: torch.ones(2, 8)},
         {"string_to_param": {"*": torch.ones(2, 8)}, "optimizer": {0: {"exp_avg": torch.zeros(2, 8)}}},
         {"emb_params": torch.ones(1, 2, 8)},
