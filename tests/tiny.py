@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,23 @@ SD2_TEXT = TextConfig(
     skip=1,
     pad_token=0,
 )
+SDXL_UNET = UNetConfig(
+    channels=(64, 128, 128),
+    depths=(0, 1, 2),
+    middle_depth=2,
+    context_dim=192,
+    vector_dim=128 + 6 * 256,
+    heads=None,
+    head_dim=64,
+    groups=16,
+    linear_projection=True,
+)
+SDXL_VAE = replace(VAE, scale_factor=0.13025)
+SDXL_TEXTS = (
+    replace(SD1_TEXT, skip=1, final_norm=False),
+    replace(SD2_TEXT, name="clip_g", width=128, layers=3, heads=2, mlp_width=256, final_norm=False, projection=128),
+)
+SDXL_TEXT_PREFIXES = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -82,33 +100,39 @@ def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32)
     return {prefix + name: tensor.to(dtype).contiguous() for name, tensor in module.state_dict().items()}
 
 
-def checkpoint_tensors(*, sd2: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0) -> dict[str, Tensor]:
-    """Returns all tensors of a tiny SD1.x- or SD2.x-layout checkpoint."""
+def checkpoint_tensors(
+    *, sd2: bool = False, sdxl: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0
+) -> dict[str, Tensor]:
+    """Returns all tensors of a tiny checkpoint in the layout of SD1.x, SD2.x or SDXL."""
+    unet_config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_UNET
+    state = prefixed("model.diffusion_model.", unet(unet_config, seed), dtype)
+    state |= prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
+    if sdxl:
+        for number, (prefix, config) in enumerate(zip(SDXL_TEXT_PREFIXES, SDXL_TEXTS, strict=True)):
+            state |= prefixed(prefix, text_model(config, seed + 2 + number), dtype)
+        return state
     text_prefix = "cond_stage_model.model." if sd2 else "cond_stage_model.transformer."
-    return (
-        prefixed("model.diffusion_model.", unet(SD2_UNET if sd2 else SD1_UNET, seed), dtype)
-        | prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
-        | prefixed(text_prefix, text_model(SD2_TEXT if sd2 else SD1_TEXT, seed + 2), dtype)
-    )
+    return state | prefixed(text_prefix, text_model(SD2_TEXT if sd2 else SD1_TEXT, seed + 2), dtype)
 
 
 def save_checkpoint(
     path: Path,
     *,
     sd2: bool = False,
+    sdxl: bool = False,
     dtype: torch.dtype = torch.float16,
     seed: int = 0,
     header: dict[str, str] | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if header is None:
-        path.write_bytes(checkpoint_file(sd2=sd2, dtype=dtype, seed=seed))
+        path.write_bytes(checkpoint_file(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed))
     else:
-        save_file(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed), path, metadata=header)
+        save_file(checkpoint_tensors(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed), path, metadata=header)
     return path
 
 
 @lru_cache(maxsize=4)
-def checkpoint_file(*, sd2: bool, dtype: torch.dtype, seed: int) -> bytes:
+def checkpoint_file(*, sd2: bool, sdxl: bool, dtype: torch.dtype, seed: int) -> bytes:
     """Caches the checkpoint used by most tests: writing these bytes takes a tenth of the time of making them."""
-    return save(checkpoint_tensors(sd2=sd2, dtype=dtype, seed=seed))
+    return save(checkpoint_tensors(sd2=sd2, sdxl=sdxl, dtype=dtype, seed=seed))
