@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from modules.loader.checkpoint import LoadedModel
-from modules.models.clip import build_text_model
+from modules.models.clip import TextEncoders, build_text_model
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
 from modules.models.controlnet import ControlNet
 from modules.models.unet import UNet
@@ -28,6 +28,17 @@ SD2_UNET = UNetConfig(
     linear_projection=True,
     upcast_attention=True,
 )
+SDXL_UNET = UNetConfig(
+    channels=(32, 64, 64),
+    depths=(0, 1, 2),
+    middle_depth=2,
+    context_dim=32 + 64,
+    vector_dim=32 + 6 * 8,
+    heads=None,
+    head_dim=32,
+    groups=8,
+    linear_projection=True,
+)
 VAE = VAEConfig(channels=(16, 32, 32, 32), groups=4)
 SD1_TEXT = TextConfig(width=64, layers=3, heads=1, mlp_width=128)
 SD2_TEXT = TextConfig(
@@ -41,23 +52,23 @@ SD2_TEXT = TextConfig(
     skip=1,
     pad_token=0,
 )
-SDXL_UNET = UNetConfig(
-    channels=(64, 128, 128),
-    depths=(0, 1, 2),
-    middle_depth=2,
-    context_dim=192,
-    vector_dim=128 + 6 * 256,
-    heads=None,
-    head_dim=64,
-    groups=16,
-    linear_projection=True,
-)
-SDXL_VAE = replace(VAE, scale_factor=0.13025)
+
 SDXL_TEXTS = (
-    replace(SD1_TEXT, skip=1, final_norm=False),
-    replace(SD2_TEXT, name="clip_g", width=128, layers=3, heads=2, mlp_width=256, final_norm=False, projection=128),
+    TextConfig(width=32, layers=3, heads=1, mlp_width=64, skip=1, final_norm=False),
+    TextConfig(
+        name="clip_g",
+        layout="openclip",
+        width=64,
+        layers=3,
+        heads=1,
+        mlp_width=128,
+        activation="gelu",
+        skip=1,
+        pad_token=0,
+        final_norm=False,
+        projection=32,
+    ),
 )
-SDXL_TEXT_PREFIXES = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -90,6 +101,10 @@ def text_model(config: TextConfig = SD1_TEXT, seed: int = 3) -> nn.Module:
     return randomise(build_text_model(config), seed)
 
 
+def text_encoders(configs: Iterable[TextConfig] = (SD1_TEXT,), seed: int = 3) -> TextEncoders:
+    return randomise(TextEncoders(configs), seed)  # type: ignore[return-value]
+
+
 def only_text(model: LoadedModel) -> Any:
     """Returns the text encoder of a model that has one."""
     [encoder] = model.text.module.children()
@@ -103,16 +118,18 @@ def prefixed(prefix: str, module: nn.Module, dtype: torch.dtype = torch.float32)
 def checkpoint_tensors(
     *, sd2: bool = False, sdxl: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0
 ) -> dict[str, Tensor]:
-    """Returns all tensors of a tiny checkpoint in the layout of SD1.x, SD2.x or SDXL."""
-    unet_config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_UNET
-    state = prefixed("model.diffusion_model.", unet(unet_config, seed), dtype)
-    state |= prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
+    """Returns all tensors of a tiny SD1.x-, SD2.x- or SDXL-layout checkpoint."""
+    config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_UNET
     if sdxl:
-        for number, (prefix, config) in enumerate(zip(SDXL_TEXT_PREFIXES, SDXL_TEXTS, strict=True)):
-            state |= prefixed(prefix, text_model(config, seed + 2 + number), dtype)
-        return state
-    text_prefix = "cond_stage_model.model." if sd2 else "cond_stage_model.transformer."
-    return state | prefixed(text_prefix, text_model(SD2_TEXT if sd2 else SD1_TEXT, seed + 2), dtype)
+        prefixes = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+        texts = dict(zip(prefixes, SDXL_TEXTS, strict=True))
+    else:
+        texts = {"cond_stage_model.model.": SD2_TEXT} if sd2 else {"cond_stage_model.transformer.": SD1_TEXT}
+    tensors = prefixed("model.diffusion_model.", unet(config, seed), dtype)
+    tensors |= prefixed("first_stage_model.", vae(seed=seed + 1), dtype)
+    for number, (prefix, text) in enumerate(texts.items()):
+        tensors |= prefixed(prefix, text_model(text, seed + 2 + number), dtype)
+    return tensors
 
 
 def save_checkpoint(

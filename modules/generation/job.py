@@ -13,6 +13,7 @@ from torch import Tensor
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import LightDiffusionError
+from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_request
 from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
@@ -28,12 +29,14 @@ from modules.images.modes import to_8_bit
 from modules.images.open import open_image
 from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.models.controlnet import ControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
 from modules.sampling.schedules import NoiseSchedule
 from modules.stable_fast import level_in_force
 from modules.text.encode import encode_texts
+from modules.text.size_vector import PictureSizes, SizeFeatures, size_features
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +113,20 @@ class Job:
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         return inpaint_channels(self.encode, start, width, height)
 
+    def sizes_for(self, latent: Tensor) -> SizeFeatures | None:
+        """Returns what SDXL is told about the sizes of this latent's picture; None for a UNet that reads none."""
+        spec = self.model.spec
+        if spec.unet.vector_dim is None:
+            return None
+        height, width = (side * spec.vae.downscale for side in latent.shape[-2:])
+        sizes = PictureSizes(
+            target=(width, height),
+            original=read_original_size(self.options.original_size) or (width, height),
+            crop=read_crop(self.options.crop) or (0, 0),
+        )
+        pooled = sum(text.projection or 0 for text in spec.texts)
+        return size_features(sizes, spec.unet.vector_dim - pooled, refiner=len(spec.texts) == 1)
+
     def control_for(self, latent: Tensor, conditional: int) -> ControlStack | None:
         """Fits the ControlNets' pictures to this latent's size; the first `conditional` rows belong to the prompt."""
         if not self.controls:
@@ -130,6 +147,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     upscaler = load_upscaler(options, session)  # reports a bad file now, not after the first pass
     model = session.model(options)
     tell_other_tags(options)
+    tell_sizes(options, model.spec)
     prompt, choices = take_loras_out(options.prompt)
     texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
     networks = session.networks(model, options.stable_fast)
@@ -157,10 +175,9 @@ def encoded_prompts(
 ) -> dict[str, PassPrompts]:
     """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
     schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
-    [config] = model.spec.texts
     encoded = encode_texts(
-        networks.texts[config.name],
-        config,
+        networks.texts,
+        model.spec.texts,
         [text for schedule in schedules.values() for text in schedule.texts],
         emphasis=options.emphasis,
         clip_skip=options.clip_skip,
@@ -195,3 +212,11 @@ def tell_overdone(options: GenerationOptions) -> None:
     """Warns about a guidance scale that is almost certainly a mistake."""
     if uses_unconditional(resolve_sampler(options.sampler).sampler) and options.cfg > HIGHEST_CFG_PP:
         log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)
+
+
+def tell_sizes(options: GenerationOptions, spec: ModelSpec) -> None:
+    """Warns about sizes given to a checkpoint that does not read them."""
+    given = [name for name, value in (("original size", options.original_size), ("crop", options.crop)) if value]
+    if given and spec.unet.vector_dim is None:
+        names = " and ".join(given).capitalize()
+        log.warning("%s: no effect with a checkpoint of %s; only SDXL is told of sizes.", names, spec.family)

@@ -61,8 +61,8 @@ class Networks:
             self.texts = {name: self._fast_text(name, encoder) for name, encoder in self.texts.items()}
             model.text.on_weights_changed.append(self._refresh_texts)
 
-    def _fast_text(self, name: str, encoder: nn.Module) -> FastTextEncoder:
-        dims = {"embeddings": ("batch", None, None)}
+    def _fast_text(self, name: str, encoder: Any) -> FastTextEncoder:
+        dims = {"embeddings": ("batch", None, None)} | ({"ends": ("batch",)} if encoder.config.projection else {})
         return FastTextEncoder(encoder, self._compiled(f"text encoder {name}", encoder, dims=dims))
 
     def _refresh_texts(self, changed: set[str] | None) -> None:
@@ -149,8 +149,8 @@ class FastTextEncoder:
     def embed_tokens(self, ids: Tensor) -> Tensor:
         return self._module.embed_tokens(ids.to(next(self._module.parameters()).device))
 
-    def __call__(self, embeddings: Tensor, skip: int = 0) -> Tensor:
-        return self._compiled(embeddings, skip=skip)
+    def __call__(self, embeddings: Tensor, skip: int = 0, **ends: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self._compiled(embeddings, skip=skip, **ends)
 
 
 class FastControlNet:

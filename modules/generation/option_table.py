@@ -5,10 +5,12 @@ A row describes everything about an option except its type and default, which co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from modules.core.errors import OptionsError, quoted, shortened
+from modules.core.sizes import read_crop, read_original_size
 from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
@@ -36,6 +38,7 @@ class Option:
     aliases: tuple[str, ...] = ()  # other programs' names for it on the command line
     limits: tuple[float, float] | None = None  # the smallest and the largest value
     choices: tuple[str, ...] = ()
+    reads: Callable[[str], object] | None = None  # raises OptionsError for a text that cannot be used
     title: str = ""  # for messages, if it differs from the name
     key: str = ""  # its name in a picture's metadata; if empty, write.py and settings.py handle the option
     always_written: bool = False  # in the metadata, even with its default value
@@ -54,6 +57,8 @@ class Option:
             check_range(title, value, *self.limits)
         if self.choices and value is not None:
             check_choice(title, value, self.choices)
+        if self.reads is not None and value is not None:
+            self.reads(value)
 
 
 PLAIN_OPTIONS: tuple[Option, ...] = (
@@ -80,6 +85,28 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         limits=(1, 64),
         title="batch size",
         axis=False,
+    ),
+    Option(
+        name="original_size",
+        label="Original size",
+        kind="text",
+        section="size",
+        help="for SDXL: the size of the photograph it imitates (default: the picture's)",
+        metavar="WxH",
+        reads=read_original_size,
+        key="Original size",
+        page="more",
+    ),
+    Option(
+        name="crop",
+        label="Crop",
+        kind="text",
+        section="size",
+        help="for SDXL: the corner where that photograph was cropped (default: 0,0)",
+        metavar="X,Y",
+        reads=read_crop,
+        key="Crop",
+        page="more",
     ),
     Option(
         name="steps",

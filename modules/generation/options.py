@@ -129,6 +129,8 @@ class GenerationOptions:
     height: int | None = None
     number: int = 1
     batch: int = 1
+    original_size: str | None = None  # "1024x768", for SDXL; None: the size of each pass
+    crop: str | None = None  # "0,128", for SDXL; None: not cropped
     seed: int | None = None
     steps: int = 20
     cfg: float = 7.0

@@ -10,51 +10,71 @@ import torch
 from torch import Tensor
 
 from modules.core.errors import quoted
+from modules.core.runner import TextInputs
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.pass_settings import first_settings, hires_settings
 from modules.sampling.schedules import NoiseSchedule
+from modules.text.encode import EncodedText
 from modules.text.prompt import A1111_MODES, extract_loras, other_tags
 from modules.text.prompt_schedule import PassSteps, PromptSchedule, changes, plain_schedule, read_schedule, split_at_and
+from modules.text.size_vector import SizeFeatures
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contexts:
-    """The contexts of one pass: the distinct ones [R * N, S, width], and the index of the context for each step.
+    """The texts of one pass: the distinct ones (R * N rows each), and the index of the text for each step.
 
-    The first `conditional` rows of each context belong to the prompt, any others to the negative prompt.
+    The first `conditional` rows of each belong to the prompt, any others to the negative prompt.
     """
 
-    distinct: tuple[Tensor, ...]
+    distinct: tuple[TextInputs, ...]
     by_step: tuple[int, ...]
     conditional: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassPrompts:
-    """The prompts of one pass. `encoded` maps each prompt text to [S, width], with the same S for all."""
+    """The prompts of one pass. `encoded` maps each prompt text to its encoding; all have the same length."""
 
     schedule: PromptSchedule
-    encoded: Mapping[str, Tensor]
+    encoded: Mapping[str, EncodedText]
 
     @property
     def weights(self) -> tuple[float, ...]:
         """One weight for each part of a prompt joined by AND."""
         return self.schedule.weights
 
-    def contexts(self, pictures: int, *, unconditional: bool) -> Contexts:
-        """Builds N rows for N `pictures` per part of the prompt, part by part, then the negative rows if requested."""
+    def contexts(self, pictures: int, *, unconditional: bool, sizes: SizeFeatures | None = None) -> Contexts:
+        """Builds N rows for N `pictures` per part of the prompt, part by part, then the negative rows if requested.
+
+        `sizes`: the pass's picture sizes, for a UNet that reads a vector beside the text.
+        """
         by_step = self.schedule.steps(negative=unconditional)
         numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
         return Contexts(
-            distinct=tuple(self._context(row, pictures) for row in numbers),
+            distinct=tuple(self._inputs(row, pictures, sizes) for row in numbers),
             by_step=tuple(numbers[row] for row in by_step),
             conditional=len(self.schedule.parts) * pictures,
         )
 
-    def _context(self, texts: tuple[str, ...], pictures: int) -> Tensor:
-        return torch.cat([self.encoded[text].expand(pictures, -1, -1) for text in texts])
+    def _inputs(self, texts: tuple[str, ...], pictures: int, sizes: SizeFeatures | None) -> TextInputs:
+        context = torch.cat([self.encoded[text].context.expand(pictures, -1, -1) for text in texts])
+        if sizes is None:
+            return TextInputs(context)
+        vectors = [
+            self._vector(text, sizes.prompt if part < len(self.schedule.parts) else sizes.negative)
+            for part, text in enumerate(texts)
+        ]
+        return TextInputs(context, torch.cat([vector.expand(pictures, -1) for vector in vectors]))
+
+    def _vector(self, text: str, sizes: Tensor) -> Tensor:
+        """Returns the pooled text and the features of the picture's sizes, one after the other."""
+        pooled = self.encoded[text].pooled
+        if pooled is None:
+            raise ValueError("A UNet that reads a vector needs a text encoder with a pooled output.")
+        return torch.cat([pooled, sizes.to(pooled)])
 
 
 def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str, PromptSchedule]:

@@ -101,7 +101,7 @@ def guided_denoiser(
     spec, prompts = job.model.spec, job.prompts[settings.phase]
     schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
     unconditional = needs_unconditional(settings.cfg, settings.sampler, prompts.weights)
-    contexts = prompts.contexts(latent.shape[0], unconditional=unconditional)
+    contexts = prompts.contexts(latent.shape[0], unconditional=unconditional, sizes=job.sizes_for(latent))
     timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, settings.sigmas(schedule))]
     runner = prepare_runner(job, contexts, latent, start, timesteps)
     prediction: Prediction = "v" if spec.prediction == "v" else "epsilon"
@@ -114,7 +114,7 @@ def guided_denoiser(
 def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
     """Returns the runner, prepared for this pass's shape and contexts."""
     conditioning = Conditioning(
-        texts=tuple(TextInputs(context.to(job.device, job.dtype)) for context in contexts.distinct),
+        texts=tuple(_moved(text, job) for text in contexts.distinct),
         concat=job.concat_for(latent, start),
         control=job.control_for(latent, contexts.conditional),
     )
@@ -122,6 +122,11 @@ def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | 
     runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(conditioning, timesteps)
     return runner
+
+
+def _moved(text: TextInputs, job: Job) -> TextInputs:
+    vector = None if text.vector is None else text.vector.to(job.device, job.dtype)
+    return TextInputs(text.context.to(job.device, job.dtype), vector)
 
 
 class MaskedDenoiser:

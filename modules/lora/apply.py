@@ -22,7 +22,7 @@ from modules.lora.family import file_family, marked_family
 from modules.lora.names import Target, canonical, name_table
 from modules.lora.parse import LoraWeight, parse_lora
 from modules.lora.peft_config import read_scales
-from modules.lora.weights import Patch
+from modules.lora.weights import Patch, Slice
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,14 @@ def unmatched_line(name: str, unmatched: list[str], total: int) -> str:
     return f"{name}: {len(unmatched)} of {total} keys match nothing in this model and were left out: {shown}{more}."
 
 
+def repeated_line(name: str, repeated: list[str]) -> str:
+    """Names layers that a file holds under two names; only the first counts."""
+    return (
+        f"{name}: {len(repeated)} layers are there twice, under two names; the second one is left out, "
+        f"for example {quoted(repeated[0])}."
+    )
+
+
 def _shapes(module: nn.Module) -> Shapes:
     return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
@@ -102,18 +110,25 @@ def _match(
     found: dict[str, dict[str, list[Patch]]] = {"unet": defaultdict(list), "text": defaultdict(list)}
     used: set[str] = set()
     misfits: list[LoraWeight] = []
+    spellings: dict[tuple[str, Slice | None], str] = {}  # the layer name in the file, for each changed part of a weight
+    repeated: list[str] = []
     for weight in weights:
         target = table.get(canonical(weight.module))
         parameter = target.prefix + weight.parameter if target else ""
         shape = shapes[target.part].get(parameter) if target else None
         if target is None or shape is None:
             continue
-        if _fits(weight.patch, target, shape):
+        if spellings.setdefault((parameter, target.slice), weight.module) != weight.module:
+            repeated.append(weight.module)
+            used.update(weight.keys)
+        elif _fits(weight.patch, target, shape):
             found[target.part][parameter].append(replace(weight.patch, slice=target.slice))
             used.update(weight.keys)
         elif parameter != _INPUT_LAYER:
             misfits.append(weight)
     _refuse_other_families(name, weights, misfits, spec, matched=bool(used))
+    if repeated:
+        logger.warning(repeated_line(name, repeated))
     return LoraPatches(dict(found["unet"]), dict(found["text"]), sorted(keys - used))
 
 
@@ -133,7 +148,7 @@ def _refuse_other_families(
     name: str, weights: list[LoraWeight], misfits: Iterable[LoraWeight], spec: ModelSpec, *, matched: bool
 ) -> None:
     """Raises ModelFileError if key names or layer shapes indicate another model family."""
-    marked, misfit = marked_family(weights), next(iter(misfits), None)
+    marked, misfit = marked_family(weights, spec), next(iter(misfits), None)
     if matched and misfit is None and marked is None:
         return
     theirs, ours = file_family(weights, spec), model_family(spec)

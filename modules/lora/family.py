@@ -17,10 +17,10 @@ _CONTEXT_READERS = ("attn2_to_k", "attn2_to_v")
 _TEXT_READERS = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "mlp_fc1")
 
 
-def marked_family(weights: list[LoraWeight]) -> str | None:
-    """Recognises a family by names alone; none of these families are supported."""
+def marked_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
+    """Recognises another family than the model's by names alone."""
     for family, marks in FAMILY_MARKS:
-        if any(_has_mark(weight.module, mark) for weight in weights for mark in marks):
+        if family not in spec.family and any(_has_mark(weight.module, mark) for weight in weights for mark in marks):
             return family
     return None
 
@@ -29,7 +29,7 @@ def file_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
     """Describes the family, in the same words as the loaded model if it is the same family; None if unknown."""
     # In SD1.x and SD2.x, cross-attention has the text encoder's width as input, so either width identifies the family.
     width = _columns(weights, _CONTEXT_READERS) or _columns(weights, _TEXT_READERS)
-    return marked_family(weights) or (context_family(width, spec) if width is not None else None)
+    return marked_family(weights, spec) or (context_family(width, spec) if width is not None else None)
 
 
 def _has_mark(name: str, mark: str) -> bool:

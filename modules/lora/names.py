@@ -16,8 +16,21 @@ Part = Literal["unet", "text"]
 # Prefixes of layer names in order of removal (dots have already become underscores).
 PREFIXES = (
     *("base_model_model_", "lora_", "lycoris_", "model_diffusion_model_", "diffusion_model_"),
-    *("unet_", "text_encoder_", "te_", "te1_"),
+    "unet_",
 )
+# Prefixes of a text encoder's layers, by the mark that the tables below put before the layer's name: none for the
+# only encoder of SD1.x and SD2.x and for CLIP-L of SDXL, "te2_" for SDXL's CLIP-G. The first match counts.
+ENCODER_PREFIXES = {
+    "te2_": (
+        *("text_encoder_2_", "te2_", "clip_g_"),
+        *("text_encoders_clip_g_transformer_", "text_encoders_clip_g_", "conditioner_embedders_1_model_"),
+    ),
+    "": (
+        *("text_encoder_", "te_", "te1_", "clip_l_", "clip_"),
+        *("text_encoders_clip_l_transformer_", "text_encoders_clip_l_", "conditioner_embedders_0_transformer_"),
+        *("cond_stage_model_transformer_", "cond_stage_model_model_"),
+    ),
+}
 _PACKED = ("q", "k", "v")
 
 
@@ -34,10 +47,14 @@ Table = dict[str, Target]
 
 
 def canonical(module: str) -> str:
-    """Normalises all naming styles to one spelling without a prefix and with underscores only."""
+    """Normalises all naming styles to one spelling with underscores only; a prefix remains only for CLIP-G's layers."""
     name = module.replace(".", "_").replace("_processor_", "_")
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
+    for mark, prefixes in ENCODER_PREFIXES.items():
+        for prefix in prefixes:
+            if name.startswith(prefix):
+                return mark + name.removeprefix(prefix)
     return name
 
 
@@ -76,12 +93,13 @@ def _diffusers_name(module: str, blocks: dict[str, str], inside: dict[str, str])
 def text_table(config: TextConfig) -> Table:
     """Maps Hugging Face names, which all trainers use for any checkpoint layout, and OpenCLIP's original names."""
     layers = _openclip_layers(config) if config.layout == "openclip" else _clip_layers(config)
+    mark = "te2_" if config.name == "clip_g" else ""
     table: Table = {}
     for name, target in layers.items():
         # transformers 5 dropped the leading "text_model"; old attention processors have other projection names.
         spellings = {name, name.removeprefix("text_model.")}
         spellings |= {_processor_name(spelling) for spelling in spellings}
-        table |= {canonical(spelling): target for spelling in spellings}
+        table |= {mark + canonical(spelling): target for spelling in spellings}
     return table
 
 

@@ -1,4 +1,7 @@
-"""The text encoders: CLIP ViT-L of SD1.x and SDXL, OpenCLIP ViT-H of SD2.x and ViT-bigG of SDXL, each with its checkpoint's key names."""
+"""The text encoders, each with its checkpoint's key names.
+
+CLIP ViT-L belongs to SD1.x and SDXL, OpenCLIP ViT-H to SD2.x, and OpenCLIP ViT-bigG to SDXL.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,7 @@ class ClipTextModel(nn.Module):
         return self.text_model.embeddings.token_embedding(ids)
 
     def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:
-        """Hidden states [B, L, width] after the final norm, leaving out the last `skip` layers."""
+        """Hidden states [B, L, width] without the last `skip` layers, after the final norm if the family uses it."""
         x = embeddings + self.text_model.embeddings.position_embedding.weight[: embeddings.shape[1]]
         layers = self.text_model.encoder.layers
         for layer in layers[: len(layers) - skip]:
@@ -164,13 +167,26 @@ class OpenClipTextModel(nn.Module):
         """Token ids [B, L] -> embeddings [B, L, width] without positions."""
         return self.token_embedding(ids)
 
-    def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:
-        """Hidden states [B, L, width] after the final norm, leaving out the last `skip` layers."""
+    def forward(
+        self, embeddings: Tensor, skip: int = 0, ends: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Hidden states [B, L, width] without the last `skip` layers, after the final norm if the family uses it.
+
+        With `ends` [B], the positions of the end marks, also the pooled output [B, projection]: the projection of the
+        last layer's normalised state at the end mark, whatever `skip` is.
+        """
         x = embeddings + self.positional_embedding[: embeddings.shape[1]]
-        layers = self.transformer.resblocks
-        for layer in layers[: len(layers) - skip]:
+        layers = list(self.transformer.resblocks)
+        used = len(layers) - skip
+        for layer in layers[:used]:
             x = layer(x)
-        return self.ln_final(x) if self.config.final_norm else x
+        hidden = self.ln_final(x) if self.config.final_norm else x
+        if ends is None:
+            return hidden
+        for layer in layers[used:]:
+            x = layer(x)
+        at_end = x.gather(1, ends[:, None, None].expand(-1, 1, x.shape[-1])).squeeze(1)
+        return hidden, self.ln_final(at_end) @ self.text_projection
 
 
 TextModel = ClipTextModel | OpenClipTextModel

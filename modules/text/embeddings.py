@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,23 +29,28 @@ class EmbeddingLibrary:
         """Maps every accepted spelling in lower case to the listed file name."""
         return self._names.aliases()
 
-    def get(self, name: str, width: int) -> Tensor:
-        """Returns the vectors [n, width] of an embedding in float32. Raises ModelFileError."""
-        return read_embedding(self._names.find(name), width)
+    def get(self, name: str, width: int, widths: Sequence[int]) -> Tensor:
+        """Returns the vectors [n, width] of an embedding in float32. Raises ModelFileError.
+
+        `widths`: the widths of all of the model's text encoders.
+        """
+        return read_embedding(self._names.find(name), width, widths)
 
 
-def read_embedding(path: Path, width: int) -> Tensor:
+def read_embedding(path: Path, width: int, widths: Sequence[int] = ()) -> Tensor:
     """Reads the vectors [n, width] of one file.
 
     The file contains `string_to_param` (A1111), `emb_params` (kohya), one tensor per encoder (`clip_l`, `clip_g`),
-    or one tensor named after its token (diffusers). The right tensor is selected by shape.
+    or one tensor named after its token (diffusers). The right tensor is selected by shape. The file must hold vectors
+    for each of the model's encoders (`widths`), and none for a wider one, which only another family has.
     """
     tensors = _tables(read_weights(path))
     if not 1 <= len(tensors) <= _MOST_TENSORS:
         raise ModelFileError(f"{path.name} is not a textual inversion embedding; remove it from the embeddings folder.")
+    found, needed = {tensor.shape[-1] for tensor in tensors}, {width, *widths}
+    if needed - found or max(found) > max(needed):
+        raise ModelFileError(_wrong_width(path, tensors, sorted(needed)))
     matching = [tensor for tensor in tensors if tensor.shape[-1] == width]
-    if not matching:
-        raise ModelFileError(_wrong_width(path, tensors, width))
     if len(matching) > 1:
         raise ModelFileError(f"{path.name} holds {len(matching)} embeddings; use a file with one.")
     vectors = matching[0].reshape(-1, width).to(torch.float32, copy=True)
@@ -68,12 +73,17 @@ def _without_ones(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _wrong_width(path: Path, tensors: list[Tensor], width: int) -> str:
+def _wrong_width(path: Path, tensors: list[Tensor], needed: Sequence[int]) -> str:
     found = list(dict.fromkeys(tensor.shape[-1] for tensor in tensors))
     families = "SDXL" if 1280 in found else " / ".join(_FAMILY_OF_WIDTH.get(n, "another model") for n in found)
-    needs = f"{width} ({_FAMILY_OF_WIDTH[width]})" if width in _FAMILY_OF_WIDTH else str(width)
-    widths = " and ".join(map(str, found))
+    widest = needed[-1]  # of all families, only SDXL has encoders of several widths
+    needs = _listed(needed) + (f" ({_FAMILY_OF_WIDTH[widest]})" if widest in _FAMILY_OF_WIDTH else "")
+    widths = _listed(found)
     return (
         f"Embedding {path.name} has vectors of width {widths}, so it is for {families}; "
         f"this checkpoint needs width {needs}: use an embedding made for it."
     )
+
+
+def _listed(widths: Sequence[int]) -> str:
+    return " and ".join(map(str, widths))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -23,11 +24,26 @@ MOST_CHUNKS = 256  # for all texts combined; takes about half a minute on two CP
 
 
 class TextEncoder(Protocol):
-    """Interface of the text networks (ClipTextModel, OpenClipTextModel)."""
+    """Interface of the text networks (ClipTextModel, OpenClipTextModel).
+
+    An encoder with a pooled output takes `ends`, the positions of the end marks, and returns that output as well.
+    """
 
     def embed_tokens(self, ids: Tensor) -> Tensor: ...
 
-    def __call__(self, embeddings: Tensor, skip: int = 0) -> Tensor: ...
+    def __call__(self, embeddings: Tensor, skip: int = 0, **ends: Tensor) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """One text for the UNet: `context` [S, width], and the `pooled` output [P] of SDXL's CLIP-G.
+
+    The width is that of all encoders together. The pooled output is that of the first chunk, without emphasis, as in
+    ComfyUI and A1111.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
 
 
 class Token(NamedTuple):
@@ -42,56 +58,86 @@ Chunk = list[Token]
 
 
 def encode_texts(
-    text_model: TextEncoder,
-    config: TextConfig,
+    encoders: Mapping[str, TextEncoder],
+    configs: Sequence[TextConfig],
     texts: Iterable[str],
     *,
     emphasis: str,
     clip_skip: int = 1,
     embeddings: EmbeddingLibrary | None = None,
     tokenizer: Tokenizer | None = None,
-) -> dict[str, Tensor]:
-    """Encodes each text for the UNet's cross-attention as [S, width]; S is the same multiple of 77 for all texts.
+) -> dict[str, EncodedText]:
+    """Encodes each text for the UNet; the contexts of all texts have the same length S, a multiple of 77.
 
-    Shorter texts are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for reuse.
-    Raises OptionsError if encoding the texts would take too long.
+    `encoders` holds the encoder of each config by name; their outputs are joined in the order of `configs`. Shorter
+    texts are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for reuse. Raises
+    OptionsError if encoding the texts would take too long.
     """
-    skip = layers_to_skip(clip_skip, config)
-    chunker = PromptChunker(tokenizer or Tokenizer(), config, emphasis, embeddings)
-    chunks = {text: chunker.chunks(text) for text in dict.fromkeys(texts)}
-    length = max(map(len, chunks.values()))
-    if length * len(chunks) > MOST_CHUNKS:
+    tokenizer, names = tokenizer or Tokenizer(), list(dict.fromkeys(texts))
+    skips = [layers_to_skip(clip_skip, config) for config in configs]
+    widths = [config.width for config in configs]
+    chunkers = [PromptChunker(tokenizer, config, emphasis, embeddings, widths) for config in configs]
+    chunks = [[chunker.chunks(text) for text in names] for chunker in chunkers]
+    length = max(len(text) for rows in chunks for text in rows)
+    check_length(len(names), length, configs[0])
+    joined: list[Tensor] = []
+    pooled: Tensor | None = None
+    for config, skip, rows in zip(configs, skips, chunks, strict=True):
+        padded = [chunk for text in rows for chunk in [*text, *([[]] * (length - len(text)))]]
+        states, pools = _encode_chunks(encoders[config.name], config, padded, emphasis, skip)
+        joined.append(states.unflatten(0, (len(names), length)).flatten(1, 2))
+        pooled = pooled if pools is None else pools[::length]
+    contexts = torch.cat(joined, dim=-1)
+    return {
+        text: EncodedText(contexts[index], None if pooled is None else pooled[index])
+        for index, text in enumerate(names)
+    }
+
+
+def check_length(texts: int, length: int, config: TextConfig) -> None:
+    """Raises OptionsError if so many texts of `length` chunks each would take too long."""
+    if length * texts > MOST_CHUNKS:
         raise OptionsError(
-            f"The prompts make {len(chunks)} different texts, and the longest fills {length} chunks of "
-            f"{config.positions - 2} tokens: {length * len(chunks)} chunks in total; the limit is {MOST_CHUNKS}. "
+            f"The prompts make {texts} different texts, and the longest fills {length} chunks of "
+            f"{config.positions - 2} tokens: {length * texts} chunks in total; the limit is {MOST_CHUNKS}. "
             "Shorten the prompt or the negative prompt."
         )
-    padded = [[*rows, *([[]] * (length - len(rows)))] for rows in chunks.values()]
-    encoded = _encode_chunks(text_model, config, [row for rows in padded for row in rows], emphasis, skip)
-    return dict(zip(chunks, encoded.unflatten(0, (len(padded), length)).flatten(1, 2), strict=True))
 
 
 def layers_to_skip(clip_skip: int, config: TextConfig) -> int:
-    """Returns how many final layers to skip; A1111 writes clip skip as 1, 2, ..., other programs as -1, -2, ..."""
-    most = config.layers - config.skip
+    """Returns how many final layers to skip; A1111 writes clip skip as 1, 2, ..., other programs as -1, -2, ...
+
+    Clip skip 1 means the layer that the family uses. SDXL uses the one before the last, which its users call 2, so 1
+    and 2 mean the same there. SD2's users count from the layer that SD2 uses.
+    """
+    counts_from_last = not config.final_norm
+    most = config.layers if counts_from_last else config.layers - config.skip
     if not 1 <= abs(clip_skip) <= most:
         raise OptionsError(
             f"Clip skip {clip_skip} is not possible: this text encoder takes 1 (nothing skipped) to {most}."
         )
-    return abs(clip_skip) - 1 + config.skip
+    asked = abs(clip_skip) - 1
+    return max(asked, config.skip) if counts_from_last else asked + config.skip
 
 
 class PromptChunker:
     """Turns prompts into chunks of tokens for one text encoder."""
 
     def __init__(
-        self, tokenizer: Tokenizer, config: TextConfig, emphasis: str, embeddings: EmbeddingLibrary | None
+        self,
+        tokenizer: Tokenizer,
+        config: TextConfig,
+        emphasis: str,
+        embeddings: EmbeddingLibrary | None,
+        widths: Sequence[int],
     ) -> None:
+        """`widths`: the widths of all of the model's encoders, for which an embedding file must hold vectors."""
         check_emphasis(emphasis)
         self._tokenizer = tokenizer
         self._config = config
         self._emphasis = emphasis
         self._embeddings = embeddings
+        self._widths = widths
         self._finder = MentionFinder(embeddings.aliases() if embeddings else {})
         self._size = config.positions - 2  # without begin and end marks
         self._vectors = cache(self._read_vectors)
@@ -119,7 +165,7 @@ class PromptChunker:
     def _read_vectors(self, name: str) -> Tensor:
         if self._embeddings is None:
             raise OptionsError(f'The prompt names the embedding "{name}", but there is no embeddings folder.')
-        return self._embeddings.get(name, self._config.width)
+        return self._embeddings.get(name, self._config.width, self._widths)
 
 
 def _is_comma(token: Token) -> bool:
@@ -127,21 +173,42 @@ def _is_comma(token: Token) -> bool:
 
 
 @torch.no_grad()
-def _encode_chunks(model: TextEncoder, config: TextConfig, chunks: list[Chunk], emphasis: str, skip: int) -> Tensor:
-    """Returns the encoder's output [len(chunks), positions, width] with token weights applied."""
+def _encode_chunks(
+    model: TextEncoder, config: TextConfig, chunks: list[Chunk], emphasis: str, skip: int
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the encoder's states [len(chunks), positions, width] with token weights applied, and its pooled output.
+
+    The pooled output [len(chunks), projection] has no token weights; it is None for an encoder without a projection.
+    """
     weights = torch.tensor([_row_weights(chunk, config) for chunk in chunks])
     weighted = bool((weights != 1).any())
     rows = [*chunks, []] if weighted and emphasis == "comfy" else chunks
-    batches = [rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE)]
-    encoded = torch.cat([model(_embed(model, config, batch), skip=skip) for batch in batches])
+    encoded, pooled = _run_in_batches(model, config, rows, skip)
     if not weighted:
-        return encoded
+        return encoded, pooled
     exact, weights = encoded.float(), weights.to(encoded.device)
     if emphasis == "comfy":
         result = weigh_from_empty(exact[:-1], exact[-1], weights)
     else:
         result = weigh_by_product(exact, weights, keep_mean=emphasis == "a1111")
-    return result.to(encoded.dtype)
+    return result.to(encoded.dtype), pooled
+
+
+def _run_in_batches(
+    model: TextEncoder, config: TextConfig, rows: list[Chunk], skip: int
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the encoder's states and pooled output for any number of chunks."""
+    states: list[Tensor] = []
+    pooled: list[Tensor] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        batch = rows[start : start + _ROWS_AT_ONCE]
+        embedded = _embed(model, config, batch)
+        ends = torch.tensor([len(chunk) + 1 for chunk in batch], device=embedded.device)
+        output = model(embedded, skip=skip, **({"ends": ends} if config.projection else {}))
+        found, *pools = output if isinstance(output, tuple) else (output,)
+        states.append(found)
+        pooled += pools
+    return torch.cat(states), torch.cat(pooled) if pooled else None
 
 
 def _embed(model: TextEncoder, config: TextConfig, chunks: list[Chunk]) -> Tensor:

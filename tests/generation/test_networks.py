@@ -35,6 +35,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PARTS = ("VAE decoder", "VAE encoder", "text encoder", "ControlNet")
+REPORTED = {"VAE decoder", "VAE encoder", "text encoder clip_l", "ControlNet 1"}
 
 
 def options(**changes: object) -> GenerationOptions:
@@ -53,10 +54,10 @@ def test_whole_requests_captured(session: Session, level: str) -> None:
         fast = list(generate(options(**vars(request) | {"stable_fast": level}), session))[0].image
         assert difference(eager, fast)[0] >= 50
     report = session.stable_fast_report
-    assert report is not None and set(report.parts) == {*PARTS[:3], "ControlNet 1"}
+    assert report is not None and set(report.parts) == REPORTED
     assert [part.level for part in report.parts.values()] == [level] * 4
     assert report.parts["VAE decoder"].counters.captures == 1
-    assert report.parts["text encoder"].counters.captures == 1
+    assert report.parts["text encoder clip_l"].counters.captures == 1
     assert report.parts["VAE decoder"].counters.traces == (1 if level == "full" else 0)
     assert "VAE decoder" in report.to_text() and "VAE" not in report.status_line()
 

@@ -67,7 +67,7 @@ def euler_by_hand(session: Session, steps: Sequence[Parts], negative: str = "", 
     """Samples with a list of (text, weight) for each step; every text is evaluated separately."""
     model = session.model(options(""))
     texts = {negative, *(text for parts in steps for text, _ in parts)}
-    encoded = encode_texts(tiny.only_text(model), model.spec.texts[0], texts, emphasis="a1111")
+    encoded = encode_texts(dict(model.text.module.items()), model.spec.texts, texts, emphasis="a1111")
 
     def clean(text: str, x: Tensor, sigma: float) -> Tensor:
         timestep = torch.tensor([SCHEDULE.sigma_to_t(sigma)])

@@ -20,7 +20,7 @@ def spec(*, sd2: bool = False) -> ModelSpec:
     return ModelSpec(
         unet=tiny.SD2_UNET if sd2 else tiny.SD1_UNET,
         vae=tiny.VAE,
-        text=tiny.SD2_TEXT if sd2 else tiny.SD1_TEXT,
+        texts=(tiny.SD2_TEXT if sd2 else tiny.SD1_TEXT,),
         family="SD2.x" if sd2 else "SD1.x",
         prediction="epsilon",
         zero_terminal_snr=False,
@@ -31,7 +31,7 @@ def spec(*, sd2: bool = False) -> ModelSpec:
 
 def patchers(*, sd2: bool = False) -> tuple[ModelPatcher, ModelPatcher]:
     unet = tiny.unet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
-    text = tiny.text_model(tiny.SD2_TEXT if sd2 else tiny.SD1_TEXT)
+    text = tiny.text_encoders([tiny.SD2_TEXT if sd2 else tiny.SD1_TEXT])
     return ModelPatcher(unet, "cpu"), ModelPatcher(text, "cpu")
 
 

@@ -16,7 +16,7 @@ from tests import tiny
 from tests.lora.builders import ATTN1, ATTN2, copies, lora, patchers, random, relative_error, save, spec
 
 UNET_WEIGHT = "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
-TEXT_WEIGHT = "text_model.encoder.layers.1.mlp.fc1.weight"
+TEXT_WEIGHT = "clip_l.text_model.encoder.layers.1.mlp.fc1.weight"
 TEXT_LAYER = "lora_te_text_model_encoder_layers_1_mlp_fc1"
 
 
@@ -121,7 +121,7 @@ def test_half_precision_files_merge_in_fp32(
 
 
 def test_half_precision_network_gets_the_rounded_fp32_sum(tmp_path: Path) -> None:
-    unet, text = ModelPatcher(tiny.unet().half(), "cpu"), ModelPatcher(tiny.text_model().half(), "cpu")
+    unet, text = ModelPatcher(tiny.unet().half(), "cpu"), ModelPatcher(tiny.text_encoders().half(), "cpu")
     tensors = both_parts()
     before = copies(unet.module)[UNET_WEIGHT]
     add_lora(
@@ -167,7 +167,7 @@ def test_packed_projection_changes_only_its_third(
     unet, text = clones(sd2_models)
     layer = "lora_te_text_model_encoder_layers_0_self_attn_k_proj"
     tensors = lora(layer, 1024, 1024)
-    name = "transformer.resblocks.0.attn.in_proj_weight"
+    name = "clip_h.transformer.resblocks.0.attn.in_proj_weight"
     before = copies(text.module)[name]
     add_lora(
         lora_patches(save(tmp_path / "a.safetensors", tensors), unet, text, spec(sd2=True)),
@@ -252,6 +252,26 @@ def test_a_lora_for_four_channels_fits_an_inpainting_model(
     assert len(patches.unmatched) == 3 and list(patches.unet) == [UNET_WEIGHT]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["lora_te1_", "text_encoders.clip_l.transformer.", "cond_stage_model.transformer.", "lora_clip_", "text_encoder."],
+)
+def test_spellings_of_the_text_encoder(
+    spelling: str, models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path
+) -> None:
+    name = spelling + TEXT_LAYER.removeprefix("lora_te_")
+    patches = lora_patches(save(tmp_path / "a.safetensors", lora(name, 128, 64)), *models, spec())
+    assert list(patches.text) == [TEXT_WEIGHT] and not patches.unmatched
+
+
+def test_a_layer_under_two_names_is_changed_once(
+    models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    twice = lora(TEXT_LAYER, 128, 64) | lora("text_encoder." + TEXT_LAYER.removeprefix("lora_te_"), 128, 64, seed=5)
+    patches = lora_patches(save(tmp_path / "a.safetensors", twice), *models, spec())
+    assert len(patches.text[TEXT_WEIGHT]) == 1 and "1 layers are there twice" in caplog.text
+
+
 def test_damaged_files(models: tuple[ModelPatcher, ModelPatcher], tmp_path: Path) -> None:
     whole = save(tmp_path / "whole.safetensors", both_parts()).read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
@@ -273,7 +293,7 @@ def test_a_checkpoint_is_not_a_lora(models: tuple[ModelPatcher, ModelPatcher], t
 
 @pytest.mark.gpu
 def test_a_switch_on_a_gpu_waits_for_nothing_and_moves_nothing(tmp_path: Path) -> None:
-    unet, text = (ModelPatcher(network.half().cuda(), "cuda") for network in (tiny.unet(), tiny.text_model()))
+    unet, text = (ModelPatcher(network.half().cuda(), "cuda") for network in (tiny.unet(), tiny.text_encoders()))
     before = copies(unet.module)
     patches = lora_patches(save(tmp_path / "a.safetensors", both_parts()), unet, text, spec())
     factors = [factor for changes in patches.unet.values() for patch in changes for factor in patch.factors()]

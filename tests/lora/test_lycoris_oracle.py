@@ -65,7 +65,7 @@ def test_merge_of_a_whole_unet_equals_lycoris(algorithm: str, dora: bool, tmp_pa
     network.restore()
     network.merge_to(1.0)
 
-    unet, text = ModelPatcher(ours, "cpu"), ModelPatcher(tiny.text_model(), "cpu")
+    unet, text = ModelPatcher(ours, "cpu"), ModelPatcher(tiny.text_encoders(), "cpu")
     patches = lora_patches(path, unet, text, spec())
     add_lora(patches, unet, text, strength=1.0, text_strength=1.0)
     unet.apply()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modules.loader.layouts.diffusers import text_to_openclip, unet_to_ldm
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import add_lora, lora_patches
-from modules.models.clip import build_text_model
+from modules.models.clip import TextEncoders
 from modules.models.unet import UNet
 from tests import tiny
 from tests.lora.builders import random, relative_error, save, spec
@@ -72,15 +72,16 @@ def oracle_text(*, sd2: bool) -> nn.Module:
 def clip_names(state: dict[str, Tensor], *, sd2: bool) -> dict[str, Tensor]:
     """Returns the oracle's text weights under our names (transformers 5 omits "text_model.")."""
     if sd2:
-        return {name: tensor for name, tensor in text_to_openclip(state).items() if "position_ids" not in name}
+        state = {name: tensor for name, tensor in state.items() if "position_ids" not in name}
+        return {f"clip_h.{name}": tensor for name, tensor in text_to_openclip(state).items()}
     state = {name.removeprefix("text_model."): tensor for name, tensor in state.items() if "position_ids" not in name}
-    return {f"text_model.{name}": tensor for name, tensor in state.items()}
+    return {f"clip_l.text_model.{name}": tensor for name, tensor in state.items()}
 
 
 def our_models(unet: nn.Module, text: nn.Module, *, sd2: bool) -> tuple[ModelPatcher, ModelPatcher]:
     ours = UNet(UNETS[sd2])
     ours.load_state_dict(unet_to_ldm(unet.state_dict()))
-    ours_text = build_text_model(TEXTS[sd2])
+    ours_text = TextEncoders([TEXTS[sd2]])
     ours_text.load_state_dict(clip_names(text.state_dict(), sd2=sd2))
     return ModelPatcher(ours, "cpu"), ModelPatcher(ours_text, "cpu")
 
@@ -174,7 +175,7 @@ def test_merge_equals_peft(
     metadata = {"lora_adapter_metadata": json.dumps(header)} if layout is bare_peft_layout else None
     path = save(tmp_path / "lora.safetensors", layout(unet_lora, text_lora), metadata)
 
-    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], text=TEXTS[sd2]))
+    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], texts=(TEXTS[sd2],)))
     assert patches.unmatched == []
     assert_merged(ours, ours_text, patches, merged_states(wrapped_unet, wrapped_text, sd2=sd2))
 
@@ -188,7 +189,7 @@ def test_dora_with_rslora_equals_peft(sd2: bool, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 2, "use_rslora": True}))
     path = save(tmp_path / "adapter_model.safetensors", bare_peft_layout(unet_lora, text_lora))
 
-    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], text=TEXTS[sd2]))
+    patches = lora_patches(path, ours, ours_text, replace(spec(sd2=sd2), unet=UNETS[sd2], texts=(TEXTS[sd2],)))
     assert patches.unmatched == []
     assert_merged(ours, ours_text, patches, merged_states(wrapped_unet, wrapped_text, sd2=sd2))
 

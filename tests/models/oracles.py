@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from modules.text import tokenizer
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+
+MERGES = Path(tokenizer.__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -27,12 +34,27 @@ def _shared(config: UNetConfig) -> dict[str, object]:
         "attention_head_dim": heads,  # diffusers' name for the number of heads
         "norm_num_groups": config.groups,
         "use_linear_projection": config.linear_projection,
+        "transformer_layers_per_block": [max(depth, 1) for depth in config.depths],
     }
 
 
-def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
+def _vector(config: UNetConfig, pooled: int) -> dict[str, object]:
+    """SDXL's settings: the vector holds the pooled text and six numbers as Fourier features."""
+    if config.vector_dim is None:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": (config.vector_dim - pooled) // 6,
+        "projection_class_embeddings_input_dim": config.vector_dim,
+    }
+
+
+def diffusers_unet(config: UNetConfig, *, pooled: int = 1280) -> UNet2DConditionModel:
+    """`pooled`: the width of SDXL's pooled text."""
     up_types = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(config.attention_levels)]
-    return UNet2DConditionModel(out_channels=config.out_channels, up_block_types=up_types, **_shared(config)).eval()
+    return UNet2DConditionModel(
+        out_channels=config.out_channels, up_block_types=up_types, **_shared(config), **_vector(config, pooled)
+    ).eval()
 
 
 def diffusers_controlnet(config: UNetConfig) -> ControlNetModel:
@@ -52,8 +74,9 @@ def diffusers_vae(config: VAEConfig) -> AutoencoderKL:
 
 
 def transformers_text(config: TextConfig, *, layers: int | None = None) -> CLIPTextModel:
-    """`layers` truncates the encoder, as diffusers does when saving SD2's."""
-    return CLIPTextModel(
+    """`layers` truncates the encoder, as diffusers does when saving SD2's. A projection adds the pooled output."""
+    kind = CLIPTextModelWithProjection if config.projection else CLIPTextModel
+    return kind(
         CLIPTextConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.width,
@@ -63,9 +86,22 @@ def transformers_text(config: TextConfig, *, layers: int | None = None) -> CLIPT
             max_position_embeddings=config.positions,
             hidden_act=config.activation,
             eos_token_id=49407,
+            projection_dim=config.projection or 512,
             attn_implementation="sdpa",
         )
     ).eval()
+
+
+def transformers_tokenizer(folder: Path, **settings: str) -> CLIPTokenizer:
+    """transformers' tokenizer, with vocab.json and merges.txt generated from our merges file in this empty folder."""
+    merges = gzip.decompress(MERGES.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+    plain = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b]
+    letters = [chr(b) for b in plain] + [chr(256 + n) for n in range(256 - len(plain))]
+    words = letters + [f"{c}</w>" for c in letters] + [m.replace(" ", "") for m in merges]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    return CLIPTokenizer.from_pretrained(str(folder), model_max_length=77, **settings)
 
 
 def random_ids(batch: int, length: int = 77) -> Tensor:

@@ -38,7 +38,6 @@ def layouts(value: torch.Tensor) -> dict[str, object]:
         "bare.pt": value,
         "diffusers.bin": {"<x>": value},
         "kohya.safetensors": {"emb_params": value},
-        "sdxl.safetensors": {"clip_l": value, "clip_g": vectors(2, 1280)},
         "half.safetensors": {"anything": value.half()},
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -31,8 +32,17 @@ class Encoded(NamedTuple):
 
 
 def encode(positive: str, negative: str = "", *, emphasis: str = "comfy", **options: object) -> Encoded:
-    found = encode_texts(MODEL, CONFIG, [positive, negative], emphasis=emphasis, tokenizer=TOKENIZER, **options)  # type: ignore[arg-type]
+    found = contexts([positive, negative], emphasis=emphasis, **options)
     return Encoded(found[positive][None], found[negative][None])
+
+
+def contexts(
+    texts: Iterable[str], model: Any = MODEL, config: TextConfig = CONFIG, *, emphasis: str = "comfy", **options: Any
+) -> dict[str, Tensor]:
+    """Each text's context, by one encoder."""
+    encoders = {config.name: model}
+    found = encode_texts(encoders, [config], texts, emphasis=emphasis, tokenizer=TOKENIZER, **options)
+    return {text: encoded.context for text, encoded in found.items()}
 
 
 def row(ids: list[int], pad: int = EOS) -> list[int]:
@@ -106,7 +116,7 @@ def test_weight_one_changes_nothing(emphasis: str) -> None:
 def test_absurd_weights_stay_finite_in_half_precision(emphasis: str) -> None:
     model = tiny.text_model(CONFIG).half()
     prompt = "(" * 10_000 + "cat" + ")" * 10_000
-    found = encode_texts(model, CONFIG, [prompt], emphasis=emphasis, tokenizer=TOKENIZER)[prompt]
+    found = contexts([prompt], model, emphasis=emphasis)[prompt]
     assert found.dtype == torch.float16
     assert found.isfinite().all()
 
@@ -122,7 +132,7 @@ def test_long_prompts_fill_chunks_of_75() -> None:
 
 def test_all_texts_have_the_length_of_the_longest() -> None:
     long = "cat " * 100
-    found = encode_texts(MODEL, CONFIG, ["cat", long, "dog", "cat"], emphasis="comfy", tokenizer=TOKENIZER)
+    found = contexts(["cat", long, "dog", "cat"])
     assert list(found) == ["cat", long, "dog"]
     assert all(text.shape == (154, CONFIG.width) for text in found.values())
     close(found["cat"], raw(row(words("cat")), row([])).flatten(0, 1))
@@ -136,7 +146,7 @@ def test_more_chunks_than_can_be_encoded_soon_are_refused() -> None:
     with pytest.raises(OptionsError, match=r"2 different texts.*129 chunks of 75 tokens.*limit is 256"):
         encode("BREAK " * most + "cat", "")
     with pytest.raises(OptionsError, match=f"{MOST_CHUNKS + 1} different texts"):
-        encode_texts(MODEL, CONFIG, map(str, range(MOST_CHUNKS + 1)), emphasis="comfy", tokenizer=TOKENIZER)
+        contexts(map(str, range(MOST_CHUNKS + 1)))
 
 
 @pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
@@ -156,7 +166,7 @@ def test_comfy_keeps_a_short_phrase_together_and_a1111_cuts_it() -> None:
 
 def test_many_prompts_equal_single_ones() -> None:
     prompts = [f"(cat:{1 + n / 10}) number {n}" for n in range(20)]
-    together = encode_texts(MODEL, CONFIG, prompts, emphasis="comfy", tokenizer=TOKENIZER)
+    together = contexts(prompts)
     for prompt in (prompts[0], prompts[7], prompts[19]):
         close(together[prompt], encode(prompt).positive[0].double())
 
@@ -174,13 +184,13 @@ def test_a_prompt_met_again_is_encoded_once() -> None:
 
     model = Counting()
     model.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
-    encode_texts(model, CONFIG, ["cat", "bad"] * 8, emphasis="comfy", tokenizer=TOKENIZER)
+    contexts(["cat", "bad"] * 8, model)
     assert rows == [2]
 
 
 def test_sd2_pads_with_zero_and_skips_a_layer() -> None:
     model, config = tiny.text_model(tiny.SD2_TEXT), tiny.SD2_TEXT
-    found = encode_texts(model, config, ["cat"], emphasis="comfy", tokenizer=TOKENIZER)["cat"][None]
+    found = contexts(["cat"], model, config)["cat"][None]
     ids = torch.tensor([row(words("cat"), pad=0)])
     assert ids[0, -1] == 0
     close(found, model(model.embed_tokens(ids), skip=1).double())

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
-from pathlib import Path
 
 import pytest
 
-from modules.text import tokenizer as tokenizer_file
 from modules.text.tokenizer import Tokenizer
+from tests.models.oracles import transformers_tokenizer
 
-DATA = Path(tokenizer_file.__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 WORDS = (
     "photo cat's dogs' isn't WE'RE they'll i'd beautiful SUNSET ocean masterpiece 8k 1girl 2024 3.14 "
     "re-lit trending_on façade naïve Ångström STRASSE straße İstanbul ſharp K 東京 の 夜景 "
@@ -60,17 +56,7 @@ def varied_strings(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
-    """transformers' tokenizer, with vocab.json and merges.txt generated from our merges file."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("clip")
-    merges = gzip.decompress(DATA.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
-    plain = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or 174 <= b]
-    letters = [chr(b) for b in plain] + [chr(256 + n) for n in range(256 - len(plain))]
-    words = letters + [f"{c}</w>" for c in letters] + [m.replace(" ", "") for m in merges]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    return transformers.CLIPTokenizer.from_pretrained(str(folder))
+    return transformers_tokenizer(tmp_path_factory.mktemp("clip"))
 
 
 def test_ids_equal_transformers_on_a_thousand_strings(oracle) -> None:  # noqa: ANN001

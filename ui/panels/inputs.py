@@ -20,12 +20,14 @@ def choice(names: tuple[str, ...], value: str, label: str) -> gr.Dropdown:
 
 
 def option_input(option: Option, value: Any) -> Any:
-    """Returns a suitable input for the option: a list of its choices, a slider for a share, or a number."""
+    """Returns a suitable input for the option: a list of its choices, a slider for a share, a text or a number."""
     if option.choices:
         first = [(option.empty, AUTOMATIC)] if option.empty else []
         return gr.Dropdown([*first, *option.choices], value=value, label=option.label, min_width=110)
     if option.limits == SHARE:
         return share(value, option.label, min_width=110)
+    if option.kind == "text":
+        return gr.Textbox(value, label=option.label, max_lines=1, min_width=110)
     return gr.Number(value, label=option.label, precision=0 if option.kind == "whole" else None, min_width=90)
 
 
