@@ -13,7 +13,7 @@ import torch
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, refuse_refiner
 from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
@@ -60,15 +60,16 @@ def load_checkpoint(
     text_path: Path | str | None = None,
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
+    refiner: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint.
 
-    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon" or "v")
-    overrides the detected one.
+    `vae_path` and `text_path` replace or add the autoencoder and text encoder; `prediction` ("epsilon", "v" or
+    "edm") overrides the detected one. `refiner` permits the SDXL refiner, which is refused otherwise.
     """
     path, device = Path(path), torch.device(device)
-    if prediction not in (None, "epsilon", "v"):
-        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
+    if prediction not in (None, "epsilon", "v", "edm"):
+        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon, v or edm.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
     other_text = open_text_encoder(Path(text_path)) if text_path is not None else None
     other_vae = open_vae(Path(vae_path)) if vae_path is not None else None
@@ -84,6 +85,8 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=other_text.metadata if other_text else None,
         )
+        if not refiner:
+            refuse_refiner(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
