@@ -71,14 +71,14 @@ def _short(dtype: torch.dtype) -> str:
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:
     parameter = next(vae.parameters())
-    z = (latent.float() / vae.config.scale_factor).to(parameter)
+    z = vae.unscale(latent.float()).to(parameter)
     return _whole_or_tiled(vae, z, run, vae.config.downscale, 3).float()
 
 
 def _encode_one(vae: AutoencoderKL, image: Tensor, run: Half) -> Tensor:
     x = image.to(next(vae.parameters()))
     out = _whole_or_tiled(vae, x, run, vae.config.downscale, vae.config.latent_channels, shrink=True)
-    return out.float().cpu() * vae.config.scale_factor
+    return vae.scale(out.float().cpu())
 
 
 def _whole_or_tiled(

@@ -30,7 +30,12 @@ class PassSettings:
 
 def noise_of(spec: ModelSpec) -> NoiseSchedule:
     """Returns the noise levels that this checkpoint was trained on."""
-    return noise_schedule(spec.prediction, zero_terminal_snr=spec.zero_terminal_snr, family=spec.family)
+    return noise_schedule(
+        spec.prediction,
+        zero_terminal_snr=spec.zero_terminal_snr,
+        sigma_range=spec.sigma_range,
+        family=spec.family,
+    )
 
 
 def first_settings(options: GenerationOptions) -> PassSettings:

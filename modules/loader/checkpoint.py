@@ -15,7 +15,7 @@ from modules.core.device import free_memory, release_memory
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, refuse_refiner
 from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
@@ -88,12 +88,13 @@ def load_checkpoint(
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
     memory: str = "high",
+    refiner: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint.
 
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
     files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
-    the device (see placement.py).
+    the device (see placement.py). `refiner` permits the SDXL refiner, which is refused otherwise.
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
@@ -114,6 +115,8 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=text_metadata(others),
         )
+        if not refiner:
+            refuse_refiner(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
