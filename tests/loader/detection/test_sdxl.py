@@ -98,7 +98,7 @@ def test_each_encoder_has_facts_of_its_own() -> None:
     [
         (
             (CLIP_L_PREFIX, CLIP_G_PREFIX),
-            r"no text encoder \(CLIP-L and CLIP-G; SDXL needs two\).*--text-encoder NAME --text",
+            r"\(CLIP-L and CLIP-G; SDXL needs two\).*--text-encoder NAME --text",
         ),
         ((CLIP_L_PREFIX,), r"has no text encoder \(CLIP-L; SDXL needs two\)\. .*--text-encoder"),
         ((CLIP_G_PREFIX,), r"has no text encoder \(CLIP-G; SDXL needs two\)\. .*--text-encoder"),
