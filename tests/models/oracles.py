@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from modules.text import tokenizer
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+from modules.text import tokenizer
 
 MERGES = Path(tokenizer.__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 

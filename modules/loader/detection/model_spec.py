@@ -114,7 +114,7 @@ def _require_parts(parts: Parts, names: Iterable[str]) -> None:
         return
     lone = "" if any(parts.texts.values()) or parts.vae else "is a UNet alone: it "
     missing = [_TEXT_TITLES[name] for name, state in parts.texts.items() if not state] if len(parts.texts) > 1 else []
-    encoder = f"text encoder ({' and '.join(missing)}; SDXL needs two)" if missing else "text encoder"
+    encoder = f"{' or '.join(missing)} (SDXL needs two text encoders)" if missing else "text encoder"
     lacking = " and no ".join(part for part, there in ((encoder, parts.has_texts), ("VAE", has_vae)) if not there)
     option = " ".join(["--text-encoder NAME"] * max(len(missing), 1))
     text = "" if parts.has_texts else f"{option} (files in models/text_encoders, or another checkpoint)"
