@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.core.device import release_memory
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
 from modules.loader.placement import TEXT, VAE
@@ -84,6 +85,7 @@ class Networks:
         """On a GPU, lets compiled programs stack weights without copying them."""
         if level_in_force(self.level)[0].fused and next(network.parameters()).is_cuda:
             adjoin_projections(network)
+            release_memory(next(network.parameters()).device)
 
     def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
         how |= {"capture_on": self._capture_on, "tuning_seconds": self._tuning_seconds}

@@ -83,4 +83,5 @@ def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network:
                 f"so the file is of another kind. {SUPPORTED}."
             )
         fit[name] = tensor if tensor.shape == wanted else tensor.reshape(wanted)
-    return fit
+    # In the network's order, weights that work together are neighbours in memory, and leave whole gaps when they move.
+    return {name: fit[name] for name in expected}
