@@ -133,6 +133,7 @@ def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
         end=end,
         mode=values[f"control_{slot}_mode"],
         preprocessor=values[f"control_{slot}_preprocessor"],
+        kind=values[f"control_{slot}_kind"] or None,
     )
 
 
@@ -191,6 +192,7 @@ def control_form(control: ControlChoice, slot: int, lost: Sequence[Path]) -> dic
     return {
         f"control_{slot}": control.name,
         f"control_{slot}_image": image,
+        f"control_{slot}_kind": control.kind or AUTOMATIC,
         **{f"control_{slot}_{name}": getattr(control, name) for name in names},
     }
 

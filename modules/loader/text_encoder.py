@@ -10,6 +10,8 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.loader.detection.foreign import foreign_kind
+from modules.loader.detection.model_spec import TEXT_TITLES
+from modules.loader.detection.model_spec import TEXT_TITLES
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
@@ -34,7 +36,6 @@ _SDXL_PREFIXES = {
     "clip_l": (SDXL_CLIP_L_PREFIX, DIFFUSERS_PARTS["text"]),
     "clip_g": (SDXL_CLIP_G_PREFIX, REFINER_CLIP_G_PREFIX, DIFFUSERS_PARTS["text_2"]),
 }
-_SDXL_TITLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _by_sdxl_name(files: Sequence[TextFile]) -> dict[str, TextFile]:
         other = chosen.setdefault(file.sdxl_name, file)
         if other is not file:
             raise OptionsError(
-                f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {_SDXL_TITLES[file.sdxl_name]}: "
+                f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {TEXT_TITLES[file.sdxl_name]}: "
                 "SDXL needs one CLIP-L and one CLIP-G."
             )
     return chosen

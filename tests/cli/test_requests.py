@@ -26,6 +26,11 @@ def test_upstream_positionals_and_flags_become_options() -> None:
     assert options.stable_fast == "full" and options.hires == HiresOptions() and options.cfg == 5.0
 
 
+def test_a_preset_fills_what_was_not_given() -> None:
+    options = build_options(parse_arguments(["x", "--preset", "tcd", "--steps", "6"]))
+    assert (options.sampler, options.scheduler, options.steps, options.cfg) == ("tcd", "sgm_uniform", 6, 1.0)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -19,7 +19,8 @@ from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import noise_schedule
 from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
 from modules.text.size_vector import SizeFeatures
@@ -29,7 +30,7 @@ ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
 VISIBLE = 4e-5
 STEPS = 4
 CFG = 3.0
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 SIGMAS = make_sigmas(SCHEDULE, "karras", STEPS, sampler="euler")
 
 

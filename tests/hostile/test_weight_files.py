@@ -19,7 +19,9 @@ from torch import Tensor
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
 from modules.loader.checkpoint import load_checkpoint, open_vae
+from modules.loader.detection.facts import header_facts
 from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import naming
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
@@ -70,11 +72,11 @@ HEADERS = (
 
 def read_vae(path: Path) -> None:
     """Reads a VAE file's configuration and weights, without a checkpoint."""
-    weights, state, config = open_vae(path)
+    weights = open_vae(path)
     with naming(path):
         with empty_weights():
-            vae = AutoencoderKL(config)
-        fill_network(vae, state, CPU, torch.float32, weights.drop_pages, "VAE")
+            vae = AutoencoderKL(vae_config(weights.tensors, header_facts(weights.metadata)))
+        fill_network(vae, weights.tensors, CPU, torch.float32, weights.drop_pages, "VAE")
 
 
 class Models:

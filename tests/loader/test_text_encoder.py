@@ -116,12 +116,12 @@ Paths = dict[str, Path]
         (
             lambda f: loaded(f["unet"]),
             ModelFileError,
-            r"no CLIP-L or CLIP-G \(SDXL needs two text encoders\) and no VAE.*--text-encoder NAME --text",
+            r"no text encoder \(CLIP-L and CLIP-G; SDXL needs two\) and no VAE.*--text-encoder NAME --text",
         ),
         (
             lambda f: loaded(f["unet"], text_paths=[f["l"]], vae_path=f["vae"]),
             ModelFileError,
-            r"no CLIP-G \(SDXL needs two text encoders\)\. Add .* --text-encoder NAME \(",
+            r"no text encoder \(CLIP-G; SDXL needs two\)\. Add .* --text-encoder NAME \(",
         ),
         (lambda f: loaded(f["whole"], text_paths=[f["l"], f["l"]]), OptionsError, "hold CLIP-L: SDXL needs one"),
         (

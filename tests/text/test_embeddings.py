@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -175,3 +176,15 @@ def test_new_files_are_seen_at_once(folder: Path, library: EmbeddingLibrary) -> 
     assert library.aliases() == {}
     save_file({"emb_params": vectors()}, folder / "new.safetensors")
     assert library.aliases() == {"new.safetensors": "new.safetensors", "new": "new.safetensors"}
+
+
+def test_stamps_name_the_files_that_texts_may_mention_and_change_with_them(
+    folder: Path, library: EmbeddingLibrary
+) -> None:
+    for name in ("glow", "fog (v2)", "other"):
+        save_file({"emb_params": vectors()}, folder / f"{name}.safetensors")
+    stamps = library.stamps(["a GLOW, at night", r"(fog \(v2\):1.2)"])
+    assert [Path(path).stem for path, _ in stamps] == ["fog (v2)", "glow"]
+    assert library.stamps(["nothing"]) == ()
+    os.utime(folder / "glow.safetensors", ns=(1, 1))
+    assert library.stamps(["glow"]) not in (stamps, stamps[1:])

@@ -39,7 +39,11 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
         hires=HiresOptions(
             width=640, height=960, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun", scheduler="simple"
         ),
-        controls=(ControlChoice(name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny"),),
+        controls=(
+            ControlChoice(
+                name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny", kind="depth"
+            ),
+        ),
     )  # fmt: skip
     assert build_options(to_form(options, fresh), tmp_path) == options
 

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from modules.catalog.starter import StarterDownload
+from ui.events import few_steps
 from ui.events.comparing import Comparing
 from ui.events.first_run import OUTPUTS, FirstRun
 from ui.events.handlers import Handlers, Update
@@ -94,6 +95,7 @@ def connect(
     connect_page(wiring, handlers, page, values)
     connect_runs(wiring, handlers)
     connect_form(wiring, handlers)
+    connect_few_steps(wiring, few_steps.FewSteps(handlers.folders), page)
     recall = Recall(handlers)
     connect_details(wiring, handlers, recall, "picture")
     connect_details(wiring, handlers, recall, "history")
@@ -151,6 +153,13 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     for slot in range(1, LORA_SLOTS + 1):
         rows = wiring.with_form(handlers.lora_rows)
         on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
+
+
+def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> None:
+    parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
+    for event in (page.load, *(parts[name].change for name in looking)):
+        wiring.on(event, offers.look, looking, few_steps.OUTPUTS, queue=False)
+    wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
 
 
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
