@@ -11,7 +11,6 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.loader.detection.foreign import foreign_kind
 from modules.loader.detection.model_spec import TEXT_TITLES
-from modules.loader.detection.model_spec import TEXT_TITLES
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
