@@ -137,6 +137,6 @@ def _lacking_texts(parts: Parts) -> dict[str, str]:
     if parts.has_texts:
         return {}
     missing = [TEXT_TITLES[name] for name, weights in parts.texts.items() if not weights]
-    which = f" ({' and '.join(missing)}; SDXL needs two)" if len(parts.texts) > 1 else ""
+    encoder = f"{' or '.join(missing)} (SDXL needs two text encoders)" if len(parts.texts) > 1 else "text encoder"
     options = " ".join(["--text-encoder NAME"] * len(missing))
-    return {f"text encoder{which}": f"{options} (files in models/text_encoders, or another checkpoint)"}
+    return {encoder: f"{options} (files in models/text_encoders, or another checkpoint)"}

@@ -249,7 +249,8 @@ def _scheduler_facts(scheduler: Mapping[str, Any]) -> dict[str, object]:
     kind, prediction = str(scheduler.get("_class_name")), scheduler.get("prediction_type")
     if kind.startswith("EDM"):
         prediction = "edm_v" if prediction == "v_prediction" else "edm"
-        return {"prediction_type": prediction} | {name: scheduler.get(name) for name in ("sigma_min", "sigma_max")}
+        sigmas = {name: scheduler.get(name) for name in ("sigma_min", "sigma_max")}
+        return {"prediction_type": prediction, **sigmas}
     return {
         "prediction_type": "flow" if "FlowMatch" in kind else prediction,
         "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
