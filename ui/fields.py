@@ -21,6 +21,7 @@ from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
+TEXT_FIELDS = ("text_encoder", "text_encoder_2")  # SDXL has two
 TEXT_MODE, IMAGE_MODE = "text", "image"
 SCHEDULER = "karras"  # the default of the form
 AUTOMATIC = ""  # means "as in the file" or "as in the first pass" in a drop-down list
@@ -74,7 +75,7 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         **image_defaults(),
         **plain_defaults(checkpoint),
         "seed": "",
-        "text_encoder": AUTOMATIC,
+        **dict.fromkeys(TEXT_FIELDS, AUTOMATIC),
         **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
         **hires_defaults(),
         **{key: value for slot in range(1, CONTROL_SLOTS + 1) for key, value in control_defaults(slot).items()},

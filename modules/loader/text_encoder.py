@@ -51,11 +51,12 @@ class TextFile:
     @property
     def sdxl_name(self) -> str:
         """Which of SDXL's encoders this is: told by its width or, at another width, by its projection."""
-        tables = (tensor for name, tensor in self.weights.tensors.items() if name.endswith("token_embedding.weight"))
-        width = next(tables).shape[-1]
+        weights = self.weights.tensors.items()
+        tables = (tensor for name, tensor in weights if name.endswith("token_embedding.weight") and tensor.ndim)
+        width = next((table.shape[-1] for table in tables), None)
         if width in (SDXL_CLIP_L.width, SDXL_CLIP_G.width):
             return "clip_l" if width == SDXL_CLIP_L.width else "clip_g"
-        projects = any(name.startswith("text_projection") for name in self.weights.tensors)
+        projects = any(name.startswith("text_projection") for name, _ in weights)
         return "clip_g" if self.is_openclip or projects else "clip_l"
 
 

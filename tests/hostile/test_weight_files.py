@@ -25,7 +25,7 @@ from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import naming
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
-from modules.loader.text_encoder import open_text_encoder
+from modules.loader.text_encoder import open_text_encoders
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import lora_patches
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
@@ -119,7 +119,7 @@ class Models:
         self.readers: dict[str, Callable[[Path], object]] = {
             "checkpoint": partial(load_checkpoint, **load),
             "vae": read_vae,
-            "text": open_text_encoder,
+            "text": lambda path: open_text_encoders([path]),
             **dict.fromkeys(("controlnet", "control-LoRA", "difference"), self.controlnet),
             "upscaler": lambda path: load_rrdbnet(path, CPU),
             "embedding": lambda path: read_embedding(path, 8),

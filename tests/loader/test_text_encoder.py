@@ -145,3 +145,11 @@ def test_sd1_takes_clip_l_of_an_sdxl_checkpoint(files: Paths, state: State, tmp_
         loaded(checkpoint, text_paths=[files["whole"]])
     with pytest.raises(OptionsError, match="one text encoder"):
         loaded(checkpoint, text_paths=[files["l"], files["g"]])
+
+
+@pytest.mark.parametrize("sdxl", [False, True])
+def test_a_text_encoder_without_its_table_is_refused(tmp_path: Path, *, sdxl: bool) -> None:
+    checkpoint = tiny.save_checkpoint(tmp_path / "m.safetensors", sdxl=sdxl)
+    text = saved({"cond_stage_model.transformer.text_model.x": torch.zeros(())}, tmp_path / "t.safetensors")
+    with pytest.raises(ModelFileError, match="text encoder"):
+        loaded(checkpoint, text_paths=[text])

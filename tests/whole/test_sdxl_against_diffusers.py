@@ -26,7 +26,8 @@ from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import noise_schedule
 from tests import tiny, tiny_project
 from tests.models.oracles import (
     diffusers_unet,
@@ -42,7 +43,7 @@ STEPS, CFG = 4, 3.0
 CLIP_L, CLIP_G = tiny.SDXL_TEXTS
 SCHEDULER = "simple"  # takes sigmas of whole timesteps: elsewhere, diffusers reads between two and we read the nearest
 EULER: dict[str, Any] = {"sampler": "euler", "scheduler": SCHEDULER, "steps": STEPS}
-SIGMAS = make_sigmas(NoiseSchedule(), SCHEDULER, STEPS, sampler="euler")
+SIGMAS = make_sigmas(noise_schedule(), SCHEDULER, STEPS, sampler="euler")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_a_picture_to_start_from(
     ):
         monkeypatch.setattr(sys.modules[kind.__module__], name, replacement)
     settings = first_settings(GenerationOptions(prompt="", init=init, **EULER))
-    sigmas = settings.sigmas(NoiseSchedule())
+    sigmas = settings.sigmas(noise_schedule())
     given: dict[str, Any] = {"image": Image.open(photo), "sigmas": [1.1 * sigmas[0], *sigmas]}
     given |= {"strength": 1 - 1 / len(sigmas)}  # diffusers leaves out the first step
     if masked:

@@ -16,7 +16,7 @@ from ui.events.comparing import Comparing
 from ui.events.first_run import OUTPUTS, FirstRun
 from ui.events.handlers import Handlers, Update
 from ui.events.recall import Recall
-from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_FIELDS, TEXT_MODE
 from ui.panels.form import Components
 from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TASK, REMEMBER_TASK, SHOW_ERROR, SHOW_STAGE
 
@@ -165,7 +165,7 @@ def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> 
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
     """Returns the names of fields that list files."""
     slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
-    return ("checkpoint", "vae", "text_encoder", "hires_method", *slots)
+    return ("checkpoint", "vae", *TEXT_FIELDS, "hires_method", *slots)
 
 
 def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:

@@ -19,6 +19,7 @@ from ui.fields import (
     LORA_SLOTS,
     OPTIONS,
     RANGES,
+    TEXT_FIELDS,
     TEXT_MODE,
 )
 from ui.panels.file_lists import FileLists
@@ -167,7 +168,9 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
                     values[f"lora_{slot}_text"], label=f"LoRA {slot} text", placeholder="same", step=0.05, min_width=90
                 )
         parts["vae"] = file_choice(lists["vae"], values["vae"], "VAE")
-        parts["text_encoder"] = file_choice(lists["text_encoder"], values["text_encoder"], "Text encoder")
+        with gr.Row():
+            for name, label in zip(TEXT_FIELDS, ("Text encoder", "Second text encoder (SDXL)"), strict=True):
+                parts[name] = file_choice(lists[name], values[name], label)
     return parts
 
 
