@@ -36,7 +36,7 @@ class ModelSpec:
     family: str  # "SD1.x", "SD2.x", "SDXL" or "the SDXL refiner"
     prediction: Prediction
     zero_terminal_snr: bool
-    sigma_range: tuple[float, float] | None
+    sigma_range: tuple[float, float] | None = None
     native_size: int
     inpaint: bool
 

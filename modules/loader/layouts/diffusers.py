@@ -244,7 +244,7 @@ def _folder_facts(path: Path) -> dict[str, object]:
     return facts | _vae_facts(vae) | texts
 
 
-def _scheduler_facts(scheduler: Mapping[str, Any]) -> dict[str, object]:
+def _scheduler_facts(scheduler: Mapping[str, Any]) -> Mapping[str, object]:
     """Tells the prediction and the noise levels. EDM and flow are known by the name of the scheduler's class."""
     kind, prediction = str(scheduler.get("_class_name")), scheduler.get("prediction_type")
     if kind.startswith("EDM"):
