@@ -139,7 +139,7 @@ def test_a_unet_alone_needs_two_text_encoders_and_a_vae(
 ) -> None:
     whole = saved(state, tmp_path / "whole.safetensors")
     unet = saved(alone(state, parts), tmp_path / "unet.safetensors")
-    with pytest.raises(ModelFileError, match="unet.safetensors.*UNet alone.*CLIP-L or CLIP-G.*two text encoders.*no VAE"):
+    with pytest.raises(ModelFileError, match="unet.safetensors.*alone.*CLIP-L or CLIP-G.*two text encoders.*no VAE"):
         load(unet)
     with pytest.raises(ModelFileError, match="no VAE") as raised:
         load(unet, text_paths=[whole])
