@@ -139,12 +139,12 @@ def test_a_unet_alone_needs_two_text_encoders_and_a_vae(
 ) -> None:
     whole = saved(state, tmp_path / "whole.safetensors")
     unet = saved(alone(state, parts), tmp_path / "unet.safetensors")
-    with pytest.raises(ModelFileError, match="unet.safetensors.*UNet alone.*CLIP-L.*OpenCLIP-G.*VAE.*each of the two"):
+    with pytest.raises(ModelFileError, match="unet.safetensors.*alone.*CLIP-L or CLIP-G.*two text encoders.*no VAE"):
         load(unet)
     with pytest.raises(ModelFileError, match="no VAE") as raised:
-        load(unet, text_path=whole)
+        load(unet, text_paths=[whole])
     assert "CLIP" not in str(raised.value)
-    assert_same(load(unet, text_path=whole, vae_path=whole), state)
+    assert_same(load(unet, text_paths=[whole], vae_path=whole), state)
 
 
 def test_weights_in_eight_bits(state: State, tmp_path: Path) -> None:
