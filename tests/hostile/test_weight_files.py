@@ -66,6 +66,16 @@ HEADERS = (
     *('{"r": [1], "lora_alpha": {}}', '{"rank_pattern": {"(a+)+$": 4}}', '{"rank_pattern": {"(": 4}}', "[" * 5000),
     *('{"rank_pattern": [1], "r": "x"}', '{"r": -4, "lora_alpha": 4, "use_rslora": true}', '{"r": NaN}', "[]", "1"),
     *('{"unet_heads": 0}', '{"unet_heads": 3}', '{"unet_groups": "x"}', '{"vae_groups": [1]}', '{"clip_heads": true}'),
+    *(
+        '{"latent_mean": [1, 2], "latent_std": "x"}',
+        '{"latent_mean": [NaN]}',
+        '{"latent_mean": [1], "latent_std": [1]}',
+    ),
+    *(
+        '{"prediction_type": "edm", "sigma_min": 2, "sigma_max": 1}',
+        '{"clip_g_heads": 3}',
+        '{"prediction_type": "flow"}',
+    ),
     *('{"scale_factor": 0}', '{"native_size": 1' + "0" * 400 + "}", '{"prediction_type": {}}', '{"unet_groups": 7}'),
 )
 

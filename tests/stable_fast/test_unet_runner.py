@@ -194,11 +194,16 @@ def test_weights_moved_to_other_memory_start_over() -> None:
 
 class CannotBeTraced(UNet):
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, control: tuple[Tensor, ...] | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: tuple[Tensor, ...] | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         if x.sum() > 1e9:
             return x
-        return super().forward(x, timesteps, context, control)
+        return super().forward(x, timesteps, context, control, vector)
 
 
 def test_a_network_that_cannot_be_traced_runs_eagerly_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.detection.facts import factor_of
+from modules.loader.files.open_file import holds_weights
 
 Prediction = Literal["epsilon", "v", "edm", "edm_v"]
 
@@ -90,17 +90,21 @@ def _sigma_range(state: Mapping[str, Tensor], facts: Mapping[str, object]) -> tu
     """Returns the range that the file states, or else Playground's. Raises ModelFileError if it is none."""
     low, high = factor_of(facts, "sigma_min", _EDM_RANGE[0]), factor_of(facts, "sigma_max", _EDM_RANGE[1])
     if _COSXL_MAX in state:
-        high = _number(state, _COSXL_MAX)
-        low = _number(state, _COSXL_MIN) if _COSXL_MIN in state else _COSXL_LOWEST
-    if not 0 < low < high < math.inf:
+        [high] = numbers_in(state, _COSXL_MAX, 1)
+        [low] = numbers_in(state, _COSXL_MIN, 1) if _COSXL_MIN in state else (_COSXL_LOWEST,)
+    if not 0 < low < high:
         raise ModelFileError(f"This checkpoint's noise levels, from {low:g} to {high:g}, cannot be used.")
     return low, high
 
 
-def _number(state: Mapping[str, Tensor], name: str) -> float:
-    if state[name].numel() != 1:
-        raise ModelFileError(f"{name} of this checkpoint has shape {list(state[name].shape)} and is not one number.")
-    return float(state[name].item())
+def numbers_in(state: Mapping[str, Tensor], name: str, count: int) -> tuple[float, ...]:
+    """Reads a marker tensor of so many numbers. Raises ModelFileError if it holds others or none."""
+    tensor = state[name]
+    if tensor.numel() != count or not holds_weights(tensor) or not bool(tensor.float().isfinite().all()):
+        raise ModelFileError(
+            f"{name} of this checkpoint has shape {list(tensor.shape)} and must hold {count} finite number(s)."
+        )
+    return tuple(tensor.float().flatten().tolist())
 
 
 def _by_values(unet: Mapping[str, Tensor], *, is_sd2: bool) -> Prediction:

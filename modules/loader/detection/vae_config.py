@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import factor_of, factors_of, number_of
-from modules.loader.detection.prediction import PLAYGROUND_MARKS
+from modules.loader.detection.prediction import PLAYGROUND_MARKS, numbers_in
 from modules.loader.detection.shapes import check_divides, shape_of, shapes_of
 from modules.loader.files.numbered import count_numbered
 from modules.models.configs import VAEConfig, default_groups
@@ -47,13 +47,13 @@ def with_latent_statistics(config: VAEConfig, state: Mapping[str, Tensor], facts
     """
     mean, std = factors_of(facts, "latent_mean"), factors_of(facts, "latent_std")
     if not mean and all(mark in state for mark in PLAYGROUND_MARKS):
-        mean, std = (tuple(state[mark].float().flatten().tolist()) for mark in PLAYGROUND_MARKS)
+        mean, std = (numbers_in(state, mark, config.latent_channels) for mark in PLAYGROUND_MARKS)
     if not mean:
         return config
     if not len(mean) == len(std) == config.latent_channels or min(std) <= 0:
         raise ModelFileError(
             f"The mean and standard deviation of this checkpoint's latents cannot be used: {config.latent_channels} "
-            "numbers each are needed, and no deviation may be 0."
+            "numbers each are needed, and the deviations must be above 0."
         )
     factor = factor_of(facts, "scale_factor", _PLAYGROUND_SCALE)
     return replace(config, latent_mean=mean, latent_std=std, scale_factor=factor)

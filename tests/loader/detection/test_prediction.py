@@ -80,10 +80,11 @@ def test_cosxl_brings_its_noise_levels(sdxl: dict[str, Tensor]) -> None:
     ("marks", "words"),
     [
         ({"edm_vpred.sigma_max": torch.tensor(0.001)}, "noise levels, from 0.002 to 0.001"),
-        ({"edm_vpred.sigma_max": torch.tensor(float("nan"))}, "noise levels"),
-        ({"edm_vpred.sigma_max": torch.ones(2)}, r"shape \[2\]"),
+        ({"edm_vpred.sigma_max": torch.tensor(float("nan"))}, "sigma_max .* must hold 1 finite number"),
+        ({"edm_vpred.sigma_max": torch.ones(2)}, r"sigma_max .* shape \[2\]"),
+        ({"edm_vpred.sigma_max": torch.tensor(1 + 1j)}, "sigma_max .* must hold 1 finite number"),
         (PLAYGROUND | {"edm_std": torch.zeros(4)}, "mean and standard deviation"),
-        (PLAYGROUND | {"edm_mean": torch.zeros(3)}, "4 numbers each"),
+        (PLAYGROUND | {"edm_mean": torch.zeros(3)}, "edm_mean .* must hold 4 finite number"),
     ],
 )
 def test_markers_that_make_no_sense(sdxl: dict[str, Tensor], marks: dict[str, Tensor], words: str) -> None:
