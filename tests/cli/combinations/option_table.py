@@ -52,6 +52,8 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "scheduler": (ABSENT, ("--scheduler", "simple")),
     "preset": (ABSENT, ("--preset", "tcd")),
     "clip_skip": (ABSENT, ("--clip-skip", "2")),
+    "original_size": (ABSENT, ("--original-size", "512x512")),
+    "crop": (ABSENT, ("--crop", "8,8")),
     "emphasis": (ABSENT, ("--emphasis", "a1111"), ("--emphasis", "no_norm"), ("--emphasis", "off")),
     "checkpoint": (ABSENT, ("--checkpoint", "tiny")),
     "vae": (ABSENT, ("--vae", "other")),
@@ -119,10 +121,17 @@ def allowed(row: Mapping[str, Words]) -> bool:
     ):
         return False  # the four numbers must follow a prompt
     for name, needed in NEEDS.items():
-        if row.get(name) and all(other in row and not accelerates(row[other]) for other in needed):
+        if row.get(name) and not any(can_be_given(other, row) for other in needed):
             return False
     off = row.get("stable_fast") == OFF  # overrides --prio-speed
     return not (off and (row.get("stable_fast_report") or row.get("stable_fast_tune")))
+
+
+def can_be_given(name: str, row: Mapping[str, Words]) -> bool:
+    """Returns whether an option is given in the row, or still may be."""
+    values = [row[name]] if name in row else VALUES[name]
+    rows = [{**row, name: value} for value in values if accelerates(value)]
+    return any(not any(exclusion.holds_in(each) for exclusion in EXCLUSIONS) for each in rows)
 
 
 def accelerates(words: Words) -> bool:
