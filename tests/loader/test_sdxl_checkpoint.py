@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modules.core.errors import ModelFileError
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
 from tests import tiny
-from tests.models.oracles import diffusers_vae
+from tests.models.oracles import diffusers_unet, diffusers_vae
 from tests.models.sdxl_parts import CLIP_G_PREFIX, CLIP_L_PREFIX, sdxl_parts
 
 State = dict[str, Tensor]
@@ -162,13 +162,20 @@ def test_inpainting(tmp_path: Path) -> None:
     assert load(path).spec.inpaint
 
 
+CLIP_G = tiny.SDXL_TEXTS[1]
+REFINER = replace(  # attention at the middle level only, and CLIP-G alone
+    tiny.SDXL_UNET,
+    depths=(0, 1, 0),
+    middle_depth=1,
+    context_dim=CLIP_G.width,
+    vector_dim=(CLIP_G.projection or 0) + 5 * 8,
+)
+
+
 def refiner_tensors() -> State:
-    """A tiny refiner: attention at the middle level only, and CLIP-G alone."""
-    clip_g = tiny.SDXL_TEXTS[1]
-    unet = replace(tiny.SDXL_UNET, channels=(32, 64, 64), depths=(0, 1, 0), middle_depth=1, context_dim=clip_g.width)
     others = {name: t for name, t in tiny.checkpoint_tensors(sdxl=True).items() if name.startswith(VAE)}
-    text = tiny.prefixed("conditioner.embedders.0.model.", tiny.text_model(clip_g))
-    return tiny.prefixed(UNET, tiny.unet(unet)) | text | others
+    text = tiny.prefixed("conditioner.embedders.0.model.", tiny.text_model(CLIP_G))
+    return tiny.prefixed(UNET, tiny.unet(REFINER)) | text | others
 
 
 def test_the_refiner_is_loaded_on_request_only(tmp_path: Path) -> None:
@@ -178,6 +185,13 @@ def test_the_refiner_is_loaded_on_request_only(tmp_path: Path) -> None:
     model = load(path, refiner=True)
     assert model.spec.family == "the SDXL refiner"
     assert list(networks(model)) == ["unet", "text.clip_g", "vae"]
+
+
+def test_folder_of_the_refiner(parts: dict[str, nn.Module], tmp_path: Path) -> None:
+    unet = diffusers_unet(REFINER, pooled=CLIP_G.projection or 0)
+    others = {name: parts[name] for name in ("vae", "text_encoder_2")}
+    spec = load(save_folder(tmp_path / "refiner", {"unet": unet, **others}), refiner=True).spec
+    assert (spec.family, spec.unet, spec.texts) == ("the SDXL refiner", REFINER, (CLIP_G,))
 
 
 def test_the_scale_of_another_vae(state: State, tmp_path: Path) -> None:

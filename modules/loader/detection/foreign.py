@@ -64,7 +64,7 @@ FOREIGN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def foreign_kind(names: Iterable[str]) -> str | None:
-    """Returns the kind of file ("a LoRA", "an SDXL checkpoint"), or None if nothing foreign is recognised."""
+    """Returns the kind of file ("a LoRA", "a Flux checkpoint"), or None if nothing foreign is recognised."""
     names = list(names)
     text = "\n" + "\n".join(names)  # one search per mark, not per mark and name, since this runs on every load
     for kind, marks in FOREIGN_KINDS:

@@ -34,6 +34,7 @@ from modules.loader.layouts.key_maps import (
 from modules.models.configs import SD15_UNET, SD21_UNET
 
 VECTOR_MARK = "label_emb.0.0.weight"  # only SDXL's UNets read a vector beside the text
+_RESIDUAL = re.compile(r"input_blocks\.([0-9]{1,4})\.0\.in_layers\.")
 _EMA_TOKEN = re.compile(rf"{'|'.join(EMA_PIECES)}|\d+")
 
 
@@ -119,7 +120,7 @@ def _sdxl_texts(state: Mapping[str, Tensor], unet: Mapping[str, Tensor]) -> dict
 
 def is_refiner(unet: Mapping[str, Tensor]) -> bool:
     """Recognises the SDXL refiner: of SDXL's UNets, it alone has no attention at its last level."""
-    blocks = [int(name.split(".")[1]) for name in unet if name.startswith("input_blocks.") and ".in_layers." in name]
+    blocks = [int(match[1]) for name in unet if (match := _RESIDUAL.match(name))]
     return VECTOR_MARK in unet and f"input_blocks.{max(blocks, default=0)}.1.proj_in.weight" not in unet
 
 

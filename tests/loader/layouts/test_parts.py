@@ -94,3 +94,10 @@ def test_sdxl_leftovers_are_left_out_but_for_the_projection_of_clip_g() -> None:
     assert list(found) == ["clip_l", "clip_g"]
     assert found == names_of(split_parts(state))
     assert "text_projection" in found["clip_g"]
+
+
+@pytest.mark.parametrize("number", ["x", "²", "9" * 5000, ""])
+def test_odd_block_numbers_do_no_harm(number: str) -> None:
+    state = tiny.checkpoint_tensors(sdxl=True)
+    odd = {f"model.diffusion_model.input_blocks.{number}.0.in_layers.2.weight": torch.zeros(1)}
+    assert names_of(split_parts(state | odd)) == names_of(split_parts(state))
