@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Progress:
     """A finished step of batch `batch` (from 1), or step 0 of a new phase.
 
-    `denoised` is the predicted clean latent [N, C, h, w]. `part` describes the current part of a larger task; it is
+    `denoised` is the predicted clean latent [N, C, h, w] of a checkpoint of `family`. `part` describes the current part of a larger task; it is
     empty if the request is the whole task.
     """
 
@@ -24,6 +24,7 @@ class Progress:
     step: int
     steps: int
     denoised: Tensor | None = None
+    family: str = "SD1.x"
     part: str = ""
 
 

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outside:
-    """The surroundings of a pass: where it reports progress, what can cancel it, and its batch number."""
+    """The surroundings of a pass: where it reports progress, what can cancel it, its batch and the model family."""
 
     on_progress: OnProgress | None
     cancel: CancelToken | None
     batch: int
     batches: int
+    family: str
 
     def begin(self, phase: str, steps: int) -> None:
         """Reports the start of a phase. Raises Cancelled once `cancel` is set."""
@@ -54,7 +55,15 @@ class Outside:
     def _tell(self, phase: str, step: int, steps: int, denoised: Tensor | None) -> None:
         if self.on_progress is not None:
             self.on_progress(
-                Progress(phase=phase, batch=self.batch, batches=self.batches, step=step, steps=steps, denoised=denoised)
+                Progress(
+                    phase=phase,
+                    batch=self.batch,
+                    batches=self.batches,
+                    step=step,
+                    steps=steps,
+                    denoised=denoised,
+                    family=self.family,
+                )
             )
 
 

@@ -41,7 +41,13 @@ def generate(
         job = job_with_room(options, session)
         batches = job.batches()
         for number, indices in enumerate(batches, start=1):
-            outside = Outside(on_progress=on_progress, cancel=cancel, batch=number, batches=len(batches))
+            outside = Outside(
+                on_progress=on_progress,
+                cancel=cancel,
+                batch=number,
+                batches=len(batches),
+                family=job.model.spec.family,
+            )
             job = yield from batch_with_room(job, indices, outside)
 
 

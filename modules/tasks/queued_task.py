@@ -96,7 +96,7 @@ class QueuedTask:
         self.pace = self._measure(event)
         if event.denoised is not None and time.monotonic() >= self._next_preview:
             began = time.monotonic()
-            self.preview = encode_preview(event.denoised)
+            self.preview = encode_preview(event.denoised, event.family)
             cost = time.monotonic() - began
             self._next_preview = time.monotonic() + max(PREVIEW_SECONDS, cost / PREVIEW_SHARE)
 
@@ -121,10 +121,10 @@ class QueuedTask:
         )
 
 
-def encode_preview(denoised: Any) -> bytes:
+def encode_preview(denoised: Any, family: str) -> bytes:
     """Encodes the first picture's predicted clean latent as a small PNG, one pixel per latent cell."""
     from modules.images.preview import latent_to_rgb
 
     buffer = io.BytesIO()
-    latent_to_rgb(denoised).save(buffer, "PNG", compress_level=1)
+    latent_to_rgb(denoised, family).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -19,7 +19,7 @@ from modules.generation.sampling_pass import Outside, sample_pass
 from modules.generation.session import Session
 from tests.generation.test_text_to_image import make, options
 
-SILENT = Outside(on_progress=None, cancel=None, batch=1, batches=1)
+SILENT = Outside(on_progress=None, cancel=None, batch=1, batches=1, family="SD1.x")
 
 
 class CountingUNet(torch.nn.Module):
@@ -97,7 +97,7 @@ def test_each_step_is_reported_and_may_stop_it(job: Job) -> None:
         if event.step == 2:
             cancel.cancel()
 
-    outside = Outside(on_progress=on_progress, cancel=cancel, batch=2, batches=3)
+    outside = Outside(on_progress=on_progress, cancel=cancel, batch=2, batches=3, family="SD1.x")
     with pytest.raises(Cancelled):
         sample_pass(job, first_settings(job.options), [5], noise_only(job), outside)
     assert [(event.phase, event.batch, event.batches, event.step) for event in told] == [
