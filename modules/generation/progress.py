@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Progress:
     """A finished step of batch `batch` (from 1), or step 0 of a new phase.
 
-    `denoised` is the predicted clean latent [N, C, h, w] of a checkpoint of `family`. `part` describes the current part of a larger task; it is
-    empty if the request is the whole task.
+    `denoised` is the predicted clean latent [N, C, h, w] of a checkpoint of `family`. `part` describes the current part
+    of a larger task; it is empty if the request is the whole task.
     """
 
     phase: str  # "sampling", "hires" or "decoding"
