@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from modules.text.size_vector import PictureSizes, size_features
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model import train_xl
 from tools.demo_model.training.eight_bits import in_eight_bits, rounded
-from tools.demo_model.training.export import DESCRIPTION
 from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.lora_stage import lora_weights
 from tools.demo_model.training.xl.export import LIMIT_BYTES, export_xl
@@ -68,7 +66,7 @@ def test_the_app_takes_the_export_for_sdxl(exported: Path, loaded: LoadedModel) 
     spec = loaded.spec
     assert spec.family == "SDXL" and spec.unet == UNET and spec.texts == (CLIP_L, CLIP_G)
     assert (spec.native_size, spec.prediction, spec.vae.scale_factor) == (128, "epsilon", 0.18215)
-    assert exported.stat().st_size <= LIMIT_BYTES and DESCRIPTION
+    assert exported.stat().st_size <= LIMIT_BYTES
 
 
 @torch.no_grad()
@@ -126,12 +124,13 @@ def test_a_small_original_is_blurrier(scenes: Scenes) -> None:
     assert steepest(small) < 0.6 * steepest(plain)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (128, 192), (192, 128)])
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (48, 32)])
 def test_random_views_have_the_targets_size(scenes: Scenes, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     for _ in range(12):
         pictures, sizes = random_view(scenes, size)
-        assert pictures.shape == (6, 3, *size) and sizes.shape == (6, 6) and bool((sizes[:, 4:] == torch.tensor(size)).all())
+        assert pictures.shape == (6, 3, *size)
+        assert sizes[:, 4:].tolist() == [list(size)] * 6
         assert pictures.isfinite().all() and float(pictures.abs().max()) <= 1
 
 
@@ -139,9 +138,9 @@ def test_every_key_of_a_lora_lands(exported: Path, loaded: LoadedModel, tmp_path
     wrappers = wrap_networks(load_xl_networks(exported, CPU))
     path = tmp_path / "lora.safetensors"
     save_file(lora_weights(wrappers), path)
-    unet, text = lora_patches(path, loaded.spec, loaded.unet, loaded.text)
+    patches = lora_patches(path, loaded.unet, loaded.text, loaded.spec)
     assert {key.split("_")[1] for key in wrappers} == {"unet", "te1", "te2"}
-    assert len(unet) + len(text) == len(wrappers)
+    assert len(patches.unet) + len(patches.text) == len(wrappers) and patches.unmatched == []
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from tools.demo_model.training.autoencoder import polish_decoder, train_autoenco
 from tools.demo_model.training.export import export_checkpoint
 from tools.demo_model.training.loop.budget import Budget
 from tools.demo_model.training.loop.saved_state import StateFile
-from tools.demo_model.training.loop.whole_run import Plan, Run, Stage, diffusion_stage, text_stage, train_by
 from tools.demo_model.training.networks import build_networks
+from tools.demo_model.training.whole_run import Plan, Run, Stage, diffusion_stage, text_stage, train_by
 from tools.demo_model.world.views import plain_view
 
 

@@ -5,7 +5,7 @@ Its autoencoder is the first demo's, from models/checkpoints/demo.safetensors.
 
 from __future__ import annotations
 
-from tools.demo_model.training.loop.whole_run import Plan, Stage, diffusion_stage, text_stage, train_by
+from tools.demo_model.training.whole_run import Plan, Stage, diffusion_stage, text_stage, train_by
 from tools.demo_model.training.xl.export import export_xl
 from tools.demo_model.training.xl.networks import build_xl_networks
 from tools.demo_model.world.views import random_view
