@@ -18,7 +18,7 @@ PLAIN_SHARE = 0.5  # of the random views
 # height and width of the resized picture, in sizes of the target; a square one is cropped most often
 CANVASES = ((1.0, 1.0),) * 3 + ((1.25, 1.25),) * 4 + ((1.0, 1.5), (1.5, 1.0))
 # size of the original, in sizes of the resized picture; below 1 it is enlarged, and so it is blurred
-ORIGINALS = (0.125, 0.25, 0.5, 0.8, 1.0, 2.0, 3.0)
+ORIGINALS = (0.125, 0.125, 0.25, 0.5, 0.8, 0.8, 1.0, 2.0, 3.0)
 _SMALLEST = 8
 
 

@@ -67,10 +67,14 @@ class Trainer:
         torch._foreach_copy_(held, grads)
         torch.nn.utils.clip_grad_norm_(self.masters, 1.0, foreach=True)
         self.optimizer.step()
+        self._show()
+        torch._foreach_lerp_(self.average, self.masters, 1 - self._keep)
+
+    def _show(self) -> None:
+        """Copies the masters into the networks."""
         torch._foreach_copy_([p.data for p in self.parameters], self.masters)
         for parameter, master in self._rounded:
             parameter.data.copy_(rounded(master))
-        torch._foreach_lerp_(self.average, self.masters, 1 - self._keep)
 
     @torch.no_grad()
     def check(self, loss: float) -> None:
@@ -107,7 +111,7 @@ class Trainer:
         torch._foreach_copy_(self.masters, state["masters"])  # type: ignore[arg-type]
         torch._foreach_copy_(self._good, self.masters)
         torch._foreach_copy_(self.average, state["average"])  # type: ignore[arg-type]
-        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        self._show()
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate

@@ -79,7 +79,7 @@ def is_bulky(name: str) -> bool:
 def pad_as_clip_g(ids: Tensor, ends: Tensor) -> Tensor:
     """Puts CLIP-G's pad token after the first EOS. It is "!", which no caption contains, so it is an unknown word."""
     places = torch.arange(CONTEXT, device=ids.device)
-    return torch.where(places > ends[:, None], UNKNOWN, ids)
+    return ids.masked_fill(places > ends[:, None], UNKNOWN)
 
 
 def size_features(sizes: Tensor) -> Tensor:
