@@ -42,11 +42,11 @@ def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
     config = MODELS[model]
     if not tiny:
         return config
-    wide = config.channels[-1] // config.channels[0]
     return replace(
         config,
         channels=tuple(32 * width // config.channels[0] for width in config.channels),
-        depths=tuple(min(depth, wide // 2) for depth in config.depths),
+        depths=tuple(min(depth, 2) for depth in config.depths),
+        middle_depth=min(config.middle_depth or 0, 2) or None,
         context_dim=64,
         vector_dim=config.vector_dim and 1600,
         heads=config.heads and 2,

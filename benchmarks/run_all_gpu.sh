@@ -49,6 +49,7 @@ first() {
   unet unet-b8 900 full,$SEARCHED --batch 8
   unet unet-1024 900 full,$SEARCHED --size 1024
   unet sd21-768 900 full,$SEARCHED --model sd21 --size 768
+  unet sdxl-1024 900 full,fused,eager,diffusers,diffusers-reduce-overhead,diffusers-max-autotune --model sdxl --size 1024
 }
 
 second() {
@@ -64,6 +65,9 @@ second() {
   step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
   step compile-ours 130 python3 -m benchmarks.bench_compile --subjects full --limit 60
   step lora-switch 60 python3 -m benchmarks.bench_lora_switch
+  step picture-sdxl 500 python3 -m benchmarks.gpu.bench_picture --subjects off,full,diffusers,diffusers-reduce-overhead
+  step compile-sdxl 130 python3 -m benchmarks.bench_compile --model sdxl --size 1024 --subjects full --limit 60
+  step lora-switch-sdxl 90 python3 -m benchmarks.bench_lora_switch --model sdxl --size 1024
   step profile 30 python3 -m benchmarks.gpu.profile_unet --level full
 }
 

@@ -13,8 +13,10 @@ from cli.report_file import read_report_path
 from cli.synonyms import synonyms_in_words
 from cli.values import number, one_of, path, whole
 from cli.words import join_levels, read_words
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
+from modules.generation.few_steps.presets import PRESETS
 from modules.generation.option_table import PLAIN_OPTIONS, Section
-from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, default_of, read_tuning_seconds
+from modules.generation.options import CONTROL_MODES, MASK_CONTENTS, MEMORY_MODES, default_of, read_tuning_seconds
 from modules.images.methods import IMAGE_MODES, OWN_METHODS
 
 ArgumentGroup = Any  # argparse has no public name for this type
@@ -82,6 +84,11 @@ def add_picture_options(group: ArgumentGroup) -> None:
     group.add_argument("--reuse-seed", action="store_true", help="use the seed of the last run in this output folder")
     add_plain_options(group, "picture")
     group.add_argument(
+        "--preset",
+        **one_of(tuple(PRESETS)),
+        help="fill in the sampler, scheduler, steps and cfg of this kind of few-step model where they are not given",
+    )
+    group.add_argument(
         "--from-image",
         action="append",
         type=path,
@@ -126,7 +133,12 @@ def add_extra_passes(group: ArgumentGroup) -> None:
         "--control-range", action="append", metavar="START:END", help="shares of the sampling, for example 0:0.6"
     )
     group.add_argument("--control-mode", **one_of(CONTROL_MODES))
-    group.add_argument("--control-preprocessor", **one_of(("none", "canny")))
+    group.add_argument(
+        "--control-preprocessor", **one_of(PREPROCESSORS), help="what to make of the control picture first"
+    )
+    group.add_argument(
+        "--control-kind", action="append", **one_of(tuple(CONTROL_KINDS)), help="what it is, for union ControlNets only"
+    )
 
 
 def add_speed_options(group: ArgumentGroup) -> None:
@@ -152,6 +164,12 @@ def add_speed_options(group: ArgumentGroup) -> None:
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best available)")
     group.add_argument(
         "--dtype", **one_of(("float16", "bfloat16", "float32")), help="default: float16 on a GPU, float32 on a CPU"
+    )
+    group.add_argument(
+        "--memory",
+        **one_of(MEMORY_MODES),
+        help="on an NVIDIA GPU: whether text encoder and VAE leave it after their work; auto (default): if it is short "
+        "of memory; high: never; low: always",
     )
 
 

@@ -17,7 +17,6 @@ from cli.arguments import parse_arguments
 from cli.console import ProgressBar, RunContext, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
-from cli.prompt_batch import read_lines, refuse_lines, run_prompts
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
 from cli.streams import log_to_errors, tell, warn
@@ -35,6 +34,7 @@ NOBODY_READS = 141  # the exit code in shells for a program whose output pipe wa
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
+    from cli.prompt_batch import read_lines, refuse_lines, run_prompts
     from modules.generation.checks.request import check_request
 
     folders = ModelFolders()
@@ -45,6 +45,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     check_together(given, requests)
     for request in requests:
         check_request(request.options, folders)
+    tell_offers([*requests, *(request for line in lines for request in line.requests)], folders)
     cancel, bar = CancelToken(), ProgressBar(quiet=given.get("quiet", False))
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -58,8 +59,13 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             requests = [replace(request, options=replace(request.options, seed=seed)) for request in requests]
         output.check_writable()
         check_report_file(given)
-        seconds = given.get("stable_fast_tune", 0.0)
-        session = Session(folders, device=given.get("device"), dtype=given.get("dtype"), tuning_seconds=seconds)
+        session = Session(
+            folders,
+            device=given.get("device"),
+            dtype=given.get("dtype"),
+            tuning_seconds=given.get("stable_fast_tune", 0.0),
+            memory=given.get("memory"),
+        )
         cancel.check()  # if Ctrl-C was pressed during the imports
         began = time.perf_counter()
         shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
@@ -72,6 +78,15 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         return result
     told = tell_stable_fast(given, session)
     return result | {name: value for name, value in told.items() if name not in result}  # keeps the first error
+
+
+def tell_offers(requests: Sequence[Request], folders: ModelFolders) -> None:
+    """Prints the settings that few-step models in the requests need, each sentence once."""
+    from modules.generation.few_steps.offers import offer_of
+
+    for offer in dict.fromkeys(offer_of(request.options, folders) for request in requests):
+        if offer is not None:
+            warn(offer)
 
 
 def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
@@ -173,6 +188,17 @@ def keep_details(error: Exception) -> str:
     return f"the details in {file.name}"
 
 
+def run_doctor(given: Mapping[str, Any]) -> int:
+    """Prints Stable-Fast's diagnosis and how the checkpoint fits into memory; returns the exit code."""
+    from modules.generation.memory.what_fits import what_fits
+    from modules.stable_fast.doctor.diagnose import main as diagnose
+
+    memory = what_fits(
+        given.get("checkpoint"), folders=ModelFolders(), device_name=given.get("device"), dtype_name=given.get("dtype")
+    )
+    return diagnose(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")), memory=memory)
+
+
 def answer(arguments: Sequence[str]) -> int:
     """Runs the command and returns the exit code. Raises LightDiffusionError."""
     given = parse_arguments(arguments)
@@ -183,9 +209,7 @@ def answer(arguments: Sequence[str]) -> int:
         list_names(given["list"])
         return 0
     if given.get("doctor"):
-        from modules.stable_fast.doctor.diagnose import main as run_doctor  # imports torch
-
-        return run_doctor(["--json"] if given.get("json") else [], lambda text: tell(text.rstrip("\n")))
+        return run_doctor(given)
     result = run(given)
     if given.get("json"):
         images = result["images"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 POSITIONAL = {"width": whole, "height": whole, "number": whole, "batch": whole, "prompt": text, "negative_prompt": text}
 # These apply to the whole run, not to a single picture.
 WHOLE_RUN = (
-    "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype",
+    "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype", "memory",
     "output_dir", "json", "quiet", "doctor", "list", "help", "version",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare", "prompt")

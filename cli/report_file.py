@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cli.streams import tell
 from cli.values import path
 from modules.core.errors import OptionsError, OutputError
-from modules.core.files import write_whole
 from modules.core.paths import ALL_SUFFIXES
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ def write_report(path: Path, report: Report) -> None:
     if path == STANDARD_OUTPUT:
         tell(report.to_text())
         return
+    from modules.core.files import write_whole
+
     text = report.to_json() if path.suffix.lower() == ".json" else report.to_text()
     try:
         if path.exists() and not path.is_file():  # a pipe or a device accepts any text

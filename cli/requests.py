@@ -10,6 +10,8 @@ from typing import Any
 
 from cli.values import number, whole
 from modules.core.errors import OptionsError, quoted
+from modules.core.paths import ModelFolders
+from modules.generation.few_steps.offers import with_preset
 from modules.generation.options import (
     ControlChoice,
     GenerationOptions,
@@ -49,7 +51,10 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
         options = GenerationOptions(**plain)
     if given.get("prio_speed"):
         options = replace(options, **{"stable_fast": "full", "sampler": "dpmpp_2m"} | plain)
-    return replace(options, **extra_passes(given, options))
+    options = replace(options, **extra_passes(given, options))
+    if "preset" in given:
+        options = with_preset(options, given["preset"], plain.keys(), ModelFolders())
+    return options
 
 
 def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> None:
@@ -145,13 +150,15 @@ def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) ->
         base = tuple(replace(net, image=image) for net, image in zip(base, given["control_image"], strict=True))
     if not base:
         raise OptionsError("--control-... options need a net and its picture: give --control-net and --control-image.")
-    for name in ("control_strength", "control_range"):
+    for name in ("control_strength", "control_range", "control_kind"):
         if len(given.get(name, [])) > len(base):
             raise OptionsError(f"There are more --{name.replace('_', '-')} than --control-net; remove the extra ones.")
     alike = {name: given[f"control_{name}"] for name in ("mode", "preprocessor") if f"control_{name}" in given}
     changes: list[dict[str, Any]] = [dict(alike) for _ in base]
     for change, strength in zip(changes, given.get("control_strength", []), strict=False):
         change["strength"] = strength
+    for change, kind in zip(changes, given.get("control_kind", []), strict=False):
+        change["kind"] = kind
     for change, text in zip(changes, given.get("control_range", []), strict=False):
         change["start"], change["end"] = parse_range(text)
     return tuple(replace(control, **change) for control, change in zip(base, changes, strict=True))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.session import Session
+from modules.models.union_controlnet import UnionConfig, UnionControlNet
 from tests import tiny
 
 # Modules by kohya's names, covering every kind of layer: attention, feed-forward, convolution, text.
@@ -84,6 +85,13 @@ def save_controlnet(path: Path, *, sd2: bool = False) -> Path:
 def controlnet_file(*, sd2: bool) -> bytes:
     network = tiny.controlnet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
     return save(tiny.prefixed("control_model.", network))
+
+
+def save_union(path: Path) -> Path:
+    """Saves a union ControlNet for the tiny SD1.x. It knows the first six kinds, like the first published one."""
+    network = UnionControlNet(tiny.SD1_UNET, UnionConfig(kinds=6, time_width=16))
+    path.write_bytes(save(tiny.prefixed("", tiny.randomise(network, 6))))
+    return path
 
 
 def save_photo(path: Path, width: int = 64, height: int = 64) -> Path:

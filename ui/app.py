@@ -49,7 +49,11 @@ def make_handlers(arguments: Namespace) -> Handlers:
         from modules.generation.session import Session
 
         return Session(
-            folders, device=arguments.device, dtype=arguments.dtype, tuning_seconds=arguments.stable_fast_tune
+            folders,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            tuning_seconds=arguments.stable_fast_tune,
+            memory=arguments.memory,
         )
 
     output = OutputFolder(arguments.output_dir)

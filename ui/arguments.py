@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cli.parser import Parser
 from cli.values import one_of, path, port
 from modules.core.errors import OptionsError, quoted
-from modules.generation.options import read_tuning_seconds
+from modules.generation.options import MEMORY_MODES, read_tuning_seconds
 
 PORT = 7860
 LOCAL = "127.0.0.1"
@@ -32,6 +32,12 @@ def build_parser() -> Parser:
     parser.add_argument("--settings", type=path, metavar="FILE", help="default: settings.json")
     parser.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     parser.add_argument("--dtype", **one_of(("float16", "bfloat16", "float32")))
+    parser.add_argument(
+        "--memory",
+        **one_of(MEMORY_MODES),
+        help="on an NVIDIA GPU: whether text encoder and VAE leave it after their work; auto (default): if it is short "
+        "of memory; high: never; low: always",
+    )
     parser.add_argument(
         "--stable-fast-tune",
         type=read_tuning_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modules.catalog.models import checkpoint_facts, default_checkpoint
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.core.paths import ModelFolders
 from modules.generation.option_table import PLAIN_OPTIONS, SHARE, STABLE_FAST_LEVELS
 from modules.generation.options import (
@@ -20,9 +21,9 @@ from modules.sampling.names import SAMPLER_LABELS, SCHEDULER_LABELS
 
 LORA_SLOTS = 4
 CONTROL_SLOTS = 2
+TEXT_FIELDS = ("text_encoder", "text_encoder_2")  # SDXL has two
 TEXT_MODE, IMAGE_MODE = "text", "image"
 SCHEDULER = "karras"  # the default of the form
-PREPROCESSORS = ("none", "canny")
 AUTOMATIC = ""  # means "as in the file" or "as in the first pass" in a drop-down list
 OPTIONS = {option.name: option for option in PLAIN_OPTIONS if option.page != "own"}  # each is also a field name
 
@@ -42,6 +43,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mask_content": MASK_CONTENTS,
     **{f"control_{slot}_mode": CONTROL_MODES for slot in range(1, CONTROL_SLOTS + 1)},
     **{f"control_{slot}_preprocessor": PREPROCESSORS for slot in range(1, CONTROL_SLOTS + 1)},
+    **{f"control_{slot}_kind": (AUTOMATIC, *CONTROL_KINDS) for slot in range(1, CONTROL_SLOTS + 1)},
 }
 
 # Ranges of the sliders. A slider rejects a remembered value outside its range.
@@ -73,7 +75,7 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         **image_defaults(),
         **plain_defaults(checkpoint),
         "seed": "",
-        "text_encoder": AUTOMATIC,
+        **dict.fromkeys(TEXT_FIELDS, AUTOMATIC),
         **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
         **hires_defaults(),
         **{key: value for slot in range(1, CONTROL_SLOTS + 1) for key, value in control_defaults(slot).items()},
@@ -122,5 +124,6 @@ def control_defaults(slot: int) -> dict[str, Any]:
     return {
         f"control_{slot}": AUTOMATIC,
         f"control_{slot}_image": None,
+        f"control_{slot}_kind": AUTOMATIC,
         **{f"control_{slot}_{name}": value for name, value in plain.items()},
     }

@@ -19,7 +19,7 @@ from modules.generation.options import (
     LoraChoice,
     default_of,
 )
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS, TEXT_MODE
+from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS, TEXT_FIELDS, TEXT_MODE
 
 Values = Mapping[str, Any]
 HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
@@ -37,7 +37,7 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
         width=width,
         height=height,
         seed=read_seed(values["seed"]),
-        text_encoders=(values["text_encoder"],) if values["text_encoder"] else (),
+        text_encoders=tuple(values[name] for name in TEXT_FIELDS if values[name]),
         loras=read_loras(values),
         hires=read_hires(values),
         controls=read_controls(values, inputs),
@@ -133,6 +133,7 @@ def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
         end=end,
         mode=values[f"control_{slot}_mode"],
         preprocessor=values[f"control_{slot}_preprocessor"],
+        kind=values[f"control_{slot}_kind"] or None,
     )
 
 
@@ -162,7 +163,7 @@ def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()
         "prompt": " ".join([options.prompt, *extra]).strip(),
         "negative_prompt": options.negative_prompt,
         "seed": "" if options.seed is None else str(options.seed),
-        "text_encoder": next(iter(options.text_encoders), AUTOMATIC),
+        **dict(zip(TEXT_FIELDS, options.text_encoders, strict=False)),
         "width": options.width or fresh["width"],
         "height": options.height or fresh["height"],
         "stable_fast": options.stable_fast != "off",
@@ -191,6 +192,7 @@ def control_form(control: ControlChoice, slot: int, lost: Sequence[Path]) -> dic
     return {
         f"control_{slot}": control.name,
         f"control_{slot}_image": image,
+        f"control_{slot}_kind": control.kind or AUTOMATIC,
         **{f"control_{slot}_{name}": getattr(control, name) for name in names},
     }
 

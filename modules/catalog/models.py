@@ -20,6 +20,21 @@ DEMO_HINT = (
 )
 HEADER_LIMIT = 16_000_000  # bytes; no model needs more, and reading a longer header would take seconds each time
 LONGEST_DESCRIPTION = 500  # characters; it is shown in the prompt field
+SDXL_SIZE = 1024
+# Sizes on which SDXL was trained (Podell et al. 2023, appendix I): the usual ones of about one megapixel.
+SDXL_SHAPES = [
+    ("Square", 1024, 1024),
+    ("Portrait", 896, 1152),
+    ("Landscape", 1152, 896),
+    ("Portrait", 832, 1216),
+    ("Landscape", 1216, 832),
+    ("Tall", 768, 1344),
+    ("Wide", 1344, 768),
+    ("Tall", 640, 1536),
+    ("Wide", 1536, 640),
+]
+# What only SDXL's UNet has: the layer that reads the picture's sizes, in LDM and in diffusers names.
+_SDXL_MARKS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight", "label_emb00weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +57,19 @@ def has_own_checkpoint(folders: ModelFolders) -> bool:
 
 
 def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts:
-    """Reads the facts from the file's header alone; without them, the checkpoint counts as SD1.x."""
+    """Reads the facts from a file's header, or a folder's config; without them, the checkpoint counts as SD1.x."""
     try:
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
         path = None
-    metadata = header_metadata(path) if path is not None else {}
+    header = _header(path) if path is not None else {}
+    metadata = _metadata(header)
     facts = _ours(metadata)
     hint = DEMO_HINT if name == DEMO else ""
     size = facts.get("native_size", facts.get("image_size"))
     description = facts.get("description")
     return CheckpointFacts(
-        native_size=size if _is_size(size) else _native_size(metadata),
+        native_size=size if _is_size(size) else _native_size(header, metadata),
         description=printable(description)[:LONGEST_DESCRIPTION] if isinstance(description, str) else hint,
     )
 
@@ -65,16 +81,26 @@ def _is_size(value: object) -> TypeGuard[int]:
 
 def header_metadata(path: Path) -> dict[str, Any]:
     """Returns a safetensors file's metadata; empty for other formats, and for damaged files (reported on loading)."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return {}
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = parse_json_object(file.read(length)) if length <= HEADER_LIMIT else {}
-    except (OSError, struct.error, Unreadable):
-        return {}
+    return _metadata(_header(path))
+
+
+def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
     metadata = header.get("__metadata__")
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Returns the names and metadata of a safetensors file, or the config of a diffusers folder's UNet."""
+    try:
+        if path.is_dir():
+            return parse_json_object((path / "unet" / "config.json").read_bytes())
+        if path.suffix != ".safetensors" or not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            return parse_json_object(file.read(length)) if length <= HEADER_LIMIT else {}
+    except (OSError, struct.error, Unreadable):
+        return {}
 
 
 def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,13 +111,17 @@ def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _native_size(metadata: Mapping[str, Any]) -> int:
-    """Returns 768 for SD2 files with v-prediction, identified by their header, and 512 for everything else."""
+def _native_size(header: Mapping[str, Any], metadata: Mapping[str, Any]) -> int:
+    """Returns 1024 for SDXL, 768 for SD2 with v-prediction (by its metadata), and 512 for everything else."""
+    if header.get("addition_embed_type") == "text_time" or any(name.endswith(_SDXL_MARKS) for name in header):
+        return SDXL_SIZE
     return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
 
 
 def size_presets(native: int) -> list[tuple[str, int, int]]:
     """Lists (name, width, height) of common shapes, in pixels, near the checkpoint's native size."""
+    if native == SDXL_SIZE:
+        return SDXL_SHAPES
     step = 64 if native >= 512 else 8
     longer, longest = (round(native * ratio / step) * step for ratio in (1.5, 1.75))
     return [

@@ -1,8 +1,8 @@
-"""Runs ControlNets alongside the UNet and sums their residuals."""
+"""Runs ControlNets alongside the UNet, and sums their residuals and the features of T2I-Adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,32 @@ LAYER_DECAY = 0.825
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AppliedControl:
+class InForce:
+    """How much a network steers, and during which part of the sampling."""
+
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def active(self, progress: float) -> bool:
+        return self.strength != 0 and self.end > 0 and self.start <= progress <= self.end
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AppliedAdapter(InForce):
+    """The features [1, C, h, w] that a T2I-Adapter made of its hint. They are the same at every step."""
+
+    features: Residuals
+
+    def at(self, progress: float, rows: int) -> Residuals | None:
+        """Returns the features for `rows` rows; returns None outside start..end."""
+        if not self.active(progress):
+            return None
+        return tuple(_scaled(feature, self.strength).expand(rows, -1, -1, -1) for feature in self.features)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AppliedControl(InForce):
     """One ControlNet with its hint [N or 1, C, H, W] in 0..1, strength, range and mode.
 
     The modes follow A1111's ControlNet extension. "balanced" affects both halves of guidance equally. "prompt" weakens
@@ -28,14 +53,8 @@ class AppliedControl:
 
     network: ControlNetCall
     hint: Tensor
-    strength: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
     mode: str = "balanced"
     in_channels: int = 4
-
-    def active(self, progress: float) -> bool:
-        return self.strength != 0 and self.end > 0 and self.start <= progress <= self.end
 
     def residuals(
         self, x: Tensor, timestep: float, text: TextInputs, progress: float, *, conditional: int | None = None
@@ -97,21 +116,30 @@ def sum_residuals(
     conditional: int | None = None,
 ) -> Residuals | None:
     """Sums the residuals of all active ControlNets; returns None if none is active."""
+    return _sum(control.residuals(x, timestep, text, progress, conditional=conditional) for control in controls)
+
+
+def _sum(several: Iterable[Residuals | None]) -> Residuals | None:
     total: Residuals | None = None
-    for control in controls:
-        residuals = control.residuals(x, timestep, text, progress, conditional=conditional)
-        if residuals is not None:
-            total = residuals if total is None else tuple(a + b for a, b in zip(total, residuals, strict=True))
+    for tensors in several:
+        if tensors is not None:
+            total = tensors if total is None else tuple(a + b for a, b in zip(total, tensors, strict=True))
     return total
 
 
 class ControlStack:
-    """Combines ControlNets into a function for the UNet's runner; the first `conditional` rows are the prompt's."""
+    """Combines ControlNets and T2I-Adapters into a function for the UNet's runner.
 
-    def __init__(self, controls: Sequence[AppliedControl], conditional: int) -> None:
-        self._controls = tuple(controls)
+    The first `conditional` rows are the prompt's. It returns what `UNet.forward` takes as `control`.
+    """
+
+    def __init__(self, applied: Sequence[AppliedControl | AppliedAdapter], conditional: int) -> None:
+        self._controls = [one for one in applied if isinstance(one, AppliedControl)]
+        self._adapters = [one for one in applied if isinstance(one, AppliedAdapter)]
         self._conditional = conditional
 
     def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> Residuals | None:
         progress = sampling_progress(timestep)
-        return sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)
+        residuals = sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)
+        features = _sum(adapter.at(progress, x.shape[0]) for adapter in self._adapters)
+        return (*(residuals or ()), *(features or ())) or None

@@ -14,13 +14,13 @@ _TAN_22 = round(0.4142135623730951 * 2**_TAN_SHIFT)  # tan(22.5 degrees) in fixe
 
 def canny_edges(pixels: NDArray[np.uint8], low: float, high: float) -> Flags:
     """Finds edges [H, W] in pixels [H, W, C]; `low` and `high` are thresholds for the Sobel gradient |dx| + |dy|."""
-    dx, dy = _gradients(pixels.astype(np.int32))
+    dx, dy = gradients(pixels.astype(np.int32))
     size = np.abs(dx) + np.abs(dy)
     ridge = _is_ridge(dx, dy, size)
     return _connected(ridge & (size > np.floor(high)), ridge & (size > np.floor(low)))
 
 
-def _gradients(pixels: Integers) -> tuple[Integers, Integers]:
+def gradients(pixels: Integers) -> tuple[Integers, Integers]:
     """Returns the 3x3 Sobel derivatives; each pixel uses the channel with the largest gradient."""
     p = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across, down = p[:, 2:] - p[:, :-2], p[2:] - p[:-2]

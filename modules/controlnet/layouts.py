@@ -19,7 +19,7 @@ _HINT = "input_hint_block.0.weight"
 _STEM = "input_blocks.0.0"
 # Marker keys of a control-LoRA and of a ControlNet stored as the difference from the UNet it was trained on.
 _CONTROL_LORA, _DIFFERENCE = "lora_controlnet", "difference"
-_UNION_MARKS = ("task_embedding", "control_add_embedding.", "control_type_embedding")
+_OTHER_UNION = "control_type_embedding"  # Flux's and SD3's
 
 
 def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None) -> Tensors:
@@ -28,8 +28,8 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
     weights = strip_prefix(state, _PREFIX) or dict(state)
     if any(name.startswith("controlnet_cond_embedding.") for name in weights):
         weights = controlnet_to_ldm(weights)
-    if _HINT not in weights or any(name.startswith(_UNION_MARKS) for name in weights):
-        raise ModelFileError(f"It is {_kind(weights)}; use a ControlNet of SD1.x or SD2.x.")
+    if _HINT not in weights or any(name.startswith(_OTHER_UNION) for name in weights):
+        raise ModelFileError(f"It is {_kind(weights)}; use a ControlNet of SD1.x, SD2.x or SDXL.")
     if _CONTROL_LORA in weights or is_difference:  # these weights are used in computations before any other check
         for name in weights.keys() - {_CONTROL_LORA, _DIFFERENCE}:
             require_weights(name, weights[name])
@@ -42,8 +42,8 @@ def cldm_weights(state: Mapping[str, Tensor], base: Mapping[str, Tensor] | None)
 
 
 def _kind(weights: Tensors) -> str:
-    if any(name.startswith(_UNION_MARKS) for name in weights):
-        return "a union ControlNet, which is not supported"
+    if any(name.startswith(_OTHER_UNION) for name in weights):
+        return "a union ControlNet of another model family"
     return f"{foreign_kind(weights) or 'some other kind of file'}, not a ControlNet"
 
 

@@ -1,4 +1,4 @@
-"""Loads a ControlNet file or diffusers folder for the loaded checkpoint; rejects other model families."""
+"""Loads a ControlNet or T2I-Adapter (file or diffusers folder) for the loaded checkpoint; rejects other families."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ import torch
 from torch import Tensor
 
 from modules.controlnet.layouts import cldm_weights
+from modules.controlnet.load_adapter import build_adapter, is_adapter
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import header_facts, number_of
 from modules.loader.detection.family_names import context_family, model_family
 from modules.loader.detection.model_spec import ModelSpec
-from modules.loader.detection.unet_config import check_unet
+from modules.loader.detection.shapes import shapes_of
+from modules.loader.detection.unet_config import check_unet, transformer_depth
+from modules.loader.files.numbered import count_numbered
 from modules.loader.files.open_file import Weights, same_but_for_ones
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import weight_files
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.configs import UNetConfig
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
+from modules.models.union_controlnet import UnionConfig, UnionControlNet
 
 _STEM = "input_blocks.0.0.weight"
 _HINT = "input_hint_block.0.weight"
+# What the union ControlNet adds: a vector and a time embedding for each kind of picture.
+_KINDS = "task_embedding"
+_KIND_TIME = "control_add_embedding.linear_1.weight"
 _SDXL_MARKS = ("label_emb.", "add_embedding.")
 
 
@@ -34,11 +42,16 @@ def load_controlnet(
     dtype: torch.dtype,
     *,
     base: Mapping[str, Tensor] | None = None,
-) -> ControlNet:
-    """Loads a ControlNet; control-LoRAs and difference files need `base`, the UNet's `ModelPatcher.pristine()`."""
+) -> ControlNet | T2IAdapter:
+    """Loads a ControlNet or T2I-Adapter.
+
+    Control-LoRAs and difference files need `base`, the UNet's `ModelPatcher.pristine()`.
+    """
     path = Path(path)
     opened = _open(path)
     try:
+        if is_adapter(opened.tensors):
+            return build_adapter(opened.tensors, spec.unet, torch.device(device), dtype)
         return _build(opened, spec, torch.device(device), dtype, base)
     except ModelFileError as error:
         raise ModelFileError(f"{path.name} cannot be used. {error}") from error
@@ -59,20 +72,46 @@ def _build(
     weights = cldm_weights(opened.tensors, base)
     config = _config(weights, spec.unet, header_facts(opened.metadata))
     with empty_weights():
-        network = ControlNet(config, hint_channels=_inputs(weights, _HINT))
+        network = _empty(config, weights)
     _check_shapes(weights, network.state_dict(), spec)
     fill_network(network, weights, device, dtype, lambda: None, "ControlNet")
     return network
 
 
 def _config(weights: Mapping[str, Tensor], unet: UNetConfig, facts: Mapping[str, object]) -> UNetConfig:
-    """Returns the UNet's configuration, which residuals must match, with heads and groups from the file's header."""
-    config = replace(unet, in_channels=_inputs(weights, _STEM) if _STEM in weights else unet.in_channels)
+    """Returns the UNet's configuration, which residuals must match, with the ControlNet's own depths.
+
+    Heads and groups are those of the file's header.
+    """
+    shapes = shapes_of(weights)
+    first_blocks = range(1, len(unet.channels) * (unet.res_blocks + 1), unet.res_blocks + 1)
+    config = replace(
+        unet,
+        in_channels=_inputs(weights, _STEM) if _STEM in weights else unet.in_channels,
+        depths=tuple(transformer_depth(shapes, f"input_blocks.{block}.1") for block in first_blocks),
+        middle_depth=transformer_depth(shapes, "middle_block.1") or None,
+    )
     if unet.heads is not None:
         config = replace(config, heads=number_of(facts, "unet_heads", unet.heads))
     config = replace(config, groups=number_of(facts, "unet_groups", unet.groups))
     check_unet(config)
     return config
+
+
+def _empty(config: UNetConfig, weights: Mapping[str, Tensor]) -> ControlNet:
+    hint_channels = _inputs(weights, _HINT)
+    if _KINDS not in weights:
+        return ControlNet(config, hint_channels)
+    shapes = {name: tuple(weights[name].shape) for name in (_KINDS, _KIND_TIME) if name in weights}
+    if [len(shape) for shape in shapes.values()] != [2, 2] or 0 in shapes[_KINDS]:
+        raise ModelFileError(f"It is a union ControlNet, and its {_KINDS} or {_KIND_TIME} is missing or broken.")
+    kinds = shapes[_KINDS][0]
+    union = UnionConfig(
+        kinds=kinds,
+        time_width=shapes[_KIND_TIME][1] // kinds,
+        layers=count_numbered(weights, r"transformer_layes\.(\d{1,3})\."),
+    )
+    return UnionControlNet(config, union, hint_channels)
 
 
 def _inputs(weights: Mapping[str, Tensor], name: str) -> int:
@@ -93,7 +132,8 @@ def _refuse_other_family(state: Mapping[str, Tensor], spec: ModelSpec) -> None:
 
 
 def _family(state: Mapping[str, Tensor], spec: ModelSpec) -> str | None:
-    if any(name.startswith(_SDXL_MARKS) for name in (key.removeprefix("control_model.") for key in state)):
+    is_sdxl = any(name.removeprefix("control_model.").startswith(_SDXL_MARKS) for name in state)
+    if is_sdxl and spec.unet.vector_dim is None:
         return "SDXL"
     for name, tensor in state.items():
         if name.endswith((".attn2.to_k.weight", ".attn2.to_k.down")) and tensor.ndim >= 2:

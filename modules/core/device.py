@@ -49,16 +49,25 @@ def choose_dtype(device: torch.device, name: str | None = None) -> torch.dtype:
     dtype = DTYPE_NAMES.get(name.strip().lower())
     if dtype is None:
         raise OptionsError(f"Unknown number type {quoted(name)}; choose float16, bfloat16 or float32.")
-    if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+    if dtype == torch.bfloat16 and device.type == "cuda" and not has_bfloat16(device):
         raise OptionsError(f"{torch.cuda.get_device_name(device)} does not support bfloat16; use --dtype float16.")
     return dtype
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether this is an NVIDIA GPU that computes in bfloat16."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def free_memory(device: torch.device) -> int:
-    """Returns the bytes still free on the device, including memory that torch reserves but does not use."""
+    """Returns the bytes that this process can still use on the device; what torch reserves but does not use counts.
+
+    A limit set by `torch.cuda.set_per_process_memory_fraction` holds.
+    """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free, total = torch.cuda.mem_get_info(device)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+        return min(free + torch.cuda.memory_reserved(device), allowed) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return _free_ram()

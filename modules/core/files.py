@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -47,7 +46,7 @@ def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
 @contextmanager
 def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
     """Writes a hidden file, keeps it locked while in use, and deletes it afterwards unless it was moved."""
-    hidden = folder / f".{os.getpid()}-{secrets.token_hex(4)}{HIDDEN_ENDING}"
+    hidden = folder / f".{os.getpid()}-{os.urandom(4).hex()}{HIDDEN_ENDING}"
     try:
         with open(hidden, "xb") as file:
             _lock(file.fileno())

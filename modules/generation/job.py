@@ -10,18 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules.controlnet.apply import AppliedControl, ControlStack
+from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStack
+from modules.controlnet.names import CONTROL_KINDS
 from modules.controlnet.preprocess import make_hint
-from modules.core.errors import LightDiffusionError
+from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_request
 from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
 from modules.generation.latents import decode_latents, encode_pictures
+from modules.generation.memory.encoders import encoders_at_work
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
+from modules.generation.pass_settings import noise_of
 from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
 from modules.images.methods import OWN_METHODS
@@ -31,11 +34,14 @@ from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
+from modules.loader.visit import visiting
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
+from modules.models.union_controlnet import UnionControlNet
 from modules.sampling.names import resolve_sampler, uses_unconditional
-from modules.sampling.schedules import NoiseSchedule
+from modules.sampling.trained_noise import NoiseSchedule
 from modules.stable_fast import level_in_force
-from modules.text.encode import encode_texts
+from modules.text.encode import EncodedText, encode_texts
 from modules.text.size_vector import PictureSizes, SizeFeatures, size_features
 
 log = logging.getLogger(__name__)
@@ -45,10 +51,10 @@ HIGHEST_CFG_PP = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedControl:
-    """A ControlNet of the request with its opened picture."""
+    """A ControlNet or T2I-Adapter of the request with its opened picture."""
 
     choice: ControlChoice
-    network: ControlNet
+    network: ControlNet | T2IAdapter
     image: Image.Image
 
 
@@ -75,6 +81,10 @@ class Job:
     def dtype(self) -> torch.dtype:
         return self.session.dtype
 
+    @property
+    def noise(self) -> NoiseSchedule:
+        return noise_of(self.model.spec)
+
     def batches(self) -> list[range]:
         """Returns the picture numbers of each batch."""
         size = self.options.batch
@@ -87,20 +97,29 @@ class Job:
     def decode(self, latents: Tensor) -> Tensor:
         """Converts scaled latents to pictures [N, 3, H, W] in -1..1, on the autoencoder's device."""
         try:
-            return decode_latents(self.model.vae, latents, self.networks.decode)
+            with visiting(self.model.vae, self.device):
+                return decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
 
     def encode(self, images: Tensor) -> Tensor:
         """Converts pictures [N, 3, H, W] in -1..1 to scaled latents on the CPU."""
         try:
-            return encode_pictures(self.model.vae, images, self.networks.encode)
+            with visiting(self.model.vae, self.device):
+                return encode_pictures(self.model.vae, images, self.networks.encode)
         except NotFinite as error:
             raise self._cause() from error
 
     def _cause(self) -> LightDiffusionError:
         controls = {control.choice.name: control.network for control in self.controls}
         return cause(self.model, self.options, self.dtype, controls)
+
+    def with_room(self) -> Job | None:
+        """After memory ran out: the same job with more room on the GPU. None if there is no more room to make."""
+        if not self.session.make_room():
+            return None
+        networks = self.session.networks(self.model, self.options.stable_fast)
+        return replace(self, networks=networks, unet=networks.unet(self.unet))
 
     def start_at(self, width: int, height: int) -> Start | None:
         """Returns the start picture fitted to this size; None for text to image."""
@@ -151,7 +170,8 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
     prompt, choices = take_loras_out(options.prompt)
     texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
     networks = session.networks(model, options.stable_fast)
-    unet, _ = session.patched(model, options.loras + choices)
+    loras = options.loras + choices
+    unet, text = session.patched(model, loras)
     named = with_lasting_names(options, session.folders)
     return Job(
         options=replace(named, checkpoint=options.checkpoint or model.name).resolved(model.spec.native_size),
@@ -159,45 +179,74 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        prompts=encoded_prompts(texts, model, networks, session),
+        prompts=encoded_prompts(replace(texts, loras=loras), networks, text, session),
         source=source,
         upscaler=upscaler,
         hashes=hashes_of(options, session.folders, session.fingerprints),
         controls=tuple(
-            LoadedControl(choice=choice, network=session.controlnet(model, choice.name), image=image)
+            LoadedControl(choice=choice, network=loaded_network(choice, model, session), image=image)
             for choice, image in zip(options.controls, control_images, strict=True)
         ),
     )
 
 
 def encoded_prompts(
-    options: GenerationOptions, model: LoadedModel, networks: Networks, session: Session
+    options: GenerationOptions, networks: Networks, text: ModelPatcher, session: Session
 ) -> dict[str, PassPrompts]:
-    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length."""
-    schedules = read_schedules(options, NoiseSchedule(zero_terminal_snr=model.spec.zero_terminal_snr))
-    encoded = encode_texts(
-        networks.texts,
-        model.spec.texts,
-        [text for schedule in schedules.values() for text in schedule.texts],
-        emphasis=options.emphasis,
-        clip_skip=options.clip_skip,
-        embeddings=session.embeddings,
-        tokenizer=session.tokenizer,
-    )
+    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length.
+
+    What was encoded lately is not encoded again. `options.loras` are those that `text` requests.
+    """
+    spec = networks.model.spec
+    schedules = read_schedules(options, noise_of(spec))
+    texts = tuple(dict.fromkeys(said for schedule in schedules.values() for said in schedule.texts))
+    emphasis, skip = options.emphasis, options.clip_skip
+    files = (session.text_changes(options.loras), session.embeddings.stamps(texts))
+
+    def encode() -> dict[str, EncodedText]:
+        with encoders_at_work(networks, text) as encoders:
+            return encode_texts(
+                encoders,
+                spec.texts,
+                texts,
+                emphasis=emphasis,
+                clip_skip=skip,
+                embeddings=session.embeddings,
+                tokenizer=session.tokenizer,
+            )
+
+    encoded = session.prompts.get((networks.level, texts, emphasis, skip, *files), encode)
     return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
 
 
-def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl:
-    choice = control.choice
-    hint = make_hint(control.image, width, height, choice.preprocessor)
+def loaded_network(choice: ControlChoice, model: LoadedModel, session: Session) -> ControlNet | T2IAdapter:
+    """Returns the choice's network. Raises OptionsError if it has no such mode or kind."""
+    network, name = session.controlnet(model, choice.name), quoted(choice.name)
+    if isinstance(network, T2IAdapter) and choice.mode != "balanced":
+        raise OptionsError(f"{name} is a T2I-Adapter, which only works in the ControlNet mode balanced.")
+    if isinstance(network, UnionControlNet):
+        known = [kind for kind, number in CONTROL_KINDS.items() if number < network.union.kinds]
+        if choice.kind not in known:
+            raise OptionsError(f"{name} is a union ControlNet: choose its control kind from {', '.join(known)}.")
+        return network.of_kind(CONTROL_KINDS[choice.kind])
+    if choice.kind is not None:
+        raise OptionsError(f"{name} is not a union ControlNet: leave out its control kind {choice.kind}.")
+    return network
+
+
+def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl | AppliedAdapter:
+    choice, network = control.choice, control.network
+    hint = make_hint(control.image, width, height, choice.preprocessor).to(job.device, job.dtype)
+    if isinstance(network, T2IAdapter):
+        return AppliedAdapter(features=network(hint), strength=choice.strength, start=choice.start, end=choice.end)
     return AppliedControl(
-        network=job.networks.controlnet(control.network),
-        hint=hint.to(job.device, job.dtype),
+        network=job.networks.controlnet(network),
+        hint=hint,
         strength=choice.strength,
         start=choice.start,
         end=choice.end,
         mode=choice.mode,
-        in_channels=control.network.config.in_channels,
+        in_channels=network.config.in_channels,
     )
 
 

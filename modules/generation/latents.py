@@ -1,24 +1,22 @@
-"""Converts pictures to latents and back: in float32 after an overflow, in tiles when memory is short."""
+"""Converts pictures to latents and back: in a wider type after an overflow, in tiles when memory is short."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from modules.core.device import free_memory
+from modules.core.device import free_memory, has_bfloat16, release_memory
 from modules.generation.checks.not_finite import NotFinite
-from modules.models.vae import AutoencoderKL
+from modules.models.vae import AutoencoderKL, working_bytes
 
 log = logging.getLogger(__name__)
 
-TILE = 64  # latent cells along one side of a tile
-OVERLAP = 16
-BYTES_PER_CELL = 2178 * 64  # per latent cell and byte of the dtype, at 128 base channels (measured by ComfyUI)
-
+TILES = (64, 32)  # latent cells along one side of a tile; the smaller one if the larger one needs too much memory
+SPARE = 0.8  # the share of the free memory that one tile, or the whole picture, may take
 
 Half = Callable[[Tensor], Tensor]  # the network's own decode or encode, or a compiled version
 
@@ -27,7 +25,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None)
     """Converts scaled latents [N, C, h, w] to float32 pictures [N, 3, H, W] in -1..1, on the autoencoder's device.
 
     Pictures stay on the device until converted to bytes: the rest takes microseconds on a GPU, 0.1 s on a CPU.
-    `run` replaces `vae.decode`. Raises NotFinite if the picture is not finite even in float32.
+    `run` replaces `vae.decode`. A VAE that overflows in float16 is converted for good: to bfloat16 if the GPU has it,
+    else to float32. Raises NotFinite if the picture is not finite even in float32.
     """
     pictures = [_finite(vae, _decode_one, latent[None], run or vae.decode) for latent in latents]
     return torch.cat(pictures).clamp(-1, 1)
@@ -39,46 +38,77 @@ def encode_pictures(vae: AutoencoderKL, images: Tensor, run: Half | None = None)
 
 
 def _finite(vae: AutoencoderKL, work: Callable[[AutoencoderKL, Tensor, Half], Tensor], x: Tensor, run: Half) -> Tensor:
-    """Runs `work`; if half precision overflows (as SD VAEs do in float16), runs it again in float32, uncompiled."""
-    out = work(vae, x, run)
-    if torch.isfinite(out).all():
-        return out
-    if next(vae.parameters()).dtype != torch.float32 and torch.isfinite(x).all():
-        log.warning("The VAE overflowed in half precision; this picture is computed again in float32.")
-        exact = copy.deepcopy(vae).float()
-        out = work(exact, x, exact.decode if work is _decode_one else exact.encode)
+    """Runs `work`. While the VAE overflows (as SDXL's does in float16), converts it to a wider type and tries again.
+
+    A compiled `run` notices that the weights moved and starts over; the graph of the narrower type is freed.
+    """
+    while True:
+        out = work(vae, x, run)
         if torch.isfinite(out).all():
             return out
-    raise NotFinite("The result contains values that are not numbers (NaN), so no picture was written.")
+        wider = _wider(vae, x)
+        if wider is None:
+            raise NotFinite("The result contains values that are not numbers (NaN), so no picture was written.")
+        log.warning("The VAE overflowed in %s; it computes in %s from now on.", *map(_short, (_dtype(vae), wider)))
+        vae.to(wider)
+
+
+def _wider(vae: AutoencoderKL, x: Tensor) -> torch.dtype | None:
+    """Returns the type to try after an overflow; None if it was none: the input or a weight is not finite."""
+    dtype = _dtype(vae)
+    if dtype == torch.float32 or not all(bool(torch.isfinite(tensor).all()) for tensor in (x, *vae.parameters())):
+        return None
+    return torch.bfloat16 if dtype == torch.float16 and has_bfloat16(x.device) else torch.float32
+
+
+def _dtype(vae: AutoencoderKL) -> torch.dtype:
+    return next(vae.parameters()).dtype
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _decode_one(vae: AutoencoderKL, latent: Tensor, run: Half) -> Tensor:
     parameter = next(vae.parameters())
-    z = (latent.float() / vae.config.scale_factor).to(parameter)
+    z = vae.unscale(latent.float()).to(parameter)
     return _whole_or_tiled(vae, z, run, vae.config.downscale, 3).float()
 
 
 def _encode_one(vae: AutoencoderKL, image: Tensor, run: Half) -> Tensor:
     x = image.to(next(vae.parameters()))
     out = _whole_or_tiled(vae, x, run, vae.config.downscale, vae.config.latent_channels, shrink=True)
-    return out.float().cpu() * vae.config.scale_factor
+    return vae.scale(out.float().cpu())
 
 
 def _whole_or_tiled(
     vae: AutoencoderKL, x: Tensor, run: Half, factor: int, channels: int, *, shrink: bool = False
 ) -> Tensor:
     cells = x.shape[-1] * x.shape[-2] // (factor * factor if shrink else 1)
-    needed = BYTES_PER_CELL * cells * x.element_size() * vae.config.channels[0] / 128
-    scale, tile = (1 / factor, TILE * factor) if shrink else (factor, TILE)
-    overlap = OVERLAP * tile // TILE
-    if needed < 0.8 * free_memory(x.device):
-        try:
+    scale, per_cell = (1 / factor, factor) if shrink else (factor, 1)
+
+    def attempt(tile: int | None) -> Tensor:
+        if tile is None:
             return run(x)
-        except torch.OutOfMemoryError:
-            if x.device.type == "cuda":
-                torch.cuda.empty_cache()
-    log.warning("Not enough memory for the whole picture at once; the VAE works in tiles.")
-    return tiled(run, x, channels=channels, scale=scale, tile=tile, overlap=overlap).to(x.device)
+        log.warning("Not enough memory for the whole picture at once; the VAE works in tiles.")
+        side, overlap = tile * per_cell, tile // 4 * per_cell
+        return tiled(run, x, channels=channels, scale=scale, tile=side, overlap=overlap).to(x.device)
+
+    *first, last = tile_sizes(cells, working_bytes(vae.config, 1, x.dtype), free_memory(x.device))
+    for tile in first:
+        with suppress(torch.OutOfMemoryError):
+            return attempt(tile)
+        release_memory(x.device)
+    return attempt(last)
+
+
+def tile_sizes(cells: int, bytes_per_cell: float, free: int) -> list[int | None]:
+    """Returns what to try in turn: the whole picture (None), then tiles of these sides in latent cells.
+
+    Sizes that would take more than `SPARE` of the `free` bytes are left out, except the smallest tile.
+    """
+    needed = {None: cells * bytes_per_cell} | {tile: tile * tile * bytes_per_cell for tile in TILES}
+    return [tile for tile, size in needed.items() if size < SPARE * free or tile == TILES[-1]]
 
 
 def tiled(

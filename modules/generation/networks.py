@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.core.device import release_memory
 from modules.loader.checkpoint import LoadedModel
 from modules.loader.patcher import ModelPatcher
+from modules.loader.placement import TEXT, VAE
 from modules.models.controlnet import ControlNet
 from modules.models.vae import AutoencoderKL
 from modules.stable_fast import (
@@ -35,7 +37,10 @@ VECTOR_DIMS = {"vector": ("batch", None)}
 
 
 class Networks:
-    """The networks of one loaded checkpoint at one level. Each is compiled on first use."""
+    """The networks of one loaded checkpoint at one level. Each is compiled on first use, if it lives on the device.
+
+    A network that comes to the device only to work runs eagerly: what was compiled would be lost each time it leaves.
+    """
 
     def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0) -> None:
         self.model = model
@@ -46,18 +51,18 @@ class Networks:
         self._patcher = StableFastPatcher(config, self._capture_on)
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
-        self._on_cpu = next(model.vae.parameters()).device.type == "cpu"
+        self._on_cpu = model.unet.load_device.type == "cpu"
         self._adjoin(model.unet.module)
         self.decode: Callable[[Tensor], Tensor] = model.vae.decode
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
-        if self._compiles("VAE decoder"):
+        if self._compiles("VAE decoder") and VAE not in model.away:
             dims = {"latent": ("batch", None, "height", "width")}
             self.decode = self._compiled("VAE decoder", VaeDecode(model.vae).eval(), dims=dims)
-        if self._compiles("VAE encoder"):
+        if self._compiles("VAE encoder") and VAE not in model.away:
             dims = {"image": ("batch", None, "8*height", "8*width")}
             self.encode = self._compiled("VAE encoder", VaeEncode(model.vae).eval(), dims=dims)
         self.texts: dict[str, Any] = dict(model.text.module.named_children())
-        if self._compiles("text encoder"):
+        if self._compiles("text encoder") and TEXT not in model.away:
             self.texts = {name: self._fast_text(name, encoder) for name, encoder in self.texts.items()}
             model.text.on_weights_changed.append(self._refresh_texts)
 
@@ -80,6 +85,7 @@ class Networks:
         """On a GPU, lets compiled programs stack weights without copying them."""
         if level_in_force(self.level)[0].fused and next(network.parameters()).is_cuda:
             adjoin_projections(network)
+            release_memory(next(network.parameters()).device)
 
     def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
         how |= {"capture_on": self._capture_on, "tuning_seconds": self._tuning_seconds}

@@ -153,7 +153,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         label="Scheduler",
         kind="text",
         section="picture",
-        help="see --list schedulers (default karras)",
+        help="see --list schedulers (default karras); ays is NVIDIA's for SD1.x and SDXL, and SD2.x takes SD1.x's",
     ),
     Option(
         name="clip_skip",
@@ -201,7 +201,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         kind="text",
         section="model",
         help="override what is detected",
-        choices=("epsilon", "v"),
+        choices=("epsilon", "v", "edm"),
         key="Prediction",
         page="more",
         empty="Detect",

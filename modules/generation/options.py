@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.core.errors import LONGEST_QUOTE, OptionsError, shortened
 from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
 from modules.generation.option_table import MAX_STEPS, PLAIN_OPTIONS, check_choice, check_range
@@ -20,6 +21,7 @@ RANDOM_SEEDS = 2**32  # random seeds stay in the range that every other program 
 
 CONTROL_MODES = ("balanced", "prompt", "control")
 MASK_CONTENTS = ("original", "fill", "noise", "empty")
+MEMORY_MODES = ("auto", "high", "low")  # for the whole session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,10 @@ class LoraChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlChoice:
-    """A ControlNet with its picture; `start` and `end` are fractions of the sampling progress."""
+    """A ControlNet or T2I-Adapter with its picture; `start` and `end` are fractions of the sampling progress.
+
+    `kind` tells a union ControlNet what the picture is; it is for such files only.
+    """
 
     name: str
     image: Path
@@ -49,7 +54,8 @@ class ControlChoice:
     start: float = 0.0
     end: float = 1.0
     mode: str = "balanced"
-    preprocessor: str = "none"  # or "canny"
+    preprocessor: str = "none"
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         check_range("ControlNet strength", self.strength, 0.0, 10.0)
@@ -58,7 +64,9 @@ class ControlChoice:
         if self.start > self.end:
             raise OptionsError(f"ControlNet start {self.start:g} is after its end {self.end:g}: swap the two.")
         check_choice("ControlNet mode", self.mode, CONTROL_MODES)
-        check_choice("ControlNet preprocessor", self.preprocessor, ("none", "canny"))
+        check_choice("ControlNet preprocessor", self.preprocessor, PREPROCESSORS)
+        if self.kind is not None:
+            check_choice("ControlNet kind", self.kind, tuple(CONTROL_KINDS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +150,7 @@ class GenerationOptions:
     checkpoint: str | None = None
     vae: str | None = None
     text_encoders: tuple[str, ...] = ()  # by name or path, in place of the checkpoint's own
-    prediction: str | None = None  # "epsilon" or "v"; None: detect it
+    prediction: str | None = None  # "epsilon", "v" or "edm"; None: detect it
     loras: tuple[LoraChoice, ...] = ()
     controls: tuple[ControlChoice, ...] = ()
     init: InitImage | None = None

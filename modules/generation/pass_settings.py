@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modules.generation.options import GenerationOptions, HiresOptions
+from modules.loader.detection.model_spec import ModelSpec
 from modules.sampling.names import sampler_and_scheduler
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import NoiseSchedule, noise_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,16 @@ class PassSettings:
     def sigmas(self, schedule: NoiseSchedule) -> list[float]:
         """Returns the noise levels of the steps, with zero at the end."""
         return make_sigmas(schedule, self.scheduler, self.steps, sampler=self.sampler, denoise=self.denoise)
+
+
+def noise_of(spec: ModelSpec) -> NoiseSchedule:
+    """Returns the noise levels that this checkpoint was trained on."""
+    return noise_schedule(
+        spec.prediction,
+        zero_terminal_snr=spec.zero_terminal_snr,
+        sigma_range=spec.sigma_range,
+        family=spec.family,
+    )
 
 
 def first_settings(options: GenerationOptions) -> PassSettings:

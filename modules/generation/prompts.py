@@ -13,7 +13,7 @@ from modules.core.errors import quoted
 from modules.core.runner import TextInputs
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.generation.pass_settings import first_settings, hires_settings
-from modules.sampling.schedules import NoiseSchedule
+from modules.sampling.trained_noise import NoiseSchedule
 from modules.text.encode import EncodedText
 from modules.text.prompt import A1111_MODES, extract_loras, other_tags
 from modules.text.prompt_schedule import PassSteps, PromptSchedule, changes, plain_schedule, read_schedule, split_at_and

@@ -15,11 +15,11 @@ from modules.generation.eager_runner import EagerRunner
 from modules.generation.pass_settings import PassSettings
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.prompts import Contexts
-from modules.sampling.denoiser import Denoiser, Prediction
+from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser, Rescale, needs_unconditional
 from modules.sampling.noise import ImageNoise
-from modules.sampling.samplers.table import SAMPLERS, planned_levels
-from modules.sampling.schedules import NoiseSchedule, start_latent
+from modules.sampling.samplers.table import planned_levels, sampler_for
+from modules.sampling.schedules import start_latent
 from modules.sampling.switching import StepClock, SwitchingDenoiser
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def sample_pass(
 
     `start` is the picture to repaint, if any: outside its mask, the result equals the picture's latent.
     """
-    schedule = NoiseSchedule(zero_terminal_snr=job.model.spec.zero_terminal_snr)
+    schedule = job.noise
     sigmas = settings.sigmas(schedule)
     latent = latent.to(job.device, torch.float32)
     if len(sigmas) < 2:
@@ -90,7 +90,7 @@ def sample_pass(
         clock.step_done()
         outside.sampled(settings.phase, event)
 
-    result = SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise, on_step=on_step)
+    result = sampler_for(settings.sampler, schedule)(denoise, x, sigmas, noise=noise, on_step=on_step)
     return result if inpaint is None else torch.lerp(inpaint.latent.to(result), result, inpaint.mask.to(result))
 
 
@@ -98,16 +98,14 @@ def guided_denoiser(
     job: Job, settings: PassSettings, latent: Tensor, start: Start | None, clock: StepClock
 ) -> GuidedDenoiser:
     """Prepares the network for this pass's shape, with guidance and the prompts of each step."""
-    spec, prompts = job.model.spec, job.prompts[settings.phase]
-    schedule = NoiseSchedule(zero_terminal_snr=spec.zero_terminal_snr)
+    schedule, prompts = job.noise, job.prompts[settings.phase]
     unconditional = needs_unconditional(settings.cfg, settings.sampler, prompts.weights)
     contexts = prompts.contexts(latent.shape[0], unconditional=unconditional, sizes=job.sizes_for(latent))
     timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, settings.sigmas(schedule))]
     runner = prepare_runner(job, contexts, latent, start, timesteps)
-    prediction: Prediction = "v" if spec.prediction == "v" else "epsilon"
-    denoiser = Denoiser(runner, schedule, prediction)
+    denoiser = Denoiser(runner, schedule)
     switching = SwitchingDenoiser(denoiser, runner.switch, contexts.by_step, clock)
-    rescale = Rescale(amount=settings.rescale_cfg, prediction=prediction) if settings.rescale_cfg else None
+    rescale = Rescale(amount=settings.rescale_cfg, schedule=schedule) if settings.rescale_cfg else None
     return GuidedDenoiser(switching, settings.cfg, prompts.weights, rescale)
 
 

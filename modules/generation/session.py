@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
 
 from modules.controlnet.load import load_controlnet
-from modules.core.device import choose_device, choose_dtype
+from modules.core.device import choose_device, choose_dtype, release_memory
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
+from modules.generation.memory.latest import Latest
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
+from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
+from modules.models.t2i_adapter import T2IAdapter
 from modules.stable_fast import Report, level_in_force
 from modules.text.embeddings import EmbeddingLibrary
+from modules.text.encode import EncodedText
 from modules.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-MOST_LORAS = 8  # kept in memory, each with its matrices on the device
+MOST_LORAS = 8  # kept in memory, each with its matrices
+MOST_PROMPTS = 8  # requests whose encoded prompts are kept
 
 
 class Session:
@@ -43,22 +47,33 @@ class Session:
         device: str | None = None,
         dtype: str | None = None,
         tuning_seconds: float = 0.0,
+        memory: str | None = None,
     ) -> None:
-        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size."""
+        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size.
+
+        `memory` ("auto", the default, "high" or "low") decides whether text encoder and VAE leave an NVIDIA GPU after
+        their work (see modules/loader/placement.py).
+        """
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
         self.dtype = choose_dtype(self.device, dtype)
         if tuning_seconds and self.device.type != "cuda":
             log.warning("--stable-fast-tune has no effect on %s: it times the kernels of an NVIDIA GPU.", self.device)
+        if memory in ("high", "low") and self.device.type != "cuda":
+            log.warning("--memory has no effect on %s: it is about the memory of an NVIDIA GPU.", self.device)
         self._tuning_seconds = tuning_seconds
+        self._memory = memory or "auto" if self.device.type == "cuda" else "high"
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
         self.fingerprints = Fingerprints()
         self._model: LoadedModel | None = None
-        self._loras: OrderedDict[tuple[Path, int], LoraPatches] = OrderedDict()
+        self._loras: Latest[LoraPatches] = Latest(MOST_LORAS)
+        self.prompts: Latest[dict[str, EncodedText]] = Latest(MOST_PROMPTS)  # encoded
+        self._vae_dtypes: dict[Hashable, torch.dtype] = {}  # of VAEs that have overflowed
         self._fast: Networks | None = None  # the latest networks with Stable-Fast on
-        self._controlnets: dict[tuple[Path, int], ControlNet] = {}
+        self._controlnets: dict[tuple[Path, int], ControlNet | T2IAdapter] = {}
         self._key: tuple[object, ...] | None = None
+        self._vae_key: Hashable = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
         """Loads the request's checkpoint, or the default one; its weights are unmodified."""
@@ -76,30 +91,35 @@ class Session:
                 vae_path=vae,
                 text_paths=texts,
                 prediction=options.prediction,
+                vae_dtype=self._vae_dtypes.get(stamp(vae or path)),
+                memory=self._memory,
             )
-            self._key = key
+            self._key, self._vae_key = key, stamp(vae or path)
+            if self._memory == "auto" and self._model.away:
+                log.warning("%s", away_line(self._model.away))
+            tell_rescale(options, self._model.spec)
         return self._model
 
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
-        """Returns UNet and text encoder with exactly these LoRAs; earlier LoRAs are removed bit for bit."""
+        """Returns UNet and text encoder with exactly these LoRAs; earlier LoRAs are removed bit for bit.
+
+        The text encoder takes them when it is next at work (`apply`), since the prompts may be known already.
+        """
         unet, text = model.unet.clone(), model.text.clone()
         for choice in loras:
             patches = self._lora(model, choice.name)
             add_lora(patches, unet, text, strength=choice.strength, text_strength=choice.clip_strength)
         unet.apply()
-        text.apply()
         return unet, text
+
+    def text_changes(self, loras: Sequence[LoraChoice]) -> Hashable:
+        """Identifies how these LoRAs change the text encoder of the loaded checkpoint."""
+        return tuple((stamp(self.folders.find("loras", lora.name)), lora.clip_strength) for lora in loras)
 
     def _lora(self, model: LoadedModel, name: str) -> LoraPatches:
         """Returns a LoRA's patches, cached if recently used: the same patch objects need not be merged again."""
         path = self.folders.find("loras", name)
-        key = stamp(path)
-        if key not in self._loras:
-            self._loras[key] = lora_patches(path, model.unet, model.text, model.spec)
-        self._loras.move_to_end(key)
-        while len(self._loras) > MOST_LORAS:
-            self._loras.popitem(last=False)
-        return self._loras[key]
+        return self._loras.get(stamp(path), lambda: lora_patches(path, model.unet, model.text, model.spec))
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
         """Returns the checkpoint's networks for this Stable-Fast level.
@@ -126,8 +146,8 @@ class Session:
             self._fast.release()
             self._fast = None
 
-    def controlnet(self, model: LoadedModel, name: str) -> ControlNet:
-        """Returns the ControlNet with this name. It is loaded once, and kept as long as the checkpoint."""
+    def controlnet(self, model: LoadedModel, name: str) -> ControlNet | T2IAdapter:
+        """Returns this ControlNet or T2I-Adapter. It is loaded once, and kept as long as the checkpoint."""
         path = self.folders.find("controlnet", name)
         key = stamp(path)
         if key not in self._controlnets:
@@ -142,16 +162,54 @@ class Session:
         network = load_rrdbnet(path, self.device) or load_with_spandrel(path, self.device)
         return upscaler_of(network, self.device, path.name)
 
+    @torch.inference_mode()  # as the weights were loaded
+    def make_room(self) -> bool:
+        """After memory ran out on the GPU: text encoder and VAE leave it, if they may; what was compiled is freed.
+
+        Ask for the `networks` again afterwards. Returns False if there is no more room to make.
+        """
+        if self._memory == "high" or self._model is None:
+            return False
+        leaves, compiled = self._model.make_room(), self._fast is not None
+        self._release_fast()
+        release_memory(self.device)
+        if leaves:
+            self._loras.clear()  # their matrices are on the GPU
+            log.warning("%s", away_line(self._model.away))
+        elif compiled:
+            log.warning("GPU memory ran out, so what Stable-Fast compiled is freed and compiled again.")
+        return leaves or compiled
+
     def free(self) -> None:
         """Releases the loaded models and their memory."""
         self._release_fast()
+        if self._model is not None:
+            self._vae_dtypes[self._vae_key] = next(self._model.vae.parameters()).dtype
         self._model = None
         self._key = None
         self._loras.clear()
+        self.prompts.clear()
         self._controlnets.clear()
         gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self.device)
+
+
+def away_line(names: Sequence[str]) -> str:
+    """Tells which networks are not kept on the GPU."""
+    return (
+        f"GPU memory is short, so the {' and the '.join(names)} {'is' if len(names) == 1 else 'are'} there only while "
+        "at work; --memory high keeps everything there."
+    )
+
+
+def tell_rescale(options: GenerationOptions, spec: ModelSpec) -> None:
+    """Offers rescaled guidance for a checkpoint that guidance makes glaring (Lin et al. 2023, section 3.4)."""
+    if spec.prediction == "v" and spec.zero_terminal_snr and options.cfg > 1 and not options.rescale_cfg:
+        log.warning(
+            "This checkpoint predicts velocity from pure noise on, and --cfg %g can make its pictures glaring. "
+            "Give --rescale-cfg 0.7 to take that back.",
+            options.cfg,
+        )
 
 
 def stamp(path: Path) -> tuple[Path, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -37,11 +38,37 @@ def generate(
     Raises a LightDiffusionError with a readable message; Cancelled once `cancel` is set.
     """
     with made_current(session.device), device_errors_for_people(session):
-        job = prepare_job(options, session)
+        job = job_with_room(options, session)
         batches = job.batches()
         for number, indices in enumerate(batches, start=1):
             outside = Outside(on_progress=on_progress, cancel=cancel, batch=number, batches=len(batches))
-            yield from make_batch(job, indices, outside)
+            job = yield from batch_with_room(job, indices, outside)
+
+
+def job_with_room(options: GenerationOptions, session: Session) -> Job:
+    """Prepares the job; makes room on the GPU and tries again if memory runs out."""
+    try:
+        return prepare_job(options, session)
+    except RuntimeError as error:
+        if not lacks_memory(error) or not session.make_room():
+            raise
+    return prepare_job(options, session)  # not in the handler: the error keeps tensors alive
+
+
+def batch_with_room(job: Job, indices: range, outside: Outside) -> Generator[Picture, None, Job]:
+    """Makes one batch; makes room on the GPU and goes on if memory runs out. Returns the job for the next batch."""
+    done = 0
+    try:
+        for picture in make_batch(job, indices, outside):
+            yield picture
+            done += 1
+        return job
+    except RuntimeError as error:
+        roomier = job.with_room() if lacks_memory(error) else None
+        if roomier is None:
+            raise
+    yield from islice(make_batch(roomier, indices, outside), done, None)
+    return roomier
 
 
 def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:

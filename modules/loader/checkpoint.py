@@ -11,18 +11,20 @@ from pathlib import Path
 
 import torch
 
+from modules.core.device import free_memory, release_memory
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign
+from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, refuse_refiner
 from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import open_folder, vae_metadata, weight_files
 from modules.loader.layouts.key_maps import VAE_PREFIX
-from modules.loader.layouts.parts import split_parts, strip_prefix, vae_part
+from modules.loader.layouts.parts import Parts, split_parts, strip_prefix, vae_part
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
+from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
 from modules.loader.text_encoder import (
     TextFile,
     choose_encoders,
@@ -30,15 +32,16 @@ from modules.loader.text_encoder import (
     text_metadata,
     with_text_encoders,
 )
+from modules.loader.visit import is_away
 from modules.models.clip import TextEncoders
 from modules.models.configs import VAEConfig
 from modules.models.unet import UNet
-from modules.models.vae import AutoencoderKL
+from modules.models.vae import AutoencoderKL, working_bytes
 
 
 @dataclass
 class LoadedModel:
-    """The networks of one checkpoint, loaded onto their device."""
+    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory."""
 
     spec: ModelSpec
     unet: ModelPatcher
@@ -57,6 +60,23 @@ class LoadedModel:
                 digest.update(chunk)
         return digest.hexdigest()[:10]
 
+    @property
+    def away(self) -> tuple[str, ...]:
+        """The networks that come to the device only to work."""
+        networks = {TEXT: self.text.module, VAE: self.vae}
+        return tuple(name for name, network in networks.items() if is_away(network, self.unet.load_device))
+
+    def make_room(self) -> bool:
+        """Lets all networks but the UNet leave the device, for good. Returns False if they have left before."""
+        if self.away == LEAVING:
+            return False
+        self.text.leave()
+        self.vae.to("cpu")
+        self.unet.spare_memory()
+        self.text.spare_memory()
+        release_memory(self.unet.load_device)
+        return True
+
 
 def load_checkpoint(
     path: Path | str,
@@ -67,15 +87,18 @@ def load_checkpoint(
     text_paths: Sequence[Path | str] = (),
     vae_dtype: torch.dtype | None = None,
     prediction: str | None = None,
+    memory: str = "high",
+    refiner: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint.
 
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
-    files); `prediction` ("epsilon" or "v") overrides the detected one.
+    files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
+    the device (see placement.py). `refiner` permits the SDXL refiner, which is refused otherwise.
     """
     path, device = Path(path), torch.device(device)
-    if prediction not in (None, "epsilon", "v"):
-        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon or v.')
+    if prediction not in (None, "epsilon", "v", "edm"):
+        raise OptionsError(f'Unknown prediction "{prediction}"; use epsilon, v or edm.')
     weights = open_folder(path) if path.is_dir() else open_weights(path)
     text_files = open_text_encoders(map(Path, text_paths))
     other_vae = open_vae(Path(vae_path)) if vae_path is not None else None
@@ -92,18 +115,46 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=text_metadata(others),
         )
+        if not refiner:
+            refuse_refiner(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), TextEncoders(spec.texts), AutoencoderKL(spec.vae)
+        gone = leaving(memory, _needs(parts, spec, dtype), free_memory(device))
+        homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
         fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
     for name, encoder in text.items():
         source = others.get(name) or TextFile(path, weights)
         with naming(source.path):
-            fill_network(encoder, parts.texts[name], device, dtype, source.weights.drop_pages, "text encoder")
+            fill_network(encoder, parts.texts[name], homes[TEXT], dtype, source.weights.drop_pages, "text encoder")
     with naming(Path(vae_path or path)):
-        fill_network(vae, parts.vae, device, vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
-    return LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
+        fill_network(vae, parts.vae, homes[VAE], vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
+    model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
+    if gone:
+        model.unet.spare_memory()
+        model.text.spare_memory()
+    return model
+
+
+def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
+    """Reads from a checkpoint's header how much memory it needs. Raises ModelFileError."""
+    weights = open_folder(path) if path.is_dir() else open_weights(path)
+    with naming(path):
+        refuse_foreign(weights.tensors)
+        parts = split_parts(weights.tensors)
+        return _needs(parts, describe_parts(parts, weights.tensors, weights.metadata), dtype)
+
+
+def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype) -> Needs:
+    texts = [weight for encoder in parts.texts.values() for weight in encoder.values()]
+    networks = {"UNet": parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
+    sizes = {name: sum(weight.numel() for weight in weights) for name, weights in networks.items()}
+    cells = (spec.native_size // spec.vae.downscale) ** 2
+    return Needs(
+        networks={name: size * dtype.itemsize for name, size in sizes.items()},
+        work=round(working_bytes(spec.vae, cells, dtype)),
+    )
 
 
 def _model_name(path: Path) -> str:

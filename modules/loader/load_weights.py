@@ -48,7 +48,7 @@ def fill_network(
     converted: dict[str, Tensor] = {}
     pending = 0
     for name, tensor in state.items():
-        weight = tensor.to(device=device, dtype=dtype, memory_format=_layout(tensor, device))
+        weight = tensor.to(device=device, dtype=dtype, memory_format=layout_on(tensor, device))
         converted[name] = weight
         pending += 0 if weight is tensor else tensor.nbytes
         if pending > _DROP_EVERY:
@@ -58,7 +58,7 @@ def fill_network(
     module.requires_grad_(requires_grad=False).eval()
 
 
-def _layout(tensor: Tensor, device: torch.device) -> torch.memory_format:
+def layout_on(tensor: Tensor, device: torch.device) -> torch.memory_format:
     """Chooses channels-last, the fastest layout for convolutions on a GPU; loading this way avoids a second copy."""
     return torch.channels_last if device.type == "cuda" and tensor.dim() == 4 else torch.preserve_format
 
@@ -83,4 +83,5 @@ def fitted(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], network:
                 f"so the file is of another kind. {SUPPORTED}."
             )
         fit[name] = tensor if tensor.shape == wanted else tensor.reshape(wanted)
-    return fit
+    # In the network's order, weights that work together are neighbours in memory, and leave whole gaps when they move.
+    return {name: fit[name] for name in expected}

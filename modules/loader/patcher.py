@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from modules.core.device import free_memory
 from modules.core.runner import RunnerFor
+from modules.loader.visit import visiting
 
 OnWeightsChanged = Callable[[set[str]], None]
 
@@ -54,6 +56,7 @@ class _MergedState:
     merged: dict[str, tuple[_Entry, ...]] = field(default_factory=dict)
     pristine: dict[str, Tensor] = field(default_factory=dict)
     listeners: list[OnWeightsChanged] = field(default_factory=list)
+    is_sparing: bool = False  # copies and patches stay off the GPU
 
 
 class ModelPatcher:
@@ -99,6 +102,35 @@ class ModelPatcher:
         """Gives the module exactly this clone's patches, regardless of which clone was applied before."""
         self._merge(self._wanted)
 
+    @contextmanager
+    def at_work(self, part: str) -> Iterator[nn.Module]:
+        """Brings the named part of an absent network to `load_device` for the block, with this clone's patches."""
+        self.restore()
+        prefix, network = f"{part}.", self.module.get_submodule(part)
+        with visiting(network, self.load_device) as homes:
+            self._state.pristine |= {prefix + name: home for name, home in homes.items()}
+            try:
+                self._merge({name: entries for name, entries in self._wanted.items() if name.startswith(prefix)})
+                yield network
+            finally:  # the weights at home have no patches
+                self._state.merged.clear()
+                self._state.pristine.clear()
+
+    def leave(self) -> None:
+        """Moves the network, without patches, to the computer's memory. From now on it must be `at_work` to work."""
+        self.restore()
+        self.module.to("cpu")
+
+    def spare_memory(self) -> None:
+        """Keeps the copies of patched weights, and new patches, in the computer's memory from now on."""
+        self._state.is_sparing = True
+        self._state.pristine |= {name: copy.cpu() for name, copy in self._state.pristine.items()}
+
+    @property
+    def patch_device(self) -> torch.device:
+        """Where to keep patches until they are merged."""
+        return torch.device("cpu") if self._state.is_sparing else self.load_device
+
     def pristine(self) -> dict[str, Tensor]:
         """Returns every weight as loaded, regardless of merged patches; callers must not modify these tensors."""
         weights = self.module.named_parameters()
@@ -116,7 +148,7 @@ class ModelPatcher:
             return
         weights = dict(self.module.named_parameters())
         fresh = {name: weights[name].detach() for name in changed if name not in state.pristine}
-        home = _home_of_copies(fresh.values())
+        home = torch.device("cpu") if state.is_sparing else _home_of_copies(fresh.values())
         for name in changed:
             weight = weights[name]
             if name in fresh:

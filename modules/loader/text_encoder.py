@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError, OptionsError, quoted
 from modules.loader.detection.foreign import foreign_kind
+from modules.loader.detection.model_spec import TEXT_TITLES
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
 from modules.loader.layouts.diffusers import text_encoder_metadata, weight_files
@@ -34,7 +35,6 @@ _SDXL_PREFIXES = {
     "clip_l": (SDXL_CLIP_L_PREFIX, DIFFUSERS_PARTS["text"]),
     "clip_g": (SDXL_CLIP_G_PREFIX, REFINER_CLIP_G_PREFIX, DIFFUSERS_PARTS["text_2"]),
 }
-_SDXL_TITLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class TextFile:
     @property
     def sdxl_name(self) -> str:
         """Which of SDXL's encoders this is: told by its width or, at another width, by its projection."""
-        tables = (tensor for name, tensor in self.weights.tensors.items() if name.endswith("token_embedding.weight"))
-        width = next(tables).shape[-1]
+        weights = self.weights.tensors.items()
+        tables = (tensor for name, tensor in weights if name.endswith("token_embedding.weight") and tensor.ndim)
+        width = next((table.shape[-1] for table in tables), None)
         if width in (SDXL_CLIP_L.width, SDXL_CLIP_G.width):
             return "clip_l" if width == SDXL_CLIP_L.width else "clip_g"
-        projects = any(name.startswith("text_projection") for name in self.weights.tensors)
+        projects = any(name.startswith("text_projection") for name, _ in weights)
         return "clip_g" if self.is_openclip or projects else "clip_l"
 
 
@@ -121,7 +122,7 @@ def _by_sdxl_name(files: Sequence[TextFile]) -> dict[str, TextFile]:
         other = chosen.setdefault(file.sdxl_name, file)
         if other is not file:
             raise OptionsError(
-                f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {_SDXL_TITLES[file.sdxl_name]}: "
+                f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {TEXT_TITLES[file.sdxl_name]}: "
                 "SDXL needs one CLIP-L and one CLIP-G."
             )
     return chosen

@@ -56,8 +56,8 @@ def lora_patches(path: Path | str, unet: ModelPatcher, text: ModelPatcher, spec:
         logger.warning(unmatched_line(path.name, patches.unmatched, len(state_dict)))
     return replace(
         patches,
-        unet=_on_device(patches.unet, unet.load_device),
-        text=_on_device(patches.text, text.load_device),
+        unet=_on_device(patches.unet, unet.patch_device),
+        text=_on_device(patches.text, text.patch_device),
     )
 
 

@@ -15,9 +15,9 @@ from modules.models.attention import attention
 from modules.models.configs import TextConfig
 
 
-def activate(x: Tensor, name: str) -> Tensor:
+def gelu(x: Tensor, kind: str) -> Tensor:
     """Applies x * sigmoid(1.702 x) for OpenAI's CLIP, or the exact GELU for OpenCLIP."""
-    return x * torch.sigmoid(1.702 * x) if name == "quick_gelu" else F.gelu(x)
+    return x * torch.sigmoid(1.702 * x) if kind == "quick_gelu" else F.gelu(x)
 
 
 class ClipEmbeddings(nn.Module):
@@ -50,7 +50,7 @@ class ClipMLP(nn.Module):
         self.fc2 = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(activate(self.fc1(x), self.activation))
+        return self.fc2(gelu(self.fc1(x), self.activation))
 
 
 class ClipLayer(nn.Module):
@@ -126,7 +126,7 @@ class OpenClipMLP(nn.Module):
         self.c_proj = nn.Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(activate(self.c_fc(x), self.activation))
+        return self.c_proj(gelu(self.c_fc(x), self.activation))
 
 
 class OpenClipLayer(nn.Module):

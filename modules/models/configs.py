@@ -52,13 +52,19 @@ class UNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """Shape of the KL autoencoder; levels differ by a factor of two in size."""
+    """Shape of the KL autoencoder; levels differ by a factor of two in size.
+
+    The UNet reads latents times `scale_factor`. Playground 2.5 first subtracts `latent_mean` and divides by
+    `latent_std` (one number for each channel); without these, they are 0 and 1.
+    """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
     res_blocks: int = 2
     latent_channels: int = 4
     groups: int = 32
     scale_factor: float = 0.18215
+    latent_mean: tuple[float, ...] = ()
+    latent_std: tuple[float, ...] = ()
 
     @property
     def downscale(self) -> int:
@@ -112,10 +118,8 @@ SDXL_UNET = UNetConfig(
     head_dim=64,
     linear_projection=True,
 )
-SSD_1B_UNET = replace(
-    SDXL_UNET, depths=(0, 2, 4), up_depths=((0, 0, 0), (2, 1, 1), (4, 4, 10)), middle_depth=None
-)
-VEGA_UNET = replace(SDXL_UNET, depths=(0, 1, 2), up_depths=((0, 0, 0), (1, 1, 1), (2, 2, 2)), middle_depth=None)
+SSD_1B_UNET = replace(SDXL_UNET, depths=(0, 2, 4), up_depths=((0, 0, 0), (2, 1, 1), (4, 4, 10)), middle_depth=None)
+VEGA_UNET = replace(SDXL_UNET, depths=(0, 1, 2), middle_depth=None)
 SDXL_REFINER_UNET = replace(
     SDXL_UNET, channels=(384, 768, 1536, 1536), depths=(0, 4, 4, 0), middle_depth=4, context_dim=1280, vector_dim=2560
 )
@@ -123,7 +127,15 @@ SD_VAE = VAEConfig()
 SDXL_VAE = VAEConfig(scale_factor=0.13025)
 CLIP_L = TextConfig()
 OPENCLIP_H = TextConfig(
-    name="clip_h", layout="openclip", width=1024, layers=24, heads=16, mlp_width=4096, activation="gelu", skip=1, pad_token=0
+    name="clip_h",
+    layout="openclip",
+    width=1024,
+    layers=24,
+    heads=16,
+    mlp_width=4096,
+    activation="gelu",
+    skip=1,
+    pad_token=0,
 )
 SDXL_CLIP_L = replace(CLIP_L, skip=1, final_norm=False)
 SDXL_CLIP_G = TextConfig(

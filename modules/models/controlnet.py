@@ -42,7 +42,7 @@ class ControlNet(TimedNetwork):
         context [B, S, context_dim], vector [B, vector_dim] for SDXL.
         """
         time = self.embed_time(timesteps, vector, x.dtype)
-        guidance = self.input_hint_block(hint)
+        guidance = self.guidance(hint)
         residuals: list[Tensor] = []
         for index, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):
             x = block(x, time, context)
@@ -52,3 +52,7 @@ class ControlNet(TimedNetwork):
         x = self.middle_block(x, time, context)
         residuals.append(self.middle_block_out(x, time, context))
         return tuple(residuals)
+
+    def guidance(self, hint: Tensor) -> Tensor:
+        """Returns what the hint adds to the first block [B, channels, h, w]."""
+        return self.input_hint_block(hint)

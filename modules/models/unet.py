@@ -98,6 +98,16 @@ def decoder_blocks(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
     return blocks
 
 
+def feature_places(config: UNetConfig) -> list[int]:
+    """Returns the input block after which a T2I-Adapter's feature of each level is added.
+
+    It is the level's last residual block if the level has attention or is the last one, else its downsampling.
+    """
+    last = len(config.channels) - 1
+    steps = config.res_blocks + 1
+    return [(level + 1) * steps - int(depth > 0 or level == last) for level, depth in enumerate(config.depths)]
+
+
 class UNet(TimedNetwork):
     """Latent-diffusion UNet (Rombach et al. 2022, arXiv 2112.10752; SDXL: Podell et al. 2023, arXiv 2307.01952)."""
 
@@ -123,19 +133,33 @@ class UNet(TimedNetwork):
 
         x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
         -> [B, out_channels, h, w]. `control`: one residual per input block, then one for the middle block
-        (the order of a ControlNet's output). `vector` [B, vector_dim]: for SDXL, and for no other network.
+        (the order of a ControlNet's output), then the features of a T2I-Adapter: one per level, and one for the
+        middle block if there is one more. Without residuals, only features. `vector` [B, vector_dim]: for SDXL, and
+        for no other network.
         """
         time = self.embed_time(timesteps, vector, x.dtype)
+        residuals, features = self._parted(control or ())
+        places = feature_places(self.config)
         skips: list[Tensor] = []
-        for block in self.input_blocks:
+        for index, block in enumerate(self.input_blocks):
             x = block(x, time, context)
+            if features and index in places:
+                x = x + features[places.index(index)]
             skips.append(x)
         x = self.middle_block(x, time, context)
-        if control is not None:
-            skips = [skip + residual for skip, residual in zip(skips, control[:-1], strict=True)]
-            x = x + control[-1]
+        if len(features) > len(places):
+            x = x + features[-1]
+        if residuals:
+            skips = [skip + residual for skip, residual in zip(skips, residuals[:-1], strict=True)]
+            x = x + residuals[-1]
         for block in self.output_blocks:
             skip = skips.pop()
             size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
             x = block(torch.cat([x, skip], dim=1), time, context, size)
         return self.out(x)
+
+    def _parted(self, control: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Separates a ControlNet's residuals from a T2I-Adapter's features."""
+        residuals = len(self.input_blocks) + 1
+        count = residuals if len(control) >= residuals else 0
+        return control[:count], control[count:]

@@ -10,6 +10,14 @@ from modules.models.attention import attention
 from modules.models.configs import VAEConfig
 
 
+_WORKING_BYTES = 2178 * 64  # per latent cell and byte of the dtype, at 128 base channels (measured by ComfyUI)
+
+
+def working_bytes(config: VAEConfig, cells: int, dtype: torch.dtype) -> float:
+    """Returns the memory that decoding or encoding this many latent cells at once takes, besides the weights."""
+    return _WORKING_BYTES * cells * dtype.itemsize * config.channels[0] / 128
+
+
 def norm(groups: int, channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
@@ -157,7 +165,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """KL autoencoder of latent diffusion (arXiv 2112.10752); latents are unscaled, callers apply `scale_factor`."""
+    """KL autoencoder of latent diffusion (arXiv 2112.10752); `encode` and `decode` leave latents unscaled."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -166,6 +174,23 @@ class AutoencoderKL(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Converts the encoder's latents [B, latent_channels, h, w] to those that the UNet reads."""
+        mean, std = self._statistics(z)
+        return (z - mean) / std * self.config.scale_factor
+
+    def unscale(self, latent: Tensor) -> Tensor:
+        """Converts the UNet's latents [B, latent_channels, h, w] to those that the decoder reads."""
+        mean, std = self._statistics(latent)
+        return latent / self.config.scale_factor * std + mean
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Returns the mean and standard deviation of each channel's latents, [latent_channels, 1, 1]."""
+        mean, std = self.config.latent_mean, self.config.latent_std
+        if not mean or not std:
+            return 0.0, 1.0
+        return like.new_tensor(mean)[:, None, None], like.new_tensor(std)[:, None, None]
 
     def encode_moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log-variance [B, latent_channels, H/8, W/8] of a picture [B, 3, H, W] in -1..1."""

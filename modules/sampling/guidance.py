@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modules.sampling.denoiser import Prediction, without_output
 from modules.sampling.names import uses_unconditional
 from modules.sampling.samplers.sampler_common import Denoise
+from modules.sampling.trained_noise import NoiseSchedule
 
 
 def needs_unconditional(cfg: float, sampler: str, weights: Sequence[float] = (1.0,)) -> bool:
@@ -27,11 +27,11 @@ class Rescale:
     """
 
     amount: float
-    prediction: Prediction
+    schedule: NoiseSchedule
 
     def __call__(self, guided: Tensor, conditional: Tensor, x: Tensor, sigma: float) -> Tensor:
         """Returns the rescaled guided clean latents, all [N, ...]; `conditional` are the clean latents at cfg 1."""
-        base = without_output(x, sigma, self.prediction)
+        base = x * self.schedule.scaling(sigma).kept  # the clean latents for an output of zero
         output = base - guided  # the network's output times a factor that cancels out below
         shrunk = _deviation(base - conditional) / _deviation(output)
         return base - output * torch.lerp(torch.ones_like(shrunk), shrunk, self.amount)

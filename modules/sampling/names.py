@@ -30,6 +30,7 @@ SAMPLER_LABELS: dict[str, str] = {
     "ddpm": "DDPM",
     "ddim": "DDIM",
     "lcm": "LCM",
+    "tcd": "TCD",
     "uni_pc": "UniPC",
     "uni_pc_bh2": "UniPC BH2",
 }
@@ -42,6 +43,7 @@ SCHEDULER_LABELS: dict[str, str] = {
     "ddim_uniform": "DDIM",
     "beta": "Beta",
     "kl_optimal": "KL Optimal",
+    "ays": "Align Your Steps",
 }
 SAMPLERS: tuple[str, ...] = tuple(SAMPLER_LABELS)
 SCHEDULERS: tuple[str, ...] = tuple(SCHEDULER_LABELS)
@@ -63,6 +65,7 @@ _AUTOMATIC_SCHEDULERS = {
     "dpmpp_2m_sde": "exponential",
     "dpmpp_3m_sde": "exponential",
     "lcm": "sgm_uniform",
+    "tcd": "sgm_uniform",
     "ddim": "ddim_uniform",
 }
 

@@ -1,75 +1,28 @@
-"""Computes a network's trained noise levels and the schedules of levels for samplers, as Python floats."""
+"""Computes the schedules of noise levels for samplers, as Python floats."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from itertools import accumulate
-from operator import mul
 
 from torch import Tensor
 
 from modules.core.errors import OptionsError
 from modules.sampling.beta_distribution import beta_quantile
+from modules.sampling.trained_noise import NoiseSchedule, log_linear
 
 # Samplers that lose accuracy in the last small step before zero; they skip that step, as in ComfyUI.
 _SKIP_LAST_LEVEL = frozenset({"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"})
-# The remaining signal at the last timestep of a zero-terminal-SNR model; exactly zero would give an infinite sigma.
-_TERMINAL_ALPHA = 4.8973451890853435e-08
+# Samplers of models that were distilled at whole timesteps. With "sgm_uniform" they visit these timesteps exactly (999,
+# 749, 499 and 249 for four steps), which are those of "simple". The real numbers in between would be up to one off.
+_WHOLE_TIMESTEPS = frozenset({"lcm", "tcd"})
+# The timesteps of "Align Your Steps" for ten steps, and the end of the last step. SD2.x takes those of SD1.x.
+_AYS_SD = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24, 0)
+_AYS_SDXL = (999, 845, 730, 587, 443, 310, 193, 116, 53, 13, 0)
 # In a longer schedule (with a smaller denoise), neighbouring levels would be indistinguishable.
 _LONGEST = 10**9
 # This many quantiles per trained level are enough to visit every level, since the density is at least 0.7 everywhere.
 _BETA_VISITS_ALL = 2
-
-
-def _stable_diffusion_alphas(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> list[float]:
-    """Computes the cumulative signal power of SD1.x and SD2.x: betas are squares of evenly spaced roots."""
-    low, high = math.sqrt(start), math.sqrt(end)
-    betas = ((low + (high - low) * index / (steps - 1)) ** 2 for index in range(steps))
-    return list(accumulate((1.0 - beta for beta in betas), mul))
-
-
-def _rescale_to_zero_snr(alphas: Sequence[float]) -> list[float]:
-    """Shifts and scales the signal to make the last timestep pure noise (Lin et al. 2023, algorithm 1)."""
-    roots = [math.sqrt(alpha) for alpha in alphas]
-    scale = roots[0] / (roots[0] - roots[-1])
-    return [((root - roots[-1]) * scale) ** 2 for root in roots[:-1]] + [_TERMINAL_ALPHA]
-
-
-class NoiseSchedule:
-    """The noise levels (noise over signal) of all training timesteps, in rising order, for any prediction type."""
-
-    def __init__(self, alphas_cumprod: Sequence[float] | None = None, *, zero_terminal_snr: bool = False) -> None:
-        alphas = _stable_diffusion_alphas() if alphas_cumprod is None else list(alphas_cumprod)
-        if zero_terminal_snr:
-            alphas = _rescale_to_zero_snr(alphas)
-        self.sigmas: tuple[float, ...] = tuple(math.sqrt((1.0 - alpha) / alpha) for alpha in alphas)
-        self._log_sigmas = [math.log(sigma) for sigma in self.sigmas]
-
-    @property
-    def sigma_min(self) -> float:
-        return self.sigmas[0]
-
-    @property
-    def sigma_max(self) -> float:
-        return self.sigmas[-1]
-
-    def sigma_to_t(self, sigma: float) -> float:
-        """Returns the whole timestep nearest in log noise, as in training (ComfyUI's rule)."""
-        target = math.log(sigma)
-        above = min(max(bisect_left(self._log_sigmas, target), 1), len(self.sigmas) - 1)
-        below = above - 1
-        nearer_below = target - self._log_sigmas[below] <= self._log_sigmas[above] - target
-        return float(below if nearer_below else above)
-
-    def t_to_sigma(self, timestep: float) -> float:
-        """Returns the noise level at a timestep, with log-linear interpolation between trained levels."""
-        position = min(max(timestep, 0.0), len(self.sigmas) - 1.0)
-        low = math.floor(position)
-        high = math.ceil(position)
-        weight = position - low
-        return math.exp((1.0 - weight) * self._log_sigmas[low] + weight * self._log_sigmas[high])
 
 
 def _ramp(start: float, end: float, count: int, first: int) -> list[float]:
@@ -81,11 +34,11 @@ def _ramp(start: float, end: float, count: int, first: int) -> list[float]:
 
 
 def _normal(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps, first)]
+    return [schedule.level_at(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps, first)]
 
 
 def _sgm_uniform(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
-    return [schedule.t_to_sigma(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps + 1, first)[:-1]]
+    return [schedule.level_at(t) for t in _ramp(len(schedule.sigmas) - 1.0, 0.0, steps + 1, first)[:-1]]
 
 
 def _karras(schedule: NoiseSchedule, steps: int, first: int, rho: float = 7.0) -> list[float]:
@@ -125,6 +78,17 @@ def _beta(schedule: NoiseSchedule, steps: int, first: int, shape: float = 0.6) -
     return [schedule.sigmas[round(quantile * last)] for quantile in quantiles]
 
 
+def _ays(schedule: NoiseSchedule, steps: int, first: int) -> list[float]:
+    """Interpolates NVIDIA's ten steps for this family (Sabour et al. 2024, "Align Your Steps") in log noise."""
+    if schedule.continuous:
+        raise OptionsError(
+            "The scheduler ays has no steps for checkpoints that predict EDM: choose another, such as karras."
+        )
+    timesteps = _AYS_SDXL if "SDXL" in schedule.family else _AYS_SD
+    knots = [math.log(schedule.sigmas[timestep]) for timestep in timesteps]
+    return [log_linear(knots, position) for position in _ramp(0.0, len(knots) - 1.0, steps + 1, first)[:-1]]
+
+
 # levels(schedule, steps, first): the levels of a schedule of `steps` steps from number `first` on. Schedulers that
 # pick from the trained levels visit some twice, so they compute all levels (a few thousand at most).
 _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
@@ -136,12 +100,15 @@ _SCHEDULERS: dict[str, Callable[[NoiseSchedule, int, int], list[float]]] = {
     "ddim_uniform": _ddim_uniform,
     "beta": _beta,
     "kl_optimal": _kl_optimal,
+    "ays": _ays,
 }
 
 
 def _sigmas_from(schedule: NoiseSchedule, scheduler: str, steps: int, sampler: str, first: int) -> list[float]:
     """Returns a schedule of `steps` steps; some schedulers leave out its first `first` levels."""
     skip = sampler in _SKIP_LAST_LEVEL
+    if scheduler == "sgm_uniform" and sampler in _WHOLE_TIMESTEPS:
+        scheduler = "simple"
     levels = _SCHEDULERS[scheduler](schedule, steps + 1 if skip else steps, first)
     # Visiting a level twice would make a step of length zero, and multistep samplers divide by the length.
     levels = list(dict.fromkeys(levels))

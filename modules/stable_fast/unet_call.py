@@ -58,14 +58,19 @@ class UNetCall:
     def key(self) -> Key:
         """Everything that a captured graph depends on besides values."""
         x = self.x
-        return (x.shape, *(each.shape for each in self.prompt.values()), self.dtype, x.device, self.control is not None)
+        return (x.shape, *(each.shape for each in self.prompt.values()), self.dtype, x.device, self._controls)
 
     @property
     def form(self) -> Key:
         """Everything that a program depends on. It adapts to all sizes that are not included."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
         widths = tuple(each.shape[-1] for each in self.prompt.values())
-        return (self.x.shape[1], widths, self.dtype, self.x.device, self.control is not None, exact)
+        return (self.x.shape[1], widths, self.dtype, self.x.device, self._controls, exact)
+
+    @property
+    def _controls(self) -> int:
+        """The number of control tensors tells ControlNets from T2I-Adapters, and from both together."""
+        return len(self.control or ())
 
     def _adapts(self) -> bool:
         return all(size % COARSEST == 0 for size in self.x.shape[2:])

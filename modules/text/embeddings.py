@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,12 @@ class EmbeddingLibrary:
     def aliases(self) -> dict[str, str]:
         """Maps every accepted spelling in lower case to the listed file name."""
         return self._names.aliases()
+
+    def stamps(self, texts: Iterable[str]) -> tuple[tuple[str, int], ...]:
+        """Identifies the files that these texts may mention, in their present state."""
+        said = "\n".join(texts).lower().replace("\\", "")  # a backslash in front of a bracket is not part of the name
+        paths = {self._names.find(alias) for alias in self.aliases() if alias in said}
+        return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in paths if path.exists()))
 
     def get(self, name: str, width: int, widths: Sequence[int] = ()) -> Tensor:
         """Returns the vectors [n, width] of an embedding in float32. Raises ModelFileError.
@@ -74,7 +80,7 @@ def _without_ones(tensor: Tensor) -> Tensor:
 
 
 def _wrong_width(path: Path, tensors: list[Tensor], needed: Sequence[int]) -> str:
-    found = list(dict.fromkeys(tensor.shape[-1] for tensor in tensors))
+    found = sorted({tensor.shape[-1] for tensor in tensors})
     families = "SDXL" if 1280 in found else " / ".join(_FAMILY_OF_WIDTH.get(n, "another model") for n in found)
     widest = needed[-1]  # of all families, only SDXL has encoders of several widths
     needs = _listed(needed) + (f" ({_FAMILY_OF_WIDTH[widest]})" if widest in _FAMILY_OF_WIDTH else "")

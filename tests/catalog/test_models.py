@@ -63,6 +63,38 @@ def test_a_file_that_tells_nothing_counts_as_sd1(folders: ModelFolders) -> None:
     assert checkpoint_facts(folders, save(folders, DEMO)).description == DEMO_HINT
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.label_emb.0.0.weight",
+        "unet.add_embedding.linear_1.weight",
+        "model_ema.diffusion_modellabel_emb00weight",
+    ],
+)
+def test_sdxl_is_known_by_its_names(folders: ModelFolders, name: str) -> None:
+    path = folders.folders("checkpoints")[0] / "xl.safetensors"
+    save_file({name: torch.zeros(1)}, path)
+    assert checkpoint_facts(folders, path.name).native_size == 1024
+    save_file({name: torch.zeros(1)}, path, metadata={"lightdiffusion": '{"native_size": 256}'})
+    assert checkpoint_facts(folders, path.name).native_size == 256
+
+
+@pytest.mark.parametrize(("config", "size"), [('{"addition_embed_type": "text_time"}', 1024), ("{}", 512), ("[", 512)])
+def test_a_folder_is_known_by_its_config(folders: ModelFolders, config: str, size: int) -> None:
+    unet = folders.folders("checkpoints")[0] / "xl" / "unet"
+    unet.mkdir(parents=True)
+    (unet.parent / "model_index.json").write_text("{}")
+    (unet / "config.json").write_text(config)
+    assert checkpoint_facts(folders, "xl").native_size == size
+
+
+def test_sdxls_shapes_are_those_of_its_training() -> None:
+    sizes = [(width, height) for _, width, height in size_presets(1024)]
+    assert sizes[0] == (1024, 1024) and {(1152, 896), (1216, 832), (1344, 768), (1536, 640)} < set(sizes)
+    assert {(height, width) for width, height in sizes} == set(sizes)
+    assert all(width % 64 == height % 64 == 0 and 0.9 < width * height / 2**20 < 1.01 for width, height in sizes)
+
+
 @pytest.mark.parametrize("native", [128, 512, 768])
 def test_presets_are_shapes_near_the_native_size(native: int) -> None:
     presets = {name: (width, height) for name, width, height in size_presets(native)}

@@ -94,6 +94,8 @@ def test_other_options_change_one_setting_of_the_pictures_extras(run: Run, home:
     hires = build_options({"from_image": Path(first)}).hires
     assert hires is not None and hires.target(64, 64) == (72, 80) and not hires.keep_first_pass
     assert build_options({"from_image": Path(first), "control_mode": "control"}).controls[1].mode == "control"
+    kinds = build_options({"from_image": Path(first), "control_kind": ["depth"]}).controls
+    assert [control.kind for control in kinds] == ["depth", None]
     with pytest.raises(OptionsError, match="more --control-strength"):
         build_options({"from_image": Path(first), "control_strength": [1.0, 1.0, 1.0]})
 

@@ -25,6 +25,20 @@ def test_prints_the_path_of_each_picture_and_nothing_else(project: Path, capsys:
     assert [path.stem.split("-")[1] for path in pictures] == ["7", "8", "9", "10"]
 
 
+def test_a_few_step_model_is_offered_its_settings_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = project / "models" / "checkpoints"
+    (checkpoints / "tiny.safetensors").rename(checkpoints / "tiny_lightning_2step.safetensors")
+    (project / "p.txt").write_text("a cat\na dog\n")
+    _, _, err = run(capsys, "--prompts", str(project / "p.txt"), *SMALL[1:3], "--steps", "1")
+    assert err.count("--preset lightning") == 1 and "--sampler euler --scheduler sgm_uniform --steps 2 --cfg 1" in err
+    _, out, err = run(capsys, *SMALL[:3], "--preset", "lightning")
+    assert "--preset" not in err
+    assert (
+        "Steps: 2, Sampler: Euler, Schedule type: SGM Uniform, CFG scale: 1,"
+        in Image.open(out.strip()).text["parameters"]
+    )
+
+
 def test_json_for_scripts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *SMALL, "--json", "--seed", "3")
     answer = json.loads(out)
@@ -118,3 +132,33 @@ def test_a_full_disk_leaves_no_half_picture(
     code, out, err = run(capsys, *SMALL)
     assert code == 4 and "disk is full" in err and out == ""
     assert [p for p in (project / "output").rglob("*") if p.is_file()] == []
+
+
+def test_memory_holds_for_the_session(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from modules.generation.session import Session
+
+    asked: list[object] = []
+    create = Session.__init__
+
+    def spy(session: Session, *folders: object, memory: str | None = None, **named: object) -> None:
+        asked.append(memory)
+        create(session, *folders, memory=memory, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "__init__", spy)
+    assert run(capsys, *SMALL, "--memory", "low")[0] == run(capsys, *SMALL)[0] == 0
+    assert asked == ["low", None]
+    code, _, err = run(capsys, *SMALL, "--memory", "lwo")
+    assert code == 2 and "choose auto, high or low (did you mean low?)" in err
+
+
+def test_the_doctor_says_what_fits(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("modules.stable_fast.doctor.diagnose.check_all", lambda device, dtype: [])
+    code, out, _ = run(capsys, "--doctor", "--checkpoint", "tiny")
+    [line] = [line for line in out.splitlines() if line.startswith("memory ")]
+    assert code == 0 and "tiny.safetensors needs UNet" in line
+    code, out, _ = run(capsys, "--doctor", "--json", "--checkpoint", "none-such")
+    assert code == 0 and "none-such" in json.loads(out)["memory"]

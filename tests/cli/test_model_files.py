@@ -29,14 +29,8 @@ def lora(path: Path) -> None:
     save_file({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 320, 1, 1)}, path)
 
 
-def sdxl(path: Path) -> None:
-    save_file(
-        {
-            "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3),
-            "conditioner.embedders.1.model.ln_final.weight": torch.zeros(1280),
-        },
-        path,
-    )
+def sd3(path: Path) -> None:
+    save_file({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(8, 8)}, path)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +40,7 @@ def sdxl(path: Path) -> None:
         ("evil.ckpt", lambda p: torch.save({"state_dict": Evil()}, p), ["evil.ckpt", "code"]),
         ("page.safetensors", lambda p: p.write_text("<html>404</html>"), ["page.safetensors"]),
         ("style.safetensors", lora, ["LoRA"]),
-        ("big.safetensors", sdxl, ["SDXL"]),
+        ("big.safetensors", sd3, ["SD3"]),
         ("empty.safetensors", lambda p: p.write_bytes(b""), ["empty.safetensors"]),
     ],
 )

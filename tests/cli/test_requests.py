@@ -26,6 +26,11 @@ def test_upstream_positionals_and_flags_become_options() -> None:
     assert options.stable_fast == "full" and options.hires == HiresOptions() and options.cfg == 5.0
 
 
+def test_a_preset_fills_what_was_not_given() -> None:
+    options = build_options(parse_arguments(["x", "--preset", "tcd", "--steps", "6"]))
+    assert (options.sampler, options.scheduler, options.steps, options.cfg) == ("tcd", "sgm_uniform", 6, 1.0)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -66,7 +71,8 @@ def test_lora_arguments(text: str, expected: LoraChoice) -> None:
         (["a", "--keep-first-pass"], 2, ["--hires-fix"]),
         (["a", "--vae", "checkpoints"], 3, ["checkpoints"]),
         (["a", "--text-encoder", "gone"], 3, ["gone", "text_encoders"]),
-        (["a", "--text-encoder", "tiny.safetensors", "--text-encoder", "b"], 2, ["--text-encoder once"]),
+        (["a", "--text-encoder", "tiny", "--text-encoder", "tiny"], 2, ["--text-encoder once"]),
+        (["a", *["--text-encoder", "tiny"] * 3], 2, ["at most twice"]),
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
         (["a", "--stable-fast-tune", "10"], 2, ["--stable-fast too"]),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.controlnet.apply import AppliedControl, ControlStack, sampling_progress, sum_residuals
+from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStack, sampling_progress, sum_residuals
 from modules.core.runner import TextInputs
 from tests import tiny
 
@@ -145,3 +145,16 @@ def test_unet_output_changes_with_the_hint_and_not_at_strength_zero() -> None:
     assert torch.equal(output(white, 0.0), plain)
     assert (output(white, 1.0) - plain).abs().max() > 0.01
     assert (output(white, 1.0) - output(black, 1.0)).abs().max() > 0.001
+
+
+def test_features_follow_the_residuals_and_keep_their_own_range_and_strength() -> None:
+    features = tuple(torch.full((1, 2, 4, 4), float(level)) for level in range(4))
+    adapter = AppliedAdapter(features=features, strength=0.5, end=0.4)
+    both = ControlStack([adapter, control(), adapter], conditional=1)
+    x, text = torch.zeros(ROWS, 4, 8, 8), TextInputs(torch.zeros(ROWS, 7, 64))
+    early, late = both(x, 900.0, text), both(x, 100.0, text)
+    assert early is not None and len(early) == 13 + 4 and late is not None and len(late) == 13
+    assert [feature.unique().tolist() for feature in early[13:]] == [[float(level)] for level in range(4)]
+    assert all(feature.shape == (ROWS, 2, 4, 4) for feature in early[13:])
+    alone = ControlStack([adapter], conditional=1)
+    assert len(alone(x, 900.0, text) or ()) == 4 and alone(x, 100.0, text) is None

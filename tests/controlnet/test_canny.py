@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from modules.controlnet.preprocess import canny
+from modules.controlnet.preprocessors import canny
 
 
 def square(size: int = 96) -> Image.Image:
@@ -37,7 +37,7 @@ def test_edges_are_opencvs_bit_for_bit(seed: int) -> None:
 
 
 def test_a_weak_edge_counts_where_it_leads_to_a_strong_one() -> None:
-    picture = Image.new("L", (60, 40))
+    picture = Image.new("RGB", (60, 40))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 20, 59, 39), fill=35)  # weak: a step of 35 has a gradient of 140
     draw.rectangle((50, 20, 59, 39), fill=255)

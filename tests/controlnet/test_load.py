@@ -28,7 +28,7 @@ def spec(unet: UNetConfig = tiny.SD1_UNET, family: str = "SD1.x") -> ModelSpec:
     return ModelSpec(
         unet=unet,
         vae=tiny.VAE,
-        text=tiny.SD1_TEXT,
+        texts=(tiny.SD1_TEXT,),
         family=family,
         prediction="epsilon",
         zero_terminal_snr=False,
@@ -224,9 +224,9 @@ def test_same_context_but_other_widths_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: {"adapter.body.0.in_conv.weight": torch.zeros(2)}, "a T2I-Adapter, not a ControlNet"),
+        (lambda weights: {"ip_adapter.1.to_k.weight": torch.zeros(2)}, "an IP-Adapter, not a ControlNet"),
         (lambda weights: {"lora_unet_x.lora_up.weight": torch.zeros(2)}, "a LoRA, not a ControlNet"),
-        (lambda weights: weights | {"task_embedding": torch.zeros(2)}, "a union ControlNet"),
+        (lambda weights: weights | {"control_type_embedding": torch.zeros(2)}, "a union ControlNet of another"),
         (lambda weights: {k: v for k, v in weights.items() if k != "zero_convs.3.0.bias"}, "lacks zero_convs.3.0.bias"),
         (lambda weights: weights | {"stray": torch.zeros(2)}, "unexpected weight .stray"),
     ],

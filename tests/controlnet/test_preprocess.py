@@ -6,7 +6,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from modules.controlnet.preprocess import make_hint
-from modules.core.errors import OptionsError
 
 
 def square(size: int = 96) -> Image.Image:
@@ -31,8 +30,3 @@ def test_canny_hint_is_taken_at_the_final_size() -> None:
 def test_transparency_is_black() -> None:
     image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
     assert make_hint(image, 8, 8).max() == 0.0
-
-
-def test_unknown_preprocessor() -> None:
-    with pytest.raises(OptionsError, match="canny"):
-        make_hint(square(), 64, 64, "depth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.core.device import choose_device, choose_dtype, free_memory, memory_report, release_memory
+from modules.core.device import choose_device, choose_dtype, free_memory, has_bfloat16, memory_report, release_memory
 from modules.core.errors import OptionsError
 
 CPU = torch.device("cpu")
@@ -85,6 +85,27 @@ def test_memory_figures_follow_an_allocation() -> None:
     assert after.device_allocated is None and "GPU" not in str(after)
     assert free_memory(CPU) > 2**20
     del block
+
+
+@pytest.mark.parametrize(
+    ("fraction", "free"),
+    [(1.0, 3 + 2), (0.6, 6 - 4), (0.4, 0)],  # what the system has free and torch reserves unused; what is allowed
+)
+def test_a_limit_for_the_process_holds_for_free_memory(
+    monkeypatch: pytest.MonkeyPatch, fraction: float, free: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 10))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fraction)
+    assert free_memory(CUDA) == free
+
+
+def test_only_newer_nvidia_gpus_have_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capability, has in (((8, 0), True), ((7, 5), False), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert has_bfloat16(CUDA) == has
+    assert not has_bfloat16(CPU)
 
 
 @pytest.mark.gpu

@@ -23,7 +23,8 @@ from modules.generation.options import ControlChoice, GenerationOptions, HiresOp
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
-from tests import tiny_project
+from modules.models.t2i_adapter import AdapterConfig, T2IAdapter
+from tests import tiny, tiny_project
 
 
 @pytest.fixture(scope="module")
@@ -283,3 +284,77 @@ def test_pictures_that_cannot_be_read_are_one_sentence(run: Any, tmp_path: Path,
 def test_senseless_settings_are_one_sentence(run: Any, root: Path, arguments: list[str]) -> None:
     code, out, err = run("edges", root / "photo.png", *arguments)
     assert code == OptionsError.exit_code and out == "" and err.count("\n") == 1, err
+
+
+@pytest.fixture(scope="module")
+def adapter(root: Path) -> str:
+    network = T2IAdapter(AdapterConfig(channels=tiny.SD1_UNET.channels, halved=(False, True, True, True)))
+    weights = {f"adapter.{name}": tensor for name, tensor in tiny.randomise(network).state_dict().items()}
+    save_file(weights, root / "models" / "controlnet" / "adapter.safetensors")
+    return "adapter"
+
+
+@pytest.mark.parametrize("level", ["off", pytest.param("full", marks=pytest.mark.slow)])
+def test_an_adapter_steers_alone_and_with_a_controlnet(
+    session: Session, control: Control, adapter: str, level: str
+) -> None:
+    """It is evaluated once per picture, and Stable-Fast makes the same picture."""
+    plain, net = make(session), make(session, control())
+    alone = make(session, control(name=adapter, end=0.6), stable_fast=level)
+    both = make(session, control(name=adapter), control(), stable_fast=level)
+    assert distance(alone, plain) > VISIBLE and distance(both, net) > VISIBLE and distance(both, alone) > VISIBLE
+    assert distance(alone, make(session, control(name=adapter, end=0.6))) < ROUNDING
+    assert distance(both, make(session, control(name=adapter), control())) < ROUNDING
+    assert torch.equal(make(session, control(name=adapter, strength=0.0)), plain)
+
+
+def test_an_adapter_is_evaluated_once_per_picture(
+    session: Session, control: Control, adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, ...]] = []
+    original = T2IAdapter.forward
+    monkeypatch.setattr(T2IAdapter, "forward", lambda net, hint: calls.append(hint.shape) or original(net, hint))
+    make(session, control(name=adapter))
+    assert calls == [(1, 3, 64, 64)]
+
+
+def test_an_adapter_knows_one_mode(session: Session, control: Control, adapter: str) -> None:
+    with pytest.raises(OptionsError, match="T2I-Adapter, which only works in the ControlNet mode balanced"):
+        make(session, control(name=adapter, mode="prompt"))
+
+
+@pytest.fixture(scope="module")
+def union(root: Path) -> str:
+    tiny_project.save_union(root / "models" / "controlnet" / "union.safetensors")
+    return "union"
+
+
+def test_union_kinds_make_different_pictures(session: Session, control: Control, union: str) -> None:
+    depth, pose, hed, scribble = (
+        make(session, control(name=union, kind=kind)) for kind in ("depth", "openpose", "hed", "scribble")
+    )
+    assert distance(depth, pose) > VISIBLE and torch.equal(hed, scribble)
+    both = make(session, control(name=union, kind="depth"), control(name=union, kind="openpose"))
+    assert distance(both, depth) > VISIBLE and distance(both, pose) > VISIBLE
+
+
+@pytest.mark.slow
+def test_union_kinds_are_the_same_under_stable_fast(session: Session, control: Control, union: str) -> None:
+    for kind in ("depth", "openpose"):
+        fast = make(session, control(name=union, kind=kind), stable_fast="full")
+        assert distance(fast, make(session, control(name=union, kind=kind))) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("union", None, r"union ControlNet: choose its control kind from openpose, .*lineart, normal, segment\."),
+        ("union", "tile", "union ControlNet: choose its control kind"),
+        ("edges", "depth", "not a union ControlNet: leave out its control kind depth"),
+    ],
+)
+def test_only_union_files_take_a_kind(
+    session: Session, control: Control, union: str, name: str, kind: str | None, words: str
+) -> None:
+    with pytest.raises(OptionsError, match=words):
+        make(session, control(name=name, kind=kind))

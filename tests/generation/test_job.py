@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.generation.job import prepare_job, tell_overdone
+from modules.generation.job import Job, prepare_job, tell_overdone
 from modules.generation.options import GenerationOptions, HiresOptions, ResolvedOptions
 from modules.generation.session import Session
+from modules.models.layers import timestep_embedding
+from modules.text.size_vector import PROMPT_SCORE
+from tests import tiny
 from tests.generation.test_text_to_image import options
 
 
@@ -57,3 +63,35 @@ def test_a_cfg_too_high_for_the_sampler_is_told(
     with caplog.at_level(logging.WARNING):
         tell_overdone(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
     assert len(caplog.records) == lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"original_size": "512x512", "crop": "0,64"}, "Original size and crop: no effect with a checkpoint of SD1.x"),
+        ({"crop": "0,64"}, "Crop: no effect"),
+        ({}, ""),
+    ],
+)
+def test_sizes_that_a_checkpoint_does_not_read_are_told(
+    session: Session, caplog: pytest.LogCaptureFixture, changes: dict[str, str], told: str
+) -> None:
+    prepare_job(options(**changes), session)
+    assert bool(caplog.text) == bool(told) and told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("encoders", "vector", "numbers"),
+    [(2, 32 + 6 * 8, [300, 512, 7, 40, 96, 64]), (1, 32 + 5 * 8, [300, 512, 7, 40, PROMPT_SCORE])],
+)
+def test_the_refiner_is_told_a_score_in_place_of_the_target_size(
+    encoders: int, vector: int, numbers: list[float]
+) -> None:
+    spec = SimpleNamespace(
+        unet=SimpleNamespace(vector_dim=vector), vae=SimpleNamespace(downscale=8), texts=tiny.SDXL_TEXTS[-encoders:]
+    )
+    told = SimpleNamespace(original_size="512x300", crop="40,7")
+    job: Any = SimpleNamespace(model=SimpleNamespace(spec=spec), options=told)
+    features = Job.sizes_for(job, torch.zeros(1, 4, 12, 8))
+    assert features is not None
+    assert torch.equal(features.prompt, timestep_embedding(torch.tensor(numbers), 8).flatten())

@@ -135,7 +135,7 @@ def test_only_the_last_few_are_kept_ready(session: Session, root: Path) -> None:
         tiny_project.save_lora(root / "models" / "loras" / f"{name}.safetensors", seed=100 + number)
     first = make(session, LoraChoice(name=names[0]), steps=1)
     every = make(session, *(LoraChoice(name=name, strength=0.1) for name in names), steps=1)
-    assert {key[0].stem for key in session._loras} == set(names[-MOST_LORAS:])
+    assert {key[0].stem for key in session._loras._kept} == set(names[-MOST_LORAS:])
     assert same(make(session, *(LoraChoice(name=name, strength=0.1) for name in names), steps=1), every)
     assert same(make(session, LoraChoice(name=names[0]), steps=1), first)
 

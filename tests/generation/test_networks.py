@@ -14,7 +14,8 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.stable_fast import engine
 from modules.tasks.compare import difference
-from tests import tiny_project
+from modules.text.encode import encode_texts
+from tests import tiny, tiny_project
 from tests.stable_fast.networks import random, rel_error
 from tests.stable_fast.test_unet_runner_captured import AddressPool
 
@@ -62,6 +63,25 @@ def test_whole_requests_captured(session: Session, level: str) -> None:
     assert "VAE decoder" in report.to_text() and "VAE" not in report.status_line()
 
 
+@pytest.mark.usefixtures("captured")
+@pytest.mark.parametrize("level", ["full", "graph"])
+def test_both_text_encoders_of_sdxl_captured(tmp_path: Path, level: str) -> None:
+    tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "xl.safetensors", sdxl=True)
+    session = tiny_project.session_at(tmp_path)
+    networks = Networks(session.model(options()), level)
+    for prompts in (["a cat"], ["a (cat:1.3)", "dogs " * 90]):  # one chunk, then five
+        texts, how = session.model(options()).spec.texts, {"emphasis": "comfy", "tokenizer": session.tokenizer}
+        eager = encode_texts(dict(networks.model.text.module.named_children()), texts, prompts, **how)
+        fast = encode_texts(networks.texts, texts, prompts, **how)
+        for prompt in prompts:
+            assert rel_error(fast[prompt].context, eager[prompt].context) < TOLERANCE
+            assert rel_error(fast[prompt].pooled, eager[prompt].pooled) < TOLERANCE
+    for name in ("text encoder clip_l", "text encoder clip_g"):
+        report = networks._parts[name].report
+        assert report.level == level and report.counters.traces == (1 if level == "full" else 0)
+    networks.release()
+
+
 @torch.inference_mode()
 def test_the_decoder_on_a_cpu_is_fused_once_for_all_sizes(session: Session) -> None:
     model = session.model(options())
@@ -76,7 +96,7 @@ def test_the_decoder_on_a_cpu_is_fused_once_for_all_sizes(session: Session) -> N
     assert networks._parts == {}
 
 
-def test_tiles_and_the_float32_retry_work_with_a_compiled_decoder(
+def test_tiles_and_a_wider_type_work_with_a_compiled_decoder(
     session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = session.model(options())
@@ -92,8 +112,13 @@ def test_tiles_and_the_float32_retry_work_with_a_compiled_decoder(
     expected = latents.decode_latents(model.vae, z[..., :4, :4])
     half = Networks(session.model(options()), "full")
     model.vae.half()
-    assert (latents.decode_latents(model.vae, z[..., :4, :4], half.decode) - expected).abs().max() < 0.05
-    assert "float32" in caplog.text
+    with caplog.at_level("INFO"):
+        assert (latents.decode_latents(model.vae, z[..., :4, :4], half.decode) - expected).abs().max() < 0.05
+    assert "float32 from now on" in caplog.text and "starts over" in caplog.text, "nothing of the narrow type is kept"
+    counters = half._parts["VAE decoder"].report.counters
+    before = counters.traces
+    assert torch.isfinite(latents.decode_latents(model.vae, z[..., :4, :4], half.decode)).all()
+    assert counters.traces == before
 
 
 def test_a_network_that_cannot_be_traced_runs_eagerly_and_says_so(

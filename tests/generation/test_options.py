@@ -53,6 +53,8 @@ def test_senseless_values_are_refused_by_name(values: dict[str, Any], words: lis
         (lambda: InitImage(image=Path("a.png"), resize="squash"), "squash"),
         (lambda: ControlChoice(name="c", image=Path("a.png"), strength=-1.0), "strength"),
         (lambda: ControlChoice(name="c", image=Path("a.png"), mode="both"), "both"),
+        (lambda: ControlChoice(name="c", image=Path("a.png"), preprocessor="pose"), "pose"),
+        (lambda: ControlChoice(name="c", image=Path("a.png"), kind="hands"), "hands"),
         (lambda: LoraChoice(name="l", strength=float("inf")), "inf"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from modules.core.errors import OptionsError
 from modules.generation.options import GenerationOptions, HiresOptions, InitImage
 from modules.generation.pass_settings import PassSettings, first_settings, hires_settings
-from modules.sampling.schedules import NoiseSchedule
+from modules.sampling.trained_noise import noise_schedule
 
 REQUEST = GenerationOptions(prompt="x", sampler="heun", scheduler="simple", steps=12, cfg=5.0, rescale_cfg=0.7)
 FIRST = PassSettings(phase="sampling", sampler="heun", scheduler="simple", steps=12, cfg=5.0, rescale_cfg=0.7)
@@ -32,7 +32,7 @@ def test_the_second_pass_follows_the_first_unless_it_says_otherwise() -> None:
 
 
 def test_a_denoise_below_one_starts_lower_in_as_many_steps() -> None:
-    noise = NoiseSchedule()
+    noise = noise_schedule()
     whole = first_settings(REQUEST).sigmas(noise)
     part = hires_settings(REQUEST, HiresOptions(denoise=0.3)).sigmas(noise)
     assert len(whole) == len(part) == 13 and whole[-1] == part[-1] == 0.0

@@ -19,16 +19,18 @@ from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import noise_schedule
 from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
+from modules.text.size_vector import SizeFeatures
 from tests import tiny, tiny_project
 
 ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
 VISIBLE = 4e-5
 STEPS = 4
 CFG = 3.0
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 SIGMAS = make_sigmas(SCHEDULE, "karras", STEPS, sampler="euler")
 
 
@@ -220,3 +222,21 @@ def test_the_longest_prompt_is_told(field: str) -> None:
     GenerationOptions(**values | {field: "a" * MAX_PROMPT})
     with pytest.raises(OptionsError, match=r"20001 characters: 20000 is the most"):
         GenerationOptions(**values | {field: "a" * (MAX_PROMPT + 1)})
+
+
+def test_each_text_of_sdxl_has_its_own_vector(tmp_path: Path) -> None:
+    """Pooled text, then sizes: the prompt's parts and the negative prompt each with theirs, also when they change."""
+    tiny.save_checkpoint(tmp_path / "models" / "checkpoints" / "xl.safetensors", sdxl=True)
+    job = prepare_job(options("a [cat:dog:0.5] AND a bird", negative_prompt="bad"), tiny_project.session_at(tmp_path))
+    prompts = job.prompts["sampling"]
+    sizes = SizeFeatures(prompt=torch.full((48,), 2.0), negative=torch.full((48,), 3.0))
+    contexts = prompts.contexts(2, unconditional=True, sizes=sizes)
+    assert contexts.by_step == (0, 0, 1, 1)
+    for text, animal in zip(contexts.distinct, ("cat", "dog"), strict=True):
+        named = (f"a {animal}", "a bird", "bad")
+        pooled = [prompts.encoded[next(key for key in prompts.encoded if key.strip() == name)].pooled for name in named]
+        assert text.vector is not None and text.vector.shape == (6, 80)
+        for part, (expected, size) in enumerate(zip(pooled, (2.0, 2.0, 3.0), strict=True)):
+            for row in text.vector[2 * part : 2 * part + 2]:
+                assert torch.equal(row, torch.cat([expected, torch.full((48,), size)]))  # type: ignore[list-item]
+    assert prompts.contexts(2, unconditional=True).distinct[0].vector is None

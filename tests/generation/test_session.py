@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import KINDS, ModelFolders
 from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
-from modules.generation.options import GenerationOptions, LoraChoice
-from modules.generation.session import Session
+from modules.generation.job import prepare_job
+from modules.generation.latents import decode_latents
+from modules.generation.options import GenerationOptions, InitImage, LoraChoice
+from modules.generation.session import Session, tell_rescale
+from modules.models.unet import UNet
+from modules.text.encode import encode_texts
 from tests import tiny, tiny_project
-from tests.generation.test_text_to_image import make, pixels
+from tests.generation.test_text_to_image import make, options, pixels
 
 REQUEST = GenerationOptions(prompt="a cat")
 
@@ -78,3 +85,145 @@ def test_a_text_encoder_may_be_named_by_its_checkpoint(project: Session) -> None
         text_encoder_paths(project.folders, GenerationOptions(prompt="x", text_encoders=("none-such",)))
     with pytest.raises(OptionsError, match="one text encoder"):
         project.model(GenerationOptions(prompt="x", text_encoders=("tiny", "tiny")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        ({"prediction": "v", "zero_terminal_snr": True}, {}, True),
+        ({"prediction": "v", "zero_terminal_snr": True}, {"rescale_cfg": 0.5}, False),
+        ({"prediction": "v", "zero_terminal_snr": True}, {"cfg": 1.0}, False),
+        ({"prediction": "v", "zero_terminal_snr": False}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_rescaled_guidance_is_offered_where_it_helps(
+    project: Session,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+    options: dict[str, float],
+    told: bool,
+) -> None:
+    spec = replace(project.model(REQUEST).spec, **changes)
+    tell_rescale(replace(REQUEST, **options), spec)
+    assert ("--rescale-cfg 0.7" in caplog.text) == told
+
+
+def test_memory_has_no_effect_without_an_nvidia_gpu_and_says_so(
+    project: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    for memory, lines in (("low", 1), ("high", 1), ("auto", 0), (None, 0)):
+        caplog.clear()
+        session = Session(project.folders, device="cpu", memory=memory)
+        assert caplog.messages == ["--memory has no effect on cpu: it is about the memory of an NVIDIA GPU."] * lines
+        assert not session.make_room()
+    assert project.model(REQUEST).away == ()
+
+
+def test_known_prompts_need_no_text_encoder(project: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.free()
+    encoded: list[tuple[str, ...]] = []
+
+    def spy(model: Any, config: Any, texts: tuple[str, ...], **how: Any) -> Any:
+        encoded.append(texts)
+        return encode_texts(model, config, texts, **how)
+
+    monkeypatch.setattr("modules.generation.job.encode_texts", spy)
+    ink = LoraChoice(name="ink", strength=0.5, text_strength=0.5)
+    first = pixels(make(project, steps=1)[0])
+    changes: list[dict[str, Any]] = [{}, {"seed": 9}, {"loras": (ink,)}, {"loras": (ink,)}, {"clip_skip": 2}]
+    changes += [{"emphasis": "a1111"}, {"prompt": "a dog"}, {"stable_fast": "fused"}, {"cfg": 2.0}, {}]
+    counts = [len(encoded) for change in changes if prepare_job(options(**change), project)]
+    assert counts == [1, 1, 2, 2, 3, 4, 5, 6, 6, 6]
+    assert (pixels(make(project, steps=1)[0]) == first).all(), "the LoRA of another request is not in it"
+    project.free()
+    prepare_job(options(), project)
+    assert len(encoded) == 7
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch, project: Session) -> Iterator[None]:
+    """Text encoder and VAE count as absent from the device, and visit it to work."""
+    project.free()
+    for place in ("visit", "checkpoint"):
+        monkeypatch.setattr(f"modules.loader.{place}.is_away", lambda network, device: not isinstance(network, UNet))
+    yield
+    project.free()
+
+
+def test_networks_that_leave_the_device_make_the_same_pictures(
+    project: Session, request: pytest.FixtureRequest
+) -> None:
+    ink = LoraChoice(name="ink", strength=0.5, text_strength=0.8)
+    photo = InitImage(image=project.folders.root / "photo.png")
+    changes: list[dict[str, Any]] = [{}, {"loras": (ink,), "prompt": "a dog"}, {"loras": (ink,), "init": photo}]
+    project.free()
+    expected = [pixels(make(project, **change)[0]) for change in changes]
+    request.getfixturevalue("away")
+    model = project.model(REQUEST)
+    assert model.away == ("text encoder", "VAE")
+    weights = {**dict(model.text.module.named_parameters()), **dict(model.vae.named_parameters())}
+    at_home = {name: (weight.data_ptr(), weight.clone()) for name, weight in weights.items()}
+    for change, picture in zip(changes, expected, strict=True):
+        assert (pixels(make(project, **change)[0]) == picture).all()
+    assert all(at_home[name][0] == weight.data_ptr() for name, weight in weights.items())
+    assert all(torch.equal(at_home[name][1], weight) for name, weight in weights.items())
+
+
+@pytest.mark.usefixtures("away")
+def test_networks_that_leave_the_device_are_not_compiled(project: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "modules.generation.networks.WORTH_IT_ON_CPU", ("VAE decoder", "VAE encoder", "text encoder", "ControlNet")
+    )
+    model = project.model(REQUEST)
+    networks = project.networks(model, "full")
+    assert (networks.decode, networks.encode) == (model.vae.decode, model.vae.encode)
+    assert networks.texts == dict(model.text.module.named_children())
+    networks.controlnet(project.controlnet(model, "edges"))
+    assert list(networks._parts) == ["ControlNet 1"]
+
+
+def test_when_memory_runs_out_text_encoder_and_vae_leave_and_the_batch_goes_on(
+    project: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.free()
+    wanted: dict[str, Any] = {"number": 2, "batch": 2, "loras": (LoraChoice(name="ink"),), "steps": 1}
+    expected = [pixels(picture) for picture in make(project, **wanted)]
+    monkeypatch.setattr(project, "_memory", "auto")
+    decoded: list[int] = []
+
+    def full_at_the_second(vae: Any, latents: Any, run: Any) -> Any:
+        decoded.append(1)
+        if len(decoded) == 2:
+            raise torch.OutOfMemoryError("pretended")
+        return decode_latents(vae, latents, run)
+
+    monkeypatch.setattr("modules.generation.job.decode_latents", full_at_the_second)
+    pictures = make(project, **wanted)
+    assert [picture.seed for picture in pictures] == [5, 6, 7, 8]
+    assert all((pixels(a) == b).all() for a, b in zip(pictures, expected, strict=True))
+    assert len(decoded) == 6, "the batch of the failure is made again"
+    assert len(caplog.messages) == 1 and "at work" in caplog.text
+    assert project.model(REQUEST).unet.patch_device.type == "cpu"
+    project.free()
+
+
+def test_after_text_encoder_and_vae_have_left_what_was_compiled_is_freed(
+    project: Session, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    request.getfixturevalue("away")
+    monkeypatch.setattr(project, "_memory", "low")
+    networks = project.networks(project.model(REQUEST), "full")
+    assert project.make_room() and "compiled again" in caplog.text
+    assert project.networks(project.model(REQUEST), "full") is not networks
+    project._release_fast()
+    assert not project.make_room(), "there is no more room to make"
+
+
+def test_the_type_of_a_vae_that_overflowed_is_remembered(project: Session) -> None:
+    project.free()
+    project.model(REQUEST).vae.to(torch.bfloat16)
+    project.free()
+    assert next(project.model(REQUEST).vae.parameters()).dtype == torch.bfloat16
+    project._vae_dtypes.clear()
+    project.free()

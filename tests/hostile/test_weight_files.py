@@ -19,11 +19,13 @@ from torch import Tensor
 from modules.controlnet.load import load_controlnet
 from modules.core.errors import ModelFileError
 from modules.loader.checkpoint import load_checkpoint, open_vae
+from modules.loader.detection.facts import header_facts
 from modules.loader.detection.model_spec import ModelSpec
+from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import naming
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
-from modules.loader.text_encoder import open_text_encoder
+from modules.loader.text_encoder import open_text_encoders
 from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import lora_patches
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
@@ -70,11 +72,11 @@ HEADERS = (
 
 def read_vae(path: Path) -> None:
     """Reads a VAE file's configuration and weights, without a checkpoint."""
-    weights, state, config = open_vae(path)
+    weights = open_vae(path)
     with naming(path):
         with empty_weights():
-            vae = AutoencoderKL(config)
-        fill_network(vae, state, CPU, torch.float32, weights.drop_pages, "VAE")
+            vae = AutoencoderKL(vae_config(weights.tensors, header_facts(weights.metadata)))
+        fill_network(vae, weights.tensors, CPU, torch.float32, weights.drop_pages, "VAE")
 
 
 class Models:
@@ -117,7 +119,7 @@ class Models:
         self.readers: dict[str, Callable[[Path], object]] = {
             "checkpoint": partial(load_checkpoint, **load),
             "vae": read_vae,
-            "text": open_text_encoder,
+            "text": lambda path: open_text_encoders([path]),
             **dict.fromkeys(("controlnet", "control-LoRA", "difference"), self.controlnet),
             "upscaler": lambda path: load_rrdbnet(path, CPU),
             "embedding": lambda path: read_embedding(path, 8),

@@ -50,6 +50,7 @@ FRONT_DOORS = (
     "modules.core",
     "modules.version",
     "modules.sampling.names",
+    "modules.controlnet.names",
     "modules.images",
     "modules.stable_fast.doctor",
     "modules.stable_fast.report",
@@ -68,6 +69,7 @@ PROJECT = (*USES, "modules", "tests")
 # These must respond at once (--help, the page itself, refusing a request), so they must not import torch.
 TORCH_FREE_ROOMS = ("pipeline", "cli", "ui")
 TORCH_FREE = (
+    "modules.controlnet.names",
     "modules.core.errors",
     "modules.core.progress",
     "modules.core.paths",

@@ -36,7 +36,6 @@ ELSEWHERE = (
     Elsewhere("modules/loader/files/*", "loader/files/test_open_file.py", "the way into all of them"),
     Elsewhere("modules/loader/layouts/*", "loader/layouts/test_layouts.py", "one checkpoint in each layout"),
     Elsewhere("modules/loader/load_weights.py", "loader/test_checkpoint.py", "weights reach their network"),
-    Elsewhere("modules/loader/text_encoder.py", "loader/layouts/test_layouts.py", "one encoder in each layout"),
     Elsewhere("modules/lora/*", "lora/test_apply.py", "names and families, by what a file changes"),
     Elsewhere("modules/models/*", "models/test_unet.py", "the parts of the UNet and its ControlNet, by diffusers"),
     Elsewhere("modules/models/esrgan.py", "loader/test_upscaler.py", "the network that a file of each layout fills"),

@@ -215,6 +215,76 @@ def test_copies_stay_beside_the_weights_while_there_is_room(monkeypatch: pytest.
     assert _home_of_copies([torch.empty(100)]) is None and _home_of_copies([]) is None
 
 
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network counts as absent, so that a visit makes copies on the CPU as it would on a GPU."""
+    monkeypatch.setattr("modules.loader.visit.is_away", lambda network, device: True)
+
+
+@pytest.mark.usefixtures("away")
+def test_the_part_at_work_has_its_patches_and_the_weights_at_home_have_none() -> None:
+    model = patcher()
+    before, places = bits(model), [parameter.data_ptr() for parameter in model.module.parameters()]
+    delta = torch.randn(6, 8)
+    changed = model.clone()
+    changed.add_patches({"0.weight": [Add(delta)], "1.bias": [Add(torch.ones(4))]}, 0.7)
+    for _ in range(2):
+        with changed.at_work("0") as part:
+            assert torch.equal(part.weight, (before["0.weight"].float() + 0.7 * delta).half())
+            assert same(model.pristine(), before)
+            moved = [
+                now != then for now, then in zip(map(Tensor.data_ptr, model.module.parameters()), places, strict=True)
+            ]
+            assert moved == [True, True, False, False], "only this part is there"
+        with changed.at_work("1") as part:
+            assert torch.equal(part.bias, (before["1.bias"].float() + 0.7).half())
+            assert torch.equal(bits(model)["0.weight"], before["0.weight"])
+        with model.at_work("0"):
+            assert same(bits(model), before)
+        assert same(bits(model), before) and not model._state.merged and not model._state.pristine
+    assert [parameter.data_ptr() for parameter in model.module.parameters()] == places
+
+
+@pytest.mark.usefixtures("away")
+def test_patches_merged_at_home_are_taken_out_before_work() -> None:
+    model = patcher()
+    before = bits(model)
+    changed = model.clone()
+    changed.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    changed.apply()
+    with model.at_work("0"):
+        assert same(bits(model), before)
+    assert same(bits(model), before)
+
+
+@pytest.mark.usefixtures("away")
+def test_after_a_patch_that_fails_the_weights_at_home_are_whole() -> None:
+    model = patcher()
+    before = bits(model)
+    bad = model.clone()
+    bad.add_patches({"0.weight": [Broken()]}, 1.0)
+    with pytest.raises(RuntimeError, match="broken patch"), bad.at_work("0"):
+        pass
+    assert same(bits(model), before) and same(model.pristine(), before)
+
+
+def test_leaving_takes_the_patches_out() -> None:
+    model = patcher()
+    before = bits(model)
+    model.add_patches({"0.weight": [Add(torch.ones(6, 8))]}, 1.0)
+    model.apply()
+    model.leave()
+    assert same(bits(model), before) and next(model.module.parameters()).device.type == "cpu"
+
+
+def test_to_spare_memory_copies_and_patches_stay_off_the_device() -> None:
+    model = ModelPatcher(nn.Linear(8, 6, device="meta"), "meta")
+    model.add_patches({"weight": [Add(torch.ones(6, 8))]}, 1.0)
+    assert model.patch_device == torch.device("meta")
+    model.spare_memory()
+    assert model.patch_device == model.clone().patch_device == torch.device("cpu")
+
+
 def test_a_patch_may_return_its_argument_without_harm() -> None:
     class Idle:
         slice = None

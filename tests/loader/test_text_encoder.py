@@ -113,17 +113,21 @@ Paths = dict[str, Path]
 @pytest.mark.parametrize(
     ("load", "kind", "message"),
     [
-        (lambda f: loaded(f["unet"]), ModelFileError, r"CLIP-L and CLIP-G; SDXL needs two.*--text-encoder NAME --text"),
+        (
+            lambda f: loaded(f["unet"]),
+            ModelFileError,
+            r"no CLIP-L or CLIP-G \(SDXL needs two text encoders\) and no VAE.*--text-encoder NAME --text",
+        ),
         (
             lambda f: loaded(f["unet"], text_paths=[f["l"]], vae_path=f["vae"]),
             ModelFileError,
-            r"no text encoder \(CLIP-G; SDXL needs two\)\. Add .* --text-encoder NAME \(",
+            r"no CLIP-G \(SDXL needs two text encoders\)\. Add .* --text-encoder NAME \(",
         ),
         (lambda f: loaded(f["whole"], text_paths=[f["l"], f["l"]]), OptionsError, "hold CLIP-L: SDXL needs one"),
         (
             lambda f: loaded(f["whole"], text_paths=[f["vae"]]),
             ModelFileError,
-            "is a VAE and cannot be used as the text",
+            "is a VAE and cannot be used",
         ),
     ],
 )
@@ -141,3 +145,11 @@ def test_sd1_takes_clip_l_of_an_sdxl_checkpoint(files: Paths, state: State, tmp_
         loaded(checkpoint, text_paths=[files["whole"]])
     with pytest.raises(OptionsError, match="one text encoder"):
         loaded(checkpoint, text_paths=[files["l"], files["g"]])
+
+
+@pytest.mark.parametrize("sdxl", [False, True])
+def test_a_text_encoder_without_its_table_is_refused(tmp_path: Path, *, sdxl: bool) -> None:
+    checkpoint = tiny.save_checkpoint(tmp_path / "m.safetensors", sdxl=sdxl)
+    text = saved({"cond_stage_model.transformer.text_model.x": torch.zeros(())}, tmp_path / "t.safetensors")
+    with pytest.raises(ModelFileError, match="text encoder"):
+        loaded(checkpoint, text_paths=[text])

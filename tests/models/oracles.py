@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from modules.text import tokenizer
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
+from modules.text import tokenizer
 
 MERGES = Path(tokenizer.__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 
@@ -34,17 +34,19 @@ def _shared(config: UNetConfig) -> dict[str, object]:
         "attention_head_dim": heads,  # diffusers' name for the number of heads
         "norm_num_groups": config.groups,
         "use_linear_projection": config.linear_projection,
-        "transformer_layers_per_block": [max(depth, 1) for depth in config.depths],
+        # The middle block takes the last number, though the refiner's last level has no attention.
+        "transformer_layers_per_block": [depth or config.middle_depth or 1 for depth in config.depths],
     }
 
 
 def _vector(config: UNetConfig, pooled: int) -> dict[str, object]:
-    """SDXL's settings: the vector holds the pooled text and six numbers as Fourier features."""
+    """SDXL's settings: the vector holds the pooled text and six numbers (the refiner: five) as Fourier features."""
     if config.vector_dim is None:
         return {}
+    width = config.vector_dim - pooled
     return {
         "addition_embed_type": "text_time",
-        "addition_time_embed_dim": (config.vector_dim - pooled) // 6,
+        "addition_time_embed_dim": width // (5 if width % 6 else 6),
         "projection_class_embeddings_input_dim": config.vector_dim,
     }
 
@@ -52,9 +54,17 @@ def _vector(config: UNetConfig, pooled: int) -> dict[str, object]:
 def diffusers_unet(config: UNetConfig, *, pooled: int = 1280) -> UNet2DConditionModel:
     """`pooled`: the width of SDXL's pooled text."""
     up_types = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(config.attention_levels)]
-    return UNet2DConditionModel(
-        out_channels=config.out_channels, up_block_types=up_types, **_shared(config), **_vector(config, pooled)
-    ).eval()
+    settings = _shared(config) | _vector(config, pooled) | _distilled(config)
+    return UNet2DConditionModel(out_channels=config.out_channels, up_block_types=up_types, **settings).eval()
+
+
+def _distilled(config: UNetConfig) -> dict[str, object]:
+    """The settings of SSD-1B and Vega: no attention in the middle, and transformer depths of the decoder's own."""
+    middle = {} if config.middle_depth else {"mid_block_type": "UNetMidBlock2D"}
+    if not config.up_depths:
+        return middle
+    levels = [[max(depth, 1) for depth in level] for level in reversed(config.up_depths)]
+    return middle | {"reverse_transformer_layers_per_block": levels}
 
 
 def diffusers_controlnet(config: UNetConfig) -> ControlNetModel:

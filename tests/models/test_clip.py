@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
 from modules.loader.layouts.diffusers import text_to_openclip
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.models.clip import build_text_model
-from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
+from modules.models.configs import CLIP_L, OPENCLIP_H, SDXL_CLIP_G, TextConfig
 from tests import tiny
 from tests.models.oracles import random_ids, relative_error, transformers_text
 
@@ -56,6 +56,41 @@ def test_clip_last_state_is_transformers_output() -> None:
     ids = random_ids(1)
     with torch.inference_mode():
         assert relative_error(ours(ours.embed_tokens(ids)), oracle(ids).last_hidden_state) < 1e-4
+
+
+def both_outputs(config: TextConfig, skip: int, ends: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Our states and pooled output, then transformers'; the texts end at the positions `ends`, then padding follows."""
+    oracle = tiny.randomise(transformers_text(config))
+    ours = our_text_model(oracle, config)
+    ids = random_ids(len(ends))
+    for row, end in enumerate(ends):
+        ids[row, end], ids[row, end + 1 :] = 49407, config.pad_token
+    with torch.inference_mode():
+        states, pooled = ours(ours.embed_tokens(ids), skip, torch.tensor(ends))
+        theirs = oracle(ids, output_hidden_states=True)
+    return states, pooled, theirs.hidden_states[-1 - skip], theirs.text_embeds
+
+
+@pytest.mark.parametrize("skip", [1, 2])
+def test_clip_g_gives_states_without_norm_and_the_pooled_output_of_its_last_layer(skip: int) -> None:
+    states, pooled, their_states, their_pooled = both_outputs(tiny.SDXL_TEXTS[1], skip, [3, 40, 76])
+    assert relative_error(states, their_states) < 1e-4
+    assert relative_error(pooled, their_pooled) < 1e-4
+
+
+def test_sdxls_clip_l_gives_states_without_norm() -> None:
+    config = tiny.SDXL_TEXTS[0]
+    oracle = tiny.randomise(transformers_text(config))
+    ours, ids = our_text_model(oracle, config), random_ids(2)
+    with torch.inference_mode():
+        expected = oracle(ids, output_hidden_states=True).hidden_states[-2]
+        assert relative_error(ours(ours.embed_tokens(ids), config.skip), expected) < 1e-4
+
+
+@pytest.mark.slow
+def test_full_clip_g_equals_transformers() -> None:
+    states, pooled, their_states, their_pooled = both_outputs(SDXL_CLIP_G, 1, [9])
+    assert max(relative_error(states, their_states), relative_error(pooled, their_pooled)) < 1e-4
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -67,3 +69,15 @@ def test_old_diffusers_attention_names_are_read() -> None:
     expected, actual = vae_to_ldm(new), vae_to_ldm(old)
     assert actual.keys() == expected.keys()
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
+
+
+def test_latents_are_scaled_by_the_familys_factor_and_statistics() -> None:
+    """By hand, in float64: Playground 2.5's latents have a mean and a deviation for each channel."""
+    plain = tiny.vae()
+    mean, std = (-1.5, 0.0, 1.25, 2.0), (8.0, 4.0, 0.5, 2.0)
+    normed = tiny.vae(dataclasses.replace(tiny.VAE, latent_mean=mean, latent_std=std, scale_factor=0.5))
+    z = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    expected = [(z[:, c].double() - mean[c]) * 0.5 / std[c] for c in range(4)]
+    assert torch.allclose(normed.scale(z).double(), torch.stack(expected, 1), atol=1e-6)
+    assert torch.allclose(normed.unscale(normed.scale(z)), z, atol=1e-5)
+    assert torch.equal(plain.scale(z), z * 0.18215) and torch.equal(plain.unscale(z), z / 0.18215)

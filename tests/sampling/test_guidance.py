@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import EDMEulerScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
-from modules.sampling.denoiser import Denoiser, Prediction
+from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser, Rescale, needs_unconditional
 from modules.sampling.names import SAMPLERS
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS as FUNCTIONS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+from modules.sampling.schedules import make_sigmas, start_latent
+from modules.sampling.trained_noise import Prediction, noise_schedule
 
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 
 
 class TwoPrompts:
@@ -36,7 +38,7 @@ class TwoPrompts:
 def _guided(cfg: float, negative: str | None) -> tuple[TwoPrompts, GuidedDenoiser]:
     runner = TwoPrompts()
     runner.prepare(("a cat", negative), [])
-    return runner, GuidedDenoiser(Denoiser(runner, SCHEDULE, "epsilon"), cfg)
+    return runner, GuidedDenoiser(Denoiser(runner, SCHEDULE), cfg)
 
 
 def test_guidance_extrapolates_from_the_unconditional_prediction() -> None:
@@ -118,28 +120,35 @@ def test_parts_whose_weights_sum_to_one_need_no_negative_prompt_at_cfg_one() -> 
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "edm", "edm_v"])
 @pytest.mark.parametrize("sigma", [0.05, 12.0])
 def test_rescaled_guidance_is_that_of_diffusers(prediction: Prediction, sigma: float, amount: float) -> None:
-    runner = TwoPrompts()
+    runner, schedule = TwoPrompts(), noise_schedule(prediction)
     runner.prepare(("a cat", "ugly"), [])
     noise = torch.Generator().manual_seed(3)
     x = torch.randn(2, 4, 6, 5, generator=noise) * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1)
-    conditional, unconditional = runner.step(x / (1 + sigma**2) ** 0.5, 0.0).chunk(2)
+    data = 0.25 if prediction == "edm" else 1.0
+    conditional, unconditional = runner.step(x / (data + sigma**2) ** 0.5, 0.0).chunk(2)
     output = rescale_noise_cfg(unconditional + 7.5 * (conditional - unconditional), conditional, amount)
-    velocity = x / (1 + sigma**2) - output * sigma / (1 + sigma**2) ** 0.5
-    expected = velocity if prediction == "v" else x - output * sigma
-    rescale = Rescale(amount=amount, prediction=prediction)
-    guided = GuidedDenoiser(Denoiser(runner, SCHEDULE, prediction), 7.5, rescale=rescale)
+    expected = {
+        "epsilon": x - output * sigma,
+        "v": x / (1 + sigma**2) - output * sigma / (1 + sigma**2) ** 0.5,
+        "edm": EDMEulerScheduler(sigma_data=0.5).precondition_outputs(x, output, sigma),
+        "edm_v": EDMEulerScheduler(sigma_data=1.0, prediction_type="v_prediction").precondition_outputs(
+            x, output, sigma
+        ),
+    }[prediction]
+    rescale = Rescale(amount=amount, schedule=schedule)
+    guided = GuidedDenoiser(Denoiser(runner, schedule), 7.5, rescale=rescale)
     torch.testing.assert_close(guided(x, sigma), expected, rtol=1e-4, atol=1e-4)
     pair = guided.with_unconditional(x, sigma)
     torch.testing.assert_close(pair[0], expected, rtol=1e-4, atol=1e-4)
-    plain = GuidedDenoiser(Denoiser(runner, SCHEDULE, prediction), 7.5)
+    plain = GuidedDenoiser(Denoiser(runner, schedule), 7.5)
     assert torch.equal(pair[1], plain.with_unconditional(x, sigma)[1])
 
 
 def test_joined_prompts_are_rescaled_to_what_they_are_at_cfg_one() -> None:
-    x, weights, rescale = torch.randn(2, 4, 3, 3), (1.0, 0.5), Rescale(amount=1.0, prediction="epsilon")
+    x, weights, rescale = torch.randn(2, 4, 3, 3), (1.0, 0.5), Rescale(amount=1.0, schedule=SCHEDULE)
     without = GuidedDenoiser(ThreeRows(), 1.0, weights)(x, 1.0)
     assert torch.equal(GuidedDenoiser(ThreeRows(), 1.0, weights, rescale)(x, 1.0), without)
     noise = x - GuidedDenoiser(ThreeRows(), 7.5, weights, rescale)(x, 1.0)

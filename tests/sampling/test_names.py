@@ -14,7 +14,7 @@ from modules.sampling.samplers import table
 
 def test_every_name_has_a_sampler_and_the_other_way_round() -> None:
     assert set(names.SAMPLERS) == set(table.SAMPLERS)
-    assert len(names.SAMPLERS) == 23
+    assert len(names.SAMPLERS) == 24
     for name, function in table.SAMPLERS.items():
         assert function.__name__ == f"sample_{name}"
 

@@ -10,7 +10,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers.scheduling_euler_discrete import rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_utils import AysSchedules
 from scipy import stats
 from torch import Tensor
 
@@ -18,49 +18,18 @@ from modules.core.errors import OptionsError
 from modules.sampling.names import SCHEDULERS
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+from modules.sampling.schedules import make_sigmas, start_latent
+from modules.sampling.trained_noise import noise_schedule
+from tests.sampling.toys import trained_levels
 
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def _numpy_table() -> np.ndarray:
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    alphas = np.cumprod(1 - betas)
-    return np.sqrt((1 - alphas) / alphas)
 
 
 def _diffusers(steps: int, **options: object) -> list[float]:
     scheduler = diffusers.EulerDiscreteScheduler(**SD, **options)
     scheduler.set_timesteps(steps)
     return scheduler.sigmas.tolist()
-
-
-def test_the_table_is_stable_diffusions() -> None:
-    assert SCHEDULE.sigmas == pytest.approx(_numpy_table().tolist(), rel=1e-9)
-    assert SCHEDULE.sigma_min == pytest.approx(0.029167, abs=1e-6)
-    assert SCHEDULE.sigma_max == pytest.approx(14.614641, abs=1e-5)
-
-
-def test_zero_terminal_snr_agrees_with_diffusers() -> None:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
-    expected = ((1 - alphas) / alphas).sqrt().tolist()
-    ours = NoiseSchedule(zero_terminal_snr=True)
-    # diffusers' last sigma is infinite; ours is ComfyUI's finite substitute.
-    assert ours.sigmas[:-1] == pytest.approx(expected[:-1], rel=1e-8)
-    assert ours.sigma_max == pytest.approx(4518.76, rel=1e-4)
-    assert ours.sigmas[-2] < ours.sigma_max
-
-
-def test_timesteps_are_the_nearest_in_log_noise() -> None:
-    logs = np.log(_numpy_table())
-    for sigma in np.geomspace(0.01, 30, 301):
-        assert SCHEDULE.sigma_to_t(float(sigma)) == np.abs(np.log(sigma) - logs).argmin()
-    for timestep in (0, 1, 500, 998, 999):
-        assert SCHEDULE.sigma_to_t(SCHEDULE.sigmas[timestep]) == timestep
-        assert SCHEDULE.t_to_sigma(timestep) == pytest.approx(SCHEDULE.sigmas[timestep], rel=1e-12)
-    assert SCHEDULE.t_to_sigma(10.25) == pytest.approx(SCHEDULE.sigmas[10] ** 0.75 * SCHEDULE.sigmas[11] ** 0.25)
 
 
 @pytest.mark.parametrize("steps", [2, 7, 20, 50])
@@ -77,7 +46,7 @@ def test_karras_and_exponential_agree_with_diffusers(scheduler: str, options: di
 @pytest.mark.parametrize("steps", [2, 7, 20, 50])
 def test_normal_agrees_with_diffusers(steps: int) -> None:
     times = np.linspace(999, 0, steps)
-    expected = [float(np.exp(np.interp(t, np.arange(1000), np.log(_numpy_table())))) for t in times] + [0.0]
+    expected = [float(np.exp(np.interp(t, np.arange(1000), np.log(trained_levels())))) for t in times] + [0.0]
     assert make_sigmas(SCHEDULE, "normal", steps, sampler="euler") == pytest.approx(expected, rel=1e-9)
     # diffusers interpolates linearly between two trained levels; we and ComfyUI interpolate in log noise.
     assert expected == pytest.approx(_diffusers(steps), rel=1e-4)
@@ -85,7 +54,7 @@ def test_normal_agrees_with_diffusers(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20, 50, 150])
 def test_the_others_agree_with_their_formulas(steps: int) -> None:
-    table, logs = _numpy_table(), np.log(_numpy_table())
+    table, logs = trained_levels(), np.log(trained_levels())
 
     def at(times: np.ndarray) -> list[float]:
         return [float(value) for value in np.exp(np.interp(times, np.arange(1000), logs))]
@@ -110,10 +79,55 @@ def test_the_levels_of_ddim_uniform_are_diffusers_ddim_ones() -> None:
     assert [SCHEDULE.sigma_to_t(sigma) for sigma in ours[:-1]] == scheduler.timesteps.tolist()
 
 
+@pytest.mark.parametrize("sampler", ["lcm", "tcd"])
+def test_distilled_models_visit_the_timesteps_they_were_distilled_at(sampler: str) -> None:
+    """DMD2's page names 999, 749, 499 and 249 for four steps. diffusers calls this spacing trailing."""
+    for steps in (1, 2, 4, 8):
+        sigmas = make_sigmas(SCHEDULE, "sgm_uniform", steps, sampler=sampler)
+        scheduler = diffusers.EulerDiscreteScheduler(**SD, timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+        assert [SCHEDULE.sigma_to_t(sigma) for sigma in sigmas[:-1]] == scheduler.timesteps.tolist()
+        assert sigmas[:-1] == pytest.approx(scheduler.sigmas[:-1].tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("family", "name"), [("SD1.x", ""), ("SD2.x", ""), ("SDXL", "XL")])
+def test_align_your_steps_has_the_published_steps(family: str, name: str) -> None:
+    schedule = noise_schedule(family=family)
+    ours = make_sigmas(schedule, "ays", 10, sampler="euler")
+    timesteps, sigmas = (AysSchedules[f"StableDiffusion{name}{what}"] for what in ("Timesteps", "Sigmas"))
+    assert [schedule.sigma_to_t(sigma) for sigma in ours[:-1]] == timesteps
+    assert ours == pytest.approx(sigmas, abs=6e-3)  # the published levels are rounded
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10, 23])
+def test_align_your_steps_is_interpolated_in_log_noise(steps: int) -> None:
+    timesteps = [*AysSchedules["StableDiffusionXLTimesteps"], 0]
+    logs = np.log(trained_levels()[timesteps])
+    expected = np.exp(np.interp(np.linspace(0, 10, steps + 1), np.arange(11), logs))[:-1]
+    ours = make_sigmas(noise_schedule(family="SDXL"), "ays", steps, sampler="euler")
+    assert ours == pytest.approx([*expected, 0.0], rel=1e-9)
+
+
+def test_align_your_steps_starts_from_pure_noise_with_zero_terminal_snr_and_is_refused_for_edm() -> None:
+    schedule = noise_schedule("v", zero_terminal_snr=True)
+    assert make_sigmas(schedule, "ays", 7, sampler="euler")[0] == pytest.approx(schedule.sigma_max)
+    with pytest.raises(OptionsError, match="ays"):
+        make_sigmas(noise_schedule("edm"), "ays", 7, sampler="euler")
+
+
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "ays"])
+def test_every_other_scheduler_covers_the_range_of_edm(scheduler: str) -> None:
+    schedule = noise_schedule("edm_v", sigma_range=(0.01, 90.0))
+    sigmas = make_sigmas(schedule, scheduler, 12, sampler="euler")
+    assert all(high > low for high, low in pairwise(sigmas))
+    assert sigmas[0] == pytest.approx(90.0, rel=0.06)  # ddim_uniform starts a little below
+    assert sigmas[-2] >= 0.01 * (1 - 1e-9)
+
+
 @pytest.mark.parametrize("zero_terminal_snr", [False, True])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_levels_fall_strictly_to_zero(scheduler: str, zero_terminal_snr: bool) -> None:
-    schedule = NoiseSchedule(zero_terminal_snr=zero_terminal_snr)
+    schedule = noise_schedule(zero_terminal_snr=zero_terminal_snr)
     for sampler in ("euler", "uni_pc"):
         for steps in (1, 2, 3, 20, 999, 1500):
             sigmas = make_sigmas(schedule, scheduler, steps, sampler=sampler)

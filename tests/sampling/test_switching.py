@@ -8,8 +8,9 @@ from torch import Tensor
 from modules.core.progress import StepEvent
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.schedules import make_sigmas
 from modules.sampling.switching import StepClock, SwitchingDenoiser
+from modules.sampling.trained_noise import noise_schedule
 from tests.sampling.toys import Curved
 
 STEPS = 7
@@ -20,7 +21,7 @@ class Watched:
     """Runs a sampler and records the conditioning and the finished steps at each evaluation."""
 
     def __init__(self, sampler: str, pictures: int = 1) -> None:
-        self.sigmas = make_sigmas(NoiseSchedule(), "karras", STEPS, sampler=sampler)
+        self.sigmas = make_sigmas(noise_schedule(), "karras", STEPS, sampler=sampler)
         self.seen: list[tuple[int, float, int]] = []  # steps done, level, shown
         self._done = self._shown = 0
         self._clock = StepClock(self.sigmas)

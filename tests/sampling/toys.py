@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,3 +109,10 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 def geometric(start: float, end: float, steps: int) -> list[float]:
     """Returns `steps` equal steps in log noise, then zero."""
     return [start * (end / start) ** (index / steps) for index in range(steps + 1)] + [0.0]
+
+
+def trained_levels() -> np.ndarray:
+    """Returns the noise levels of SD1.x to SDXL by their formula."""
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = np.cumprod(1 - betas)
+    return np.sqrt((1 - alphas) / alphas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -81,6 +82,37 @@ def test_wrong_width_names_both_families(folder: Path, found: int, needed: int, 
         read_embedding(folder / "x.safetensors", needed)
 
 
+def sdxl(left: int = 768, right: int = 1280) -> dict[str, torch.Tensor]:
+    return {"clip_l": vectors(3, left, seed=1), "clip_g": vectors(3, right, seed=2)}
+
+
+def test_each_encoder_of_sdxl_gets_its_own_vectors(folder: Path) -> None:
+    path, tensors = folder / "xl.safetensors", sdxl()
+    save_file(tensors, path)
+    assert torch.equal(read_embedding(path, 768, (768, 1280)), tensors["clip_l"])
+    assert torch.equal(read_embedding(path, 1280, (768, 1280)), tensors["clip_g"])
+    assert torch.equal(read_embedding(path, 1280), tensors["clip_g"])  # the refiner, which has CLIP-G alone
+
+
+@pytest.mark.parametrize(
+    ("tensors", "widths", "message"),
+    [
+        (sdxl(), (768,), r"width 768 and 1280, so it is for SDXL; this checkpoint needs width 768 \(SD1\.x\)"),
+        (sdxl(), (1024,), r"width 768 and 1280, so it is for SDXL; this checkpoint needs width 1024 \(SD2\.x\)"),
+        ({"emb_params": vectors()}, (768, 1280), r"for SD1\.x; this checkpoint needs width 768 and 1280 \(SDXL\)"),
+        ({"clip_g": vectors(1, 1280)}, (768, 1280), r"width 1280, so .* needs width 768 and 1280 \(SDXL\)"),
+        (sdxl(32, 64), (32,), r"width 32 and 64, .* needs width 32:"),
+    ],
+)
+def test_an_embedding_for_other_encoders_is_refused(
+    folder: Path, tensors: dict[str, torch.Tensor], widths: tuple[int, ...], message: str
+) -> None:
+    save_file(tensors, folder / "x.safetensors")
+    for width in widths:
+        with pytest.raises(ModelFileError, match=message):
+            read_embedding(folder / "x.safetensors", width, widths)
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -144,3 +176,15 @@ def test_new_files_are_seen_at_once(folder: Path, library: EmbeddingLibrary) -> 
     assert library.aliases() == {}
     save_file({"emb_params": vectors()}, folder / "new.safetensors")
     assert library.aliases() == {"new.safetensors": "new.safetensors", "new": "new.safetensors"}
+
+
+def test_stamps_name_the_files_that_texts_may_mention_and_change_with_them(
+    folder: Path, library: EmbeddingLibrary
+) -> None:
+    for name in ("glow", "fog (v2)", "other"):
+        save_file({"emb_params": vectors()}, folder / f"{name}.safetensors")
+    stamps = library.stamps(["a GLOW, at night", r"(fog \(v2\):1.2)"])
+    assert [Path(path).stem for path, _ in stamps] == ["fog (v2)", "glow"]
+    assert library.stamps(["nothing"]) == ()
+    os.utime(folder / "glow.safetensors", ns=(1, 1))
+    assert library.stamps(["glow"]) not in (stamps, stamps[1:])

@@ -15,7 +15,7 @@ from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
 from modules.text.embeddings import EmbeddingLibrary
-from modules.text.encode import MOST_CHUNKS, encode_texts, layers_to_skip
+from modules.text.encode import MOST_CHUNKS, EncodedText, encode_texts, layers_to_skip
 from modules.text.tokenizer import BOS, EOS, Tokenizer
 from tests import tiny
 
@@ -194,6 +194,93 @@ def test_sd2_pads_with_zero_and_skips_a_layer() -> None:
     ids = torch.tensor([row(words("cat"), pad=0)])
     assert ids[0, -1] == 0
     close(found, model(model.embed_tokens(ids), skip=1).double())
+
+
+XL = tiny.SDXL_TEXTS
+XL_MODELS = {config.name: tiny.text_model(config, seed) for seed, config in enumerate(XL)}
+
+
+def encode_xl(texts: Iterable[str], **options: Any) -> dict[str, EncodedText]:
+    return encode_texts(XL_MODELS, XL, texts, **{"emphasis": "comfy", "tokenizer": TOKENIZER} | options)
+
+
+def xl_states(*rows: list[int], skip: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Each encoder's own states in float64, and CLIP-G's pooled output, for chunks of word ids."""
+    left = torch.tensor([row(ids) for ids in rows])
+    right = torch.tensor([row(ids, pad=0) for ids in rows])
+    model_l, model_g = XL_MODELS.values()
+    ends = torch.tensor([len(ids) + 1 for ids in rows])
+    states, pooled = model_g(model_g.embed_tokens(right), skip, ends)
+    return model_l(model_l.embed_tokens(left), skip).double(), states.double(), pooled.double()
+
+
+def joined(left: Tensor, right: Tensor) -> Tensor:
+    return torch.cat([left, right], dim=-1).flatten(0, 1)
+
+
+def test_sdxl_joins_both_encoders_each_with_its_own_padding() -> None:
+    left, right, pooled = xl_states(words("a cat"))
+    found = encode_xl(["a cat"])["a cat"]
+    assert found.context.shape == (77, 32 + 64) and found.pooled is not None
+    close(found.context, joined(left, right))
+    close(found.pooled, pooled[0])
+
+
+@pytest.mark.parametrize("emphasis", ["comfy", "a1111", "no_norm"])
+def test_sdxl_weighs_each_encoder_by_itself_and_pools_the_first_chunk_without_weights(emphasis: str) -> None:
+    left, right, pooled = xl_states(words("cat"), words("dog"), [])
+    weights = row_weights([("cat", 1.5)])
+
+    def weigh(states: Tensor) -> Tensor:
+        first, empty = states[0], states[2]
+        moved = (first - empty) * weights + empty if emphasis == "comfy" else first * weights
+        scale = first.mean() / moved.mean() if emphasis == "a1111" else 1.0
+        return torch.stack([moved * scale, states[1]])
+
+    found = encode_xl(["(cat:1.5) BREAK dog"], emphasis=emphasis)["(cat:1.5) BREAK dog"]
+    assert found.pooled is not None
+    close(found.context, joined(weigh(left), weigh(right)))
+    close(found.pooled, pooled[0])
+
+
+def test_sdxl_gives_all_texts_the_same_chunks() -> None:
+    found = encode_xl(["cat", "dog BREAK bird"])
+    left, right, pooled = xl_states(words("cat"), [])
+    close(found["cat"].context, joined(left, right))
+    _, _, pooled_2 = xl_states(words("dog"))
+    for text, expected in (("cat", pooled[0]), ("dog BREAK bird", pooled_2[0])):
+        actual = found[text].pooled
+        assert actual is not None
+        close(actual, expected)
+
+
+@pytest.mark.parametrize(("clip_skip", "skip"), [(1, 1), (2, 1), (-1, 1), (-2, 1), (3, 2), (-3, 2)])
+def test_sdxls_clip_skip_counts_from_the_last_layer_and_never_moves_the_pooled_output(
+    clip_skip: int, skip: int
+) -> None:
+    left, right, pooled = xl_states(words("cat"), skip=skip)
+    found = encode_xl(["cat"], clip_skip=clip_skip)["cat"]
+    assert found.pooled is not None
+    close(found.context, joined(left, right))
+    close(found.pooled, pooled[0])
+    with pytest.raises(OptionsError, match=r"Clip skip 4 .* to 3\."):
+        encode_xl(["cat"], clip_skip=4)
+
+
+def test_an_embedding_of_sdxl_reaches_both_encoders(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "embeddings"
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(1)
+    tables = {"clip_l": torch.randn(2, 32, generator=generator), "clip_g": torch.randn(2, 64, generator=generator)}
+    save_file(tables, folder / "style.safetensors")
+    found = encode_xl(["a style"], embeddings=EmbeddingLibrary(ModelFolders(tmp_path)))["a style"]
+    states: list[Tensor] = []
+    for config, table in zip(XL, tables.values(), strict=True):
+        model = XL_MODELS[config.name]
+        embedded = model.embed_tokens(torch.tensor([row([*words("a"), 0, 0], pad=config.pad_token)]))
+        embedded[0, 2:4] = table
+        states.append(model(embedded, 1).double())
+    close(found.context, joined(*states))
 
 
 @pytest.mark.parametrize(("clip_skip", "skip"), [(1, 0), (2, 1), (3, 2), (-1, 0), (-2, 1)])

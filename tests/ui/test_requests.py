@@ -33,13 +33,17 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
     options = GenerationOptions(
         prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, rescale_cfg=0.7,
         sampler="euler", scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v",
-        number=3, batch=2, text_encoders=("z",),
+        number=3, batch=2, text_encoders=("z", "g"),
         loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
         stable_fast="graph",
         hires=HiresOptions(
             width=640, height=960, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun", scheduler="simple"
         ),
-        controls=(ControlChoice(name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny"),),
+        controls=(
+            ControlChoice(
+                name="c", image=image, strength=0.4, end=0.7, mode="prompt", preprocessor="canny", kind="depth"
+            ),
+        ),
     )  # fmt: skip
     assert build_options(to_form(options, fresh), tmp_path) == options
 

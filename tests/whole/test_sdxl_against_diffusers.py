@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    EulerDiscreteScheduler,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 from diffusers.loaders import single_file_utils as convert
+from diffusers.models.embeddings import Timesteps
+from PIL import Image
 from torch import Tensor, nn
 
 from modules.core.paths import ModelFolders
-from modules.generation.options import GenerationOptions
+from modules.generation.options import GenerationOptions, HiresOptions, InitImage
+from modules.generation.pass_settings import first_settings
 from modules.generation.progress import Progress
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
-from tests import tiny
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import noise_schedule
+from tests import tiny, tiny_project
 from tests.models.oracles import (
     diffusers_unet,
     diffusers_vae,
@@ -30,7 +41,9 @@ TOLERANCE = 1e-4
 PROMPT, NEGATIVE = "a red fox in the snow", "blurry"
 STEPS, CFG = 4, 3.0
 CLIP_L, CLIP_G = tiny.SDXL_TEXTS
-SIGMAS = make_sigmas(NoiseSchedule(), "karras", STEPS, sampler="euler")
+SCHEDULER = "simple"  # takes sigmas of whole timesteps: elsewhere, diffusers reads between two and we read the nearest
+EULER: dict[str, Any] = {"sampler": "euler", "scheduler": SCHEDULER, "steps": STEPS}
+SIGMAS = make_sigmas(noise_schedule(), SCHEDULER, STEPS, sampler="euler")
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +89,8 @@ def fill(encoder: nn.Module, state: dict[str, Tensor]) -> None:
 
 def ours(session: Session, **changes: object) -> Tensor:
     """The latents after the last step, from the pass that comes last."""
-    values: dict[str, Any] = {"width": 64, "height": 96, "steps": STEPS, "seed": 5, "cfg": CFG, "sampler": "euler"}
-    options = GenerationOptions(prompt=PROMPT, negative_prompt=NEGATIVE, **values | changes)
+    values: dict[str, Any] = {"width": 64, "height": 96, "seed": 5, "cfg": CFG}
+    options = GenerationOptions(prompt=PROMPT, negative_prompt=NEGATIVE, **values | EULER | changes)
     kept: list[Tensor] = []
 
     def keep(event: Progress) -> None:
@@ -88,22 +101,78 @@ def ours(session: Session, **changes: object) -> Tensor:
     return kept[-1]
 
 
-def theirs(parts: dict[str, Any], **changes: object) -> Tensor:
-    pipe = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+def theirs(parts: dict[str, Any], kind: Any = StableDiffusionXLPipeline, **given: object) -> Tensor:
+    pipe = kind(**parts, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
-    noise = ImageNoise([5], (4, 12, 8)).start()
-    values: dict[str, Any] = {"width": 64, "height": 96, "guidance_scale": CFG, "output_type": "latent"}
-    values |= {"sigmas": SIGMAS, "latents": noise.float() * (1 + SIGMAS[0] ** 2) ** 0.5 / SIGMAS[0]}
-    return pipe(PROMPT, negative_prompt=NEGATIVE, **values | changes).images
+    return pipe(PROMPT, negative_prompt=NEGATIVE, guidance_scale=CFG, output_type="latent", **given).images
+
+
+def from_noise(parts: dict[str, Any], **told: object) -> Tensor:
+    noise = ImageNoise([5], (4, 12, 8)).start().float()
+    latents = noise * (1 + SIGMAS[0] ** 2) ** 0.5 / SIGMAS[0]  # diffusers multiplies by the first sigma
+    return theirs(parts, sigmas=SIGMAS, latents=latents, width=64, height=96, **told)
 
 
 def test_text_to_image(session: Session, parts: dict[str, Any]) -> None:
-    assert relative_error(ours(session), theirs(parts)) < TOLERANCE
+    assert relative_error(ours(session), from_noise(parts)) < TOLERANCE
 
 
 def test_sizes(session: Session, parts: dict[str, Any]) -> None:
     told = {"original_size": (300, 512), "negative_original_size": (300, 512)}
     told |= {"crops_coords_top_left": (7, 40), "negative_crops_coords_top_left": (7, 40)}
-    expected = theirs(parts, **told)
+    expected = from_noise(parts, **told)
     assert relative_error(ours(session, original_size="512x300", crop="40,7"), expected) < TOLERANCE
     assert relative_error(ours(session), expected) > 50 * TOLERANCE
+
+
+def test_each_pass_of_hires_fix_gives_its_own_size(session: Session) -> None:
+    seen: list[Tensor] = []
+    unet = session.model(GenerationOptions(prompt="")).unet.module
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen.append(inputs[4][:, CLIP_G.projection :])
+
+    with unet.register_forward_pre_hook(keep):
+        ours(session, steps=2, hires=HiresOptions(scale=2.0, denoise=1.0))
+    embed = Timesteps(8, flip_sin_to_cos=True, downscale_freq_shift=0)
+    sizes = [(96.0, 64.0), (96.0, 64.0), (192.0, 128.0), (192.0, 128.0)]
+    for found, (height, width) in zip(seen, sizes, strict=True):
+        expected = embed(torch.tensor([height, width, 0, 0, height, width])).flatten()
+        torch.testing.assert_close(found, expected.expand(2, -1), rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """A picture of 64 x 96 pixels, and a mask over its middle."""
+    mask = Image.new("L", (64, 96))
+    mask.paste(255, (16, 24, 48, 80))
+    mask.save(tmp_path / "mask.png")
+    return tiny_project.save_photo(tmp_path / "photo.png", 64, 96), tmp_path / "mask.png"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_picture_to_start_from(
+    session: Session,
+    parts: dict[str, Any],
+    pictures: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    masked: bool,
+) -> None:
+    """diffusers takes the mean of the encoded picture here, as we do, not a sample."""
+    photo, mask = pictures
+    init = InitImage(image=photo, denoise=0.6, mask=mask if masked else None, mask_blur=0)
+    kind = StableDiffusionXLInpaintPipeline if masked else StableDiffusionXLImg2ImgPipeline
+    for name, replacement in (
+        ("randn_tensor", lambda shape, **_: ImageNoise([5], tuple(shape[1:])).start()),
+        ("retrieve_latents", lambda encoded, **_: encoded.latent_dist.mode()),
+    ):
+        monkeypatch.setattr(sys.modules[kind.__module__], name, replacement)
+    settings = first_settings(GenerationOptions(prompt="", init=init, **EULER))
+    sigmas = settings.sigmas(noise_schedule())
+    given: dict[str, Any] = {"image": Image.open(photo), "sigmas": [1.1 * sigmas[0], *sigmas]}
+    given |= {"strength": 1 - 1 / len(sigmas)}  # diffusers leaves out the first step
+    if masked:
+        given |= {"mask_image": Image.open(mask), "width": 64, "height": 96}
+    expected = theirs(parts, kind, **given)
+    assert relative_error(ours(session, init=init), expected) < TOLERANCE

@@ -11,11 +11,12 @@ from typing import Any
 import gradio as gr
 
 from modules.catalog.starter import StarterDownload
+from ui.events import few_steps
 from ui.events.comparing import Comparing
 from ui.events.first_run import OUTPUTS, FirstRun
 from ui.events.handlers import Handlers, Update
 from ui.events.recall import Recall
-from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_MODE
+from ui.fields import IMAGE_FIELDS, IMAGE_MODE, LORA_SLOTS, TEXT_FIELDS, TEXT_MODE
 from ui.panels.form import Components
 from ui.panels.scripts import FILL_UNTOUCHED, MARK_READY, RECALL_TASK, REMEMBER_TASK, SHOW_ERROR, SHOW_STAGE
 
@@ -94,6 +95,7 @@ def connect(
     connect_page(wiring, handlers, page, values)
     connect_runs(wiring, handlers)
     connect_form(wiring, handlers)
+    connect_few_steps(wiring, few_steps.FewSteps(handlers.folders), page)
     recall = Recall(handlers)
     connect_details(wiring, handlers, recall, "picture")
     connect_details(wiring, handlers, recall, "history")
@@ -153,10 +155,17 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
         on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
 
 
+def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> None:
+    parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
+    for event in (page.load, *(parts[name].change for name in looking)):
+        wiring.on(event, offers.look, looking, few_steps.OUTPUTS, queue=False)
+    wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
+
+
 def file_lists(wiring: Wiring) -> tuple[str, ...]:
     """Returns the names of fields that list files."""
     slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
-    return ("checkpoint", "vae", "text_encoder", "hires_method", *slots)
+    return ("checkpoint", "vae", *TEXT_FIELDS, "hires_method", *slots)
 
 
 def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from modules.catalog.models import checkpoint_facts, size_presets
 from modules.core.paths import ModelFolders
 from modules.images.methods import LATENT_METHODS, PIXEL_METHODS
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, LORA_SLOTS
+from ui.fields import AUTOMATIC, CONTROL_SLOTS, LORA_SLOTS, TEXT_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,9 @@ class FileLists:
         return {
             "checkpoint": self.named("checkpoints"),
             "vae": self.optional("vae", "From the checkpoint"),
-            "text_encoder": self.optional("text_encoders", "From the checkpoint") + self.named("checkpoints"),
+            **dict.fromkeys(
+                TEXT_FIELDS, self.optional("text_encoders", "From the checkpoint") + self.named("checkpoints")
+            ),
             "hires_method": self.hires_methods(),
             **{f"lora_{slot}": self.optional("loras") for slot in range(1, LORA_SLOTS + 1)},
             **{f"control_{slot}": self.optional("controlnet") for slot in range(1, CONTROL_SLOTS + 1)},

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.generation.option_table import STABLE_FAST_LEVELS
 from modules.generation.options import CONTROL_MODES, MASK_CONTENTS
 from modules.images.methods import IMAGE_MODES
@@ -17,8 +18,8 @@ from ui.fields import (
     IMAGE_MODE,
     LORA_SLOTS,
     OPTIONS,
-    PREPROCESSORS,
     RANGES,
+    TEXT_FIELDS,
     TEXT_MODE,
 )
 from ui.panels.file_lists import FileLists
@@ -128,6 +129,9 @@ def build_image_mode(values: Mapping[str, Any]) -> Components:
 
 def build_sampling(values: Mapping[str, Any]) -> Components:
     parts: Components = {}
+    with gr.Column(visible=False) as parts["offer_panel"]:
+        parts["offer"] = gr.HTML("", elem_id="ld-offer")
+        parts["offer_use"] = gr.Button("Use these settings", size="sm", elem_id="ld-offer-use")
     with gr.Row():
         parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, min_width=80)
         parts["cfg"] = gr.Number(values["cfg"], label="CFG", step=0.5, min_width=80)
@@ -164,7 +168,9 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
                     values[f"lora_{slot}_text"], label=f"LoRA {slot} text", placeholder="same", step=0.05, min_width=90
                 )
         parts["vae"] = file_choice(lists["vae"], values["vae"], "VAE")
-        parts["text_encoder"] = file_choice(lists["text_encoder"], values["text_encoder"], "Text encoder")
+        with gr.Row():
+            for name, label in zip(TEXT_FIELDS, ("Text encoder", "Second text encoder (SDXL)"), strict=True):
+                parts[name] = file_choice(lists[name], values[name], label)
     return parts
 
 
@@ -231,6 +237,8 @@ def build_control(slot: int, names: Any, values: Mapping[str, Any]) -> Component
             net = file_choice(names, values[f"control_{slot}"], f"ControlNet {slot} model")
             parts["preprocessor"] = choice(PREPROCESSORS, field("preprocessor"), f"Preprocessor {slot}")
             parts["mode"] = choice(CONTROL_MODES, field("mode"), f"Mode {slot}")
+            kinds = [("Not a union file", AUTOMATIC), *CONTROL_KINDS]
+            parts["kind"] = gr.Dropdown(kinds, value=field("kind"), label=f"Kind {slot}", min_width=110)
     with gr.Row():
         parts["strength"] = gr.Number(field("strength"), label=f"Strength {slot}", step=0.05, min_width=110)
         parts["start"] = share(field("start"), f"Start {slot}", min_width=110)

@@ -47,7 +47,8 @@ def _loaded(
     """Yields the file name, the network's name, and the weights as loaded."""
     checkpoint = model.path.name
     yield checkpoint, "UNet", model.unet.pristine()
-    yield Path(next(iter(options.text_encoders), checkpoint)).name, "text encoder", model.text.pristine()
+    texts = " or ".join(Path(name).name for name in options.text_encoders)
+    yield texts or checkpoint, "text encoder", model.text.pristine()
     yield Path(options.vae or checkpoint).name, "VAE", dict(model.vae.named_parameters())
     for name, network in controls.items():
         yield Path(name).name, "ControlNet", dict(network.named_parameters())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from modules.core.errors import ModelFileError, quoted
-from modules.core.typed import Unreadable, number, parse_json_object, whole
+from modules.core.typed import Unreadable, number, parse_json_object, read, whole
 
-TEXT_FACTS = ("clip_heads", "clip_activation")  # facts about the text encoder
+# Facts about the text encoders; those of SDXL's second one have names of their own.
+TEXT_FACTS = ("clip_heads", "clip_activation", "clip_g_heads", "clip_g_activation")
 _LARGEST = 65536  # maximum for heads, groups or pixels
 
 
@@ -46,6 +47,17 @@ def factor_of(facts: Mapping[str, object], name: str, default: float) -> float:
     if value <= 0:
         raise _wrong(f"{name}: {quoted(value)} is not above 0")
     return value
+
+
+def factors_of(facts: Mapping[str, object], name: str) -> tuple[float, ...]:
+    """Reads a list of numbers; returns () if the file has no such value."""
+    if facts.get(name) is None:
+        return ()
+    try:
+        numbers: tuple[float, ...] = read(facts[name], tuple[float, ...], name)
+    except Unreadable as error:
+        raise _wrong(str(error)) from error
+    return numbers
 
 
 def _wrong(reason: str) -> ModelFileError:

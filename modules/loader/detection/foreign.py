@@ -20,6 +20,7 @@ KIND_FOLDERS = {
     "a LoRA": "models/loras",
     "a LoRA (LyCORIS)": "models/loras",
     "a ControlNet": "models/controlnet",
+    "a T2I-Adapter": "models/controlnet",
     "a VAE": "models/vae",
     "a text encoder": "models/text_encoders",
     "a textual inversion embedding": "models/embeddings",

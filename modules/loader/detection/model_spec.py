@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,46 +10,51 @@ from torch import Tensor
 from modules.core.errors import ModelFileError, quoted
 from modules.loader.detection.facts import TEXT_FACTS, header_facts, number_of
 from modules.loader.detection.foreign import KIND_FOLDERS, LONE_UNET, SUPPORTED, embedding_by_shape, foreign_kind
-from modules.loader.detection.prediction import detect_prediction
+from modules.loader.detection.prediction import Prediction, detect_training
 from modules.loader.detection.shapes import shapes_of
 from modules.loader.detection.text_config import text_configs
 from modules.loader.detection.unet_config import unet_config
-from modules.loader.detection.vae_config import vae_config
+from modules.loader.detection.vae_config import vae_config, with_latent_statistics
 from modules.loader.layouts.parts import Parts, is_refiner
 from modules.models.configs import SD_VAE, SDXL_VAE, TextConfig, UNetConfig, VAEConfig
 
 _NATIVE_SIZES = {"SD1.x": 512, "SD2.x": 512, "SDXL": 1024, "the SDXL refiner": 1024}
-_TEXT_TITLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G"}
+TEXT_TITLES = {"clip_l": "CLIP-L", "clip_h": "OpenCLIP-H", "clip_g": "CLIP-G"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything about a checkpoint except its weights. `native_size` is the training resolution (side in pixels)."""
+    """Everything about a checkpoint except its weights.
+
+    `native_size` is the training resolution (side in pixels). `sigma_range` is the range of noise levels of the two EDM
+    kinds of prediction ("edm": Playground 2.5, "edm_v": CosXL).
+    """
 
     unet: UNetConfig
     vae: VAEConfig
     texts: tuple[TextConfig, ...]  # in the order in which their outputs are joined
     family: str  # "SD1.x", "SD2.x", "SDXL" or "the SDXL refiner"
-    prediction: str  # "epsilon" or "v"
+    prediction: Prediction
     zero_terminal_snr: bool
+    sigma_range: tuple[float, float] | None = None
     native_size: int
     inpaint: bool
 
 
 def describe_parts(
     parts: Parts,
-    names: Iterable[str],
+    state: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     *,
     vae_metadata: Mapping[str, str] | None = None,
     text_metadata: Mapping[str, str] | None = None,
 ) -> ModelSpec:
-    """Derives a checkpoint's configuration from its parts; marker keys are looked up in `names`, the original names.
+    """Derives a checkpoint's configuration from its parts; `state` is the whole file, with its markers.
 
     `vae_metadata` and `text_metadata` are the headers of the autoencoder's and the text encoder's files, if they have
     separate files.
     """
-    _require_parts(parts, names)
+    _require_parts(parts, state)
     facts = header_facts(metadata)
     text_facts = facts | {name: fact for name, fact in header_facts(text_metadata or {}).items() if name in TEXT_FACTS}
     vae_facts = facts if vae_metadata is None else header_facts(vae_metadata)
@@ -57,15 +62,17 @@ def describe_parts(
     family = _family(parts, unet)
     texts = text_configs(parts.texts, text_facts, is_sdxl=unet.vector_dim is not None)
     _check_context(texts, unet)
-    prediction = detect_prediction(parts.unet, set(names), metadata, facts, is_sd2=family == "SD2.x")
-    size = 768 if family == "SD2.x" and prediction == "v" else _NATIVE_SIZES[family]
+    training = detect_training(parts.unet, state, metadata, facts, is_sd2=family == "SD2.x")
+    size = 768 if family == "SD2.x" and training.prediction == "v" else _NATIVE_SIZES[family]
+    vae = vae_config(parts.vae, vae_facts, scale_factor_of(family))
     return ModelSpec(
         unet=unet,
-        vae=vae_config(parts.vae, vae_facts, scale_factor_of(family)),
+        vae=with_latent_statistics(vae, state, facts),
         texts=texts,
         family=family,
-        prediction=prediction,
-        zero_terminal_snr="ztsnr" in set(names) or bool(facts.get("zero_terminal_snr")),
+        prediction=training.prediction,
+        zero_terminal_snr=training.zero_terminal_snr,
+        sigma_range=training.sigma_range,
         native_size=number_of(facts, "native_size", number_of(facts, "image_size", size)),
         inpaint=unet.in_channels == 9,
     )
@@ -104,22 +111,32 @@ def refuse_foreign(state: Mapping[str, Tensor]) -> None:
         raise ModelFileError(f"This file is {kind}, not a checkpoint we can run{place}. {SUPPORTED}.")
 
 
-def _require_parts(parts: Parts, names: Iterable[str]) -> None:
+def refuse_refiner(spec: ModelSpec) -> None:
+    """Raises an error that says what the SDXL refiner is for, if the checkpoint is one."""
+    if spec.family == "the SDXL refiner":
+        raise ModelFileError("This file is the SDXL refiner, which cannot start a picture; choose an SDXL checkpoint.")
+
+
+def _require_parts(parts: Parts, state: Mapping[str, Tensor]) -> None:
     if not parts.unet:
-        first = next(iter(sorted(names)), None)
+        first = next(iter(sorted(state)), None)
         begins = f"it begins with {quoted(first)}" if first is not None else "it holds no weights at all"
         raise ModelFileError(f"This file is not a Stable Diffusion checkpoint: {begins}. {SUPPORTED}.")
-    has_vae = bool(parts.vae)
-    if parts.has_texts and has_vae:
+    lacking = _lacking_texts(parts) | ({} if parts.vae else {"VAE": "--vae NAME (files in models/vae)"})
+    if not lacking:
         return
     lone = "" if any(parts.texts.values()) or parts.vae else "is a UNet alone: it "
-    missing = [_TEXT_TITLES[name] for name, state in parts.texts.items() if not state] if len(parts.texts) > 1 else []
-    encoder = f"text encoder ({' and '.join(missing)}; SDXL needs two)" if missing else "text encoder"
-    lacking = " and no ".join(part for part, there in ((encoder, parts.has_texts), ("VAE", has_vae)) if not there)
-    option = " ".join(["--text-encoder NAME"] * max(len(missing), 1))
-    text = "" if parts.has_texts else f"{option} (files in models/text_encoders, or another checkpoint)"
-    vae = "" if has_vae else "--vae NAME (files in models/vae)"
     raise ModelFileError(
-        f"This file {lone}has no {lacking}. Add the missing parts with {' and '.join(filter(None, (vae, text)))}; "
-        'on the page under "LoRA and VAE".'
+        f"This file {lone}has no {' and no '.join(lacking)}. "
+        f'Add the missing parts with {" and ".join(reversed(lacking.values()))}; on the page under "LoRA and VAE".'
     )
+
+
+def _lacking_texts(parts: Parts) -> dict[str, str]:
+    """Returns what the file lacks in text encoders, and the option that adds it."""
+    if parts.has_texts:
+        return {}
+    missing = [TEXT_TITLES[name] for name, weights in parts.texts.items() if not weights]
+    encoder = f"{' or '.join(missing)} (SDXL needs two text encoders)" if len(parts.texts) > 1 else "text encoder"
+    options = " ".join(["--text-encoder NAME"] * len(missing))
+    return {encoder: f"{options} (files in models/text_encoders, or another checkpoint)"}

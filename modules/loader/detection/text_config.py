@@ -22,6 +22,7 @@ def text_configs(
 
 def _text_config(name: str, state: Mapping[str, Tensor], facts: Mapping[str, object], *, is_sdxl: bool) -> TextConfig:
     shapes = shapes_of(state)
+    facts = _own_facts(name, facts)
     config = _openclip_config(shapes, facts) if "positional_embedding" in shapes else _clip_config(shapes, facts)
     config = replace(config, name=name)
     check_divides(config.width, config.heads, "heads", "text encoder")
@@ -29,6 +30,13 @@ def _text_config(name: str, state: Mapping[str, Tensor], facts: Mapping[str, obj
         return config
     projection = shape_of(shapes, "text_projection", "text encoder", 2)[1] if name == "clip_g" else None
     return replace(config, skip=1, final_norm=False, projection=projection)
+
+
+def _own_facts(name: str, facts: Mapping[str, object]) -> Mapping[str, object]:
+    """Returns the facts about this encoder under the names of the only one."""
+    if name != "clip_g":
+        return facts
+    return {"clip_heads": facts.get("clip_g_heads"), "clip_activation": facts.get("clip_g_activation")}
 
 
 def _clip_config(shapes: Shapes, facts: Mapping[str, object]) -> TextConfig:

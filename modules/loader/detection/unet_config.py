@@ -28,7 +28,7 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, line
     stem = shape_of(shapes, "input_blocks.0.0.weight", "UNet", 4)
     _refuse_variant(shapes, stem[1])
     channels, depths, res_blocks = _levels(shapes)
-    middle = _depth(shapes, "middle_block.1") or None
+    middle = transformer_depth(shapes, "middle_block.1") or None
     readers = (name for name in sorted(shapes) if name.endswith(_CONTEXT_READER))
     reader = next(readers, f"middle_block.1{_CONTEXT_READER}")
     vector = shape_of(shapes, VECTOR_MARK, "UNet", 2)[1] if VECTOR_MARK in shapes else None
@@ -52,7 +52,7 @@ def unet_config(unet: Mapping[str, Tensor], facts: Mapping[str, object], *, line
     return config
 
 
-def _depth(shapes: Shapes, block: str) -> int:
+def transformer_depth(shapes: Shapes, block: str) -> int:
     """Returns the number of transformer blocks in one block of the UNet."""
     return count_numbered(shapes, re.escape(block) + r"\.transformer_blocks\.(\d+)\.")
 
@@ -62,7 +62,9 @@ def _up_depths(shapes: Shapes, depths: tuple[int, ...], res_blocks: int) -> tupl
     blocks = res_blocks + 1
     last = len(depths) - 1
     found = tuple(
-        tuple(_depth(shapes, f"output_blocks.{(last - level) * blocks + block}.1") for block in range(blocks))
+        tuple(
+            transformer_depth(shapes, f"output_blocks.{(last - level) * blocks + block}.1") for block in range(blocks)
+        )
         for level in range(len(depths))
     )
     return () if found == tuple((depth,) * blocks for depth in depths) else found
@@ -96,7 +98,7 @@ def _levels(shapes: Shapes) -> tuple[tuple[int, ...], tuple[int, ...], int]:
         else:
             if new_level:
                 channels.append(shape_of(shapes, f"input_blocks.{index}.0.in_layers.2.weight", "UNet", 4)[0])
-                depths.append(_depth(shapes, f"input_blocks.{index}.1"))
+                depths.append(transformer_depth(shapes, f"input_blocks.{index}.1"))
                 new_level = False
             blocks += 1
         index += 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
-from modules.loader.detection.facts import factor_of, number_of
+from modules.core.errors import ModelFileError
+from modules.loader.detection.facts import factor_of, factors_of, number_of
+from modules.loader.detection.prediction import PLAYGROUND_MARKS
 from modules.loader.detection.shapes import check_divides, shape_of, shapes_of
 from modules.loader.files.numbered import count_numbered
 from modules.models.configs import VAEConfig, default_groups
+
+_PLAYGROUND_SCALE = 0.5
 
 
 def vae_config(
@@ -33,3 +38,22 @@ def vae_config(
         groups=groups,
         scale_factor=factor_of(facts, "scale_factor", scale_factor),
     )
+
+
+def with_latent_statistics(config: VAEConfig, state: Mapping[str, Tensor], facts: Mapping[str, object]) -> VAEConfig:
+    """Adds the statistics of the latents that the UNet was trained on, if the checkpoint has them (Playground 2.5).
+
+    They hold for any autoencoder, as does the scale factor that belongs to them. Raises ModelFileError.
+    """
+    mean, std = factors_of(facts, "latent_mean"), factors_of(facts, "latent_std")
+    if not mean and all(mark in state for mark in PLAYGROUND_MARKS):
+        mean, std = (tuple(state[mark].float().flatten().tolist()) for mark in PLAYGROUND_MARKS)
+    if not mean:
+        return config
+    if not len(mean) == len(std) == config.latent_channels or min(std) <= 0:
+        raise ModelFileError(
+            f"The mean and standard deviation of this checkpoint's latents cannot be used: {config.latent_channels} "
+            "numbers each are needed, and no deviation may be 0."
+        )
+    factor = factor_of(facts, "scale_factor", _PLAYGROUND_SCALE)
+    return replace(config, latent_mean=mean, latent_std=std, scale_factor=factor)

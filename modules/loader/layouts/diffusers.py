@@ -207,13 +207,18 @@ def vae_metadata(folder: Path) -> dict[str, str]:
 
 
 def _vae_facts(vae: Mapping[str, Any]) -> dict[str, object]:
-    facts = {"vae_groups": vae.get("norm_num_groups"), "scale_factor": vae.get("scaling_factor")}
+    facts = {
+        "vae_groups": vae.get("norm_num_groups"),
+        "scale_factor": vae.get("scaling_factor"),
+        "latent_mean": vae.get("latents_mean"),
+        "latent_std": vae.get("latents_std"),
+    }
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def _text_facts(folder: Path) -> dict[str, object]:
+def _text_facts(folder: Path, encoder: str = "clip") -> dict[str, object]:
     text = _read_config(folder)
-    facts = {"clip_heads": text.get("num_attention_heads"), "clip_activation": text.get("hidden_act")}
+    facts = {f"{encoder}_heads": text.get("num_attention_heads"), f"{encoder}_activation": text.get("hidden_act")}
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
@@ -221,13 +226,11 @@ def _folder_facts(path: Path) -> dict[str, object]:
     """Collects facts not evident from shapes from the configs, under the names used in our header."""
     unet = _read_config(path / "unet")
     vae = _read_config(path / "vae")
-    scheduler = _read_config(path / "scheduler", "scheduler_config.json")
     facts: dict[str, object] = {
         "unet_groups": unet.get("norm_num_groups"),
-        "prediction_type": scheduler.get("prediction_type"),
-        "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
+        **_scheduler_facts(_read_config(path / "scheduler", "scheduler_config.json")),
     }
-    # diffusers calls the number of heads "attention_head_dim"; SD2 has one value per level, always width / 64.
+    # diffusers calls the number of heads "attention_head_dim"; SD2 and SDXL have one value per level.
     heads = unet.get("num_attention_heads") or unet.get("attention_head_dim")
     if isinstance(heads, list):
         facts["unet_head_dim"] = _first(unet.get("block_out_channels")) // _first(heads)
@@ -237,7 +240,21 @@ def _folder_facts(path: Path) -> dict[str, object]:
     if isinstance(size := unet.get("sample_size"), int) and isinstance(blocks, list):
         facts["native_size"] = size * 2 ** (min(len(blocks), _MOST_LEVELS) - 1)
     facts = {name: fact for name, fact in facts.items() if fact is not None}
-    return facts | _vae_facts(vae) | _text_facts(path / "text_encoder")
+    texts = _text_facts(path / "text_encoder") | _text_facts(path / "text_encoder_2", "clip_g")
+    return facts | _vae_facts(vae) | texts
+
+
+def _scheduler_facts(scheduler: Mapping[str, Any]) -> Mapping[str, object]:
+    """Tells the prediction and the noise levels. EDM and flow are known by the name of the scheduler's class."""
+    kind, prediction = str(scheduler.get("_class_name")), scheduler.get("prediction_type")
+    if kind.startswith("EDM"):
+        prediction = "edm_v" if prediction == "v_prediction" else "edm"
+        sigmas = {name: scheduler.get(name) for name in ("sigma_min", "sigma_max")}
+        return {"prediction_type": prediction, **sigmas}
+    return {
+        "prediction_type": "flow" if "FlowMatch" in kind else prediction,
+        "zero_terminal_snr": scheduler.get("rescale_betas_zero_snr"),
+    }
 
 
 def _first(value: object) -> int:

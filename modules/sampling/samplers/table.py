@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from modules.sampling.samplers.euler import (
     sample_heun,
     sample_heunpp2,
 )
-from modules.sampling.samplers.markov import sample_ddim, sample_ddpm, sample_lcm
+from modules.sampling.samplers.markov import sample_ddim, sample_ddpm, sample_lcm, sample_tcd
 from modules.sampling.samplers.multistep import sample_dpmpp_2m, sample_lms
 from modules.sampling.samplers.sde import (
     sample_dpmpp_2m_sde,
@@ -32,6 +33,7 @@ from modules.sampling.samplers.sde import (
     sample_dpmpp_sde,
 )
 from modules.sampling.samplers.unipc import sample_uni_pc, sample_uni_pc_bh2
+from modules.sampling.trained_noise import NoiseSchedule
 
 # sample(denoise, x, sigmas, *, noise, on_step=None) -> clean latent; CFG++ needs `denoise.with_unconditional`.
 Sampler = Callable[..., Tensor]
@@ -58,9 +60,15 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": sample_ddpm,
     "ddim": sample_ddim,
     "lcm": sample_lcm,
+    "tcd": sample_tcd,
     "uni_pc": sample_uni_pc,
     "uni_pc_bh2": sample_uni_pc_bh2,
 }
+
+
+def sampler_for(name: str, trained: NoiseSchedule) -> Sampler:
+    """Returns a sampler for a network with these trained levels, which only TCD takes into account."""
+    return partial(sample_tcd, trained=trained) if name == "tcd" else SAMPLERS[name]
 
 
 class _Recorder:

@@ -45,6 +45,7 @@ class Diagnosis:
     levels: tuple[Verdict, ...]
     advice: tuple[str, ...]
     checks: tuple[OpCheck, ...] = field(default=())
+    memory: str = ""  # how the caller's checkpoint fits
 
     @property
     def failed(self) -> tuple[OpCheck, ...]:
@@ -138,14 +139,14 @@ def advise(facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
-def diagnose(*, self_test: bool = True, facts: Facts | None = None) -> Diagnosis:
+def diagnose(*, self_test: bool = True, facts: Facts | None = None, memory: str = "") -> Diagnosis:
     """Facts, levels and advice, plus a check of every kernel against its reference on the device to be used."""
     facts = facts or gather()
     checks: tuple[OpCheck, ...] = ()
     if self_test:
         device, dtype = ("cuda", torch.float16) if facts.gpu is not None else ("cpu", torch.float32)
         checks = tuple(check_all(torch.device(device), dtype))
-    return Diagnosis(facts, judge(facts), advise(facts), checks)
+    return Diagnosis(facts, judge(facts), advise(facts), checks, memory)
 
 
 def lines(diagnosis: Diagnosis) -> list[str]:
@@ -166,6 +167,7 @@ def lines(diagnosis: Diagnosis) -> list[str]:
         "C compiler": facts.compiler,
         "cache": f"{facts.cache}, {state}, {facts.cache_mib} MiB",
     }
+    rows |= {"memory": diagnosis.memory} if diagnosis.memory else {}
     said = [f"{name:15s} {value or 'not found'}" for name, value in rows.items()]
     said += ["", "Levels of Stable-Fast on this machine:"]
     for verdict in diagnosis.levels:
@@ -209,8 +211,11 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     return asdict(diagnosis) | {"checks": checks, "exit_code": diagnosis.exit_code}
 
 
-def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None) -> int:
-    """Passes the diagnosis to `write` (by default standard output) and returns the exit code."""
+def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = None, *, memory: str = "") -> int:
+    """Passes the diagnosis to `write` (by default standard output) and returns the exit code.
+
+    `memory` says how the caller's checkpoint fits into memory.
+    """
     say = write or sys.stdout.write
     if {"-h", "--help"} & set(arguments):
         say(USAGE)
@@ -219,7 +224,7 @@ def main(arguments: Sequence[str] = (), write: Callable[[str], object] | None = 
     try:
         if unknown := [argument for argument in arguments if argument != "--json"]:
             raise OptionsError(f"the doctor has no argument {unknown[0]}; see --help.")
-        diagnosis = diagnose()
+        diagnosis = diagnose(memory=memory)
     except OptionsError as error:
         if as_json:
             say(json.dumps({"error": str(error), "exit_code": error.exit_code}) + "\n")

@@ -83,7 +83,7 @@ def _compare(node: fx.Node, found: Any, expected: Any) -> None:
         if isinstance(old, Tensor) and (new.shape != old.shape or new.dtype != old.dtype):
             raise VerifyError(
                 f"{node.name} ({node.target}) gives {tuple(new.shape)} {new.dtype}, "
-                f"recorded are {tuple(old.shape)} {old.dtype}"
+                f"but the graph says {tuple(old.shape)} {old.dtype}"
             )
 
 

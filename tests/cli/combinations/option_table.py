@@ -35,7 +35,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "mask": (ABSENT, ("--mask", "mask.png")),
     "mask_blur": (ABSENT, ("--mask-blur", "4")),
     "mask_content": (ABSENT, ("--mask-content", "noise")),
-    "control_net": (ABSENT, ("--control-net", "edges", "--control-image", "photo.png")),
+    "control_net": (ABSENT, ("--control-net", "union", "--control-image", "photo.png", "--control-kind", "depth")),
     "control_strength": (ABSENT, ("--control-strength", "0.5")),
     "control_range": (ABSENT, ("--control-range", "0:0.6")),
     "control_mode": (ABSENT, ("--control-mode", "control")),
@@ -50,6 +50,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "rescale_cfg": (ABSENT, ("--rescale-cfg", "0.7")),
     "sampler": (ABSENT, ("--sampler", "euler_ancestral"), ("--sampler", "DPM++ 2M Karras")),
     "scheduler": (ABSENT, ("--scheduler", "simple")),
+    "preset": (ABSENT, ("--preset", "tcd")),
     "clip_skip": (ABSENT, ("--clip-skip", "2")),
     "emphasis": (ABSENT, ("--emphasis", "a1111"), ("--emphasis", "no_norm"), ("--emphasis", "off")),
     "checkpoint": (ABSENT, ("--checkpoint", "tiny")),
@@ -59,11 +60,18 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "lora": (ABSENT, ("--lora", "ink:0.8", "--lora", "clay")),
     "device": (ABSENT, ("--device", "cpu")),
     "dtype": (ABSENT, ("--dtype", "float32")),
+    "memory": (ABSENT, ("--memory", "low")),
     "output_dir": (ABSENT, ("--output-dir", "elsewhere")),
     "json": (ABSENT, ("--json",)),
     "quiet": (ABSENT, ("--quiet",)),
 }  # fmt: skip
-ALWAYS_TOGETHER = {"prompt": "prompts", "control_image": "control_net", "width": "number", "height": "number"}
+ALWAYS_TOGETHER = {
+    "prompt": "prompts",
+    "control_image": "control_net",
+    "control_kind": "control_net",
+    "width": "number",
+    "height": "number",
+}
 END_AT_ONCE = {
     "list": ("--list", "samplers"),
     "doctor": ("--doctor",),

@@ -30,6 +30,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tiny_project.project(tmp_path_factory.mktemp("pairs"))
     vae = tiny.prefixed("", tiny.vae(seed=9))
     tiny_project.save_file(vae, root / "models" / "vae" / "other.safetensors")
+    tiny_project.save_union(root / "models" / "controlnet" / "union.safetensors")
     half = np.zeros((64, 64), dtype=np.uint8)
     half[:, 32:] = 255
     Image.fromarray(half).save(root / "mask.png")

@@ -47,7 +47,7 @@ def failure(root: Path, options: GenerationOptions) -> LightDiffusionError:
         ("first_stage_model.decoder.conv_out.bias", ["the VAE's decoder.conv_out.bias"]),
         (
             "cond_stage_model.transformer.text_model.final_layer_norm.bias",
-            ["the text encoder's text_model.final_layer_norm.bias"],
+            ["the text encoder's clip_l.text_model.final_layer_norm.bias"],
         ),
     ],
 )

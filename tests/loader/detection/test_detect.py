@@ -6,10 +6,10 @@ import dataclasses
 import json
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from modules.core.errors import ModelFileError
+from modules.loader.detection.foreign import SUPPORTED
 from modules.loader.load_weights import empty_weights
 from modules.models.clip import build_text_model
 from modules.models.configs import CLIP_L, OPENCLIP_H, SD15_UNET, SD21_UNET, SD_VAE, TextConfig, UNetConfig
@@ -17,8 +17,6 @@ from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 from tests import tiny
 from tests.loader.detection.detecting import detect
-
-V_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
 def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
@@ -76,9 +74,9 @@ def test_any_width_by_the_rules() -> None:
 
 def test_tiny_checkpoints() -> None:
     sd1 = detect(tiny.checkpoint_tensors(), {})
-    assert (sd1.unet, sd1.vae, sd1.text) == (tiny.SD1_UNET, tiny.VAE, tiny.SD1_TEXT)
+    assert (sd1.unet, sd1.vae, sd1.texts) == (tiny.SD1_UNET, tiny.VAE, (tiny.SD1_TEXT,))
     sd2 = detect(tiny.checkpoint_tensors(sd2=True), {})
-    assert (sd2.unet, sd2.vae, sd2.text) == (tiny.SD2_UNET, tiny.VAE, tiny.SD2_TEXT)
+    assert (sd2.unet, sd2.vae, sd2.texts) == (tiny.SD2_UNET, tiny.VAE, (tiny.SD2_TEXT,))
 
 
 @pytest.mark.parametrize("key", ["sd_tiny", "lightdiffusion"])
@@ -104,34 +102,6 @@ def test_damaged_header_text_and_unknown_prediction() -> None:
         detect(tiny.checkpoint_tensors(), {"lightdiffusion": '{"prediction_type": "sample"}'})
 
 
-@pytest.mark.parametrize(("spread", "expected", "size"), [(0.05, "epsilon", 512), (0.15, "v", 768)])
-def test_sd2_v_prediction_by_comfyuis_rule(spread: float, expected: str, size: int) -> None:
-    state = tiny.checkpoint_tensors(sd2=True)
-    width = state[V_MARK].numel()
-    state[V_MARK] = torch.tensor([spread, -spread] * (width // 2)).half()
-    spec = detect(state, {})
-    assert (spec.prediction, spec.native_size) == (expected, size)
-
-
-def test_the_rule_is_for_sd2_text_to_image_only() -> None:
-    state = tiny.checkpoint_tensors()
-    state[V_MARK] = torch.tensor([1.0, -1.0] * (state[V_MARK].numel() // 2))
-    assert detect(state, {}).prediction == "epsilon"
-
-
-def test_marker_keys() -> None:
-    state = tiny.checkpoint_tensors() | {"v_pred": torch.tensor([])}
-    assert detect(state, {}).prediction == "v"
-    assert not detect(state, {}).zero_terminal_snr
-    assert detect(state | {"ztsnr": torch.tensor([])}, {}).zero_terminal_snr
-
-
-@pytest.mark.parametrize(("stated", "expected"), [("v", "v"), ("epsilon", "epsilon")])
-def test_modelspec_header(stated: str, expected: str) -> None:
-    state = tiny.checkpoint_tensors()
-    assert detect(state, {"modelspec.prediction_type": stated}).prediction == expected
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "shape"),
     [
@@ -142,9 +112,7 @@ def test_modelspec_header(stated: str, expected: str) -> None:
         ("a ControlNet", "control_model.input_blocks.0.0.weight", (320, 4, 3, 3)),
         ("a ControlNet", "controlnet_cond_embedding.conv_in.weight", (16, 3, 3, 3)),
         ("a T2I-Adapter", "adapter.body.0.block1.weight", (320, 64, 3, 3)),
-        ("an SDXL checkpoint", "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight", (768,)),
-        ("an SDXL checkpoint", "model.diffusion_model.label_emb.0.0.weight", (1280, 2816)),
-        ("an SDXL checkpoint", "unet.add_embedding.linear_1.weight", (1280, 2816)),
+        ("a text encoder", "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight", (768,)),
         ("an SD3 checkpoint", "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", (4608, 1536)),
         ("a Flux checkpoint", "double_blocks.0.img_attn.qkv.weight", (9216, 3072)),
         ("a Flux checkpoint", "model.diffusion_model.double_blocks.0.img_attn.qkv.weight", (9216, 3072)),
@@ -161,7 +129,7 @@ def test_modelspec_header(stated: str, expected: str) -> None:
 )
 def test_foreign_files_are_refused_by_name(kind: str, name: str, shape: tuple[int, ...]) -> None:
     text = refusal({name: shape})
-    assert kind in text and "SD1.x and SD2.x" in text
+    assert kind in text and SUPPORTED in text
 
 
 def test_foreign_marks_do_not_touch_real_checkpoints() -> None:
@@ -179,7 +147,7 @@ def test_other_input_channels_are_refused_by_name(channels: int, words: str) -> 
 
 def test_unknown_file_names_its_first_key() -> None:
     text = refusal({"zebra.weight": (3,), "aardvark.weight": (3, 3)})
-    assert "aardvark.weight" in text and "SD1.x and SD2.x" in text
+    assert "aardvark.weight" in text and SUPPORTED in text
     assert "no weights" in refusal({})
 
 
@@ -195,7 +163,6 @@ def test_missing_networks_are_named(prefix: str, words: str) -> None:
     "name",
     [
         "model.diffusion_model.input_blocks.0.0.weight",
-        "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight",
         "model.diffusion_model.out.2.weight",
         "first_stage_model.encoder.down.0.block.0.conv1.weight",
         "first_stage_model.post_quant_conv.weight",
@@ -206,3 +173,8 @@ def test_missing_keys_detection_needs_are_named(name: str) -> None:
     state = full_size(SD15_UNET, CLIP_L)
     del state[name]
     assert name.split(".", 2)[2] in refusal(state) or name.split(".", 1)[1] in refusal(state)
+
+
+def test_a_unet_that_reads_no_text_is_refused() -> None:
+    state = {name: tensor for name, tensor in full_size(SD15_UNET, CLIP_L).items() if ".attn2.to_k." not in name}
+    assert "The UNet lacks middle_block.1.transformer_blocks.0.attn2.to_k.weight" in refusal(state)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.loader.layouts.parts import ema_to_ldm, split_parts
+from modules.loader.layouts.parts import Parts, ema_to_ldm, split_parts
 from modules.loader.load_weights import empty_weights
-from modules.models.configs import SD15_UNET, SD21_UNET, UNetConfig
+from modules.models.configs import SD15_UNET, SD21_UNET, SDXL_UNET, SSD_1B_UNET, UNetConfig
 from modules.models.unet import UNet
 from tests import tiny
 
 
-@pytest.mark.parametrize("config", [SD15_UNET, SD21_UNET], ids=["sd1.5", "sd2.1"])
+def names_of(parts: Parts) -> dict[str, set[str]]:
+    """Returns the names of each text encoder's weights."""
+    return {name: set(weights) for name, weights in parts.texts.items()}
+
+
+@pytest.mark.parametrize("config", [SD15_UNET, SD21_UNET, SDXL_UNET, SSD_1B_UNET], ids=["sd1", "sd2", "sdxl", "ssd-1b"])
 def test_every_ema_name_gets_its_dots_back(config: UNetConfig) -> None:
     with empty_weights():
         names = list(UNet(config).state_dict())
@@ -51,7 +56,7 @@ def test_text_level_left_out_by_some_savers() -> None:
         for name, t in state.items()
     }
     assert short.keys() != state.keys()
-    assert split_parts(short).text.keys() == split_parts(state).text.keys()
+    assert names_of(split_parts(short)) == names_of(split_parts(state))
 
 
 def test_tensors_that_are_not_weights_are_left_out() -> None:
@@ -62,10 +67,10 @@ def test_tensors_that_are_not_weights_are_left_out() -> None:
         "alphas_cumprod": torch.zeros(1000),
     }
     parts, expected = split_parts(state), split_parts(tiny.checkpoint_tensors())
-    assert (parts.unet.keys(), parts.vae.keys(), parts.text.keys()) == (
+    assert (parts.unet.keys(), parts.vae.keys(), names_of(parts)) == (
         expected.unet.keys(),
         expected.vae.keys(),
-        expected.text.keys(),
+        names_of(expected),
     )
 
 
@@ -75,4 +80,17 @@ def test_sd2_leftovers_are_left_out() -> None:
         "cond_stage_model.model.logit_scale": torch.tensor(1.0),
         "cond_stage_model.model.attn_mask": torch.zeros(77, 77),
     }
-    assert split_parts(state).text.keys() == split_parts(tiny.checkpoint_tensors(sd2=True)).text.keys()
+    assert names_of(split_parts(state)) == names_of(split_parts(tiny.checkpoint_tensors(sd2=True)))
+
+
+def test_sdxl_leftovers_are_left_out_but_for_the_projection_of_clip_g() -> None:
+    state = tiny.checkpoint_tensors(sdxl=True)
+    extras = {
+        "conditioner.embedders.0.transformer.text_projection.weight": torch.zeros(32, 32),
+        "conditioner.embedders.1.model.logit_scale": torch.tensor(1.0),
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+    }
+    found = names_of(split_parts(state | extras))
+    assert list(found) == ["clip_l", "clip_g"]
+    assert found == names_of(split_parts(state))
+    assert "text_projection" in found["clip_g"]

@@ -16,11 +16,12 @@ from modules.core.progress import CancelToken, StepEvent
 from modules.sampling.names import SAMPLERS as IDS
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS, planned_levels
-from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+from modules.sampling.schedules import make_sigmas, start_latent
+from modules.sampling.trained_noise import noise_schedule
 from tests.sampling.toys import Curved, Gaussian, Recorded, Scripted, geometric, relative_error
 
 SHAPE = (4, 6, 5)
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 
 
 def _sample(sampler: str, seeds: list[int], *, denoise: float = 1.0, latent: Tensor | None = None) -> Tensor:
@@ -121,7 +122,7 @@ def test_a_seed_is_enough(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", IDS)
 def test_zero_terminal_snr_levels_are_sampled_to_the_datas_spread(sampler: str) -> None:
-    schedule, shape = NoiseSchedule(zero_terminal_snr=True), (4, 30, 30)
+    schedule, shape = noise_schedule(zero_terminal_snr=True), (4, 30, 30)
     sigmas = make_sigmas(schedule, "sgm_uniform", 30, sampler=sampler)
     noise = ImageNoise([2], shape)
     start = start_latent(noise.start(), sigmas, schedule)

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.sampling.samplers.table import SAMPLERS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas
+from modules.sampling.samplers.markov import sample_tcd
+from modules.sampling.samplers.table import SAMPLERS, sampler_for
+from modules.sampling.schedules import make_sigmas
+from modules.sampling.trained_noise import noise_schedule
 from tests.sampling.toys import Curved, Recorded, Scripted, relative_error
 
 SHAPE = (2, 4, 5, 6)
-SCHEDULE = NoiseSchedule()
+SCHEDULE = noise_schedule()
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TOLERANCE = 1e-4  # diffusers stores its levels in fp32
 
@@ -78,7 +80,7 @@ def _assert_same(ours: list[Tensor], theirs: list[Tensor], sigmas: list[float] |
 def scripted_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces diffusers' noise with the list used by our samplers."""
     noise = Scripted(SHAPE)
-    for name in ("euler_ancestral_discrete", "lcm", "dpmsolver_multistep", "ddpm"):
+    for name in ("euler_ancestral_discrete", "lcm", "tcd", "dpmsolver_multistep", "ddpm"):
         module = importlib.import_module(f"diffusers.schedulers.scheduling_{name}")
         monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: noise.step())
 
@@ -154,6 +156,38 @@ def test_lcm() -> None:
     scheduler = diffusers.LCMScheduler(**SD, clip_sample=False)
     scheduler.set_timesteps(timesteps=timesteps)
     _assert_same(_ours("lcm", sigmas), _theirs(scheduler, sigmas[:-1], _start(sigmas), variance_preserving=True))
+
+
+@pytest.mark.usefixtures("scripted_diffusers")
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_tcd(steps: int) -> None:
+    scheduler = diffusers.TCDScheduler(**SD)
+    scheduler.set_timesteps(steps)
+    sigmas = [SCHEDULE.sigmas[timestep] for timestep in scheduler.timesteps] + [0.0]
+    theirs = _theirs(scheduler, sigmas[:-1], _start(sigmas), variance_preserving=True, eta=0.3)
+    # diffusers ends at the lowest trained level instead of zero.
+    _assert_same(_ours("tcd", sigmas), theirs, sigmas)
+
+
+def test_tcd_is_ddim_and_lcm_at_its_ends() -> None:
+    sigmas = _levels("simple", 6)
+    for gamma, other in ((0.0, "ddim"), (1.0, "lcm")):
+        result = sample_tcd(Curved(), _start(sigmas), sigmas, noise=Scripted(SHAPE), gamma=gamma)
+        # At gamma 1, old noise of the lowest trained level is left.
+        assert relative_error(result, _ours(other, sigmas)[-1]) < (1e-12 if gamma == 0.0 else 0.05)
+
+
+def test_tcd_follows_the_timesteps_of_its_network() -> None:
+    schedule = noise_schedule("v", zero_terminal_snr=True)
+    sigmas = make_sigmas(schedule, "sgm_uniform", 2, sampler="tcd")
+    noise = Scripted(SHAPE)
+    ours = Recorded(Curved())
+    sampler_for("tcd", schedule)(ours, _start(sigmas), sigmas, noise=noise)
+    down = schedule.sigmas[349]  # 0.7 * 499
+    clean = Curved()(ours.states[0], sigmas[0])
+    expected = clean + (ours.states[0] - clean) * (down / sigmas[0])
+    expected = expected + Scripted(SHAPE).step() * math.sqrt(sigmas[1] ** 2 - down**2)
+    assert relative_error(ours.states[1], expected) < 1e-12
 
 
 def test_ddpm_and_euler_ancestral_are_one_method_in_two_forms() -> None:

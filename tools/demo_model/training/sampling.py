@@ -18,7 +18,8 @@ from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS
-from modules.sampling.schedules import NoiseSchedule, make_sigmas, start_latent
+from modules.sampling.schedules import make_sigmas, start_latent
+from modules.sampling.trained_noise import noise_schedule
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN, PREFIXES
 from tools.demo_model.training.networks import SCALE, TEXT, UNET, VAE
@@ -100,14 +101,14 @@ class NamedAndEmpty:
 @torch.no_grad()
 def sample(model: DemoModel, prompts: list[str], seeds: list[int], options: SampleOptions) -> Tensor:
     """Samples pictures [N, 3, H, W] in -1..1 on the CPU; each depends on its own seed, not on its batch."""
-    schedule = NoiseSchedule()
+    schedule = noise_schedule()
     sigmas = make_sigmas(schedule, options.scheduler, options.steps, sampler=options.sampler)
     out = []
     for start in range(0, len(prompts), options.batch):
         part, chosen = prompts[start : start + options.batch], seeds[start : start + options.batch]
         negative = model.context([options.negative] * len(part), options.clip_skip)
         runner = NamedAndEmpty(model, model.context(part, options.clip_skip), negative)
-        denoise = GuidedDenoiser(Denoiser(runner, schedule, "epsilon"), options.cfg)
+        denoise = GuidedDenoiser(Denoiser(runner, schedule), options.cfg)
         noise = ImageNoise(chosen, (4, options.size[0] // 8, options.size[1] // 8))
         x = start_latent(noise.start(), sigmas, schedule).to(model.device)
         latents = SAMPLERS[options.sampler](denoise, x, sigmas, noise=noise)

@@ -1,7 +1,7 @@
 """Times the steps of a picture and its VAE decoding, without text encoders and files: ours and diffusers'.
 
-    python -m benchmarks.bench_picture --model sdxl --size 1024             # 30 steps Euler, guidance, every subject
-    python -m benchmarks.bench_picture --device cpu --model sdxl --tiny --size 64 --picture-steps 2 --rounds 1
+    python -m benchmarks.gpu.bench_picture --model sdxl --size 1024   # 30 steps Euler, guidance, every subject
+    python -m benchmarks.gpu.bench_picture --device cpu --model sdxl --tiny --size 64 --picture-steps 2 --rounds 1
 
 Weights are random. Each picture is prepared anew, as for a new prompt. diffusers' network runs at one timestep, which
 costs the same. Subjects are timed in turn, as in bench_unet.py.

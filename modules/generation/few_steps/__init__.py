@@ -1,0 +1,1 @@
+"""Recognises models that were trained for few steps, and offers their settings."""
