@@ -24,6 +24,7 @@ class LatentHeads(nn.Module):
 
     def __init__(self, width: int, summary: int) -> None:
         super().__init__()
+        self.heads = width // 32
         self.whole = nn.Sequential(nn.Linear(summary, 768), nn.GELU(), nn.Linear(768, CELLS * CHANNELS))
         self.queries = nn.Parameter(torch.randn(1, CELLS, width))
         self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
@@ -31,7 +32,7 @@ class LatentHeads(nn.Module):
 
     def forward(self, states: Tensor, summary: Tensor) -> tuple[Tensor, Tensor]:
         queries = self.queries.expand(len(states), -1, -1).contiguous()
-        read = attention(queries, self.key(states), self.value(states), heads=4)
+        read = attention(queries, self.key(states), self.value(states), self.heads)
         cells = self.cell(torch.cat([read, queries], dim=2))
         return self.whole(summary), cells.transpose(1, 2).flatten(1)
 
