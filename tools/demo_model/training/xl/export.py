@@ -54,6 +54,7 @@ def xl_facts() -> dict[str, object]:
         "vae_groups": VAE.groups,
         "scale_factor": VAE.scale_factor,
         "clip_heads": CLIP_L.heads,
+        "clip_g_heads": CLIP_G.heads,
         "native_size": NATIVE_SIZE,
         "prediction_type": "epsilon",
         "description": f"{DESCRIPTION} Reacts to the original size and the crop that it is told.",
