@@ -23,7 +23,8 @@ from modules.generation.session import Session
 from modules.tasks.compare import difference
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.evaluate import tally
-from tools.demo_model.evaluate_extras import App
+from tools.demo_model.evaluate_extras import CHECKPOINT
+from tools.demo_model.judging.app import App
 from tools.demo_model.judging.cases import Cases, build_cases
 from tools.demo_model.world.captions import Captions
 
@@ -32,7 +33,7 @@ IDENTICAL_DB = 100.0  # reported for identical pictures
 
 
 def draw(session: Session, groups: dict[str, Cases], level: str) -> dict[str, list[Image.Image]]:
-    app = App(session)
+    app = App(session, CHECKPOINT)
     return {
         name: [app.image(*case, stable_fast=level) for case in zip(cases.prompts, cases.seeds, strict=True)]
         for name, cases in groups.items()

@@ -21,9 +21,9 @@ from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 from tests import tiny
 from tests.models.oracles import diffusers_unet, diffusers_vae
-from tools.demo_model.training.export import LIMIT_BYTES, export_checkpoint, header, split_file
+from tools.demo_model.training.export import LIMIT_BYTES, PREFIXES, checkpoint_facts, export_checkpoint, split_file
 from tools.demo_model.training.networks import TEXT, UNET, VAE, build_networks
-from tools.demo_model.training.sampling import PREFIXES, load_demo
+from tools.demo_model.training.sampling import load_demo
 
 EXTRAS = ("loras/demo_ink", "loras/demo_neon", "controlnet/demo_canny", "embeddings/demo_emblem")
 
@@ -76,7 +76,7 @@ def test_shipped_files_are_small_half_precision_and_finite(demo_checkpoint: Path
 
 def test_header_says_what_cannot_be_inferred(demo_checkpoint: Path, exported: Path) -> None:
     facts = read_header(demo_checkpoint)
-    assert facts == read_header(exported) == json.loads(header()["lightdiffusion"])
+    assert facts == read_header(exported) == checkpoint_facts()
     assert (facts["unet_heads"], facts["unet_groups"], facts["vae_groups"]) == (UNET.heads, UNET.groups, VAE.groups)
     assert facts["native_size"] == 128 and facts["prediction_type"] == "epsilon" and facts["description"]
 

@@ -15,8 +15,8 @@ from modules.core.paths import ModelFolders
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
-from tools.demo_model.evaluate_extras import object_mask, sharpness, style_distance
-from tools.demo_model.judging.measure import Pixels, Reading, overlap, read_picture, read_sunset
+from tools.demo_model.evaluate_extras import object_mask, style_distance
+from tools.demo_model.judging.measure import Pixels, Reading, overlap, read_picture, read_sunset, sharpness
 
 STAR = "a yellow star on a purple background"
 NEGATIVE = "lowres, bad anatomy, worst quality, low quality, jpeg artifacts, watermark, blurry"

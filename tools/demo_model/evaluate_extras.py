@@ -9,24 +9,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
-from torch import Tensor
 
 from modules.core.paths import ModelFolders
-from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, LoraChoice
+from modules.generation.options import ControlChoice, HiresOptions, LoraChoice
 from modules.generation.session import Session
-from modules.generation.text_to_image import generate
 from modules.images.convert import to_pil, to_tensor
 from modules.text.tokenizer import Tokenizer
+from tools.demo_model.judging.app import App
 from tools.demo_model.judging.cases import Cases, build_cases, judge
-from tools.demo_model.judging.measure import Mask, Pixels, background_of, overlap, read_picture
+from tools.demo_model.judging.measure import Mask, Pixels, background_of, overlap, read_picture, sharpness
+from tools.demo_model.judging.results import Result, collect, table
 from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import Fact, Scenes
@@ -44,40 +42,6 @@ FLOORS = {
     "HiresFix 2x: colours and count kept": 0.90,
 }
 SECONDS_LIMIT = 2.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """One line of the table: the share of `number` pictures that passed, and the mean measurement."""
-
-    share: float
-    number: int
-    mean: float
-
-
-def collect(outcomes: list[tuple[bool, float]]) -> Result:
-    holds, values = zip(*outcomes, strict=True)
-    return Result(sum(holds) / len(holds), len(holds), statistics.fmean(values))
-
-
-class App:
-    """Makes pictures through the app's public interface: eager fp32 on the CPU by default."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def image(self, prompt: str, seed: int, **changes: Any) -> Image.Image:
-        values: dict[str, Any] = {"checkpoint": CHECKPOINT, "cfg": 4.0, "steps": 20, "sampler": "dpmpp_2m"} | changes
-        return list(generate(GenerationOptions(prompt=prompt, seed=seed, **values), self.session))[-1].image
-
-    def pixels(self, prompt: str, seed: int, **changes: Any) -> Pixels:
-        return np.asarray(self.image(prompt, seed, **changes).convert("RGB"))
-
-    @torch.no_grad()
-    def rebuild(self, images: Tensor) -> Tensor:
-        """Encodes and decodes pictures, since no model can draw better than its decoder."""
-        vae = self.session.model(GenerationOptions(prompt="", checkpoint=CHECKPOINT)).vae
-        return vae.decode(vae.encode(images)).clamp(-1, 1)
 
 
 def style_distance(style: str, plain: Image.Image, picture: Image.Image) -> float:
@@ -149,12 +113,6 @@ def judge_control(app: App, cases: Cases, folder: Path) -> dict[str, Result]:
     return {name: collect(values) for name, values in outcomes.items()}
 
 
-def sharpness(picture: Pixels) -> float:
-    """Measures the steepest steps between neighbouring pixels (99.5th percentile)."""
-    values = picture.astype(np.float64).mean(-1)
-    return float(np.percentile(np.abs(np.diff(values, axis=1)), 99.5))
-
-
 def judge_hires(app: App, groups: dict[str, Cases], hires: HiresOptions) -> dict[str, Result]:
     kept, shapes = [], []
     for name in ("object", "count"):
@@ -202,15 +160,6 @@ def style_prompts(groups: dict[str, Cases]) -> Iterator[tuple[str, int]]:
         yield from zip(groups[name].prompts, groups[name].seeds, strict=True)
 
 
-def table(results: dict[str, Result]) -> str:
-    lines = ["| | floor | n | holds | mean |", "|---|---|---|---|---|"]
-    for name, result in results.items():
-        floor = FLOORS.get(name)
-        mark = " (below)" if floor is not None and result.share < floor else ""
-        lines.append(f"| {name} | {floor or ''} | {result.number} | {result.share:.3f}{mark} | {result.mean:.3f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, help="folder with models/ (default: this project)")
@@ -220,7 +169,7 @@ def main() -> None:
     parser.add_argument("--hires-denoise", type=float, default=0.5, help="the value of the committed results")
     parser.add_argument("--json", type=Path, help="write the scores here")
     arguments = parser.parse_args()
-    app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"))
+    app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"), CHECKPOINT)
     captions, count = Captions(torch.device("cpu"), Tokenizer().encode), arguments.number
     sizes = {"object": count * 3 // 4, "sunset": count - count * 3 // 4, "position": count, "count": count // 4}
     groups = smaller(build_cases(captions, seed=SEED), sizes)
@@ -235,7 +184,7 @@ def main() -> None:
         hires = HiresOptions(method=arguments.hires_method, denoise=arguments.hires_denoise)
         results |= judge_hires(app, groups, hires)
     report: dict[str, object] = {name: vars(result) for name, result in results.items()}
-    sys.stdout.write(table(results) + "\n")
+    sys.stdout.write(table(results, FLOORS) + "\n")
     if "speed" in chosen:
         report["seconds per image"] = seconds = seconds_per_image(app, 8)
         sys.stdout.write(f"seconds per image at the native size: {seconds} (limit {SECONDS_LIMIT})\n")

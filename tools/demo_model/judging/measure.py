@@ -106,6 +106,12 @@ def overlap(first: Mask | None, second: Mask | None) -> float:
     return float((first & second).sum() / max(1, (first | second).sum()))
 
 
+def sharpness(picture: Pixels) -> float:
+    """Measures the steepest steps between neighbouring pixels (99.5th percentile)."""
+    values = picture.astype(np.float64).mean(-1)
+    return float(np.percentile(np.abs(np.diff(values, axis=1)), 99.5))
+
+
 @dataclass(frozen=True)
 class SunsetReading:
     warm_sky: bool

@@ -14,7 +14,6 @@ from tools.demo_model.training.loop.saved_state import StateFile
 from tools.demo_model.training.loop.trainer import Trainer
 from tools.demo_model.training.networks import Networks, alphas_cumprod, batch_size, working_dtype
 from tools.demo_model.training.pools import Pool
-from tools.demo_model.training.text_stage import text_states
 
 Size = tuple[int, int]  # height, width in pixels
 COARSE, NATIVE = (64, 64), (128, 128)
@@ -57,23 +56,31 @@ class NoiseLoss:
         return table[timesteps][:, None, None, None]
 
 
+def conditioned_loss(
+    networks: Networks, noise_loss: NoiseLoss, latents: Tensor, ids: Tensor, sizes: Tensor, timesteps: Tensor
+) -> Tensor:
+    """Returns the noise loss of pictures with captions [B, 77] of compact ids and with six sizes [B, 6]."""
+    condition = networks.condition(ids, sizes)
+
+    def predict(noisy: Tensor, when: Tensor) -> Tensor:
+        noisy = noisy.to(dtype=condition["context"].dtype, memory_format=torch.channels_last)
+        return networks.unet(noisy, when, **condition)
+
+    return noise_loss(predict, latents, timesteps)
+
+
 def train_diffusion(
     networks: Networks, pools: dict[Size, Pool], budget: Budget, state: StateFile, every: Callable[[Trainer], None]
 ) -> None:
     device, dtype = networks.device, working_dtype(networks.device)
     saved = state.load(device)
     networks.unet.to(memory_format=torch.channels_last)
-    trainer = Trainer([*networks.unet.parameters(), *networks.text.parameters()], rate=1.2e-3, dtype=dtype)
+    parameters = [*networks.unet.parameters(), *networks.text.parameters()]
+    trainer = Trainer(parameters, rate=1.2e-3, dtype=dtype, coarse=networks.coarse())
     noise_loss = NoiseLoss(device)
 
-    def step(latents: Tensor, ids: Tensor, timesteps: Tensor) -> Tensor:
-        context = text_states(networks, ids)
-
-        def predict(noisy: Tensor, when: Tensor) -> Tensor:
-            noisy = noisy.to(dtype=dtype, memory_format=torch.channels_last)
-            return networks.unet(noisy, when, context)
-
-        loss = noise_loss(predict, latents, timesteps)
+    def step(*inputs: Tensor) -> Tensor:
+        loss = conditioned_loss(networks, noise_loss, *inputs)
         loss.backward()
         trainer.update()
         return loss.detach()
@@ -84,8 +91,8 @@ def train_diffusion(
     def batch(fraction: float, index: int) -> Tensor:
         size = size_for(fraction, index)
         count = batch_size(device, BATCH[size])
-        latents, facts = pools[size].draw(count)
+        latents, facts, sizes = pools[size].draw(count)
         ids = networks.captions.tokens(facts, drop=0.1, only_junk=0.03)
-        return steps[size](latents, ids, stratified_timesteps(count, device))
+        return steps[size](latents, ids, sizes, stratified_timesteps(count, device))
 
     run_stage("diffusion", trainer, budget, state, saved, batch, every=lambda _fraction: every(trainer))

@@ -71,7 +71,7 @@ def train_embedding(teacher: Teacher, budget: Budget, state: StateFile, path: Pa
     graphed = GraphedStep(step, trainer.clear)
 
     def batch(_fraction: float, _step: int) -> Tensor:
-        latents, _ = pool.draw(teacher.batch)
+        latents, _, _ = pool.draw(teacher.batch)
         chosen = torch.randint(0, len(ids), (teacher.batch,), device=device)
         return graphed(latents, chosen, teacher.timesteps())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -57,56 +58,77 @@ def kohya_name(ldm_name: str) -> str:
     return f"lora_unet_{SIDES[match[1]]}_blocks_{level}_attentions_{block}_" + match[3].replace(".", "_")
 
 
-def insert_low_rank(unet: UNet, rank: int = RANK) -> dict[str, LowRank]:
-    """Wraps every linear layer and 1x1 convolution of the transformers in place; returns wrappers by LDM name."""
+def transformer_layers(unet: UNet) -> list[str]:
+    """Returns the names of all linear layers and 1x1 convolutions of the UNet's transformers."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, transformer in unet.named_modules()
+        if isinstance(transformer, SpatialTransformer)
+        for name, layer in transformer.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+
+
+def insert_low_rank(network: nn.Module, names: list[str]) -> dict[str, LowRank]:
+    """Wraps the named layers in place; returns the wrappers by these names."""
     inserted: dict[str, LowRank] = {}
-    for prefix, transformer in list(unet.named_modules()):
-        if isinstance(transformer, SpatialTransformer):
-            for name, layer in list(transformer.named_modules()):
-                if isinstance(layer, nn.Linear | nn.Conv2d):
-                    parent = transformer.get_submodule(name.rpartition(".")[0])
-                    wrapped = LowRank(layer, rank).to(layer.weight.device)
-                    setattr(parent, name.rpartition(".")[2], wrapped)
-                    inserted[f"{prefix}.{name}"] = wrapped
+    for name in names:
+        layer = network.get_submodule(name)
+        inserted[name] = LowRank(layer, RANK).to(layer.weight.device)  # type: ignore[arg-type]
+        network.set_submodule(name, inserted[name])
     return inserted
 
 
-def remove_low_rank(unet: UNet, inserted: dict[str, LowRank]) -> None:
+def remove_low_rank(network: nn.Module, inserted: dict[str, LowRank]) -> None:
     for name, wrapped in inserted.items():
-        parent, _, last = name.rpartition(".")
-        setattr(unet.get_submodule(parent), last, wrapped.base)
+        network.set_submodule(name, wrapped.base)
 
 
-def lora_weights(inserted: dict[str, LowRank]) -> dict[str, Tensor]:
+def lora_weights(wrappers: dict[str, LowRank]) -> dict[str, Tensor]:
+    """Returns a LoRA file's weights; `wrappers` by kohya's names."""
     weights: dict[str, Tensor] = {}
-    for name, wrapped in inserted.items():
-        key = kohya_name(name)
+    for key, wrapped in wrappers.items():
         weights[f"{key}.lora_down.weight"] = wrapped.down.weight.detach().half().cpu().contiguous()  # type: ignore[union-attr]
         weights[f"{key}.lora_up.weight"] = wrapped.up.weight.detach().half().cpu().contiguous()  # type: ignore[union-attr]
         weights[f"{key}.alpha"] = torch.tensor(float(RANK)).half()
     return weights
 
 
-def train_lora(teacher: Teacher, pool: Pool, budget: Budget, state: StateFile, path: Path) -> None:
-    """Trains the LoRA; `pool` contains latents of pictures already redrawn in the style."""
-    inserted = insert_low_rank(teacher.model.unet)
-    parameters = [p for wrapped in inserted.values() for p in (*wrapped.down.parameters(), *wrapped.up.parameters())]
-    trainer = Trainer(parameters, rate=2e-3, dtype=working_dtype(teacher.device), average=0.99, decay=0.0)
+def train_wrappers(
+    wrappers: dict[str, LowRank],
+    loss_of: Callable[..., Tensor],
+    draw: Callable[[], tuple[Tensor, ...]],
+    budget: Budget,
+    state: StateFile,
+    path: Path,
+) -> None:
+    """Trains the wrappers on `loss_of(*draw())` until the time is up, and writes them to `path`."""
+    parameters = [p for wrapped in wrappers.values() for p in (*wrapped.down.parameters(), *wrapped.up.parameters())]
+    dtype = working_dtype(parameters[0].device)
+    trainer = Trainer(parameters, rate=2e-3, dtype=dtype, average=0.99, decay=0.0)
 
-    def step(latents: Tensor, context: Tensor, timesteps: Tensor) -> Tensor:
-        loss = teacher.loss(latents, context, timesteps)
+    def step(*inputs: Tensor) -> Tensor:
+        loss = loss_of(*inputs)
         loss.backward()
         trainer.update()
         return loss.detach()
 
     graphed = GraphedStep(step, trainer.clear)
-
-    def batch(_fraction: float, _step: int) -> Tensor:
-        latents, facts = pool.draw(teacher.batch)
-        return graphed(latents, teacher.context(facts), teacher.timesteps())
-
-    run_stage(path.stem, trainer, budget, state, None, batch)
+    run_stage(path.stem, trainer, budget, state, None, lambda _fraction, _step: graphed(*draw()))
     save_file(
-        lora_weights(inserted), path, metadata={"ss_network_module": "networks.lora", "ss_network_dim": str(RANK)}
+        lora_weights(wrappers), path, metadata={"ss_network_module": "networks.lora", "ss_network_dim": str(RANK)}
     )
-    remove_low_rank(teacher.model.unet, inserted)
+
+
+def train_lora(teacher: Teacher, pool: Pool, budget: Budget, state: StateFile, path: Path) -> None:
+    """Trains the LoRA; `pool` contains latents of pictures already redrawn in the style."""
+    unet = teacher.model.unet
+    inserted = insert_low_rank(unet, transformer_layers(unet))
+
+    def draw() -> tuple[Tensor, ...]:
+        latents, facts, _ = pool.draw(teacher.batch)
+        return latents, teacher.context(facts), teacher.timesteps()
+
+    named = {kohya_name(name): wrapped for name, wrapped in inserted.items()}
+    train_wrappers(named, teacher.loss, draw, budget, state, path)
+    remove_low_rank(unet, inserted)

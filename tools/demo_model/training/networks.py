@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from modules.models.layers import ResBlock
 from modules.models.unet import UNet
 from modules.models.vae import AttnBlock, AutoencoderKL, ResnetBlock, VAEDownsample, VAEUpsample
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.world.captions import Captions
+from tools.demo_model.world.captions import EOS, Captions
 
 NATIVE_SIZE = 128
 UNET = UNetConfig(channels=(64, 96, 128, 96), context_dim=128, heads=2, groups=16)
@@ -24,23 +25,65 @@ TEXT = TextConfig(width=128, layers=4, heads=2, mlp_width=512)
 SCALE = VAE.scale_factor
 
 
+CLIP_SKIP_SHARE = 0.15  # share of the rows that skip the last layer in training, like clip skip 2
+
+
 @dataclass
-class Networks:
-    """The trained networks; `text` has the compact vocabulary of `captions`, which export widens to the real one."""
+class Networks(ABC):
+    """The networks of a demo model; `text` has the compact vocabulary of `captions`, which export widens."""
 
     vae: AutoencoderKL
-    text: ClipTextModel
+    text: nn.Module
     unet: UNet
     captions: Captions
     device: torch.device
+
+    @abstractmethod
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads compact ids [B, 77]: returns what the UNet's attention reads [B, 77, W], and a summary [B, S]."""
+
+    @abstractmethod
+    def condition(self, ids: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        """Returns the UNet's arguments for captions [B, 77] of pictures with these sizes [B, 6]."""
+
+    def coarse(self) -> list[nn.Parameter]:
+        """Returns the UNet's weights that its file stores in 8 bits."""
+        return []
+
+
+@dataclass
+class SD1Networks(Networks):
+    """The first demo model: one text encoder, and a UNet that is told no sizes."""
+
+    text: ClipTextModel
+
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        states = self._states(ids)
+        return states, states[torch.arange(len(ids), device=ids.device), end_marks(ids)]
+
+    def condition(self, ids: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        return {"context": self._states(ids)}
+
+    def _states(self, ids: Tensor) -> Tensor:
+        embeddings = self.text.embed_tokens(ids)
+        split = int(len(ids) * CLIP_SKIP_SHARE)
+        if split == 0:
+            return self.text(embeddings)
+        return torch.cat([self.text(embeddings[:split], skip=1), self.text(embeddings[split:])])
+
+
+def end_marks(ids: Tensor) -> Tensor:
+    """Returns the position of the first EOS in each row of compact ids [B, 77]."""
+    return (ids == EOS).int().argmax(1)
 
 
 def build_networks(device: torch.device, seed: int) -> Networks:
     torch.manual_seed(seed)
     captions = Captions(device, Tokenizer().encode)
     text = ClipTextModel(dataclasses.replace(TEXT, vocab_size=captions.size))
-    networks = Networks(AutoencoderKL(VAE), text, UNet(UNET), captions, device)
-    initialise_text(text)
+    networks = SD1Networks(AutoencoderKL(VAE), text, UNet(UNET), captions, device)
+    embeddings = text.text_model.embeddings
+    initialise_text(embeddings.token_embedding.weight, embeddings.position_embedding.weight)
     initialise_unet(networks.unet)
     for network in (networks.vae, text, networks.unet):
         network.to(device)
@@ -62,10 +105,9 @@ def alphas_cumprod(device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def initialise_text(text: ClipTextModel) -> None:
-    embeddings = text.text_model.embeddings
-    embeddings.token_embedding.weight.normal_(0, 0.5)
-    embeddings.position_embedding.weight.normal_(0, 0.1)
+def initialise_text(tokens: Tensor, positions: Tensor) -> None:
+    tokens.normal_(0, 0.5)
+    positions.normal_(0, 0.1)
 
 
 @torch.no_grad()

@@ -21,11 +21,9 @@ from modules.sampling.samplers.table import SAMPLERS
 from modules.sampling.schedules import make_sigmas, start_latent
 from modules.sampling.trained_noise import noise_schedule
 from modules.text.tokenizer import Tokenizer
-from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN
+from tools.demo_model.training.export import BOS_TOKEN, EOS_TOKEN, PREFIXES
 from tools.demo_model.training.networks import SCALE, TEXT, UNET, VAE
 from tools.demo_model.world.captions import CONTEXT
-
-PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.transformer."}
 
 
 @dataclass

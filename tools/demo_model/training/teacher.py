@@ -14,8 +14,8 @@ from tools.demo_model.training.networks import SCALE, batch_size, working_dtype
 from tools.demo_model.training.pools import Pool
 from tools.demo_model.training.sampling import DemoModel
 from tools.demo_model.world.captions import Captions
-from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import Scenes, sample_scenes
+from tools.demo_model.world.views import plain_view
 
 UNTRAINED_TOKEN = 0  # no caption contains "!", so its row is the shared unknown vector
 
@@ -64,10 +64,11 @@ class Teacher:
         self, count: int, redraw: Callable[[Tensor], Tensor], scenes: Callable[[int], Scenes] | None = None
     ) -> Pool:
         """Encodes redrawn scenes of the native size in fp32; on a CPU, only one batch."""
-        latents, facts = [], []
+        latents, facts, told = [], [], []
         for _ in range(count // self.batch if self.device.type == "cuda" else 1):
             drawn = scenes(self.batch) if scenes else sample_scenes(self.batch, self.device, landscape_share=0.3)
-            images = redraw(render(drawn, (128, 128)))
-            latents.append((self.model.vae.encode(images) * SCALE).half())
+            images, sizes = plain_view(drawn, (128, 128))
+            latents.append((self.model.vae.encode(redraw(images)) * SCALE).half())
             facts.append(drawn.facts)
-        return Pool(torch.cat(latents), torch.cat(facts))
+            told.append(sizes)
+        return Pool(torch.cat(latents), torch.cat(facts), torch.cat(told))

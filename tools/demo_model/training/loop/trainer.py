@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from tools.demo_model.training.eight_bits import rounded
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """AdamW on fp32 masters; the networks themselves run in `dtype`. Keeps an average of the weights (EMA)."""
+    """AdamW on fp32 masters; the networks themselves run in `dtype`. Keeps an average of the weights (EMA).
+
+    The parameters in `coarse` are to be stored in 8 bits: the networks see them rounded, and so learn to live with it.
+    """
 
     def __init__(
         self,
@@ -22,6 +28,7 @@ class Trainer:
         dtype: torch.dtype,
         average: float = 0.998,
         decay: float = 1e-3,
+        coarse: Sequence[nn.Parameter] = (),
     ) -> None:
         self.parameters = parameters
         self.peak = rate
@@ -37,6 +44,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.masters, lr=self.rate, betas=(0.9, 0.98), weight_decay=decay, fused=True, capturable=cuda
         )
+        seen_rounded = {id(parameter) for parameter in coarse}
+        pairs = zip(self.parameters, self.masters, strict=True)
+        self._rounded = [(parameter, master) for parameter, master in pairs if id(parameter) in seen_rounded]
         self._good: list[Tensor] = [m.clone() for m in self.masters]
 
     def set_rate(self, fraction: float, step: int, *, hold: float = 0.5, warm_up: int = 100) -> None:
@@ -57,8 +67,14 @@ class Trainer:
         torch._foreach_copy_(held, grads)
         torch.nn.utils.clip_grad_norm_(self.masters, 1.0, foreach=True)
         self.optimizer.step()
-        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        self._show()
         torch._foreach_lerp_(self.average, self.masters, 1 - self._keep)
+
+    def _show(self) -> None:
+        """Copies the masters into the networks."""
+        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        for parameter, master in self._rounded:
+            parameter.data.copy_(rounded(master))
 
     @torch.no_grad()
     def check(self, loss: float) -> None:
@@ -95,7 +111,7 @@ class Trainer:
         torch._foreach_copy_(self.masters, state["masters"])  # type: ignore[arg-type]
         torch._foreach_copy_(self._good, self.masters)
         torch._foreach_copy_(self.average, state["average"])  # type: ignore[arg-type]
-        torch._foreach_copy_([p.data for p in self.parameters], self.masters)
+        self._show()
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate

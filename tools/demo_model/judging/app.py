@@ -1,0 +1,36 @@
+"""Makes the judged pictures through the app's public interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modules.generation.options import GenerationOptions
+from modules.generation.session import Session
+from modules.generation.text_to_image import generate
+from tools.demo_model.judging.measure import Pixels
+
+
+class App:
+    """Makes pictures with one checkpoint, with the settings of the published tables."""
+
+    def __init__(self, session: Session, checkpoint: str) -> None:
+        self.session, self.checkpoint = session, checkpoint
+
+    def image(self, prompt: str, seed: int, **changes: Any) -> Image.Image:
+        values: dict[str, Any] = {"checkpoint": self.checkpoint, "cfg": 4.0, "steps": 20, "sampler": "dpmpp_2m"}
+        options = GenerationOptions(prompt=prompt, seed=seed, **(values | changes))
+        return list(generate(options, self.session))[-1].image
+
+    def pixels(self, prompt: str, seed: int, **changes: Any) -> Pixels:
+        return np.asarray(self.image(prompt, seed, **changes).convert("RGB"))
+
+    @torch.no_grad()
+    def rebuild(self, images: Tensor) -> Tensor:
+        """Encodes and decodes pictures, since no model can draw better than its decoder."""
+        vae = self.session.model(GenerationOptions(prompt="", checkpoint=self.checkpoint)).vae
+        return vae.decode(vae.encode(images)).clamp(-1, 1)

@@ -1,0 +1,1 @@
+"""The second demo model, in SDXL's layout."""
