@@ -97,8 +97,10 @@ def test_a_limit_for_the_process_holds_for_free_memory(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 10))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 6)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4)
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fraction)
-    assert free_memory(CUDA) == free
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    # As torch does, this takes a number and no "cuda" without one.
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", {1: fraction}.__getitem__)
+    assert free_memory(torch.device("cuda")) == free_memory(torch.device("cuda:1")) == free
 
 
 def test_only_newer_nvidia_gpus_have_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,10 @@ from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
 from modules.sampling.schedules import make_sigmas
 from modules.sampling.trained_noise import noise_schedule
-from modules.stable_fast.runtime.execution import Execution
 from modules.text.encode import encode_texts
 from modules.text.size_vector import SizeFeatures
 from tests import tiny, tiny_project
+from tests.stable_fast.prompt_stage import recorded_evaluations
 
 ROUNDING = 2e-6  # one step with another prompt differs 40 times as much
 VISIBLE = 4e-5
@@ -189,15 +189,7 @@ def test_pictures_of_a_batch_are_those_made_alone(session: Session, sampler: str
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The contexts for which a prompt stage was evaluated."""
-    seen: list[Tensor] = []
-    original = Execution._evaluate_prompt
-
-    def evaluate(execution: Execution, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen.append(inputs["context"])
-        return original(execution, inputs)
-
-    monkeypatch.setattr(Execution, "_evaluate_prompt", evaluate)
-    return seen
+    return recorded_evaluations(monkeypatch)
 
 
 def fused_is_eager(session: Session, **how: Any) -> bool:

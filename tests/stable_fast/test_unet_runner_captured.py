@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
+from modules.generation.networks import VaeDecode
 from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module, compiled_module, engine
 from modules.stable_fast.runtime.capture import CaptureError
 from tests import tiny
@@ -235,18 +236,9 @@ def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.
     assert "Stable-Fast: full," in pair.compiled.report.status_line()
 
 
-class Decode(nn.Module):
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.vae.decode(latent)
-
-
 @torch.no_grad()
 def test_compiled_modules_are_captured_for_each_size() -> None:
-    network = Decode(tiny.vae()).eval()
+    network = VaeDecode(tiny.vae()).eval()
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
     for shape in ((1, 4, 8, 8), (2, 4, 8, 16), (1, 4, 8, 8)):
         x = random(*shape, seed=shape[0])
@@ -275,7 +267,7 @@ def test_a_size_of_a_module_that_cannot_be_captured_says_so(monkeypatch: pytest.
 
 @torch.no_grad()
 def test_a_module_keeps_its_latest_sizes() -> None:
-    network = Decode(tiny.vae()).eval()
+    network = VaeDecode(tiny.vae()).eval()
     compiled = compile_module(network, (random(1, 4, 8, 8),), dims={"latent": ("batch", None, "height", "width")})
     compiled._engine.config = StableFastConfig(max_shapes=2)
     for width in (8, 16, 8, 24, 8, 16):  # 16 makes room for 24, and 24 for 16

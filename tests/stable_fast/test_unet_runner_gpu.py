@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
+from modules.generation.networks import VaeDecode
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastConfig, StableFastRunner, compile_module
 from tests import tiny
@@ -134,18 +135,9 @@ def test_graphs_that_need_too_much_memory_are_not_kept() -> None:
     assert "fused instead of full" in runner.report.status_line()
 
 
-class Decode(nn.Module):
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latent: Tensor) -> Tensor:
-        return self.vae.decode(latent)
-
-
 @torch.no_grad()
 def test_compiled_vae_decoder() -> None:
-    module = Decode(tiny.vae()).eval().half().cuda()
+    module = VaeDecode(tiny.vae()).eval().half().cuda()
     dims = {"latent": ("batch", None, "height", "width")}
     compiled = compile_module(module, (random(1, 4, 8, 8).half().cuda(),), dims=dims)
     for shape in ((1, 4, 8, 8), (1, 4, 16, 8), (1, 4, 8, 8)):

@@ -12,9 +12,9 @@ from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.models.configs import UNetConfig
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
-from modules.stable_fast.runtime.execution import Execution
 from tests import tiny
 from tests.stable_fast.networks import latent, random, rel_error
+from tests.stable_fast.prompt_stage import recorded_evaluations
 from tests.stable_fast.test_unet_runner_captured import AddressPool
 
 TIMESTEPS = (900.0, 700.0, 500.0, 300.0, 20.5)
@@ -33,15 +33,7 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The contexts for which the prompt stage was evaluated."""
-    seen: list[Tensor] = []
-    original = Execution._evaluate_prompt
-
-    def evaluate(execution: Execution, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen.append(inputs["context"])
-        return original(execution, inputs)
-
-    monkeypatch.setattr(Execution, "_evaluate_prompt", evaluate)
-    return seen
+    return recorded_evaluations(monkeypatch)
 
 
 def three(images: int = 1, halves: int = 2, seed: int = 1, config: UNetConfig = tiny.SD1_UNET) -> Conditioning:
