@@ -10,6 +10,7 @@ from benchmarks.charts.marked_places import Writer
 from benchmarks.charts.results import Result, on_gpu, read_results, rows_by_label, table
 from benchmarks.common import RESULTS
 from tools.demo_model import evaluate, evaluate_extras
+from tools.demo_model.judging import results as judgements
 
 EAGER = ("diffusers", "diffusers-channels-last")  # two memory layouts; the faster one counts
 COMPILED = ("diffusers-reduce-overhead", "diffusers-max-autotune")
@@ -18,15 +19,19 @@ WORKLOADS = {
     "unet-sd15-512-b8-float16": "SD1.5, one step of four pictures at 512 x 512",
     "unet-sd15-1024-b2-float16": "SD1.5, one step at 1024 x 1024",
     "unet-sd21-768-b2-float16": "SD2.1, one step at 768 x 768",
+    "unet-sdxl-1024-b2-float16": "SDXL, one step at 1024 x 1024",
     "controlnet-sd15-512-b2": "SD1.5 with a ControlNet, one step at 512 x 512",
     "vae-sd15-512-b1": "VAE, decoding 512 x 512",
     "generate-sd15-512": "SD1.5, a whole picture: 512 x 512, 20 steps",
+    "picture-sdxl-1024": "SDXL, 30 steps and decoding at 1024 x 1024",
 }
 README_WORKLOADS = (
     "unet-sd15-512-b2-float16",
     "unet-sd15-1024-b2-float16",
     "unet-sd21-768-b2-float16",
+    "unet-sdxl-1024-b2-float16",
     "generate-sd15-512",
+    "picture-sdxl-1024",
 )
 STAGES = ("weights", "prompt", "time", "shared", "step")
 
@@ -150,7 +155,8 @@ def demo_extras() -> list[str]:
         for name, score in demo_report("demo-extras").items()
         if isinstance(score, dict) and "share" in score
     }
-    return evaluate_extras.table({name: evaluate_extras.Result(**score) for name, score in scores.items()}).splitlines()
+    results = {name: judgements.Result(**score) for name, score in scores.items()}
+    return judgements.table(results, evaluate_extras.FLOORS).splitlines()
 
 
 def demo_speed() -> list[str]:
