@@ -76,7 +76,7 @@ def test_image_to_image_asks_for_the_picture_and_keeps_the_rest(fields: str) -> 
     ("line", "option"),
     [
         ("Steps: 4, Sampler: Restart, Seed: 5, Size: 64x64", "sampler"),
-        ("Steps: 4, Sampler: Euler, Schedule type: Align Your Steps, Seed: 5", "scheduler"),
+        ("Steps: 4, Sampler: Euler, Schedule type: Turbo Colossus, Seed: 5", "scheduler"),
         ("Steps: 4, Sampler: Euler, Seed: 5, Emphasis: Ignore", "emphasis"),
         ("Steps: many, Sampler: Euler, Seed: 5", "steps"),
         (f"Steps: {'9' * 400}, Sampler: Euler, Seed: 5", "steps"),
@@ -154,7 +154,7 @@ def test_a_batch_that_is_given_replaces_the_pictures_own() -> None:
 
 def test_everything_that_cannot_be_used_is_named_at_once(model_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modules.core.paths.PROJECT_ROOT", model_root)
-    line = "Steps: many, Sampler: Restart, Schedule type: Align Your Steps, Seed: 5, Size: 64x64, Model: gone"
+    line = "Steps: many, Sampler: Restart, Schedule type: Turbo Colossus, Seed: 5, Size: 64x64, Model: gone"
     picture = model_root / "foreign.png"
     text = PngInfo()
     text.add_text("parameters", f"a cat <lora:nope:1>\n{line}, Hires upscale: 2, Hires sampler: Foo, VAE: lost")
@@ -162,7 +162,7 @@ def test_everything_that_cannot_be_used_is_named_at_once(model_root: Path, monke
     with pytest.raises(OptionsError) as caught:
         from_picture(picture)
     said = str(caught.value)
-    assert all(f'"{name}"' in said for name in ("many", "Restart", "Align Your Steps", "Foo", "gone", "lost", "nope"))
+    assert all(f'"{name}"' in said for name in ("many", "Restart", "Turbo Colossus", "Foo", "gone", "lost", "nope"))
     flags = said.split("Give others with ")[1]
     assert flags == "--steps, --sampler, --scheduler, --hires-sampler, --checkpoint, --vae, --prompt."
     given = {"steps": 2, "sampler": "euler", "scheduler": "beta", "hires_sampler": "lms", "vae": "x", "prompt": ""}
