@@ -25,18 +25,27 @@ UNET_LAYERS = (
     "lora_unet_up_blocks_3_resnets_1_time_emb_proj",
 )
 TEXT_LAYERS = ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", "lora_te_text_model_encoder_layers_1_mlp_fc1")
+SDXL_LAYERS = (
+    "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q",
+    "lora_unet_down_blocks_2_attentions_0_transformer_blocks_1_attn2_to_v",
+    "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj",
+    "lora_unet_up_blocks_2_resnets_1_conv1",
+    "lora_unet_add_embedding_linear_1",
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+    "lora_te2_text_model_encoder_layers_0_mlp_fc1",
+)
 RANK = 4
 
 
-def project(root: Path, *, sd2: bool = False) -> Path:
+def project(root: Path, *, sd2: bool = False, sdxl: bool = False) -> Path:
     """Checkpoint `tiny`, LoRAs `ink` and `clay`, ControlNet `edges`, and a picture `photo.png`, all of one family."""
     for kind in KINDS:
         (root / "models" / kind).mkdir(parents=True)
     models = root / "models"
-    tiny.save_checkpoint(models / "checkpoints" / "tiny.safetensors", sd2=sd2)
-    save_lora(models / "loras" / "ink.safetensors", sd2=sd2, seed=11)
-    save_lora(models / "loras" / "clay.safetensors", sd2=sd2, seed=12)
-    save_controlnet(models / "controlnet" / "edges.safetensors", sd2=sd2)
+    tiny.save_checkpoint(models / "checkpoints" / "tiny.safetensors", sd2=sd2, sdxl=sdxl)
+    save_lora(models / "loras" / "ink.safetensors", sd2=sd2, sdxl=sdxl, seed=11)
+    save_lora(models / "loras" / "clay.safetensors", sd2=sd2, sdxl=sdxl, seed=12)
+    save_controlnet(models / "controlnet" / "edges.safetensors", sd2=sd2, sdxl=sdxl)
     save_photo(root / "photo.png")
     return root
 
@@ -45,13 +54,11 @@ def session_at(root: Path) -> Session:
     return Session(ModelFolders(root), device="cpu")
 
 
-def save_lora(path: Path, *, sd2: bool = False, seed: int = 0) -> Path:
+def save_lora(path: Path, *, sd2: bool = False, sdxl: bool = False, seed: int = 0) -> Path:
     """Writes a kohya file with a change large enough to be visible in the picture."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = _layer_shapes(sd2=sd2)
     tensors: dict[str, Tensor] = {}
-    for name in (*UNET_LAYERS, *TEXT_LAYERS):
-        rows, columns, *kernel = shapes[name]
+    for name, (rows, columns, *kernel) in (_sdxl_shapes() if sdxl else _layer_shapes(sd2=sd2)).items():
         scale = (columns * RANK) ** -0.5
         tensors[f"{name}.lora_up.weight"] = torch.randn(rows, RANK, *([1] * len(kernel)), generator=generator)
         tensors[f"{name}.lora_down.weight"] = torch.randn(RANK, columns, *kernel, generator=generator) * scale
@@ -76,14 +83,29 @@ def _layer_shapes(*, sd2: bool) -> dict[str, tuple[int, ...]]:
     return dict(zip((*UNET_LAYERS, *TEXT_LAYERS), shapes, strict=True))
 
 
-def save_controlnet(path: Path, *, sd2: bool = False) -> Path:
-    path.write_bytes(controlnet_file(sd2=sd2))
+def _sdxl_shapes() -> dict[str, tuple[int, ...]]:
+    unet, (clip_l, clip_g) = tiny.SDXL_UNET, tiny.SDXL_TEXTS
+    first, middle, last = unet.channels
+    shapes = [
+        (middle, middle),
+        (last, unet.context_dim),
+        (last * 8, last),
+        (first, first * 2, 3, 3),
+        (unet.time_dim, unet.vector_dim or 0),
+        (clip_l.width, clip_l.width),
+        (clip_g.mlp_width, clip_g.width),
+    ]
+    return dict(zip(SDXL_LAYERS, shapes, strict=True))
+
+
+def save_controlnet(path: Path, *, sd2: bool = False, sdxl: bool = False) -> Path:
+    path.write_bytes(controlnet_file(sd2=sd2, sdxl=sdxl))
     return path
 
 
 @cache
-def controlnet_file(*, sd2: bool) -> bytes:
-    network = tiny.controlnet(tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
+def controlnet_file(*, sd2: bool, sdxl: bool = False) -> bytes:
+    network = tiny.controlnet(tiny.SDXL_UNET if sdxl else tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
     return save(tiny.prefixed("control_model.", network))
 
 
