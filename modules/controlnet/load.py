@@ -29,6 +29,7 @@ from modules.models.union_controlnet import UnionConfig, UnionControlNet
 
 _STEM = "input_blocks.0.0.weight"
 _HINT = "input_hint_block.0.weight"
+_COLOURS = 3
 # What the union ControlNet adds: a vector and a time embedding for each kind of picture.
 _KINDS = "task_embedding"
 _KIND_TIME = "control_add_embedding.linear_1.weight"
@@ -100,15 +101,20 @@ def _config(weights: Mapping[str, Tensor], unet: UNetConfig, facts: Mapping[str,
 
 def _empty(config: UNetConfig, weights: Mapping[str, Tensor]) -> ControlNet:
     hint_channels = _inputs(weights, _HINT)
+    if hint_channels != _COLOURS:
+        raise ModelFileError(f"It reads pictures of {hint_channels} channels, and control pictures have {_COLOURS}.")
     if _KINDS not in weights:
         return ControlNet(config, hint_channels)
     shapes = {name: tuple(weights[name].shape) for name in (_KINDS, _KIND_TIME) if name in weights}
     if [len(shape) for shape in shapes.values()] != [2, 2] or 0 in shapes[_KINDS]:
         raise ModelFileError(f"It is a union ControlNet, and its {_KINDS} or {_KIND_TIME} is missing or broken.")
     kinds = shapes[_KINDS][0]
+    time_width, rest = divmod(shapes[_KIND_TIME][1], kinds)
+    if not time_width or time_width % 2 or rest:
+        raise ModelFileError(f"Its {_KIND_TIME} takes {shapes[_KIND_TIME][1]} values, which do not fit {kinds} kinds.")
     union = UnionConfig(
         kinds=kinds,
-        time_width=shapes[_KIND_TIME][1] // kinds,
+        time_width=time_width,
         layers=count_numbered(weights, r"transformer_layes\.(\d{1,3})\."),
     )
     return UnionControlNet(config, union, hint_channels)

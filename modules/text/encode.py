@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from modules.core.errors import OptionsError
+from modules.core.errors import ModelFileError, OptionsError
 from modules.models.configs import TextConfig
 from modules.text.chunks import Unit, pack_chunks
 from modules.text.embeddings import EmbeddingLibrary
@@ -71,8 +71,10 @@ def encode_texts(
 
     `encoders` holds the encoder of each config by name; their outputs are joined in the order of `configs`. Shorter
     texts are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for reuse. Raises
-    OptionsError if encoding the texts would take too long.
+    OptionsError if encoding the texts would take too long, ModelFileError for an encoder that lacks tokens.
     """
+    for config in configs:
+        check_vocabulary(config)
     tokenizer, names = tokenizer or Tokenizer(), list(dict.fromkeys(texts))
     skips = [layers_to_skip(clip_skip, config) for config in configs]
     widths = [config.width for config in configs]
@@ -92,6 +94,15 @@ def encode_texts(
         text: EncodedText(contexts[index], None if pooled is None else pooled[index])
         for index, text in enumerate(names)
     }
+
+
+def check_vocabulary(config: TextConfig) -> None:
+    """Raises ModelFileError if the encoder has no vector for some tokens; the last token is the end mark."""
+    if config.vocab_size <= EOS:
+        raise ModelFileError(
+            f"The text encoder knows {config.vocab_size} tokens where CLIP has {EOS + 1}; "
+            "use a complete checkpoint, or another encoder with --text-encoder."
+        )
 
 
 def check_length(texts: int, length: int, config: TextConfig) -> None:

@@ -36,6 +36,7 @@ UNET = UNetConfig(
     linear_projection=True,
 )
 MODEL = spec(UNET, "SDXL")
+KIND_TIME, HINT = "control_add_embedding.linear_1.weight", "controlnet_cond_embedding.conv_in.weight"
 TYPES = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 
 
@@ -162,6 +163,9 @@ def test_union_kinds_differ_and_share_their_weights(union: Any, tmp_path: Path) 
     [
         (lambda weights: {k: v for k, v in weights.items() if "control_add" not in k}, "missing or broken"),
         (lambda weights: weights | {"task_embedding": torch.zeros(0, 4)}, "missing or broken"),
+        (lambda weights: weights | {KIND_TIME: torch.zeros(1, 0)}, "takes 0 values"),
+        (lambda weights: weights | {KIND_TIME: torch.zeros(1, len(weights["task_embedding"]) * 5)}, "do not fit"),
+        (lambda weights: weights | {HINT: torch.zeros(16, 9, 3, 3)}, "pictures of 9 channels"),
         (lambda weights: {k: v for k, v in weights.items() if "spatial_ch" not in k}, "lacks spatial_ch_projs"),
         (lambda weights: weights | {"control_type_embedding": torch.zeros(2)}, "union ControlNet of another model"),
     ],

@@ -386,3 +386,9 @@ def test_missing_and_misfit_embeddings(library: EmbeddingLibrary) -> None:
         encode("sd1", embeddings=library)
     with pytest.raises(OptionsError, match="no embeddings folder"):
         encode("embedding:neg")
+
+
+def test_an_encoder_that_lacks_tokens_is_refused() -> None:
+    config = TextConfig(vocab_size=EOS)  # one too few: the end mark is missing
+    with pytest.raises(ModelFileError, match=f"knows {EOS} tokens where CLIP has {EOS + 1}"):
+        encode_texts({}, [config], ["a cat"], emphasis="comfy", tokenizer=TOKENIZER)

@@ -39,7 +39,7 @@ def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
     if default is None:
         raise ModelFileError(
             f"There is no checkpoint in {folders.folders('checkpoints')[0]}: "
-            "put an SD1.x or SD2.x .safetensors file there, or name one with --checkpoint."
+            "put an SD1.x, SD2.x or SDXL .safetensors file there, or name one with --checkpoint."
         )
     return folders.find("checkpoints", default)
 

@@ -7,17 +7,36 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import number_of
 from modules.loader.detection.shapes import Shapes, check_divides, shape_of, shapes_of
 from modules.loader.files.numbered import count_numbered
 from modules.models.configs import OPENCLIP_H, TextConfig
+
+_FEWEST_POSITIONS = 3  # the begin mark, one token, the end mark
 
 
 def text_configs(
     texts: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, object], *, is_sdxl: bool
 ) -> tuple[TextConfig, ...]:
     """Derives the configuration of each encoder of a model: CLIP or OpenCLIP, by key names."""
-    return tuple(_text_config(name, state, facts, is_sdxl=is_sdxl) for name, state in texts.items())
+    configs = tuple(_text_config(name, state, facts, is_sdxl=is_sdxl) for name, state in texts.items())
+    if len({config.positions for config in configs}) > 1:
+        lengths = " and ".join(str(config.positions) for config in configs)
+        raise ModelFileError(
+            f"The text encoders read texts of {lengths} tokens, so their outputs cannot be joined; "
+            "choose encoders of the same length with --text-encoder."
+        )
+    return configs
+
+
+def _check_length(config: TextConfig) -> None:
+    """Raises ModelFileError if the encoder has no place for a token between the begin mark and the end mark."""
+    if config.positions < _FEWEST_POSITIONS:
+        raise ModelFileError(
+            f"The text encoder has {config.positions} positions where at least {_FEWEST_POSITIONS} are needed; "
+            "the file is incomplete or of another kind."
+        )
 
 
 def _text_config(name: str, state: Mapping[str, Tensor], facts: Mapping[str, object], *, is_sdxl: bool) -> TextConfig:
@@ -26,6 +45,7 @@ def _text_config(name: str, state: Mapping[str, Tensor], facts: Mapping[str, obj
     config = _openclip_config(shapes, facts) if "positional_embedding" in shapes else _clip_config(shapes, facts)
     config = replace(config, name=name)
     check_divides(config.width, config.heads, "heads", "text encoder")
+    _check_length(config)
     if not is_sdxl:
         return config
     projection = shape_of(shapes, "text_projection", "text encoder", 2)[1] if name == "clip_g" else None

@@ -115,3 +115,11 @@ def test_encoders_of_another_width_do_not_fit() -> None:
     state = full_unet(replace(SDXL_UNET, context_dim=1024)) | other_networks()
     with pytest.raises(ModelFileError, match="text encoders give vectors of width 2048, but this UNet reads 1024"):
         detect(state, {})
+
+
+@pytest.mark.parametrize(("length", "words"), [(3, "read texts of 3 and 77 tokens"), (2, "has 2 positions")])
+def test_encoders_whose_texts_have_another_length_are_refused(length: int, words: str) -> None:
+    tensors = tiny.checkpoint_tensors(sdxl=True)
+    name = f"{CLIP_L_PREFIX}text_model.embeddings.position_embedding.weight"
+    with pytest.raises(ModelFileError, match=words):
+        detect(tensors | {name: tensors[name][:length]}, {})
