@@ -115,8 +115,8 @@ def costs_of(workload: str) -> dict[str, str]:
             f"{cold['new_resolution_seconds']:.1f} s, {warm['new_resolution_seconds']:.1f} s",
         "for comparison: the first call by `reduce-overhead`, by `max-autotune`":
             listed(steps, COMPILED, "first_call_seconds", "{:.0f} s"),
-        "put a LoRA on, change its strength, or exchange it": between([row["median"] * 1000 for row in kinds], "ms"),
-        "take the LoRA off": f"{switch['full off']['median'] * 1000:.0f} ms",
+        "put a LoRA on, change its strength, or exchange it; take it off":
+            f"{between([row['median'] * 1000 for row in kinds], 'ms')}; {switch['full off']['median'] * 1000:.0f} ms",
         "GPU memory of a step: `full`, `fused`, eager":
             listed(memory, ("full", "fused", "eager"), "reserved_mib", "{:.0f} MiB"),
     }  # fmt: skip
