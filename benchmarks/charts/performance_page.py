@@ -49,7 +49,7 @@ WANTED = {
     "memory-sd15-512-b2": "Memory of each way alone, SD1.5 UNet, 512², CFG batch 2",
     "compile-sd15-512-b2": "First calls of the SD1.5 UNet with empty (cold) and filled (warm) caches, new resolution",
     "unet-sdxl-1024-b2-float16": "SDXL UNet step, 1024², CFG batch 2",
-    "picture-sdxl-1024": "SDXL picture, 1024², 30 steps Euler and decoding, without text encoders and files",
+    "picture-sdxl-1024": "SDXL, 1024², 30 steps Euler and decoding alone",
     "lora-switch-sdxl-1024-rank32": "LoRA switch, SDXL, rank 32 on all attention weights",
     "compile-sdxl-1024-b2": "First calls of the SDXL UNet with empty (cold) and filled (warm) caches, new resolution",
     "memory-sdxl-1024-auto-off": "SDXL within 7.0 GiB: 1024², 4 steps, LoRA, overflowing VAE, no Stable-Fast",
