@@ -36,7 +36,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="pipeline.sh",
         usage="pipeline.sh PROMPT [WIDTH] [HEIGHT] [NUMBER] [BATCH] [options]",
-        description="Make pictures from text with Stable Diffusion 1.x, 2.x and SDXL checkpoints.",
+        description="Make pictures from text with Stable Diffusion 1.x, 2.x and XL checkpoints.",
         epilog=EXAMPLES + indented(synonyms_in_words()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

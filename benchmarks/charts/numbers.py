@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.charts.marked_places import Writer
@@ -23,7 +23,8 @@ WORKLOADS = {
     "controlnet-sd15-512-b2": "SD1.5 with a ControlNet, one step at 512 x 512",
     "vae-sd15-512-b1": "VAE, decoding 512 x 512",
     "generate-sd15-512": "SD1.5, a whole picture: 512 x 512, 20 steps",
-    "picture-sdxl-1024": "SDXL, 30 steps and decoding at 1024 x 1024",
+    "unet-sdxl-1024-b2-float16": "SDXL, one step at 1024 x 1024",
+    "picture-sdxl-1024": "SDXL, 30 steps and decoding: 1024 x 1024",
 }
 README_WORKLOADS = (
     "unet-sd15-512-b2-float16",
@@ -31,8 +32,11 @@ README_WORKLOADS = (
     "unet-sd21-768-b2-float16",
     "unet-sdxl-1024-b2-float16",
     "generate-sd15-512",
+    "unet-sdxl-1024-b2-float16",
     "picture-sdxl-1024",
 )
+COSTS = {"SD1.5 at 512 x 512": "sd15-512", "SDXL at 1024 x 1024": "sdxl-1024"}
+NOT_MEASURED = "not measured"
 STAGES = ("weights", "prompt", "time", "shared", "step")
 
 
@@ -69,11 +73,13 @@ def measured_on(results: Iterable[Result]) -> str:
 def for_readme() -> list[str]:
     results = {name: gpu_results()[name] for name in README_WORKLOADS}
     rows = [
-        (WORKLOADS[name], *(fastest(result, labels) for labels in (["full"], COMPILED, EAGER)))
+        (WORKLOADS[name], *(fastest(result, labels) or NOT_MEASURED for labels in (["full"], COMPILED, EAGER)))
         for name, result in results.items()
     ]
     headings = ["milliseconds", "Stable-Fast", "diffusers, `torch.compile`", "diffusers, eager"]
-    return [*table(headings, rows), "", f"Measured on one {measured_on(results.values())}."]
+    lacking = [WORKLOADS[name] for name, result in results.items() if not fastest(result, ["diffusers-max-autotune"])]
+    note = ["", f"Not measured with `max-autotune`: {'; '.join(lacking)}."] if lacking else []
+    return [*table(headings, rows), "", f"Measured on one {measured_on(results.values())}.", *note]
 
 
 def speed() -> list[str]:
@@ -92,32 +98,38 @@ def speed() -> list[str]:
 
 
 def costs() -> list[str]:
-    """Lists Stable-Fast's compile times, LoRA switches and memory, and its fastest opponent's compile times."""
+    columns = [costs_of(workload) for workload in COSTS.values()]
+    return table(["what", *COSTS], [(what, *(column[what] for column in columns)) for what in columns[0]])
+
+
+def costs_of(workload: str) -> dict[str, str]:
+    """Lists Stable-Fast's compile times, LoRA switches and memory, and its opponents' compile times."""
     results = gpu_results()
-    first = rows_by_label(results["compile-sd15-512-b2"])
+    first = rows_by_label(results[f"compile-{workload}-b2"])
     cold, warm = first["full cold"], first["full warm"]
-    switch = rows_by_label(results["lora-switch-sd15-512-rank32"])
+    switch = rows_by_label(results[f"lora-switch-{workload}-rank32"])
     kinds = [switch[f"full {kind}"] for kind in ("on", "strength", "other")]
-    memory = {
-        label: f"{row['reserved_mib']:.0f} MiB" for label, row in rows_by_label(results["memory-sd15-512-b2"]).items()
-    }
-    opponent = [
-        row["first_call_seconds"]
-        for name in WORKLOADS
-        if (row := rows_by_label(results[name]).get("diffusers-max-autotune")) and "first_call_seconds" in row
-    ]
-    rows = [
-        ("the first call, with nothing kept on disk", f"{cold['first_call_seconds']:.1f} s"),
-        ("the first call of a later start", f"{warm['first_call_seconds']:.1f} s"),
-        ("a new size, then the same size at a later start",
-         f"{cold['new_resolution_seconds']:.1f} s, {warm['new_resolution_seconds']:.1f} s"),
-        ("for comparison: the first call by `max-autotune`", between(opponent, "s")),
-        ("put a LoRA on, change its strength, or exchange it", between([row["median"] * 1000 for row in kinds], "ms")),
-        ("take the LoRA off", f"{switch['full off']['median'] * 1000:.0f} ms"),
-        ("GPU memory of a step at 512 x 512: `full`, `fused`, eager",
-         ", ".join(memory[label] for label in ("full", "fused", "eager"))),
-    ]  # fmt: skip
-    return table(["what", "how much"], rows)
+    steps = rows_by_label(results[f"unet-{workload}-b2-float16"])
+    memory = rows_by_label(results.get(f"memory-{workload}-b2", {"rows": []}))
+    return {
+        "the first call, with nothing kept on disk": f"{cold['first_call_seconds']:.1f} s",
+        "the first call of a later start": f"{warm['first_call_seconds']:.1f} s",
+        "a new size, then the same size at a later start":
+            f"{cold['new_resolution_seconds']:.1f} s, {warm['new_resolution_seconds']:.1f} s",
+        "for comparison: the first call by `reduce-overhead`, by `max-autotune`":
+            listed(steps, COMPILED, "first_call_seconds", "{:.0f} s"),
+        "put a LoRA on, change its strength, or exchange it; take it off":
+            f"{between([row['median'] * 1000 for row in kinds], 'ms')}; {switch['full off']['median'] * 1000:.0f} ms",
+        "GPU memory of a step: `full`, `fused`, eager":
+            listed(memory, ("full", "fused", "eager"), "reserved_mib", "{:.0f} MiB"),
+    }  # fmt: skip
+
+
+def listed(rows: Mapping[str, Mapping[str, Any]], labels: Sequence[str], key: str, form: str) -> str:
+    """Returns one value of each of these rows, or says that none of them was measured."""
+    if not any(label in rows for label in labels):
+        return NOT_MEASURED
+    return ", ".join(form.format(rows[label][key]) if label in rows else NOT_MEASURED for label in labels)
 
 
 def quality() -> list[str]:

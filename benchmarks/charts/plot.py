@@ -16,7 +16,7 @@ PER_ROW = 2
 
 
 def colour(label: str) -> str:
-    if label == "full":
+    if label.startswith("full"):  # also "full-tuned"
         return OURS
     return OTHERS if label.startswith("diffusers") else EAGER
 
@@ -26,7 +26,7 @@ def bars(axes: Any, title: str, rows: Sequence[Mapping[str, Any]], floor: float 
     timed = sorted((row for row in rows if "ms" in row), key=lambda row: row["ms"], reverse=True)
     labels, times = [row["label"] for row in timed], [row["ms"] for row in timed]
     drawn = axes.barh(labels, times, color=[colour(label) for label in labels], height=0.7)
-    axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8)
+    axes.bar_label(drawn, fmt=lambda ms: f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}", padding=3, fontsize=8)
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
     axes.margins(x=0.12)

@@ -8,7 +8,7 @@ from modules.catalog.starter import StarterDownload
 from ui.panels.form import Components
 
 WORDS = """### Your own checkpoint
-Only the small demo model is installed. Put a Stable Diffusion 1.x or 2.x checkpoint (`.safetensors`) in
+Only the small demo model is installed. Put a Stable Diffusion 1.x, 2.x or XL checkpoint (`.safetensors`) in
 
 `{folder}`
 
