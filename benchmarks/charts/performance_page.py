@@ -52,6 +52,7 @@ WANTED = {
     "picture-sdxl-1024": "SDXL, 1024², 30 steps Euler and decoding alone",
     "lora-switch-sdxl-1024-rank32": "LoRA switch, SDXL, rank 32 on all attention weights",
     "compile-sdxl-1024-b2": "First calls of the SDXL UNet with empty (cold) and filled (warm) caches, new resolution",
+    "memory-sdxl-1024-auto-full": "SDXL within 7.0 GiB: 1024², 4 steps, LoRA, Stable-Fast",
     "memory-sdxl-1024-auto-off": "SDXL within 7.0 GiB: 1024², 4 steps, LoRA, overflowing VAE, no Stable-Fast",
     "quality-demo": "Quality: the demo model's pictures, judged (see `benchmarks/bench_quality.py`)",
 }

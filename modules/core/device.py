@@ -66,7 +66,8 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        index = torch.cuda.current_device() if device.index is None else device.index  # it takes no "cuda" alone
+        is_numbered = device != torch.device(device.type)
+        index = device.index if is_numbered else torch.cuda.current_device()  # the next call takes no "cuda" alone
         allowed = int(total * torch.cuda.get_per_process_memory_fraction(index))
         return min(free + torch.cuda.memory_reserved(device), allowed) - torch.cuda.memory_allocated(device)
     if device.type == "mps":

@@ -95,7 +95,8 @@ def weights_in_file(path: Path) -> dict[str, Tensor]:
 
 def assert_weights_as_in_file(bench: Bench) -> None:
     model = bench.session.model(GenerationOptions(prompt="x"))
-    model.text.clone().apply()  # a text encoder drops its LoRAs when it next works
+    with torch.inference_mode():
+        model.text.clone().apply()  # a text encoder drops its LoRAs when it next works
     on_disk = weights_in_file(model.path)
     parts = {"model.diffusion_model.": model.unet.module, "first_stage_model.": model.vae}
     parts |= dict(zip(TEXT_PREFIXES[model.spec.family], model.text.module.children(), strict=True))
@@ -125,7 +126,7 @@ def test_the_same_picture_with_and_without_stable_fast(bench: Bench, kind: str, 
     assert (fast - eager).abs().max() <= LATENT_TOLERANCE * eager.abs().max()
     assert np.abs(fast_picture - eager_picture).max() <= PIXEL_TOLERANCE
     if kind != "plain":
-        assert np.abs(eager_picture[:64, :64] - before).max() > 5, f"{kind} did not change the picture"
+        assert np.abs(eager_picture[:64, :64] - before).max() > 3, f"{kind} did not change the picture"
     report = bench.session.stable_fast_report
     bench.forms |= CONTROLLED.get(kind, {False})
     assert report is not None and report.counters.eager_steps == 0, "Stable-Fast gave up"
