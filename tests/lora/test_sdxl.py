@@ -13,26 +13,14 @@ from modules.core.errors import ModelFileError
 from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.lora.apply import add_lora, lora_patches
-from modules.models.configs import UNetConfig
 from tests import tiny
 from tests.lora.builders import copies, lora, relative_error, save, spec
 
-UNET = UNetConfig(
-    channels=(32, 64, 64),
-    depths=(0, 1, 2),
-    middle_depth=2,
-    context_dim=96,
-    vector_dim=80,
-    heads=None,
-    head_dim=32,
-    groups=8,
-    linear_projection=True,
-)
 CLIP_L = replace(tiny.SD1_TEXT, width=32, mlp_width=64, vocab_size=100, skip=1, final_norm=False)
 CLIP_G = replace(
     tiny.SD2_TEXT, name="clip_g", width=64, heads=1, mlp_width=96, vocab_size=100, final_norm=False, projection=32
 )
-SPEC = replace(spec(), unet=UNET, texts=(CLIP_L, CLIP_G), family="SDXL", native_size=1024)
+SPEC = replace(spec(), unet=tiny.SDXL_UNET, texts=(CLIP_L, CLIP_G), family="SDXL", native_size=1024)
 
 # The layer's name in the file, its size, and the part of our parameter that it changes.
 LAYERS: list[tuple[str, int, int, str, slice]] = [
@@ -58,7 +46,7 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def models() -> tuple[ModelPatcher, ModelPatcher]:
-    return ModelPatcher(tiny.unet(UNET), "cpu"), ModelPatcher(tiny.text_encoders([CLIP_L, CLIP_G]), "cpu")
+    return ModelPatcher(tiny.unet(tiny.SDXL_UNET), "cpu"), ModelPatcher(tiny.text_encoders([CLIP_L, CLIP_G]), "cpu")
 
 
 @pytest.mark.parametrize(("name", "rows", "columns", "place", "part"), LAYERS, ids=[layer[0] for layer in LAYERS])

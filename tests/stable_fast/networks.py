@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,17 +33,7 @@ UNET_DIMS: Mapping[str, Dims] = {
 }
 
 # SDXL's form: no attention at the first level, several transformer blocks in a row, and a vector.
-XL_UNET = UNetConfig(
-    channels=(32, 64, 96),
-    depths=(0, 1, 2),
-    middle_depth=2,
-    context_dim=64,
-    vector_dim=96,
-    heads=None,
-    head_dim=32,
-    groups=8,
-    linear_projection=True,
-)
+XL_UNET = replace(tiny.SDXL_UNET, channels=(32, 64, 96), context_dim=64, vector_dim=96)
 
 
 def rel_error(found: Tensor, expected: Tensor) -> float:
