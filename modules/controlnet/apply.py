@@ -97,13 +97,14 @@ def _padded(residual: Tensor, rows: int) -> Tensor:
     return torch.cat([residual, residual.new_zeros(missing, *residual.shape[1:])]) if missing else residual
 
 
-def sampling_progress(timestep: float, train_steps: int = 1000) -> float:
-    """Returns 0 at the noisiest training timestep and 1 at the cleanest.
+def sampling_progress(timestep: float, times: tuple[float, float] = (999.0, 0.0)) -> float:
+    """Returns 0 at the noisiest training timestep and 1 at the cleanest; `times` are these two (EDM has others).
 
     ComfyUI interprets start and end percent the same way. They refer to noise levels, so they do not depend on the
     scheduler or the number of steps.
     """
-    return min(1.0, max(0.0, 1.0 - timestep / (train_steps - 1)))
+    noisiest, cleanest = times
+    return min(1.0, max(0.0, (noisiest - timestep) / (noisiest - cleanest)))
 
 
 def sum_residuals(
@@ -130,16 +131,23 @@ def _sum(several: Iterable[Residuals | None]) -> Residuals | None:
 class ControlStack:
     """Combines ControlNets and T2I-Adapters into a function for the UNet's runner.
 
-    The first `conditional` rows are the prompt's. It returns what `UNet.forward` takes as `control`.
+    The first `conditional` rows are the prompt's. `times` are the noisiest and the cleanest training timestep. It
+    returns what `UNet.forward` takes as `control`.
     """
 
-    def __init__(self, applied: Sequence[AppliedControl | AppliedAdapter], conditional: int) -> None:
+    def __init__(
+        self,
+        applied: Sequence[AppliedControl | AppliedAdapter],
+        conditional: int,
+        times: tuple[float, float] = (999.0, 0.0),
+    ) -> None:
         self._controls = [one for one in applied if isinstance(one, AppliedControl)]
         self._adapters = [one for one in applied if isinstance(one, AppliedAdapter)]
         self._conditional = conditional
+        self._times = times
 
     def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> Residuals | None:
-        progress = sampling_progress(timestep)
+        progress = sampling_progress(timestep, self._times)
         residuals = sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)
         features = _sum(adapter.at(progress, x.shape[0]) for adapter in self._adapters)
         return (*(residuals or ()), *(features or ())) or None

@@ -152,7 +152,9 @@ class Job:
             return None
         height, width = (side * self.model.spec.vae.downscale for side in latent.shape[-2:])
         applied = [applied_control(control, width, height, self) for control in self.controls]
-        return ControlStack(applied, conditional)
+        noise = self.noise
+        times = (noise.sigma_to_t(noise.sigma_max), noise.sigma_to_t(noise.sigma_min))
+        return ControlStack(applied, conditional, times)
 
 
 @torch.inference_mode()

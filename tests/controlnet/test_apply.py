@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -90,6 +92,16 @@ def test_active_between_start_and_end(start: float, end: float, strength: float,
 def test_progress_counts_training_timesteps() -> None:
     assert [sampling_progress(t) for t in (999.0, 0.0, 1200.0, -1.0)] == [0.0, 1.0, 0.0, 1.0]
     assert sampling_progress(499.5) == pytest.approx(0.5)
+
+
+def test_progress_of_an_edm_model_is_its_position_in_log_noise() -> None:
+    """EDM's timesteps are a quarter of log noise (Karras et al. 2022), here from 80 down to 0.002."""
+    times = (math.log(80) / 4, math.log(0.002) / 4)
+    middle = math.log((80 * 0.002) ** 0.5) / 4
+    assert [sampling_progress(t, times) for t in (*times, middle)] == pytest.approx([0.0, 1.0, 0.5])
+    stack = ControlStack([control(start=0.0, end=0.4)], conditional=1, times=times)
+    x, text = torch.zeros(2, 4, 8, 8), TextInputs(torch.zeros(2, 7, 64))
+    assert stack(x, times[0], text) is not None and stack(x, middle, text) is None
 
 
 def test_one_hint_serves_all_rows_and_many_hints_their_own_picture() -> None:
