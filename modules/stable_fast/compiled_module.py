@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,16 +10,20 @@ import torch
 from torch import nn
 
 from modules.core.device import lacks_memory
-from modules.stable_fast.compiler import why_eager
+from modules.stable_fast.compiler import CANNOT_COMPILE, why_eager
 from modules.stable_fast.config import StableFastConfig
 from modules.stable_fast.engine import Engine
-from modules.stable_fast.graph.trace import ERRORS, device_of
+from modules.stable_fast.graph.flatten import in_new_containers
+from modules.stable_fast.graph.sizes import measure
+from modules.stable_fast.graph.trace import ERRORS, Untraceable, device_of
 from modules.stable_fast.module_call import Given, Inputs, ModuleCall, call_module, check_module, number_changes
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.lock import Turn, in_turn
 from modules.stable_fast.runtime.program import Program
+from modules.stable_fast.runtime.same_prompt import SamePrompt
 from modules.stable_fast.runtime.size_check import agrees
 from modules.stable_fast.runtime.weights import StaleWeightsError
+from modules.stable_fast.store.tables import Table
 
 
 class CompiledModule:
@@ -41,13 +45,15 @@ class CompiledModule:
         level: str = "full",
         capture_on: CaptureOn | None = None,
         tuning_seconds: float = 0.0,
+        table: Table | None = None,
         proves_sizes: bool = False,
     ) -> None:
         check_module(module, bindings or {})
-        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
+        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
+        self._same_prompt = SamePrompt()
         self.turn = Turn()  # programs store the results of the call in progress
 
     @in_turn
@@ -59,6 +65,11 @@ class CompiledModule:
     def refresh_weights(self, changed: set[str] | None = None) -> None:
         """Picks up weights changed in place (by default all) or rebound to other memory, and replaced layers."""
         self._engine.refresh_weights(changed)
+
+    @in_turn
+    def look(self) -> None:
+        """Picks up whatever changed in the module since the last look. After a first look, calls check nothing."""
+        self._engine.look()
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:
@@ -76,7 +87,14 @@ class CompiledModule:
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for a call of this form, traced now if it does not exist yet."""
         call = self._inputs.call(self._inputs.of(args, kwargs))
-        return self._engine.program(call.form, call.inputs, call.dims)
+        try:
+            return self._engine.program(call.form, call.inputs, call.dims)
+        except CANNOT_COMPILE as error:
+            if not call.dims or not self._proves_sizes or isinstance(error, Untraceable):
+                raise
+            reason = why_eager(error)
+        self._inputs.drop_names(reason)
+        return self.compile(*args, **kwargs)
 
     @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,18 +118,19 @@ class CompiledModule:
         except ERRORS as error:
             no_memory = lacks_memory(error)  # not the program's fault if it has already run
             if engine.suspects_kept(call.form, is_proven=no_memory and engine.has_run(call.form)):
-                self._eager(call.given)  # raises the module's own error if the call is invalid
+                self._check(call)
                 engine.discard_kept(call.form, error)
                 return self._compiled(call)
             if no_memory:
                 raise
-            reason = why_eager(error)
-        result = self._eager(call.given)  # not in the handler: the error keeps the program's results alive
-        if call.dims and engine.has_program(call.form):  # it can be traced, but not for these sizes
-            self._inputs.forget_names(reason)
-            engine.forget()
-        else:
-            engine.turn_off(reason)
+            reason, has_names = why_eager(error), bool(call.dims) and not isinstance(error, Untraceable)
+        # Not in the handler, since the error keeps the program's results alive.
+        if has_names:
+            if not self._inputs.is_dropping:
+                self._check(call)
+            return self._compiled(self._with_fewer_names(call, reason))
+        result = self._eager(call.given)
+        engine.turn_off(reason)
         return result
 
     def _fused(self, call: ModuleCall) -> Any:
@@ -122,18 +141,38 @@ class CompiledModule:
         known = engine.execution(key)
         execution = known or engine.new_execution(program, sizes)
         prompt = {name: tensors[name] for name in program.inputs_at("prompt")}
-        execution.show_prompt(engine.stamp if call.keeps_prompt else None, prompt, call.given.which or 0)
+        execution.show_prompt(self._stamp(call, prompt), prompt, call.given.which or 0)
         function, inputs = execution.step_of(tensors)
         if known is None:
             engine.make_ready(partial(function, *inputs), device_of(engine.module, tensors), draws=program.draws)
             proves = self._proves_sizes and call.dims and not program.draws  # each call draws new numbers
-            if proves and not agrees(function(*inputs), call_module(engine.module, call.inputs)):
-                self._inputs.forget_names("it computes with a size, or branches on one, that dims names")
-                engine.forget()
-                return self._fused(call.without_names())
+            if proves and not agrees(function(*inputs), self._check(call)):
+                reason = "it computes with a size, or branches on one, that dims names"
+                return self._fused(self._with_fewer_names(call, reason))
             engine.keep(key, execution)
+            self._inputs.settle()
         self.report.counters.fused_steps += 1
         return engine.run(key, call.name, function, inputs, draws=program.draws)
+
+    def _check(self, call: ModuleCall) -> Any:
+        """The module's own result, or its own error if the call is invalid. Changes nothing that the call holds."""
+        return call_module(self._engine.module, in_new_containers(call.inputs))
+
+    def _with_fewer_names(self, call: ModuleCall, reason: str) -> ModuleCall:
+        """The same call after names were dropped: first one that has a new value in it."""
+        self._inputs.drop_names(reason, self._engine.new_sizes(call.form, measure(call.dims, call.tensors)))
+        self._engine.forget()
+        return self._inputs.call(call.given)
+
+    def _stamp(self, call: ModuleCall, prompt: Iterable[str]) -> Hashable:
+        """What the results of the prompt stage were computed from: they are out of date if it differs."""
+        if call.keeps_prompt:
+            return self._engine.stamp
+        return self._engine.stamp, self._same_prompt.number({name: call.tensors[name] for name in prompt})
+
+    def __reduce__(self) -> tuple[Callable[[nn.Module], nn.Module], tuple[nn.Module]]:
+        """A copy or pickle is that of the module itself, not compiled."""
+        return _itself, (self._engine.module,)
 
     def _graph(self, call: ModuleCall) -> Any:
         """The module's own kernels, captured."""
@@ -147,3 +186,7 @@ class CompiledModule:
         result = call_module(self._engine.module, given.inputs)
         self.report.counters.eager_steps += 1
         return result
+
+
+def _itself(module: nn.Module) -> nn.Module:
+    return module

@@ -46,6 +46,7 @@ def compile_program(
     `bindings` maps inputs to the moment they become known (see graph/staging.py). The default is each step.
     Without `reads_kept` the module is traced even if an earlier run left its graph.
     """
+    moments = moments_of(example, bindings)
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
     started = time.perf_counter()
     kept = read_graph(path) if path and reads_kept else None
@@ -53,19 +54,19 @@ def compile_program(
         try:
             for name in kept.traced.weights.values():
                 store.parameter(name)
-            return build_program(kept, store, bindings, started, path, from_disk=True)
+            return build_program(kept, store, moments, started, path, from_disk=True)
         except BROKEN as error:
             discard(path, error)
     fused = fuse(store.module, example, bindings, dims, passes)
     if path:
         write_graph(path, fused)
-    return build_program(fused, store, bindings, started, path, from_disk=False)
+    return build_program(fused, store, moments, started, path, from_disk=False)
 
 
 def build_program(
     fused: Fused,
     store: WeightStore,
-    bindings: Mapping[str, str],
+    moments: Mapping[str, str],
     started: float,
     path: Path | None,
     *,
@@ -75,7 +76,6 @@ def build_program(
     graph = fused.traced.graph
     stages = split(graph)
     fused_at = time.perf_counter()
-    moments = moments_of(fused.traced.inputs, bindings)
     program = assemble(fused.traced, moments, stages, store, VerifiedSizes(path), kept_at=path if from_disk else None)
     report = CompileReport(
         nodes_before=fused.nodes_before,

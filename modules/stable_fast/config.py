@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from modules.core.errors import OptionsError
+from modules.stable_fast.store.tables import Table
 
 DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # the highest level allowed, such as "off"
 OFF_WORDS = ("0", "false", "no")
@@ -45,8 +46,10 @@ class StableFastConfig:
     """`level`: off, graph (eager kernels, captured), fused (staged and fused), full (both).
 
     At most `max_shapes` sets of sizes are kept; the least recently used is dropped first. Captured graphs may take up
-    `graph_memory_mib`. Up to `tuning_seconds` are spent on timing implementations of fused operations. With
-    `timed_against_eager`, two eager steps run after warm-up, to find out when Stable-Fast pays off (CUDA only).
+    `graph_memory_mib`. Up to `tuning_seconds` are spent on timing implementations of fused operations. Choices of an
+    imported `table` go before those that are shipped or were found here. With `timed_against_eager`, two eager steps
+    run after warm-up, to find out when Stable-Fast pays off. Without CUDA, a few eager steps run beside the first fused
+    ones instead, and sizes at which fused steps are slower then run eagerly.
 
     Raises ValueError for an unknown level or fewer than one shape.
     """
@@ -55,6 +58,7 @@ class StableFastConfig:
     max_shapes: int = 8
     graph_memory_mib: int = 4096
     tuning_seconds: float = 0.0
+    table: Table | None = None
     timed_against_eager: bool = True
 
     def __post_init__(self) -> None:

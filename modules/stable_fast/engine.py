@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
-from modules.stable_fast.runtime.timing import milliseconds, synchronize
+from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
+from modules.stable_fast.runtime.watch import Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -31,30 +32,13 @@ from modules.stable_fast.store.tuning import make_ready
 log = logging.getLogger(__name__)
 
 
-class TimedCall(Protocol):
-    """What timing needs to know about one evaluation of the network."""
-
-    @property
-    def key(self) -> Hashable: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def name(self) -> str: ...
-
-    def eager(self, network: nn.Module) -> Callable[[], object]: ...
-
-
-Timed = TypeVar("Timed", bound=TimedCall)
-Outcome = TypeVar("Outcome")
-
-
 class Engine:
     """Each form of call has one program; each set of sizes ("key") has one execution of it and one captured graph.
 
     `forms` are the forms of call served so far. `warm`: the report of each key that has completed a run.
     `stamp` increases whenever results computed ahead of the steps become outdated; each execution remembers its own.
-    With `follows_structure`, `refresh_weights` also detects changed layers, attributes and hooks.
+    With `follows_structure`, `refresh_weights` also detects changed layers, attributes and hooks. After a first `look`,
+    nothing is checked between looks.
     """
 
     def __init__(
@@ -75,6 +59,7 @@ class Engine:
         self._capture_on = capture_on
         self._follows_structure = follows_structure
         self._graphs: GraphTable | None = None
+        self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
@@ -86,7 +71,7 @@ class Engine:
         self.store = WeightStore(self.module)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
-        self._programs: dict[Hashable, Program] = {}
+        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
         self._executions: OrderedDict[Hashable, Execution] = OrderedDict()
         self._structure = structure_of(self.module) if self._follows_structure else None
         for shape in self.report.shapes.values():
@@ -104,19 +89,31 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
+    def look(self) -> None:
+        """Picks up whatever changed in the network since the last look. Reads all weights once."""
+        if self._watch is None:
+            self._watch = Watch(self.module)
+            return self.forget()
+        change = self._watch.look()
+        if change.rebuilt:
+            self.forget()
+        elif change.weights:
+            self.refresh_weights(set(change.weights))
+
     def follow_moved_weights(self) -> None:
-        """Starts over if a weight in use was rebound to other memory."""
+        """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
+        if self._watch is not None:
+            return
         try:
-            self.store.check_addresses()
+            is_adapted_otherwise = self.store.check_addresses()
         except StaleWeightsError:
             log.info("Stable-Fast starts over, since weights were bound to other memory")
-            self.forget()
+            return self.forget()
+        if is_adapted_otherwise:
+            self.refresh_weights()
 
     def refresh_weights(self, changed: set[str] | None = None) -> None:
-        """Picks up weights that were changed in place (by default all), without tracing again.
-
-        Starts over if weights were rebound to other memory.
-        """
+        """Picks up weights changed in place (by default all) without a new trace; starts over if they moved."""
         if self._follows_structure and structure_of(self.module) != self._structure:
             self.forget()
         self.follow_moved_weights()
@@ -134,9 +131,17 @@ class Engine:
         program = self._programs.get(form)
         return any(execution.program is program for execution in self._executions.values())
 
+    def new_sizes(self, form: Hashable, sizes: Mapping[str, int]) -> set[str]:
+        """The names of those of these sizes at which this form's program has not run; none if it has never run."""
+        program = self._programs.get(form)
+        known = [execution.sizes for execution in self._executions.values() if execution.program is program]
+        return {name for name, size in sizes.items() if known and all(each[name] != size for each in known)}
+
     def program(self, form: Hashable, example: Mapping[str, Any], dims: Mapping[str, Any]) -> Program:
         """The program for this form of call, made from `example` now if it does not exist yet."""
-        if form not in self._programs:
+        if form in self._programs:
+            self._programs.move_to_end(form)
+        else:
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
                     self.store,
@@ -146,12 +151,27 @@ class Engine:
                     passes=passes_for(device_of(self.module, example), captured=self.report.level.captured),
                     reads_kept=self._reads_kept,
                 )
+            self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
                 self.store.source(name)  # watched from now on, not from the first call
             self.forms.add(form)
             self.report.programs.append(compiled)
             self.report.counters.traces += 1
         return self._programs[form]
+
+    def _drop_programs(self, most: int) -> None:
+        """Drops the least recently used programs until there are at most `most`, and all that was made for them."""
+        while len(self._programs) > most:
+            _, oldest = self._programs.popitem(last=False)
+            for key in [key for key, execution in self._executions.items() if execution.program is oldest]:
+                self._drop_execution(key)
+            self.store.keep_only({name for program in self._programs.values() for name in program.prepared.values()})
+
+    def _drop_execution(self, key: Hashable) -> None:
+        del self._executions[key]
+        self.warm.pop(key, None)
+        if self._graphs is not None:
+            self._graphs.drop(key)
 
     def execution(self, key: Hashable) -> Execution | None:
         """The execution at these sizes, marked as the most recently used; None if the sizes are new."""
@@ -164,15 +184,12 @@ class Engine:
         """Makes an execution for new sizes, and drops the least recently used sizes for it. `keep` registers it."""
         execution = Execution(program, sizes, halves)
         while len(self._executions) >= self.config.max_shapes:
-            oldest, _ = self._executions.popitem(last=False)
-            self.warm.pop(oldest, None)
-            if self._graphs is not None:
-                self._graphs.drop(oldest)
+            self._drop_execution(next(iter(self._executions)))
         return execution
 
     def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
         """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
-        make_ready(run, device, self.config.tuning_seconds, draws=draws)
+        make_ready(run, device, self.config.tuning_seconds, table=self.config.table, draws=draws)
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from modules.stable_fast.graph.flatten import flatten
 from modules.stable_fast.graph.serialize import Fused
 from modules.stable_fast.graph.staging import label
 from modules.stable_fast.graph.trace import trace
@@ -25,20 +26,17 @@ def fuse(
     """The module's graph, labelled and after all passes."""
     traced = trace(module, example, dims)
     nodes_before = count_calls(traced.graph)
-    label(traced.graph, moments_of(traced.inputs, bindings), traced.sizes)
+    label(traced.graph, moments_of(example, bindings), traced.sizes)
     matches = run_passes(traced.graph, traced.sizes, passes)
     check(traced.graph)
     return Fused(traced, nodes_before, matches)
 
 
-def moments_of(inputs: Iterable[str], bindings: Mapping[str, str]) -> dict[str, str]:
-    """The moment at which each flattened input becomes known."""
-    return {name: bind(name, bindings) for name in inputs}
-
-
-def bind(name: str, bindings: Mapping[str, str]) -> str:
-    """The moment of a flattened input: `control_3` has the moment of `control`."""
-    head, _, tail = name.rpartition("_")
-    if name in bindings or not tail.isdecimal():
-        return bindings.get(name, "step")
-    return bind(head, bindings)
+def moments_of(example: Mapping[str, Any], bindings: Mapping[str, str]) -> dict[str, str]:
+    """The moment at which each flattened input becomes known: its own, or that of the nearest container around it."""
+    leaves, _ = flatten(example)
+    tensors = {name: leaf.around for name, leaf in leaves.items() if isinstance(leaf.value, Tensor)}
+    return {
+        name: next((bindings[each] for each in (name, *reversed(around)) if each in bindings), "step")
+        for name, around in tensors.items()
+    }

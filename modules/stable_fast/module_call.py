@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.config import Level
-from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs, laid_out, rebuilt
-from modules.stable_fast.graph.sizes import SizeError, fixed_sizes, measure
-from modules.stable_fast.graph.staging import MOMENTS
+from modules.stable_fast.graph.flatten import (
+    flatten,
+    flatten_constants,
+    flatten_dims,
+    flatten_inputs,
+    laid_out,
+    paths_of,
+    with_leaves,
+)
+from modules.stable_fast.graph.sizes import Dims, SizeError, fixed_sizes, measure, parse_dim
+from modules.stable_fast.graph.staging import MOMENTS, ROWS
 from modules.stable_fast.graph.trace import TraceError, is_tracing
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.execution import in_program_layout
@@ -51,7 +59,10 @@ class Inputs:
 
     def __init__(self, module: nn.Module, dims: Mapping[str, Any]) -> None:
         self._module = module
-        self._dims = dims  # the named sizes
+        self._dims: Mapping[str, Dims] = flatten_dims(dims)  # the named sizes
+        self._names = names_of(self._dims)  # before any that is being dropped
+        self._weaker: list[dict[str, Dims]] = []  # what to try if these do not hold either
+        self._reason = ""  # why names are being dropped
         self._signature = inspect.signature(module.forward)
         self._prepared: NamedInputs = {}
         self._which = 0
@@ -76,10 +87,28 @@ class Inputs:
         """The call with these inputs. Its sizes have no names unless `with_names`."""
         return ModuleCall(self._module, given, self._dims if with_names else {})
 
-    def forget_names(self, reason: str) -> None:
-        """Drops all size names, so that each size gets a separate trace from now on."""
-        log.warning("Stable-Fast traces %s anew for each size: %s", type(self._module).__name__, reason)
-        self._dims = {}
+    def drop_names(self, reason: str, suspects: Collection[str] = ()) -> None:
+        """Drops as few names as possible, so that each size that had one gets a separate trace.
+
+        If the next call fails again before `settle`, others are dropped instead. `suspects` are dropped first.
+        """
+        self._reason = reason
+        self._weaker = self._weaker or weaker(self._dims, suspects)
+        self._dims = self._weaker.pop(0)
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether names were dropped since the last `settle`."""
+        return bool(self._reason)
+
+    def settle(self) -> None:
+        """The names left have proved true. Logs those that were dropped."""
+        if self._reason:
+            dropped = " and ".join(sorted(self._names - names_of(self._dims)))
+            log.warning(
+                "Stable-Fast traces %s anew for each size of %s: %s", type(self._module).__name__, dropped, self._reason
+            )
+        self._names, self._weaker, self._reason = names_of(self._dims), [], ""
 
 
 class ModuleCall:
@@ -101,10 +130,6 @@ class ModuleCall:
     def keeps_prompt(self) -> bool:
         """Whether later calls have the same prompt, so that its results can be kept."""
         return self.given.which is not None and not self.given.overrules
-
-    def without_names(self) -> ModuleCall:
-        """The same call without named sizes."""
-        return ModuleCall(self.module, self.given, {})
 
     def in_program_layout(self) -> dict[str, Tensor]:
         """The tensors in the memory layout that programs take."""
@@ -128,6 +153,34 @@ def call_module(module: nn.Module, inputs: NamedInputs) -> Any:
     args, kwargs = laid_out(module, inputs)
     with torch.set_grad_enabled(module.training and torch.is_grad_enabled()):
         return module(*args, **kwargs)
+
+
+def names_of(dims: Mapping[str, Dims]) -> set[str]:
+    """The names of sizes."""
+    return {parse_dim(dim)[1] for named in dims.values() for dim in named if dim is not None}
+
+
+def without(dims: Mapping[str, Dims], names: Collection[str]) -> dict[str, Dims]:
+    """The named sizes without these names; empty if none is left."""
+    kept = {
+        name: tuple(None if dim is None or parse_dim(dim)[1] in names else dim for dim in named)
+        for name, named in dims.items()
+    }
+    return kept if names_of(kept) else {}
+
+
+def weaker(dims: Mapping[str, Dims], suspects: Collection[str]) -> list[dict[str, Dims]]:
+    """Smaller sets of names, to be tried in this order: without one name, with only one beside the batch, with none.
+
+    The batch is dropped last, unless it is the only suspect.
+    """
+    names = names_of(dims)
+    others = sorted(names - {ROWS}, key=lambda name: (name not in suspects, name))
+    drops = [{name} for name in others] + [{*others} - {name} for name in reversed(others)] + [{*others}]
+    if set(suspects) == {ROWS}:
+        drops.insert(0, {ROWS})
+    fewer = dict.fromkeys(frozenset(each) for each in drops if each and each != names)
+    return [*(without(dims, each) for each in fewer), {}]
 
 
 def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
@@ -158,7 +211,9 @@ def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:
     """Whether a number among the inputs has had too many values for another program. If so, the report notes it."""
     names = changing_numbers(call.form, known)
     if names:
-        reason = f"{' and '.join(names)} is a number that changes from call to call: give it as a tensor"
+        paths = paths_of(call.inputs)
+        numbers = " and ".join(paths[name] for name in names)
+        reason = f"{numbers} is a number that changes from call to call: give it as a tensor"
         if all(shape.reason != reason for shape in report.shapes.values()):
             log.warning("Stable-Fast runs further values eagerly: %s", reason)
         report.lower_shape(call.name(), Level.OFF, reason)
@@ -191,13 +246,7 @@ def in_order(signature: inspect.Signature, call: NamedInputs) -> NamedInputs:
 
 def with_tensors(call: NamedInputs, tensors: Mapping[str, Tensor]) -> NamedInputs:
     """The call with its tensors replaced by these, which are named as in `flatten_inputs`."""
-
-    def convert(name: str, value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return rebuilt(value, (convert(f"{name}_{index}", item) for index, item in enumerate(value)))
-        return tensors.get(name, value)
-
-    return {name: convert(name, value) for name, value in call.items()}
+    return with_leaves(call, tensors.get)
 
 
 def on_one_device(call: NamedInputs) -> NamedInputs:
@@ -226,14 +275,17 @@ def check_example(
 ) -> None:
     """Raises ValueError for bindings or dims of inputs that the module does not have."""
     parameters = inspect.signature(module.forward).parameters.values()
-    named = (parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
-    inputs = list(dict.fromkeys((*named, *example)))
-    known = {*inputs, *flatten_inputs(example)}
-    for what, names in (("bindings", bindings), ("dims", dims)):
+    declared = (parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
+    inputs = list(dict.fromkeys((*declared, *example)))
+    leaves, _ = flatten(example)
+    known = {*inputs, *leaves, *(each for leaf in leaves.values() for each in leaf.around)}
+    named = flatten_dims(dims)
+    for what, names in (("bindings", bindings), ("dims", {**dims, **named})):
         for name in names:
             if name not in known:
                 raise ValueError(
                     f"{what} names {name!r}, which is not an input of {type(module).__name__}; "
                     f"its inputs are {', '.join(inputs)}"
                 )
-    measure(flatten_dims(dims), flatten_inputs(example))
+    tensors = {leaf.path: leaf.value for leaf in leaves.values() if isinstance(leaf.value, Tensor)}
+    measure({leaves[name].path: item for name, item in named.items() if name in leaves}, tensors)

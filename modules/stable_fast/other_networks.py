@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.graph.trace import TraceError
 from modules.stable_fast.graph.verify import VerifyError
 from modules.stable_fast.module_call import bind_call, check_example
+from modules.stable_fast.store.exchange import table_for
 
 
 def compile_module(
@@ -21,15 +24,20 @@ def compile_module(
     dims: Mapping[str, Any] | None = None,
     *,
     level: str = "full",
+    table: Path | str | None = None,
 ) -> CompiledModule:
     """Traces, stages and fuses any module. Raises TraceError if it cannot be turned into one graph.
 
     `bindings`: when each input becomes known, "prompt", "time", "latent" or (by default) "step".
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     The first call at each such size is compared with the module. If they differ, each size gets its own trace.
-    Raises ValueError if any argument does not fit the module and its example, or the module is in training mode.
+    `table`: a file of `--stable-fast-export`, with the fastest kernels on this card.
+    Raises ValueError if any argument does not fit the module and its example, or the module is in training mode;
+    OptionsError for a table of another card, or a file that is none.
     """
-    compiled = CompiledModule(module, bindings, dims, level=level, proves_sizes=True)
+    device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
+    choices = table_for(table, device) if table is not None else None
+    compiled = CompiledModule(module, bindings, dims, level=level, table=choices, proves_sizes=True)
     by_name = isinstance(example_inputs, Mapping)
     args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
     example = bind_call(inspect.signature(module.forward), args, kwargs)

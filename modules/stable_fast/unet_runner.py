@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,8 @@ from modules.stable_fast.engine import Engine
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.execution import Execution
+from modules.stable_fast.runtime.timing import milliseconds
+from modules.stable_fast.runtime.trial import Trial
 from modules.stable_fast.store.cache import BROKEN
 from modules.stable_fast.unet_call import BINDINGS, Key, UNetCall, call_of
 
@@ -37,6 +40,7 @@ class StableFastRunner(CompiledRunner):
         self._timesteps: list[float] = []
         self._which = 0  # the current context: 0, or an alternative
         self._refused: set[Key] = set()  # sizes for which there is not enough memory
+        self._trials: dict[Key, Trial] = {}  # by sizes, on devices without kernels of ours
 
     def release(self) -> None:
         self._inputs = None
@@ -63,7 +67,10 @@ class StableFastRunner(CompiledRunner):
         self._engine.settle(call.device)
         step = self._step_for(call)
         try:
-            return self._engine.timed(call, step)
+            result = self._engine.timed(call, step)
+            if step == self._fused_step:
+                self._compare_with_eager(call)
+            return result
         except torch.OutOfMemoryError:
             if step == self._eager_step:
                 raise
@@ -88,6 +95,8 @@ class StableFastRunner(CompiledRunner):
     def _step_for(self, call: UNetCall) -> Callable[[UNetCall], Tensor]:
         level = self.report.level
         if level.is_off or call.key in self._refused:
+            return self._eager_step
+        if call.key in self._trials and self._trials[call.key].lost:
             return self._eager_step
         return self._fused_step if level.fused else self._captured_eager_step
 
@@ -130,6 +139,19 @@ class StableFastRunner(CompiledRunner):
 
     def _tabulate(self, execution: Execution, call: UNetCall) -> None:
         execution.tabulate([*self._timesteps, call.timestep], call.device)
+
+    def _compare_with_eager(self, call: UNetCall) -> None:
+        """Without CUDA, fused operations run in plain PyTorch; these sizes then run eagerly if that is faster."""
+        if call.device.type == "cuda" or self.report.level.captured or not self._engine.config.timed_against_eager:
+            return
+        fused_ms, trial = self._engine.warm[call.key].steps.latest_ms(), self._trials.setdefault(call.key, Trial())
+        if fused_ms is None or not trial.wants_eager(fused_ms):
+            return
+        eager_ms = milliseconds(call.eager(self._network), call.device, calls=1)
+        trial.add(fused_ms, math.inf if eager_ms is None else eager_ms)
+        if trial.lost:
+            log.info("Stable-Fast runs %s at level off: %s", call.name(), trial.reason)
+            self.report.lower_shape(call.name(), Level.OFF, trial.reason)
 
     def _captured_eager_step(self, call: UNetCall) -> Tensor:
         """Level "graph": replays the network's own kernels, with bitwise the same result as eager."""

@@ -134,6 +134,12 @@ def advise(facts: Facts) -> tuple[str, ...]:
         found.append("this GPU has no bfloat16 and no flash attention: use fp16")
     if 0 < facts.memory_gib < 6:
         found.append(f"{facts.memory_gib} GiB of GPU memory: prefer level fused, since captured graphs hold memory")
+    if facts.spills:
+        found.append(
+            "when GPU memory is full, the driver goes on in system memory, many times slower and without an error: in "
+            "the NVIDIA Control Panel, under Manage 3D settings, set CUDA - Sysmem Fallback Policy to Prefer No Sysmem "
+            "Fallback"
+        )
     if "rc" in facts.torch or "dev" in facts.torch:
         found.append(f"torch {facts.torch} is a preview: if something fails, try a release")
     return tuple(found)

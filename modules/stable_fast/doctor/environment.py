@@ -19,6 +19,8 @@ from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, TRITON_PROBLEM, TRITON_VERSION
 from modules.stable_fast.store.cache import cache_folder, why_unwritable
 
+MORE_THAN_FREE = 512 << 20  # bytes
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -45,6 +47,7 @@ class Facts:
     driver_problem: str = ""  # why an installed driver cannot be used
     hidden_gpus: bool = False  # hidden by CUDA_VISIBLE_DEVICES
     triton_problem: str = ""  # why an installed Triton cannot be used
+    spills: bool = False  # the driver uses system memory when the GPU's is full
 
 
 def gather() -> Facts:
@@ -66,7 +69,7 @@ def gather() -> Facts:
         cudnn_frontend=_installed("nvidia-cudnn-frontend") if HAS_CUDNN_FRONTEND else None,
         xformers=_installed("xformers"),
         compiler=shutil.which("gcc") or shutil.which("clang") or shutil.which("cl"),
-        wsl="microsoft" in platform.release().lower(),
+        wsl=is_wsl(),
         forced_level=level_in_force("full")[1],
         cache=str(folder),
         cache_mib=round(_size_of(folder) / 2**20, 1),
@@ -74,7 +77,29 @@ def gather() -> Facts:
         driver_problem=driver_problem,
         hidden_gpus=os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"),
         triton_problem=TRITON_PROBLEM,
+        spills=has_gpu and may_spill() and spills_to_system_memory(),
     )
+
+
+def may_spill() -> bool:
+    """Whether NVIDIA's driver can use system memory for a GPU: in Windows, and in WSL."""
+    return platform.system() == "Windows" or is_wsl()
+
+
+def is_wsl() -> bool:
+    return "microsoft" in platform.release().lower()
+
+
+def spills_to_system_memory() -> bool:
+    """Whether more memory than is free on the GPU can be had. It is not touched, and freed at once."""
+    free, _ = torch.cuda.mem_get_info()
+    try:
+        torch.empty(free + MORE_THAN_FREE, dtype=torch.uint8, device="cuda")
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
 
 
 def find_driver(kernel_module: Path = Path("/proc/driver/nvidia/version")) -> tuple[str | None, str]:

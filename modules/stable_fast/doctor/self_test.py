@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.activations import ACTIVATIONS
 from modules.stable_fast.kernels.attention import attention_packed
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementations, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
+from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
 from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.memory_layout import to_channels_last
-from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm
-from modules.stable_fast.kernels.refusals import REFUSALS, Unsupported
+from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm, modulated_layer_norm, rms_norm
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
+from modules.stable_fast.store.tuning import launch_all
 
-BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # nothing to compile
 # Largest error allowed, relative to the largest value of the reference.
 KERNEL_TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1e-5}
 
@@ -72,6 +74,7 @@ def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Every op, with and without each optional operand, at even and odd sizes."""
     make = _Maker(device, dtype)
     yield from _norm_cases(make)
+    yield from _transformer_cases(make)
     yield from _conv_cases(make)
     yield from _linear_cases(make)
     yield from _attention_cases(make)
@@ -92,6 +95,27 @@ def _norm_cases(make: _Maker) -> Iterator[Case]:
         x = make.rows(2, rows, channels) + 3.0
         yield Case("layer_norm", layer_norm.layer_norm_reference, (x, *norm))
         yield Case("add_layer_norm", layer_norm.add_layer_norm_reference, (x, make.rows(2, rows, channels), *norm))
+
+
+def _transformer_cases(make: _Maker) -> Iterator[Case]:
+    for length, channels in ((130, 320), (17, 1280), (5, 77)):
+        x, residual, weight = make.rows(2, length, channels), make.rows(2, length, channels), make.rows(channels)
+        yield Case("rms_norm", rms_norm.rms_norm_reference, (x, weight, 1e-6))
+        yield Case("rms_norm", rms_norm.rms_norm_reference, (x, None, 1e-6))
+        yield Case("add_rms_norm", rms_norm.add_rms_norm_reference, (x, residual, weight, 1e-6))
+        scale, shift, gate = make.rows(2, 3 * channels).chunk(3, dim=1)
+        reference = modulated_layer_norm.modulated_layer_norm_reference
+        yield Case("modulated_layer_norm", reference, (x + 3.0, scale, shift, 1e-6))
+        yield Case("gated_add", gated.gated_add_reference, (x, gate, residual))
+        first, second = make.rows(2, length, 2 * channels).chunk(2, dim=-1)
+        for activation in ("silu", "gelu", "gelu_tanh"):
+            yield Case("gated_activation", gated.gated_activation_reference, (first, second, activation))
+    for heads, length, size in ((4, 130, 64), (3, 17, 40), (2, 5, 6)):
+        x, cos, sin = make.rows(2, length, heads, size), make.rows(1, length, 1, size), make.rows(1, length, 1, size)
+        reference = rotary_embedding.rotary_embedding_reference
+        yield Case("rotary_embedding", reference, (x, cos, sin, True))
+        swapped = (each.transpose(1, 2) for each in (x, cos, sin))
+        yield Case("rotary_embedding", reference, (*swapped, False))
 
 
 def _conv_cases(make: _Maker) -> Iterator[Case]:
@@ -128,7 +152,7 @@ def _linear_cases(make: _Maker) -> Iterator[Case]:
     for rows, k, n in ((256, 320, 320), (77, 64, 200), (128, 1280, 320)):
         x, weight, bias = make.rows(2, rows, k), make.rows(n, k, scale=k**-0.5), make.rows(n)
         for residual in (None, make.rows(2, rows, n)):
-            for activation in ("none", "silu", "gelu", "quick_gelu"):
+            for activation in ACTIVATIONS:
                 args = (x, weight, bias, residual, activation)
                 yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, args)
         yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, (x, weight, None, None, "none"))
@@ -197,21 +221,12 @@ def _call(case: Case, tuner: Tuner) -> Any:
         CHOICES.chosen, CHOICES.tuner = before
 
 
-def _launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
-    """Launches all our own kernels, for `compile_ahead`. Libraries have nothing to compile and would run."""
-    for name, implementation in implementations.items():
-        if not name.startswith(BY_LIBRARIES):
-            with suppress(*REFUSALS):
-                implementation(*args)
-    return default
-
-
 def check_all(device: torch.device, dtype: torch.dtype) -> list[OpCheck]:
     """All checks. They end at a GPU fault, since nothing runs on the GPU afterwards."""
     checks: list[OpCheck] = []
     with torch.inference_mode():
         made = list(cases(device, dtype))
-        compile_ahead(lambda: [_call(case, _launch_all) for case in made], device)
+        compile_ahead(lambda: [_call(case, launch_all) for case in made], device)
         for case in made:
             checks += check(case)
             if checks[-1].fault:

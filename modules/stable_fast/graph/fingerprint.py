@@ -11,10 +11,18 @@ from typing import Any
 
 from torch import nn
 
+from modules.stable_fast.graph.adapters import STATE, is_lora
+
 # Attributes that torch keeps in every module. The store watches the weights among them.
 _APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
 
+_PLAIN = {type(None), bool, int, str}  # not float: a NaN differs from itself
+
 Structure = list[tuple[str, type, Any, list[tuple[str, Any]]]]
+
+
+class ForwardFront:
+    """Base of what is called in place of a module's own forward with the same results. It is no part of the module."""
 
 
 class _Same:
@@ -36,16 +44,23 @@ def structure_of(module: nn.Module) -> Structure:
             path,
             type(part),
             type(part).forward,
-            [(name, _fact(value)) for name, value in vars(part).items() if name not in _APART],
+            [(name, _fact(value)) for name, value in vars(part).items() if name not in _APART and name not in skipped],
         )
         for path, part in module.named_modules()
+        for skipped in [STATE if is_lora(part) else ()]  # strengths count as weights
     ]
 
 
 def _fact(value: Any, depth: int = 8) -> Any:
-    """Plain values compare by value; others by identity, as do values so deeply nested that they may be recursive."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return type(value), repr(value)
+    """Plain values compare by value; others by identity, as do values so deeply nested that they may be recursive.
+
+    Objects that are called, such as attention processors, also compare by their attributes.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return kind, value
+    if isinstance(value, (bool, int, float, str)):
+        return kind, repr(value)
     items: Any = None
     if isinstance(value, (tuple, list)):
         items = value
@@ -53,6 +68,8 @@ def _fact(value: Any, depth: int = 8) -> Any:
         items = [item for pair in value.items() for item in pair]
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, item.name) for item in fields(value)]
+    elif callable(value) and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, ForwardFront)):
+        return _Same(value), [_fact(item, depth - 1) for item in vars(value).values()] if depth else []
     if items is None or depth == 0:
         return _Same(value)
-    return type(value), [_fact(item, depth - 1) for item in items]
+    return kind, [_fact(item, depth - 1) for item in items]

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.graph.containers import Fixed
 from modules.stable_fast.graph.layout import as_image, as_tokens
 from modules.stable_fast.graph.operators import may_be_kept, operator_called
-from modules.stable_fast.graph.sizes import Sizes
-from modules.stable_fast.graph.trace import Fixed, Traced, named_placeholder
+from modules.stable_fast.graph.plain_form import named_placeholder
+from modules.stable_fast.graph.sizes import Formula, Sizes, Term
+from modules.stable_fast.graph.trace import Traced
 
 MAX_CONSTANT_BYTES = 1 << 20
 _FUNCTIONS: dict[str, Any] = {"getitem": operator.getitem, "as_tokens": as_tokens, "as_image": as_image}
@@ -53,6 +55,7 @@ def encode_graph(fused: Fused) -> dict[str, Any]:
         "inputs": traced.inputs,
         "dims": dict(traced.dims),
         "primes": dict(traced.sizes.primes),
+        "formulas": [[literal, formula] for literal, formula in traced.sizes.formulas.items()],
         "result": _encode_result(pytree.tree_unflatten([node.meta["val"] for node in results], traced.out_spec)),
         "nodes_before": fused.nodes_before,
         "matches": fused.matches,
@@ -78,10 +81,14 @@ def decode_graph(kept: Mapping[str, Any]) -> Fused:
         constants={name: _decode_constant(item) for name, item in kept["constants"].items()},
         inputs=tuple(kept["inputs"]),
         dims={name: tuple(dims) for name, dims in kept["dims"].items()},
-        sizes=Sizes(kept["primes"]),
+        sizes=Sizes(kept["primes"], {literal: _decode_formula(terms) for literal, terms in kept["formulas"]}),
         out_spec=pytree.tree_structure(_decode_value(kept["result"], {})),
     )
     return Fused(traced, kept["nodes_before"], kept["matches"])
+
+
+def _decode_formula(terms: Any) -> Formula:
+    return tuple(Term(numerator, denominator, tuple(names)) for numerator, denominator, names in terms)
 
 
 def _encode_node(node: fx.Node) -> dict[str, Any]:

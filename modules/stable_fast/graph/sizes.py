@@ -3,16 +3,19 @@
 A dynamic dimension is written as a name or a multiple of one, `"batch"` or `"8*height"`. The module is traced on fake
 tensors with large primes as their named sizes. These primes divide nothing else in the module, so a literal of the
 graph with such a factor can only come from that size (`8*height*8*width` appears as 8*101*8*103). Replacing the prime
-gives the literal for any other size. `verify.propagate` checks each replacement before it is used.
+gives the literal for any other size. Sums of named sizes have formulas (graph/formulas.py). `verify.propagate` checks
+each replacement before it is used.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -21,19 +24,38 @@ Dims = tuple["str | None", ...]  # one entry per dimension: None (fixed), "name"
 # Larger than any small literal. None of them divides 2**63 - 1, which means "to the end" in ATen.
 _PRIMES = (101, 103, 107, 109, 113, 131, 139, 149, 151, 157, 163, 167, 173, 179, 181, 191, 197, 199, 211, 223)
 
+# For networks with a largest size, such as CLIP's 77 positions.
+_SMALL_PRIMES = (73, 71, 67, 61, 59, 53, 47, 43, 41, 37, 31, 29)
+
 
 class SizeError(ValueError):
     """A graph with named sizes does not fit these sizes: one is not a multiple, or one name has two values."""
 
 
+class Term(NamedTuple):
+    """A part of a sum: a fraction times named sizes. Without names it is a constant."""
+
+    numerator: int
+    denominator: int
+    names: tuple[str, ...]
+
+
+Formula = tuple[Term, ...]
+
+
 @dataclass(frozen=True)
 class Sizes:
-    """The primes that stand for the named sizes of one traced graph."""
+    """The primes that stand for the named sizes of one traced graph, and what its other literals stand for."""
 
     primes: Mapping[str, int]
+    formulas: Mapping[int, Formula] = field(default_factory=dict[int, Formula])
 
     def replace(self, literal: int, actual: Mapping[str, int]) -> int:
-        """`literal` with its primes replaced by actual values, all at once, since a value may be a prime itself."""
+        """`literal` with its primes replaced by actual values, all at once, since a value may be a prime itself.
+
+        Raises SizeError if a formula gives no whole number at these sizes."""
+        if literal in self.formulas:
+            return value_of(self.formulas[literal], actual)
         if literal == 0 or abs(literal) >= 2**62:
             return literal
         rest, product = literal, 1
@@ -45,7 +67,22 @@ class Sizes:
 
     def names_in(self, shape: Iterable[int]) -> set[str]:
         """The named sizes that occur in a traced shape."""
-        return {name for name, prime in self.primes.items() if any(size and size % prime == 0 for size in shape)}
+        shape = list(shape)
+        summed = {name for size in shape for term in self.formulas.get(size, ()) for name in term.names}
+        return summed | {
+            name for name, prime in self.primes.items() if any(size and size % prime == 0 for size in shape)
+        }
+
+
+def value_of(formula: Formula, actual: Mapping[str, int]) -> int:
+    """A sum at actual sizes. Raises SizeError if it is not a whole number."""
+    value = sum(
+        (Fraction(term.numerator, term.denominator) * prod(actual[name] for name in term.names) for term in formula),
+        start=Fraction(),
+    )
+    if value.denominator != 1:
+        raise SizeError(f"it needs a size of {value}, which is not a whole number")
+    return value.numerator
 
 
 @cache
@@ -87,11 +124,25 @@ def measure(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> dict[str
     return values
 
 
-def choose_primes(names: Iterable[str], fixed: Iterable[int]) -> Sizes:
-    """A prime for each name. The primes divide none of the fixed sizes."""
-    fixed = set(fixed)
-    free = (prime for prime in _PRIMES if not any(size % prime == 0 for size in fixed if size))
-    return Sizes({name: next(free) for name in sorted(names)})
+def choose_primes(names: Iterable[str], fixed: Iterable[int], primes: Sequence[int] = _PRIMES) -> list[Sizes]:
+    """Sets of a prime for each name, as many as there are primes. The primes divide none of the fixed sizes.
+
+    Raises SizeError if there are too few for one set."""
+    names, fixed = sorted(names), set(fixed)
+    free = [prime for prime in primes if not any(size % prime == 0 for size in fixed if size)]
+    if len(free) < len(names):
+        raise SizeError(f"too few primes are free for the named sizes {', '.join(names)}")
+    chosen = [free[start : start + len(names)] for start in range(0, len(free), len(names) or len(free))]
+    return [Sizes(dict(zip(names, each, strict=False))) for each in chosen if len(each) >= len(names)]
+
+
+def choices_of_primes(names: Iterable[str], fixed: Iterable[int]) -> Iterator[list[Sizes]]:
+    """Large primes, and then small ones for a network with a largest size. Raises SizeError if there are too few."""
+    names, fixed = set(names), set(fixed)
+    yield choose_primes(names, fixed)
+    if names:
+        yield choose_primes(names, fixed, _SMALL_PRIMES)
+        yield choose_primes(names, fixed, _SMALL_PRIMES[5:])
 
 
 def example_shape(tensor: Tensor, dims: Dims, sizes: Sizes) -> tuple[int, ...]:

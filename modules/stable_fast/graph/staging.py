@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
 
 from modules.stable_fast.graph.arguments import arguments
 from modules.stable_fast.graph.layout import as_image, as_tokens
+from modules.stable_fast.graph.plain_form import named_placeholder
 from modules.stable_fast.graph.sizes import Sizes
-from modules.stable_fast.graph.trace import named_placeholder
 
 STAGES = ("weights", "prompt", "time", "schedule", "shared", "step")
 WEIGHTS, PROMPT, TIME, SCHEDULE, SHARED, STEP = STAGES
@@ -149,8 +150,8 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
         and not (is_row_wise(node) and _rows_first(node, sizes))
     ):
         return needs | {"step"}
-    if not needs and sizes.names_in(_shape(node)):
-        return needs | {"step"}  # made from a size alone, such as arange(height)
+    if not needs and sizes.names_in((*_shape(node), *_literals(node))):
+        return needs | {"step"}  # made from a size alone, such as arange(height) or arange(1) + past
     return needs
 
 
@@ -165,6 +166,11 @@ def draws(node: fx.Node) -> bool:
 def _shape(node: fx.Node) -> tuple[int, ...]:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _literals(node: fx.Node) -> list[int]:
+    """The whole numbers among a call's arguments."""
+    return [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if type(leaf) is int]
 
 
 def _rows_first(node: fx.Node, sizes: Sizes) -> bool:

@@ -15,7 +15,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,8 +23,22 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, rebuilt
-from modules.stable_fast.graph.sizes import Dims, Sizes, choose_primes, example_shape, fixed_sizes, measure, parse_dim
+from modules.stable_fast.graph.adapters import merge_adapters
+from modules.stable_fast.graph.containers import Containers, Fixed, make_known
+from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
+from modules.stable_fast.graph.formulas import with_formulas
+from modules.stable_fast.graph.plain_form import copied, fills, in_plain_form
+from modules.stable_fast.graph.sizes import (
+    Dims,
+    SizeError,
+    Sizes,
+    choices_of_primes,
+    example_shape,
+    fixed_sizes,
+    measure,
+    parse_dim,
+)  # fmt: skip
+from modules.stable_fast.graph.verify import fits
 
 # Errors from a module's own code on fake tensors, from torch.export, and from a program that does not fit its inputs.
 ERRORS = (
@@ -36,17 +50,11 @@ class TraceError(RuntimeError):
     """The module cannot be turned into one graph."""
 
 
+class Untraceable(TraceError):
+    """It cannot without named sizes either."""
+
+
 _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Stands for a non-tensor value in the structure of a result, and is turned back into that value."""
-
-    value: Any
-
-
-pytree.register_pytree_node(Fixed, lambda fixed: ([], fixed.value), lambda _, value: value)
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,9 @@ def _shape_call(
             shape = example_shape(value, dims.get(name, ()), sizes)
             with mode:
                 return torch.empty(shape, dtype=value.dtype, device=value.device)
-        if isinstance(value, (tuple, list)):
-            return rebuilt(value, (convert(f"{name}_{index}", item) for index, item in enumerate(value)))
         return value
 
-    return {name: convert(name, value) for name, value in example.items()}
+    return with_leaves(example, convert)
 
 
 def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[str, Dims]) -> set[int]:
@@ -95,37 +101,73 @@ def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[st
     return fixed
 
 
-def _writes_in_place(graph: fx.Graph) -> bool:
-    """ATen names of in-place operations end with an underscore: aten.add_.Tensor."""
-    names = (str(node.target).split(".") for node in graph.nodes if node.op == "call_function")
-    return any(len(name) == 3 and name[1].endswith("_") for name in names)
-
-
 def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
     """One graph for `module(**example)`; `dims` names the dimensions that may change later (see graph/sizes.py)."""
+    _check_place(module)
     flat, flat_dims = flatten_inputs(example), flatten_dims(dims or {})
     measure(flat_dims, flat)
     names = {parse_dim(dim)[1] for item in flat_dims.values() for dim in item if dim is not None}
-    sizes = choose_primes(names, _fixed_sizes(module, flat, flat_dims))
+    first: TraceError | None = None
+    try:
+        for sizes in choices_of_primes(names, _fixed_sizes(module, flat, flat_dims)):
+            try:
+                return _with_sums(module, example, _trace(module, example, flat_dims, sizes[0]), sizes[1:3])
+            except TraceError as error:
+                first = first or error
+    except SizeError as error:
+        first = first or TraceError(str(error))
+    if names:
+        try:
+            _trace(module, example, {}, Sizes({}))
+        except TraceError as error:
+            raise Untraceable(str(error)) from error
+    raise first or TraceError(f"{type(module).__name__} cannot be traced")
+
+
+def _with_sums(module: nn.Module, example: Mapping[str, Any], traced: Traced, others: Sequence[Sizes]) -> Traced:
+    """The trace with formulas for sums of named sizes. Only a graph that fits no other sizes is traced with others."""
+    if len(others) < 2 or fits(traced.graph, traced.sizes, others[0].primes):
+        return traced
+    try:
+        more = [_trace(module, example, traced.dims, sizes) for sizes in others]
+    except TraceError:  # these primes are too large or too small for the module
+        return traced
+    return replace(traced, sizes=with_formulas([(each.graph, each.sizes) for each in (traced, *more)]))
+
+
+def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes) -> Traced:
+    """The graph with these primes as the named sizes."""
     # Imported late, because the import takes seconds and a graph from the cache does not need it.
     import torch.export
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    call = _shape_call(example, flat_dims, sizes, mode)
+    call = _shape_call(example, dims, sizes, mode)
     try:
         with torch.no_grad():
             twin = shape_twin(module, mode)
+            merge_adapters(twin, mode)
             before, after = _plain_attributes(twin), dict[str, str]()
-            # In a hook, because export restores the attributes afterwards.
-            twin.register_forward_hook(lambda *_: after.update(_plain_attributes(twin)))
+            containers = Containers(twin)
+
+            def look(_module: nn.Module, _args: Any, result: Any) -> None:
+                after.update(_plain_attributes(twin))  # here, because export restores the attributes afterwards
+                make_known(result)
+
+            twin.register_forward_hook(look)
             with tracing():
-                program = torch.export.export(twin, *laid_out(module, call), strict=False)
-            if _writes_in_place(program.graph_module.graph):
-                program = program.run_decompositions({})  # functional form; keeps the operations named above
-        _check_effects(program, before, after)
-        return _lift(program, tuple(flat), flat_dims, sizes)
+                program = in_plain_form(torch.export.export(twin, *laid_out(module, call), strict=False))
+        _check_effects(program, before, after, paths_of(example))
+        if containers.changed:
+            raise TraceError(f"it changes its input {containers.changed} while it runs, and does not return it")
+        return _lift(program, tuple(flatten_inputs(example)), dims, sizes)
     except ERRORS as error:
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line(error)}") from error
+
+
+def _check_place(module: nn.Module) -> None:
+    """Raises TraceError if hooks of accelerate move the module's weights, as diffusers' offload does."""
+    if any(hasattr(part, "_hf_hook") for part in module.modules()):
+        raise TraceError(f"{type(module).__name__} is under hooks that move its weights (offload): it runs eagerly")
 
 
 def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
@@ -137,11 +179,16 @@ def device_of(module: nn.Module, call: Mapping[str, Any]) -> torch.device:
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    token = _IS_TRACING.set(True)
+    """Marks this thread, and leaves Python's stack out of graphs: nobody reads it, and it takes a fifth of the time."""
+    import torch.fx.config as settings
+
+    token, before = _IS_TRACING.set(True), getattr(settings, "do_not_emit_stack_traces", False)
+    settings.do_not_emit_stack_traces = True
     try:
         yield
     finally:
         _IS_TRACING.reset(token)
+        settings.do_not_emit_stack_traces = before  # other code in this process may want them
 
 
 def is_tracing() -> bool:
@@ -163,7 +210,12 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
     }
 
 
-def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+def _check_effects(
+    program: torch.export.ExportedProgram,
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    paths: Mapping[str, str],
+) -> None:
     """Rejects side effects: they would happen once and never again, since a graph only computes results."""
     for name in (*before, *after) if after else ():  # empty if the hook did not run
         if before.get(name) != after.get(name):
@@ -172,7 +224,7 @@ def _check_effects(program: torch.export.ExportedProgram, before: Mapping[str, s
     for name in signature.buffers_to_mutate.values():
         raise TraceError(f"it changes its own buffer {name} while it runs")
     for name in signature.user_inputs_to_mutate.values():
-        raise TraceError(f"it writes to its input {name}")
+        raise TraceError(f"it writes to its input {paths.get(name, name)}")
     for node in program.graph.nodes:
         if node.op == "call_function" and "as_strided" in str(node.target):
             raise TraceError("it reads memory by strides (as_strided), and Stable-Fast has a layout of its own")
@@ -201,7 +253,9 @@ def _lift(
     if len(users) != len(inputs) or program.call_spec.out_spec is None:
         raise TraceError(f"the graph has inputs {users}, the example call {list(inputs)}")
     names = dict(zip(users, inputs, strict=True)) | {name: name for name in (*weights, *constants)}
-    graph = _copied(program.graph, names)
+    graph = copied(program.graph, names)
+    for name in [name for name, tensor in constants.items() if fills(graph, name, tensor, sizes)]:
+        del constants[name]
     _check_result(graph, inputs)
     out_spec = _with_fixed(program, program.call_spec.out_spec)
     return Traced(graph, weights, constants, tuple(inputs), dims, sizes, out_spec)
@@ -210,7 +264,7 @@ def _lift(
 def _with_fixed(program: torch.export.ExportedProgram, spec: pytree.TreeSpec) -> pytree.TreeSpec:
     """The structure of the result with its constants in place, so that only tensors have to be filled in."""
     results: Any = next(iter(reversed(program.graph.nodes))).args[0]
-    leaves = [result if isinstance(result, fx.Node) else Fixed(result) for result in results]
+    leaves = [result.meta["val"] if isinstance(result, fx.Node) else Fixed(result) for result in results]
     return pytree.tree_structure(pytree.tree_unflatten(leaves, spec))
 
 
@@ -230,40 +284,3 @@ def _constant(program: torch.export.ExportedProgram, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TraceError(f"the module holds {name}, which is not a tensor")
     return value
-
-
-def _copied(graph: fx.Graph, names: Mapping[str, str]) -> fx.Graph:
-    """The graph with renamed placeholders. Unnamed ones are dropped: constants such as return_dict=False."""
-    result = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder" and node.name in names:
-            copies[node] = named_placeholder(result, names[node.name])
-        elif node.op == "output":
-            result.output(tuple(copies[item] for item in node.args[0] if isinstance(item, fx.Node)))
-        elif node.op != "placeholder":
-            copies[node] = result.node_copy(node, copies.__getitem__)
-        else:
-            continue
-        if node in copies:
-            copies[node].meta = _shapes_only(node.meta)
-    return result
-
-
-def named_placeholder(graph: fx.Graph, name: str) -> fx.Node:
-    """A placeholder with exactly this name. FX would rename one that matches a Python builtin: input to input_1."""
-    node = graph.placeholder(name)
-    node.name = name
-    return node
-
-
-def _shapes_only(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain meta tensors in place of export's fake tensors, so that the graph outlives the tracer."""
-    value = meta.get("val")
-    return {} if value is None else {"val": pytree.tree_map(_plain_meta, value)}
-
-
-def _plain_meta(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.sizes import Sizes
+from modules.stable_fast.graph.sizes import SizeError, Sizes, replace_literal
 
 
 class VerifyError(RuntimeError):
@@ -30,12 +30,13 @@ def check(graph: fx.Graph) -> None:
             _no_input_returned(node)
 
 
-def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
+def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int], *, is_strict: bool = False) -> None:
     """Runs a graph on meta tensors with its literals replaced. Each result must have the traced shape, replaced in the
     same way.
 
     A traced size that came from a prime but is not a multiple of it (825 = 8 * 103 + 1, after padding) may differ,
-    unless it is a literal of the operation, since that literal should have been replaced but could not be.
+    unless it is a literal of the operation, since that literal should have been replaced but could not be. With
+    `is_strict`, none may differ but the result of a padding, which a convolution may cut off again.
     """
     values: dict[fx.Node, Any] = {}
     for node in graph.nodes:
@@ -44,19 +45,47 @@ def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> None:
             values[node] = torch.empty(
                 [sizes.replace(size, actual) for size in traced.shape], dtype=traced.dtype, device="meta"
             )
-        elif node.op == "call_function":
+        elif node.op == "call_function" and traced is not None:  # checks inside a graph have no result
             values[node] = _evaluate(node, values.__getitem__)
-            _check_sizes(node, values[node], sizes, actual)
+            _check_sizes(node, values[node], sizes, actual, is_strict=is_strict)
 
 
-def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, int]) -> None:
+def fits(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> bool:
+    """Whether the graph runs at these sizes when its literals are replaced, and every size is a product of names.
+
+    Passes may write any size of a value as a literal.
+    """
+    try:
+        propagate(at_sizes(graph, sizes, actual), sizes, actual, is_strict=True)
+    except (VerifyError, SizeError):
+        return False
+    return True
+
+
+def at_sizes(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int]) -> fx.Graph:
+    """A copy of the graph with its literals replaced."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    for node in copy.nodes:
+        if node.op == "call_function":
+            node.args = _replaced(node.args, sizes, actual)
+            node.kwargs = _replaced(node.kwargs, sizes, actual)
+    return copy
+
+
+def _replaced(value: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
+    return map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))
+
+
+def _check_sizes(node: fx.Node, found: Any, sizes: Sizes, actual: Mapping[str, int], *, is_strict: bool) -> None:
+    is_strict = is_strict and node.target is not torch.ops.aten.constant_pad_nd.default
     literals = {leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, int)}
     for new, old in zip(pytree.tree_leaves(found), pytree.tree_leaves(node.meta["val"]), strict=True):
         if not isinstance(old, Tensor):
             continue
         for size, traced in zip(new.shape, old.shape, strict=True):
             expected = sizes.replace(traced, actual)
-            if size != expected and (expected != traced or traced in literals):
+            if size != expected and (is_strict or expected != traced or traced in literals):
                 raise VerifyError(f"{node.name} ({node.target}) gives a size of {size}, expected {expected}")
 
 

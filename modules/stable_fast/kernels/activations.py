@@ -12,7 +12,7 @@ from torch import Tensor
 from modules.stable_fast.kernels.triton_import import FAST_MATH, jit, libdevice, tl
 
 # The kernels take the number as their ACTIVATION constant.
-ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3}
+ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "quick_gelu": 3, "gelu_tanh": 4}
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -22,6 +22,8 @@ def activate(x: Tensor, activation: str) -> Tensor:
         return F.silu(x)
     if activation == "gelu":
         return F.gelu(x)
+    if activation == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
     if activation == "quick_gelu":
         return x * torch.sigmoid(1.702 * x)
     raise ValueError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
@@ -53,6 +55,12 @@ def gelu(x):
 
 
 @jit
+def gelu_tanh(x):
+    """GELU's tanh approximation in fp32: 0.5 x (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+
+
+@jit
 def activate_in_kernel(x, ACTIVATION: tl.constexpr):
     """Applies the activation with this number in ACTIVATIONS to fp32 values."""
     if ACTIVATION == 1:
@@ -61,4 +69,6 @@ def activate_in_kernel(x, ACTIVATION: tl.constexpr):
         x = gelu(x)
     elif ACTIVATION == 3:
         x = x * tl.sigmoid(1.702 * x)
+    elif ACTIVATION == 4:
+        x = gelu_tanh(x)
     return x

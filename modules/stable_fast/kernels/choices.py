@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.candidates import Implementations
+from modules.stable_fast.kernels.near_shapes import Times, predict
+
 log = logging.getLogger(__name__)
 
-Implementations = Mapping[str, Callable[..., Any]]
 # The sizes, options and dtype that determine the choice for an op. Tuned tables on disk contain these keys.
 ChoiceKey = tuple[Any, ...]
 
 
 class Tuner(Protocol):
-    """Times the implementations on the given arguments and returns the name of the fastest."""
+    """Times the implementations on the given arguments and returns the name of the fastest; None if it timed none."""
 
     def __call__(
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
-    ) -> str: ...
+    ) -> str | None: ...
 
 
 def _capturing() -> bool:
@@ -30,10 +32,17 @@ def _capturing() -> bool:
 
 
 class ImplementationChoices:
-    """The implementation for each (op, key). `chosen` comes from a table on disk or a tuner, the rest from calls."""
+    """The implementation for each (op, key). `chosen` comes from a table on disk or a tuner, the rest from calls.
+
+    `imported` comes from a table that the user gave, and goes before `chosen`. `measured` has the times in all these
+    tables by op and key, from which the choice for other keys is predicted.
+    """
 
     def __init__(self) -> None:
+        self.imported: dict[tuple[str, ChoiceKey], str] = {}
         self.chosen: dict[tuple[str, ChoiceKey], str] = {}
+        self.measured: dict[str, dict[ChoiceKey, Times]] = {}
+        self.predicted: dict[tuple[str, ChoiceKey], str | None] = {}
         self.used: dict[tuple[str, ChoiceKey], str] = {}
         self.refused: set[tuple[str, ChoiceKey, str]] = set()
         self.tuner: Tuner | None = None
@@ -41,22 +50,38 @@ class ImplementationChoices:
     def pick(
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
     ) -> str:
-        """The implementation to run: the chosen one, else the tuner's choice, else the default."""
-        name = self.chosen.get((op, key))
-        # The name may come from another version, or belong to an implementation that has refused here before.
-        if name is not None and name in implementations and (op, key, name) not in self.refused:
-            return name
+        """The implementation to run: the imported or chosen one, else the tuner's choice, else what is predicted from
+        near keys, else the default."""
+        for name in (self.imported.get((op, key)), self.chosen.get((op, key))):
+            # The name may come from another version, or belong to an implementation that has refused here before.
+            if name is not None and name in implementations and (op, key, name) not in self.refused:
+                return name
+        likely = self.predict(op, key, implementations) or default
         if self.tuner is None or _capturing():
-            return default
-        name = self.tuner(op, key, implementations, default, args)
+            return likely
+        name = self.tuner(op, key, implementations, default, args) or likely
         self.chosen[op, key] = name
         return name
+
+    def learn(self, measured: Iterable[tuple[str, ChoiceKey, Times]]) -> None:
+        """Predicts from these times from now on, and no longer from those before. The last of a key holds."""
+        self.measured, self.predicted = {}, {}
+        for op, key, times in measured:
+            self.measured.setdefault(op, {})[key] = times
+
+    def predict(self, op: str, key: ChoiceKey, implementations: Implementations) -> str | None:
+        """The implementation that is likely to be the fastest, by the times at near keys; None if there are none."""
+        if (op, key) not in self.predicted:
+            names = [name for name in implementations if (op, key, name) not in self.refused]
+            self.predicted[op, key] = predict(op, key, names, self.measured.get(op, {}))
+        return self.predicted[op, key]
 
     def refuse(self, op: str, key: ChoiceKey, name: str, error: Exception) -> None:
         """Records that `name` must not be tried again for this key. Warns once per implementation."""
         told = any((op, name) == (other, refused) for other, _, refused in self.refused)
         log.log(logging.DEBUG if told else logging.WARNING, "%s runs without %s: %s", op, name, error)
         self.refused.add((op, key, name))
+        self.predicted.pop((op, key), None)
 
 
 # One table per process: calls through torch.ops cannot pass an object with the choices, and the GPU and library

@@ -1,7 +1,9 @@
-"""Capabilities of a tensor's device: which kernels it runs, and how many multiprocessors it has."""
+"""The card that a tensor lies on: how it multiplies matrices, and which kernels it runs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 
 import torch
@@ -10,39 +12,81 @@ from torch import Tensor
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED
 
 
-@cache
-def _capability(device_index: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device_index)
+class CardClass(Enum):
+    """How a card multiplies matrices, which decides which kernels are candidates there."""
+
+    TURING = "turing"  # 7.5, such as RTX 20: Triton compiles products to plain multiply-adds, so libraries serve it
+    MMA = "mma"  # 8.0 to 8.9 and 12.x, such as RTX 30, 40 and 50: products of one warp
+    WGMMA = "wgmma"  # 9.0, Hopper: products of four warps, and copies of whole tiles by descriptor (TMA)
+    TCGEN05 = "tcgen05"  # 10.x, such as B200: products in a memory of their own
+
+
+@dataclass(frozen=True)
+class Card:
+    """What kernels need to know of an NVIDIA GPU."""
+
+    capability: tuple[int, int]
+    multiprocessors: int
+
+    @property
+    def kind(self) -> CardClass:
+        major = self.capability[0]
+        if major == 9:
+            return CardClass.WGMMA
+        if major in (10, 11):
+            return CardClass.TCGEN05
+        return CardClass.TURING if major < 8 else CardClass.MMA
+
+
+# Triton's interpreter runs the kernels of every card on the CPU.
+ANY_CARD = Card((8, 0), 8)
 
 
 @cache
-def _multiprocessors(device_index: int) -> int:
-    return torch.cuda.get_device_properties(device_index).multi_processor_count
+def _card(device_index: int) -> Card:
+    count = torch.cuda.get_device_properties(device_index).multi_processor_count
+    return Card(torch.cuda.get_device_capability(device_index), count)
+
+
+def card_of(x: Tensor) -> Card | None:
+    """The NVIDIA GPU that `x` lies on, or None."""
+    return _card(x.device.index) if x.is_cuda and torch.version.hip is None else None
+
+
+def kernel_card(x: Tensor) -> Card:
+    """The card that kernels for `x` are made for; under the interpreter, one that every kernel fits."""
+    return card_of(x) or ANY_CARD
+
+
+def card_class(x: Tensor) -> CardClass:
+    return kernel_card(x).kind
 
 
 def uses_kernels(x: Tensor) -> bool:
     """Whether the Triton, cuDNN and cuBLAS implementations apply. Elsewhere the plain PyTorch reference runs."""
-    if not (x.is_cuda and HAS_TRITON) or torch.version.hip is not None or x.numel() == 0:
+    card = card_of(x)
+    if card is None or not HAS_TRITON or x.numel() == 0:
         return False
-    capability = _capability(x.device.index)
     if x.dtype == torch.float16:
-        return capability >= (7, 5)
-    return x.dtype == torch.bfloat16 and capability >= (8, 0)
+        return card.capability >= (7, 5)
+    return x.dtype == torch.bfloat16 and card.kind is not CardClass.TURING
 
 
 def runs_kernels(x: Tensor) -> bool:
-    """Whether a Triton kernel can be launched on this tensor: on CUDA, or on any device under the interpreter."""
-    return x.is_cuda or INTERPRETED
-
-
-def is_ampere_or_newer(x: Tensor) -> bool:
-    """Compute capability 8 or higher, which flash attention and Triton's matrix products need."""
-    return _capability(x.device.index) >= (8, 0)
+    """Whether a Triton kernel can be launched on this tensor: on a GPU, or on any device under the interpreter."""
+    return card_of(x) is not None or INTERPRETED
 
 
 def is_hopper(x: Tensor) -> bool:
     """Compute capability 9, which has warpgroup matrix products (wgmma). Newer generations dropped them."""
-    return x.is_cuda and _capability(x.device.index)[0] == 9
+    card = card_of(x)
+    return card is not None and card.kind is CardClass.WGMMA
+
+
+def multiplies_by_warp(x: Tensor) -> bool:
+    """Whether accumulators lie in the registers of one warp, so that wide tiles do not fit."""
+    card = card_of(x)
+    return card is not None and card.kind is CardClass.MMA
 
 
 def runs_tma_kernels(x: Tensor) -> bool:
@@ -52,9 +96,10 @@ def runs_tma_kernels(x: Tensor) -> bool:
 
 def overlaps_launches(x: Tensor) -> bool:
     """Whether a kernel may start before the previous one ends, and wait for its results (programmatic launch)."""
-    return x.is_cuda and _capability(x.device.index) >= (9, 0)
+    card = card_of(x)
+    return card is not None and card.capability >= (9, 0)
 
 
 def multiprocessors(x: Tensor) -> int:
-    """How many multiprocessors share the work; 8 under the interpreter."""
-    return _multiprocessors(x.device.index) if x.is_cuda else 8
+    """How many multiprocessors share the work."""
+    return kernel_card(x).multiprocessors

@@ -22,15 +22,25 @@ FAULTS = (
     *(SyntaxError, SystemError, TypeError, ValueError, TritonError, CancelledError),
 )
 
-_ONLY_COMPILE: ContextVar[bool] = ContextVar("only_compile", default=False)
+Grid = tuple[int, ...]
+# Takes a kernel, its grid, its arguments and its options.
+Launcher = Callable[[Any, Grid, tuple[Any, ...], dict[str, Any]], None]
 
 
-def launch_kernel(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+def run_kernel(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    kernel[grid](*args, **options)
+
+
+def compile_kernel(kernel: Any, grid: Grid, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    kernel.run(*args, grid=grid, warmup=True, **options)
+
+
+LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=run_kernel)
+
+
+def launch_kernel(kernel: Any, grid: Grid, *args: Any, **options: Any) -> None:
     """Runs `kernel[grid](*args, **options)`. Inside `compile_ahead` it only compiles that kernel."""
-    if _ONLY_COMPILE.get():
-        kernel.run(*args, grid=grid, warmup=True, **options)
-    else:
-        kernel[grid](*args, **options)
+    LAUNCHER.get()(kernel, grid, args, options)
 
 
 class _Workers(ThreadPoolExecutor):
@@ -85,7 +95,7 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
 
 def _only_compile(run: Callable[[], object], workers: _Workers) -> None:
     """Runs in a separate context, because Triton 3.6 leaves its mode active after an interrupt."""
-    _ONLY_COMPILE.set(True)
+    LAUNCHER.set(compile_kernel)
     with AsyncCompileMode(workers, ignore_errors=True):
         try:
             run()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules.core.device import raise_if_broken
-from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
+from modules.stable_fast.kernels.candidates import Implementations
+from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices
 from modules.stable_fast.kernels.refusals import NO_REFUSALS, REFUSALS
 
 NAMESPACE = "lightdiffusion"
@@ -46,17 +47,19 @@ def run_chosen(
     op: str,
     key: ChoiceKey,
     implementations: Implementations,
-    default: str,
+    chain: Sequence[str],
     args: tuple[Any, ...],
     reference: Callable[[], Any],
     choices: ImplementationChoices = CHOICES,
 ) -> Any:
-    """Runs the implementation chosen for this key; if it refuses, the default; if both refuse, plain PyTorch.
+    """Runs the implementation chosen for this key; if it refuses, those of `chain` in turn; at last, plain PyTorch.
 
-    The table of choices may come from another version, and the default may never have run on such a machine.
+    The first of the chain is the choice without tuning. The table of choices may come from another version, and no
+    implementation is sure to serve a machine: for example, PyTorch for Windows has no flash attention.
     """
-    for name in (choices.pick(op, key, implementations, default, args), default):
-        if (op, key, name) in choices.refused:
+    chosen = choices.pick(op, key, implementations, chain[0], args)
+    for name in dict.fromkeys((chosen, *chain)):
+        if (op, key, name) in choices.refused or name not in implementations:
             continue
         choices.used[op, key] = name
         try:

@@ -20,6 +20,14 @@ from modules.stable_fast.passes import (
     upsample_conv2d,
 )
 from modules.stable_fast.passes.base import Editor, FusionPass, apply_pass
+from modules.stable_fast.passes.transformers import (
+    attention,
+    gated_activation,
+    gelu_tanh,
+    modulation,
+    rms_norm,
+    rotary_embedding,
+)
 
 PASSES: tuple[FusionPass, ...] = (
     cleanup.PASS,
@@ -29,10 +37,18 @@ PASSES: tuple[FusionPass, ...] = (
     conv2d_epilogue.PASS,
     tokens.PASS,
     linear_geglu.PASS,
+    rms_norm.PASS,
+    rotary_embedding.PASS,
+    modulation.PASS,
+    gelu_tanh.PASS,
+    gated_activation.PASS,
+    attention.PASS,
     packed_qkv.PASS,
+    packed_qkv.ANY_PASS,
     attention_packed.PASS,
     linear_epilogue.PASS,
     layer_norm.PASS,
+    rms_norm.ADD_PASS,
 )
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 

@@ -8,6 +8,7 @@ and grouped heads.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, TypeGuard
 
 import torch
@@ -71,14 +72,15 @@ def is_plain(sdpa: fx.Node) -> bool:
     """Whether the call computes softmax(q k^T / sqrt(D)) v and nothing else."""
     given = arguments(sdpa)
     no_options = not (given.is_causal or given.enable_gqa or given.dropout_p)
-    return given.attn_mask is None and given.scale is None and no_options
+    usual = given.scale is None or math.isclose(given.scale, shape(given.query)[-1] ** -0.5)
+    return given.attn_mask is None and usual and no_options
 
 
 def projections_of(sdpa: fx.Node) -> tuple[SplitHeads, SplitHeads, SplitHeads] | None:
-    """q, k and v before the split into heads, if all are split in the same way."""
+    """q, k and v before the split into heads, if all are split in the same way. The call may have a mask or scale."""
     given = arguments(sdpa)
     q, k, v = split_heads(given.query), split_heads(given.key), split_heads(given.value)
-    if not is_plain(sdpa) or q is None or k is None or v is None:
+    if q is None or k is None or v is None:
         return None
     alike = (q.heads, q.upcast) == (k.heads, k.upcast) == (v.heads, v.upcast)
     return (q, k, v) if alike else None
@@ -98,7 +100,7 @@ def _merged(sdpa: fx.Node) -> fx.Node | None:
 
 def fuse_attention(editor: Editor, sdpa: fx.Node) -> bool:
     found, merged = projections_of(sdpa), _merged(sdpa)
-    if found is None or merged is None or not same_stage(sdpa, merged):
+    if not is_plain(sdpa) or found is None or merged is None or not same_stage(sdpa, merged):
         return False
     q, k, v = found
     last = merged

@@ -125,6 +125,12 @@ def shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
+def broadcasts(small: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a value of the first shape can be expanded to the second."""
+    pairs = zip(reversed(small), reversed(whole), strict=False)
+    return len(small) <= len(whole) and all(size in (1, full) for size, full in pairs)
+
+
 def dtype_of(node: fx.Node) -> torch.dtype:
     """The dtype of a node's value."""
     return node.meta["val"].dtype
@@ -138,6 +144,11 @@ def count_calls(graph: fx.Graph) -> int:
 def same_stage(first: fx.Node, second: fx.Node) -> bool:
     """Whether fusing both nodes would delay neither. An early result must not be moved into every step."""
     return stage_of(first.meta["needs"]) == stage_of(second.meta["needs"])
+
+
+def gelu_name(gelu: fx.Node) -> str:
+    """The activation that a call of aten.gelu computes, as the kernels name it."""
+    return "gelu" if arguments(gelu).approximate == "none" else "gelu_tanh"
 
 
 def part_of(node: object, parts: int) -> tuple[fx.Node, int] | None:

@@ -1,9 +1,9 @@
 """Removes operations without effect at inference, and normalises views so that later passes see only one form.
 
 dropout, same-dtype conversions, x * 1, x / 1, contiguous and clone disappear. view, flatten, unsqueeze and the like
-become aten.reshape; transpose becomes aten.permute. Two in a row merge, identities disappear, and equal calls on equal
-arguments happen once. Not touched: conversions to another dtype, reshapes that do not follow each other, and calls that
-draw random numbers.
+become aten.reshape; transpose becomes aten.permute; copies to another dtype become aten.to.dtype. Two in a row merge,
+identities disappear, and equal calls on equal arguments happen once. Not touched: reshapes that do not follow each
+other, and calls that draw random numbers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ def drop_conversion(editor: Editor, node: fx.Node) -> bool:
     if dtype_of(source) != dtype_of(node):
         return False
     editor.replace(node, source)
+    return True
+
+
+def write_as_to(editor: Editor, node: fx.Node) -> bool:
+    editor.replace(node, editor.call(node, aten.to.dtype, source_of(node), dtype_of(node)))
     return True
 
 
@@ -145,6 +150,7 @@ PASS = FusionPass(
         Rule("dropout", (aten.dropout.default,), drop_dropout),
         Rule("copy", COPIES, drop_copy),
         Rule("conversion", CONVERSIONS, drop_conversion),
+        Rule("to", (aten._to_copy.default, aten.type_as.default), write_as_to),
         Rule("times_one", (aten.mul.Tensor, aten.div.Tensor), drop_times_one),
         Rule("identity", (aten.reshape.default, aten.permute.default, aten.expand.default), drop_identity),
         Rule("reshape", RESHAPES, write_as_reshape),

@@ -7,7 +7,9 @@ additions that broadcast or happen at another stage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import getitem
+from typing import Any
 
 import torch
 from torch import fx
@@ -29,13 +31,22 @@ def fuse_layer_norm(editor: Editor, norm: fx.Node) -> bool:
 
 
 def fuse_add(editor: Editor, norm: fx.Node) -> bool:
-    add, given = source_of(norm), arguments(norm)
+    given = arguments(norm)
+    return fuse_addition(editor, norm, ADD_LAYER_NORM, given.weight, given.bias, given.eps)
+
+
+def fuse_addition(editor: Editor, norm: fx.Node, fused: Callable[..., Any], *others: Any) -> bool:
+    """Replaces x + residual and its norm by `fused(x, residual, *others)`, which gives both."""
+    add = source_of(norm)
     if not is_call(add, aten.add.Tensor) or add.kwargs or not same_stage(add, norm):
         return False
     x, residual = operands(add)
     if not (is_tensor(x) and is_tensor(residual) and shape(x) == shape(residual) == shape(add)):
         return False
-    both = editor.call(add, ADD_LAYER_NORM, x, residual, given.weight, given.bias, given.eps)
+    for other in others:
+        if isinstance(other, fx.Node):
+            editor.hoist(other, add)
+    both = editor.call(add, fused, x, residual, *others)
     total, normed = editor.call(add, getitem, both, 0), editor.call(add, getitem, both, 1)
     editor.replace(norm, normed)
     add.replace_all_uses_with(total)

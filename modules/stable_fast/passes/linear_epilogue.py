@@ -1,8 +1,8 @@
 """A linear layer and the operations after it become lightdiffusion.linear_epilogue.
 
-Fuses the bias, then SiLU, exact GELU or x * sigmoid(1.702 x), then a residual of the same shape. Each is fused if
-nothing else reads the value before it. Not matched: GELU's tanh approximation, additions that broadcast or happen at a
-later stage, and weights that are not [out, in].
+Fuses the bias, then SiLU, GELU (exact or by tanh) or x * sigmoid(1.702 x), then a residual of the same shape. Each is
+fused if nothing else reads the value before it. Not matched: additions that broadcast or happen at a later stage, and
+weights that are not [out, in].
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from modules.stable_fast.passes.base import (
     FusionPass,
     Rule,
     either_way,
+    gelu_name,
     is_call,
     is_tensor,
     only_user,
@@ -53,9 +54,7 @@ def add_activation(editor: Editor, node: fx.Node) -> bool:
     linear = source_of(node)
     if not _is_plain(linear) or only_user(linear) is not node or not same_stage(linear, node):
         return False
-    if is_call(node, aten.gelu.default) and arguments(node).approximate != "none":
-        return False
-    activation = "silu" if is_call(node, aten.silu.default) else "gelu"
+    activation = "silu" if is_call(node, aten.silu.default) else gelu_name(node)
     editor.replace(node, editor.call_changed(node, linear, activation=activation))
     return True
 

@@ -2,7 +2,8 @@
 
 Self-attention: q, k, v from the same x become three parts of one projection. Cross-attention: k, v from the same
 context become two parts of one projection, which needs only the prompt and runs in the prompt stage. The weights stage
-stacks the weights. Not matched: projections with different dtypes, with a bias in only some of them, or with other
+stacks the weights. Attention with a mask or another scale has a pass of its own, since the stacks of a large text
+encoder take memory. Not matched: projections with different dtypes, with a bias in only some of them, or with other
 readers.
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch import fx
 
 from modules.stable_fast.graph.arguments import arguments
-from modules.stable_fast.passes.attention_packed import SDPA, projections_of
+from modules.stable_fast.passes.attention_packed import SDPA, is_plain, projections_of
 from modules.stable_fast.passes.base import Editor, FusionPass, Rule, dtype_of, is_call, shape
 
 aten = torch.ops.aten
@@ -55,12 +56,23 @@ def _pack(editor: Editor, linears: list[fx.Node]) -> bool:
     return True
 
 
-def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
+def pack_any_self(editor: Editor, sdpa: fx.Node) -> bool:
     return _pack(editor, [part.source for part in projections_of(sdpa) or ()])
 
 
-def pack_cross(editor: Editor, sdpa: fx.Node) -> bool:
+def pack_any_cross(editor: Editor, sdpa: fx.Node) -> bool:
     return _pack(editor, [part.source for part in projections_of(sdpa) or ()][1:])
 
 
+def pack_self(editor: Editor, sdpa: fx.Node) -> bool:
+    return is_plain(sdpa) and pack_any_self(editor, sdpa)
+
+
+def pack_cross(editor: Editor, sdpa: fx.Node) -> bool:
+    return is_plain(sdpa) and pack_any_cross(editor, sdpa)
+
+
 PASS = FusionPass("packed_qkv", (Rule("qkv", (SDPA,), pack_self), Rule("kv", (SDPA,), pack_cross)))
+ANY_PASS = FusionPass(
+    "packed_qkv_of_any", (Rule("qkv", (SDPA,), pack_any_self), Rule("kv", (SDPA,), pack_any_cross)), adds_weights=True
+)

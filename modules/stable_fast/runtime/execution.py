@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class Execution:
 
     def __init__(self, program: Program, actual: Mapping[str, int], halves: int = 1) -> None:
         self.program = program
-        self._actual = dict(actual)
+        self.sizes: Mapping[str, int] = dict(actual)
         self._halves = halves
         self._prompt = program.function(PROMPT, actual)
         self._time = program.function(TIME, actual)
@@ -40,14 +40,11 @@ class Execution:
         self._kept_prompts: dict[int, Values] = {}
         self._times = RowTable[float]()  # results of the time stage, by timestep
         self._schedules = RowTable[tuple[int, float]]()  # of the schedule stage, by number of the prompt and timestep
-        self.stamp: int | None = None  # the engine's stamp when the current prompt was evaluated
+        self.stamp: Hashable = None  # tells what the current prompt's results were computed from
 
-    def show_prompt(self, stamp: int | None, inputs: Mapping[str, Tensor], which: int = 0) -> None:
-        """Makes prompt number `which` current. Results with a different stamp are out of date.
-
-        If the stamp is None, the results are evaluated now and are out of date after this call.
-        """
-        if stamp is None or self.stamp != stamp:
+    def show_prompt(self, stamp: Hashable, inputs: Mapping[str, Tensor], which: int = 0) -> None:
+        """Makes prompt number `which` current. Results with a different stamp are out of date."""
+        if self.stamp != stamp:
             self.set_prompt(inputs, which)
             self.stamp = stamp
         else:
@@ -105,7 +102,7 @@ class Execution:
         names = self.program.inputs_at("time")
         if new and names:
             column = torch.tensor(new, dtype=torch.float32, device=device)
-            stage = self.program.function(TIME, {**self._actual, ROWS: len(new)})
+            stage = self.program.function(TIME, {**self.sizes, ROWS: len(new)})
             inputs = dict.fromkeys(names, column)
             results = stage({**self.program.constants(TIME), **inputs})
             self._times.add(new, self._used_later(inputs) | results)
@@ -117,7 +114,7 @@ class Execution:
         new = self._schedules.missing((self._which, timestep) for timestep in timesteps)
         if not new:
             return
-        batch = self._actual[ROWS]
+        batch = self.sizes[ROWS]
         times = [self._times.values(timestep) for _, timestep in new]
         inputs = self.program.constants(SCHEDULE)
         for name in self._schedule.inputs:
@@ -126,7 +123,7 @@ class Execution:
             elif name in self._prompt_values:
                 value = self._prompt_values[name]
                 inputs[name] = repeated(value, len(new)) if self.program.has_rows(SCHEDULE, name) else value
-        stage = self.program.function(SCHEDULE, {**self._actual, ROWS: len(new) * batch})
+        stage = self.program.function(SCHEDULE, {**self.sizes, ROWS: len(new) * batch})
         self._schedules.add(new, stage(inputs))
 
     def trim_times(self, kept: int) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.sizes import Dims, Sizes, measure, replace_literal
+from modules.stable_fast.graph.sizes import Dims, Sizes, measure
 from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
-from modules.stable_fast.graph.verify import propagate
+from modules.stable_fast.graph.verify import at_sizes, propagate
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.store.cache import VerifiedSizes
 
@@ -109,16 +108,4 @@ def _own(value: Tensor) -> Tensor:
 
 def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:
     """The stage's graph with actual sizes in place of traced sizes."""
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    result = graph.graph_copy(part.graph, copies)
-    graph.output(result)
-    for node in graph.nodes:
-        if node.op == "call_function":
-            node.args = _replaced(node.args, sizes, actual)
-            node.kwargs = _replaced(node.kwargs, sizes, actual)
-    return fx.GraphModule(nn.Module(), graph, part.name)
-
-
-def _replaced(value: Any, sizes: Sizes, actual: Mapping[str, int]) -> Any:
-    return map_aggregate(value, lambda leaf: replace_literal(leaf, sizes, actual))
+    return fx.GraphModule(nn.Module(), at_sizes(part.graph, sizes, actual), part.name)

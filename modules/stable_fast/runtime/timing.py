@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import nn
+
+
+class TimedCall(Protocol):
+    """What timing needs to know about one evaluation of the network."""
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def name(self) -> str: ...
+
+    def eager(self, network: nn.Module) -> Callable[[], object]: ...
+
+
+Timed = TypeVar("Timed", bound=TimedCall)
+Outcome = TypeVar("Outcome")
 
 
 class StepTimer:
@@ -20,6 +39,7 @@ class StepTimer:
     def __init__(self, most: int = 40) -> None:
         self._most = most
         self._spans: list[tuple[Any, Any]] = []
+        self._median: tuple[int, float] | None = None  # of so many spans
 
     @contextmanager
     def span(self, device: torch.device) -> Iterator[None]:
@@ -32,19 +52,26 @@ class StepTimer:
 
     def _mark(self, device: torch.device) -> Any:
         if device.type != "cuda":
+            synchronize(device)
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
         return event
 
+    def latest_ms(self) -> float | None:
+        """The duration of the latest step; None if no step is timed, or none any more."""
+        return _span_ms(*self._spans[-1]) if 0 < len(self._spans) < self._most else None
+
     def restart(self) -> None:
         """Starts over, for steps that run differently from now on."""
         self._spans.clear()
+        self._median = None
 
     def median_ms(self) -> float | None:
-        if not self._spans:
-            return None
-        return statistics.median(_span_ms(start, end) for start, end in self._spans)
+        count = len(self._spans)
+        if count and (self._median is None or self._median[0] != count):  # asked for after every picture
+            self._median = count, statistics.median(_span_ms(start, end) for start, end in self._spans)
+        return None if self._median is None else self._median[1]
 
 
 def _span_ms(start: Any, end: Any) -> float:
@@ -58,12 +85,15 @@ def synchronize(device: torch.device) -> None:
     """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
-def milliseconds(run: Callable[[], object], device: torch.device) -> float | None:
-    """How long the second of two calls takes; None if there is not enough memory for the calls."""
+def milliseconds(run: Callable[[], object], device: torch.device, *, calls: int = 2) -> float | None:
+    """How long the last of some calls takes; None if there is not enough memory for the calls."""
     try:
-        run()
+        for _ in range(calls - 1):
+            run()
         synchronize(device)
         started = time.perf_counter()
         run()

@@ -8,7 +8,7 @@ store is shared by all programs of a module: equal expressions are computed and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from modules.stable_fast.graph.adapters import PREFIX, has_adapters, is_lora, state_of, strength
 from modules.stable_fast.graph.staging import Stage
+from modules.stable_fast.runtime.addresses import Snapshot
 
 aten = torch.ops.aten
 
@@ -43,6 +45,9 @@ class WeightStore:
         self._constants: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
         self._addresses: dict[str, int] = {}
+        self._checked: Snapshot | None = None
+        self._strengths: dict[str, Tensor] = {}
+        self._adapters = _adapters(module.named_modules(remove_duplicate=False))
 
     def parameter(self, name: str) -> Tensor:
         """A parameter or buffer. Its address is remembered and must not change."""
@@ -50,27 +55,49 @@ class WeightStore:
         part: Any = self.module
         for step in filter(None, owner.split(".")):
             part = getattr(part, step, None)
-        return self._watched(name, getattr(part, leaf, None))
+        return self._watched(name, part, leaf)
 
-    def _watched(self, name: str, tensor: Any) -> Tensor:
+    def _watched(self, name: str, owner: Any, leaf: str) -> Tensor:
+        # Not by getattr: a layer of PEFT around a linear layer still shows the weight under its old name.
+        own: Mapping[str, Any] = vars(owner) if isinstance(owner, nn.Module) else {"_parameters": {}, "_buffers": {}}
+        tensor = own["_parameters"].get(leaf)
+        tensor = own["_buffers"].get(leaf) if tensor is None else tensor
+        if tensor is None and leaf.startswith(PREFIX) and is_lora(owner):
+            return self._strength(name, owner, leaf)
         if not isinstance(tensor, Tensor):
             raise StaleWeightsError(f"parameter {name} is gone: call refresh_weights()")
         if self._addresses.setdefault(name, tensor.data_ptr()) != tensor.data_ptr():
             raise StaleWeightsError(f"parameter {name} was rebound to other memory: call refresh_weights()")
         return tensor
 
+    def _strength(self, name: str, layer: Any, leaf: str) -> Tensor:
+        """The strength of an adapter as a tensor of this store, up to date."""
+        if name not in self._strengths:
+            self._strengths[name] = torch.zeros((), device=layer.base_layer.weight.device)
+        return self._strengths[name].fill_(strength(layer, leaf))
+
     def watch_all(self) -> None:
         """Remembers the address of every parameter and buffer."""
         for name, _ in (*self.module.named_parameters(), *self.module.named_buffers()):
             self.parameter(name)
 
-    def check_addresses(self) -> None:
-        """Raises StaleWeightsError if a parameter in use was rebound instead of written in place."""
+    def check_addresses(self) -> bool:
+        """Whether the adapters of PEFT's layers changed since the last check, in any way but their weights.
+
+        Raises StaleWeightsError if a parameter in use was rebound instead of written in place.
+        """
+        seen = self._checked
+        # What PEFT changes in its layers shows only in a walk over all modules.
+        if seen is not None and seen.count == len(self._addresses) and not self._adapters and seen.holds():
+            return False
         # One walk over all modules: looking up each parameter by its path would take ten times as long.
         owners = dict(self.module.named_modules(remove_duplicate=False))
         for name in self._addresses:
             owner, _, leaf = name.rpartition(".")
-            self._watched(name, getattr(owners.get(owner), leaf, None))
+            self._watched(name, owners.get(owner), leaf)
+        self._checked = Snapshot(owners, self._addresses)
+        before, self._adapters = self._adapters, _adapters(owners.items())
+        return before != self._adapters
 
     def add(self, stage: Stage, sources: Mapping[str, str]) -> dict[str, str]:
         """Computes new values in a program's weights stage. Returns the store's key for each output of the stage."""
@@ -85,6 +112,11 @@ class WeightStore:
             self._prepared[key] = Prepared(node, sources, frozenset(_parameters(node, sources)))
         self.values |= self._compute(fresh)
         return {name: keys[node] for name, node in wanted.items()}
+
+    def keep_only(self, keys: Set[str]) -> None:
+        """Frees the prepared values that no program uses any more."""
+        self._prepared = {key: item for key, item in self._prepared.items() if key in keys}
+        self.values = {key: value for key, value in self.values.items() if key in keys}
 
     def source(self, name: str) -> Tensor:
         """A parameter, buffer or constant by its name in programs."""
@@ -124,7 +156,7 @@ class WeightStore:
         for key in stale:
             value = self._compute([key])[key]
             if value.data_ptr() != self.values[key].data_ptr():
-                self.values[key].copy_(value)
+                write_over(self.values[key], value)
                 written += 1
         return written
 
@@ -132,6 +164,18 @@ class WeightStore:
         """Memory of prepared values, beyond the parameters themselves."""
         own = set(self._addresses.values())
         return sum(value.nbytes for value in self.values.values() if value.data_ptr() not in own)
+
+
+def _adapters(parts: Iterable[tuple[str, nn.Module]]) -> dict[str, tuple[str, ...]]:
+    return {path: state_of(part) for path, part in parts if has_adapters(part)}
+
+
+def write_over(kept: Tensor, value: Tensor) -> None:
+    """Copies `value` over `kept`, of the same shape. An expanded dimension is one entry in memory, written once."""
+    for dim, stride in enumerate(kept.stride()):
+        if stride == 0 and kept.shape[dim] > 1:
+            kept, value = kept.narrow(dim, 0, 1), value.narrow(dim, 0, 1)
+    kept.copy_(value)
 
 
 def stacked_view(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:

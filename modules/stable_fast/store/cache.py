@@ -30,6 +30,7 @@ from torch import nn
 
 from modules.core.files import sweep_hidden, write_whole
 from modules.core.paths import PROJECT_ROOT
+from modules.stable_fast.graph.fingerprint import ForwardFront
 from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.graph.serialize import Fused, NotKept, decode_graph, encode_graph
 
@@ -146,7 +147,7 @@ def _attributes(part: nn.Module) -> list[tuple[str, str]]:
     if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
         raise NotKept("it has hooks")
     plain = {name: value for name, value in vars(part).items() if name not in vars(nn.Module()) or name == "training"}
-    return sorted((name, _describe(value)) for name, value in plain.items())
+    return sorted((name, _describe(item)) for name, item in plain.items() if not isinstance(item, ForwardFront))
 
 
 def _describe(value: Any) -> str:
@@ -160,6 +161,10 @@ def _describe(value: Any) -> str:
         return f"{_name_of(type(value))}{_describe({item.name: getattr(value, item.name) for item in fields(value)})}"
     if isinstance(value, (type, FunctionType)) and value.__module__ and "<" not in value.__qualname__:
         return f"{_name_of(value)} {_source_version(value.__module__.partition('.')[0])}"
+    if isinstance(value, (set, frozenset)):
+        return _describe(sorted(_describe(item) for item in value))
+    if isinstance(vars(type(value)).get("__call__"), FunctionType) and hasattr(value, "__dict__"):
+        return f"{_describe(type(value))}{_describe(vars(value))}"  # such as an attention processor of diffusers
     raise NotKept(f"it holds a {type(value).__name__}")
 
 

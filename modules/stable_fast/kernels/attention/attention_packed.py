@@ -17,11 +17,14 @@ from torch import Tensor
 from modules.stable_fast.kernels.attention.cross import CROSS_TILES, MOST_KEYS, launch_cross
 from modules.stable_fast.kernels.attention.specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels.attention.strided import ATTENTION_TILES, launch_attention, suits_tma
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import is_ampere_or_newer, is_hopper, uses_kernels
+from modules.stable_fast.kernels.devices import CardClass, card_class, uses_kernels
 from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
 from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import HAS_GLUON
+
+_Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
@@ -82,42 +85,50 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _merge_heads(torch.matmul(scores.softmax(-1), v))
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = (
-    {"flash": _flash, "cudnn": _cudnn, "efficient": _efficient}
-    | {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES}
-    | {tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES}
-    | {tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES if HAS_GLUON}
-    | ({"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {})
+_LIBRARIES: dict[str, _Attention] = {"flash": _flash, "cudnn": _cudnn, "efficient": _efficient} | (
+    {"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {}
 )
-LARGE_HEAD = {"efficient": _efficient, "two_products": _two_products}
+_TILES: dict[str, _Attention] = {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES} | {
+    tile.name: partial(launch_cross, tile=tile) for tile in CROSS_TILES
+}
+_SPECIALIZED: dict[str, _Attention] = {
+    tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES if HAS_GLUON
+}
+CANDIDATES = Candidates(_LIBRARIES, _TILES, _TILES | _SPECIALIZED)
+LARGE_HEAD: dict[str, _Attention] = {"efficient": _efficient, "two_products": _two_products}
 # Limit for the scores that a large head keeps in memory at once.
 MAX_SCORE_BYTES = 256 << 20
 
 
-def _default(q: Tensor, k: Tensor, v: Tensor) -> str:
-    """The choice without tuning. The specialised kernel starts slowly, so it needs about a thousand scores per row."""
-    (batch, length, heads, size), keys = q.shape, k.shape[1]
+# cuDNN takes half as long as flash attention for long rows: measured on an H200; PyTorch prefers it on a B200 as well.
+CUDNN_IS_FAST = (CardClass.WGMMA, CardClass.TCGEN05)
+
+
+def _chain(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
+    """The names that are tried in turn without tuning.
+
+    The specialised kernel starts slowly, so it needs about a thousand scores per row.
+    """
+    (batch, length, heads, size), keys, card = q.shape, k.shape[1], card_class(q)
     if size > 256:
         fits = batch * heads * length * keys * q.element_size() <= MAX_SCORE_BYTES
-        return "two_products" if fits else "efficient"
-    if not is_ampere_or_newer(q) or size % 8 != 0:
-        return "efficient"
+        return ["two_products", "efficient"] if fits else ["efficient", "two_products"]
+    if card is CardClass.TURING or size % 8 != 0:
+        return ["efficient"]
+    chain = [*(["cudnn"] if card in CUDNN_IS_FAST and size <= 128 else []), "flash"]
     if keys <= MOST_KEYS and size <= 128:
-        return CROSS_TILES[0].name
-    if HAS_GLUON and is_hopper(q) and keys >= 1024 and size <= 64 and all(suits_tma(x) for x in (q, k, v)):
-        return SPECIALIZED_TILES[0].name
-    # Measured on an H200: for long rows, cuDNN takes half as long as flash attention.
-    if is_hopper(q) and size <= 128:
-        return "cudnn"
-    return "flash"
+        chain.insert(0, CROSS_TILES[0].name)
+    elif _SPECIALIZED and card is CardClass.WGMMA and keys >= 1024 and size <= 64 and suits_tma(q, k, v):
+        chain.insert(0, SPECIALIZED_TILES[0].name)
+    return [*chain, *(tile.name for tile in ATTENTION_TILES), "efficient"]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     """q [B, L, H, D], k and v [B, S, H, D]: views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
-    candidates = LARGE_HEAD if q.shape[-1] > 256 else IMPLEMENTATIONS
+    candidates = LARGE_HEAD if q.shape[-1] > 256 else CANDIDATES.on(card_class(q))
     reference = partial(_attend_reference, q, k, v, upcast)
-    return run_chosen("attention_packed", key, candidates, _default(q, k, v), (q, k, v), reference)
+    return run_chosen("attention_packed", key, candidates, _chain(q, k, v), (q, k, v), reference)
 
 
 def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:

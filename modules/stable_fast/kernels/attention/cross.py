@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels.attention.strided import LOG2_E, attention_tile, check_heads, split_head
+from modules.stable_fast.kernels.attention.strided import LOG2_E, WIDE_HEAD, attention_tile, check_heads, split_head
+from modules.stable_fast.kernels.devices import multiplies_by_warp
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, triton
@@ -83,6 +84,8 @@ def launch_cross(q: Tensor, k: Tensor, v: Tensor, tile: CrossTile) -> Tensor:
     check_heads(q, k, v)
     if k.shape[1] > MOST_KEYS:
         raise Unsupported(f"{k.shape[1]} keys are more than the {MOST_KEYS} that stay on chip")
+    if size > WIDE_HEAD and tile.queries * tile.repeats > (64 if multiplies_by_warp(q) else 128):
+        raise Unsupported(f"heads of {size} take more registers than {tile.name} has")
     s1, s2 = split_head(k.shape[1])
     y = q.new_empty((batch, length, heads * size))
     launch_kernel(

@@ -251,7 +251,7 @@ def launch_specialized(q: Tensor, k: Tensor, v: Tensor, tile: SpecializedTile) -
     width = head_width(size)
     if not tile.fits(width):
         raise Unsupported(f"heads of {size} are too large for {tile.name}")
-    if not all(suits_tma(x) for x in (q, k, v)):
+    if not suits_tma(q, k, v):
         raise Unsupported("TMA needs addresses and strides that are multiples of 16 bytes")
     k1, k2 = split_head(size)
     launch_registers, registers = tile.registers

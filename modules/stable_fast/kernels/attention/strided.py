@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.devices import CardClass, card_class, multiplies_by_warp, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.refusals import MOST_GRID_ROWS, Unsupported
 from modules.stable_fast.kernels.triton_import import jit, next_power_of_2, tl, triton
@@ -34,6 +34,7 @@ class AttentionTile(NamedTuple):
 
 
 ATTENTION_TILES = (AttentionTile(128, 64, 8, 3), AttentionTile(64, 64, 4, 3))
+WIDE_HEAD = 128  # of more columns, few tiles fit
 LOG2_E = 1.4426950408889634
 
 
@@ -104,18 +105,21 @@ def split_head(size: int) -> tuple[int, int]:
     return (half, rest) if half >= 16 and half + rest < whole else (whole, 0)
 
 
-def split_wide_head(size: int) -> tuple[int, int]:
-    """Like `split_head`, for values: a part of 16 or 32 only pays off if it replaces more than 64.
+def split_values(size: int, card: CardClass) -> tuple[int, int]:
+    """Like `split_head`, for values, where the matrix unit of the card decides whether two parts pay off.
 
-    The matrix unit takes as long for 16 or 32 columns of values as for 64, and a second load costs more instructions
-    than the padding does.
+    Products of one warp (mma) go by 8 columns, so a head of 40 takes 48. The matrix units of Hopper and later take as
+    long for 16 or 32 columns as for 64, and a second load costs more instructions than the padding does.
     """
-    return split_head(size) if size > 64 else (max(16, next_power_of_2(size)), 0)
+    if size > 64 or card is CardClass.MMA:
+        return split_head(size)
+    return max(16, next_power_of_2(size)), 0
 
 
-def suits_tma(x: Tensor) -> bool:
-    """Whether the address and the strides are multiples of 16 bytes."""
-    return x.data_ptr() % 16 == 0 and all(stride * x.element_size() % 16 == 0 for stride in x.stride()[:3])
+def suits_tma(*heads: Tensor) -> bool:
+    """Whether all addresses and strides are multiples of 16 bytes."""
+    strides = [stride * x.element_size() for x in heads for stride in x.stride()[:3]]
+    return all(bytes % 16 == 0 for bytes in (*strides, *(x.data_ptr() for x in heads)))
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -131,9 +135,11 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor, tile: AttentionTile) -> Te
     """q [B, L, H, D], k and v [B, S, H, D], each position's heads side by side -> [B, L, H * D]."""
     batch, length, heads, size = q.shape
     check_heads(q, k, v)
+    if size > WIDE_HEAD and multiplies_by_warp(q):
+        raise Unsupported(f"heads of {size} take more registers than one warp has")
     if k.shape[1] % tile.keys:
         raise Unsupported(f"{k.shape[1]} keys are not a multiple of {tile.keys}")
-    values, keys = split_wide_head(size), split_head(size)
+    values, keys = split_values(size, card_class(q)), split_head(size)
     y = q.new_empty((batch, length, heads * size))
     launch_kernel(
         _attention_kernel, (triton.cdiv(length, tile.queries), batch * heads),

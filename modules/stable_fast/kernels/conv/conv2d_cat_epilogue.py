@@ -10,8 +10,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import uses_kernels
+from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
@@ -61,8 +62,11 @@ def _tma(
 
 
 _CUBLAS = {"cublas": _cublas} | {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in cublaslt_ranks()}
-IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
-HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+CANDIDATES = Candidates(
+    _CUBLAS,
+    {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES},
+    {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES},
+)
 
 
 def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
@@ -73,11 +77,11 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     rows = a.numel() // a.shape[1]
     key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
     served = serves_tma(weight.shape[0], pixel_rows(a), pixel_rows(b), weight.flatten(1))
-    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
-    default = "cublaslt_1" if has_cublaslt() else "cublas"
+    implementations = CANDIDATES.on(card_class(a), suits_hopper=served)
+    chain = ("cublaslt_1", "cublas") if has_cublaslt() else ("cublas",)
     args = (a, b, weight, bias, residual)
     reference = partial(conv2d_cat_epilogue_reference, *args)
-    return run_chosen("conv2d_cat_epilogue", key, implementations, default, args, reference)
+    return run_chosen("conv2d_cat_epilogue", key, implementations, chain, args, reference)
 
 
 def _fake(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.cudnn_graph import cudnn_graph_conv, cudnn_graph_ranks
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, Epilogue, launch_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
 from modules.stable_fast.kernels.conv.libraries import cudnn_conv, patches_conv, pointwise_conv
-from modules.stable_fast.kernels.devices import runs_tma_kernels, uses_kernels
+from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
@@ -51,7 +52,7 @@ def _pointwise(
     return pointwise_conv(x, weight, epilogue, rank=rank)
 
 
-_TRITON: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
+_TILES: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in CONV_TILES}
 _HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_CONV_TILES}
 _CUDNN: dict[str, _Conv] = {
     "cudnn": partial(cudnn_conv, benchmark=False),
@@ -77,16 +78,16 @@ MAX_PATCH_ROWS = 2048
 
 def implementations_for(
     x: Tensor, weight: Tensor, stride: int, padding: int, *, one_vector: bool = True
-) -> tuple[dict[str, _Conv], str]:
-    """The candidates for a convolution, and the name of the default."""
+) -> tuple[dict[str, _Conv], tuple[str, ...]]:
+    """The candidates for a convolution, and the names that are tried in turn without tuning."""
     kernel, rows = tuple(weight.shape[2:]), x.shape[0] * x.shape[2] * x.shape[3] // stride**2
-    tiles = _HOPPER if runs_tma_kernels(x) else _TRITON
     if kernel == (1, 1) and stride == 1 and padding == 0:
-        return _POINTWISE | tiles, "cublaslt_1" if rows <= 4096 and has_cublaslt() else "cublas"
-    general = _CUDNN | (_CUDNN_GRAPHS if one_vector else {}) | tiles
+        chain = ("cublaslt_1", "cublas") if rows <= 4096 and has_cublaslt() else ("cublas",)
+        return Candidates(_POINTWISE, _TILES, _HOPPER).on(card_class(x)), chain
+    libraries = _CUDNN | (_CUDNN_GRAPHS if one_vector else {})
     if rows <= MAX_PATCH_ROWS and kernel[0] == kernel[1]:
-        return _PATCHES | general, "cudnn"
-    return general, "cudnn"
+        libraries = _PATCHES | libraries
+    return Candidates(libraries, _TILES, _HOPPER).on(card_class(x)), ("cudnn", CONV_TILES[0].name)
 
 
 def _conv2d_epilogue(
@@ -109,10 +110,10 @@ def _conv2d_epilogue(
     height, width = weight.shape[2:]
     kernel = height if height == width else f"{height}x{width}"
     key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
-    candidates, default = implementations_for(x, weight, stride, padding, one_vector=not each)
+    candidates, chain = implementations_for(x, weight, stride, padding, one_vector=not each)
     args = (x, weight, epilogue, stride, padding)
     reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)
-    return run_chosen("conv2d_epilogue", key, candidates, default, args, reference)
+    return run_chosen("conv2d_epilogue", key, candidates, chain, args, reference)
 
 
 def _fake(

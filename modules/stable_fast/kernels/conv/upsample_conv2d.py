@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, launch_subpixel_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_subpixel_conv
 from modules.stable_fast.kernels.conv.libraries import bare_conv
-from modules.stable_fast.kernels.devices import runs_kernels, uses_kernels
+from modules.stable_fast.kernels.devices import card_class, runs_kernels, uses_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
@@ -92,11 +93,13 @@ def _cudnn(x: Tensor, weight: Tensor, bias: Tensor | None, *, benchmark: bool) -
     return launch_unfold_parities(bare_conv(x, weight, 1, 1, benchmark=benchmark), bias)
 
 
-IMPLEMENTATIONS = (
-    {"cudnn": partial(_cudnn, benchmark=False), "cudnn_benchmark": partial(_cudnn, benchmark=True)}
-    | {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
-    | {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_CONV_TILES}
+_TILES = {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in CONV_TILES}
+CANDIDATES = Candidates(
+    {"cudnn": partial(_cudnn, benchmark=False), "cudnn_benchmark": partial(_cudnn, benchmark=True)},
+    _TILES,
+    _TILES | {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_CONV_TILES},
 )
+CHAIN = ("cudnn", CONV_TILES[0].name)
 
 
 def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -104,7 +107,8 @@ def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return upsample_conv2d_reference(x, weight, bias)
     key = (*x.shape, weight.shape[0], bias is not None, dtype_key(x))
     args = (to_channels_last(x), to_channels_last(weight), bias)
-    return run_chosen("upsample_conv2d", key, IMPLEMENTATIONS, "cudnn", args, partial(upsample_conv2d_reference, *args))
+    candidates, reference = CANDIDATES.on(card_class(x)), partial(upsample_conv2d_reference, *args)
+    return run_chosen("upsample_conv2d", key, candidates, CHAIN, args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

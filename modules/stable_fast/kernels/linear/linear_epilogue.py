@@ -1,4 +1,4 @@
-"""Linear with its epilogue: y = act(x W^T + b) + residual, for activation none, silu, gelu (erf) or quick_gelu."""
+"""Linear with its epilogue: y = act(x W^T + b) + residual, act being one of ACTIVATIONS."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import uses_kernels
+from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
@@ -60,8 +61,11 @@ def _tma(
 
 
 _CUBLAS = {"cublas": _cublas} | {f"cublaslt_{rank + 1}": partial(_cublaslt, rank=rank) for rank in cublaslt_ranks()}
-IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES}
-HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES}
+CANDIDATES = Candidates(
+    _CUBLAS,
+    {tile.name: partial(_triton, tile=tile) for tile in MATMUL_TILES},
+    {tile.name: partial(_tma, tile=tile) for tile in TMA_MATMUL_TILES},
+)
 
 
 def _linear_epilogue(
@@ -73,12 +77,12 @@ def _linear_epilogue(
     residual = None if residual is None else residual.contiguous()
     key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
     served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
-    implementations = HOPPER_IMPLEMENTATIONS if served else IMPLEMENTATIONS
+    implementations = CANDIDATES.on(card_class(x), suits_hopper=served)
     # Measured on an H100: for more rows, the library's first suggestion costs more than the extra pass.
     fuses = residual is not None and activation == "none" and key[0] <= 4096 and has_cublaslt()
-    default = "cublaslt_1" if fuses else "cublas"
+    chain = ("cublaslt_1", "cublas") if fuses else ("cublas",)
     args = (x, weight, bias, residual, activation)
-    return run_chosen("linear_epilogue", key, implementations, default, args, partial(linear_epilogue_reference, *args))
+    return run_chosen("linear_epilogue", key, implementations, chain, args, partial(linear_epilogue_reference, *args))
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:

@@ -7,8 +7,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import is_ampere_or_newer, multiprocessors, uses_kernels
+from modules.stable_fast.kernels.devices import card_class, multiprocessors, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_geglu
 from modules.stable_fast.kernels.linear.matmul import GEGLU_TILES, Tile, launch_geglu_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import (
@@ -40,9 +41,11 @@ def _tma(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile) ->
     return y.view(*x.shape[:-1], weight.shape[0] // 2)
 
 
-_CUBLAS = {"cublas": _cublas}
-IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES}
-HOPPER_IMPLEMENTATIONS = _CUBLAS | {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES}
+CANDIDATES = Candidates(
+    {"cublas": _cublas},
+    {tile.name: partial(_triton, tile=tile) for tile in GEGLU_TILES},
+    {tile.name: partial(_tma, tile=tile) for tile in TMA_GEGLU_TILES},
+)
 
 
 def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,12 +55,13 @@ def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     args, reference = (x, weight, bias), partial(linear_geglu_reference, x, weight, bias)
     rows, (columns, k) = x.view(-1, x.shape[-1]), weight.shape
     key = (len(rows), columns, k, bias is not None, dtype_key(x))
-    if serves_tma(columns // 2, rows, weight):
+    served = serves_tma(columns // 2, rows, weight)
+    tile: Tile | TmaMatmulTile = GEGLU_TILES[0]
+    if served:
         tile = choose_tma_tile(TMA_GEGLU_TILES, len(rows), columns // 2, k, 2, multiprocessors(x))
-        return run_chosen("linear_geglu", key, HOPPER_IMPLEMENTATIONS, tile.name, args, reference)
-    # Before Ampere, Triton compiles matrix products to plain multiply-adds.
-    default = GEGLU_TILES[0].name if is_ampere_or_newer(x) else "cublas"
-    return run_chosen("linear_geglu", key, IMPLEMENTATIONS, default, args, reference)
+    candidates = CANDIDATES.on(card_class(x), suits_hopper=served)
+    chain = [name for name in (tile.name, "cublas") if name in candidates]
+    return run_chosen("linear_geglu", key, candidates, chain, args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.devices import CardClass, card_class, multiplies_by_warp, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.refusals import require_32_bit
+from modules.stable_fast.kernels.refusals import Unsupported, require_32_bit
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 
@@ -34,6 +34,7 @@ class Tile(NamedTuple):
 
 
 MATMUL_TILES = (Tile(128, 128, 64, 8, 3), Tile(128, 64, 64, 4, 4), Tile(64, 64, 64, 4, 4), Tile(128, 256, 64, 8, 3))
+# The last one takes twice the registers of the first.
 GEGLU_TILES = (Tile(128, 64, 64, 8, 3), Tile(64, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3))
 # Row tiles per group. Programs of a group share rows of x and run one after another, so that the rows stay in the L2
 # cache.
@@ -118,6 +119,8 @@ def launch_matmul(
     if x2 is not None:
         _check_rows(x2, k2)
     assert (x2 is None) == (k2 == 0)
+    if tile == MATMUL_TILES[-1] and card_class(x) is CardClass.TCGEN05:
+        raise Unsupported(f"the epilogue of {tile.name} takes more registers than a thread has there")
     assert residual is None or (residual.is_contiguous() and residual.shape == (m, n))
     assert bias is None or (bias.is_contiguous() and bias.numel() == n)
     y = x.new_empty((m, n))
@@ -174,6 +177,8 @@ def launch_geglu_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Ti
     """(x V^T + c) * gelu(x G^T + d) for x [M, K], weight [V; G] of [2 I, K]."""
     m, k = x.shape
     inner = weight.shape[0] // 2
+    if tile == GEGLU_TILES[-1] and multiplies_by_warp(x):
+        raise Unsupported(f"both accumulators of {tile.name} take more registers than one warp has")
     assert runs_kernels(x) and weight.stride(1) == 1 and weight.dtype == x.dtype
     _check_rows(x, weight.shape[1])
     require_32_bit(x, weight)

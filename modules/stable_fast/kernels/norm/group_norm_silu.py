@@ -53,10 +53,10 @@ def _run_kernels(
     hw, channels = a.shape[2] * a.shape[3], weight.numel()
     elements = padded_group(hw, channels // num_groups)
     implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
-    default = "one_kernel" if elements <= SMALL_GROUP else "two_kernels"
+    chain = ("one_kernel", "two_kernels") if elements <= SMALL_GROUP else ("two_kernels",)
     key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
     args = (a, b, weight, bias, num_groups, eps, silu)
-    return run_chosen("group_norm_silu", key, implementations, default, args, lambda: _reference(*args))
+    return run_chosen("group_norm_silu", key, implementations, chain, args, lambda: _reference(*args))
 
 
 def _group_norm_silu(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool) -> Tensor:

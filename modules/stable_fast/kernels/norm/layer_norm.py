@@ -11,14 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.stable_fast.kernels.choices import ChoiceKey, dtype_key
-from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels, uses_kernels
+from modules.stable_fast.kernels.devices import runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
+from modules.stable_fast.kernels.norm.row_tiles import MAX_CHANNELS, fits_rows, row_tiles, rows_key
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl, triton
-
-# A program keeps whole rows in registers.
-MAX_CHANNELS = 8192
+from modules.stable_fast.kernels.triton_import import jit_for_any, tl
 
 
 def layer_norm_reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -66,16 +63,13 @@ def launch_layer_norm(
     assert runs_kernels(x) and x.is_contiguous() and weight.is_contiguous() and bias.is_contiguous()
     assert weight.numel() == bias.numel() == channels <= MAX_CHANNELS
     assert residual is None or (residual.is_contiguous() and residual.shape == x.shape and residual.dtype == x.dtype)
-    rows = x.numel() // channels
-    block = next_power_of_2(channels)
-    per_program = max(1, min(4096 // block, triton.cdiv(rows, 2 * multiprocessors(x))))
-    per_program = next_power_of_2(per_program)
+    tiles = row_tiles(x)
     total = x if residual is None else torch.empty_like(x)
     y = torch.empty_like(x)
     launch_kernel(
-        _layer_norm_kernel, (triton.cdiv(rows, per_program),),
-        x, x if residual is None else residual, weight, bias, total, y, rows, channels, eps,
-        ROWS=per_program, BLOCK_C=block, ADD=residual is not None, num_warps=4 if per_program * block <= 4096 else 8,
+        _layer_norm_kernel, tiles.grid,
+        x, x if residual is None else residual, weight, bias, total, y, tiles.rows, channels, eps,
+        ROWS=tiles.per_program, BLOCK_C=tiles.block, ADD=residual is not None, num_warps=tiles.warps,
     )  # fmt: skip
     return total, y
 
@@ -88,27 +82,19 @@ _NORM = {"triton": _norm_alone}
 _ADD_NORM = {"triton": launch_layer_norm}
 
 
-def _key(x: Tensor) -> ChoiceKey:
-    return (x.numel() // x.shape[-1], x.shape[-1], dtype_key(x))
-
-
-def _fits(x: Tensor) -> bool:
-    return uses_kernels(x) and x.shape[-1] <= MAX_CHANNELS
-
-
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    if not _fits(x):
+    if not fits_rows(x):
         return layer_norm_reference(x, weight, bias, eps)
     reference = partial(layer_norm_reference, x, weight, bias, eps)
-    return run_chosen("layer_norm", _key(x), _NORM, "triton", (x.contiguous(), weight, bias, eps), reference)
+    return run_chosen("layer_norm", rows_key(x), _NORM, ("triton",), (x.contiguous(), weight, bias, eps), reference)
 
 
 def _add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    if not _fits(x):
+    if not fits_rows(x):
         return add_layer_norm_reference(x, residual, weight, bias, eps)
     args = (x.contiguous(), residual.contiguous(), weight, bias, eps)
     reference = partial(add_layer_norm_reference, x, residual, weight, bias, eps)
-    return run_chosen("add_layer_norm", _key(x), _ADD_NORM, "triton", args, reference)
+    return run_chosen("add_layer_norm", rows_key(x), _ADD_NORM, ("triton",), args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -1,0 +1,1 @@
+"""Fusions for what transformers write: RMSNorm, rotary embedding, adaptive LayerNorm, gates."""

@@ -1,0 +1,1 @@
+"""Whole pipelines of diffusers: a front before each of their networks."""

@@ -1,0 +1,237 @@
+"""Stands before a network's `forward`: the network stays what it is, and its calls run compiled."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from modules.stable_fast.compiled_module import CompiledModule
+from modules.stable_fast.compiler import why_eager
+from modules.stable_fast.config import Level, StableFastConfig, level_in_force
+from modules.stable_fast.graph.adapters import will_unmerge
+from modules.stable_fast.graph.fingerprint import ForwardFront, Structure, structure_of
+from modules.stable_fast.graph.flatten import flatten_inputs
+from modules.stable_fast.graph.trace import ERRORS, is_tracing
+from modules.stable_fast.module_call import bind_call, in_order
+from modules.stable_fast.pipelines.moments import Part, dims_of
+from modules.stable_fast.report import Report
+from modules.stable_fast.runtime.capture_table import CaptureOn
+from modules.stable_fast.runtime.lock import Turn
+
+log = logging.getLogger(__name__)
+
+MOST_KEPT = 4  # compiled forms of one network that differ in which inputs are given, or in their proportions
+
+
+class Picture:
+    """Counts the calls of a pipeline, so that networks look for changes once in each. `now`: 0 between them."""
+
+    def __init__(self) -> None:
+        self._started = self._open = 0
+        self._turn = Turn()
+
+    def __enter__(self) -> None:
+        with self._turn:
+            self._started, self._open = self._started + 1, self._open + 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._turn:
+            self._open -= 1
+
+    @property
+    def now(self) -> int:
+        return self._started if self._open else 0
+
+
+class Front(ForwardFront):
+    """Called in place of `network.forward`; compiles at the first call. What cannot be compiled runs eagerly.
+
+    A copy or a pickle of the network holds the network's own forward in its place.
+    """
+
+    def __init__(self, part: Part, config: StableFastConfig, picture: Picture, capture_on: CaptureOn) -> None:
+        self._part, self._config, self._picture, self._capture_on = part, config, picture, capture_on
+        self._own = own_forward(part.network)
+        self.__wrapped__ = self._own  # inspect.signature shows the network's
+        self._signature = inspect.signature(self._own)
+        self._compiled: dict[Any, CompiledModule] = {}
+        self._looked: dict[Any, int] = {}  # the picture at which each of them last looked for changes
+        self._is_inside = self._is_removed = self._has_retried = False
+        self._turn = Turn()
+        self._why_off = self._why_not = ""  # for good, and until the next look
+        self.reason = "not called yet"
+
+    def __reduce__(self) -> tuple[Callable[[nn.Module], Any], tuple[nn.Module]]:
+        return own_forward, (self._part.network,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if is_tracing() or self._is_removed:
+            return self._own(*args, **kwargs)
+        with self._turn:
+            if self._is_inside:  # the compiled module calls the network itself
+                return self._own(*args, **kwargs)
+            self._is_inside = True
+            try:
+                return self._called(args, kwargs)
+            finally:
+                self._is_inside = False
+
+    @property
+    def report(self) -> Report:
+        """The report of a form of call that runs eagerly, with the reason, if there is one; else of the latest form."""
+        reports = [compiled.report for compiled in self._compiled.values()]
+        if reports and not self.reason:
+            return next((report for report in reports if report.level.is_off), reports[-1])
+        level = Level.OFF if self.reason else level_in_force(self._config.level)[0]
+        return Report(asked=self._config.level, level=level, reason=self.reason)
+
+    def attach(self) -> None:
+        """Puts this front before the network's forward, and the network in evaluation mode if that changes nothing."""
+        self._part.network.forward = self
+        if not any(depends_on_mode(part) for part in self._part.network.modules()):
+            self._part.network.eval()
+
+    def remove(self) -> None:
+        """Gives the network its own forward back, and frees all programs."""
+        self._is_removed = True  # an offloading hook may still hold this front
+        if vars(self._part.network).get("forward") is self:
+            del self._part.network.forward
+        self._free()
+
+    def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        self._look_at_hooks()
+        self.reason = self._why_off or why_not_now(self._part.network) or self._why_not
+        if self.reason:
+            return self._own(*args, **kwargs)
+        try:
+            return self._fast(args, kwargs)
+        except torch.AcceleratorError:
+            raise
+        except ERRORS as error:
+            reason = why_eager(error)
+        result = self._own(*args, **kwargs)  # raises the network's own error if the call is invalid
+        self._why_off = self.reason = reason
+        log.warning("%s runs without Stable-Fast: %s", self._part.name, reason)
+        self._free()
+        return result
+
+    def _is_due(self, what: Any) -> bool:
+        """Whether to look at something again: once a picture for networks that run in steps, else at each call."""
+        now = self._picture.now
+        is_seen = self._part.kind.in_steps and now and self._looked.get(what) == now
+        self._looked[what] = now
+        return not is_seen
+
+    def _look_at_hooks(self) -> None:
+        if self._is_due("hooks"):
+            self._why_not = why_not_this_picture(self._part.network)
+
+    def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        call = in_order(self._signature, bind_call(self._signature, args, kwargs))
+        tensors = flatten_inputs(call)
+        self.reason = hidden_tensors(call, tensors)
+        if self.reason:
+            return self._own(*args, **kwargs)
+        for name in self._part.kind.numbers:
+            if isinstance(call.get(name), float):
+                call[name] = torch.tensor(call[name], device=next(iter(tensors.values())).device)
+        dims = dims_of(self._part, flatten_inputs(call), call)
+        if self._has_retried:
+            return self._form(dims)(**call)
+        before = structure_of(self._part.network)
+        result = self._form(dims)(**call)
+        self._retry_after_setup(before)
+        return result
+
+    def _retry_after_setup(self, before: Structure) -> None:
+        """Lets a network be compiled again, once, that set itself up during its very first call.
+
+        transformers' encoders do: they install hooks, and a network that changes itself cannot be traced.
+        """
+        self._has_retried = True
+        if self.report.level.is_off and structure_of(self._part.network) != before:
+            self._free()
+
+    def _form(self, dims: Mapping[str, tuple[str | None, ...]]) -> CompiledModule:
+        """The compiled module for calls with these named sizes, after a look for changes if one is due."""
+        key = tuple(dims.items())
+        compiled = self._compiled.pop(key, None) or self._compile(dims)
+        self._compiled[key] = compiled  # the latest last
+        if self._is_due(key):
+            compiled.look()
+        return compiled
+
+    def _compile(self, dims: Mapping[str, Any]) -> CompiledModule:
+        while len(self._compiled) >= MOST_KEPT:
+            oldest = next(iter(self._compiled))
+            self._compiled.pop(oldest).release()
+            self._looked.pop(oldest, None)
+        return CompiledModule(
+            self._part.network,
+            self._part.kind.moments,
+            dims,
+            level=self._config.level,
+            table=self._config.table,
+            capture_on=self._capture_on,
+            proves_sizes=True,
+        )
+
+    def _free(self) -> None:
+        for compiled in self._compiled.values():
+            compiled.release()
+        self._compiled.clear()
+
+
+def own_forward(network: nn.Module) -> Any:
+    """The forward of the network's class, bound to it."""
+    return type(network).forward.__get__(network)
+
+
+def depends_on_mode(part: nn.Module) -> bool:
+    """Whether a module computes something else in training mode: some networks of diffusers are never put out of it."""
+    if hasattr(part, "track_running_stats"):  # all batch and instance norms
+        return True
+    return type(part).__name__.endswith("Dropout") and getattr(part, "p", 1) > 0
+
+
+def why_not_now(network: nn.Module) -> str:
+    """Why one call has to run eagerly; "" if it need not."""
+    if network.training:
+        return "it is in training mode"
+    if torch.is_grad_enabled():
+        return "gradients are on"
+    if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
+        return "it runs under autocast"
+    return ""
+
+
+def why_not_this_picture(network: nn.Module) -> str:
+    """Why calls have to run eagerly until the network changes; "" if they need not."""
+    own = vars(network)
+    if own["_forward_hooks"] or own["_forward_pre_hooks"]:
+        return "it has hooks"
+    if any("_hf_hook" in vars(part) or has_diffusers_hooks(part) for part in network.modules()):
+        return "its weights are offloaded, or hooks change its calls"
+    if any(will_unmerge(part) for part in network.modules()):
+        return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
+    return ""
+
+
+def has_diffusers_hooks(part: nn.Module) -> bool:
+    """Whether diffusers put hooks before a module, for example to offload. Its list of them may be empty."""
+    return bool(getattr(vars(part).get("_diffusers_hook"), "hooks", None))
+
+
+def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Why a call with tensors in containers of unknown kinds has to run eagerly; "" without such tensors."""
+    leaves: list[Any] = pytree.tree_leaves(dict(call))
+    if sum(isinstance(leaf, Tensor) for leaf in leaves) == len(tensors):
+        return "" if tensors else "it is called without a tensor"
+    names = [name for name, value in call.items() if isinstance(value, Mapping)]
+    return f"it takes tensors inside {' and '.join(names) or 'an object'}"
