@@ -92,6 +92,8 @@ def read_axis(option: str, text: str) -> Axis:
         parts = [number for part in parts for number in expand_range(part)]
     if not parts:
         raise OptionsError(f"{variable.label} has no values; write them with commas between, for example 10, 20, 30.")
+    if option == "crop" and "|" not in text and len(parts) > 1:
+        raise OptionsError("Crop: write | between values, since each has a comma itself, for example 0,0 | 0,128.")
     try:
         return Axis(option=option, values=tuple(variable.read(part) for part in parts))
     except ValueError:

@@ -19,6 +19,7 @@ from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import device_errors_for_people, generate
+from modules.generation.wording.spelled_out import first_picture
 from modules.stable_fast import level_in_force
 
 
@@ -98,8 +99,8 @@ def compare(
     if highest == "off":
         raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
     with made_current(session.device), device_errors_for_people(session):
-        model = prepare_job(replace(options, stable_fast="off"), session).model
-    options = options.resolved(model.spec.native_size)
+        made = prepare_job(replace(first_picture(options, session.folders), stable_fast="off"), session).options
+    options = replace(options, width=made.width, height=made.height, seed=made.seed)
     if options.only is None:
         options = replace(options, number=1, batch=1)
     sides = [run_side(replace(options, stable_fast=side), session, on_progress, cancel) for side in ("off", level)]

@@ -28,8 +28,8 @@ def check_sheet(cells: Sequence[GenerationOptions], across: Axis, down: Axis | N
 
 
 def final_size(options: GenerationOptions) -> tuple[int, int] | None:
-    """Returns the picture's width and height in pixels, or None if they depend on the checkpoint."""
-    if options.width is None or options.height is None:
+    """Returns the picture's width and height in pixels, or None if they depend on the checkpoint or a start picture."""
+    if options.width is None or options.height is None or options.tiled is not None:
         return None
     return options.hires.target(options.width, options.height) if options.hires else (options.width, options.height)
 

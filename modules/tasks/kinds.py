@@ -6,24 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
 
+from modules.core.device import made_current
 from modules.core.progress import CancelToken
-from modules.gallery.picture import Picture
+from modules.gallery.picture import EncodedPicture, Picture, PictureInFlight
 from modules.generation.checks.request import check_request
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.session import Session
-from modules.generation.text_to_image import generate
+from modules.generation.text_to_image import device_errors_for_people, generate
 from modules.tasks.axes import grid_cells
 from modules.tasks.compare import Comparison, compare
 from modules.tasks.grid import check_sheet, paste_grid
-from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
+from modules.tasks.picture_work import draw_hint, enlarge_all
+from modules.tasks.task import Compare, DrawHint, Enlarge, FreeMemory, MakeGrid, MakePictures, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class MadePicture:
     """A finished picture of a task. `note` reports what Stable-Fast has done, `comparison` what Compare measured."""
 
-    picture: Picture
+    picture: Picture | PictureInFlight | EncodedPicture
     note: str = ""
     comparison: Comparison | None = None
 
@@ -71,6 +73,20 @@ def run_make_grid(
         pictures += generate(cell, session, on_progress=part, cancel=cancel)
     sheet = paste_grid([picture.image for picture in pictures], task.across, task.down)
     yield MadePicture(picture=replace(pictures[0], image=sheet), note=stable_fast_note(cells[-1], session))
+
+
+@run_task.register
+def run_enlarge(task: Enlarge, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+    with made_current(session.device), device_errors_for_people(session):
+        for picture in enlarge_all(task, session, on_progress, cancel):
+            yield MadePicture(picture=picture)
+
+
+@run_task.register
+def run_draw_hint(
+    task: DrawHint, session: Session, on_progress: OnProgress, cancel: CancelToken
+) -> Iterator[MadePicture]:
+    yield MadePicture(picture=draw_hint(task))
 
 
 @run_task.register

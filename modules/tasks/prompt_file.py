@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from modules.core.typed import Unreadable, parse_json_object
 
 COMMENT = "#"
 LARGEST_PROMPT_FILE = 16 << 20  # bytes
+# A prompt that begins with a choice, {a|b}; JSON has a quotation mark before any bar.
+CHOICE = re.compile(r"\{[^\"|}]*\|")
 EXAMPLE = '{"prompt": "a cat", "seed": 7}'
 
 
@@ -57,7 +60,7 @@ def _read_line(number: int, text: str) -> PromptLine:
         return PromptLine(number=number, error="This line is not UTF-8 text; save the file as UTF-8.")
     if "\0" in text:
         return PromptLine(number=number, error="This line contains a zero byte; save the file as plain UTF-8 text.")
-    if not text.strip().startswith("{"):
+    if not text.strip().startswith("{") or CHOICE.match(text.strip()):
         return PromptLine(number=number, values={"prompt": text.strip()})
     try:
         return PromptLine(number=number, values=parse_json_object(text.rstrip()))  # errors count columns from the left

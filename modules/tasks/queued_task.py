@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modules.core.progress import CancelToken
+from modules.gallery.output import OutputFolder
 from modules.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class QueuedTask:
     """A submitted task. The queue's thread writes to it; any thread may read it."""
 
     task: Task
+    output: OutputFolder | None = None  # for its pictures, in place of the queue's own
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     cancel: CancelToken = field(default_factory=CancelToken)
     state: str = "waiting"  # then "running", finally "done", "cancelled" or "failed"
@@ -53,11 +55,16 @@ class QueuedTask:
     seed: int | None = None
     note: str = ""
     error: str = ""
+    failure: BaseException | None = None
     comparison: Comparison | None = None
     pace: Pace | None = None
     preview: bytes = b""
     started: float | None = None
     ended: float | None = None
+    in_batch: bool = False  # made together with others or, if that failed, by itself after all
+    made: int = 0  # pictures that are finished, some of which may not be saved yet
+    is_made: bool = False  # all of them are
+    is_spoiled: bool = False  # one of them cannot be used: what else its batch made is dropped
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
     _phase_began: tuple[str, int, int, float] | None = None
     _next_preview: float = 0.0
@@ -81,9 +88,18 @@ class QueuedTask:
 
     def begin(self) -> None:
         self.state, self.started = "running", time.monotonic()
+        self._next_preview = self.started + PREVIEW_SECONDS  # a task that is over by then needs none
 
-    def end(self, state: str, error: str = "") -> None:
-        self.error, self.ended, self.state = error, time.monotonic(), state
+    def begin_again(self) -> None:
+        """Puts the task back in line after the batch that it was part of has failed."""
+        self.state = "waiting"
+
+    def make_rest(self) -> None:
+        """After one of its pictures proved to be unusable: that one and those after it are to be made."""
+        self.made, self.is_made = len(self.pictures), False
+
+    def end(self, state: str, error: str = "", failure: BaseException | None = None) -> None:
+        self.error, self.failure, self.ended, self.state = error, failure, time.monotonic(), state
         self.preview = b""
         self._ended.set()
 

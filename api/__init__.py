@@ -1,0 +1,1 @@
+"""The API: requests of other programs' clients become tasks of the same queue that the page uses."""

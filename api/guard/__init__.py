@@ -1,0 +1,1 @@
+"""Protects the server from the network, with or without the page."""
