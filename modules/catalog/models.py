@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeGuard
 
+from modules.catalog.headers import SDXL_MARKS, metadata_in, our_facts, read_header
 from modules.core.errors import ModelFileError, printable
 from modules.core.paths import ModelFolders
 from modules.core.sizes import MAX_SIZE, MIN_SIZE, SIZE_STEP
-from modules.core.typed import Unreadable, parse_json_object
 
 DEMO = "demo.safetensors"
+DEMOS = (DEMO, "demo_xl.safetensors")
 DEMO_HINT = (
     "The demo model draws one circle, square, triangle or star in a colour on a plain background, and simple "
     'landscapes: "a red circle on a blue background", "a sunset over the ocean".'
 )
-HEADER_LIMIT = 16_000_000  # bytes; no model needs more, and reading a longer header would take seconds each time
 LONGEST_DESCRIPTION = 500  # characters; it is shown in the prompt field
 SDXL_SIZE = 1024
 # Sizes on which SDXL was trained (Podell et al. 2023, appendix I): the usual ones of about one megapixel.
@@ -33,8 +31,6 @@ SDXL_SHAPES = [
     ("Tall", 640, 1536),
     ("Wide", 1536, 640),
 ]
-# What only SDXL's UNet has: the layer that reads the picture's sizes, in LDM and in diffusers names.
-_SDXL_MARKS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight", "label_emb00weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +42,15 @@ class CheckpointFacts:
 
 
 def default_checkpoint(folders: ModelFolders) -> str | None:
-    """Returns the user's first checkpoint, or else the demo, or else None."""
+    """Returns the user's first checkpoint, or else the first demo that is there, or else None."""
     names = folders.list("checkpoints")
-    own = [name for name in names if name != DEMO]
-    return (own or names or [None])[0]
+    own = [name for name in names if name not in DEMOS]
+    demos = [name for name in DEMOS if name in names]
+    return (own or demos or [None])[0]
 
 
 def has_own_checkpoint(folders: ModelFolders) -> bool:
-    return any(name != DEMO for name in folders.list("checkpoints"))
+    return not set(folders.list("checkpoints")).issubset(DEMOS)
 
 
 def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts:
@@ -62,9 +59,9 @@ def checkpoint_facts(folders: ModelFolders, name: str | None) -> CheckpointFacts
         path = folders.find("checkpoints", name) if name else None
     except ModelFileError:
         path = None
-    header = _header(path) if path is not None else {}
-    metadata = _metadata(header)
-    facts = _ours(metadata)
+    header = read_header(path) if path is not None else {}
+    metadata = metadata_in(header)
+    facts = our_facts(metadata)
     hint = DEMO_HINT if name == DEMO else ""
     size = facts.get("native_size", facts.get("image_size"))
     description = facts.get("description")
@@ -79,41 +76,9 @@ def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and MIN_SIZE <= value <= MAX_SIZE and value % SIZE_STEP == 0
 
 
-def header_metadata(path: Path) -> dict[str, Any]:
-    """Returns a safetensors file's metadata; empty for other formats, and for damaged files (reported on loading)."""
-    return _metadata(_header(path))
-
-
-def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = header.get("__metadata__")
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Returns the names and metadata of a safetensors file, or the config of a diffusers folder's UNet."""
-    try:
-        if path.is_dir():
-            return parse_json_object((path / "unet" / "config.json").read_bytes())
-        if path.suffix != ".safetensors" or not path.is_file():
-            return {}
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            return parse_json_object(file.read(length)) if length <= HEADER_LIMIT else {}
-    except (OSError, struct.error, Unreadable):
-        return {}
-
-
-def _ours(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    text = metadata.get("lightdiffusion") or metadata.get("sd_tiny")
-    try:
-        return parse_json_object(text) if isinstance(text, str) else {}
-    except Unreadable:
-        return {}
-
-
 def _native_size(header: Mapping[str, Any], metadata: Mapping[str, Any]) -> int:
     """Returns 1024 for SDXL, 768 for SD2 with v-prediction (by its metadata), and 512 for everything else."""
-    if header.get("addition_embed_type") == "text_time" or any(name.endswith(_SDXL_MARKS) for name in header):
+    if header.get("addition_embed_type") == "text_time" or any(name.endswith(SDXL_MARKS) for name in header):
         return SDXL_SIZE
     return 768 if str(metadata.get("modelspec.resolution", "")).startswith("768") else 512
 

@@ -1,4 +1,4 @@
-"""Downloads the starter checkpoint, which is offered while the demo is the only one."""
+"""Downloads the starter checkpoint, which is offered while there are only the demos."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class InForce:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AppliedAdapter(InForce):
-    """The features [1, C, h, w] that a T2I-Adapter made of its hint. They are the same at every step."""
+    """The features [N or 1, C, h, w] that a T2I-Adapter made of its hint. They are the same at every step."""
 
     features: Residuals
 
@@ -39,7 +39,7 @@ class AppliedAdapter(InForce):
         """Returns the features for `rows` rows; returns None outside start..end."""
         if not self.active(progress):
             return None
-        return tuple(_scaled(feature, self.strength).expand(rows, -1, -1, -1) for feature in self.features)
+        return tuple(_for_rows(_scaled(feature, self.strength), rows) for feature in self.features)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,9 +82,14 @@ class AppliedControl(InForce):
         hint = self.hint.to(x)
         if (hint.shape[-2], hint.shape[-1]) != (x.shape[-2] * 8, x.shape[-1] * 8):
             raise ValueError(f"a hint of {tuple(hint.shape[-2:])} pixels for a latent of {tuple(x.shape[-2:])} cells")
-        if hint.shape[0] == 1:
-            return hint.expand(x.shape[0], -1, -1, -1)
-        return hint.repeat(x.shape[0] // hint.shape[0], 1, 1, 1)
+        return _for_rows(hint, x.shape[0])
+
+
+def _for_rows(given: Tensor, rows: int) -> Tensor:
+    """Repeats what is given for N pictures, or for all of them, as often as R * N rows need it."""
+    if given.shape[0] == 1:
+        return given.expand(rows, -1, -1, -1)
+    return given.repeat(rows // given.shape[0], 1, 1, 1)
 
 
 def _scaled(residual: Tensor, weight: float) -> Tensor:

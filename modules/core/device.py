@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from modules.core.errors import OptionsError, quoted
 
@@ -83,6 +84,13 @@ def made_current(device: torch.device) -> Iterator[None]:
         return
     with torch.cuda.device(device):
         yield
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a CPU tensor to the device. An NVIDIA GPU gets it after the work it has; the caller does not wait."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def raise_if_broken() -> None:

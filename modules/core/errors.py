@@ -52,6 +52,10 @@ class Cancelled(LightDiffusionError):
     exit_code = 130
 
 
+class MakeAgain(LightDiffusionError):
+    """A picture made together with others proved to be unusable. Made alone, its request succeeds or tells why not."""
+
+
 def bug_text(error: BaseException) -> str:
     """Describes an unexpected error (a bug) in one readable line; the details belong in a log."""
     first_line = next(iter(str(error).splitlines()), "")[:LONGEST_QUOTE]

@@ -1,4 +1,4 @@
-"""Writes files atomically: the bytes go to a hidden file first, which is then renamed."""
+"""Writes files atomically (the bytes go to a hidden file first, which is then renamed), and reads small texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from modules.core.errors import OptionsError, quoted
 
 if os.name == "nt":
     fcntl = None
@@ -21,6 +23,25 @@ HIDDEN_ENDING = ".tmp"
 HIDDEN_NAMES = re.compile(r"\.(\d+-[0-9a-f]{8}|reserved-.+|[0-9a-f]{8}|settings\.json\.[0-9a-f]{8})\.tmp")
 STALE_SECONDS = 60  # a younger hidden file may belong to a writer that has not locked it yet
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
+LARGEST_TEXT = 16 << 20  # bytes
+
+
+def read_text(path: Path, what: str) -> str:
+    """Reads a UTF-8 file of at most 16 MB. Raises OptionsError, which begins with `what`."""
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+            raise OptionsError(f"{what} {quoted(path)} is not a regular file.")
+        with path.open("rb") as file:
+            data = file.read(LARGEST_TEXT + 1)
+    except OSError as error:
+        raise OptionsError(f"{what} {quoted(path)} cannot be read ({error.strerror or error}).") from error
+    if len(data) > LARGEST_TEXT:
+        raise OptionsError(f"{what} {quoted(path)} is over {LARGEST_TEXT >> 20} MB large; shorten it.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise OptionsError(f"{what} {quoted(path)} is not UTF-8 text (line {line}); save it as UTF-8.") from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -27,6 +27,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "embeddings": (".safetensors", ".pt", ".bin"),
     "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
     "upscalers": (".safetensors", ".pth", ".pt"),
+    "wildcards": (".txt",),
 }
 KINDS = tuple(SUFFIXES)
 ALL_SUFFIXES = tuple({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
@@ -38,6 +39,7 @@ SINGULAR = {
     "embeddings": "embedding",
     "controlnet": "ControlNet",
     "upscalers": "upscaler",
+    "wildcards": "wildcard",
 }
 # A folder containing one of these files is a single model (diffusers layout), so its files are not listed separately.
 FOLDER_MARKERS = {
@@ -76,8 +78,14 @@ class ModelFolders:
 
     def list(self, kind: str) -> _Names:
         """Lists all models of this kind without duplicates, as paths relative to their folder."""
-        names = {name for folder in self.folders(kind) for name in self._names(folder, kind)}
-        return sorted(names, key=lambda name: (name.casefold(), name))
+        return [*self.paths(kind)]
+
+    def paths(self, kind: str) -> dict[str, Path]:
+        """Returns the file of each listed name, in the order of the list; of two, that in the earlier folder."""
+        found: dict[str, Path] = {}
+        for folder in reversed(self.folders(kind)):
+            found |= {name: folder / name for name in self._names(folder, kind)}
+        return dict(sorted(found.items(), key=lambda item: (item[0].casefold(), item[0])))
 
     def find(self, kind: str, name_or_path: str | os.PathLike[str]) -> Path:
         """Finds the file (or diffusers folder) for a listed name, with or without its extension, or for a path."""

@@ -26,14 +26,35 @@ class StepEvent:
 OnStep = Callable[[StepEvent], None]
 
 
+class Skipped(Exception):
+    """Ends the batch in the works; whoever makes a request's batches catches it and goes on with the next one."""
+
+
 class CancelToken:
-    """A flag that any thread may set and that the computation checks between steps."""
+    """Flags that any thread may set and that the computation checks between steps. `skipped` counts skipped batches."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._skip = threading.Event()
+        self.skipped = 0
 
     def cancel(self) -> None:
         self._event.set()
+
+    def skip(self) -> None:
+        """Asks to leave out the batch that is in the works."""
+        self._skip.set()
+
+    def take_skip(self) -> bool:
+        """Returns whether `skip()` has been called, and counts it. Each call is answered once."""
+        asked = self._skip.is_set()
+        self._skip.clear()
+        self.skipped += asked
+        return asked
+
+    def forget_skip(self) -> None:
+        """Drops a call of `skip()` that came too late for its batch."""
+        self._skip.clear()
 
     @property
     def cancelled(self) -> bool:

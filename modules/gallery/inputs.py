@@ -11,14 +11,14 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from modules.core.errors import OutputError
+from modules.core.errors import OptionsError, OutputError
 from modules.core.files import write_whole
 from modules.core.sizes import SIZE_STEP
 from modules.gallery.history import INPUTS
 from modules.images.modes import to_8_bit, to_mask, to_rgb
 from modules.images.open import check_pixels, open_image
 
-MASK_COLOUR = (255, 64, 160)
+PAINTED_ALPHA = 32  # a layer counts as painted above this; below is the soft rim of the translucent brush
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,17 @@ class KeptDrawing:
     size: tuple[int, int]
 
 
-def keep_drawing(background: Image.Image, layers: Sequence[Image.Image], folder: Path) -> KeptDrawing:
-    """Saves the contents of a mask editor. The mask is white wherever something was painted."""
+def keep_drawing(
+    background: Image.Image, layers: Sequence[Image.Image], folder: Path, mask_file: Path | str | None = None
+) -> KeptDrawing:
+    """Saves the contents of a mask editor. The mask is white where something was painted or `mask_file` is white.
+
+    The file is scaled to the picture's size and keeps its grey levels. Raises OptionsError if it cannot be used.
+    """
     mask = painted(layers, background.size)
+    if mask_file:
+        given = given_mask(Path(mask_file), background.size)
+        mask = given if mask is None else ImageChops.lighter(mask, given)
     width, height = (max(SIZE_STEP * 8, round(side / SIZE_STEP) * SIZE_STEP) for side in background.size)
     return KeptDrawing(
         image=keep_input(to_rgb(background), folder),
@@ -42,20 +50,21 @@ def keep_drawing(background: Image.Image, layers: Sequence[Image.Image], folder:
 
 
 def painted(layers: Sequence[Image.Image], size: tuple[int, int]) -> Image.Image | None:
-    """Returns a grey picture of this size, white where any layer covers it; None if nothing is painted."""
+    """Returns a picture of this size, white where any layer covers it, else black; None if nothing is painted."""
     mask = Image.new("L", size)
     for layer in layers:
         cover = layer.convert("RGBA").getchannel("A")
         mask = ImageChops.lighter(mask, cover if cover.size == size else cover.resize(size))
+    mask = mask.point([255 if alpha > PAINTED_ALPHA else 0 for alpha in range(256)])
     return mask if mask.getbbox() else None
 
 
-def mask_layer(mask: Path) -> Image.Image:
-    """Loads a mask file as a layer for the editor. Raises OptionsError if the file is unreadable."""
-    cover = to_mask(open_image(mask))
-    layer = Image.new("RGBA", cover.size, (*MASK_COLOUR, 255))
-    layer.putalpha(cover)
-    return layer
+def given_mask(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Opens a mask file at this size. Raises OptionsError if it is unreadable, or black everywhere."""
+    mask = to_mask(open_image(path))
+    if mask.getbbox() is None:
+        raise OptionsError("The mask from the file is black everywhere: make white what is to be repainted.")
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BICUBIC)
 
 
 def keep_file(path: Path, folder: Path) -> Path:
@@ -70,7 +79,11 @@ def keep_input(image: Image.Image, folder: Path) -> Path:
     check_pixels(image)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    data = buffer.getvalue()
+    return keep_bytes(buffer.getvalue(), folder)
+
+
+def keep_bytes(data: bytes, folder: Path) -> Path:
+    """Writes a picture file's bytes to `<folder>/inputs/<hash>.png`, unless that file already exists."""
     path = folder / INPUTS / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
     try:
         if not path.exists():

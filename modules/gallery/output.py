@@ -12,6 +12,7 @@ from modules.core.errors import OptionsError, OutputError
 from modules.core.files import sweep_hidden, write_whole
 from modules.core.paths import PROJECT_ROOT
 from modules.core.typed import Unreadable, parse_json_object, whole
+from modules.gallery.picture import EncodedPicture
 
 if TYPE_CHECKING:
     from modules.gallery.picture import Picture
@@ -42,12 +43,16 @@ class OutputFolder:
                 "choose another folder with --output-dir."
             ) from error
 
-    def save(self, picture: Picture) -> Path:
-        """Writes the picture with its metadata and remembers the request's seed. Raises OutputError."""
-        from modules.images.save import save_png  # imports torch, which a front end does not need to start
+    def save(self, picture: Picture | EncodedPicture) -> Path:
+        """Writes the picture with its metadata and remembers the request's seed, if it has one. Raises OutputError."""
+        from modules.images.save import save_encoded, save_png  # not needed to start a front end
 
-        path = save_png(picture.image, self.folder, picture.seed, picture.parameters)
-        self._note_seed(picture.request_seed)
+        if isinstance(picture, EncodedPicture):
+            path = save_encoded(picture.png, self.folder, picture.seed)
+        else:
+            path = save_png(picture.image, self.folder, picture.seed, picture.parameters, picture.texts)
+        if picture.request_seed is not None:
+            self._note_seed(picture.request_seed)
         return path
 
     def _note_seed(self, seed: int) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from modules.core.errors import OptionsError, quoted
-from modules.gallery.inputs import mask_layer
-from modules.images.modes import to_rgb
+from modules.images.modes import to_mask, to_rgb
 from modules.images.open import open_image
 
 
@@ -33,14 +34,19 @@ def reachable(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def open_drawing(image: Path, mask: Path | None) -> dict[str, Any]:
-    """Returns picture and mask in the mask editor's format: a background, and a layer where the mask is white."""
+    """Returns picture and mask in the mask editor's format: a background, and a layer where the mask is white.
+
+    Raises OptionsError if the mask has another size.
+    """
     background = to_rgb(open_image(image))
     if mask is None:
         return {"background": background, "layers": []}
-    layer = mask_layer(mask)
-    if layer.size != background.size:
+    cover = to_mask(open_image(mask))
+    if cover.size != background.size:
         raise OptionsError(
-            f"The mask is {layer.width}x{layer.height} but the picture is {background.width}x{background.height}: "
+            f"The mask is {cover.width}x{cover.height} but the picture is {background.width}x{background.height}: "
             "make them the same size."
         )
+    layer = Image.new("RGBA", cover.size)
+    layer.putalpha(cover)
     return {"background": background, "layers": [layer]}

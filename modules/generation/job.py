@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +15,18 @@ from modules.controlnet.preprocess import make_hint
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
 from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
-from modules.generation.checks.request import check_request
-from modules.generation.image_to_image import OpenedInit, Start, fit, inpaint_channels, open_source
-from modules.generation.latents import decode_latents, encode_pictures
-from modules.generation.memory.encoders import encoders_at_work
+from modules.generation.checks.request import check_prompts, check_spelled_out
+from modules.generation.checks.told import tell_overdone, tell_refiner, tell_sizes
+from modules.generation.encode_prompts import Schedules, encode_prompts
+from modules.generation.image_to_image import (
+    OpenedInit,
+    Start,
+    fit,
+    inpaint_channels,
+    open_source,
+    with_extended_size,
+)
+from modules.generation.latents import decode_latents, decode_unchecked, encode_pictures
 from modules.generation.metadata.lasting_names import hashes_of, with_lasting_names
 from modules.generation.metadata.write import Hashes
 from modules.generation.networks import Networks
@@ -27,26 +34,20 @@ from modules.generation.options import ControlChoice, GenerationOptions, Resolve
 from modules.generation.pass_settings import noise_of
 from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
 from modules.generation.session import Session
+from modules.images.in_flight import PixelsInFlight
 from modules.images.methods import OWN_METHODS
 from modules.images.modes import to_8_bit
 from modules.images.open import open_image
 from modules.images.upscale import Upscaler
 from modules.loader.checkpoint import LoadedModel
-from modules.loader.detection.model_spec import ModelSpec
 from modules.loader.patcher import ModelPatcher
 from modules.loader.visit import visiting
 from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
 from modules.models.union_controlnet import UnionControlNet
-from modules.sampling.names import resolve_sampler, uses_unconditional
 from modules.sampling.trained_noise import NoiseSchedule
 from modules.stable_fast import level_in_force
-from modules.text.encode import EncodedText, encode_texts
 from modules.text.size_vector import PictureSizes, SizeFeatures, size_features
-
-log = logging.getLogger(__name__)
-
-HIGHEST_CFG_PP = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,10 @@ class Job:
     unet: ModelPatcher
     prompts: Mapping[str, PassPrompts]  # keyed by the phase of the pass
     source: OpenedInit | None
-    upscaler: Upscaler | None  # only for HiresFix with a model file
+    upscaler: Upscaler | None  # only for HiresFix and tiles with a model file
     controls: tuple[LoadedControl, ...]
     hashes: Hashes  # of the files named in the picture's metadata
+    refiner: Job | None = None  # the same job on the refiner's networks, for the last steps
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +104,11 @@ class Job:
         except NotFinite as error:
             raise self._cause() from error
 
+    def decode_soon(self, latent: Tensor) -> PixelsInFlight:
+        """Decodes a scaled latent [1, C, h, w] without waiting for the GPU. Overflows are noticed, not repaired."""
+        with visiting(self.model.vae, self.device):
+            return PixelsInFlight(decode_unchecked(self.model.vae, latent, self.networks.decode))
+
     def encode(self, images: Tensor) -> Tensor:
         """Converts pictures [N, 3, H, W] in -1..1 to scaled latents on the CPU."""
         try:
@@ -112,18 +119,25 @@ class Job:
 
     def _cause(self) -> LightDiffusionError:
         controls = {control.choice.name: control.network for control in self.controls}
-        return cause(self.model, self.options, self.dtype, controls)
+        refiner = self.refiner and self.refiner.model
+        return cause(self.model, self.options, self.dtype, controls, refiner)
 
     def with_room(self) -> Job | None:
         """After memory ran out: the same job with more room on the GPU. None if there is no more room to make."""
-        if not self.session.make_room():
-            return None
+        return self._renewed() if self.session.make_room() else None
+
+    def _renewed(self) -> Job:
         networks = self.session.networks(self.model, self.options.stable_fast)
-        return replace(self, networks=networks, unet=networks.unet(self.unet))
+        refiner = self.refiner and self.refiner._renewed()
+        return replace(self, networks=networks, unet=networks.unet(self.unet), refiner=refiner)
 
     def start_at(self, width: int, height: int) -> Start | None:
         """Returns the start picture fitted to this size; None for text to image."""
         return fit(self.source, self.encode, width, height) if self.source else None
+
+    def masked_start_at(self, width: int, height: int) -> Start | None:
+        """Works like `start_at` with a mask. Without one, only the first pass needs the picture: returns None."""
+        return self.start_at(width, height) if self.source and self.source.mask else None
 
     def concat_for(self, latent: Tensor, start: Start | None) -> Tensor | None:
         """Returns the extra input channels of inpainting checkpoints, [1, 5, h, w]; None for other checkpoints."""
@@ -157,68 +171,87 @@ class Job:
         return ControlStack(applied, conditional, times)
 
 
-@torch.inference_mode()
 def prepare_job(options: GenerationOptions, session: Session) -> Job:
-    """Loads everything for the request; raises a LightDiffusionError when something is missing or does not fit."""
-    check_request(options, session.folders)  # reports errors before minutes of loading
-    tell_overdone(options)
-    level_in_force(options.stable_fast)  # also reports an invalid level in the environment
-    source = open_source(options.init) if options.init else None
-    control_images = [to_8_bit(open_image(choice.image)) for choice in options.controls]
-    upscaler = load_upscaler(options, session)  # reports a bad file now, not after the first pass
-    model = session.model(options)
-    tell_other_tags(options)
-    tell_sizes(options, model.spec)
-    prompt, choices = take_loras_out(options.prompt)
-    texts = replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
-    networks = session.networks(model, options.stable_fast)
-    loras = options.loras + choices
-    unet, text = session.patched(model, loras)
-    named = with_lasting_names(options, session.folders)
-    return Job(
-        options=replace(named, checkpoint=options.checkpoint or model.name).resolved(model.spec.native_size),
+    """Loads everything for a request whose prompts are spelled out (see `prepare_jobs`)."""
+    (job,) = prepare_jobs([options], session)
+    return job
+
+
+@torch.inference_mode()
+def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> list[Job]:
+    """Loads everything for requests that agree in all but prompts, seeds and number. Their prompts are spelled out.
+
+    What they have in common is loaded once, and their prompts are encoded together. Raises a LightDiffusionError when
+    something is missing or does not fit, also if it is in one of the prompts.
+    """
+    first = requests[0]
+    check_spelled_out(first, session.folders)  # reports errors before minutes of loading
+    check_prompts(requests, session.folders)
+    tell_overdone(first)
+    level_in_force(first.stable_fast)  # also reports an invalid level in the environment
+    source = open_source(first.init) if first.init else None
+    control_images = [to_8_bit(open_image(choice.image)) for choice in first.controls]
+    upscaler = load_upscaler(first, session)  # reports a bad file now, not after the first pass
+    if source is not None and first.tiled is not None:
+        source = source.enlarged(first.tiled, upscaler)
+    model = session.model(first)
+    tell_sizes(first, model.spec)
+    networks = session.networks(model, first.stable_fast)
+    common = replace(first, loras=first.loras + take_loras_out(first.prompt)[1])
+    unet, text = session.patched(model, common.loras)
+    resolved = [resolve(with_extended_size(options, source), model, session) for options in requests]
+    schedules = [read_schedules(without_tags(options), noise_of(model.spec)) for options in requests]
+    base = Job(
+        options=resolved[0],
         session=session,
         model=model,
         networks=networks,
         unet=networks.unet(unet),
-        prompts=encoded_prompts(replace(texts, loras=loras), networks, text, session),
-        source=source,
+        prompts={},
+        source=source and source.with_region(resolved[0].width, resolved[0].height),
         upscaler=upscaler,
-        hashes=hashes_of(options, session.folders, session.fingerprints),
+        hashes={},
         controls=tuple(
             LoadedControl(choice=choice, network=loaded_network(choice, model, session), image=image)
-            for choice, image in zip(options.controls, control_images, strict=True)
+            for choice, image in zip(first.controls, control_images, strict=True)
         ),
     )
+    prompts = encode_prompts(schedules, common, networks, text, session)
+    jobs = [
+        replace(base, options=own, prompts=said, hashes=hashes_of(options, session.folders, session.fingerprints))
+        for options, own, said in zip(requests, resolved, prompts, strict=True)
+    ]
+    return with_refiners(jobs, schedules, common)
 
 
-def encoded_prompts(
-    options: GenerationOptions, networks: Networks, text: ModelPatcher, session: Session
-) -> dict[str, PassPrompts]:
-    """Encodes the prompts of each pass. All texts of a request are encoded together, so they have the same length.
+def resolve(options: GenerationOptions, model: LoadedModel, session: Session) -> ResolvedOptions:
+    """Decides what the request leaves open, and names its files so that they are found again."""
+    named = with_lasting_names(options, session.folders)
+    return replace(named, checkpoint=options.checkpoint or model.name).resolved(model.spec.native_size)
 
-    What was encoded lately is not encoded again. `options.loras` are those that `text` requests.
-    """
-    spec = networks.model.spec
-    schedules = read_schedules(options, noise_of(spec))
-    texts = tuple(dict.fromkeys(said for schedule in schedules.values() for said in schedule.texts))
-    emphasis, skip = options.emphasis, options.clip_skip
-    files = (session.text_changes(options.loras), session.embeddings.stamps(texts))
 
-    def encode() -> dict[str, EncodedText]:
-        with encoders_at_work(networks, text) as encoders:
-            return encode_texts(
-                encoders,
-                spec.texts,
-                texts,
-                emphasis=emphasis,
-                clip_skip=skip,
-                embeddings=session.embeddings,
-                tokenizer=session.tokenizer,
-            )
+def without_tags(options: GenerationOptions) -> GenerationOptions:
+    """Returns the request without tags in its prompts. Warns about those without effect."""
+    tell_other_tags(options)
+    prompt, _ = take_loras_out(options.prompt)
+    return replace(options, prompt=prompt, negative_prompt=without_loras(options.negative_prompt))
 
-    encoded = session.prompts.get((networks.level, texts, emphasis, skip, *files), encode)
-    return {phase: PassPrompts(schedule=schedule, encoded=encoded) for phase, schedule in schedules.items()}
+
+def with_refiners(jobs: Sequence[Job], schedules: Sequence[Schedules], common: GenerationOptions) -> list[Job]:
+    """Gives each job the same job on the refiner's networks, without LoRAs and ControlNets, if there is a refiner."""
+    job, session = jobs[0], jobs[0].session
+    model = session.refiner(common, job.model)
+    if model is None:
+        return list(jobs)
+    *_, last = schedules[0].values()
+    tell_refiner(replace(job.options, loras=common.loras), steps=len(last.negative))
+    networks = session.networks(model, common.stable_fast)
+    unet = networks.unet(model.unet)
+    prompts = encode_prompts(schedules, replace(common, loras=()), networks, model.text, session)
+    return [
+        replace(each, refiner=replace(each, model=model, networks=networks, unet=unet, prompts=said, controls=()))
+        for each, said in zip(jobs, prompts, strict=True)
+    ]
 
 
 def loaded_network(choice: ControlChoice, model: LoadedModel, session: Session) -> ControlNet | T2IAdapter:
@@ -238,7 +271,9 @@ def loaded_network(choice: ControlChoice, model: LoadedModel, session: Session) 
 
 def applied_control(control: LoadedControl, width: int, height: int, job: Job) -> AppliedControl | AppliedAdapter:
     choice, network = control.choice, control.network
-    hint = make_hint(control.image, width, height, choice.preprocessor).to(job.device, job.dtype)
+    images = job.source.parts_of(control.image, width, height) if job.source else [control.image]
+    hints = [make_hint(image, width, height, choice.preprocessor) for image in images]
+    hint = torch.cat(hints).to(job.device, job.dtype)
     if isinstance(network, T2IAdapter):
         return AppliedAdapter(features=network(hint), strength=choice.strength, start=choice.start, end=choice.end)
     return AppliedControl(
@@ -253,21 +288,7 @@ def applied_control(control: LoadedControl, width: int, height: int, job: Job) -
 
 
 def load_upscaler(options: GenerationOptions, session: Session) -> Upscaler | None:
-    hires = options.hires
-    if hires is None or hires.method in OWN_METHODS:
+    enlarged = options.hires or options.tiled
+    if enlarged is None or enlarged.method in OWN_METHODS:
         return None
-    return session.upscaler(hires.method)
-
-
-def tell_overdone(options: GenerationOptions) -> None:
-    """Warns about a guidance scale that is almost certainly a mistake."""
-    if uses_unconditional(resolve_sampler(options.sampler).sampler) and options.cfg > HIGHEST_CFG_PP:
-        log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)
-
-
-def tell_sizes(options: GenerationOptions, spec: ModelSpec) -> None:
-    """Warns about sizes given to a checkpoint that does not read them."""
-    given = [name for name, value in (("original size", options.original_size), ("crop", options.crop)) if value]
-    if given and spec.unet.vector_dim is None:
-        names = " and ".join(given).capitalize()
-        log.warning("%s: no effect with a checkpoint of %s; only SDXL is told of sizes.", names, spec.family)
+    return session.upscaler(enlarged.method)

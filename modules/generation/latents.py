@@ -32,6 +32,14 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, run: Half | None = None)
     return torch.cat(pictures).clamp(-1, 1)
 
 
+def decode_unchecked(vae: AutoencoderKL, latent: Tensor, run: Half | None = None) -> Tensor:
+    """Works like `decode_latents` for one latent [1, C, h, w], but does not wait for the device.
+
+    The picture [1, 3, H, W] is not clipped, and may contain values that are not finite: the caller checks it later.
+    """
+    return _decode_one(vae, latent, run or vae.decode)
+
+
 def encode_pictures(vae: AutoencoderKL, images: Tensor, run: Half | None = None) -> Tensor:
     """Converts pictures [N, 3, H, W] in -1..1 to scaled latents [N, C, H/8, W/8] float32 on the CPU."""
     return torch.cat([_finite(vae, _encode_one, image[None], run or vae.encode) for image in images])

@@ -20,6 +20,7 @@ from modules.stable_fast import (
     SharedCapture,
     StableFastConfig,
     StableFastPatcher,
+    Table,
     adjoin_projections,
     level_in_force,
 )
@@ -42,13 +43,12 @@ class Networks:
     A network that comes to the device only to work runs eagerly: what was compiled would be lost each time it leaves.
     """
 
-    def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0) -> None:
+    def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0, table: Table | None = None) -> None:
         self.model = model
         self.level = level
         self._capture_on = SharedCapture()
-        self._tuning_seconds = tuning_seconds
-        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds)
-        self._patcher = StableFastPatcher(config, self._capture_on)
+        self._choosing: dict[str, Any] = {"tuning_seconds": tuning_seconds, "table": table}
+        self._patcher = StableFastPatcher(StableFastConfig(level=level, **self._choosing), self._capture_on)
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
         self._on_cpu = model.unet.load_device.type == "cpu"
@@ -88,7 +88,7 @@ class Networks:
             release_memory(next(network.parameters()).device)
 
     def _compiled(self, name: str, module: nn.Module, **how: Any) -> CompiledModule:
-        how |= {"capture_on": self._capture_on, "tuning_seconds": self._tuning_seconds}
+        how |= {"capture_on": self._capture_on, **self._choosing}
         self._parts[name] = CompiledModule(module, level=self.level, **how)
         return self._parts[name]
 
@@ -153,10 +153,14 @@ class FastTextEncoder:
         self._compiled = compiled
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
-        return self._module.embed_tokens(ids.to(next(self._module.parameters()).device))
+        return self._module.embed_tokens(ids)
 
     def __call__(self, embeddings: Tensor, skip: int = 0, **ends: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return self._compiled(embeddings, skip=skip, **ends)
+        """Encodes 1, 2, 4, 8, ... rows, since a graph is captured for each number: the last row is repeated."""
+        rows = embeddings.shape[0]
+        places = torch.arange(1 << (rows - 1).bit_length(), device=embeddings.device).clamp(max=rows - 1)
+        output = self._compiled(embeddings[places], skip=skip, **{name: end[places] for name, end in ends.items()})
+        return (output[0][:rows], output[1][:rows]) if isinstance(output, tuple) else output[:rows]
 
 
 class FastControlNet:

@@ -16,6 +16,7 @@ from modules.text.prompt import EMPHASIS_MODES
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
 SHARE = (0.0, 1.0)
+REFINER_START = 0.8  # as SDXL's authors and all programs advise
 
 Kind = Literal["whole", "number", "text"]
 Section = Literal["size", "picture", "files", "model", "speed"]
@@ -42,8 +43,8 @@ class Option:
     title: str = ""  # for messages, if it differs from the name
     key: str = ""  # its name in a picture's metadata; if empty, write.py and settings.py handle the option
     always_written: bool = False  # in the metadata, even with its default value
-    page: Page = "form"  # "form": ui/panels/form.py places it; "more": under More; "own": ui/requests.py reads it
-    empty: str = ""  # the entry for "left out" in the page's list
+    page: Page = "form"  # "form": ui/panels/form places it; "more": under More; "own": ui/requests.py reads it
+    empty: str = ""  # what the page's list or text field shows when the option is left out
     axis: bool = True  # whether a grid can vary it
 
     @property
@@ -52,14 +53,19 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raises OptionsError for a value outside the limits or choices; None means "left out"."""
+        if value is None:
+            return
         title = self.title or self.name.replace("_", " ")
         if self.limits is not None:
             check_range(title, value, *self.limits)
-        if self.choices and value is not None:
+        if self.choices:
             check_choice(title, value, self.choices)
-        if self.reads is not None and value is not None:
+        if self.reads is not None:
             self.reads(value)
 
+
+# The command line's names of the fields of a tiled upscale.
+TILED_OPTIONS = {"scale": "tiled_upscale", "overlap": "tile_overlap", "method": "upscaler"}
 
 PLAIN_OPTIONS: tuple[Option, ...] = (
     Option(
@@ -96,6 +102,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         reads=read_original_size,
         key="Original size",
         page="more",
+        empty="WxH (SDXL)",
     ),
     Option(
         name="crop",
@@ -107,6 +114,7 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         reads=read_crop,
         key="Crop",
         page="more",
+        empty="X,Y (SDXL)",
     ),
     Option(
         name="steps",
@@ -194,6 +202,29 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         help="another autoencoder than the checkpoint's",
         metavar="NAME",
         key="VAE",
+    ),
+    Option(
+        name="refiner",
+        label="Refiner",
+        kind="text",
+        section="files",
+        help="for SDXL: the refiner, which makes the last steps of the last pass",
+        metavar="NAME",
+        aliases=("--refiner-checkpoint",),
+        key="Refiner",
+        page="own",
+    ),
+    Option(
+        name="refiner_start",
+        label="Refiner start",
+        kind="number",
+        section="files",
+        help=f"the share of the steps before the refiner goes on (default {REFINER_START})",
+        metavar="X",
+        aliases=("--refiner-switch-at",),
+        limits=SHARE,
+        key="Refiner switch at",
+        page="own",
     ),
     Option(
         name="prediction",

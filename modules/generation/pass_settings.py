@@ -22,10 +22,19 @@ class PassSettings:
     cfg: float
     rescale_cfg: float = 0.0
     denoise: float = 1.0
+    refiner_start: float | None = None  # None: the refiner has no part in this pass
 
     def sigmas(self, schedule: NoiseSchedule) -> list[float]:
         """Returns the noise levels of the steps, with zero at the end."""
         return make_sigmas(schedule, self.scheduler, self.steps, sampler=self.sampler, denoise=self.denoise)
+
+    def refined_from(self, steps: int) -> int:
+        """Returns the refiner's first step, from 0; `steps` if it makes none of them.
+
+        Steps are counted as AUTOMATIC1111 counts them with "Refiner switch by sampling steps".
+        """
+        share = 1.0 if self.refiner_start is None else self.refiner_start
+        return sum(step / steps < share for step in range(steps))
 
 
 def noise_of(spec: ModelSpec) -> NoiseSchedule:
@@ -38,7 +47,13 @@ def noise_of(spec: ModelSpec) -> NoiseSchedule:
     )
 
 
+def settings_of_passes(options: GenerationOptions) -> list[PassSettings]:
+    """Returns the settings of each pass of the request, in order."""
+    return [first_settings(options), *([hires_settings(options, options.hires)] if options.hires else [])]
+
+
 def first_settings(options: GenerationOptions) -> PassSettings:
+    """Returns the settings of the first pass. Before a second pass, the refiner has no part in it."""
     sampler, scheduler = sampler_and_scheduler(options.sampler, options.scheduler)
     return PassSettings(
         phase="sampling",
@@ -48,6 +63,7 @@ def first_settings(options: GenerationOptions) -> PassSettings:
         cfg=options.cfg,
         rescale_cfg=options.rescale_cfg,
         denoise=options.init.denoise if options.init else 1.0,
+        refiner_start=None if options.hires else options.refiner_start,
     )
 
 
@@ -63,4 +79,5 @@ def hires_settings(options: GenerationOptions, hires: HiresOptions) -> PassSetti
         cfg=first.cfg if hires.cfg is None else hires.cfg,
         rescale_cfg=first.rescale_cfg,
         denoise=hires.denoise,
+        refiner_start=options.refiner_start,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from modules.core.errors import quoted
 from modules.core.runner import TextInputs
 from modules.generation.options import GenerationOptions, LoraChoice
-from modules.generation.pass_settings import first_settings, hires_settings
+from modules.generation.pass_settings import settings_of_passes
 from modules.sampling.trained_noise import NoiseSchedule
 from modules.text.encode import EncodedText
 from modules.text.prompt import A1111_MODES, extract_loras, other_tags
@@ -46,47 +46,68 @@ class PassPrompts:
         """One weight for each part of a prompt joined by AND."""
         return self.schedule.weights
 
-    def contexts(self, pictures: int, *, unconditional: bool, sizes: SizeFeatures | None = None) -> Contexts:
-        """Builds N rows for N `pictures` per part of the prompt, part by part, then the negative rows if requested.
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What prompts must share to be rows of one batch: weights of parts, steps of changes, length in tokens."""
+        steps = self.schedule.steps(negative=True)
+        lengths = {encoded.context.shape[0] for encoded in self.encoded.values()}
+        return self.weights, _numbers_by_step(steps), tuple(lengths)
 
-        `sizes`: the pass's picture sizes, for a UNet that reads a vector beside the text.
-        """
-        by_step = self.schedule.steps(negative=unconditional)
-        numbers = {row: number for number, row in enumerate(dict.fromkeys(by_step))}
-        return Contexts(
-            distinct=tuple(self._inputs(row, pictures, sizes) for row in numbers),
-            by_step=tuple(numbers[row] for row in by_step),
-            conditional=len(self.schedule.parts) * pictures,
-        )
 
-    def _inputs(self, texts: tuple[str, ...], pictures: int, sizes: SizeFeatures | None) -> TextInputs:
-        context = torch.cat([self.encoded[text].context.expand(pictures, -1, -1) for text in texts])
+def joined_contexts(
+    prompts: Sequence[tuple[PassPrompts, int]], *, unconditional: bool, sizes: SizeFeatures | None = None
+) -> Contexts:
+    """Builds the texts of a batch from the prompts of each request, which have one form, and its number of pictures.
+
+    The N rows of all pictures stand together for each part of the prompt, part by part; then come the negative rows if
+    requested. `sizes`: the pass's picture sizes, for a UNet that reads a vector beside the text.
+    """
+    parts = len(prompts[0][0].schedule.parts)
+    steps = list(zip(*(each.schedule.steps(negative=unconditional) for each, _ in prompts), strict=True))
+
+    def inputs(said: tuple[tuple[str, ...], ...]) -> TextInputs:
+        """The rows for what each request says at some step."""
+        rows = [
+            (each.encoded[texts[part]], number, part < parts)
+            for part in range(len(said[0]))
+            for (each, number), texts in zip(prompts, said, strict=True)
+        ]
+        context = torch.cat([text.context.expand(number, -1, -1) for text, number, _ in rows])
         if sizes is None:
             return TextInputs(context)
         vectors = [
-            self._vector(text, sizes.prompt if part < len(self.schedule.parts) else sizes.negative)
-            for part, text in enumerate(texts)
+            _vector(text, sizes.prompt if is_prompt else sizes.negative).expand(number, -1)
+            for text, number, is_prompt in rows
         ]
-        return TextInputs(context, torch.cat([vector.expand(pictures, -1) for vector in vectors]))
+        return TextInputs(context, torch.cat(vectors))
 
-    def _vector(self, text: str, sizes: Tensor) -> Tensor:
-        """Returns the pooled text and the features of the picture's sizes, one after the other."""
-        pooled = self.encoded[text].pooled
-        if pooled is None:
-            raise ValueError("A UNet that reads a vector needs a text encoder with a pooled output.")
-        return torch.cat([pooled, sizes.to(pooled)])
+    return Contexts(
+        distinct=tuple(inputs(said) for said in dict.fromkeys(steps)),
+        by_step=_numbers_by_step(steps),
+        conditional=parts * sum(number for _, number in prompts),
+    )
+
+
+def _numbers_by_step(steps: Sequence[Hashable]) -> tuple[int, ...]:
+    """Numbers what is said at each step, in order of its first appearance."""
+    numbers = {said: number for number, said in enumerate(dict.fromkeys(steps))}
+    return tuple(numbers[said] for said in steps)
+
+
+def _vector(text: EncodedText, sizes: Tensor) -> Tensor:
+    """Returns the pooled text and the features of the picture's sizes, one after the other."""
+    if text.pooled is None:
+        raise ValueError("A UNet that reads a vector needs a text encoder with a pooled output.")
+    return torch.cat([text.pooled, sizes.to(text.pooled)])
 
 
 def read_schedules(options: GenerationOptions, noise: NoiseSchedule) -> dict[str, PromptSchedule]:
     """Reads the prompts of each pass, by phase. `options.prompt` and `negative_prompt` must not contain tags."""
-    passes = [first_settings(options)]
-    if options.hires is not None:
-        passes.append(hires_settings(options, options.hires))
     tell_words(options)
     read = read_schedule if options.emphasis in A1111_MODES else plain_schedule
     schedules: dict[str, PromptSchedule] = {}
     earlier: int | None = None
-    for settings in passes:
+    for settings in settings_of_passes(options):
         steps = max(len(settings.sigmas(noise)) - 1, 1)  # read_schedule needs a step, even for a skipped pass
         when = PassSteps(steps=steps, earlier=earlier)
         schedules[settings.phase] = read(options.prompt, options.negative_prompt, when)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from modules.core.device import choose_device, choose_dtype, release_memory
 from modules.core.errors import ModelFileError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.checks.model_files import checkpoint_path, text_encoder_paths
+from modules.generation.checks.refiner import require_same_latents, require_sdxl
 from modules.generation.memory.latest import Latest
 from modules.generation.metadata.named_files import Fingerprints
 from modules.generation.networks import Networks
@@ -26,7 +28,7 @@ from modules.loader.upscaler import load_rrdbnet
 from modules.lora.apply import LoraPatches, add_lora, lora_patches
 from modules.models.controlnet import ControlNet
 from modules.models.t2i_adapter import T2IAdapter
-from modules.stable_fast import Report, level_in_force
+from modules.stable_fast import Report, Table, check_card, level_in_force
 from modules.text.embeddings import EmbeddingLibrary
 from modules.text.encode import EncodedText
 from modules.text.tokenizer import Tokenizer
@@ -34,7 +36,7 @@ from modules.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 MOST_LORAS = 8  # kept in memory, each with its matrices
-MOST_PROMPTS = 8  # requests whose encoded prompts are kept
+MOST_PROMPTS = 32  # requests whose encoded prompts are kept
 
 
 class Session:
@@ -47,9 +49,11 @@ class Session:
         device: str | None = None,
         dtype: str | None = None,
         tuning_seconds: float = 0.0,
+        table: Table | None = None,
         memory: str | None = None,
     ) -> None:
-        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size.
+        """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size. `table` has the
+        fastest ones, measured elsewhere; raises OptionsError if that was on another card.
 
         `memory` ("auto", the default, "high" or "low") decides whether text encoder and VAE leave an NVIDIA GPU after
         their work (see modules/loader/placement.py).
@@ -61,7 +65,9 @@ class Session:
             log.warning("--stable-fast-tune has no effect on %s: it times the kernels of an NVIDIA GPU.", self.device)
         if memory in ("high", "low") and self.device.type != "cuda":
             log.warning("--memory has no effect on %s: it is about the memory of an NVIDIA GPU.", self.device)
-        self._tuning_seconds = tuning_seconds
+        if table is not None:
+            check_card(table, self.device)
+        self._tuning_seconds, self._table = tuning_seconds, table
         self._memory = memory or "auto" if self.device.type == "cuda" else "high"
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
@@ -70,10 +76,13 @@ class Session:
         self._loras: Latest[LoraPatches] = Latest(MOST_LORAS)
         self.prompts: Latest[dict[str, EncodedText]] = Latest(MOST_PROMPTS)  # encoded
         self._vae_dtypes: dict[Hashable, torch.dtype] = {}  # of VAEs that have overflowed
-        self._fast: Networks | None = None  # the latest networks with Stable-Fast on
+        self._refiner: LoadedModel | None = None
+        self.refines = False  # whether the latest request names a refiner
+        self._fast: list[Networks] = []  # with Stable-Fast on: the checkpoint's, then the refiner's
         self._controlnets: dict[tuple[Path, int], ControlNet | T2IAdapter] = {}
         self._key: tuple[object, ...] | None = None
         self._vae_key: Hashable = None
+        self._refiner_key: Hashable = None
 
     def model(self, options: GenerationOptions) -> LoadedModel:
         """Loads the request's checkpoint, or the default one; its weights are unmodified."""
@@ -100,6 +109,33 @@ class Session:
             tell_rescale(options, self._model.spec)
         return self._model
 
+    def refiner(self, options: GenerationOptions, base: LoadedModel) -> LoadedModel | None:
+        """Loads the request's refiner, if it has one. It is kept as long as the checkpoint, or until another is named.
+
+        Its text encoder always leaves an NVIDIA GPU after its work, and its VAE never comes there.
+        """
+        self.refines = options.refiner is not None
+        if options.refiner is None:
+            return None
+        require_sdxl(base.spec)
+        path = self.folders.find("checkpoints", options.refiner)
+        if self._refiner is None or self._refiner_key != stamp(path):
+            self._free_refiner()
+            log.info("Loading %s", path.name)
+            memory = "low" if self.device.type == "cuda" else "high"
+            refiner = load_checkpoint(path, device=self.device, dtype=self.dtype, memory=memory, refiner=True)
+            self._refiner, self._refiner_key = refiner, stamp(path)
+        require_same_latents(base.spec, self._refiner.spec)
+        return self._refiner
+
+    def _free_refiner(self) -> None:
+        if self._refiner is not None:
+            self._release_fast(of=self._refiner)
+            self.prompts.clear()
+            self._refiner = None
+            gc.collect()
+            release_memory(self.device)
+
     def patched(self, model: LoadedModel, loras: Sequence[LoraChoice]) -> tuple[ModelPatcher, ModelPatcher]:
         """Returns UNet and text encoder with exactly these LoRAs; earlier LoRAs are removed bit for bit.
 
@@ -122,29 +158,44 @@ class Session:
         return self._loras.get(stamp(path), lambda: lora_patches(path, model.unet, model.text, model.spec))
 
     def networks(self, model: LoadedModel, level: str) -> Networks:
-        """Returns the checkpoint's networks for this Stable-Fast level.
+        """Returns the networks of the checkpoint, or of its refiner, for this Stable-Fast level.
 
         Compiled networks are kept until the level or the checkpoint changes. Requests without Stable-Fast do
         not affect them.
         """
         if level == "off":
             return Networks(model, level)
-        if self._fast is None or self._fast.level != level or self._fast.model is not model:
+        if any(kept.level != level for kept in self._fast):
             self._release_fast()
-            if self._tuning_seconds and self.device.type == "cuda" and level_in_force(level)[0] == "graph":
-                log.warning("--stable-fast-tune has no effect at level graph: there are no fused operations to time.")
-            self._fast = Networks(model, level, self._tuning_seconds)
-        return self._fast
+        fast = next((kept for kept in self._fast if kept.model is model), None)
+        if fast is None:
+            if self.device.type == "cuda" and level_in_force(level)[0] == "graph":
+                self._tell_unfused()
+            fast = Networks(model, level, self._tuning_seconds, self._table)
+            self._fast.append(fast)
+        return fast
+
+    def _tell_unfused(self) -> None:
+        for option, given in (("tune", self._tuning_seconds), ("table", self._table)):
+            if given:
+                log.warning(
+                    "--stable-fast-%s has no effect at level graph: there are no fused operations to time.", option
+                )
 
     @property
     def stable_fast_report(self) -> Report | None:
-        """Reports what Stable-Fast has done so far; None while it is off."""
-        return self._fast.report if self._fast else None
+        """Reports what Stable-Fast has done so far, with the refiner as a part; None while it is off."""
+        reports = [report for kept in self._fast if (report := kept.report) is not None]
+        for report, refiner in pairwise(reports):
+            report.parts = {**report.parts, "refiner": refiner}
+        return reports[0] if reports else None
 
-    def _release_fast(self) -> None:
-        if self._fast is not None:
-            self._fast.release()
-            self._fast = None
+    def _release_fast(self, of: LoadedModel | None = None) -> None:
+        """Frees what was compiled, of this checkpoint or of all."""
+        released = [kept for kept in self._fast if of is None or kept.model is of]
+        self._fast = [kept for kept in self._fast if kept not in released]
+        for networks in released:
+            networks.release()
 
     def controlnet(self, model: LoadedModel, name: str) -> ControlNet | T2IAdapter:
         """Returns this ControlNet or T2I-Adapter. It is loaded once, and kept as long as the checkpoint."""
@@ -166,11 +217,15 @@ class Session:
     def make_room(self) -> bool:
         """After memory ran out on the GPU: text encoder and VAE leave it, if they may; what was compiled is freed.
 
-        Ask for the `networks` again afterwards. Returns False if there is no more room to make.
+        A refiner that the latest request does not name is freed before that. Ask for the `networks` again afterwards.
+        Returns False if there is no more room to make.
         """
+        if self._refiner is not None and not self.refines:
+            self._free_refiner()
+            return True
         if self._memory == "high" or self._model is None:
             return False
-        leaves, compiled = self._model.make_room(), self._fast is not None
+        leaves, compiled = self._model.make_room(), bool(self._fast)
         self._release_fast()
         release_memory(self.device)
         if leaves:
@@ -185,7 +240,7 @@ class Session:
         self._release_fast()
         if self._model is not None:
             self._vae_dtypes[self._vae_key] = next(self._model.vae.parameters()).dtype
-        self._model = None
+        self._model = self._refiner = None
         self._key = None
         self._loras.clear()
         self.prompts.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from modules.core.device import lacks_memory, made_current, raise_if_broken, release_memory
-from modules.core.errors import DeviceError, ModelFileError, OutOfMemoryError
+from modules.core.errors import DeviceError, OutOfMemoryError
 from modules.core.progress import CancelToken
 from modules.gallery.picture import Picture
-from modules.generation.hires_fix import second_pass
-from modules.generation.job import Job, prepare_job
-from modules.generation.metadata.write import to_parameters
-from modules.generation.options import GenerationOptions, ResolvedOptions
+from modules.generation.job import Job, prepare_jobs
+from modules.generation.options import GenerationOptions
 from modules.generation.pass_settings import first_settings
-from modules.generation.progress import OnProgress
-from modules.generation.sampling_pass import Outside, sample_pass
+from modules.generation.passes.batch import Batch, Share
+from modules.generation.passes.each_part import part_by_part
+from modules.generation.passes.finish import MadeFor, decoded_pictures, finished_pictures
+from modules.generation.passes.hires_fix import second_pass
+from modules.generation.passes.sampling_pass import sample_pass
+from modules.generation.passes.tiled import sample_tiles
+from modules.generation.progress import OnProgress, Outside
 from modules.generation.session import Session
-from modules.images.convert import to_pil
-from modules.version import VERSION
+from modules.generation.wording.spelled_out import spelled_out
 
 
 def generate(
@@ -33,115 +35,106 @@ def generate(
     on_progress: OnProgress | None = None,
     cancel: CancelToken | None = None,
 ) -> Iterator[Picture]:
-    """Yields each picture as soon as it is finished.
+    """Yields each picture as soon as it is finished. If the prompts have variants, each picture is made alone.
 
     Raises a LightDiffusionError with a readable message; Cancelled once `cancel` is set.
     """
+    seed = options.seed
     with made_current(session.device), device_errors_for_people(session):
-        job = job_with_room(options, session)
-        batches = job.batches()
-        for number, indices in enumerate(batches, start=1):
-            outside = Outside(
+        requests = spelled_out(options, session.folders)
+        for done, request in enumerate(requests):
+            seed = request.seed if seed is None else seed  # of the first picture, even if that is skipped
+            (job,) = jobs_with_room([request], session)
+            for share in shares_of(job, on_progress, cancel, (done, len(requests))):
+                batch = Batch(job=job, shares=(share,))
+                for _, made in batch_with_room(batch):
+                    picture = made.fetched()
+                    yield replace(picture, request_seed=picture.request_seed if seed is None else seed)
+                job = batch.job
+
+
+def shares_of(
+    job: Job, on_progress: OnProgress | None, cancel: CancelToken | None, place: tuple[int, int] = (0, 1)
+) -> list[Share]:
+    """Returns the batches of one request by itself.
+
+    `place`: how many requests like this are done, and how many there are. If there are several, each has one batch.
+    """
+    done, requests = place
+    batches = job.batches()
+    return [
+        Share(
+            job=job,
+            indices=indices,
+            outside=Outside(
                 on_progress=on_progress,
                 cancel=cancel,
                 batch=number,
-                batches=len(batches),
+                batches=max(len(batches), requests),
                 family=job.model.spec.family,
-            )
-            job = yield from batch_with_room(job, indices, outside)
+            ),
+        )
+        for number, indices in enumerate(batches, start=done + 1)
+    ]
 
 
-def job_with_room(options: GenerationOptions, session: Session) -> Job:
-    """Prepares the job; makes room on the GPU and tries again if memory runs out."""
+def jobs_with_room(requests: Sequence[GenerationOptions], session: Session) -> list[Job]:
+    """Prepares jobs (see `prepare_jobs`); makes room on the GPU and tries again if memory runs out."""
     try:
-        return prepare_job(options, session)
+        return prepare_jobs(requests, session)
     except RuntimeError as error:
         if not lacks_memory(error) or not session.make_room():
             raise
-    return prepare_job(options, session)  # not in the handler: the error keeps tensors alive
+    return prepare_jobs(requests, session)  # not in the handler: the error keeps tensors alive
 
 
-def batch_with_room(job: Job, indices: range, outside: Outside) -> Generator[Picture, None, Job]:
-    """Makes one batch; makes room on the GPU and goes on if memory runs out. Returns the job for the next batch."""
+def batch_with_room(batch: Batch) -> Iterator[MadeFor]:
+    """Makes one batch; makes room on the GPU and goes on if memory runs out."""
     done = 0
     try:
-        for picture in make_batch(job, indices, outside):
-            yield picture
+        for made in make_batch(batch):
+            yield made
             done += 1
-        return job
-    except RuntimeError as error:
-        roomier = job.with_room() if lacks_memory(error) else None
-        if roomier is None:
-            raise
-    yield from islice(make_batch(roomier, indices, outside), done, None)
-    return roomier
-
-
-def make_batch(job: Job, indices: range, outside: Outside) -> Iterator[Picture]:
-    """Makes the pictures of one batch: first pass, second pass if requested, decoding."""
-    options, hires = job.options, job.options.hires
-    latents = first_pass(job, indices, options.width, options.height, outside)
-    if hires is None:
-        yield from finished_pictures(job, options, indices, latents, outside)
         return
-    if hires.keep_first_pass:
-        yield from finished_pictures(job, replace(options, hires=None), indices, latents, outside)
-    yield from finished_pictures(job, options, indices, second_pass(job, hires, indices, latents, outside), outside)
+    except RuntimeError as error:
+        if not lacks_memory(error) or not batch.make_room():
+            raise
+    yield from islice(make_batch(batch), done, None)  # not in the handler: the error keeps tensors alive
 
 
-def first_pass(job: Job, indices: range, width: int, height: int, outside: Outside) -> Tensor:
+def make_batch(batch: Batch) -> Iterator[MadeFor]:
+    """Makes the pictures of one batch: part by part if requested, or else all at once.
+
+    Once the batch is skipped, it ends without the rest of its pictures.
+    """
+    init = batch.job.options.init
+    with batch.skippable():
+        yield from part_by_part(batch, make_passes) if init and init.each_part else make_passes(batch)
+
+
+def make_passes(batch: Batch) -> Iterator[MadeFor]:
+    """Makes the pictures of one batch at once: first pass, or that of each tile; second pass if requested; decoding."""
+    options, source = batch.job.options, batch.job.source
+    hires, tiled = options.hires, options.tiled
+    if tiled is not None and source is not None:
+        yield from finished_pictures(batch, None, sample_tiles(batch, source, tiled).develop, None)
+        return
+    latents = first_pass(batch, options.width, options.height)
+    if hires is None or hires.keep_first_pass:
+        yield from decoded_pictures(batch, None, latents)
+    if hires is not None:
+        yield from decoded_pictures(batch, hires, second_pass(batch, hires, latents))
+
+
+def first_pass(batch: Batch, width: int, height: int) -> Tensor:
     """Returns clean latents [N, C, h, w] of one batch."""
-    vae, seeds = job.model.spec.vae, job.seeds(indices)
+    job, seeds = batch.job, batch.seeds
     start = job.start_at(width, height)
     if start is not None:
-        return sample_pass(job, first_settings(job.options), seeds, start.latents(seeds), outside, start)
+        return sample_pass(batch, first_settings(job.options), start.latents(seeds), start)
+    vae = job.model.spec.vae
     empty = torch.zeros(len(seeds), vae.latent_channels, height // vae.downscale, width // vae.downscale)
-    return sample_pass(job, first_settings(job.options), seeds, empty, outside)
-
-
-def finished_pictures(
-    job: Job, options: ResolvedOptions, indices: range, latents: Tensor, outside: Outside
-) -> Iterator[Picture]:
-    """Decodes one picture at a time, so the first one is ready early. `options` goes into the metadata."""
-    height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
-    start = job.start_at(width, height)
-    kept = [pair for pair in zip(indices, latents, strict=True) if options.only in (None, pair[0])]
-    outside.begin("decoding", len(kept))
-    for done, (index, latent) in enumerate(kept, start=1):
-        if outside.cancel is not None:
-            outside.cancel.check()
-        with torch.inference_mode():
-            image = to_pil(job.decode(latent[None]))[0]
-        outside.decoded(done, len(kept))
-        yield Picture(
-            image=start.put_back(image) if start else image,
-            seed=job.options.seed + index,
-            request_seed=job.options.seed,
-            parameters=to_parameters(options, index, facts(job), job.hashes),
-        )
-
-
-def facts(job: Job) -> dict[str, str]:
-    """Returns the metadata that is not part of the request."""
-    return {
-        "Model hash": job.model.sha256,
-        "Model": job.model.name,
-        **outside_file(job),
-        "RNG": "CPU",
-        "Precision": str(job.dtype).removeprefix("torch."),
-        "Torch": torch.__version__,
-        "Version": f"LightDiffusion-Next {VERSION}",
-    }
-
-
-def outside_file(job: Job) -> dict[str, str]:
-    """Returns the checkpoint's file name if it was given as a path, since the name alone is not enough to find it."""
-    try:
-        named = job.session.folders.find("checkpoints", job.model.name).resolve()
-    except ModelFileError:
-        named = None
-    path = job.model.path.resolve()
-    return {} if named == path else {"Model path": path.name}
+    return sample_pass(batch, first_settings(job.options), empty)
 
 
 @contextmanager
@@ -174,4 +167,5 @@ def fault_text(fault: torch.AcceleratorError) -> str:
 
 def out_of_memory_text(session: Session) -> str:
     place = "GPU" if session.device.type == "cuda" else "machine"
-    return f"Not enough memory on the {place}: try a smaller size or batch, or close other programs."
+    refiner = ", leave out the refiner" if session.refines else ""
+    return f"Not enough memory on the {place}: try a smaller size or batch{refiner}, or close other programs."

@@ -15,9 +15,13 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     """Converts a tensor in -1..1 to 8-bit pictures, rounding to nearest and clipping."""
     if not bool(torch.isfinite(images).all()):
         raise OutputError("The picture holds invalid numbers (NaN); try again with --dtype float32.")
+    return [Image.fromarray(array) for array in to_8_bit_pixels(images).cpu().numpy()]
+
+
+def to_8_bit_pixels(images: Tensor) -> Tensor:
+    """Converts a tensor in -1..1 to pixels [N, H, W, 3] of bytes on its device, rounding to nearest and clipping."""
     scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    arrays = scaled.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(array) for array in arrays]
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def to_tensor(image: Image.Image) -> Tensor:

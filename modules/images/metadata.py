@@ -55,6 +55,18 @@ def write_parameters(info: Mapping[str, object], prompt: str, negative: str = ""
     return _assemble({**fields, **exact}, prompt, negative)
 
 
+def with_fields(text: str, info: Mapping[str, object]) -> str | None:
+    """Adds fields behind the settings of a `parameters` text; None if it has no settings that stay as they are."""
+    longer = f"{text.rstrip()}, {fields_line(info)}"
+    prompt, negative, fields = parse_parameters(text)
+    expected = prompt, negative, fields | {key: _unquote(_format(value)) for key, value in info.items()}
+    return longer if fields and parse_parameters(longer) == expected else None
+
+
+def fields_line(info: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}: {_format(value)}" for key, value in info.items())
+
+
 def parse_parameters(text: str) -> tuple[str, str, dict[str, str]]:
     """Reads (prompt, negative prompt, fields) from a `parameters` text by this or any A1111-like program."""
     body, fields = _split_fields(text.strip())

@@ -70,9 +70,9 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def check_header(path: str | Path, name: str = "") -> None:
+def check_header(source: Source, name: str = "") -> None:
     """Raises OptionsError if `open_image` would reject the header; does not decode the picture."""
-    with opened(path, name):
+    with opened(source, name):
         pass
 
 

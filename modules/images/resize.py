@@ -53,12 +53,12 @@ def resize_image(
         return image.resize((width, height), resample, box=box)
     scale = min(ratios)
     inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resample)
-    return _pad_with_border(inner, width, height)
+    return pad_with_border(inner, width, height, (width - inner.width) // 2, (height - inner.height) // 2)
 
 
-def _pad_with_border(image: Image.Image, width: int, height: int) -> Image.Image:
+def pad_with_border(image: Image.Image, width: int, height: int, left: int, top: int) -> Image.Image:
+    """Places a picture at `left` and `top` in one of width x height pixels, and repeats its border pixels round it."""
     pixels = np.asarray(image)
-    left, top = (width - image.width) // 2, (height - image.height) // 2
     padding = [(top, height - image.height - top), (left, width - image.width - left), (0, 0)]
     return Image.fromarray(np.pad(pixels, padding[: pixels.ndim], mode="edge"))
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
@@ -23,9 +24,15 @@ _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def save_png(image: Image.Image, folder: str | Path, seed: int, text: str = "") -> Path:
-    """Writes `folder/<date>/NNNNN-<seed>.png` with the generation text inside; returns the path."""
-    data = _encode(image, text)
+def save_png(
+    image: Image.Image, folder: str | Path, seed: int, text: str = "", others: Mapping[str, str] | None = None
+) -> Path:
+    """Writes `folder/<date>/NNNNN-<seed>.png` with the generation text and `others` inside; returns the path."""
+    return save_encoded(encode_png(image, text, others), folder, seed)
+
+
+def save_encoded(data: bytes, folder: str | Path, seed: int) -> Path:
+    """Does the same with a picture that `encode_png` has made."""
     day = Path(folder) / date.today().isoformat()
     try:
         day.mkdir(parents=True, exist_ok=True)
@@ -47,11 +54,12 @@ def read_parameters(path: str | Path) -> str:
     return text
 
 
-def _encode(image: Image.Image, text: str) -> bytes:
+def encode_png(image: Image.Image, text: str, others: Mapping[str, str] | None = None) -> bytes:
+    """Returns the bytes of a PNG with the generation text and `others`, by name, inside."""
     info = PngInfo()
-    if text:
+    for name, value in {**(others or {}), **({PNG_KEY: text} if text else {})}.items():
         # A lone surrogate (from an argument with invalid UTF-8) cannot be stored, but the picture must not be lost.
-        info.add_text(PNG_KEY, text.encode("utf-8", "replace").decode("utf-8"))
+        info.add_text(name, value.encode("utf-8", "replace").decode("utf-8"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
     return buffer.getvalue()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor
 from modules.core.errors import ModelFileError
 from modules.images.convert import to_pil, to_tensor
 
-Upscaler = Callable[[Image.Image], Image.Image]
+OnTile = Callable[[int, int], None]  # the number of finished tiles of a picture, and of all its tiles
 UpscalingNetwork = Callable[[Tensor], Tensor]  # pictures [N, 3, H, W] in 0..1 -> larger ones
 
 TILE, OVERLAP = 512, 32  # in pixels of the original picture, per side
@@ -27,31 +28,38 @@ _UNUSED_MODULES = ("torchvision", "torchvision.transforms", "torchvision.transfo
 _UNUSED_NAMES = ("InterpolationMode", "normalize", "rotate")
 
 
+class Upscaler(Protocol):
+    def __call__(self, image: Image.Image, on_tile: OnTile | None = None) -> Image.Image:
+        """Enlarges a picture by the network's own factor; an exception of `on_tile` stops the work."""
+        ...
+
+
 def upscaler_of(network: UpscalingNetwork, device: torch.device, name: str) -> Upscaler:
     """Returns a function that enlarges a picture, splitting large pictures into tiles to limit memory use."""
 
     @torch.inference_mode()
-    def upscale(image: Image.Image) -> Image.Image:
+    def upscale(image: Image.Image, on_tile: OnTile | None = None) -> Image.Image:
         pixels = to_tensor(image).to(device) / 2 + 0.5
-        larger = upscale_tensor(network, pixels)
+        larger = upscale_tensor(network, pixels, on_tile)
         if not bool(torch.isfinite(larger).all()):
-            raise ModelFileError(f"The upscaler {name} returned invalid numbers (NaN); use another --hires-method.")
+            raise ModelFileError(f"The upscaler {name} returned invalid numbers (NaN); use another upscaler.")
         return to_pil(larger * 2 - 1)[0]
 
     return upscale
 
 
-def upscale_tensor(network: UpscalingNetwork, pixels: Tensor) -> Tensor:
+def upscale_tensor(network: UpscalingNetwork, pixels: Tensor, on_tile: OnTile | None = None) -> Tensor:
     """Enlarges [1, 3, H, W] to [1, 3, scale * H, scale * W] on the CPU.
 
     Tiles overlap; each pixel comes from a tile in which that pixel is not near the rim.
     """
     height, width = pixels.shape[-2:]
-    pieces = {
-        (top, left): _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
-        for top in _starts(height)
-        for left in _starts(width)
-    }
+    pieces: dict[tuple[int, int], Tensor] = {}
+    corners = list(product(_starts(height), _starts(width)))
+    for done, (top, left) in enumerate(corners, start=1):
+        pieces[top, left] = _one(network, pixels[..., top : top + TILE, left : left + TILE]).float().cpu()
+        if on_tile is not None:
+            on_tile(done, len(corners))
     scale = pieces[0, 0].shape[-1] // min(width, TILE)
     out = torch.empty(1, 3, scale * height, scale * width)
     for (top, left), piece in pieces.items():

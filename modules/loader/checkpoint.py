@@ -15,7 +15,13 @@ from modules.core.device import free_memory, release_memory
 from modules.core.errors import ModelFileError, OptionsError
 from modules.loader.detection.facts import header_facts
 from modules.loader.detection.foreign import foreign_kind
-from modules.loader.detection.model_spec import ModelSpec, describe_parts, refuse_foreign, refuse_refiner
+from modules.loader.detection.model_spec import (
+    ModelSpec,
+    describe_parts,
+    refuse_foreign,
+    refuse_refiner,
+    require_refiner,
+)
 from modules.loader.detection.vae_config import vae_config
 from modules.loader.files.open_file import Weights, naming
 from modules.loader.files.state_dict import open_weights
@@ -94,7 +100,7 @@ def load_checkpoint(
 
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
     files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
-    the device (see placement.py). `refiner` permits the SDXL refiner, which is refused otherwise.
+    the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise.
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
@@ -104,7 +110,8 @@ def load_checkpoint(
     other_vae = open_vae(Path(vae_path)) if vae_path is not None else None
     with naming(path):
         refuse_foreign(weights.tensors)
-        others = choose_encoders(text_files, weights.tensors)
+    others = choose_encoders(text_files, weights.tensors)
+    with naming(path):
         parts = split_parts(with_text_encoders(weights.tensors, others))
         if other_vae is not None:
             parts = dataclasses.replace(parts, vae=other_vae.tensors)
@@ -115,7 +122,9 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=text_metadata(others),
         )
-        if not refiner:
+        if refiner:
+            require_refiner(spec)
+        else:
             refuse_refiner(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)

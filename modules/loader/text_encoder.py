@@ -56,8 +56,12 @@ class TextFile:
         width = next((table.shape[-1] for table in tables), None)
         if width in (SDXL_CLIP_L.width, SDXL_CLIP_G.width):
             return "clip_l" if width == SDXL_CLIP_L.width else "clip_g"
-        projects = any(name.startswith("text_projection") for name, _ in weights)
-        return "clip_g" if self.is_openclip or projects else "clip_l"
+        return "clip_g" if self.is_openclip or self.projects else "clip_l"
+
+    @property
+    def projects(self) -> bool:
+        """Tells whether the file holds the projection that gives the pooled vector."""
+        return any(name.startswith("text_projection") for name in self.weights.tensors)
 
 
 def open_text_encoders(paths: Iterable[Path]) -> list[TextFile]:
@@ -99,7 +103,7 @@ def _states(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 def choose_encoders(files: Sequence[TextFile], checkpoint: Iterable[str]) -> dict[str, TextFile]:
     """Returns which encoder each file replaces, by the encoder's name; `checkpoint` holds the checkpoint's names.
 
-    Raises OptionsError if two files are for the same encoder.
+    Raises OptionsError if two files are for the same encoder, and ModelFileError for a CLIP-G that SDXL cannot use.
     """
     if not files:
         return {}
@@ -124,6 +128,11 @@ def _by_sdxl_name(files: Sequence[TextFile]) -> dict[str, TextFile]:
             raise OptionsError(
                 f"Both {quoted(other.path.name)} and {quoted(file.path.name)} hold {TEXT_TITLES[file.sdxl_name]}: "
                 "SDXL needs one CLIP-L and one CLIP-G."
+            )
+        if file.sdxl_name == "clip_g" and not file.projects:
+            raise ModelFileError(
+                f"{file.path.name}: This CLIP-G lacks text_projection, without which SDXL cannot use it; choose a "
+                "CLIP-G file that has it (CLIPTextModelWithProjection), or an SDXL checkpoint."
             )
     return chosen
 

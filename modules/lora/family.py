@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from modules.core.families import FAMILY_MARKS, has_mark
 from modules.loader.detection.family_names import context_family
 from modules.loader.detection.model_spec import ModelSpec
 from modules.lora.names import canonical
 from modules.lora.parse import LoraWeight
 
-# Parts of layer names that occur in only one family; "^" means that the name starts with the part.
-FAMILY_MARKS = (
-    ("SDXL", ("^lora_te2_", "^text_encoder_2.", "label_emb", "add_embedding")),
-    ("Flux", ("double_blocks", "single_blocks", "single_transformer_blocks")),
-    ("SD3", ("joint_blocks", "attn_add_k_proj", "attn.add_k_proj")),
-)
 _CONTEXT_READERS = ("attn2_to_k", "attn2_to_v")
 _TEXT_READERS = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "mlp_fc1")
 
@@ -20,7 +15,7 @@ _TEXT_READERS = ("self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "ml
 def marked_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
     """Recognises another family than the model's by names alone."""
     for family, marks in FAMILY_MARKS:
-        if family not in spec.family and any(_has_mark(weight.module, mark) for weight in weights for mark in marks):
+        if family not in spec.family and any(has_mark(weight.module, mark) for weight in weights for mark in marks):
             return family
     return None
 
@@ -30,10 +25,6 @@ def file_family(weights: list[LoraWeight], spec: ModelSpec) -> str | None:
     # In SD1.x and SD2.x, cross-attention has the text encoder's width as input, so either width identifies the family.
     width = _columns(weights, _CONTEXT_READERS) or _columns(weights, _TEXT_READERS)
     return marked_family(weights, spec) or (context_family(width, spec) if width is not None else None)
-
-
-def _has_mark(name: str, mark: str) -> bool:
-    return name.startswith(mark[1:]) if mark.startswith("^") else mark in name
 
 
 def _columns(weights: list[LoraWeight], endings: tuple[str, ...]) -> int | None:

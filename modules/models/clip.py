@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.core.device import sent
 from modules.models.attention import attention
 from modules.models.configs import TextConfig
 
@@ -90,7 +91,8 @@ class ClipTextModel(nn.Module):
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token ids [B, L] -> embeddings [B, L, width] without positions, so textual inversion can replace rows."""
-        return self.text_model.embeddings.token_embedding(ids)
+        table = self.text_model.embeddings.token_embedding
+        return table(sent(ids, table.weight.device))
 
     def forward(self, embeddings: Tensor, skip: int = 0) -> Tensor:
         """Hidden states [B, L, width] without the last `skip` layers, after the final norm if the family uses it."""
@@ -165,7 +167,7 @@ class OpenClipTextModel(nn.Module):
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Token ids [B, L] -> embeddings [B, L, width] without positions."""
-        return self.token_embedding(ids)
+        return self.token_embedding(sent(ids, self.token_embedding.weight.device))
 
     def forward(
         self, embeddings: Tensor, skip: int = 0, ends: Tensor | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,22 @@ from torch import Tensor
 from modules.sampling.brownian import BrownianPath
 
 BrownianNoise = Callable[[float, float], Tensor]
+
+
+class PassNoise(Protocol):
+    """All noise of one pass, for each row of a batch."""
+
+    def start(self) -> Tensor:
+        """Returns the initial noise, the same on every call."""
+        ...
+
+    def step(self) -> Tensor:
+        """Draws fresh noise on every call."""
+        ...
+
+    def brownian(self, sigma_min: float, sigma_max: float) -> BrownianNoise:
+        """Returns unit noise from consistent Brownian increments between two levels."""
+        ...
 
 
 class ImageNoise:
@@ -40,3 +57,30 @@ class ImageNoise:
             return torch.stack([path(sigma_to) - path(sigma_from) for path in paths]) * scale
 
         return increment
+
+
+class CroppedNoise:
+    """The noise of equal parts of pictures, cut out of each picture's noise: parts that overlap have it in common.
+
+    `places` are the upper and left edge of each part, `size` its height and width in cells. The rows are place by
+    place, and within a place in the order of the pictures.
+    """
+
+    def __init__(self, whole: ImageNoise, places: Sequence[tuple[int, int]], size: tuple[int, int]) -> None:
+        self._whole = whole
+        self._places = places
+        self._size = size
+
+    def start(self) -> Tensor:
+        return self._cut(self._whole.start())
+
+    def step(self) -> Tensor:
+        return self._cut(self._whole.step())
+
+    def brownian(self, sigma_min: float, sigma_max: float) -> BrownianNoise:
+        increment = self._whole.brownian(sigma_min, sigma_max)
+        return lambda sigma_from, sigma_to: self._cut(increment(sigma_from, sigma_to))
+
+    def _cut(self, noise: Tensor) -> Tensor:
+        height, width = self._size
+        return torch.cat([noise[..., top : top + height, left : left + width] for top, left in self._places])

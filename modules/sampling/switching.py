@@ -1,4 +1,4 @@
-"""Switches the conditioning from step to step by selecting the runner's context before each evaluation."""
+"""Switches from step to step what evaluates: the runner's context before each evaluation, or the whole network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from modules.sampling.samplers.sampler_common import Denoise
+from modules.sampling.samplers.sampler_common import Denoise, PairDenoise
 
 # Some samplers recompute their levels, which match the schedule up to rounding.
 _ROUNDING = 1e-6
@@ -20,6 +20,7 @@ class StepClock:
     """
 
     def __init__(self, sigmas: Sequence[float]) -> None:
+        self.sigmas = list(sigmas)
         self._rising = [-sigma for sigma in sigmas[:-1]]
         self._level: float | None = None  # level at which the current step started
         self._step = 0
@@ -50,3 +51,25 @@ class SwitchingDenoiser:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         self._switch(self._choices[self._clock.step(sigma)])
         return self._denoiser(x, sigma)
+
+
+class RefinedDenoiser:
+    """Asks `base` in the first steps, and `refiner` from step `first` on.
+
+    The sampler notices nothing: a multistep sampler keeps its history, as in AUTOMATIC1111.
+    """
+
+    def __init__(self, base: PairDenoise, refiner: PairDenoise, first: int, clock: StepClock) -> None:
+        self._base = base
+        self._refiner = refiner
+        self._first = first
+        self._clock = clock
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        return self._at(sigma)(x, sigma)
+
+    def with_unconditional(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        return self._at(sigma).with_unconditional(x, sigma)
+
+    def _at(self, sigma: float) -> PairDenoise:
+        return self._base if self._clock.step(sigma) < self._first else self._refiner

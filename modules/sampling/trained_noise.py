@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from operator import mul
 from typing import Literal
@@ -92,6 +93,7 @@ def log_linear(logs: Sequence[float], position: float) -> float:
     return math.exp((1.0 - weight) * logs[low] + weight * logs[high])
 
 
+@lru_cache(maxsize=8)  # a thousand levels, asked for several times in each request
 def noise_schedule(
     prediction: Prediction = "epsilon",
     *,

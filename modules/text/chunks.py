@@ -1,4 +1,4 @@
-"""Packs tokens into chunks of the text encoder's length, as ComfyUI or A1111 does (no torch)."""
+"""Splits prompts into chunks of the text encoder's length, as ComfyUI or A1111 does (no torch)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from modules.text.prompt import A1111_MODES, Mention, MentionFinder, parse_prompt
+
+CHUNK = 75  # tokens; all encoders of SD1.x, SD2.x and SDXL read as many, besides the begin and end marks
 # Default of A1111's setting "Prompt word wrap length limit".
 COMMA_BACKTRACK = 20
+# ComfyUI moves a short phrase to the next chunk instead of splitting it; A1111 does this for embeddings and at commas.
+_COMFY_LONGEST_PHRASE = 7
 
 T = TypeVar("T")
 
@@ -18,6 +23,32 @@ class Unit(Generic[T]):
 
     tokens: Sequence[T]
     together: bool = False
+
+
+def chunk_prompt(
+    text: str,
+    emphasis: str,
+    size: int,
+    *,
+    finder: MentionFinder,
+    read: Callable[[str | Mention, float], Sequence[T]],
+    is_comma: Callable[[T], bool],
+) -> list[list[T]]:
+    """Splits a prompt into chunks of at most `size` tokens, at least one.
+
+    `read` returns the tokens of plain words or of an embedding, which have this weight.
+    """
+
+    def unit(piece: str | Mention, weight: float) -> Unit[T]:
+        tokens = read(piece, weight)
+        short = len(tokens) <= _COMFY_LONGEST_PHRASE if emphasis == "comfy" else isinstance(piece, Mention)
+        return Unit(tokens, together=short)
+
+    sections = [
+        [unit(piece, segment.weight) for segment in section for piece in finder.split(segment.text)]
+        for section in parse_prompt(text, emphasis)
+    ]
+    return pack_chunks(sections, size, is_comma if emphasis in A1111_MODES else None)
 
 
 def pack_chunks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
@@ -39,11 +40,12 @@ class EmbeddingNames:
             raise ModelFileError(self._not_found(name, aliases))
         return self._folders.find(_KIND, listed)
 
-    def check(self, text: str, emphasis: str) -> None:
-        """Raises ModelFileError if the prompt mentions an embedding that does not exist."""
+    def check(self, texts: Iterable[str], emphasis: str) -> None:
+        """Raises ModelFileError if a prompt mentions an embedding that does not exist."""
         aliases = self.aliases()
         finder = MentionFinder(aliases)
-        for segment in chain.from_iterable(parse_prompt(text, emphasis)):
+        parsed = chain.from_iterable(parse_prompt(text, emphasis) for text in texts)
+        for segment in chain.from_iterable(parsed):
             for piece in finder.split(segment.text):
                 if isinstance(piece, Mention) and piece.name.lower() not in aliases:
                     raise ModelFileError(self._not_found(piece.name, aliases))

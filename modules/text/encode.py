@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, chain
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from modules.core.device import sent
 from modules.core.errors import ModelFileError, OptionsError
 from modules.models.configs import TextConfig
-from modules.text.chunks import Unit, pack_chunks
+from modules.text.chunks import chunk_prompt
 from modules.text.embeddings import EmbeddingLibrary
-from modules.text.prompt import A1111_MODES, Mention, MentionFinder, check_emphasis, parse_prompt
+from modules.text.prompt import Mention, MentionFinder, check_emphasis
 from modules.text.tokenizer import BOS, COMMA, EOS, Tokenizer
 
-# ComfyUI moves a short phrase to the next chunk instead of splitting it; A1111 does this for embeddings and at commas.
-_COMFY_LONGEST_PHRASE = 7
 _ROWS_AT_ONCE = 16
 MOST_CHUNKS = 256  # for all texts combined; takes about half a minute on two CPU cores
 
@@ -67,33 +67,70 @@ def encode_texts(
     embeddings: EmbeddingLibrary | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> dict[str, EncodedText]:
-    """Encodes each text for the UNet; the contexts of all texts have the same length S, a multiple of 77.
+    """Encodes each text for the UNet (see `encode_groups`); the contexts of all texts have the same length."""
+    (encoded,) = encode_groups(
+        encoders,
+        configs,
+        [texts],
+        emphasis=emphasis,
+        clip_skip=clip_skip,
+        embeddings=embeddings,
+        tokenizer=tokenizer,
+    )
+    return encoded
 
-    `encoders` holds the encoder of each config by name; their outputs are joined in the order of `configs`. Shorter
-    texts are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for reuse. Raises
-    OptionsError if encoding the texts would take too long, ModelFileError for an encoder that lacks tokens.
+
+def encode_groups(
+    encoders: Mapping[str, TextEncoder],
+    configs: Sequence[TextConfig],
+    groups: Iterable[Iterable[str]],
+    *,
+    emphasis: str,
+    clip_skip: int = 1,
+    embeddings: EmbeddingLibrary | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> list[dict[str, EncodedText]]:
+    """Encodes the texts of several groups at once. The contexts of a group have the same length S, a multiple of 77.
+
+    `encoders` holds the encoder of each config by name; their outputs are joined in the order of `configs`. The shorter
+    texts of a group are padded with empty chunks. Building a tokenizer takes a moment, so callers can pass one for
+    reuse. Raises OptionsError if encoding a group would take too long, ModelFileError for an encoder that lacks tokens.
     """
     for config in configs:
         check_vocabulary(config)
-    tokenizer, names = tokenizer or Tokenizer(), list(dict.fromkeys(texts))
+    tokenizer, names = tokenizer or Tokenizer(), [tuple(dict.fromkeys(texts)) for texts in groups]
     skips = [layers_to_skip(clip_skip, config) for config in configs]
     widths = [config.width for config in configs]
     chunkers = [PromptChunker(tokenizer, config, emphasis, embeddings, widths) for config in configs]
-    chunks = [[chunker.chunks(text) for text in names] for chunker in chunkers]
-    length = max(len(text) for rows in chunks for text in rows)
-    check_length(len(names), length, configs[0])
-    joined: list[Tensor] = []
+    chunks = {text: [chunker.chunks(text) for chunker in chunkers] for text in dict.fromkeys(chain(*names))}
+    keys: list[dict[str, tuple[str, int]]] = []
+    for group in names:
+        length = max(len(each) for text in group for each in chunks[text])
+        check_length(len(group), length, configs[0])
+        keys.append({text: (text, length) for text in group})
+    wanted = dict.fromkeys(key for group in keys for key in group.values())
+    states: list[Tensor] = []
     pooled: Tensor | None = None
-    for config, skip, rows in zip(configs, skips, chunks, strict=True):
-        padded = [chunk for text in rows for chunk in [*text, *([[]] * (length - len(text)))]]
-        states, pools = _encode_chunks(encoders[config.name], config, padded, emphasis, skip)
-        joined.append(states.unflatten(0, (len(names), length)).flatten(1, 2))
-        pooled = pooled if pools is None else pools[::length]
-    contexts = torch.cat(joined, dim=-1)
-    return {
-        text: EncodedText(contexts[index], None if pooled is None else pooled[index])
-        for index, text in enumerate(names)
-    }
+    for place, (config, skip) in enumerate(zip(configs, skips, strict=True)):
+        rows = [chunk for text, length in wanted for chunk in _padded(chunks[text][place], length)]
+        found, pools = _encode_chunks(encoders[config.name], config, rows, emphasis, skip)
+        states.append(found)
+        pooled = pooled if pools is None else pools
+    texts = _split(torch.cat(states, dim=-1), pooled, [length for _, length in wanted])
+    encoded = dict(zip(wanted, texts, strict=True))
+    return [{text: encoded[key] for text, key in group.items()} for group in keys]
+
+
+def _padded(chunks: Sequence[Chunk], length: int) -> list[Chunk]:
+    """Adds empty chunks until there are `length`."""
+    return [*chunks, *([[]] * (length - len(chunks)))]
+
+
+def _split(states: Tensor, pooled: Tensor | None, lengths: Sequence[int]) -> Iterator[EncodedText]:
+    """Divides the states [chunks, positions, width] into texts of these numbers of chunks."""
+    for end, length in zip(accumulate(lengths), lengths, strict=True):
+        first = end - length
+        yield EncodedText(states[first:end].flatten(0, 1), None if pooled is None else pooled[first])
 
 
 def check_vocabulary(config: TextConfig) -> None:
@@ -155,23 +192,14 @@ class PromptChunker:
 
     def chunks(self, text: str) -> list[Chunk]:
         """Returns at least one chunk, each of at most `positions - 2` tokens."""
-        sections = [
-            [unit for segment in section for unit in self._units(segment.text, segment.weight)]
-            for section in parse_prompt(text, self._emphasis)
-        ]
-        return pack_chunks(sections, self._size, _is_comma if self._emphasis in A1111_MODES else None)
+        return chunk_prompt(
+            text, self._emphasis, self._size, finder=self._finder, read=self._tokens, is_comma=_is_comma
+        )
 
-    def _units(self, text: str, weight: float) -> list[Unit[Token]]:
-        return [self._unit(piece, weight) for piece in self._finder.split(text)]
-
-    def _unit(self, piece: str | Mention, weight: float) -> Unit[Token]:
+    def _tokens(self, piece: str | Mention, weight: float) -> list[Token]:
         if isinstance(piece, Mention):
-            tokens = [Token(EOS, weight, vector) for vector in self._vectors(piece.name)]
-        else:
-            tokens = [Token(index, weight) for index in self._tokenizer.encode(piece)]
-        if self._emphasis == "comfy":
-            return Unit(tokens, together=len(tokens) <= _COMFY_LONGEST_PHRASE)
-        return Unit(tokens, together=isinstance(piece, Mention))
+            return [Token(EOS, weight, vector) for vector in self._vectors(piece.name)]
+        return [Token(index, weight) for index in self._tokenizer.encode(piece)]
 
     def _read_vectors(self, name: str) -> Tensor:
         if self._embeddings is None:
@@ -197,7 +225,7 @@ def _encode_chunks(
     encoded, pooled = _run_in_batches(model, config, rows, skip)
     if not weighted:
         return encoded, pooled
-    exact, weights = encoded.float(), weights.to(encoded.device)
+    exact, weights = encoded.float(), sent(weights, encoded.device)
     if emphasis == "comfy":
         result = weigh_from_empty(exact[:-1], exact[-1], weights)
     else:
@@ -214,7 +242,7 @@ def _run_in_batches(
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         batch = rows[start : start + _ROWS_AT_ONCE]
         embedded = _embed(model, config, batch)
-        ends = torch.tensor([len(chunk) + 1 for chunk in batch], device=embedded.device)
+        ends = sent(torch.tensor([len(chunk) + 1 for chunk in batch]), embedded.device)
         output = model(embedded, skip=skip, **({"ends": ends} if config.projection else {}))
         found, *pools = output if isinstance(output, tuple) else (output,)
         states.append(found)
@@ -226,16 +254,12 @@ def _embed(model: TextEncoder, config: TextConfig, chunks: list[Chunk]) -> Tenso
     """Embeds the tokens as [B, positions, width]: begin mark, tokens, end mark, padding."""
     ids = [[BOS, *(token.id for token in chunk), EOS] for chunk in chunks]
     padded = [row + [config.pad_token] * (config.positions - len(row)) for row in ids]
-    embedded = model.embed_tokens(torch.tensor(padded, device=_device_of(model)))
+    embedded = model.embed_tokens(torch.tensor(padded))
     for row, chunk in enumerate(chunks):
         for column, token in enumerate(chunk, start=1):
             if token.vector is not None:
                 embedded[row, column] = token.vector.to(embedded)
     return embedded
-
-
-def _device_of(model: TextEncoder) -> torch.device | None:
-    return next(model.parameters()).device if isinstance(model, torch.nn.Module) else None
 
 
 def _row_weights(chunk: Chunk, config: TextConfig) -> list[float]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as BackendTokenizer
 
 BOS = 49406
@@ -22,30 +24,41 @@ class Tokenizer:
     """CLIP's byte-pair encoder, built from the merges file in this folder."""
 
     def __init__(self) -> None:
-        merges = _read_merges()
-        characters = _byte_characters()
-        words = [*characters, *(c + "</w>" for c in characters), *("".join(merge) for merge in merges), *_SPECIAL]
-        vocabulary = {word: index for index, word in enumerate(words)}
-        bpe = models.BPE(
-            vocabulary, merges, unk_token=_SPECIAL[1], end_of_word_suffix="</w>", continuing_subword_prefix=""
-        )
-        self._backend = BackendTokenizer(bpe)
-        self._backend.normalizer = normalizers.Sequence(
-            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-        )
-        self._backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_WORD), "removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False),
-            ]
-        )
-        self._backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in _SPECIAL])
+        self._backend = _backend()
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of the text, without begin and end marks."""
         # Text from a terminal with another encoding may contain lone surrogates, which UTF-8 cannot encode.
         printable = text.encode("utf-8", "replace").decode("utf-8")
         return self._backend.encode(printable, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of these ids in lower case, with a space after each word."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+
+@cache
+def _backend() -> BackendTokenizer:
+    """Builds the encoder once in a process, because this takes a quarter of a second and nothing changes it."""
+    merges = _read_merges()
+    characters = _byte_characters()
+    words = [*characters, *(c + "</w>" for c in characters), *("".join(merge) for merge in merges), *_SPECIAL]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    bpe = models.BPE(vocabulary, merges, unk_token=_SPECIAL[1], end_of_word_suffix="</w>", continuing_subword_prefix="")
+    backend = BackendTokenizer(bpe)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORD), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # In the byte-level alphabet, a space is the letter G with a dot.
+    backend.decoder = decoders.Sequence([decoders.Replace("</w>", "\u0120"), decoders.ByteLevel()])
+    backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in _SPECIAL])
+    return backend
 
 
 def _read_merges() -> list[tuple[str, str]]:

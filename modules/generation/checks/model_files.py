@@ -23,12 +23,15 @@ def model_files(options: GenerationOptions, folders: ModelFolders) -> Iterator[P
     yield checkpoint_path(folders, options.checkpoint)
     if options.vae:
         yield folders.find("vae", options.vae)
+    if options.refiner:
+        yield folders.find("checkpoints", options.refiner)
     yield from text_encoder_paths(folders, options)
     names = [lora.name for lora in options.loras] + [tag.name for tag in extract_loras(options.prompt)[1]]
     yield from (folders.find("loras", name) for name in names)
     yield from (folders.find("controlnet", control.name) for control in options.controls)
-    if options.hires is not None and options.hires.method not in OWN_METHODS:
-        yield upscaler_path(folders, options.hires.method)
+    for enlarged in (options.hires, options.tiled):
+        if enlarged is not None and enlarged.method not in OWN_METHODS:
+            yield upscaler_path(folders, enlarged.method)
 
 
 def checkpoint_path(folders: ModelFolders, name: str | None) -> Path:
@@ -69,4 +72,4 @@ def upscaler_path(folders: ModelFolders, name: str) -> Path:
     try:
         return folders.find("upscalers", name)
     except ModelFileError as error:  # probably a misspelt method
-        raise ModelFileError(f"{error} HiresFix methods without a file: {', '.join(OWN_METHODS)}.") from error
+        raise ModelFileError(f"{error} Methods without a file: {', '.join(OWN_METHODS)}.") from error

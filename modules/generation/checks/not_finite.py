@@ -18,13 +18,17 @@ class NotFinite(OptionsError):
 
 
 def cause(
-    model: LoadedModel, options: GenerationOptions, dtype: torch.dtype, controls: Mapping[str, nn.Module]
+    model: LoadedModel,
+    options: GenerationOptions,
+    dtype: torch.dtype,
+    controls: Mapping[str, nn.Module],
+    refiner: LoadedModel | None = None,
 ) -> LightDiffusionError:
     """Returns the error to raise: a ModelFileError with the file and the weight, or an OptionsError with advice.
 
     `controls` maps the file names of the ControlNets in use to their networks.
     """
-    for file, network, weights in _loaded(model, options, controls):
+    for file, network, weights in _loaded(model, options, controls, refiner):
         name = _not_finite(weights)
         if name is not None:
             return ModelFileError(_broken_file(file, f"{network}'s {name}", weights[name]))
@@ -42,7 +46,7 @@ def cause(
 
 
 def _loaded(
-    model: LoadedModel, options: GenerationOptions, controls: Mapping[str, nn.Module]
+    model: LoadedModel, options: GenerationOptions, controls: Mapping[str, nn.Module], refiner: LoadedModel | None
 ) -> Iterator[tuple[str, str, Mapping[str, Tensor]]]:
     """Yields the file name, the network's name, and the weights as loaded."""
     checkpoint = model.path.name
@@ -50,6 +54,9 @@ def _loaded(
     texts = " or ".join(Path(name).name for name in options.text_encoders)
     yield texts or checkpoint, "text encoder", model.text.pristine()
     yield Path(options.vae or checkpoint).name, "VAE", dict(model.vae.named_parameters())
+    if refiner is not None:
+        yield refiner.path.name, "UNet", refiner.unet.pristine()
+        yield refiner.path.name, "text encoder", refiner.text.pristine()
     for name, network in controls.items():
         yield Path(name).name, "ControlNet", dict(network.named_parameters())
 

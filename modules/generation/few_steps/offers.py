@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modules.catalog.models import header_metadata
+from modules.catalog.headers import header_metadata
 from modules.core.errors import quoted
 from modules.core.paths import ModelFolders
 from modules.generation.checks.model_files import checkpoint_path

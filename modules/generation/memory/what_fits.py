@@ -15,9 +15,10 @@ GIB = 2**30
 def what_fits(
     checkpoint: str | None, *, folders: ModelFolders, device_name: str | None = None, dtype_name: str | None = None
 ) -> str:
-    """Describes the named checkpoint, or the default one, by its header. Raises OptionsError for a bad device or type.
+    """Describes the named checkpoint, or the default one, by its header.
 
-    A checkpoint that is missing or unreadable is what the line says.
+    If the default one is missing or unreadable, the line says so. Raises ModelFileError if the named one is, and
+    OptionsError for a bad device or type.
     """
     device = choose_device(device_name)
     dtype, free = choose_dtype(device, dtype_name), free_memory(device)
@@ -25,6 +26,8 @@ def what_fits(
         path = checkpoint_path(folders, checkpoint)
         needs = checkpoint_needs(path, dtype)
     except ModelFileError as error:
+        if checkpoint is not None:
+            raise
         return f"{gib(free)} free; {error}"
     fits = f"{gib(free)} free on {device}; {path.name} needs {needs_text(needs)}"
     if device.type != "cuda":

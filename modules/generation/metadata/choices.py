@@ -1,4 +1,4 @@
-"""Reads LoRAs, ControlNets, HiresFix and the start picture from a recipe's fields, and finds their files."""
+"""Reads LoRAs, ControlNets, HiresFix, tiles and the start picture from a recipe's fields, and finds their files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 from modules.core.errors import quoted
 from modules.core.paths import ModelFolders
 from modules.core.typed import Unreadable
+from modules.generation.metadata import inpaint
 from modules.generation.metadata.fields import Fields
-from modules.generation.metadata.hires import MARKS, second_pass
+from modules.generation.metadata.hires import MARKS, second_pass, tiled_upscale
 from modules.generation.metadata.named_files import Fingerprints, find_picture
 from modules.generation.metadata.packed import Choice, unpack
 from modules.generation.metadata.problems import Problem
 from modules.generation.metadata.settings import read_each
-from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
+from modules.generation.option_table import TILED_OPTIONS
+from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice, TiledOptions
 from modules.images.methods import OWN_METHODS
 
 UNKNOWN_PICTURE = Path("the picture it was made from")  # other programs do not record its name
 FROM_PICTURE = ("Init image", "Init image hash", "Init image size")
 MOST_ENTRIES = 64
-INPAINTED = ("Mask blur", "Mask hash", "Mask mode", "Masked content", "Inpaint area")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +78,25 @@ class Choices:
         packed = self.fields.text("Hires fix")
         if packed is not None and packed.startswith("{"):
             choice, hashes = unpack(HiresOptions, packed)
-            if choice.method not in OWN_METHODS and "hires_method" not in self.given:
-                name = NamedModel(
-                    kind="upscalers", name=choice.method, option="hires_method", hash=hashes.get("method")
-                )
-                self.models.append(name)
+            self._upscaler(choice.method, hashes.get("method"), "hires_method")
             return choice
         second = second_pass(self.fields, self.given, self.folders, self.problems)
         if second is None:
             return None
         self.left_out += second.left_out
         return second.options
+
+    def tiled(self) -> TiledOptions | None:
+        packed = self.fields.text("SD upscale")
+        if packed is not None and packed.startswith("{"):
+            choice, hashes = unpack(TiledOptions, packed)
+            self._upscaler(choice.method, hashes.get("method"), TILED_OPTIONS["method"])
+            return choice
+        script = tiled_upscale(self.fields, self.given, self.folders, self.problems)
+        if script is None:
+            return None
+        self.left_out += script.left_out
+        return script.options
 
     def init(self) -> InitImage | None:
         packed = self.fields.text("Init image")
@@ -98,32 +107,37 @@ class Choices:
         mask = choice.mask and self._picture(choice.mask, hashes.get("mask"), "mask")
         return replace(choice, image=image, mask=mask)
 
+    def _upscaler(self, method: str, hash: str | None, option: str) -> None:
+        """Records the upscaler's file, if it is one and no other is given."""
+        if method not in OWN_METHODS and option not in self.given:
+            self.models.append(NamedModel(kind="upscalers", name=method, option=option, hash=hash))
+
     def _is_from_picture(self) -> bool:
         """Distinguishes image to image from a second pass: A1111 writes `Denoising strength` for both.
 
         For a second pass, very old versions also wrote `First pass size`.
         """
-        if any(name in self.fields for name in (*FROM_PICTURE, *INPAINTED)):
+        if any(name in self.fields for name in (*FROM_PICTURE, *inpaint.MARKS)):
             return True
         return "Denoising strength" in self.fields and not any(
             name in self.fields for name in (*MARKS, "Hires fix", "First pass size")
         )
 
     def _foreign_init(self) -> InitImage:
-        readers = {
-            "denoise": lambda fields: fields.number("Denoising strength"),
-            "mask_blur": lambda fields: fields.whole("Mask blur"),
-        }
+        readers = {"denoise": lambda fields: fields.number("Denoising strength"), **inpaint.READERS}
+        masked = "mask" in self.given or "mask_colour" in self.given
+        without_mask = "img2img" in self.given and not masked
         if "img2img" not in self.given:
             self.lacks.append("the picture that it was made from (give it with --img2img FILE)")
-        if "mask" not in self.given and any(name in self.fields for name in INPAINTED):
+        if not masked and any(name in self.fields for name in inpaint.MARKS):
             self.left_out.append("the mask (give it with --mask FILE)")
         start = InitImage(image=self.given.get("img2img", UNKNOWN_PICTURE))
 
         def check(name: str, value: Any) -> None:
             replace(start, **{name: value})
 
-        values = read_each(readers, self.fields, self.given, check, self.problems)
+        unread = {"mask_invert", "only_masked"} if without_mask else set[str]()
+        values = read_each(readers, self.fields, {*self.given, *unread}, check, self.problems)
         return replace(start, **values)
 
     def _picture(self, named: Path, wanted: str | None, option: str) -> Path:

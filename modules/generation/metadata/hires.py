@@ -1,4 +1,4 @@
-"""Reads the second pass from A1111's `Hires ...` fields."""
+"""Reads what enlarges: the second pass from A1111's `Hires ...` fields, and tiles from its `SD upscale ...` fields."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from modules.generation.metadata.fields import Fields
 from modules.generation.metadata.named_files import find_model
 from modules.generation.metadata.problems import Problem
 from modules.generation.metadata.settings import AUTOMATIC, read_each
-from modules.generation.options import HiresOptions
+from modules.generation.option_table import TILED_OPTIONS
+from modules.generation.options import HiresOptions, TiledOptions
 from modules.images.methods import OWN_METHODS
 from modules.sampling.names import resolve_sampler, resolve_scheduler
 
 SCALE, SIZE = ("Hires upscale", "Hires scale"), ("Hires resize", "Hires size")
+TILE_OVERLAP, TILE_UPSCALER = "SD upscale overlap", "SD upscale upscaler"
 MARKS = (*SCALE, *SIZE, "Hires upscaler", "Hires steps", "Hires strength")
 DENOISE = 0.7  # A1111's own default
 METHODS = {
@@ -59,7 +61,7 @@ def second_pass(
     """Reads the second pass; returns None if all its fields are missing. Adds unusable values to the problems."""
     if not any(fields.text(name) for name in MARKS):
         return None
-    method, left_out = _method(fields.text("Hires upscaler"), folders)
+    method, left_out = _method(fields.text("Hires upscaler"), folders, "--hires-method")
     readers = {
         "method": lambda _: method,
         "steps": lambda fields: fields.whole("Hires steps"),
@@ -78,11 +80,42 @@ def second_pass(
     return SecondPass(options=HiresOptions(**values), left_out=() if "hires_method" in given else left_out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TiledUpscale:
+    options: TiledOptions
+    left_out: tuple[str, ...]
+
+
+def tile_fields(tiled: TiledOptions) -> dict[str, str]:
+    """Returns what A1111 would write for this tiled upscale."""
+    return {TILE_OVERLAP: str(tiled.overlap), TILE_UPSCALER: tiled.method}
+
+
+def tiled_upscale(
+    fields: Fields, given: Collection[str], folders: ModelFolders, problems: list[Problem]
+) -> TiledUpscale | None:
+    """Reads A1111's script SD upscale, which does not name its scale; returns None if its fields are missing."""
+    if not any(fields.text(name) for name in (TILE_OVERLAP, TILE_UPSCALER)):
+        return None
+    method, left_out = _method(fields.text(TILE_UPSCALER), folders, "--upscaler")
+    replaced = {name for name, option in TILED_OPTIONS.items() if option in given}
+    readers = {"overlap": lambda fields: fields.whole(TILE_OVERLAP), "method": lambda _: method}
+
+    def check(name: str, value: Any) -> None:
+        TiledOptions(**{name: value})
+
+    values = read_each(readers, fields, replaced, check, problems)
+    left_out = () if "method" in replaced else left_out
+    if "scale" not in replaced:
+        left_out = (*left_out, "the scale of SD upscale, which is not named (2 times is used)")
+    return TiledUpscale(options=TiledOptions(**values), left_out=left_out)
+
+
 def _check(name: str, value: Any) -> None:
     HiresOptions(**value if name == "size" else {name: value})
 
 
-def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[str, ...]]:
+def _method(name: str | None, folders: ModelFolders, option: str) -> tuple[str | None, tuple[str, ...]]:
     """Returns the enlarging method, and remarks about it."""
     if name is None:
         return None, ()
@@ -96,7 +129,7 @@ def _method(name: str | None, folders: ModelFolders) -> tuple[str | None, tuple[
         except ModelFileError:
             continue
         return wanted, ()
-    return None, (f'the upscaler "{name[:60]}", which is not in models/upscalers (lanczos is used; or --hires-method)',)
+    return None, (f'the upscaler "{name[:60]}", which is not in models/upscalers (lanczos is used; or {option})',)
 
 
 def _target(fields: Fields) -> dict[str, int] | None:

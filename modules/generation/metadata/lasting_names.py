@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +20,26 @@ _TAG = re.compile(r"(<(?:lora|lyco):)((?:[A-Za-z]:(?=[\\/]))?[^:<>]*)", re.IGNOR
 
 def with_lasting_names(options: GenerationOptions, folders: ModelFolders) -> GenerationOptions:
     """Replaces model paths with the models' names in our folders, or else with their file names."""
-    hires = options.hires
+    return renamed(options, folders.lasting_name)
+
+
+def renamed(options: GenerationOptions, rename: Callable[[str, str], str]) -> GenerationOptions:
+    """Replaces each name of a model file, except the checkpoint's, with `rename(kind, name)`."""
+    hires, tiled = options.hires, options.tiled
     if hires is not None and hires.method not in OWN_METHODS:
-        hires = replace(hires, method=folders.lasting_name("upscalers", hires.method))
+        hires = replace(hires, method=rename("upscalers", hires.method))
+    if tiled is not None and tiled.method not in OWN_METHODS:
+        tiled = replace(tiled, method=rename("upscalers", tiled.method))
     return replace(
         options,
-        prompt=_TAG.sub(lambda tag: tag[1] + folders.lasting_name("loras", tag[2]), options.prompt),
-        vae=options.vae and folders.lasting_name("vae", options.vae),
-        text_encoders=tuple(folders.lasting_name("text_encoders", name) for name in options.text_encoders),
-        loras=tuple(replace(lora, name=folders.lasting_name("loras", lora.name)) for lora in options.loras),
-        controls=tuple(replace(net, name=folders.lasting_name("controlnet", net.name)) for net in options.controls),
+        prompt=_TAG.sub(lambda tag: tag[1] + rename("loras", tag[2]), options.prompt),
+        vae=options.vae and rename("vae", options.vae),
+        refiner=options.refiner and rename("checkpoints", options.refiner),
+        text_encoders=tuple(rename("text_encoders", name) for name in options.text_encoders),
+        loras=tuple(replace(lora, name=rename("loras", lora.name)) for lora in options.loras),
+        controls=tuple(replace(net, name=rename("controlnet", net.name)) for net in options.controls),
         hires=hires,
+        tiled=tiled,
     )
 
 
@@ -47,6 +56,8 @@ def hashes_of(options: GenerationOptions, folders: ModelFolders, fingerprints: F
 def _files(options: GenerationOptions, folders: ModelFolders) -> Iterator[tuple[str, str, Path | None]]:
     if options.vae:
         yield "VAE", "name", folders.outside("vae", options.vae)
+    if options.refiner:
+        yield "Refiner", "name", folders.outside("checkpoints", options.refiner)
     for position, name in enumerate(options.text_encoders):
         yield text_encoder_key(position), "name", folders.outside("text_encoders", name)
     for position, lora in enumerate(options.loras):
@@ -54,8 +65,9 @@ def _files(options: GenerationOptions, folders: ModelFolders) -> Iterator[tuple[
     for position, control in enumerate(options.controls):
         yield f"ControlNet {position}", "name", folders.outside("controlnet", control.name)
         yield f"ControlNet {position}", "image", control.image
-    if options.hires is not None and options.hires.method not in OWN_METHODS:
-        yield "Hires fix", "method", folders.outside("upscalers", options.hires.method)
+    for field, enlarged in (("Hires fix", options.hires), ("SD upscale", options.tiled)):
+        if enlarged is not None and enlarged.method not in OWN_METHODS:
+            yield field, "method", folders.outside("upscalers", enlarged.method)
     if options.init is not None:
         yield "Init image", "image", options.init.image
         yield "Init image", "mask", options.init.mask

@@ -18,8 +18,11 @@ HONOURED = frozenset(
         *("sampler", "schedule type", "scheduler", "seed", "size"),
         *("model", "model path", "model hash", "base model", "base model hash", "vae hash", "module 1"),
         *("text encoder", "text encoder hash", "text encoder 2", "text encoder 2 hash"),
+        *("refiner hash", "refiner switch by sampling steps"),
         *("batch size", "batch pos", "init image", "hires fix", "denoising strength"),
+        *("mask blur", "mask mode", "masked content", "inpaint area", "masked area padding"),
         *("hires upscale", "hires scale", "hires resize", "hires size", "hires upscaler", "hires steps"),
+        *("sd upscale", "sd upscale overlap", "sd upscale upscaler"),
         *("hires cfg scale", "hires sampler", "hires schedule type", "hires scheduler", "hires strength"),
     )
 )
@@ -30,7 +33,7 @@ HARMLESS = frozenset(
         *("created date", "civitai resources", "civitai metadata", "generated", "time taken", "user", "comment"),
         *("template", "negative template", "wildcard prompt", "wildcard negative prompt", "hires force", "cfg mode"),
         *("diffusion in low bits", "gpu", "source identifier", "url", "title", "image seed", "batch index", "index"),
-        *("init image hash", "init image size", "mask hash", "mask blur", "workflow", "image hash", "hires module 1"),
+        *("init image hash", "init image size", "mask hash", "workflow", "image hash", "hires module 1"),
     )
 )
 _OURS = re.compile(r"(?:lora|controlnet) \d+")
@@ -39,6 +42,8 @@ _OURS = re.compile(r"(?:lora|controlnet) \d+")
 def left_out(fields: Mapping[str, str]) -> list[str]:
     """Returns the names of fields that are switched on but match no option."""
     names = [name for name, value in fields.items() if _counts(name.casefold(), value.strip().casefold())]
+    if fields.get("Refiner", "").casefold() not in OFF and "Refiner switch by sampling steps" not in fields:
+        names.append("Refiner switch by timesteps (steps are counted here)")
     if "Model hash" in fields and "Model" not in fields:
         names.append("the checkpoint (only its hash is known)")
     return names

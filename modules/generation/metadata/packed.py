@@ -1,4 +1,4 @@
-"""Packs a choice (LoRA, ControlNet, HiresFix, start picture) into a JSON field of a picture's metadata and back.
+"""Packs a choice (LoRA, ControlNet, HiresFix, start picture, tiles) into a JSON field of a picture's metadata and back.
 
 Files are identified by their names and the start of their SHA-256, never by their folders.
 """
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from modules.core.typed import build, parse_json_object, text
-from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice
+from modules.generation.options import ControlChoice, HiresOptions, InitImage, LoraChoice, TiledOptions
 
-Choice = TypeVar("Choice", LoraChoice, ControlChoice, HiresOptions, InitImage)
+AnyChoice = LoraChoice | ControlChoice | HiresOptions | InitImage | TiledOptions
+Choice = TypeVar("Choice", LoraChoice, ControlChoice, HiresOptions, InitImage, TiledOptions)
 
 HASH = "_hash"  # `image_hash` is the hash of the file in `image`
 
 
-def pack(choice: LoraChoice | ControlChoice | HiresOptions | InitImage, hashes: Mapping[str, str]) -> str:
+def pack(choice: AnyChoice, hashes: Mapping[str, str]) -> str:
     """Packs a choice; `hashes` maps attribute names to the files' hashes."""
     values: dict[str, object] = {}
     for name, value in asdict(choice).items():

@@ -18,13 +18,14 @@ from modules.generation.metadata.named_files import find_model, fingerprint, pla
 from modules.generation.metadata.problems import Problem, as_error
 from modules.generation.metadata.recognise import read_recipe
 from modules.generation.metadata.settings import plain_options
-from modules.generation.options import GenerationOptions
+from modules.generation.options import EXTRA_FIELDS, GenerationOptions
 from modules.images.metadata import texts_of
 from modules.images.open import opened
 from modules.text.prompt import extract_loras
+from modules.text.wildcards import escaped
 
 # Options that replace a whole setting of the picture; the options of the extra passes change only parts of one.
-GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - {"loras", "controls", "init", "hires", "only"}
+GIVEN = {field.name for field in dataclasses.fields(GenerationOptions)} - EXTRA_FIELDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,18 @@ def read_texts(
     if recipe.prompt is None and "prompt" not in given:
         reason = f"{recipe.program} computed the prompt of this picture: give one in quotes."
         problems.append(Problem(reason=reason, option="prompt"))
-    plain: dict[str, Any] = {"prompt": recipe.prompt or "", "negative_prompt": recipe.negative}
+    plain: dict[str, Any] = {"prompt": escaped(recipe.prompt or ""), "negative_prompt": escaped(recipe.negative)}
     plain |= plain_options(fields, given, problems)
     plain |= {name: given[name] for name in GIVEN if name in given}
     choices = Choices(problems=problems, fields=fields, given=given, folders=folders or ModelFolders(), places=places)
     try:
         options = GenerationOptions(
-            **plain, loras=choices.loras(), controls=choices.controls(), hires=choices.hires(), init=choices.init()
+            **plain,
+            loras=choices.loras(),
+            controls=choices.controls(),
+            hires=choices.hires(),
+            tiled=choices.tiled(),
+            init=choices.init(),
         )
     except Unreadable as error:
         raise OptionsError(f"The settings in this picture are damaged ({error}); enter them by hand.") from error
@@ -125,6 +131,9 @@ def _plain_models(options: GenerationOptions, fields: Fields, given: Mapping[str
     if options.vae and "vae" not in given:
         hash_of_ours = fields.text("VAE hash") if "Torch" in fields else None
         models.append(NamedModel(kind="vae", name=options.vae, option="vae", hash=hash_of_ours))
+    if options.refiner and "refiner" not in given:
+        hash_of_ours = fields.text("Refiner hash") if "Torch" in fields else None
+        models.append(NamedModel(kind="checkpoints", name=options.refiner, option="refiner", hash=hash_of_ours))
     return models
 
 
@@ -139,15 +148,26 @@ def _tagged(options: GenerationOptions, given: Mapping[str, Any], problems: list
         return []
 
 
+def missing_models(models: Sequence[NamedModel], folders: ModelFolders) -> list[Problem]:
+    """Returns a problem for each model that is not in its folder."""
+    found = (_look_up(model, folders) for model in models)
+    return [problem for problem in found if isinstance(problem, Problem)]
+
+
 def check_models(models: Sequence[NamedModel], folders: ModelFolders, problems: list[Problem]) -> list[str]:
     """Returns the names of models whose files have changed; adds missing models to the problems."""
     others: list[str] = []
     for model in models:
-        try:
-            path = find_model(folders, model.kind, model.name)
-        except ModelFileError as error:
-            problems.append(Problem(reason=str(error), option=model.option, kind=ModelFileError))
-            continue
-        if model.hash is not None and path.is_file() and fingerprint(path) != model.hash:
+        path = _look_up(model, folders)
+        if isinstance(path, Problem):
+            problems.append(path)
+        elif model.hash is not None and path.is_file() and fingerprint(path) != model.hash:
             others.append(quoted(path.name))
     return others
+
+
+def _look_up(model: NamedModel, folders: ModelFolders) -> Path | Problem:
+    try:
+        return find_model(folders, model.kind, model.name)
+    except ModelFileError as error:
+        return Problem(reason=str(error), option=model.option, kind=ModelFileError)

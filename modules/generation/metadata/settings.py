@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def _checkpoint(fields: Fields) -> str | None:
     return path if is_there(Path(path)) else file_name(path)
 
 
+def _refiner(fields: Fields) -> str | None:
+    """Returns the refiner's name, after which A1111 writes a hash in brackets."""
+    name = re.sub(r" \[[0-9a-f]{10}\]$", "", fields.text("Refiner") or "")
+    return None if name.casefold() in ("", "none") else name
+
+
+def _refiner_start(fields: Fields) -> float | None:
+    return None if _refiner(fields) is None else fields.number("Refiner switch at")
+
+
 def _text_encoders(fields: Fields) -> tuple[str, ...] | None:
     names = [fields.text(text_encoder_key(position)) for position in range(2)]
     return tuple(name for name in names if name is not None) or None
@@ -148,6 +159,8 @@ SPECIAL: dict[str, Reader] = {
     "checkpoint": _checkpoint,
     "vae": _vae,
     "text_encoders": _text_encoders,
+    "refiner": _refiner,
+    "refiner_start": _refiner_start,
 }
 READERS: dict[str, Reader] = {option.name: _reader(option) for option in PLAIN_OPTIONS if option.key} | SPECIAL
 

@@ -10,6 +10,8 @@ from typing import Any
 from modules.core.errors import OptionsError, quoted
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
+from modules.generation.metadata.hires import tile_fields
+from modules.generation.metadata.inpaint import mask_fields
 from modules.generation.metadata.packed import pack, text_encoder_key
 from modules.generation.metadata.problems import Problem, as_error
 from modules.generation.metadata.recall import (
@@ -50,9 +52,11 @@ def to_parameters(options: ResolvedOptions, index: int, facts: Mapping[str, str]
     info |= dict(facts)
     info |= _plain_fields(options, written=info)
     info |= {text_encoder_key(position): name for position, name in enumerate(options.text_encoders)}
-    for name in ("VAE", *map(text_encoder_key, range(len(options.text_encoders)))):
+    for name in ("VAE", "Refiner", *map(text_encoder_key, range(len(options.text_encoders)))):
         if name in hashes:
             info[f"{name} hash"] = hashes[name]["name"]
+    if options.refiner:
+        info["Refiner switch by sampling steps"] = "True"  # AUTOMATIC1111 would count timesteps
     if batch > 1:
         info |= {"Batch size": str(batch), "Batch pos": str(index % batch)}
     info |= _extras(options, hashes)
@@ -70,18 +74,21 @@ def _plain_fields(options: GenerationOptions, written: Collection[str]) -> dict[
 
 
 def _extras(options: GenerationOptions, hashes: Hashes) -> dict[str, str]:
-    """Writes LoRAs, ControlNets, HiresFix and the start picture."""
+    """Writes LoRAs, ControlNets, HiresFix, tiles and the start picture."""
     choices = {f"LoRA {position}": lora for position, lora in enumerate(options.loras)}
     choices |= {f"ControlNet {position}": control for position, control in enumerate(options.controls)}
     info = {field: pack(choice, hashes.get(field, {})) for field, choice in choices.items()}
     if options.hires:
         info["Hires fix"] = pack(options.hires, hashes.get("Hires fix", {}))
         info |= {"Hires upscale": f"{options.hires.scale:g}", "Hires upscaler": options.hires.method}
+    if options.tiled:
+        info["SD upscale"] = pack(options.tiled, hashes.get("SD upscale", {}))
+        info |= tile_fields(options.tiled)
     if options.init:
         info["Init image"] = pack(options.init, hashes.get("Init image", {}))
-    denoise = options.init.denoise if options.init else options.hires.denoise if options.hires else None
-    if denoise is not None:
-        info["Denoising strength"] = f"{denoise:g}"
+        info |= mask_fields(options.init)
+    if options.denoise is not None:
+        info["Denoising strength"] = f"{options.denoise:g}"
     return info
 
 

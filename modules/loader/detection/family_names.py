@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from modules.core.families import CONTEXT_FAMILIES
 from modules.loader.detection.model_spec import ModelSpec
-
-CONTEXT_FAMILIES = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL", 1280: "the SDXL refiner"}
 
 
 def context_family(width: int, spec: ModelSpec) -> str:

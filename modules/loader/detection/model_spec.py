@@ -15,7 +15,7 @@ from modules.loader.detection.shapes import shapes_of
 from modules.loader.detection.text_config import text_configs
 from modules.loader.detection.unet_config import unet_config
 from modules.loader.detection.vae_config import vae_config, with_latent_statistics
-from modules.loader.layouts.parts import Parts, is_refiner
+from modules.loader.layouts.parts import VECTOR_MARK, Parts, is_refiner, lacks_vector
 from modules.models.configs import SD_VAE, SDXL_VAE, TextConfig, UNetConfig, VAEConfig
 
 _NATIVE_SIZES = {"SD1.x": 512, "SD2.x": 512, "SDXL": 1024, "the SDXL refiner": 1024}
@@ -114,7 +114,19 @@ def refuse_foreign(state: Mapping[str, Tensor]) -> None:
 def refuse_refiner(spec: ModelSpec) -> None:
     """Raises an error that says what the SDXL refiner is for, if the checkpoint is one."""
     if spec.family == "the SDXL refiner":
-        raise ModelFileError("This file is the SDXL refiner, which cannot start a picture; choose an SDXL checkpoint.")
+        raise ModelFileError(
+            "This file is the SDXL refiner, which cannot start a picture; choose an SDXL checkpoint, and give this "
+            "file with --refiner."
+        )
+
+
+def require_refiner(spec: ModelSpec) -> None:
+    """Raises an error for a checkpoint given as the SDXL refiner that is something else."""
+    if spec.family != "the SDXL refiner":
+        raise ModelFileError(
+            f"This file is a checkpoint of {spec.family}, not the SDXL refiner: give it with --checkpoint, "
+            "and with --refiner a file such as sd_xl_refiner_1.0."
+        )
 
 
 def _require_parts(parts: Parts, state: Mapping[str, Tensor]) -> None:
@@ -122,9 +134,19 @@ def _require_parts(parts: Parts, state: Mapping[str, Tensor]) -> None:
         first = next(iter(sorted(state)), None)
         begins = f"it begins with {quoted(first)}" if first is not None else "it holds no weights at all"
         raise ModelFileError(f"This file is not a Stable Diffusion checkpoint: {begins}. {SUPPORTED}.")
+    if lacks_vector(parts.unet, state):
+        raise ModelFileError(
+            f"This file is an SDXL checkpoint whose UNet lacks {VECTOR_MARK}, which reads the picture's size; the file "
+            "is incomplete: download it again."
+        )
     lacking = _lacking_texts(parts) | ({} if parts.vae else {"VAE": "--vae NAME (files in models/vae)"})
     if not lacking:
         return
+    if is_refiner(parts.unet):
+        raise ModelFileError(
+            f"This file is the SDXL refiner, but it has no {' and no '.join(lacking)}: choose a file that holds all of "
+            "it, such as sd_xl_refiner_1.0."
+        )
     lone = "" if any(parts.texts.values()) or parts.vae else "is a UNet alone: it "
     raise ModelFileError(
         f"This file {lone}has no {' and no '.join(lacking)}. "

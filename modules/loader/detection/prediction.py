@@ -23,6 +23,7 @@ PLAYGROUND_MARKS = ("edm_mean", "edm_std")
 _COSXL_MAX, _COSXL_MIN = "edm_vpred.sigma_max", "edm_vpred.sigma_min"
 _EDM_RANGE = (0.002, 80.0)
 _COSXL_LOWEST = 0.002
+_EDM_LIMITS = (1e-6, 1e4)  # far outside every published range; beyond them, float32 loses the picture in the noise
 
 _SPELLINGS: dict[str, Prediction] = {
     "epsilon": "epsilon",
@@ -60,7 +61,7 @@ def detect_training(
     _refuse_flow(metadata, facts)
     zero_snr = "ztsnr" in state or bool(facts.get("zero_terminal_snr"))
     prediction = _stated(facts.get("prediction_type"))
-    if prediction is None and all(mark in state for mark in PLAYGROUND_MARKS):
+    if prediction is None and has_playground_marks(state):
         prediction = "edm"
     if prediction is None and _COSXL_MAX in state:
         prediction = "edm_v"
@@ -92,9 +93,25 @@ def _sigma_range(state: Mapping[str, Tensor], facts: Mapping[str, object]) -> tu
     if _COSXL_MAX in state:
         [high] = numbers_in(state, _COSXL_MAX, 1)
         [low] = numbers_in(state, _COSXL_MIN, 1) if _COSXL_MIN in state else (_COSXL_LOWEST,)
-    if not 0 < low < high:
-        raise ModelFileError(f"This checkpoint's noise levels, from {low:g} to {high:g}, cannot be used.")
+    lowest, highest = _EDM_LIMITS
+    if not lowest <= low < high <= highest:
+        raise ModelFileError(
+            f"This checkpoint's noise levels, from {low:g} to {high:g}, cannot be used: they must rise and lie between "
+            f"{lowest:g} and {highest:g}; the file is damaged."
+        )
     return low, high
+
+
+def has_playground_marks(state: Mapping[str, Tensor]) -> bool:
+    """Tells whether the checkpoint states the statistics of its latents. Raises ModelFileError for half of them."""
+    found = [mark for mark in PLAYGROUND_MARKS if mark in state]
+    if len(found) == 1:
+        [missing] = set(PLAYGROUND_MARKS) - set(found)
+        raise ModelFileError(
+            f"This checkpoint has {found[0]} but lacks {missing}, and its latents cannot be read with one of them "
+            "alone; the file is incomplete: download it again."
+        )
+    return bool(found)
 
 
 def numbers_in(state: Mapping[str, Tensor], name: str, count: int) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.core.errors import ModelFileError
 from modules.loader.detection.facts import factor_of, factors_of, number_of
-from modules.loader.detection.prediction import PLAYGROUND_MARKS, numbers_in
+from modules.loader.detection.prediction import PLAYGROUND_MARKS, has_playground_marks, numbers_in
 from modules.loader.detection.shapes import check_divides, shape_of, shapes_of
 from modules.loader.files.numbered import count_numbered
 from modules.models.configs import VAEConfig, default_groups
@@ -46,9 +46,9 @@ def with_latent_statistics(config: VAEConfig, state: Mapping[str, Tensor], facts
     They hold for any autoencoder, as does the scale factor that belongs to them. Raises ModelFileError.
     """
     mean, std = factors_of(facts, "latent_mean"), factors_of(facts, "latent_std")
-    if not mean and all(mark in state for mark in PLAYGROUND_MARKS):
+    if not mean and not std and has_playground_marks(state):
         mean, std = (numbers_in(state, mark, config.latent_channels) for mark in PLAYGROUND_MARKS)
-    if not mean:
+    if not mean and not std:
         return config
     if not len(mean) == len(std) == config.latent_channels or min(std) <= 0:
         raise ModelFileError(

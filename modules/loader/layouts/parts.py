@@ -31,7 +31,7 @@ from modules.loader.layouts.key_maps import (
     UNET_ROOTS,
     VAE_PREFIX,
 )
-from modules.models.configs import SD15_UNET, SD21_UNET
+from modules.models.configs import SD15_UNET, SD21_UNET, SDXL_UNET
 
 VECTOR_MARK = "label_emb.0.0.weight"  # only SDXL's UNets read a vector beside the text
 _RESIDUAL = re.compile(r"input_blocks\.([0-9]{1,4})\.0\.in_layers\.")
@@ -122,6 +122,17 @@ def is_refiner(unet: Mapping[str, Tensor]) -> bool:
     """Recognises the SDXL refiner: of SDXL's UNets, it alone has no attention at its last level."""
     blocks = [int(match[1]) for name in unet if (match := _RESIDUAL.match(name))]
     return VECTOR_MARK in unet and f"input_blocks.{max(blocks, default=0)}.1.proj_in.weight" not in unet
+
+
+def lacks_vector(unet: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """Tells whether the rest of the file is SDXL, while the UNet lacks the layers that read a vector."""
+    if VECTOR_MARK in unet:
+        return False
+    reader = unet.get("middle_block.1.transformer_blocks.0.attn2.to_k.weight")
+    is_wide = reader is not None and reader.shape[1:2] == (SDXL_UNET.context_dim,)
+    texts = (SDXL_CLIP_L_PREFIX, SDXL_CLIP_G_PREFIX, REFINER_CLIP_G_PREFIX, DIFFUSERS_PARTS["text_2"])
+    has_texts = any(name.startswith(texts) for name in state)
+    return is_wide or has_texts or any(name.startswith("label_emb.") for name in unet)
 
 
 def _clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from modules.core.device import sent
 from modules.core.progress import OnStep, StepEvent
 
 
@@ -46,9 +47,7 @@ def ancestral_step(sigma: float, sigma_next: float) -> tuple[float, float]:
 
 def move(noise: Tensor, x: Tensor) -> Tensor:
     """Moves CPU noise to the device and dtype of x without making the host wait."""
-    if x.device.type != "cuda":
-        return noise.to(x)
-    return noise.pin_memory().to(device=x.device, non_blocking=True).to(x.dtype)
+    return sent(noise, x.device).to(x.dtype)
 
 
 def brownian_noise(noise: NoiseSource, sigmas: list[float], x: Tensor) -> Callable[[float, float], Tensor]:

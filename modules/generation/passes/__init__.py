@@ -1,0 +1,1 @@
+"""Sampling of one batch, whose pictures may belong to several requests."""

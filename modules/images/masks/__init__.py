@@ -1,0 +1,1 @@
+"""Masks: made from a colour, and taken apart."""
