@@ -114,7 +114,6 @@ class RunContext:
     """One call of the command line; `given` holds its arguments."""
 
     given: Mapping[str, Any]
-    session: Session
     output: OutputFolder
     bar: ProgressBar
     cancel: CancelToken
@@ -129,6 +128,13 @@ class RunContext:
         if not self.given.get("json"):
             with self.bar.aside():
                 tell(str(path), kept=path.parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRun(RunContext):
+    """A call that makes its pictures in this process."""
+
+    session: Session
 
 
 def ending(error: LightDiffusionError, pictures: int) -> str:

@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import parse_arguments
-from cli.console import ProgressBar, RunContext, ending, stop_on_interrupt
+from cli.console import ProgressBar, RunContext, SessionRun, ending, stop_on_interrupt
 from cli.listing import list_names
 from cli.packages import missing_package
 from cli.report_file import check_report_file, write_report
 from cli.requests import Request, build_requests, check_together
+from cli.runs.upscaling import run_upscale
 from cli.streams import log_to_errors, tell, warn
+from cli.table_file import run_export
 from modules.core.errors import DeviceError, LightDiffusionError, OutputError, bug_text
 from modules.core.paths import ModelFolders
 from modules.core.progress import CancelToken
+from modules.core.threads import let_threads_sleep
 from modules.version import VERSION
 
 if TYPE_CHECKING:
+    from cli.runs.prompt_batch import CheckedLine
     from modules.generation.options import GenerationOptions
     from modules.generation.session import Session
 
@@ -34,9 +38,12 @@ NOBODY_READS = 141  # the exit code in shells for a program whose output pipe wa
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
     """Makes and saves the pictures; returns what --json prints."""
-    from cli.prompt_batch import read_lines, refuse_lines, run_prompts
+    from cli.runs.cluster import check_cluster, check_prompts_only, run_on_cluster
+    from cli.runs.prompt_batch import read_lines, refuse_lines
     from modules.generation.checks.request import check_request
 
+    check_cluster(given)
+    check_prompts_only(given)
     folders = ModelFolders()
     lines = read_lines(given, folders) if "prompts" in given else []
     if bad := [line for line in lines if line.error is not None]:
@@ -51,7 +58,6 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
 
     with stop_on_interrupt(cancel, bar), logging_redirect_tqdm():
         from modules.gallery.output import OutputFolder
-        from modules.generation.session import Session
 
         output = OutputFolder(given.get("output_dir"))
         if given.get("reuse_seed"):
@@ -59,20 +65,36 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             requests = [replace(request, options=replace(request.options, seed=seed)) for request in requests]
         output.check_writable()
         check_report_file(given)
-        session = Session(
-            folders,
-            device=given.get("device"),
-            dtype=given.get("dtype"),
-            tuning_seconds=given.get("stable_fast_tune", 0.0),
-            memory=given.get("memory"),
-        )
-        cancel.check()  # if Ctrl-C was pressed during the imports
-        began = time.perf_counter()
-        shared = RunContext(given=given, session=session, output=output, bar=bar, cancel=cancel)
+        shared = RunContext(given=given, output=output, bar=bar, cancel=cancel)
         try:
-            result = run_prompts(lines, shared) if lines else run_requests(requests, shared)
+            if "cluster" in given:
+                return run_on_cluster(lines, folders, shared)
+            return run_here(lines, requests, folders, shared)
         finally:
             bar.close()
+
+
+def run_here(
+    lines: Sequence[CheckedLine], requests: Sequence[Request], folders: ModelFolders, shared: RunContext
+) -> dict[str, Any]:
+    """Makes the pictures in this process; returns what --json prints."""
+    from cli.runs.prompt_batch import run_prompts
+    from modules.generation.session import Session
+    from modules.stable_fast.store.exchange import read_table
+
+    given = shared.given
+    session = Session(
+        folders,
+        device=given.get("device"),
+        dtype=given.get("dtype"),
+        tuning_seconds=given.get("stable_fast_tune", 0.0),
+        table=read_table(given["stable_fast_table"]) if "stable_fast_table" in given else None,
+        memory=given.get("memory"),
+    )
+    shared.cancel.check()  # if Ctrl-C was pressed during the imports
+    began = time.perf_counter()
+    run = SessionRun(**vars(shared), session=session)
+    result = run_prompts(lines, run) if lines else run_requests(requests, run)
     result["seconds"] = round(time.perf_counter() - began, 3)
     if result.get("exit_code") == DeviceError.exit_code:  # measured times are still on the broken GPU
         return result
@@ -89,7 +111,7 @@ def tell_offers(requests: Sequence[Request], folders: ModelFolders) -> None:
             warn(offer)
 
 
-def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]:
+def run_requests(requests: Sequence[Request], run: SessionRun) -> dict[str, Any]:
     """Makes the pictures of each request; an error after the first picture is reported along with the finished ones."""
     images: list[dict[str, Any]] = []
     answer: dict[str, Any] = {"images": images}
@@ -112,7 +134,7 @@ def run_requests(requests: Sequence[Request], run: RunContext) -> dict[str, Any]
     return answer
 
 
-def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> None:
+def make_pictures(options: GenerationOptions, run: SessionRun, images: list[dict[str, Any]]) -> None:
     """Adds each picture to `images` as soon as it is saved."""
     from modules.generation.text_to_image import generate
 
@@ -122,7 +144,7 @@ def make_pictures(options: GenerationOptions, run: RunContext, images: list[dict
         run.say_path(path)
 
 
-def make_comparison(options: GenerationOptions, run: RunContext, images: list[dict[str, Any]]) -> dict[str, Any]:
+def make_comparison(options: GenerationOptions, run: SessionRun, images: list[dict[str, Any]]) -> dict[str, Any]:
     """Saves one picture with both halves, and the metadata of the accelerated half."""
     from modules.tasks.compare import compare
 
@@ -135,7 +157,7 @@ def make_comparison(options: GenerationOptions, run: RunContext, images: list[di
     return comparison.to_dict()
 
 
-def tell_stable_fast(given: dict[str, Any], session: Session) -> dict[str, Any]:
+def tell_stable_fast(given: Mapping[str, Any], session: Session) -> dict[str, Any]:
     """Prints the status line and writes the requested report; a failure here does not hide the pictures."""
     report = session.stable_fast_report
     if report is None:
@@ -210,7 +232,9 @@ def answer(arguments: Sequence[str]) -> int:
         return 0
     if given.get("doctor"):
         return run_doctor(given)
-    result = run(given)
+    if "stable_fast_export" in given:
+        return run_export(given)
+    result = run_upscale(given) if "upscale" in given else run(given)
     if given.get("json"):
         images = result["images"]
         tell(json.dumps(result), kept=Path(images[0]["path"]).parent if images else None)
@@ -218,6 +242,7 @@ def answer(arguments: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    let_threads_sleep()
     log_to_errors()
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--json" in arguments  # needed before the other arguments are parsed

@@ -12,6 +12,8 @@ from cli.streams import tell
 from cli.synonyms import HABITS, SYNONYMS
 from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 
+NO_VALUE = 'needs a value; if the value starts with "-", write "=" before it'
+
 
 class StoreOnce(argparse.Action):
     """Stores a value and rejects a second one, since it is unclear which one is meant."""
@@ -75,7 +77,8 @@ class Parser(argparse.ArgumentParser):
         tell(self.format_help().rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ")
+        message = message.removeprefix("argument ").replace("expected one argument", NO_VALUE)
+        message = message.replace("ignored explicit argument", "takes no value, but was given")
         shortened = re.sub(rf"(['\"])(.{{{LONGEST_QUOTE}}}).*\1", r"\1\2…\1", message, flags=re.DOTALL)
         raise OptionsError(f"{shortened}; see --help.")
 

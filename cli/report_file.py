@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from modules.stable_fast.report import Report
 
 STANDARD_OUTPUT = Path("-")
-NO_REPORT = (*ALL_SUFFIXES, ".png", ".jpg", ".jpeg", ".webp")  # a typo must not overwrite a model or a picture
+TEXT = ".txt"  # wildcards and reports
+# A typo must not overwrite a model or a picture.
+NO_REPORT = (*(suffix for suffix in ALL_SUFFIXES if suffix != TEXT), ".png", ".jpg", ".jpeg", ".webp")
 
 
 def read_report_path(text: str) -> Path:

@@ -12,13 +12,27 @@ from cli.values import number, whole
 from modules.core.errors import OptionsError, quoted
 from modules.core.paths import ModelFolders
 from modules.generation.few_steps.offers import with_preset
+from modules.generation.option_table import TILED_OPTIONS
 from modules.generation.options import (
+    EXTRA_FIELDS,
     ControlChoice,
     GenerationOptions,
     HiresOptions,
     InitImage,
     LoraChoice,
+    TiledOptions,
 )
+
+NO_REFINER = ("", "none")  # the second is A1111's word; they also take a picture's refiner back
+MASK_OPTIONS = (
+    *("mask", "mask_colour", "mask_tolerance", "mask_blur", "mask_content", "mask_invert"),
+    *("only_masked", "mask_padding", "mask_soft", "each_part", "outpaint", "outpaint_seam"),
+)
+# Options of image to image, and the fields of InitImage that they set.
+INIT_OPTIONS = {"denoise": "denoise", "resize_mode": "resize", **dict(zip(MASK_OPTIONS, MASK_OPTIONS, strict=True))}
+
+# Options that have an effect with Stable-Fast only, and what each does.
+OF_STABLE_FAST = {"tune": "times the kernels of", "table": "chooses the kernels of", "report": "reports on"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +53,9 @@ def build_requests(given: Mapping[str, Any]) -> list[Request]:
 
 def build_options(given: Mapping[str, Any]) -> GenerationOptions:
     """Builds one request; here `from_image` is a single picture. Raises OptionsError like build_requests."""
-    plain_names = set(GenerationOptions.__dataclass_fields__) - {"loras", "controls", "init", "hires", "only"}
+    if "refiner" in given and given["refiner"].casefold() in NO_REFINER:
+        given = {"refiner_start": None, **given, "refiner": None}
+    plain_names = GenerationOptions.__dataclass_fields__.keys() - EXTRA_FIELDS
     plain = {name: value for name, value in given.items() if name in plain_names}
     if "from_image" in given:
         from modules.generation.metadata.write import from_picture
@@ -52,6 +68,8 @@ def build_options(given: Mapping[str, Any]) -> GenerationOptions:
     if given.get("prio_speed"):
         options = replace(options, **{"stable_fast": "full", "sampler": "dpmpp_2m"} | plain)
     options = replace(options, **extra_passes(given, options))
+    if "outpaint" in given:  # overrides the size in the given picture's metadata
+        options = replace(options, **{side: given.get(side) for side in ("width", "height")})
     if "preset" in given:
         options = with_preset(options, given["preset"], plain.keys(), ModelFolders())
     return options
@@ -61,6 +79,8 @@ def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> Non
     """Checks that the run's options fit the requests (none for a prompt file); raises OptionsError with the remedy."""
     if "seed" in given and "reuse_seed" in given:
         raise OptionsError("--seed and --reuse-seed both set the seed: remove one of them.")
+    if {"upscale_by", "upscale_to"} & given.keys():
+        raise OptionsError("--upscale-by and --upscale-to are for --upscale PATH: add it, or leave them out.")
     if given.get("compare"):
         if given.get("stable_fast") == "off":
             raise OptionsError("--compare with --stable-fast=off has nothing to compare: remove one of them.")
@@ -69,16 +89,18 @@ def check_together(given: Mapping[str, Any], requests: Sequence[Request]) -> Non
         if any(request.options.images > 1 and request.options.only is None for request in requests):
             raise OptionsError("--compare makes one picture each way: leave out number and batch, or set both to 1.")
     elif requests and all(request.options.stable_fast == "off" for request in requests):
-        for name, what in (("tune", "times the kernels of"), ("report", "reports on")):
+        for name, what in OF_STABLE_FAST.items():
             if f"stable_fast_{name}" in given:
                 raise OptionsError(f"--stable-fast-{name} {what} Stable-Fast: give --stable-fast too.")
 
 
 def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[str, Any]:
-    """Reads the LoRA, HiresFix, image-to-image and ControlNet options from the given arguments."""
+    """Reads the style, LoRA, HiresFix, image-to-image and ControlNet options from the given arguments."""
     extra: dict[str, Any] = {}
     if "lora" in given:
         extra["loras"] = tuple(lora_choice(text) for text in given["lora"])
+    if "style" in given:
+        extra["styles"] = tuple(given["style"])
     if "text_encoder" in given:
         extra["text_encoders"] = tuple(given["text_encoder"])
     if given.get("hires_fix") is False:  # a line of --prompts can switch it off
@@ -87,15 +109,26 @@ def extra_passes(given: Mapping[str, Any], options: GenerationOptions) -> dict[s
         extra["hires"] = parse_hires(given, options.hires or HiresOptions())
     elif given.get("keep_first_pass"):
         raise OptionsError("--keep-first-pass keeps the picture before HiresFix: add --hires-fix, or remove it.")
-    if "img2img" in given or options.init is not None:
-        extra["init"] = parse_init(given, options.init)
-    elif {"denoise", "mask", "mask_blur", "mask_content", "resize_mode"} & given.keys():
-        raise OptionsError(
-            "--denoise, --mask... and --resize-mode need a picture to start from: give it with --img2img FILE."
-        )
     if any(name.startswith("control_") for name in given):
         extra["controls"] = parse_controls(given, options.controls)
-    return extra
+    return extra | start_picture(given, options)
+
+
+def start_picture(given: Mapping[str, Any], options: GenerationOptions) -> dict[str, Any]:
+    """Reads the options of image to image and of its tiled upscale."""
+    found: dict[str, Any] = {}
+    if "img2img" in given or options.init is not None:
+        found["init"] = parse_init(given, options.init)
+    elif INIT_OPTIONS.keys() & given.keys():
+        raise OptionsError(
+            "--denoise, --mask..., --only-masked, --each-part, --outpaint... and --resize-mode need a picture to start "
+            "from: give it with --img2img FILE."
+        )
+    if "tiled_upscale" in given or options.tiled is not None:
+        found["tiled"] = parse_tiled(given, options.tiled)
+    elif {"tile_overlap", "upscaler"} & given.keys():
+        raise OptionsError("--tile-overlap and --upscaler are for --tiled-upscale X: add it, or leave them out.")
+    return found
 
 
 def lora_choice(text: str) -> LoraChoice:
@@ -119,7 +152,7 @@ def parse_hires(given: Mapping[str, Any], base: HiresOptions) -> HiresOptions:
     renamed = {name.removeprefix("hires_"): value for name, value in given.items() if name.startswith("hires_")}
     renamed.pop("fix", None)
     if "size" in renamed:
-        renamed |= zip(("width", "height"), parse_size(renamed.pop("size")), strict=True)
+        renamed |= zip(("width", "height"), parse_size(renamed.pop("size"), "--hires-size"), strict=True)
     elif "scale" in renamed:  # overrides the size in the given picture's metadata
         renamed |= {"width": None, "height": None}
     if "keep_first_pass" in given:
@@ -127,19 +160,46 @@ def parse_hires(given: Mapping[str, Any], base: HiresOptions) -> HiresOptions:
     return replace(base, **renamed)
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
     try:
         return whole(width), whole(height)
     except ArgumentTypeError:
-        raise OptionsError(f"--hires-size {quoted(text)}: write it as WIDTHxHEIGHT, for example 1024x768.") from None
+        raise OptionsError(f"{option} {quoted(text)}: write it as WIDTHxHEIGHT, for example 1024x768.") from None
 
 
 def parse_init(given: Mapping[str, Any], base: InitImage | None) -> InitImage:
-    names = {"img2img": "image", "resize_mode": "resize", "denoise": "denoise", "mask": "mask"}
-    names |= {"mask_blur": "mask_blur", "mask_content": "mask_content"}
+    names = {"img2img": "image", **INIT_OPTIONS}
     values = {field: given[name] for name, field in names.items() if name in given}
-    return replace(base, **values) if base else InitImage(**values)
+    init = replace(base, **values) if base else InitImage(**values)
+    check_init_options(given, init)
+    return init
+
+
+def parse_tiled(given: Mapping[str, Any], base: TiledOptions | None) -> TiledOptions:
+    values = {field: given[name] for field, name in TILED_OPTIONS.items() if name in given}
+    return replace(base, **values) if base else TiledOptions(**values)
+
+
+def check_init_options(given: Mapping[str, Any], init: InitImage) -> None:
+    """Refuses options that would have no effect on this start picture. Raises OptionsError."""
+    enlarges = init.only_masked or init.each_part
+    masked, extended = init.is_masked, bool(init.outpaint)
+    needs = {"mask_blur": masked, "mask_content": masked or extended, "mask_padding": masked or enlarges}
+    for name, has_mask in needs.items():
+        if name in given and not has_mask:
+            option = f"--{name.replace('_', '-')}"
+            raise OptionsError(f"{option} needs a mask: give one with --mask FILE, or leave it out.")
+    if "mask_tolerance" in given and init.mask_colour is None:
+        raise OptionsError("--mask-tolerance belongs to --mask-colour: add that option, or leave it out.")
+    if "mask_padding" in given and not enlarges:
+        raise OptionsError("--mask-padding widens the part of --only-masked: add that option, or leave it out.")
+    keeping = {"only_masked": init.only_masked, "each_part": init.each_part, "tiled_upscale": "tiled_upscale" in given}
+    for name, keeps in keeping.items():
+        if "resize_mode" in given and keeps:
+            raise OptionsError(f"With --{name.replace('_', '-')} the picture keeps its shape: leave out --resize-mode.")
+    if "outpaint_seam" in given and not init.outpaint:
+        raise OptionsError("--outpaint-seam belongs to --outpaint: add that option, or leave it out.")
 
 
 def parse_controls(given: Mapping[str, Any], base: tuple[ControlChoice, ...]) -> tuple[ControlChoice, ...]:

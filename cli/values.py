@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import math
 import os
 import re
 from argparse import ArgumentTypeError
@@ -11,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modules.core.errors import quoted
+from modules.core.errors import LONGEST_QUOTE, OptionsError, quoted
 from modules.core.typed import LARGEST_NUMBER, Unreadable, readable_path
 
 LONGEST_NUMBER = 400  # characters; Python's own limit is a few thousand digits
 LAST_PORT = 65535
+SIDES = ("left", "top", "right", "bottom")
 
 
 def whole(text: str) -> int:
@@ -48,6 +50,30 @@ def path(text: str) -> Path:
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentTypeError(f"{quoted(text)} is longer than this system allows for a path") from None
     return found
+
+
+def sides(text: str) -> tuple[int, ...]:
+    """Reads "left=64,top=8" as the pixels to the left, top, right and bottom."""
+    found = dict.fromkeys(SIDES, 0)
+    for part in text.split(","):
+        name, _, pixels = part.strip().partition("=")
+        if name not in found or not pixels:
+            raise ArgumentTypeError(
+                f"{quoted(part)} is not a side; write SIDE=PIXELS with {either(SIDES)}, for example left=64,right=64"
+            )
+        found[name] = whole(pixels)
+    return tuple(found.values())
+
+
+def read_tuning_seconds(text: str) -> float:
+    """Reads the value of --stable-fast-tune. Raises OptionsError if it is not a time in seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise OptionsError(f"--stable-fast-tune {text[:LONGEST_QUOTE]}: give seconds, for example 30.")
+    return seconds
 
 
 def port(text: str) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def join_levels(argv: Sequence[str]) -> list[str]:
             _check_no_level(argument, argv[position + 1 : position + 2])
         joined.append(argument)
     return ["--stable-fast=full" if argument == "--stable-fast" else argument for argument in joined]
+
+
+def refuse_scale(argv: Sequence[str]) -> None:
+    """Rejects a small number behind --hires-fix: meant as its scale, it would become the number of pictures.
+
+    Raises OptionsError.
+    """
+    for option, word in pairwise(argv):
+        if option == "--":
+            return
+        if option == "--hires-fix" and re.fullmatch(r"[1-4]([.,]\d+)?[xX]?", word):
+            scale = word.rstrip("xX").replace(",", ".")
+            count = f" If {word} is a number of pictures, write it before --hires-fix." if word.isdigit() else ""
+            raise OptionsError(f"--hires-fix takes no value: write --hires-scale {scale} to enlarge by {scale}.{count}")
 
 
 def _check_no_level(word: str, following: Sequence[str]) -> None:

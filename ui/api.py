@@ -19,12 +19,12 @@ from modules.generation.options import default_of
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import MakePictures
 from ui.events.handlers import Handlers
-from ui.fields import CONTROL_SLOTS, IMAGE_MODE, SCHEDULER, image_defaults
+from ui.fields import CONTROL_SLOTS, IMAGE_MODE, OWN_IMAGES, SCHEDULER, image_defaults
 from ui.requests import build_options
 from ui.settings import fits
 
 CONTROL_IMAGES = tuple(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1))
-NOT_FIELDS = ("editor", "mode")  # each endpoint sets the mode, and the picture is an argument
+NOT_FIELDS = (*OWN_IMAGES, "mode")  # each endpoint sets the mode, and the pictures are arguments
 FILE_KEYS = frozenset(FileData.model_fields)  # the keys of an uploaded file
 POLL_SECONDS = 0.1
 
@@ -133,7 +133,8 @@ class Api:
             image, mask = (self._file(name, drawing[name]) for name in ("image", "mask"))
             if image is None:
                 raise OptionsError("Image to image needs a picture: upload one, with handle_file in Python.")
-            values |= {"mode": IMAGE_MODE, "editor": open_drawing(image, mask)}
+            drawing = {**open_drawing(image, mask), "layers": []}  # paint has no grey, and the mask's file may have
+            values |= {"mode": IMAGE_MODE, "editor": drawing, "mask_file": mask}
         return handlers.queue.submit(MakePictures(options=build_options(values, handlers.output.folder)))
 
     def _file(self, name: str, given: Any) -> Path | None:

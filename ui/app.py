@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.packages import missing_package
+from cli.runs.cluster import check_cluster, opened_pool
 from cli.streams import forgive_errors, log_to_errors, tell, warn
 from modules.catalog.starter import StarterDownload
 from modules.core.errors import LightDiffusionError, OptionsError
 from modules.core.paths import ModelFolders
-from modules.gallery.output import OutputFolder
+from modules.core.threads import let_threads_sleep
+from modules.gallery.output import LAST_SEED, OutputFolder
+from modules.gallery.stars import STARS
 from modules.tasks.queue import TaskQueue
 from modules.version import VERSION
-from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_arguments, read_auth
+from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_api_key, read_arguments, read_login
 from ui.server.upload_folder import UploadFolder, make_upload_folder
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from api.desk import Desk
+    from api.guard.gate import Gate
     from modules.generation.session import Session
+    from modules.stable_fast.store.exchange import Table
     from ui.events.handlers import Handlers
 
 
 def make_handlers(arguments: Namespace) -> Handlers:
-    """Creates the page's handlers; the session is created, and torch imported, on the first request."""
+    """Imports gradio and creates the page's handlers."""
     from ui.quick_import import import_gradio
     from ui.server.quiet_errors import log_in_one_line
 
@@ -38,12 +45,27 @@ def make_handlers(arguments: Namespace) -> Handlers:
     from ui.server.connections import bound_connections
 
     log_in_one_line()
-    bound_connections()
+    bound_connections(make_gate(arguments))
     from ui.events.handlers import Handlers
     from ui.settings import SettingsFile
 
+    desk = make_desk(arguments)
+    settings = arguments.settings or desk.folders.root / "settings.json"
+    return Handlers(
+        desk.queue,
+        desk.folders,
+        desk.output,
+        SettingsFile(settings, desk.output.folder),
+        gpu=may_have_gpu(arguments.device),
+    )
+
+
+def make_desk(arguments: Namespace) -> Desk:
+    """Creates the queue and the API's desk; the session is created, and torch imported, on the first request."""
+    from api.desk import Desk
+
     folders = ModelFolders(arguments.models_root, names_only=True)
-    settings = arguments.settings or folders.root / "settings.json"
+    table = read_given_table(arguments.stable_fast_table)
 
     def make_session() -> Session:
         from modules.generation.session import Session
@@ -53,11 +75,41 @@ def make_handlers(arguments: Namespace) -> Handlers:
             device=arguments.device,
             dtype=arguments.dtype,
             tuning_seconds=arguments.stable_fast_tune,
+            table=table,
             memory=arguments.memory,
         )
 
     output = OutputFolder(arguments.output_dir)
-    return Handlers(TaskQueue(make_session, output), folders, output, SettingsFile(settings))
+    queue = make_queue(arguments, make_session, folders, output)
+    return Desk(queue, folders, output)
+
+
+def read_given_table(path: Path | None) -> Table | None:
+    """Reads the table of kernels, so that a bad file is refused at once; this imports torch. Raises OptionsError."""
+    if path is None:
+        return None
+    from modules.stable_fast.store.exchange import read_table
+
+    return read_table(path)
+
+
+def make_queue(
+    arguments: Namespace, make_session: Callable[[], Session], folders: ModelFolders, output: OutputFolder
+) -> TaskQueue:
+    """Creates the queue in front of one session, or of the workers of a cluster. Raises OptionsError."""
+    given = vars(arguments)
+    if "cluster" in given:
+        from modules.cluster.queue import PoolQueue
+
+        return PoolQueue(opened_pool(given, folders), output)
+    return TaskQueue(make_session, output, most_together=arguments.most_together, gather_ms=arguments.gather_ms)
+
+
+def may_have_gpu(device: str | None) -> bool:
+    """Tells, without importing torch, whether there is an NVIDIA driver and no other device is wanted."""
+    drivers = ("/proc/driver/nvidia", "/usr/lib/wsl/lib/nvidia-smi")
+    found = shutil.which("nvidia-smi") or any(Path(place).exists() for place in drivers)
+    return bool(found) and (device is None or device.startswith("cuda"))
 
 
 def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
@@ -65,7 +117,7 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     import gradio as gr
 
     from ui.api import add_endpoints
-    from ui.events.wiring import connect
+    from ui.events.connect import connect
     from ui.panels.layout import build_page
     from ui.panels.picture_fields import open_our_formats_only
 
@@ -75,7 +127,7 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     ) as page:
         values = handlers.remembered()
         starter = starter or StarterDownload(handlers.folders)
-        parts = build_page(handlers.folders, handlers.output.folder, starter, values)
+        parts = build_page(handlers.folders, handlers.output.folder, starter, values, gpu=handlers.gpu)
         connect(parts, handlers, starter, page, values)
         add_endpoints(handlers)
     page.queue(max_size=200, api_open=False)
@@ -83,21 +135,30 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
 
 
 def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: Any) -> Any:
-    from ui.panels.scripts import UPLOAD_MEGABYTES, head
-    from ui.panels.style import CSS, theme
+    from api.desk import Desk
+    from api.guard.hosts import known_hosts_only
+    from api.mount import routes
+    from ui.browser.head import UPLOAD_MEGABYTES, css, head
+    from ui.browser.theme import theme
 
-    auth = read_auth(arguments.auth, arguments.listen)
+    gate = make_gate(arguments)
+    auth = gate.access.login
     output = handlers.output.folder.resolve()
     output.mkdir(parents=True, exist_ok=True)
+    desk = Desk(handlers.queue, handlers.folders, handlers.output)
+    hosts = [] if auth else [known_hosts_only(arguments.allow_host)]
     return page.launch(
         server_name=arguments.listen or LOCAL,
         server_port=arguments.port,
         auth=auth,
-        app_kwargs={"middleware": [*([] if auth else known_hosts_only()), *guarded()]},
+        app_kwargs={
+            "middleware": [*hosts, *guarded(gate)],
+            "routes": [] if arguments.no_api else routes(desk, gate.access),
+        },
         inbrowser=arguments.open,
         share=False,
         allowed_paths=[str(output)],
-        blocked_paths=[str(output / "last_seed.json")],
+        blocked_paths=[str(output / name) for name in (LAST_SEED, STARS)],
         max_file_size=f"{UPLOAD_MEGABYTES}mb",
         strict_cors=True,
         show_error=True,
@@ -108,34 +169,34 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
         footer_links=[],
         quiet=True,
         theme=theme(),
-        css=CSS,
+        css=css(),
         head=head(),
         **settings,
     )
 
 
-def known_hosts_only() -> list[Any]:
-    """Restricts the host names at which the page is reachable.
+def make_gate(arguments: Namespace) -> Gate:
+    """Returns what the guard must know of the API. Raises OptionsError for a login that is missing or unreadable."""
+    from api.guard.access import Access
+    from api.guard.gate import Gate
+    from api.mount import PREFIXES
 
-    Without a login, only this computer's own names are allowed. This prevents DNS rebinding, in which a foreign name
-    points here. With a login, a proxy may use any name.
-    """
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    literal = "["  # Starlette parses [::1]:7860 as this; DNS rebinding is not possible for a numeric address
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=[LOCAL, "localhost", literal, "[::1]"])]
+    return Gate(
+        prefixes=() if arguments.no_api else PREFIXES,
+        access=Access(key=read_api_key(arguments), login=read_login(arguments)),
+        origins=tuple(arguments.allow_origin),
+    )
 
 
-def guarded() -> list[Any]:
+def guarded(gate: Gate) -> list[Any]:
     """Checks bodies, origins and logins before gradio sees a request; logs gradio's own errors in one line."""
     from gradio.utils import get_upload_folder
     from starlette.middleware import Middleware
 
-    from ui.server.guard import Guard
+    from api.guard.guard import Guard
     from ui.server.quiet_errors import OneLine
 
-    return [Middleware(OneLine), Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())))]
+    return [Middleware(OneLine), Middleware(Guard, uploads=UploadFolder(Path(get_upload_folder())), gate=gate)]
 
 
 def stay_offline() -> UploadFolder:
@@ -146,6 +207,7 @@ def stay_offline() -> UploadFolder:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    let_threads_sleep()
     forgive_errors()
     log_to_errors()
     try:
@@ -153,8 +215,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.version:
             tell(f"LightDiffusion-Next {VERSION}")
             return 0
-        read_auth(arguments.auth, arguments.listen)
+        check_cluster(vars(arguments))
+        read_login(arguments)
         check_port(arguments.listen or LOCAL, arguments.port)
+        if arguments.no_page:
+            return serve_api(arguments)
         uploads = stay_offline()
         try:
             handlers = make_handlers(arguments)
@@ -192,6 +257,21 @@ def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
     finally:
         page.close(verbose=False)
         handlers.queue.close()
+    return 0
+
+
+def serve_api(arguments: Namespace) -> int:
+    """Serves the API alone until Ctrl-C. Gradio is not imported."""
+    from api.server import build_server, running
+
+    desk = make_desk(arguments)
+    desk.output.check_writable()
+    app = build_server(desk, make_gate(arguments), arguments.allow_host)
+    with running(app, arguments.listen or LOCAL, arguments.port) as url:
+        tell(f"LightDiffusion-Next's API is at {url} (Ctrl-C stops it).")
+        wait_to_be_stopped()
+        warn("Stopped.")
+        desk.queue.close()
     return 0
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from modules.catalog.models import checkpoint_facts, default_checkpoint
 from modules.controlnet.names import CONTROL_KINDS, PREPROCESSORS
 from modules.core.paths import ModelFolders
-from modules.generation.option_table import PLAIN_OPTIONS, SHARE, STABLE_FAST_LEVELS
+from modules.generation.option_table import PLAIN_OPTIONS, REFINER_START, SHARE, STABLE_FAST_LEVELS
 from modules.generation.options import (
     CONTROL_MODES,
     MASK_CONTENTS,
     ControlChoice,
     HiresOptions,
     InitImage,
+    TiledOptions,
     default_of,
 )
 from modules.images.methods import IMAGE_MODES
@@ -49,15 +51,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # Ranges of the sliders. A slider rejects a remembered value outside its range.
 RANGES: dict[str, tuple[float, float]] = {
     **{name: SHARE for name, option in OPTIONS.items() if option.limits == SHARE},
+    "refiner_start": SHARE,
     "denoise": SHARE,
     "hires_denoise": SHARE,
     "hires_scale": (1.0, 4.0),
+    "tiled_scale": (1.0, 8.0),
     **{f"lora_{slot}_strength": (-2.0, 2.0) for slot in range(1, LORA_SLOTS + 1)},
     **{f"control_{slot}_{end}": SHARE for slot in range(1, CONTROL_SLOTS + 1) for end in ("start", "end")},
 }
 
-# Picture fields, which are not remembered after the program ends.
-IMAGE_FIELDS = ("editor", *(f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)))
+CONTROL_IMAGES = {f"control_{slot}": f"control_{slot}_image" for slot in range(1, CONTROL_SLOTS + 1)}
+OWN_IMAGES = ("editor", "mask_file")  # pictures that are not remembered
+IMAGE_FIELDS = (*OWN_IMAGES, *CONTROL_IMAGES.values())
+
+# Messages, each beside the part of the page that it is about. A new request clears them all.
+MESSAGES = (
+    *("message", "styles_message", "init_message", "control_message", "restore_message", "presets_message"),
+    *("compare_message", "grid_message", "extras_message", "picture_message", "history_message", "repaint_message"),
+)
 
 
 def defaults(folders: ModelFolders) -> dict[str, Any]:
@@ -67,6 +78,7 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
     return {
         "prompt": "",
         "negative_prompt": "",
+        "styles": [],
         "stable_fast": False,
         "level": "full",
         "mode": TEXT_MODE,
@@ -76,6 +88,8 @@ def defaults(folders: ModelFolders) -> dict[str, Any]:
         **plain_defaults(checkpoint),
         "seed": "",
         **dict.fromkeys(TEXT_FIELDS, AUTOMATIC),
+        "refiner": AUTOMATIC,
+        "refiner_start": REFINER_START,
         **{key: value for slot in range(1, LORA_SLOTS + 1) for key, value in lora_defaults(slot).items()},
         **hires_defaults(),
         **{key: value for slot in range(1, CONTROL_SLOTS + 1) for key, value in control_defaults(slot).items()},
@@ -88,13 +102,40 @@ def plain_defaults(checkpoint: str) -> dict[str, Any]:
     return {**values, **left_out, "checkpoint": checkpoint, "scheduler": SCHEDULER}
 
 
+# Fields of image to image that have the names and defaults of InitImage.
+INIT_PLAIN = (
+    *("denoise", "resize", "mask_blur", "mask_content", "mask_invert", "only_masked", "mask_padding"),
+    *("mask_soft", "each_part", "outpaint_seam"),
+)
+OUTPAINT = ("outpaint_left", "outpaint_top", "outpaint_right", "outpaint_bottom")  # in the order of InitImage.outpaint
+
+
 def image_defaults() -> dict[str, Any]:
     init = InitImage.__dataclass_fields__
     return {
-        "editor": None,
+        **dict.fromkeys(OWN_IMAGES),
         "keep_size": True,
-        **{name: init[name].default for name in ("denoise", "resize", "mask_blur", "mask_content")},
+        **dict.fromkeys(OUTPAINT, 0),
+        **{name: init[name].default for name in INIT_PLAIN},
+        **tiled_defaults(),
     }
+
+
+def tiled_defaults() -> dict[str, Any]:
+    tiled = TiledOptions()
+    return {
+        "tiled": False,
+        "tiled_scale": tiled.scale,
+        "tiled_method": tiled.method,
+        "tiled_overlap": tiled.overlap,
+        "tile_width": None,
+        "tile_height": None,
+    }
+
+
+def editor_value(image: Path) -> dict[str, Any]:
+    """Returns a value for the mask editor, without paint: Gradio 6 loads given layers again and again, unseen."""
+    return {"background": str(image), "layers": [], "composite": None}
 
 
 def lora_defaults(slot: int) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modules.core.errors import OptionsError, quoted
+from modules.core.sizes import Sides, extended_size
 from modules.gallery.inputs import keep_drawing, keep_file
 from modules.generation.option_table import Option
 from modules.generation.options import (
@@ -17,31 +17,52 @@ from modules.generation.options import (
     HiresOptions,
     InitImage,
     LoraChoice,
+    TiledOptions,
     default_of,
 )
-from ui.fields import AUTOMATIC, CONTROL_SLOTS, IMAGE_MODE, LORA_SLOTS, OPTIONS, TEXT_FIELDS, TEXT_MODE
+from ui.fields import (
+    CONTROL_SLOTS,
+    IMAGE_MODE,
+    LORA_SLOTS,
+    OPTIONS,
+    OUTPAINT,
+    TEXT_FIELDS,
+)
 
 Values = Mapping[str, Any]
-HIRES_PLAIN = ("scale", "width", "height", "method", "steps", "denoise", "cfg")
-FIELD_STRENGTH = 2.0  # the sliders go from -2 to 2; values beyond that go into the prompt
+
+
+class PlaceError(OptionsError):
+    """A mistake in one part of the form; `place` names the message beside that part."""
+
+    def __init__(self, text: str, place: str) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 def build_options(values: Values, inputs: Path) -> GenerationOptions:
     """Builds the request and saves the form's pictures in `inputs`. Raises OptionsError with a readable sentence."""
     init, size = read_init(values, inputs) if values["mode"] == IMAGE_MODE else (None, None)
+    tiled = read_tiled(values, init)
+    if tiled is not None:
+        size = optional_whole(values, "tile_width", "Tile width"), optional_whole(values, "tile_height", "Tile height")
     width, height = size or (whole(values, "width", "Width"), whole(values, "height", "Height"))
     return GenerationOptions(
         prompt=values["prompt"] or "",
         negative_prompt=values["negative_prompt"] or "",
+        styles=tuple(values["styles"] or ()),
         **{name: read_plain(values, option) for name, option in OPTIONS.items()},
         width=width,
         height=height,
         seed=read_seed(values["seed"]),
         text_encoders=tuple(values[name] for name in TEXT_FIELDS if values[name]),
+        refiner=values["refiner"] or None,
+        refiner_start=number(values, "refiner_start", "Refiner start") if values["refiner"] else None,
         loras=read_loras(values),
         hires=read_hires(values),
         controls=read_controls(values, inputs),
         init=init,
+        tiled=tiled,
         stable_fast=values["level"] if values["stable_fast"] else "off",
     )
 
@@ -78,7 +99,9 @@ def read_seed(text: str | None) -> int | None:
     if text in ("", "-1"):
         return None
     if not re.fullmatch("[0-9]{1,19}", text):
-        raise OptionsError(f"The seed {quoted(text)} is not a whole number: leave it empty for a random one.")
+        raise OptionsError(
+            f"The seed {quoted(text)} is not a whole number of up to 19 digits: leave it empty for a random one."
+        )
     return int(text)
 
 
@@ -121,10 +144,12 @@ def read_controls(values: Values, inputs: Path) -> tuple[ControlChoice, ...]:
 def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
     name, image = values[f"control_{slot}"], values[f"control_{slot}_image"]
     if not image:
-        raise OptionsError(f"ControlNet {slot} ({quoted(name)}) has no picture: drop one, or choose no ControlNet.")
+        words = f"ControlNet {slot} ({quoted(name)}) has no picture: drop one, or choose no ControlNet."
+        raise PlaceError(words, "control_message")
     start, end = (number(values, f"control_{slot}_{edge}", f"ControlNet {edge}") for edge in ("start", "end"))
     if start > end:
-        raise OptionsError(f"ControlNet {slot} would end ({end:g}) before it starts ({start:g}): swap the two.")
+        words = f"ControlNet {slot} would end ({end:g}) before it starts ({start:g}): swap the two."
+        raise PlaceError(words, "control_message")
     return ControlChoice(
         name=name,
         image=keep_file(Path(image), inputs),
@@ -137,12 +162,24 @@ def read_control(values: Values, slot: int, inputs: Path) -> ControlChoice:
     )
 
 
+def with_kept_pictures(values: Values, options: GenerationOptions) -> dict[str, Any]:
+    """Returns the form with the kept copies of its control pictures, which outlast the uploads."""
+    slots = [slot for slot in range(1, CONTROL_SLOTS + 1) if values[f"control_{slot}"]]
+    unused = {f"control_{slot}_image": None for slot in range(1, CONTROL_SLOTS + 1)}
+    kept = {f"control_{slot}_image": str(control.image) for slot, control in zip(slots, options.controls, strict=True)}
+    return {**values, **unused, **kept}
+
+
 def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] | None]:
     """Reads the picture and its painted mask; the size is the picture's own unless the form's size is requested."""
     drawing = values["editor"] or {}
     if drawing.get("background") is None:
-        raise OptionsError("Image to image needs a picture: drop one into the field, or switch to Text to image.")
-    kept = keep_drawing(drawing["background"], drawing.get("layers") or [], inputs)
+        words = "Image to image needs a picture: drop one into the field, or switch to Text to image."
+        raise PlaceError(words, "init_message")
+    kept = keep_drawing(drawing["background"], drawing.get("layers") or [], inputs, values["mask_file"])
+    sides = Sides(*(whole(values, name, name.replace("_", " ").capitalize()) for name in OUTPAINT))
+    if any(sides) and kept.mask is not None:
+        raise PlaceError("Outpainting makes a mask of its own: clear the mask, or set the sides to 0.", "init_message")
     init = InitImage(
         image=kept.image,
         mask=kept.mask,
@@ -150,84 +187,24 @@ def read_init(values: Values, inputs: Path) -> tuple[InitImage, tuple[int, int] 
         resize=values["resize"],
         mask_blur=whole(values, "mask_blur", "Mask blur"),
         mask_content=values["mask_content"],
+        mask_invert=bool(values["mask_invert"]),
+        only_masked=bool(values["only_masked"]),
+        mask_padding=whole(values, "mask_padding", "Mask padding"),
+        mask_soft=bool(values["mask_soft"]),
+        each_part=bool(values["each_part"]),
+        outpaint=sides,
+        outpaint_seam=whole(values, "outpaint_seam", "Seam"),
     )
-    return init, kept.size if values["keep_size"] else None
+    size = extended_size(drawing["background"].size, sides) if any(sides) else kept.size
+    return init, size if values["keep_size"] else None
 
 
-def to_form(options: GenerationOptions, fresh: Values, lost: Sequence[Path] = ()) -> dict[str, Any]:
-    """Returns all fields for a recalled request without its `lost` pictures; other fields are as in `fresh`."""
-    loras, extra = fit_slots(options.loras)
-    form = {
-        **fresh,
-        **{name: value for name in OPTIONS if (value := getattr(options, name)) is not None},
-        "prompt": " ".join([options.prompt, *extra]).strip(),
-        "negative_prompt": options.negative_prompt,
-        "seed": "" if options.seed is None else str(options.seed),
-        **dict(zip(TEXT_FIELDS, options.text_encoders, strict=False)),
-        "width": options.width or fresh["width"],
-        "height": options.height or fresh["height"],
-        "stable_fast": options.stable_fast != "off",
-    }
-    if options.stable_fast != "off":
-        form["level"] = options.stable_fast
-    for slot, lora in enumerate(loras, start=1):
-        form |= {f"lora_{slot}": lora.name, f"lora_{slot}_strength": lora.strength}
-        form |= {f"lora_{slot}_text": lora.text_strength}
-    for slot, control in enumerate(options.controls[:CONTROL_SLOTS], start=1):
-        form |= control_form(control, slot, lost)
-    return form | hires_form(options.hires) | init_form(options.init, lost)
-
-
-def fit_slots(loras: tuple[LoraChoice, ...]) -> tuple[list[LoraChoice], list[str]]:
-    """Splits LoRAs into those that fit the form's slots and, for the rest, tags for the prompt."""
-    plain = [lora for lora in loras if abs(lora.strength) <= FIELD_STRENGTH]
-    plain = plain[:LORA_SLOTS]
-    others = [lora for lora in loras if lora not in plain]
-    return plain, [f"<lora:{lora.name}:{lora.strength:g}:{lora.clip_strength:g}>" for lora in others]
-
-
-def control_form(control: ControlChoice, slot: int, lost: Sequence[Path]) -> dict[str, Any]:
-    image = None if control.image in lost else str(control.image)
-    names = ("strength", "start", "end", "mode", "preprocessor")
-    return {
-        f"control_{slot}": control.name,
-        f"control_{slot}_image": image,
-        f"control_{slot}_kind": control.kind or AUTOMATIC,
-        **{f"control_{slot}_{name}": getattr(control, name) for name in names},
-    }
-
-
-def hires_form(hires: HiresOptions | None) -> dict[str, Any]:
-    if hires is None:
-        return {"hires": False}
-    return {
-        "hires": True,
-        **{f"hires_{name}": getattr(hires, name) for name in HIRES_PLAIN},
-        "hires_sampler": hires.sampler or AUTOMATIC,
-        "hires_scheduler": hires.scheduler or AUTOMATIC,
-        "hires_keep": hires.keep_first_pass,
-    }
-
-
-def init_form(init: InitImage | None, lost: Sequence[Path]) -> dict[str, Any]:
-    """Restores the mask as a layer over the picture, as if newly painted."""
-    if init is None:
-        return {"mode": TEXT_MODE}
-    form = {name: getattr(init, name) for name in ("denoise", "resize", "mask_blur", "mask_content")}
-    mask = None if init.mask in lost else init.mask
-    editor = None if init.image in lost else editor_value(init.image, mask)
-    return {**form, "mode": IMAGE_MODE, "keep_size": False, "editor": editor}
-
-
-def editor_value(image: Path, mask: Path | None = None) -> dict[str, Any]:
-    """Returns a value for the mask editor."""
-    from modules.gallery.inputs import mask_layer
-
-    return {"background": str(image), "layers": [] if mask is None else [mask_layer(mask)], "composite": None}
-
-
-def for_number(options: GenerationOptions) -> GenerationOptions:
-    """Reduces a request to the recalled picture with its own seed, since the form has no field for a batch position."""
-    if options.only is None or options.seed is None:
-        return options
-    return replace(options, seed=options.seed + options.only, number=1, batch=1, only=None)
+def read_tiled(values: Values, init: InitImage | None) -> TiledOptions | None:
+    """Reads the tiled upscale of image to image. The request's size is then that of a tile."""
+    if init is None or not values["tiled"]:
+        return None
+    if init.mask is not None:
+        words = "The tiled upscale repaints the whole picture: clear what is painted, or switch the tiled upscale off."
+        raise PlaceError(words, "init_message")
+    scale, overlap = number(values, "tiled_scale", "Tiled upscale"), whole(values, "tiled_overlap", "Overlap")
+    return TiledOptions(scale=scale, method=values["tiled_method"], overlap=overlap)

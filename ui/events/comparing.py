@@ -13,10 +13,7 @@ from modules.tasks.grid import check_sheet
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import Compare, MakeGrid
 from ui.events.handlers import Handlers, Update
-from ui.panels import render
 from ui.requests import build_options
-
-MESSAGE = "compare_message"
 
 
 class Comparing:
@@ -29,9 +26,9 @@ class Comparing:
         handlers = self.handlers
         try:
             options = build_options({**values, "stable_fast": True}, handlers.output.folder)
-            yield from handlers.run(Compare(options=options), show_comparison, MESSAGE)
+            yield from handlers.run(Compare(options=options), show_comparison, "compare_message")
         except LightDiffusionError as error:
-            yield {MESSAGE: render.error_box(str(error)), "message": ""}
+            yield handlers.refuse(error, "compare_message")
 
     def grid(
         self, values: Mapping[str, Any], across: str, across_values: str, down: str, down_values: str
@@ -43,9 +40,9 @@ class Comparing:
             rows = read_axis(down, down_values) if down else None
             cells = grid_cells(options, columns, rows)  # rejects invalid cells before the first picture
             check_sheet(cells, columns, rows)
-            yield from handlers.run(MakeGrid(options=options, across=columns, down=rows), show_grid, MESSAGE)
+            yield from handlers.run(MakeGrid(options=options, across=columns, down=rows), show_grid, "grid_message")
         except LightDiffusionError as error:
-            yield {MESSAGE: render.error_box(str(error)), "message": ""}
+            yield handlers.refuse(error, "grid_message")
 
 
 def show_comparison(queued: QueuedTask) -> Update:

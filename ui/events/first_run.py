@@ -16,7 +16,7 @@ from ui.panels import render
 
 OUTPUTS = (
     *("starter_offer", "starter_ask", "starter_accept", "starter_stop", "starter_state", "starter_known"),
-    *("checkpoint", "width", "height", "first_run", "first_hint"),
+    *("checkpoint", "width", "height", "first_run", "first_hint", "examples"),
 )
 
 
@@ -52,7 +52,7 @@ class FirstRun:
     def open_page(self) -> Iterator[Update]:
         """Shows a running download after a reload or in another tab; leaving the page does not stop the download."""
         own = has_own_checkpoint(self.handlers.folders)
-        yield {"first_run": gr.Column(visible=not own), "first_hint": gr.HTML(visible=not own)}
+        yield {"first_run": gr.Column(visible=not own), **demo_help(visible=not own)}
         latest = self.starter.latest
         if latest is not None and latest.state == "running":
             yield from self._watch(latest)
@@ -63,10 +63,11 @@ class FirstRun:
             "starter_offer": self._describe(download.offer),
             "starter_ask": gr.Button(interactive=False),
             "starter_accept": gr.Button(visible=False),
-            "starter_stop": gr.Button(visible=True, interactive=True),
+            "starter_stop": stop_button(download),
         }
+        # A tab that is still being built loses what it is sent, so the button comes with each message.
         while not download.wait(REFRESH_SECONDS):
-            yield {"starter_state": progress(download)}
+            yield {"starter_state": progress(download), "starter_stop": stop_button(download)}
         yield {
             "starter_ask": gr.Button(interactive=True),
             "starter_accept": gr.Button(visible=download.state != "done"),
@@ -87,7 +88,7 @@ class FirstRun:
         return {
             "starter_state": render.note_box(words),
             "checkpoint": chosen,
-            "first_hint": gr.HTML(visible=False),
+            **demo_help(visible=False),
             **size,
         }
 
@@ -104,6 +105,15 @@ class FirstRun:
         }
         cells = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
         return f'<dl class="ld-facts">{cells}</dl>'
+
+
+def demo_help(*, visible: bool) -> Update:
+    """Shows what helps while there are only the demos: a note, and examples of what they know."""
+    return {"first_hint": gr.HTML(visible=visible), "examples": gr.Column(visible=visible)}
+
+
+def stop_button(download: Download) -> gr.Button:
+    return gr.Button(visible=True, interactive=not download.cancel.cancelled)
 
 
 def progress(download: Download) -> str:

@@ -1,14 +1,14 @@
-"""Shows help while the demo is the only checkpoint: where to put another one, and a button to download one."""
+"""Shows help while the demos are the only checkpoints: where to put another one, and a button to download one."""
 
 from __future__ import annotations
 
 import gradio as gr
 
 from modules.catalog.starter import StarterDownload
-from ui.panels.form import Components
+from ui.panels.inputs import Components
 
 WORDS = """### Your own checkpoint
-Only the small demo model is installed. Put a Stable Diffusion 1.x, 2.x or XL checkpoint (`.safetensors`) in
+Only the small demo models are installed. Put a Stable Diffusion 1.x, 2.x or XL checkpoint (`.safetensors`) in
 
 `{folder}`
 

@@ -15,8 +15,12 @@ from modules.core.paths import ModelFolders
 from modules.version import VERSION
 from ui.panels.file_lists import FileLists
 from ui.panels.first_run import build_first_run
-from ui.panels.form import Components, build_form
-from ui.panels.results import build_header, build_panels
+from ui.panels.form.request import build_request
+from ui.panels.form.whole import build_form
+from ui.panels.header import build_header
+from ui.panels.inputs import Components
+from ui.panels.results.models import build_models_tab
+from ui.panels.results.panels import build_panels
 
 GUIDE = """### In four steps
 1. Write a prompt.
@@ -35,15 +39,21 @@ the least GPU memory, and is used on a CPU. The line below the box shows the act
 """
 
 
-def build_page(folders: ModelFolders, output: Path, starter: StarterDownload, values: Mapping[str, Any]) -> Components:
+def build_page(
+    folders: ModelFolders, output: Path, starter: StarterDownload, values: Mapping[str, Any], *, gpu: bool
+) -> Components:
     """Builds all components in the open Blocks and returns them by name; `output` is the folder of the pictures."""
     parts = build_header(VERSION)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320, elem_id="ld-form"):
-            parts |= build_form(FileLists(folders=folders), values)
-        with gr.Column(scale=6, min_width=320, elem_id="ld-results"):
+    files = FileLists(folders=folders)
+    with gr.Row(equal_height=False, elem_id="ld-body"):  # a grid: see the style
+        with gr.Column(elem_id="ld-request", elem_classes="ld-panel"):
+            parts |= build_request(files, values)
+        with gr.Column(elem_id="ld-form", elem_classes="ld-panel"):
+            parts |= build_form(files, values, gpu=gpu)
+        with gr.Column(elem_id="ld-results"):
             demo_only = not has_own_checkpoint(folders)
             help_text = GUIDE.format(output=output)
-            parts |= build_panels(help_text, partial(build_first_run, starter, visible=demo_only), demo_only=demo_only)
+            first_run, models = partial(build_first_run, starter, visible=demo_only), partial(build_models_tab, folders)
+            parts |= build_panels(files, help_text, first_run, models, demo_only=demo_only)
     parts["clock"] = gr.Timer(4.0)
     return parts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -15,6 +16,9 @@ from ui.quick_import import import_gradio
 import_gradio()  # otherwise Gradio would write stubs of the classes below into this folder
 
 import gradio as gr  # noqa: E402
+
+BRUSH = ("#ff40a0", 0.5)  # a colour and its opacity: one sees the picture under the paint
+BRUSH_SIZE = 10  # pixels
 
 
 def open_our_formats_only() -> None:
@@ -41,6 +45,21 @@ class PictureEditor(gr.ImageEditor):
             return to_8_bit(open_image(source, name or "in the editor"))
         except LightDiffusionError as error:
             raise gr.Error(str(error), print_exception=False) from error
+
+
+def mask_editor(label: str, elem_id: str, *, sources: Sequence[Literal["upload", "clipboard"]] = ()) -> PictureEditor:
+    """Builds an editor with one layer for a mask, and a translucent brush."""
+    return PictureEditor(
+        label=label,
+        sources=list(sources),
+        transforms=[],
+        brush=gr.Brush(default_size=BRUSH_SIZE, colors=[BRUSH], color_mode="fixed"),
+        layers=gr.LayerOptions(allow_additional_layers=False, layers=["Mask"]),
+        height=400,
+        format="png",
+        buttons=["fullscreen"],
+        elem_id=elem_id,
+    )
 
 
 class PictureFile(gr.Image):

@@ -26,8 +26,13 @@ def memory_line(text: str) -> str:
     return f'<p class="ld-memory">{escape(text)}</p>'
 
 
+def deletion(name: str) -> str:
+    """Asks before a picture is deleted, by name, since of several pictures none is marked as the chosen one."""
+    return f'<p class="ld-words">Delete {escape(name)} permanently?</p>'
+
+
 def stage(queued: QueuedTask, ahead: int, *, accelerated: bool = False) -> str:
-    """Renders the progress bar, a line of text, and the live preview if there is one."""
+    """Renders a line of text and the progress bar."""
     if queued.state == "waiting":
         before = "1 request is" if ahead == 1 else f"{ahead} requests are"
         return bar(None, f"Waiting in the queue: {before} before yours." if ahead else "Starting…")
@@ -40,13 +45,23 @@ def running(queued: QueuedTask, *, accelerated: bool) -> str:
     if queued.pace is None:
         what = "loading the model" + (" and warming up Stable-Fast" if accelerated else "")
         return bar(None, f"Preparing: {what} · {time_words(queued.seconds)}")
-    return bar(queued.pace.share, pace_words(queued.pace), image=queued.preview)
+    words = [pace_words(queued.pace), *skipped_words(queued)]
+    return bar(queued.pace.share, " · ".join(words))
+
+
+def skipped_words(queued: QueuedTask) -> list[str]:
+    """Says how many batches were skipped, if any."""
+    skipped = queued.cancel.skipped
+    return [f"Skipped {skipped} batch{'' if skipped == 1 else 'es'}"] if skipped else []
 
 
 def pace_words(pace: Pace) -> str:
     """Formats the pace as `Sampling step 7 of 20 · 3.4 it/s · about 4 s left`."""
     part = [f"{pace.part[0].upper()}{pace.part[1:]}"] if pace.part else []
     words = [f"{PHASES.get(pace.phase, pace.phase)} step {pace.step} of {pace.steps}"]
+    if pace.phase == "enlarging":
+        words = [f"Enlarging picture {pace.batch} of {pace.batches}"]
+        return " · ".join([*words, f"part {pace.step} of {pace.steps}"] if pace.steps > 1 else words)
     if pace.phase == "decoding":
         words = [f"Decoding picture {min(pace.step + 1, pace.steps)} of {pace.steps}"]
     if pace.batches > 1:
@@ -63,7 +78,8 @@ def finished_words(queued: QueuedTask) -> str:
     made = f"{count} picture{'' if count == 1 else 's'} in {queued.seconds:.1f} s"
     seed = f" · seed {queued.seed}" if queued.seed is not None else ""
     if queued.state == "done":
-        return f"Done: {made}{seed}" if count else f"Done in {queued.seconds:.1f} s"
+        done = f"Done: {made}{seed}" if count else f"Done in {queued.seconds:.1f} s"
+        return " · ".join([done, *skipped_words(queued)])
     if queued.state == "cancelled":
         return f"Cancelled; kept {made}{seed}" if count else "Cancelled."
     return f"Stopped by an error; kept {made}{seed}" if count else "Stopped by an error."
@@ -75,12 +91,17 @@ def time_words(seconds: float) -> str:
     return f"{round(seconds / 60)} min"
 
 
-def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = False) -> str:
+def preview(queued: QueuedTask) -> str:
+    """Renders the live preview of a running request; it hides the pictures of an earlier one."""
+    if queued.finished or not queued.preview:
+        return ""
+    data = base64.b64encode(queued.preview).decode("ascii")
+    kind = "ld-preview" if queued.pictures else "ld-preview ld-first"
+    return f'<img class="{kind}" alt="Live preview of the picture" src="data:image/png;base64,{data}">'
+
+
+def bar(share: float | None, words: str, *, quiet: bool = False) -> str:
     """Renders a progress bar. A `share` of None means unknown progress; `quiet` shows only the words."""
-    picture = ""
-    if image:
-        data = base64.b64encode(image).decode("ascii")
-        picture = f'<img class="ld-preview" alt="Live preview of the picture" src="data:image/png;base64,{data}">'
     percent = 0 if share is None else round(100 * share)
     now = "" if share is None else f'aria-valuenow="{percent}"'
     kind = "ld-fill ld-unknown" if share is None else "ld-fill"
@@ -89,6 +110,9 @@ def bar(share: float | None, words: str, *, image: bytes = b"", quiet: bool = Fa
         f'<div class="{kind}" style="width:{100 if share is None else percent}%"></div></div>'
     )
     return (
-        f'<div class="ld-stage">{picture}{"" if quiet else progress}'
-        f'<p class="ld-words" role="status">{escape(words)}</p></div>'
+        f'<div class="ld-stage"><p class="ld-words" role="status">{escape(words)}</p>{"" if quiet else progress}</div>'
     )
+
+
+READY = bar(None, "Ready.", quiet=True)
+REFUSED = bar(None, "Not started.", quiet=True)

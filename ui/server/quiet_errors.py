@@ -8,8 +8,9 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
+from api.errors import Refusal
+from api.guard.asgi import Asgi, Message, Receive, Scope, Send, answer
 from modules.core.errors import LONGEST_QUOTE, printable
-from ui.server.guard import Asgi, Message, Receive, Refusal, Scope, Send, answer
 
 log = logging.getLogger(__name__)
 

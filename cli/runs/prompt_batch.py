@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli.arguments import build_parser
-from cli.console import RunContext, ending
+from cli.console import RunContext, SessionRun, ending
 from cli.parser import Parser
 from cli.requests import Request, build_requests
 from cli.streams import warn
@@ -19,18 +19,19 @@ from modules.core.typed import Unreadable, text, whole
 from modules.tasks.prompt_file import PromptLine, read_prompt_file
 
 if TYPE_CHECKING:
-    from modules.tasks.prompt_record import PromptRecord
+    from modules.tasks.prompt_record import SavedPicture
 
 POSITIONAL = {"width": whole, "height": whole, "number": whole, "batch": whole, "prompt": text, "negative_prompt": text}
 # These apply to the whole run, not to a single picture.
 WHOLE_RUN = (
-    "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "device", "dtype", "memory",
-    "output_dir", "json", "quiet", "doctor", "list", "help", "version",
+    "prompts", "reuse_seed", "compare", "stable_fast_report", "stable_fast_tune", "stable_fast_table",
+    "stable_fast_export", "device", "dtype", "memory", "output_dir", "json", "quiet", "doctor", "list", "help",
+    "version", "cluster", "workers", "upscale", "upscale_by", "upscale_to",
 )  # fmt: skip
 NOT_TOGETHER = ("reuse_seed", "compare", "prompt")
-SWITCHES = ("hires_fix", "keep_first_pass", "prio_speed")
-MOST_TOLD = 20  # the maximum number of bad lines to report on standard error
+SWITCHES = ("hires_fix", "keep_first_pass", "prio_speed", "mask_invert", "only_masked", "mask_soft", "each_part")
 STOPS_ALL = (Cancelled, DeviceError, OutputError)
+MOST_TOLD = 20  # the maximum number of bad lines to report on standard error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,49 @@ class CheckedLine:
     number: int
     requests: Sequence[Request] = ()
     error: LightDiffusionError | None = None
+
+
+class Outcome:
+    """The answers of the lines that have begun, correct at every moment, also if a line fails halfway."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._ended: dict[str, Any] = {}
+
+    @property
+    def stopped(self) -> bool:
+        """Tells whether an error has ended the whole run."""
+        return "error" in self._ended
+
+    def begin(self, line: CheckedLine) -> dict[str, Any]:
+        return self._answers.setdefault(line.number, {"line": line.number, "status": "skipped", "images": []})
+
+    def add(self, line: CheckedLine, saved: SavedPicture) -> None:
+        answer = self.begin(line)
+        answer["images"].append({"path": str(saved.path), "seed": saved.seed})
+        if saved.fresh:
+            answer["status"] = "done"
+            self._run.say_path(saved.path)
+
+    def fail(self, line: CheckedLine, error: LightDiffusionError) -> None:
+        self._run.bar.close()
+        text = ending(error, sum(len(answer["images"]) for answer in self._answers.values()))
+        self.begin(line).update(failed(text, error.exit_code))
+        self._run.say(f"error: {place(line, self._run.given)}: {text}")
+        self._ended.setdefault("exit_code", error.exit_code)
+        if isinstance(error, STOPS_ALL):
+            self._ended = {"error": text, "exit_code": error.exit_code}
+
+    def finish(self, line: CheckedLine) -> None:
+        """Tells that nothing was left to do for this line, if so."""
+        if self.begin(line)["status"] == "skipped" and not self._run.given.get("quiet"):
+            self._run.say(f"{place(line, self._run.given)}: already done")
+
+    def result(self) -> dict[str, Any]:
+        """Returns what --json prints about the lines and the whole run."""
+        answers = [self._answers[number] for number in sorted(self._answers)]
+        return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **self._ended}
 
 
 def read_lines(given: Mapping[str, Any], folders: ModelFolders) -> list[CheckedLine]:
@@ -120,30 +164,24 @@ def merged(common: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in {**common, **line}.items() if value is not None}
 
 
-def run_prompts(lines: Sequence[CheckedLine], run: RunContext) -> dict[str, Any]:
+def run_prompts(lines: Sequence[CheckedLine], run: SessionRun) -> dict[str, Any]:
     """Makes the pictures of valid lines; returns the outcome of each line and of the whole run."""
     from modules.tasks.prompt_record import PromptRecord
 
-    record = PromptRecord(run.output)
-    answers: list[dict[str, Any]] = []
-    ended: dict[str, Any] = {}
+    record, outcome = PromptRecord(run.output), Outcome(run)
     for line in lines:
-        answer: dict[str, Any] = {"line": line.number, "status": "skipped", "images": []}
-        answers.append(answer)
+        outcome.begin(line)
         try:
-            _run_line(line, answer, record, run)
+            run.cancel.check()
+            for request in line.requests:
+                for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):
+                    outcome.add(line, saved)
         except LightDiffusionError as error:
-            run.bar.close()
-            text = ending(error, sum(len(earlier["images"]) for earlier in answers))
-            answer |= _failed(text, error.exit_code)
-            run.say(f"error: {_place(line, run.given)}: {text}")
-            ended.setdefault("exit_code", error.exit_code)
-            if isinstance(error, STOPS_ALL):
-                ended = {"error": text, "exit_code": error.exit_code}
-                break
-        if answer["status"] == "skipped" and not run.given.get("quiet"):
-            run.say(f"{_place(line, run.given)}: already done")
-    return {"lines": answers, "images": [image for answer in answers for image in answer["images"]], **ended}
+            outcome.fail(line, error)
+        if outcome.stopped:
+            break
+        outcome.finish(line)
+    return outcome.result()
 
 
 def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolders) -> CheckedLine:
@@ -164,32 +202,21 @@ def _check_line(line: PromptLine, given: Mapping[str, Any], folders: ModelFolder
 def refuse_lines(bad: Sequence[CheckedLine], given: Mapping[str, Any]) -> dict[str, Any]:
     """Reports each bad line; the run makes no pictures and ends with the exit code of the first bad line."""
     for line in bad[:MOST_TOLD]:
-        warn(f"error: {_place(line, given)}: {line.error}")
+        warn(f"error: {place(line, given)}: {line.error}")
     more = f" and {len(bad) - MOST_TOLD} more lines" if len(bad) > MOST_TOLD else ""
     text = f"Nothing was made: correct {'this line' if len(bad) == 1 else 'these lines'}{more} and start again."
     warn(text)
     codes = [line.error.exit_code for line in bad if line.error is not None]
     answers = [
-        {"line": line.number, "images": [], **_failed(str(line.error), code)}
+        {"line": line.number, "images": [], **failed(str(line.error), code)}
         for line, code in zip(bad, codes, strict=True)
     ]
     return {"lines": answers, "images": [], "error": text, "exit_code": codes[0]}
 
 
-def _failed(text: str, code: int) -> dict[str, Any]:
+def failed(text: str, code: int) -> dict[str, Any]:
     return {"status": "failed", "error": text, "exit_code": code}
 
 
-def _run_line(line: CheckedLine, answer: dict[str, Any], record: PromptRecord, run: RunContext) -> None:
-    """Updates the result after each picture, so that it is correct even if the line fails halfway."""
-    run.cancel.check()
-    for request in line.requests:
-        for saved in record.pictures(request.options, run.session, on_progress=run.bar, cancel=run.cancel):
-            answer["images"].append({"path": str(saved.path), "seed": saved.seed})
-            if saved.fresh:
-                answer["status"] = "done"
-                run.say_path(saved.path)
-
-
-def _place(line: CheckedLine, given: Mapping[str, Any]) -> str:
+def place(line: CheckedLine, given: Mapping[str, Any]) -> str:
     return f"{given['prompts'].name}, line {line.number}"

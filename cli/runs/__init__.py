@@ -1,0 +1,1 @@
+"""Runs of many pictures: files of prompts, folders to enlarge, and work shared among workers."""

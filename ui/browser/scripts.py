@@ -1,0 +1,30 @@
+"""The short scripts of single events, for tasks that only the browser can do."""
+
+from __future__ import annotations
+
+# Each browser tab remembers its last request and the form of it across reloads.
+REMEMBER_TASK = "(task) => { sessionStorage.setItem('ld-task', task || ''); }"
+RECALL_TASK = "() => [sessionStorage.getItem('ld-task') || '']"
+REMEMBER_FORM = "(form) => { sessionStorage.setItem('ld-form', form || ''); }"
+RECALL_FORM = "() => [sessionStorage.getItem('ld-form') || '']"
+# `text` contains the page's initial values and the last used ones, in the order of the fields.
+FILL_UNTOUCHED = """(text, ...shown) => {
+  if (!text) return shown;
+  const {built, now} = JSON.parse(text);
+  const same = (one, other) => JSON.stringify(one ?? null) === JSON.stringify(other);
+  return shown.map((value, index) => same(value, built[index]) ? now[index] : value);
+}"""
+# New values of the form take two frames to appear on screen.
+MARK_READY = """() => {
+  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
+}"""
+# The cards of models mark the chosen checkpoint, and the LoRAs that do not fit it.
+TELL_CHECKPOINT = "(name) => { window.dispatchEvent(new CustomEvent('ld-checkpoint', {detail: name || ''})); }"
+
+
+def show_message(elem_id: str) -> str:
+    """Returns the script that scrolls a new message into view; the message takes two frames to appear."""
+    return f"""() => {{
+  const show = () => document.querySelector('#{elem_id} .ld-message')?.scrollIntoView({{block: 'nearest'}});
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(show, 50)));
+}}"""

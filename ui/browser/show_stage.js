@@ -1,0 +1,5 @@
+// On a narrow page, Generate and an example show what they change: the buttons, the progress and the picture.
+document.addEventListener('click', (event) => {
+  if (innerWidth > 900 || !event.target.closest?.('#ld-generate, #ld-examples button')) return;
+  document.querySelector('#ld-go').scrollIntoView({behavior: 'smooth', block: 'start'});
+});

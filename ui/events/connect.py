@@ -1,0 +1,237 @@
+"""Connects the page's events to their handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from modules.catalog.starter import StarterDownload
+from ui.browser.scripts import (
+    FILL_UNTOUCHED,
+    MARK_READY,
+    RECALL_FORM,
+    RECALL_TASK,
+    REMEMBER_FORM,
+    REMEMBER_TASK,
+    show_message,
+)
+from ui.events import few_steps
+from ui.events.catalog.cards import connect_cards
+from ui.events.catalog.checkpoint_line import connect_checkpoint_line
+from ui.events.catalog.examples import connect_examples
+from ui.events.comparing import Comparing
+from ui.events.control_maps import ControlMaps
+from ui.events.extras import connect_extras
+from ui.events.first_run import OUTPUTS, FirstRun
+from ui.events.handlers import Handlers, Update
+from ui.events.pictures.choosing import IN_TURN, connect_clicks, details_of
+from ui.events.pictures.enlarging import Enlarging
+from ui.events.pictures.history import connect_history
+from ui.events.pictures.masking import connect_masking
+from ui.events.pictures.recall import Recall
+from ui.events.pictures.repainting import connect_repainting
+from ui.events.pictures.several import connect_several
+from ui.events.pictures.starring import connect_starring
+from ui.events.pictures.thumbnail import connect_thumbnail
+from ui.events.presets import connect_presets
+from ui.events.prompt_length import PromptLength, connect_prompt_length
+from ui.events.repeating import connect_generate
+from ui.events.sliders import connect_sliders
+from ui.events.styles import Styles, connect_styles
+from ui.events.wiring import Wiring
+from ui.fields import (
+    CONTROL_IMAGES,
+    CONTROL_SLOTS,
+    IMAGE_FIELDS,
+    IMAGE_MODE,
+    LORA_SLOTS,
+    MESSAGES,
+    TEXT_FIELDS,
+    TEXT_MODE,
+)
+from ui.panels.inputs import Components
+from ui.panels.sections import OFF, SPOKEN_OF, TITLES, section_updates
+
+RUNNING = (*MESSAGES, "control_panel", "stage", "task", "cancel", "skip", "memory", "stable_fast_status")
+RUN = (*RUNNING, "own_form", "preview", "gallery", "empty", "paths", "panels")
+SIZE = ("checkpoint", "width", "height")  # the fields that affect "Shape"
+LORA_ROWS = tuple(f"lora_{slot}_row" for slot in range(2, LORA_SLOTS + 1))
+
+
+def connect(
+    parts: Components, handlers: Handlers, starter: StarterDownload, page: Any, values: Mapping[str, Any]
+) -> None:
+    """Connects all events of the page; `page` is the Blocks built with `values`."""
+    wiring = Wiring(parts, list(handlers.fresh()))
+    connect_page(wiring, handlers, page, values)
+    connect_runs(wiring, handlers)
+    connect_form(wiring, handlers)
+    connect_sections(wiring)
+    connect_sliders(wiring)
+    connect_styles(wiring, Styles(handlers.folders))
+    connect_prompt_length(wiring, PromptLength(handlers.folders))
+    for slot in range(1, CONTROL_SLOTS + 1):
+        connect_control(wiring, slot)
+    connect_few_steps(wiring, few_steps.FewSteps(handlers.folders), page)
+    recall = Recall(handlers)
+    connect_details(wiring, handlers, recall, "picture")
+    connect_details(wiring, handlers, recall, "history")
+    for panel in ("picture", "history"):
+        connect_thumbnail(wiring, handlers, panel)
+    connect_choosing(wiring, handlers, recall)
+    connect_history(wiring, handlers)
+    connect_starring(wiring, handlers)
+    connect_several(wiring, handlers)
+    connect_restoring(wiring, recall)
+    connect_masking(wiring, handlers.output.folder)
+    connect_repainting(wiring, handlers, (*RUN, *details_of("picture")))
+    connect_extras(wiring, handlers, RUNNING)
+    connect_first_run(wiring, FirstRun(handlers, starter), page)
+    connect_cards(wiring, handlers)
+    connect_checkpoint_line(wiring, handlers.folders, page)
+    connect_examples(wiring, handlers)
+    connect_presets(wiring, handlers, page, LORA_ROWS)
+
+
+def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[str, Any]) -> None:
+    filled = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
+    follow = (*RUN, *details_of("picture"))
+    answer = partial(handlers.open_page, {name: values[name] for name in filled})
+    lists = (*file_lists(wiring), *CONTROL_IMAGES.values(), "prompt", "remembered", *LORA_ROWS)
+    opened = wiring.on(page.load, answer, ("own_form",), lists, queue=False, js=RECALL_FORM)
+    own = wiring.parts["own_form"]
+    own.change(None, inputs=[own], js=REMEMBER_FORM, api_visibility="private")
+    shown = [wiring.parts[name] for name in filled]
+    remembered = wiring.parts["remembered"]
+    filling = opened.then(None, [remembered, *shown], shown, js=FILL_UNTOUCHED, api_visibility="private")
+    filling.then(None, js=MARK_READY, api_visibility="private")
+    wiring.on(filling.then, handlers.shapes, SIZE, ("preset",), queue=False)
+    wiring.on(page.load, handlers.follow, ("task",), follow, js=RECALL_TASK)
+    wiring.parts["task"].change(None, inputs=[wiring.parts["task"]], js=REMEMBER_TASK, api_visibility="private")
+    wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
+    wiring.on(wiring.parts["free"].click, handlers.free, (), ("memory",))
+
+
+def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
+    parts, comparing = wiring.parts, Comparing(handlers)
+    connect_generate(wiring, handlers, (*RUN, *details_of("picture")))
+    for message in MESSAGES:
+        parts[message].change(None, js=show_message(parts[message].elem_id), api_visibility="private")
+    wiring.on(parts["skip"].click, handlers.skip, ("task",), ("skip",), queue=False)
+    wiring.on(parts["cancel"].click, handlers.cancel, ("task",), ("cancel",), queue=False)
+    running = (*RUNNING, "compare_preview")
+    compared = (*running, "slider", "compare_result")
+    wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
+    axes = ("across", "across_values", "down", "down_values")
+    sheet = (*running, "sheet")
+    inputs = (*wiring.fields, *axes)
+    wiring.on(parts["grid"].click, wiring.with_form(comparing.grid), inputs, sheet, trigger_mode="once")
+
+
+def connect_form(wiring: Wiring, handlers: Handlers) -> None:
+    parts, on = wiring.parts, wiring.on
+    on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
+    on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
+    for name in SIZE:
+        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False, trigger_mode="always_last")
+    on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
+    on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
+    on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
+    on(parts["editor"].upload, lambda: {"init_message": ""}, (), ("init_message",), queue=False)
+    on(parts["dice"].click, lambda: {"seed": ""}, (), ("seed",), queue=False)
+    on(parts["reuse"].click, handlers.last_seed, (), ("seed", "message"), queue=False)
+    on(parts["text_tab"].select, lambda: {"mode": TEXT_MODE}, (), ("mode",), queue=False)
+    on(parts["image_tab"].select, lambda: {"mode": IMAGE_MODE}, (), ("mode",), queue=False)
+    for slot in range(1, LORA_SLOTS + 1):
+        rows = wiring.with_form(handlers.lora_rows)
+        on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
+
+
+def connect_sections(wiring: Wiring) -> None:
+    changes = partial(gr.on, [wiring.parts[name].change for name in SPOKEN_OF])
+    headers = (*TITLES, *(f"{name}_off" for name in TITLES))
+
+    def answer(*values: Any) -> Update:
+        return section_updates(dict(zip(SPOKEN_OF, values, strict=True)))
+
+    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False, trigger_mode="always_last")
+    for name, values in OFF.items():
+        wiring.on(wiring.parts[f"{name}_off"].click, partial(dict, values), (), values, queue=False)
+
+
+def connect_control(wiring: Wiring, slot: int) -> None:
+    maps, name = ControlMaps(slot), f"control_{slot}"
+    image, preprocessor = f"{name}_image", f"{name}_preprocessor"
+    for event in (wiring.parts[name].input, wiring.parts[image].upload):
+        wiring.on(event, maps.preselect, (name, preprocessor, image), (preprocessor,), queue=False)
+    wiring.on(wiring.parts[image].change, lambda: {"control_message": ""}, (), ("control_message",), queue=False)
+    for part in (image, preprocessor, "width", "height"):
+        changed = wiring.parts[part].change
+        inputs = (preprocessor, image, "width", "height")
+        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False, trigger_mode="always_last")
+
+
+def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> None:
+    parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
+    for event in (page.load, *(parts[name].change for name in looking)):
+        wiring.on(event, offers.look, looking, few_steps.OUTPUTS, queue=False)
+    wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
+
+
+def file_lists(wiring: Wiring) -> tuple[str, ...]:
+    """Returns the names of lists of files."""
+    slots = tuple(name for name in wiring.fields if name.removeprefix("lora_").removeprefix("control_").isdecimal())
+    return ("checkpoint", "vae", *TEXT_FIELDS, "refiner", "hires_method", "tiled_method", "extras_method", *slots)
+
+
+def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:
+    parts, on = wiring.parts, wiring.on
+    chosen, message = f"{panel}_chosen", f"{panel}_message"
+    form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
+    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form)
+    enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
+    on(parts[f"{panel}_hires"].click, enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
+    to_init = ("editor", "mask_file", "mode", "modes", message)
+    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init)
+    to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)
+    net = ("control_1", "control_1_preprocessor")
+    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control)
+    asked = (f"{panel}_confirm", f"{panel}_question")
+    on(parts[f"{panel}_delete"].click, partial(recall.ask, panel), (chosen,), asked, queue=False)
+    on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
+
+
+def connect_choosing(wiring: Wiring, handlers: Handlers, recall: Recall) -> None:
+    """Connects what only the pictures of the last request do: a click chooses one, and a deleted one leaves them."""
+    details = details_of("picture")
+    connect_clicks(wiring, "gallery", "paths", partial(handlers.choose, "picture"), details)
+    after = (*details, "gallery", "paths", "empty", "stage")
+    wiring.on(wiring.parts["picture_confirmed"].click, recall.delete, ("picture_chosen", "paths"), after, **IN_TURN)
+
+
+def connect_restoring(wiring: Wiring, recall: Recall) -> None:
+    fields = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", "restore_message", "restore")
+    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields)
+
+
+def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
+    parts, on = wiring.parts, wiring.on
+    on(page.load, first_run.open_page, (), OUTPUTS)
+    on(parts["refresh"].click, first_run.open_page, (), OUTPUTS)
+    on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS)
+    on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
+
+
+def set_shape(shape: str | None) -> Update:
+    if not shape:
+        return {}
+    width, _, height = shape.partition("x")
+    return {"width": int(width), "height": int(height)}
+
+
+def swap_sides(width: int | None, height: int | None) -> Update:
+    return {"width": height, "height": width}

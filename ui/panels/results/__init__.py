@@ -1,0 +1,1 @@
+"""Builds the right column: progress, pictures, comparison, history and help."""
