@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from modules.models.unet import UNet
 from modules.models.vae import AutoencoderKL
 
 SD1_UNET = UNetConfig(channels=(64, 64, 128, 128), context_dim=64, heads=2, groups=16)
+# All levels, but one residual block each. For whole checkpoints: they are loaded and traced in half of the time.
+SD1_SHORT_UNET = replace(SD1_UNET, res_blocks=1)
 # Two levels of one residual block each. For tests of what surrounds a network: it is traced in a fifth of the time.
 SMALL_UNET = UNetConfig(channels=(32, 64), depths=(1, 0), res_blocks=1, context_dim=64, heads=2, groups=8)
 SD2_UNET = UNetConfig(
@@ -72,6 +75,14 @@ SDXL_TEXTS = (
     ),
 )
 
+REFINER_UNET = replace(  # attention at the middle level only, and CLIP-G alone
+    SDXL_UNET,
+    depths=(0, 1, 0),
+    middle_depth=1,
+    context_dim=SDXL_TEXTS[1].width,
+    vector_dim=(SDXL_TEXTS[1].projection or 0) + 5 * 8,
+)
+
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Sets random weights of realistic size in all layers, even zero-initialised ones, so that no path is dead."""
@@ -121,7 +132,7 @@ def checkpoint_tensors(
     *, sd2: bool = False, sdxl: bool = False, dtype: torch.dtype = torch.float16, seed: int = 0
 ) -> dict[str, Tensor]:
     """Returns all tensors of a tiny SD1.x-, SD2.x- or SDXL-layout checkpoint."""
-    config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_UNET
+    config = SDXL_UNET if sdxl else SD2_UNET if sd2 else SD1_SHORT_UNET
     if sdxl:
         prefixes = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
         texts = dict(zip(prefixes, SDXL_TEXTS, strict=True))
@@ -132,6 +143,13 @@ def checkpoint_tensors(
     for number, (prefix, text) in enumerate(texts.items()):
         tensors |= prefixed(prefix, text_model(text, seed + 2 + number), dtype)
     return tensors
+
+
+def refiner_tensors(seed: int = 20) -> dict[str, Tensor]:
+    """Returns all tensors of a tiny SDXL refiner, in float32."""
+    tensors = prefixed("model.diffusion_model.", unet(REFINER_UNET, seed))
+    tensors |= prefixed("first_stage_model.", vae(seed=seed + 1))
+    return tensors | prefixed("conditioner.embedders.0.model.", text_model(SDXL_TEXTS[1], seed + 2))
 
 
 def save_checkpoint(

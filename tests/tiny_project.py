@@ -68,7 +68,7 @@ def save_lora(path: Path, *, sd2: bool = False, sdxl: bool = False, seed: int = 
 
 
 def _layer_shapes(*, sd2: bool) -> dict[str, tuple[int, ...]]:
-    unet, text = (tiny.SD2_UNET, tiny.SD2_TEXT) if sd2 else (tiny.SD1_UNET, tiny.SD1_TEXT)
+    unet, text = (tiny.SD2_UNET, tiny.SD2_TEXT) if sd2 else (tiny.SD1_SHORT_UNET, tiny.SD1_TEXT)
     first, last = unet.channels[0], unet.channels[-1]
     up_input = unet.channels[0] * 2  # channels of the block and of the skip connection
     shapes = [
@@ -105,13 +105,13 @@ def save_controlnet(path: Path, *, sd2: bool = False, sdxl: bool = False) -> Pat
 
 @cache
 def controlnet_file(*, sd2: bool, sdxl: bool = False) -> bytes:
-    network = tiny.controlnet(tiny.SDXL_UNET if sdxl else tiny.SD2_UNET if sd2 else tiny.SD1_UNET)
+    network = tiny.controlnet(tiny.SDXL_UNET if sdxl else tiny.SD2_UNET if sd2 else tiny.SD1_SHORT_UNET)
     return save(tiny.prefixed("control_model.", network))
 
 
 def save_union(path: Path) -> Path:
     """Saves a union ControlNet for the tiny SD1.x. It knows the first six kinds, like the first published one."""
-    network = UnionControlNet(tiny.SD1_UNET, UnionConfig(kinds=6, time_width=16))
+    network = UnionControlNet(tiny.SD1_SHORT_UNET, UnionConfig(kinds=6, time_width=16))
     path.write_bytes(save(tiny.prefixed("", tiny.randomise(network, 6))))
     return path
 

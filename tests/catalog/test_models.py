@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from modules.catalog.models import (
     DEMO,
     DEMO_HINT,
+    DEMOS,
     checkpoint_facts,
     default_checkpoint,
     has_own_checkpoint,
@@ -30,10 +31,11 @@ def save(folders: ModelFolders, name: str, **header: str) -> str:
     return name
 
 
-def test_the_users_own_checkpoint_comes_before_the_demo(folders: ModelFolders) -> None:
+def test_the_users_own_checkpoint_comes_before_the_demos(folders: ModelFolders) -> None:
     assert default_checkpoint(folders) is None and not has_own_checkpoint(folders)
-    save(folders, DEMO)
-    assert default_checkpoint(folders) == DEMO and not has_own_checkpoint(folders)
+    for demo in reversed(DEMOS):
+        save(folders, demo)
+        assert default_checkpoint(folders) == demo and not has_own_checkpoint(folders)
     own = save(folders, "zebra.safetensors")
     assert default_checkpoint(folders) == own and has_own_checkpoint(folders)
 
@@ -77,6 +79,16 @@ def test_sdxl_is_known_by_its_names(folders: ModelFolders, name: str) -> None:
     assert checkpoint_facts(folders, path.name).native_size == 1024
     save_file({name: torch.zeros(1)}, path, metadata={"lightdiffusion": '{"native_size": 256}'})
     assert checkpoint_facts(folders, path.name).native_size == 256
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_sdxl_is_known_in_a_pickle_too(folders: ModelFolders, *, zipped: bool) -> None:
+    path = folders.folders("checkpoints")[0] / "xl.ckpt"
+    weights = {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(1)}
+    torch.save({"state_dict": weights}, path, _use_new_zipfile_serialization=zipped)
+    assert checkpoint_facts(folders, path.name).native_size == 1024
+    torch.save({"state_dict": {"model.diffusion_model.out.0.weight": torch.zeros(1)}}, path)
+    assert checkpoint_facts(folders, path.name).native_size == 512
 
 
 @pytest.mark.parametrize(("config", "size"), [('{"addition_embed_type": "text_time"}', 1024), ("{}", 512), ("[", 512)])

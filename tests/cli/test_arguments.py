@@ -10,8 +10,8 @@ import pytest
 
 from cli.arguments import build_parser, parse_arguments
 from cli.listing import LISTS, list_names
-from cli.prompt_batch import line_arguments
 from cli.requests import build_options, build_requests, check_together
+from cli.runs.prompt_batch import line_arguments
 from cli.streams import HarmlessFormatter, warn
 from cli.synonyms import HABITS, SYNONYMS
 from modules.core.errors import OptionsError
@@ -48,6 +48,9 @@ def refusal(line: str) -> str:
         ("-- '-a cat' 64", "prompt", "-a cat"),
         ("'-people in the park' 64", "prompt", "-people in the park"),
         ("'' 64", "prompt", ""),
+        ("x --hires-fix 64 72", "width", 64),
+        ("x --hires-fix --number 2", "number", 2),
+        ("--hires-fix -- 2 64", "prompt", "2"),
         ("--list LoRA", "list", "loras"),
         ("--list checkpoint", "list", "checkpoints"),
         ("--list vaes", "list", "vae"),
@@ -80,6 +83,9 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("x --img2img a.png --img2img b.png", ["--img2img is given twice"]),
         ("--prompts f.txt 'a cat'", ['"a cat"', "--prompts"]),
         ("x --seed 1 --reuse-seed", ["--seed and --reuse-seed"]),
+        ("x 64 64 --hires-fix 2", ["--hires-fix takes no value", "write --hires-scale 2 to"]),
+        ("x --hires-fix=2", ["--hires-fix: takes no value, but was given '2'"]),
+        ("--hires-fix 1,5x x", ["write --hires-scale 1.5 to"]),
         ("x --stepz 3", ["--stepz", "the nearest is --steps;"]),
         ("x --outptu-dir o", ["--outptu-dir", "the nearest is --output-dir;"]),
         ("x --cpu", ["--cpu", "--device cpu"]),
@@ -87,7 +93,8 @@ def test_what_is_taken(line: str, name: str, value: object) -> None:
         ("x -W64", ["-W64", "write a space after -W"]),
         ("x --emphasis a111", ["--emphasis", '"a111"', "did you mean a1111?"]),
         ("x --seed seven", ['--seed: "seven" is not a number']),
-        ("x --list lor", ["--list", "lor", "loras"]),
+        ("x --crop -5,0", ["--crop: needs a value", 'write "=" before it']),
+        ("x --list textencoders", ["--list", '"textencoders"', "did you mean text_encoders?"]),
     ],
 )
 def test_what_is_wrong_is_said_with_its_remedy(line: str, words: list[str]) -> None:
@@ -145,12 +152,18 @@ def test_minus_one_is_a_random_seed_everywhere() -> None:
 
 def test_run_sh_says_the_same() -> None:
     assert str(read_arguments(build_page_parser(), ["-o", "there"]).output_dir) == "there"
+    together = read_arguments(build_page_parser(), ["--most-together", "4", "--gather-ms", "2.5"])
+    assert (together.most_together, together.gather_ms) == (4, 2.5)
     for given, word in (
         (["--cpu"], "--device cpu"),
         (["--prot", "1"], "--port"),
         (["--share"], "--listen"),
         (["7861"], "only options"),
         (["--port", "1", "--port", "2"], "given twice"),
+        (["--most-together", "0"], "from 1 to 64"),
+        (["--most-together", "8.5"], "not a whole number"),
+        (["--gather-ms", "-1"], "from 0 to 10000 milliseconds"),
+        (["--gather-ms", "nan"], "from 0 to 10000 milliseconds"),
     ):
         with pytest.raises(OptionsError, match=word):
             read_arguments(build_page_parser(), given)
@@ -159,8 +172,11 @@ def test_run_sh_says_the_same() -> None:
 def test_version_and_lists(run: Run, models: Path) -> None:
     assert run("--version") == (0, [Path(f"LightDiffusion-Next {VERSION}")], "")
     for kind in LISTS:
+        advice = (
+            f"write one into {models / 'styles.csv'}" if kind == "styles" else f"put one in {models / 'models' / kind}"
+        )
         code, names, err = run("--list", kind)
-        assert code == 0 and (bool(names) or f"put one in {models / 'models' / kind}" in err)
+        assert code == 0 and (bool(names) or advice in err)
 
 
 def test_names_of_files_do_not_steer_the_terminal(

@@ -160,5 +160,5 @@ def test_the_doctor_says_what_fits(
     code, out, _ = run(capsys, "--doctor", "--checkpoint", "tiny")
     [line] = [line for line in out.splitlines() if line.startswith("memory ")]
     assert code == 0 and "tiny.safetensors needs UNet" in line
-    code, out, _ = run(capsys, "--doctor", "--json", "--checkpoint", "none-such")
-    assert code == 0 and "none-such" in json.loads(out)["memory"]
+    code, out, err = run(capsys, "--doctor", "--json", "--checkpoint", "none-such")
+    assert code == json.loads(out)["exit_code"] == 3 and '"none-such"' in err

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cli.arguments import parse_arguments
-from cli.requests import build_options, lora_choice
+from cli.requests import build_options, build_requests, lora_choice
+from modules.core.errors import ModelFileError
 from modules.generation.options import HiresOptions, LoraChoice
 from tests.cli.command import SMALL, run
 
@@ -29,6 +31,24 @@ def test_upstream_positionals_and_flags_become_options() -> None:
 def test_a_preset_fills_what_was_not_given() -> None:
     options = build_options(parse_arguments(["x", "--preset", "tcd", "--steps", "6"]))
     assert (options.sampler, options.scheduler, options.steps, options.cfg) == ("tcd", "sgm_uniform", 6, 1.0)
+
+
+def test_no_refiner_also_where_a_picture_had_one(tmp_path: Path) -> None:
+    text = PngInfo()
+    text.add_text(
+        "parameters", "a cat\nSteps: 2, Seed: 5, Size: 64x64, Sampler: Euler, Refiner: gone, Refiner switch at: 0.5"
+    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "made.png", pnginfo=text)
+    again = ["--from-image", str(tmp_path / "made.png")]
+
+    def refiner(*words: str) -> tuple[str | None, float | None]:
+        (request,) = build_requests(parse_arguments(words))
+        return request.options.refiner, request.options.refiner_start
+
+    with pytest.raises(ModelFileError, match="Give another with --refiner"):
+        refiner(*again)
+    for words in ([*again, "--refiner", "None"], ["x", "--refiner", "none"], ["x", "--refiner="]):
+        assert refiner(*words) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +82,24 @@ def test_lora_arguments(text: str, expected: LoraChoice) -> None:
         (["a", "--control-net", "x"], 2, ["--control-image"]),
         (["a", "--control-strength", "0.5"], 2, ["--control-net"]),
         (["a", "--mask-blur", "3"], 2, ["--img2img"]),
+        (["a", "--img2img", "a.png", "--mask-blur", "3"], 2, ["--mask-blur needs a mask"]),
+        (["a", "--mask-colour", "ff0000"], 2, ["--img2img"]),
+        (["a", "--img2img", "a.png", "--mask-colour", "red"], 2, ['"red" is not a colour: write it as ff0000.']),
+        (["a", "--img2img", "a.png", "--mask-colour"], 2, ["--mask-colour: needs a value"]),
+        (["a", "--img2img", "a.png", "--mask-color", "f00"], 2, ['"f00" is not a colour']),
+        (["a", "--img2img", "a.png", "--mask-tolerance", "9"], 2, ["--mask-tolerance belongs to --mask-colour"]),
+        (["a", "--img2img", "a.png", "--mask-colour=#ff0000", "--mask-tolerance", "256"], 2, ["mask tolerance 256"]),
+        (["a", "--img2img", "a.png", "--mask-content", "fill"], 2, ["--mask-content needs a mask"]),
+        (["a", "--img2img", "a.png", "--mask", "b.png", "--mask-padding", "3"], 2, ["--only-masked: add"]),
+        (
+            ["a", "--img2img", "a.png", "--mask", "b.png", "--only-masked", "--resize-mode", "fill"],
+            2,
+            ["--resize-mode"],
+        ),
+        (["a", "--img2img", "a.png", "--outpaint", "up=8"], 2, ["up=8", "left=64,right=64"]),
+        (["a", "--img2img", "a.png", "--outpaint", "left=9"], 2, ["9, 0, 0, 0", "multiples of 8"]),
+        (["a", "--img2img", "a.png", "--outpaint-seam", "9"], 2, ["--outpaint: add"]),
+        (["a", "--outpaint", "left=8"], 2, ["--img2img"]),
         (["a", "--hires-scheduler", "karas"], 2, ["karas", "karras"]),
         (["a", "--hires-size", "big"], 2, ["big"]),
         (["a", "--hires-cfg", "-3"], 2, ["HiresFix cfg -3"]),
@@ -76,6 +114,7 @@ def test_lora_arguments(text: str, expected: LoraChoice) -> None:
         (["a", "--device", "tpu"], 2, ["tpu"]),
         (["a", "--from-image", "gone.png"], 2, ["gone.png"]),
         (["a", "--stable-fast-tune", "10"], 2, ["--stable-fast too"]),
+        (["a", "--stable-fast-table", "t.json"], 2, ["--stable-fast-table", "--stable-fast too"]),
         (["a", "--stable-fast-report", "r.txt"], 2, ["--stable-fast-report", "--stable-fast too"]),
         (["a", "--stable-fast=off", "--stable-fast-report", "r.txt"], 2, ["--stable-fast too"]),
         (["a", "--compare", "--stable-fast=off"], 2, ["nothing to compare", "--stable-fast=off"]),

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from modules.stable_fast import Table
 from tests.cli.command import FAST, SMALL, run
+from tests.stable_fast.store.table_files import LINEAR, save_table
 
 
 @pytest.mark.parametrize("arguments", [FAST, [*SMALL, "--compare"], [*SMALL, "--prio-speed"]])
@@ -44,6 +46,25 @@ def test_tuning_on_a_cpu_is_told_to_have_no_effect(
     assert [record.message for record in caplog.records if "--stable-fast-tune" in record.message] == [
         "--stable-fast-tune has no effect on cpu: it times the kernels of an NVIDIA GPU."
     ]
+
+
+def test_a_table_reaches_every_network_and_a_cpu_is_told_that_it_has_no_effect(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: list[Table] = []
+    monkeypatch.setattr("modules.stable_fast.engine.make_ready", lambda *_, table, **__: given.append(table))
+    assert pipeline.main([*FAST, "--stable-fast-table", str(save_table(tmp_path / "table.json"))]) == 0
+    assert [table.choices for table in given] == [(LINEAR,)] * 2
+    assert "The table of kernels has no effect on cpu" in caplog.text
+
+
+def test_a_bad_table_stops_it_in_one_sentence(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.json").write_text('{"format": 1}')
+    for name in ("bad.json", "gone.json"):
+        code, out, err = run(capsys, *FAST, "--stable-fast-table", str(tmp_path / name))
+        assert (code, out) == (2, "") and name in err and err.count("\n") == 1
 
 
 def test_the_time_for_tuning_reaches_every_network(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

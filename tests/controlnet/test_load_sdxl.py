@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ControlNetModel, ControlNetUnionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from modules.models.layers import timestep_embedding
 from modules.models.union_controlnet import UnionControlNet
 from tests import tiny
 from tests.controlnet.test_load import cldm, spec
-from tests.models.oracles import relative_error
+from tests.models.oracles import diffusers_controlnet, relative_error
 
 POOLED, SIZE_WIDTH = 32, 8
 UNET = UNetConfig(
@@ -37,23 +36,10 @@ UNET = UNetConfig(
 )
 MODEL = spec(UNET, "SDXL")
 KIND_TIME, HINT = "control_add_embedding.linear_1.weight", "controlnet_cond_embedding.conv_in.weight"
-TYPES = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 
 
-def shape(config: UNetConfig = UNET) -> dict[str, Any]:
-    return {
-        "block_out_channels": config.channels,
-        "down_block_types": TYPES,
-        "transformer_layers_per_block": list(config.depths),
-        "cross_attention_dim": config.context_dim,
-        "attention_head_dim": [config.heads_at(channels) for channels in config.channels],
-        "norm_num_groups": config.groups,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": SIZE_WIDTH,
-        "projection_class_embeddings_input_dim": config.vector_dim,
-        "conditioning_embedding_out_channels": (16, 32, 96, 256),
-    }
+def oracle_of(config: UNetConfig = UNET, *, kinds: int = 0) -> Any:
+    return tiny.randomise(diffusers_controlnet(config, pooled=POOLED, kinds=kinds))
 
 
 def load(folder: Path, weights: dict[str, Tensor], **options: Any) -> ControlNet:
@@ -97,7 +83,7 @@ def assert_same(ours: tuple[Tensor, ...], theirs: list[Tensor]) -> None:
 
 
 def test_diffusers_file_equals_diffusers(tmp_path: Path) -> None:
-    oracle = tiny.randomise(ControlNetModel(**shape()))
+    oracle = oracle_of()
     assert_same(Inputs().ours(load(tmp_path, oracle.state_dict())), Inputs().theirs(oracle))
 
 
@@ -109,7 +95,7 @@ def test_cldm_file_is_the_same_network(tmp_path: Path) -> None:
 
 def test_a_shallower_controlnet_than_the_unet_equals_diffusers(tmp_path: Path) -> None:
     """The small and mid SDXL ControlNets leave out transformer blocks; their residuals have the UNet's shapes."""
-    oracle = tiny.randomise(ControlNetModel(**shape(replace(UNET, depths=(0, 1, 1)))))
+    oracle = oracle_of(replace(UNET, depths=(0, 1, 1)))
     network = load(tmp_path, oracle.state_dict())
     assert network.config.depths == (0, 1, 1)
     assert_same(Inputs().ours(network), Inputs().theirs(oracle))
@@ -117,7 +103,7 @@ def test_a_shallower_controlnet_than_the_unet_equals_diffusers(tmp_path: Path) -
 
 def test_control_lora_equals_diffusers_with_the_expanded_weights(tmp_path: Path) -> None:
     """W + up @ down is computed in float64 on diffusers' own weights; only what the file holds differs."""
-    oracle = tiny.randomise(ControlNetModel(**shape()))
+    oracle = oracle_of()
     full = load(tmp_path, oracle.state_dict()).state_dict()
     base = tiny.unet(UNET).state_dict()
     file = {"lora_controlnet": torch.tensor([])}
@@ -136,9 +122,7 @@ def test_control_lora_equals_diffusers_with_the_expanded_weights(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def union() -> Any:
-    return tiny.randomise(
-        ControlNetUnionModel(num_control_type=8, num_trans_channel=64, num_proj_channel=64, **shape())
-    )
+    return oracle_of(kinds=8)
 
 
 @pytest.mark.parametrize("kind", [0, 3, 7])

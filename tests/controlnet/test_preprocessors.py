@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from modules.controlnet.names import PREPROCESSORS
-from modules.controlnet.preprocessors import FUNCTIONS
+from modules.controlnet.preprocessors import FUNCTIONS, canny, is_edge_map
 
 SIZE, CENTRE, RADIUS = 128, 64, 40
 # Distance of each pixel from the circle's edge.
@@ -104,6 +104,15 @@ def test_grey_is_luma() -> None:
     image = noise()
     luma = np.asarray(image, dtype=np.float64) @ (0.299, 0.587, 0.114)  # ITU-R BT.601
     assert np.abs(processed("grey", image) - luma[..., None]).max() <= 1
+
+
+def test_an_edge_map_is_told_from_a_picture() -> None:
+    photo = Image.linear_gradient("L").convert("RGB")
+    assert is_edge_map(canny(noise()))
+    assert is_edge_map(canny(photo))
+    assert not is_edge_map(photo)
+    assert not is_edge_map(noise())
+    assert not is_edge_map(ImageOps.invert(canny(photo))), "a drawing on white is none yet"
 
 
 def test_invert_swaps_black_and_white() -> None:

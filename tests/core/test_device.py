@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.core.device import choose_device, choose_dtype, free_memory, has_bfloat16, memory_report, release_memory
+from modules.core.device import (
+    choose_device,
+    choose_dtype,
+    free_memory,
+    has_bfloat16,
+    memory_report,
+    release_memory,
+    sent,
+)
 from modules.core.errors import OptionsError
 
 CPU = torch.device("cpu")
@@ -123,3 +131,23 @@ def test_gpu_memory_figures_follow_an_allocation() -> None:
     assert free - free_memory(device) < 16 * 2**20  # torch's reserved memory counts as free
     release_memory(device)
     assert "GPU" in str(after)
+
+
+def test_only_what_is_pinned_is_sent_without_waiting() -> None:
+    """A copy that does not wait, from memory that the system may move, would read what comes later."""
+    calls: list[object] = []
+
+    class Recorded:
+        device = CPU
+
+        def pin_memory(self) -> Recorded:
+            calls.append("pinned")
+            return self
+
+        def to(self, device: torch.device, **how: bool) -> Recorded:
+            calls.append((device.type, how))
+            return self
+
+    for device in (CUDA, torch.device("mps"), CPU):
+        sent(Recorded(), device)  # type: ignore[arg-type]
+    assert calls == ["pinned", ("cuda", {"non_blocking": True}), ("mps", {}), ("cpu", {})]

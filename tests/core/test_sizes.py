@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from modules.core.errors import OptionsError
-from modules.core.sizes import read_crop, read_original_size
+from modules.core.sizes import nearest_size, read_crop, read_original_size
 
 
 def test_sizes_and_corners() -> None:
     assert read_original_size("1024x768") == read_original_size(" 1024 X 768 ") == (1024, 768)
     assert read_crop("0,128") == read_crop("0, 128") == (0, 128)
     assert read_original_size(None) is None and read_crop(None) is None
+
+
+def test_the_nearest_size() -> None:
+    assert nearest_size((1537, 771)) == (1536, 768) and nearest_size((516.5, 3)) == (520, 8)
 
 
 @pytest.mark.parametrize("text", ["", "1024", "0x512", "512x", "-1x5", "1.5x2", "512,512", "999999x1", "a" * 1000])

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.fences import ROOT, to_run
 from tests.docs.stand_ins import add_files
 
-OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "cli", "modules", "tools", "ui")
+OF_A_CLONE = ("README.md", "*.sh", "*.py", "requirements*.txt", "api", "cli", "modules", "tools", "ui")
 
 
 @pytest.fixture(scope="session")

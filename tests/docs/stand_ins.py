@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-# On a CPU, the sizes of real checkpoints take minutes. Only sizes change, and the aspect ratio stays.
-SIZES = {" 1024 768 ": " 128 96 ", " 512 768 ": " 64 96 "}
+# On a CPU, the sizes of real checkpoints take minutes, and a file of prompts asks for many pictures. Only sizes change,
+# and the aspect ratio stays.
+SIZES = {" 1024 768 ": " 96 72 ", " 512 768 ": " 64 96 ", "prompts.txt 128 128 ": "prompts.txt 64 64 "}
 # The snippet itself explains what to leave out on a CPU. A UNet with two levels and few channels is enough for it.
 WITHOUT_GPU = {
     ".half()": "",
@@ -34,13 +35,15 @@ def replaced(text: str, table: dict[str, str]) -> str:
 
 
 def add_files(clone: Path) -> None:
-    """Adds the LoRA `style`, a picture with a mask, and a picture that was made days ago."""
+    """Adds the LoRA `style`, a picture with a mask, a folder with it, and a picture that was made days ago."""
     loras = clone / "models" / "loras"
     shutil.copy(loras / "demo_ink.safetensors", loras / "style.safetensors")
-    noise = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((192, 128), Image.Resampling.BICUBIC).save(clone / "photo.png")
-    mask = Image.new("L", (192, 128))
-    mask.paste(255, (96, 0, 192, 128))
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((96, 64), Image.Resampling.BICUBIC).save(clone / "photo.png")
+    (clone / "photos").mkdir()
+    shutil.copy(clone / "photo.png", clone / "photos")
+    mask = Image.new("L", (96, 64))
+    mask.paste(255, (48, 0, 96, 64))
     mask.save(clone / "mask.png")
     earlier = clone / "output" / "2026-11-23" / "00001-7.png"
     earlier.parent.mkdir(parents=True)

@@ -17,9 +17,10 @@ from tests.docs.stand_ins import SIZES, replaced
 
 PATIENCE = 240  # seconds; only needed on a busy machine
 COMMANDS = [command for command in commands() if command.startswith("./pipeline.sh")]
-# One command of each kind of answer: a picture, several from a file, and text only.
-INTO_A_PIPE = [next(command for command in COMMANDS if word in command) for word in ("--seed", "--prompts", "--doctor")]
+# Files of prompts into a pipe: tests/cli/test_prompt_batch.py; --doctor: tests/stable_fast/doctor/test_diagnose.py.
+INTO_A_PIPE = next(command for command in COMMANDS if "--seed" in command)
 OTHERS = {"./run.sh"}  # tests/docs/test_server.py
+OF_THE_API = {command for command, place in commands().items() if place.startswith("api.md")}  # tests/docs/test_api.py
 
 
 def pictures_of(clone: Path, command: str) -> int:
@@ -43,10 +44,12 @@ def check(clone: Path, command: str, code: int | None, shown: str) -> None:
 
 
 def test_no_command_is_forgotten() -> None:
-    assert set(commands()) == {*COMMANDS, *OTHERS}
+    assert set(commands()) == {*COMMANDS, *OTHERS, *OF_THE_API}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, marks=[pytest.mark.slow] * ("--cluster" in command)) for command in COMMANDS]
+)
 def test_in_a_terminal(clone: Path, command: str) -> None:
     (clone / "output" / "prompts_done.jsonl").unlink(missing_ok=True)  # left by the same command in a pipe
     terminal = pexpect.spawn("bash", ["-c", replaced(command, SIZES)], cwd=str(clone), timeout=PATIENCE)
@@ -57,12 +60,9 @@ def test_in_a_terminal(clone: Path, command: str) -> None:
     assert pictures_of(clone, command) == 0 or "100%" in shown, "the bar is part of it"
 
 
-@pytest.mark.parametrize("command", INTO_A_PIPE)
-def test_into_a_pipe(clone: Path, command: str) -> None:
-    (clone / "output" / "prompts_done.jsonl").unlink(missing_ok=True)
-    arguments = ["bash", "-c", replaced(command, SIZES)]
+def test_into_a_pipe(clone: Path) -> None:
+    arguments = ["bash", "-c", replaced(INTO_A_PIPE, SIZES)]
     done = subprocess.run(arguments, cwd=clone, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    check(clone, command, done.returncode, done.stdout)
+    check(clone, INTO_A_PIPE, done.returncode, done.stdout)
     assert "Traceback" not in done.stderr
-    if pictures_of(clone, command):
-        assert all(line.endswith(".png") for line in done.stdout.splitlines()), "nothing but paths"
+    assert all(line.endswith(".png") for line in done.stdout.splitlines()), "nothing but paths"

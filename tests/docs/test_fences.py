@@ -15,13 +15,20 @@ from ui.app import build_parser as build_server_parser
 
 COMMAND = re.compile(r"^(\./|\.venv|(python3?|pip|git|set) )", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9]*(?:-[a-z0-9]+)*(?![\w-])")
-OTHER_PROGRAMS = {"--no-deps", "--update"}  # pip's and WSL's
+OTHER_PROGRAMS = {
+    "--no-deps",
+    "--update",
+    "--head",
+    "--address",
+    "--autoscaling-config",
+    "--generate",
+}  # pip's, WSL's, Ray's
 SOURCES = [source for folder in ("cli", "tools", "benchmarks") for source in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.place)
 def test_a_fence_is_run_or_says_why_not(fence: Fence) -> None:
-    assert fence.language in ("sh", "python", "text"), "say what it is: ```sh, ```python or ```text"
+    assert fence.language in ("sh", "python", "text", "yaml"), "say what it is: ```sh, ```python, ```text or ```yaml"
     assert fence.language != "text" or not COMMAND.search(fence.text), "commands are ```sh"
 
 

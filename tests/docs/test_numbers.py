@@ -13,7 +13,17 @@ from benchmarks.charts.numbers import WRITERS
 from tests.docs.fences import DOCUMENTS, ROOT
 
 PATH = re.compile(r"`([\w./-]*\w\.(?:py|sh|bat|toml|txt|json|yml|md))`")
-NOT_OURS = {"prompts.txt", "settings.json", "model_folders.toml", "prompts_done.jsonl"}  # the user's own files
+# The user's own files.
+NOT_OURS = {
+    "prompts.txt",
+    "output/stars.json",
+    "animals/pet.txt",
+    "settings.json",
+    "model_folders.toml",
+    "prompts_done.jsonl",
+} | {
+    *("name.json", "models/wildcards/name.txt"),  # beside the users' own models
+}
 NOTEBOOK = ROOT / "docs" / "log.md"  # with file names as of each day
 
 

@@ -51,8 +51,9 @@ def test_a_mask_means_the_same_on_the_command_line_and_in_the_api(tmp_path: Path
     source = open_source(InitImage(image=tmp_path / "picture.png", mask=tmp_path / "mask.png"))
     drawing = open_drawing(tmp_path / "picture.png", tmp_path / "mask.png")
     kept = keep_drawing(drawing["background"], drawing["layers"], tmp_path)
+    from_file = keep_drawing(drawing["background"], [], tmp_path, tmp_path / "mask.png")
     assert kept.mask is not None and source.mask is not None
-    assert Image.open(kept.mask).tobytes() == source.mask.tobytes()
+    assert kept.mask == from_file.mask and Image.open(kept.mask).tobytes() == source.mask.tobytes()
     assert source.mask.getbbox() == (0, 0, 32, 64)
     assert Image.open(kept.image).tobytes() == source.image.tobytes()
     assert source.image.getextrema() == ((255, 255),) * 3, "the transparent picture is laid on white"

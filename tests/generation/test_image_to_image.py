@@ -114,8 +114,9 @@ def test_inpainting_checkpoints_get_mask_and_masked_picture(tmp_path: Path, phot
     assert channels.shape == (1, 5, 9, 8)
     assert torch.equal(channels[:, 0, :, :4], torch.zeros(1, 9, 4)) and bool((channels[:, 0, :, 4:] == 1).all())
     assert torch.allclose(channels[:, 1:], encode_pictures(model.vae, picture), atol=1e-5)
-    for changes in ({}, {"init": InitImage(image=photo, mask=mask)}, {"init": InitImage(image=photo)}):
-        assert make(session, batch=2, **changes)[1].image.size == (64, 72)
+    inits = (None, InitImage(image=photo), *(InitImage(image=photo, mask=mask, only_masked=o) for o in (False, True)))
+    for init in inits:
+        assert make(session, batch=2, init=init)[1].image.size == (64, 72)
 
 
 def test_a_mask_that_selects_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 import torch
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.generation.job import Job, prepare_job, tell_overdone
-from modules.generation.options import GenerationOptions, HiresOptions, ResolvedOptions
+from modules.generation.job import Job, prepare_job
+from modules.generation.options import HiresOptions, ResolvedOptions
 from modules.generation.session import Session
 from modules.models.layers import timestep_embedding
 from modules.text.size_vector import PROMPT_SCORE
@@ -52,17 +51,6 @@ def test_wrong_names_are_reported_before_loading(
     monkeypatch.setattr(session, "model", lambda _: pytest.fail("the checkpoint was loaded"))
     with pytest.raises(error, match="none-such"):
         prepare_job(options(**changes), session)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "cfg", "lines"), [("euler_cfg_pp", 7.0, 1), ("euler_cfg_pp", 1.0, 0), ("euler", 7.0, 0)]
-)
-def test_a_cfg_too_high_for_the_sampler_is_told(
-    caplog: pytest.LogCaptureFixture, sampler: str, cfg: float, lines: int
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        tell_overdone(GenerationOptions(prompt="x", sampler=sampler, cfg=cfg))
-    assert len(caplog.records) == lines
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from modules.core.errors import OptionsError
 from modules.generation.options import GenerationOptions, HiresOptions, InitImage
-from modules.generation.pass_settings import PassSettings, first_settings, hires_settings
+from modules.generation.pass_settings import PassSettings, first_settings, hires_settings, settings_of_passes
 from modules.sampling.trained_noise import noise_schedule
 
 REQUEST = GenerationOptions(prompt="x", sampler="heun", scheduler="simple", steps=12, cfg=5.0, rescale_cfg=0.7)
@@ -29,6 +29,21 @@ def test_the_second_pass_follows_the_first_unless_it_says_otherwise() -> None:
     assert hires_settings(REQUEST, own) == PassSettings(
         phase="hires", sampler="euler", scheduler="karras", steps=4, cfg=0.0, rescale_cfg=0.7, denoise=0.5
     )
+
+
+def test_the_refiner_has_a_part_in_the_last_pass_only() -> None:
+    refined = replace(REQUEST, refiner="x", refiner_start=0.7)
+    assert [settings.refiner_start for settings in settings_of_passes(refined)] == [0.7]
+    passes = settings_of_passes(replace(refined, hires=HiresOptions()))
+    assert [settings.refiner_start for settings in passes] == [None, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "first"), [(0.8, 5, 4), (0.7, 10, 7), (0.8, 2, 2), (0.5, 3, 2), (0.0, 4, 0), (None, 4, 4)]
+)
+def test_steps_before_the_refiner(share: float | None, steps: int, first: int) -> None:
+    """As in A1111, a step is the refiner's once this share of the steps is done."""
+    assert replace(FIRST, refiner_start=share).refined_from(steps) == first
 
 
 def test_a_denoise_below_one_starts_lower_in_as_many_steps() -> None:

@@ -16,6 +16,7 @@ from modules.core.errors import OptionsError
 from modules.generation.job import prepare_job
 from modules.generation.options import MAX_PROMPT, ControlChoice, GenerationOptions, HiresOptions, InitImage
 from modules.generation.progress import Progress
+from modules.generation.prompts import joined_contexts
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.sampling.noise import ImageNoise
@@ -222,7 +223,7 @@ def test_each_text_of_sdxl_has_its_own_vector(tmp_path: Path) -> None:
     job = prepare_job(options("a [cat:dog:0.5] AND a bird", negative_prompt="bad"), tiny_project.session_at(tmp_path))
     prompts = job.prompts["sampling"]
     sizes = SizeFeatures(prompt=torch.full((48,), 2.0), negative=torch.full((48,), 3.0))
-    contexts = prompts.contexts(2, unconditional=True, sizes=sizes)
+    contexts = joined_contexts([(prompts, 2)], unconditional=True, sizes=sizes)
     assert contexts.by_step == (0, 0, 1, 1)
     for text, animal in zip(contexts.distinct, ("cat", "dog"), strict=True):
         named = (f"a {animal}", "a bird", "bad")
@@ -231,4 +232,4 @@ def test_each_text_of_sdxl_has_its_own_vector(tmp_path: Path) -> None:
         for part, (expected, size) in enumerate(zip(pooled, (2.0, 2.0, 3.0), strict=True)):
             for row in text.vector[2 * part : 2 * part + 2]:
                 assert torch.equal(row, torch.cat([expected, torch.full((48,), size)]))  # type: ignore[list-item]
-    assert prompts.contexts(2, unconditional=True).distinct[0].vector is None
+    assert joined_contexts([(prompts, 2)], unconditional=True).distinct[0].vector is None

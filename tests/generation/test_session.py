@@ -19,7 +19,7 @@ from modules.generation.latents import decode_latents
 from modules.generation.options import GenerationOptions, InitImage, LoraChoice
 from modules.generation.session import Session, tell_rescale
 from modules.models.unet import UNet
-from modules.text.encode import encode_texts
+from modules.text.encode import encode_groups
 from tests import tiny, tiny_project
 from tests.generation.test_text_to_image import make, options, pixels
 
@@ -124,11 +124,11 @@ def test_known_prompts_need_no_text_encoder(project: Session, monkeypatch: pytes
     project.free()
     encoded: list[tuple[str, ...]] = []
 
-    def spy(model: Any, config: Any, texts: tuple[str, ...], **how: Any) -> Any:
-        encoded.append(texts)
-        return encode_texts(model, config, texts, **how)
+    def spy(model: Any, config: Any, groups: list[tuple[str, ...]], **how: Any) -> Any:
+        encoded.extend(groups)
+        return encode_groups(model, config, groups, **how)
 
-    monkeypatch.setattr("modules.generation.job.encode_texts", spy)
+    monkeypatch.setattr("modules.generation.encode_prompts.encode_groups", spy)
     ink = LoraChoice(name="ink", strength=0.5, text_strength=0.5)
     first = pixels(make(project, steps=1)[0])
     changes: list[dict[str, Any]] = [{}, {"seed": 9}, {"loras": (ink,)}, {"loras": (ink,)}, {"clip_skip": 2}]

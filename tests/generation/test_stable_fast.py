@@ -23,6 +23,8 @@ from modules.stable_fast import Report
 from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.tasks.compare import compare
 from tests import tiny, tiny_project
+from tests.generation.test_together import VARIED, Told, assert_as_alone
+from tests.stable_fast.store.table_files import table
 
 ROUNDING = 2e-5  # float32 sums in another order; see tests/whole/test_with_and_without_stable_fast.py
 
@@ -89,6 +91,12 @@ def test_sizes_there_and_back_are_not_traced_again(warm: Session) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_batches_are_not_traced_again(warm: Session, batch: int) -> None:
     assert_same_as_eager(warm, batch=batch)
+    assert traces(warm) == 1
+
+
+def test_several_requests_in_one_batch_are_not_traced_again(warm: Session) -> None:
+    told = Told([options(**each, stable_fast="full") for each in VARIED]).run(warm)
+    assert_as_alone(told, warm)
     assert traces(warm) == 1
 
 
@@ -199,7 +207,7 @@ def test_the_environments_share_in_a_lower_level_is_named(root: Path, monkeypatc
     ("asked", "most", "told"),
     [("graph", "", ["graph"]), ("full", "graph", ["graph"]), ("full", "", []), ("fused", "", []), ("off", "", [])],
 )
-def test_tuning_at_a_level_without_fused_operations_is_told_to_have_no_effect(
+def test_options_for_kernels_at_a_level_without_fused_operations_are_told_to_have_no_effect(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -207,7 +215,7 @@ def test_tuning_at_a_level_without_fused_operations_is_told_to_have_no_effect(
     most: str,
     told: list[str],
 ) -> None:
-    session = Session(ModelFolders(root), device="cpu", tuning_seconds=10.0)
+    session = Session(ModelFolders(root), device="cpu", tuning_seconds=10.0, table=table())
     caplog.clear()
     monkeypatch.setenv(DISABLE_VARIABLE, most)
     model = session.model(options())
@@ -215,7 +223,9 @@ def test_tuning_at_a_level_without_fused_operations_is_told_to_have_no_effect(
     for _ in range(2):
         session.networks(model, asked)
     assert [record.message for record in caplog.records] == [
-        f"--stable-fast-tune has no effect at level {level}: there are no fused operations to time." for level in told
+        f"--stable-fast-{name} has no effect at level {level}: there are no fused operations to time."
+        for level in told
+        for name in ("tune", "table")
     ]
 
 

@@ -95,6 +95,23 @@ def test_cancelling_stops_after_the_step_and_keeps_what_is_finished(session: Ses
     assert (events[-1].batch, events[-1].step) == (2, 1)
 
 
+def test_a_skipped_batch_is_left_out_and_the_others_are_as_ever(session: Session) -> None:
+    cancel, steps = CancelToken(), []
+
+    def on_progress(event: Progress) -> None:
+        steps.append((event.batch, event.phase, event.step))
+        if steps[-1] in ((2, "sampling", 1), (3, "decoding", 1)):  # the second comes too late for its batch
+            cancel.skip()
+
+    made = list(generate(options(number=4), session, on_progress=on_progress, cancel=cancel))
+    whole = make(session, number=4)
+    expected = [whole[0], whole[2], whole[3]]
+    assert [step for batch, _, step in steps if batch == 2] == [0, 1]
+    assert [picture.seed for picture in made] == [5, 7, 8] and cancel.skipped == 1
+    assert [picture.parameters for picture in made] == [picture.parameters for picture in expected]
+    assert all((pixels(one) == pixels(other)).all() for one, other in zip(made, expected, strict=True))
+
+
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate..."), MemoryError(),
     torch.AcceleratorError("CUDA error: out of memory\nSearch for ..."),

@@ -140,7 +140,7 @@ def test_a_failing_graph_that_cannot_be_deleted_is_read_once(
 
 
 def test_the_unet_goes_on_too() -> None:
-    network = tiny.unet()
+    network = tiny.unet(tiny.SMALL_UNET)
 
     def step() -> tuple[Tensor, StableFastRunner]:
         runner = StableFastRunner(network)

@@ -171,7 +171,7 @@ def test_settings_of_any_values(folders: ModelFolders, tmp_path: Path) -> None:
     for _ in range(ROUNDS):
         names = generator.sample([*fresh, "unknown"], generator.randint(1, 6))
         path.write_text(json.dumps({name: generator.choice(VALUES) for name in names}))
-        form = SettingsFile(path).load(fresh)
+        form = SettingsFile(path, tmp_path).load(fresh)
         assert form.keys() == fresh.keys()
         json.dumps(form, allow_nan=False).encode()  # as the page is sent
         assert not any(isinstance(value, str) and "\ud800" in value for value in form.values())
@@ -179,10 +179,10 @@ def test_settings_of_any_values(folders: ModelFolders, tmp_path: Path) -> None:
         assert all(low <= form[name] <= high for name, (low, high) in RANGES.items())
     for content in (nested(10**5), "[]", "3", "{", "\xff", '{"prompt": "' + "x" * 10**7 + '"}'):
         path.write_text(content, encoding="latin-1")
-        assert SettingsFile(path).load(fresh) == fresh
+        assert SettingsFile(path, tmp_path).load(fresh) == fresh
     path.unlink()
     os.mkfifo(path)
-    assert SettingsFile(path).load(fresh) == fresh
+    assert SettingsFile(path, tmp_path).load(fresh) == fresh
 
 
 def test_api_fields_of_any_values(folders: ModelFolders, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_api_arguments_of_any_type(folders: ModelFolders, tmp_path: Path, value:
     output = OutputFolder(tmp_path / "output")
     queue = TaskQueue(lambda: pytest.fail("nothing may run"), output)
     queue.submit = lambda task: finished()
-    settings = SettingsFile(tmp_path / "settings.json")
+    settings = SettingsFile(tmp_path / "settings.json", tmp_path)
     api = Api(Handlers(queue, folders, output, settings))
     calls = [lambda: api.models(value), lambda: api.cancel(value)]
     for name in signature(api.text_to_image).parameters:
@@ -230,7 +230,7 @@ def test_other_that_is_not_an_object_is_refused(wrong: Any) -> None:
 def test_what_an_uploaded_file_cannot_say_is_an_error(folders: ModelFolders, tmp_path: Path) -> None:
     output = OutputFolder(tmp_path)
     queue = TaskQueue(lambda: pytest.fail("nothing may run"), output)
-    api = Api(Handlers(queue, folders, output, SettingsFile(tmp_path / "settings.json")))
+    api = Api(Handlers(queue, folders, output, SettingsFile(tmp_path / "settings.json", tmp_path)))
     Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
     for image in ({"path": str(tmp_path / "x.png"), "crop": [0, 0, 8, 8]}, {"url": "http://x/y.png"}):
         with pytest.raises(gr.Error, match="not an uploaded picture"):

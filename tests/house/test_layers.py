@@ -24,6 +24,7 @@ MIDDLE = ("text", "sampling", "lora", "controlnet", "images", "stable_fast", "lo
 ALLOWED: dict[str, frozenset[str]] = {
     "version": frozenset(),  # modules/version.py, one constant
     "core": frozenset(),
+    "cluster": frozenset({"tasks", "generation", "gallery", "images", "core"}),
     "models": frozenset({"core"}),
     "tasks": frozenset({"generation", "gallery", *MIDDLE, "core"}),
     "generation": frozenset({"gallery", "catalog", *MIDDLE, "models", "core", "version"}),
@@ -41,8 +42,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 ONLY = {("text", "loader"): "modules.loader.files.state_dict"}
 BANNED_PACKAGES = ("gradio", "argparse", "transformers", "diffusers", "torchvision")
 # Front ends turn words, forms and routes into requests. Apart from the code that makes pictures, they may use the
-# tables of names, the picture files, and Stable-Fast's doctor and report.
+# tables of names, the picture files, and Stable-Fast's doctor, report and tables of kernels.
 FRONT_DOORS = (
+    "modules.cluster",
     "modules.tasks",
     "modules.generation",
     "modules.gallery",
@@ -51,9 +53,11 @@ FRONT_DOORS = (
     "modules.version",
     "modules.sampling.names",
     "modules.controlnet.names",
+    "modules.controlnet.preprocessors",
     "modules.images",
     "modules.stable_fast.doctor",
     "modules.stable_fast.report",
+    "modules.stable_fast.store.exchange",
 )
 # The parts of the project that each room outside modules/ may import.
 USES: dict[str, tuple[str, ...]] = {
@@ -67,9 +71,10 @@ USES: dict[str, tuple[str, ...]] = {
 }
 PROJECT = (*USES, "modules", "tests")
 # These must respond at once (--help, the page itself, refusing a request), so they must not import torch.
-TORCH_FREE_ROOMS = ("pipeline", "cli", "ui")
+TORCH_FREE_ROOMS = ("pipeline", "cli", "ui", "api")
 TORCH_FREE = (
     "modules.controlnet.names",
+    "modules.controlnet.preprocessors",
     "modules.core.errors",
     "modules.core.progress",
     "modules.core.paths",
@@ -189,6 +194,7 @@ def test_what_answers_at_once_imports_no_torch() -> None:
         ("modules.text.encode", "modules.loader.checkpoint"),
         ("modules.images.save", "modules.text.prompt"),
         ("modules.loader.checkpoint", "modules.generation.options"),
+        ("modules.tasks.queue", "modules.cluster.pool"),
         ("modules.generation.session", "ui.app"),
         ("modules.generation.session", "cli.words"),
         ("modules.generation.session", "diffusers.UNet2DConditionModel"),
@@ -214,6 +220,7 @@ def test_a_forbidden_edge_is_found(importer: str, target: str) -> None:
         ("modules.images.save", "modules.images.metadata.PNG_KEY"),
         ("modules.models.unet", "torch.nn"),
         ("cli.main", "modules.generation.session.Session"),
+        ("modules.cluster.worker", "modules.tasks.kinds.run_task"),
         ("ui.app", "cli.streams.tell"),
     ],
 )

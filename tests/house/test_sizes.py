@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections import Counter
 
-from tests.house.source_tree import ROOMS, Function, SourceFile, in_rooms, source_files
+import pytest
+
+from tests.house.source_tree import ROOMS, ROOT, Function, SourceFile, in_rooms, source_files
 
 MOST_LINES = 300  # per file
 MOST_FILES = 15  # per folder
 LONGEST_FUNCTION = 60  # lines, including decorators
+LARGEST_TREE = 60 * 2**20  # bytes
 
 
 def function_lengths(file: SourceFile) -> list[tuple[str, int]]:
@@ -40,3 +44,11 @@ def test_folders_hold_few_files() -> None:
     counts = Counter(file.path.parent for file in in_rooms(*ROOMS))
     full = [f"{folder} holds {count} files" for folder, count in counts.items() if count > MOST_FILES]
     assert not full, "\n" + "\n".join(full)
+
+
+def test_the_tree_is_small() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("the tree is no git checkout")
+    files = [ROOT / name for name in listed.strip("\0").split("\0")]
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= LARGEST_TREE

@@ -236,8 +236,8 @@ def test_files_that_are_not_vaes(tmp_path: Path, sd1: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("missing", "lacks input_blocks.4.0.in_layers.2.bias"),
-        ("shape", r"input_blocks.4.0.in_layers.2.bias of the UNet has shape \[5\]"),
+        ("missing", "lacks input_blocks.3.0.in_layers.2.bias"),
+        ("shape", r"input_blocks.3.0.in_layers.2.bias of the UNet has shape \[5\]"),
         ("unexpected", "unexpected weight .zebra"),
         ("text", "text encoder lacks text_model.encoder.layers.1.mlp.fc1.bias"),
         ("vae", "VAE lacks decoder.mid.block_1.conv1.bias"),
@@ -245,7 +245,7 @@ def test_files_that_are_not_vaes(tmp_path: Path, sd1: Path) -> None:
 )
 def test_wrong_weights_are_named(tmp_path: Path, sd1: Path, change: str, words: str) -> None:
     state = load_file(sd1)
-    bias = "model.diffusion_model.input_blocks.4.0.in_layers.2.bias"
+    bias = "model.diffusion_model.input_blocks.3.0.in_layers.2.bias"
     if change == "missing":
         del state[bias]
     elif change == "shape":

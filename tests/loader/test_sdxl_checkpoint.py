@@ -163,35 +163,34 @@ def test_inpainting(tmp_path: Path) -> None:
 
 
 CLIP_G = tiny.SDXL_TEXTS[1]
-REFINER = replace(  # attention at the middle level only, and CLIP-G alone
-    tiny.SDXL_UNET,
-    depths=(0, 1, 0),
-    middle_depth=1,
-    context_dim=CLIP_G.width,
-    vector_dim=(CLIP_G.projection or 0) + 5 * 8,
-)
-
-
-def refiner_tensors() -> State:
-    others = {name: t for name, t in tiny.checkpoint_tensors(sdxl=True).items() if name.startswith(VAE)}
-    text = tiny.prefixed("conditioner.embedders.0.model.", tiny.text_model(CLIP_G))
-    return tiny.prefixed(UNET, tiny.unet(REFINER)) | text | others
 
 
 def test_the_refiner_is_loaded_on_request_only(tmp_path: Path) -> None:
-    path = saved(refiner_tensors(), tmp_path / "refiner.safetensors")
+    path = saved(tiny.refiner_tensors(), tmp_path / "refiner.safetensors")
     with pytest.raises(ModelFileError, match="refiner.safetensors.*cannot start a picture"):
         load(path)
     model = load(path, refiner=True)
     assert model.spec.family == "the SDXL refiner"
     assert list(networks(model)) == ["unet", "text.clip_g", "vae"]
+    base = saved(tiny.checkpoint_tensors(sdxl=True), tmp_path / "base.safetensors")
+    with pytest.raises(ModelFileError, match="base.safetensors.*not the SDXL refiner: give it with --checkpoint"):
+        load(base, refiner=True)
+
+
+@pytest.mark.parametrize(("prefix", "lacks"), [("first_stage_model.", "no VAE"), ("conditioner.", "no text encoder")])
+def test_a_part_of_the_refiner_cannot_be_added(prefix: str, lacks: str, tmp_path: Path) -> None:
+    """--vae and --text-encoder are for the checkpoint."""
+    rest = {name: tensor for name, tensor in tiny.refiner_tensors().items() if not name.startswith(prefix)}
+    with pytest.raises(ModelFileError, match=f"half.safetensors.*{lacks}: choose a file that holds all") as error:
+        load(saved(rest, tmp_path / "half.safetensors"), refiner=True)
+    assert "--" not in str(error.value)
 
 
 def test_folder_of_the_refiner(parts: dict[str, nn.Module], tmp_path: Path) -> None:
-    unet = diffusers_unet(REFINER, pooled=CLIP_G.projection or 0)
+    unet = diffusers_unet(tiny.REFINER_UNET, pooled=CLIP_G.projection or 0)
     others = {name: parts[name] for name in ("vae", "text_encoder_2")}
     spec = load(save_folder(tmp_path / "refiner", {"unet": unet, **others}), refiner=True).spec
-    assert (spec.family, spec.unet, spec.texts) == ("the SDXL refiner", REFINER, (CLIP_G,))
+    assert (spec.family, spec.unet, spec.texts) == ("the SDXL refiner", tiny.REFINER_UNET, (CLIP_G,))
 
 
 def test_the_scale_of_another_vae(state: State, tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_diffusers_folder_holds_both(state: State, files: dict[str, Path], tmp
     assert all(torch.equal(found[name], tensor) for name, tensor in part(state, L_PREFIX).items())
 
 
+def test_a_clip_g_without_its_projection_is_named(state: State, files: dict[str, Path], tmp_path: Path) -> None:
+    half = {name: tensor for name, tensor in part(state, G_PREFIX).items() if name != "text_projection"}
+    text = saved(half, tmp_path / "half.safetensors")
+    with pytest.raises(ModelFileError, match="^half.safetensors: This CLIP-G lacks text_projection"):
+        loaded(files["unet"], text_paths=[files["l"], text], vae_path=files["vae"])
+
+
 Paths = dict[str, Path]
 
 

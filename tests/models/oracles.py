@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderKL, ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from modules.models.configs import TextConfig, UNetConfig, VAEConfig
@@ -67,8 +67,15 @@ def _distilled(config: UNetConfig) -> dict[str, object]:
     return middle | {"reverse_transformer_layers_per_block": levels}
 
 
-def diffusers_controlnet(config: UNetConfig) -> ControlNetModel:
-    return ControlNetModel(conditioning_embedding_out_channels=(16, 32, 96, 256), **_shared(config)).eval()
+def diffusers_controlnet(config: UNetConfig, *, pooled: int = 1280, kinds: int = 0) -> nn.Module:
+    """`pooled`: the width of SDXL's pooled text. `kinds`: how many a union ControlNet knows; 0 for an ordinary one."""
+    settings = _shared(config) | _vector(config, pooled) | {"conditioning_embedding_out_channels": (16, 32, 96, 256)}
+    if not kinds:
+        return ControlNetModel(**settings).eval()
+    width = config.channels[0]
+    return ControlNetUnionModel(
+        num_control_type=kinds, num_trans_channel=width, num_proj_channel=width, **settings
+    ).eval()
 
 
 def diffusers_vae(config: VAEConfig) -> AutoencoderKL:

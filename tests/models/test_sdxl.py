@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from modules.loader.layouts.diffusers import text_to_openclip, unet_to_ldm, vae_to_ldm
+from modules.loader.layouts.diffusers import controlnet_to_ldm, text_to_openclip, unet_to_ldm, vae_to_ldm
 from modules.models.clip import ClipTextModel, OpenClipTextModel
 from modules.models.configs import (
     SDXL_CLIP_G,
@@ -21,10 +22,19 @@ from modules.models.configs import (
     VEGA_UNET,
     UNetConfig,
 )
+from modules.models.controlnet import ControlNet
 from modules.models.unet import UNet
+from modules.models.union_controlnet import UnionConfig, UnionControlNet
 from modules.models.vae import AutoencoderKL
 from tests import tiny
-from tests.models.oracles import diffusers_unet, diffusers_vae, random_ids, relative_error, transformers_text
+from tests.models.oracles import (
+    diffusers_controlnet,
+    diffusers_unet,
+    diffusers_vae,
+    random_ids,
+    relative_error,
+    transformers_text,
+)
 from tests.models.pooled_weights import filled, pooled
 
 POOLED = 32  # the width of the tiny models' pooled text
@@ -81,6 +91,33 @@ FULL = [
 @pytest.mark.parametrize("config", FULL)
 def test_full_unet_equals_diffusers(config: UNetConfig) -> None:
     assert unet_error(config, pooled(lambda: diffusers_unet(config)), (8, 16), 1280) < 1e-4
+
+
+def empty_controlnet(kinds: int) -> ControlNet:
+    return UnionControlNet(SDXL_UNET, UnionConfig(kinds=kinds)) if kinds else ControlNet(SDXL_UNET)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [0, 8], ids=["ordinary", "union"])
+def test_full_controlnet_equals_diffusers(kinds: int) -> None:
+    """Both rows are one picture, because diffusers' union attends across the rows."""
+    oracle = pooled(lambda: diffusers_controlnet(SDXL_UNET, kinds=kinds))
+    ours = filled(lambda: empty_controlnet(kinds), controlnet_to_ldm(oracle.state_dict()))
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(2, 4, 8, 16, generator=generator)
+    hint = torch.rand(1, 3, 64, 128, generator=generator).expand(2, -1, -1, -1)
+    context, text = torch.randn(2, 9, 2048, generator=generator), torch.randn(2, 1280, generator=generator)
+    time, sizes = torch.tensor([981.0, 3.0]), torch.tensor([[832.0, 1216, 0, 8, 1024, 768], [64, 64, 16, 0, 6, 64]])
+    told: dict[str, Any] = {"controlnet_cond": hint}
+    if isinstance(ours, UnionControlNet):
+        ours = ours.of_kind(5)
+        told = {"controlnet_cond": [hint], "control_type": torch.eye(kinds)[[5, 5]], "control_type_idx": [5]}
+    added = {"text_embeds": text, "time_ids": sizes}
+    with torch.inference_mode():
+        down, middle = oracle(x, time, context, added_cond_kwargs=added, return_dict=False, **told)
+        vector = torch.cat([text, oracle.add_time_proj(sizes.flatten()).reshape(2, -1)], dim=1)
+        residuals = ours(x, hint, time, context, vector)
+    assert max(relative_error(a, b) for a, b in zip(residuals, [*down, middle], strict=True)) < 1e-4
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from modules.core.progress import StepEvent
 from modules.sampling.noise import ImageNoise
 from modules.sampling.samplers.table import SAMPLERS
 from modules.sampling.schedules import make_sigmas
-from modules.sampling.switching import StepClock, SwitchingDenoiser
+from modules.sampling.switching import RefinedDenoiser, StepClock, SwitchingDenoiser
 from modules.sampling.trained_noise import noise_schedule
 from tests.sampling.toys import Curved
 
@@ -51,6 +51,17 @@ class Watched:
         self._clock.step_done()
 
 
+class Named(Curved):
+    """Records its name and the step at each evaluation."""
+
+    def __init__(self, name: str, clock: StepClock, asked: list[tuple[str, int]]) -> None:
+        self._name, self._clock, self._asked = name, clock, asked
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self._asked.append((self._name, self._clock.step(sigma)))
+        return super().__call__(x, sigma)
+
+
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in ("dpm_fast", "dpm_adaptive")])
 def test_all_evaluations_of_a_step_are_shown_the_same(sampler: str) -> None:
     seen = Watched(sampler).seen
@@ -71,6 +82,23 @@ def test_the_adaptive_sampler_starts_over_with_each_picture() -> None:
     run = Watched("dpm_adaptive", pictures=2)
     starts = [shown for _, sigma, shown in run.seen if sigma == run.sigmas[0]]
     assert len(starts) >= 2 and set(starts) == {0}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_all_evaluations_of_the_last_steps_are_the_refiners(sampler: str) -> None:
+    sigmas = make_sigmas(noise_schedule(), "karras", STEPS, sampler=sampler)
+    clock, asked = StepClock(sigmas), list[tuple[str, int]]()
+    base, refiner = (Named(name, clock, asked) for name in ("base", "refiner"))
+    noise = ImageNoise([0], SHAPE)
+    SAMPLERS[sampler](
+        RefinedDenoiser(base, refiner, 5, clock),
+        noise.start() * sigmas[0],
+        sigmas,
+        noise=noise,
+        on_step=lambda _: clock.step_done(),
+    )
+    assert {name for name, _ in asked} == {"base", "refiner"}
+    assert all((name == "refiner") == (step >= 5) for name, step in asked)
 
 
 def test_levels_up_to_rounding_are_those_of_the_schedule() -> None:

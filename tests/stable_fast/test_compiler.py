@@ -14,7 +14,7 @@ from modules.models.configs import SD15_UNET, SD21_UNET, TextConfig, UNetConfig
 from modules.models.unet import UNet
 from modules.stable_fast import CompiledModule, compile_module
 from modules.stable_fast.compiler import compile_program
-from modules.stable_fast.fuse import bind
+from modules.stable_fast.fuse import moments_of
 from modules.stable_fast.graph.staging import PROMPT, STEP
 from modules.stable_fast.passes import PASSES
 from modules.stable_fast.runtime.adjoin import adjoin_projections
@@ -82,7 +82,7 @@ def test_text_encoders(config: TextConfig) -> None:
 
 
 def test_controlnet_hint_runs_with_the_prompt() -> None:
-    module = tiny.controlnet()
+    module = tiny.controlnet(tiny.SD1_SHORT_UNET)
 
     def call(batch: int, height: int) -> dict[str, Tensor]:
         x, hint = random(batch, 4, height, 8), random(batch, 3, 8 * height, 64)
@@ -236,10 +236,13 @@ def test_without_an_nvidia_gpu_the_level_is_told(asked: str, in_force: str) -> N
 
 
 def test_binding_of_flattened_inputs() -> None:
-    bindings = {"control": "step", "x_0": "time", "x": "prompt"}
-    assert bind("control_3", bindings) == "step"
-    assert bind("x_0", bindings) == "time" and bind("x_1", bindings) == "prompt"
-    assert bind("other", bindings) == "step" and bind("time_embedding", bindings) == "step"
+    x = torch.ones(1)
+    example = {"control": (x, x), "x": (x, x), "time_embedding": x, "cond": {"text": x, "ids": x}, "scale": 2.0}
+    bindings = {"control": "step", "x_0": "time", "x": "prompt", "cond": "prompt", "cond_ids": "time", "time": "time"}
+    assert moments_of(example, bindings) == {
+        "control_0": "step", "control_1": "step", "x_0": "time", "x_1": "prompt", "time_embedding": "step",
+        "cond_text": "prompt", "cond_ids": "time",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("config", [SD15_UNET, SD21_UNET], ids=["SD1.5", "SD2.1"])

@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     """One runner, for all tests that can share its programs."""
-    return pair_of(tiny.unet())
+    return pair_of(tiny.unet(tiny.SD1_SHORT_UNET))
 
 
 SIZES = [(16, 16), (8, 24), (24, 8), (16, 16)]
@@ -83,7 +83,7 @@ def test_rows_do_not_see_each_other(pair: Pair) -> None:
 
 
 def test_sd2() -> None:
-    config = tiny.SD2_UNET
+    config = replace(tiny.SD2_UNET, res_blocks=1)
     pair = pair_of(tiny.unet(config))
     for height, width in SIZES:
         assert pair.step(inputs_for(config), latent(1, height, width)) < TOLERANCE
@@ -268,7 +268,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
     """While kernels are only compiled, operations return uninitialised memory."""
     ready: list[object] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> None:
         run()
         execution = ready_of(run)
         for row in execution._times._rows.values():
@@ -291,7 +291,7 @@ def ready_of(run: Callable[[], object]) -> Execution:
 def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, *, draws: bool) -> None:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> None:
         calls.append(seconds)
         if len(calls) == 1:
             raise KeyboardInterrupt
@@ -349,7 +349,7 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
     """Level `fused` is CPU-bound: reading the tables at each step would cost as much as some kernels."""
     entered: list[float] = []
     monkeypatch.setattr(
-        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, draws: entered.append(seconds)
+        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: entered.append(seconds)
     )
     fast = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level="fused", tuning_seconds=7.0))
     fast.prepare(inputs_for(), [500.0, 400.0])

@@ -16,6 +16,7 @@ def test_values_ranges_and_bars() -> None:
     assert read_axis("cfg", "4, 7.5").labels() == ["CFG 4", "CFG 7.5"]
     assert read_axis("rescale_cfg", "0, 0.7").labels() == ["CFG rescale 0", "CFG rescale 0.7"]
     assert read_axis("negative_prompt", "dark, grey | blurry").values == ("dark, grey", "blurry")
+    assert read_axis("crop", "0,0 | 0,64").values == ("0,0", "0,64")
 
 
 def test_cells_go_row_by_row() -> None:
@@ -42,6 +43,7 @@ def test_prompt_words_are_replaced_and_denoise_finds_its_pass() -> None:
         ("replace", "green, blue", "", "", "does not contain"),
         ("denoise", "0.5", "", "", "HiresFix"),
         ("nonsense", "1", "", "", "cannot vary"),
+        ("crop", "0,0, 0,64", "", "", "write [|] between values"),
         ("sampler", "euler, eulr", "", "", "eulr"),
         ("scheduler", "karras, kars", "", "", "kars"),
     ],

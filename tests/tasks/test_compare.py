@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image
 from torch import nn
 
 from modules.core.errors import OptionsError
+from modules.core.sizes import Sides
 from modules.gallery.picture import Picture
-from modules.generation.options import GenerationOptions
+from modules.generation.options import GenerationOptions, InitImage
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.stable_fast.config import DISABLE_VARIABLE
@@ -110,6 +112,13 @@ def test_a_member_of_a_batch_is_compared_as_itself(session: Session) -> None:
     [alone] = generate(member, session)
     eager = compare(member, session).eager.picture
     assert eager.seed == alone.seed == 3 and eager.image.tobytes() == alone.image.tobytes()
+
+
+def test_a_picture_that_is_extended_keeps_its_own_size(session: Session, tmp_path: Path) -> None:
+    photo = tiny_project.save_photo(tmp_path / "photo.png", 64, 64)
+    init = InitImage(image=photo, outpaint=Sides(left=8, bottom=16))
+    made = compare(GenerationOptions(prompt="a cat", steps=1, seed=1, init=init), session)
+    assert made.eager.picture.image.size == made.accelerated.picture.image.size == (72, 80)
 
 
 def test_difference_is_the_psnr_by_its_definition() -> None:

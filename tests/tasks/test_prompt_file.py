@@ -28,6 +28,12 @@ def test_plain_lines_json_lines_comments_and_empty_lines(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("text", ["{red|blue} cat", "{ 2$$a|b}", "{{a|b} c|__d__}"])
+def test_a_prompt_may_begin_with_a_choice(tmp_path: Path, text: str) -> None:
+    (line,) = read_prompt_file(written(tmp_path, text.encode()))
+    assert (line.values, line.error) == ({"prompt": text}, None)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_what_editors_and_shells_write_is_read(tmp_path: Path, encoding: str) -> None:
     lines = read_prompt_file(written(tmp_path, "ein Bär\r\n猫".encode(encoding)))
@@ -40,7 +46,8 @@ def test_what_editors_and_shells_write_is_read(tmp_path: Path, encoding: str) ->
         (b'{"prompt": "a"', "JSON"),
         (b'{"prompt": "a"} x', "JSON"),
         (b"{" * 100_000, "JSON"),
-        (b"{a|b} cat", "JSON"),
+        (b'{"a|b"} cat', "JSON"),
+        (b"{a} or b|c", "JSON"),
         (b"caf\xe9", "UTF-8"),
         (b"a\0b", "zero byte"),
     ],

@@ -91,8 +91,40 @@ def test_one_picture_of_a_batch_and_both_versions(
 
 
 def test_stable_fast_is_the_same_request_and_a_changed_file_is_not(session: Session) -> None:
-    before = request_identity(REQUEST, session)
-    assert request_identity(replace(REQUEST, stable_fast="full"), session) == before
-    assert request_identity(replace(REQUEST, steps=3), session) != before
+    before = request_identity(REQUEST, session.folders)
+    assert request_identity(replace(REQUEST, stable_fast="full"), session.folders) == before
+    assert request_identity(replace(REQUEST, steps=3), session.folders) != before
     checkpoint_path(session.folders, "tiny").write_bytes(b"another file")
-    assert request_identity(REQUEST, session) != before
+    assert request_identity(REQUEST, session.folders) != before
+
+
+def test_a_kill_between_a_picture_and_its_line_loses_nothing(
+    output: OutputFolder, session: Session, made: list[GenerationOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = OutputFolder.save
+
+    def save_and_die(folder: OutputFolder, picture: Any) -> Path:
+        save(folder, picture)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(OutputFolder, "save", save_and_die)
+        run(output, session)
+    assert run(output, session) == [(10, False), (11, True), (12, True), (13, True)]
+    assert len(list(output.folder.rglob("*.png"))) == 4
+
+
+def test_another_file_with_the_same_seed_is_not_taken_for_it(
+    output: OutputFolder, session: Session, made: list[GenerationOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(folder: OutputFolder, picture: Any) -> Path:
+        other = folder.folder / "2026-11-28" / "00001-10.png"
+        other.parent.mkdir(parents=True)
+        other.write_bytes(b"another picture")
+        raise KeyboardInterrupt
+
+    output.folder.mkdir()
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(OutputFolder, "save", die)
+        run(output, session)
+    assert run(output, session) == [(10, True), (11, True), (12, True), (13, True)]

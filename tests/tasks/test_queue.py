@@ -15,9 +15,10 @@ from modules.core.errors import OptionsError
 from modules.core.progress import CancelToken
 from modules.gallery.output import OutputFolder
 from modules.gallery.picture import Picture
+from modules.generation.options import GenerationOptions
 from modules.tasks.kinds import MadePicture, run_task
 from modules.tasks.queue import MOST_WAITING, TaskQueue
-from modules.tasks.task import FreeMemory
+from modules.tasks.task import FreeMemory, MakePictures
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,17 @@ def test_a_waiting_task_leaves_the_queue_at_once(queue: Any) -> None:
     assert not queue.cancel("no such")
 
 
+def test_only_a_running_request_for_pictures_can_skip(queue: Any) -> None:
+    running, pictures = queue.submit(Forever()), queue.submit(MakePictures(options=GenerationOptions(prompt="a cat")))
+    assert not queue.skip(running.id) and not queue.skip(pictures.id) and not queue.skip("no such")
+    queue.cancel(pictures.id)
+    running.cancel.cancel()
+    assert running.wait(10) and running.cancel.take_skip() is False
+    pictures.cancel = CancelToken()
+    pictures.state = "running"
+    assert queue.skip(pictures.id) and pictures.cancel.take_skip()
+
+
 def test_too_many_waiting_are_refused(queue: Any) -> None:
     tasks = [queue.submit(Forever()) for _ in range(MOST_WAITING)]
     with pytest.raises(OptionsError, match="waiting already"):
@@ -146,3 +158,21 @@ def test_errors_are_reported_and_the_next_task_runs(queue: Any) -> None:
     assert broken.state == "failed" and "ZeroDivisionError: oops" in broken.error
     assert fine.state == "done"
     assert unknown.state == "failed" and "str is not a kind of task" in unknown.error
+
+
+def test_a_task_may_have_a_folder_of_its_own(queue: Any, output: OutputFolder, tmp_path: Path) -> None:
+    other = OutputFolder(tmp_path / "other")
+    queued = queue.submit(TwoPictures(), other)
+    assert queued.wait(30) and queued.state == "done"
+    assert all(path.is_relative_to(other.folder) for path in queued.pictures) and len(queued.pictures) == 2
+    assert not output.folder.exists()
+
+
+def test_a_task_keeps_the_error_that_it_failed_with(queue: Any) -> None:
+    error = OptionsError("No.")
+
+    def fail(session: Any) -> None:
+        raise error
+
+    queued = queue.submit(Call(fail))
+    assert queued.wait(30) and (queued.state, queued.error, queued.failure) == ("failed", "No.", error)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from modules.generation.progress import Progress
+from modules.tasks import queued_task
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import FreeMemory
 
@@ -28,7 +29,15 @@ def test_pace_counts_all_batches_and_knows_no_rate_after_one_step() -> None:
     assert queued.pace.rate is not None and queued.pace.seconds_left == pytest.approx(15 / queued.pace.rate)
 
 
-def test_the_preview_is_a_small_picture_while_it_runs_only() -> None:
+def test_a_task_that_is_over_soon_gets_no_preview() -> None:
+    queued = QueuedTask(task=FreeMemory())
+    queued.begin()
+    queued.on_progress(step(1, denoised=torch.zeros(1, 4, 6, 8)))
+    assert queued.preview == b""
+
+
+def test_the_preview_is_a_small_picture_while_it_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queued_task, "PREVIEW_SECONDS", 0.0)
     queued = QueuedTask(task=FreeMemory())
     queued.begin()
     queued.on_progress(step(1, denoised=torch.zeros(1, 4, 6, 8)))

@@ -13,7 +13,7 @@ import pytest
 
 from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
 from modules.tasks.axes import read_axis
-from modules.tasks.task import Compare, FreeMemory, MakeGrid, MakePictures, Task
+from modules.tasks.task import Compare, DrawHint, Enlarge, FreeMemory, MakeGrid, MakePictures, Task
 
 FULL = GenerationOptions(
     prompt="a cat",
@@ -26,6 +26,8 @@ TASKS: tuple[Task, ...] = (
     MakePictures(options=FULL),
     Compare(options=FULL),
     MakeGrid(options=FULL, across=read_axis("cfg", "4, 7"), down=read_axis("sampler", "euler, ddim")),
+    Enlarge(images=(Path("photo.png"),), width=64, height=64),
+    DrawHint(image=Path("photo.png"), width=64, height=64, preprocessor="canny"),
     FreeMemory(),
 )
 OF_TASKS = ("modules.tasks.task", "modules.tasks.axes", "modules.generation.options", "pathlib", "pathlib._local")

@@ -15,7 +15,7 @@ from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.models.configs import CLIP_L, OPENCLIP_H, TextConfig
 from modules.text.embeddings import EmbeddingLibrary
-from modules.text.encode import MOST_CHUNKS, EncodedText, encode_texts, layers_to_skip
+from modules.text.encode import MOST_CHUNKS, EncodedText, encode_groups, encode_texts, layers_to_skip
 from modules.text.tokenizer import BOS, EOS, Tokenizer
 from tests import tiny
 
@@ -392,3 +392,25 @@ def test_an_encoder_that_lacks_tokens_is_refused() -> None:
     config = TextConfig(vocab_size=EOS)  # one too few: the end mark is missing
     with pytest.raises(ModelFileError, match=f"knows {EOS} tokens where CLIP has {EOS + 1}"):
         encode_texts({}, [config], ["a cat"], emphasis="comfy", tokenizer=TOKENIZER)
+
+
+def test_groups_encoded_at_once_are_as_alone() -> None:
+    """A group keeps its own length; a text in two groups of one length is encoded once."""
+    groups = [["a cat", ""], ["dogs " * 90, "", "a (red:1.3) boat"], ["a bird", ""]]
+    calls: list[int] = []
+
+    def counted(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        calls.append(len(inputs[0]))
+
+    hooks = [model.register_forward_pre_hook(counted) for model in XL_MODELS.values()]
+    together = encode_groups(XL_MODELS, XL, groups, emphasis="a1111", tokenizer=TOKENIZER)
+    assert calls == [9, 9]  # 3 texts of one chunk, 3 of two
+    for hook in hooks:
+        hook.remove()
+    for group, encoded in zip(groups, together, strict=True):
+        alone = encode_xl(group, emphasis="a1111")
+        assert encoded.keys() == alone.keys()
+        for text in group:
+            assert encoded[text].context.shape == alone[text].context.shape
+            close(encoded[text].context, alone[text].context.double())
+            torch.testing.assert_close(encoded[text].pooled, alone[text].pooled, rtol=1e-5, atol=1e-5)

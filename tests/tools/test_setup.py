@@ -11,8 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from tools import setup_env
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the .sh launchers")
 
@@ -172,3 +176,49 @@ def test_a_broken_environment_is_rebuilt(checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     version = subprocess.run([checkout / ".venv/bin/python", "--version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("Python 3.1")
+
+
+@pytest.mark.parametrize(
+    ("system", "driver", "chosen", "index", "kernels"),
+    [
+        ("win32", "581.15\n", None, "https://download.pytorch.org/whl/cu130", True),
+        ("win32", "566.03\n566.03\n", None, "https://download.pytorch.org/whl/cu126", True),
+        ("win32", "581.15\n", "https://mine", "https://mine", True),
+        ("win32", None, None, None, False),
+        ("win32", "NVIDIA-SMI has failed", None, None, False),
+        ("linux", "581.15\n", None, None, False),
+    ],
+)
+def test_windows_with_a_gpu_gets_a_cuda_build_and_triton(
+    system: str, driver: str | None, chosen: str | None, index: str | None, kernels: bool, monkeypatch: Any
+) -> None:
+    def nvidia_smi(command: list[str], **_: Any) -> Any:
+        if driver is None:
+            raise FileNotFoundError(command[0])
+        return SimpleNamespace(stdout=driver)
+
+    monkeypatch.setattr(setup_env, "subprocess", SimpleNamespace(run=nvidia_smi, SubprocessError=OSError))
+    monkeypatch.setattr(setup_env, "sys", SimpleNamespace(platform=system))
+    monkeypatch.delenv("TORCH_INDEX_URL", raising=False)
+    if chosen:
+        monkeypatch.setenv("TORCH_INDEX_URL", chosen)
+    assert setup_env.torch_source() == (index, kernels)
+
+
+def test_a_cuda_build_is_installed_before_what_needs_torch(tmp_path: Path, monkeypatch: Any) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(setup_env, "torch_source", lambda: ("https://cuda", True))
+    monkeypatch.setattr(setup_env, "pip", lambda arguments, *_: calls.append(arguments))
+    monkeypatch.setattr(setup_env, "STAMPS", tmp_path / "stamps")
+    monkeypatch.setattr(setup_env, "LOG", tmp_path / "log")
+    with open(tmp_path / "lock", "w") as held:
+        setup_env.install(["requirements.txt"], held)
+    torch, rest = calls
+    assert torch[0].startswith("torch>=") and torch[1:] == ["--index-url", "https://cuda"]
+    assert rest[0] == "-r" and rest[-1].startswith("triton-windows>=")
+    assert (tmp_path / "stamps" / "requirements.txt").exists()
+
+
+def test_what_is_installed_is_what_the_requirements_say() -> None:
+    assert setup_env.requirement("requirements.txt", "torch").startswith("torch>=")
+    assert setup_env.requirement("requirements-extra.txt", "triton-windows").startswith("triton-windows>=")

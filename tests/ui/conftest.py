@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 from argparse import Namespace
@@ -21,6 +22,8 @@ from playwright.sync_api import expect
 from modules.catalog.starter import STARTER, StarterDownload, StarterModel
 from modules.core.paths import KINDS
 from tests.tiny import save_checkpoint
+from tests.ui.tabs import VIEWPORT, Watch, put_back
+from tests.ui.tabs import wait_until_ready as wait_until_ready
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TINY = "tiny.safetensors"
@@ -28,14 +31,12 @@ DEMO = "demo.safetensors"
 INK = "demo_ink.safetensors"
 CANNY = "demo_canny.safetensors"
 PATIENCE = 120_000  # milliseconds; only needed in full on a busy machine
-# In a slow browser, Gradio's mask editor handles a picture or a size before its own canvas is set up. The editor
-# redraws afterwards, so nothing is lost, and a page cannot prevent the error.
-GRADIOS_OWN_RACE = (
-    "Cannot read properties of undefined (reading 'reset_layers')",
-    "Cannot read properties of undefined (reading 'dimensions')",
-)
+# What would reach the next test's request. An opened editor also draws without end.
+KEPT_PICTURES = "#ld-control-1 img, #ld-control-2 img, #ld-editor canvas"
+STILL = "document.getAnimations().every(one => one.playState != 'running')"
 TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 PROMPT = "a red circle on a blue background"
+FRESH_FORM = json.dumps({"checkpoint": DEMO, "width": 128, "height": 128})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -126,7 +127,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def profile(browser: Any) -> Any:
     """One profile for all tests: with compiled Gradio scripts, a page loads in two thirds of the time."""
-    profile = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    profile = browser.new_context(viewport=VIEWPORT, color_scheme="light")
     profile.set_default_timeout(PATIENCE)
     return profile
 
@@ -142,37 +143,44 @@ def context(profile: Any) -> Iterator[Any]:
 @pytest.fixture
 def open_page(context: Any, served: Served) -> Iterator[Any]:
     """Opens browser tabs with a fresh form; finally checks that there were no outside requests and no errors."""
-    strangers: list[str] = []
-    errors: list[str] = []
-    served.settings.write_text(json.dumps({"checkpoint": DEMO, "width": 128, "height": 128}))
+    served.settings.write_text(FRESH_FORM)
+    watch = Watch(context, served)
+    yield watch.open
+    watch.end()
 
-    def note_request(request: Any) -> None:
-        if not request.url.startswith((served.url, "data:", "blob:")):
-            strangers.append(request.url)
 
-    def open_one() -> Any:
-        page = context.new_page()
-        page.on("request", note_request)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(served.url)
-        wait_until_ready(page)
-        return page
+@pytest.fixture(scope="session")
+def used_tabs(browser: Any, served: Served) -> Watch:
+    """A profile beside `profile`, whose pages stay open."""
+    context = browser.new_context(viewport=VIEWPORT, color_scheme="light")
+    context.set_default_timeout(PATIENCE)
+    return Watch(context, served)
 
-    yield open_one
-    for queued in served.handlers.queue.unfinished():
-        queued.cancel.cancel()
-    assert strangers == []
-    assert [error for error in errors if error not in GRADIOS_OWN_RACE] == []
+
+@pytest.fixture
+def used_page(request: pytest.FixtureRequest, used_tabs: Watch) -> Iterator[Any]:
+    """A page that other tests have used, with the form put back. It saves most tests the loading of a page, which takes
+    as much work as ten pictures. The page still shows earlier pictures, and unfolded parts stay unfolded. A file whose
+    tests need no fresh page returns this one as its fixture `page`."""
+    if not used_tabs.context.pages:
+        used_tabs.served.settings.write_text(FRESH_FORM)
+        used_tabs.open()
+    (page,) = used_tabs.context.pages
+    used_tabs.strangers, used_tabs.errors = [], []  # what came late from the test before is not of this one
+    failures = request.session.testsfailed
+    yield page
+    fine = request.session.testsfailed == failures and used_tabs.nothing_noted()
+    fine = fine and not page.locator(KEPT_PICTURES).count()
+    if not fine:
+        page.close()
+    used_tabs.end()
+    if fine:
+        put_back(Form(page))
 
 
 @pytest.fixture
 def page(open_page: Any) -> Any:
     return open_page()
-
-
-def wait_until_ready(page: Any) -> None:
-    """Waits for the mark that the page sets after the load event, which brings the form's last values."""
-    page.locator("body[data-ld-ready]").wait_for()
 
 
 class Form:
@@ -186,14 +194,19 @@ class Form:
 
     def choose(self, label: str, option: str) -> None:
         self.field(label).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.options(label).and_(self.page.get_by_role("option", name=option, exact=True)).click()
         self.holds(label, option)
+
+    def options(self, label: str) -> Any:
+        """Returns the lines of this list alone; the list of another field may still be fading away."""
+        return self.page.locator(f"#{self.field(label).get_attribute('aria-controls')} [role=option]")
 
     def unfold(self, name: str) -> None:
         """Opens a closed part of the form. Only then does Gradio build the fields, and a few milliseconds later it sets
-        their values again. Nobody types that fast, but on a busy machine a script does."""
+        their values again. Nobody types that fast, but on a busy machine a script does. An open part stays open."""
         button = self.page.locator("#ld-form").get_by_role("button", name=name).first
-        button.click()
+        if "open" not in str(button.get_attribute("class")).split():
+            button.click()
         button.locator("xpath=..").locator("label:visible, input:visible, [role=tab]:visible").first.wait_for()
         self.page.evaluate(TWO_FRAMES)
 
@@ -231,7 +244,7 @@ class Form:
         assert len(served.pictures()) > before
         return served.pictures()[0]
 
-    def wait_for(self, words: str) -> str:
+    def wait_for(self, words: str | re.Pattern[str]) -> str:
         """Waits until the line under the progress bar contains these words."""
         line = self.page.locator("#ld-stage .ld-words", has_text=words)
         line.wait_for()
@@ -244,8 +257,8 @@ class Form:
         """Waits for the value, because values arrive from the server a moment after the event."""
         expect(self.field(label)).to_have_value(value)
 
-    def message(self) -> str:
-        box = self.page.locator("#ld-message .ld-message")
+    def message(self, place: str = "message") -> str:
+        box = self.page.locator(f"#ld-{place} .ld-message")
         box.wait_for()
         return box.inner_text()
 
@@ -254,7 +267,7 @@ def axe_finds(page: Any) -> list[Any]:
     """Returns axe-core's complaints as (rule, elements), once the page has settled."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.wait_for_function("document.getAnimations().every(one => one.playState != 'running')")
+    page.wait_for_function(STILL)
     results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
     return [(rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in results.response["violations"]]
 
@@ -262,3 +275,8 @@ def axe_finds(page: Any) -> list[Any]:
 @pytest.fixture
 def form(page: Any) -> Form:
     return Form(page)
+
+
+@pytest.fixture
+def used_form(used_page: Any) -> Form:
+    return Form(used_page)

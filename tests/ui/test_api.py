@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import webuiapi
 from gradio_client import Client, handle_file
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from modules.generation.metadata.write import from_picture
 from modules.images.save import read_parameters
-from modules.tasks.kinds import MadePicture, run_task
+from tests.held_task import HoldTheQueue
 from tests.ui.conftest import CANNY, DEMO, PROMPT, Served, run_apart
 from ui.api import Api
-from ui.events.recall import Recall
+from ui.events.pictures.recall import Recall
 
 SMALL = {"prompt": PROMPT, "steps": 2, "seed": "3", "checkpoint": DEMO, "width": 128, "height": 128}
-
-
-@dataclass(frozen=True)
-class HoldTheQueue:
-    """A kind of task that makes no picture and runs until its event is set."""
-
-    until: threading.Event
-
-
-@run_task.register
-def hold(task: HoldTheQueue, *context: object) -> Iterator[MadePicture]:
-    task.until.wait(60)
-    yield from ()
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +58,17 @@ def test_the_client_example_works(client: Client, served: Served) -> None:
     assert client.predict(api_name="/queue") == []
     public = set(client.view_api(return_format="dict")["named_endpoints"])
     assert public == {"/text_to_image", "/image_to_image", "/queue", "/cancel", "/models", "/defaults"}
+
+
+def test_other_programs_speak_to_the_same_server(client: Client, served: Served) -> None:
+    webui = webuiapi.WebUIApi(baseurl=f"{served.url}sdapi/v1")
+    assert DEMO in webui.util_get_model_names()
+    asked = {"prompt": PROMPT, "steps": 2, "seed": 3, "width": 128, "height": 128}
+    made = webui.txt2img(**asked, override_settings={"sd_model_checkpoint": DEMO}, save_images=True)
+    assert served.pictures()[0].read_bytes() == base64.b64decode(made.json["images"][0])
+    same = {**SMALL, "sampler": "euler a", "scheduler": "normal", "other": {"emphasis": "a1111"}}
+    ours = client.predict(**same, api_name="/text_to_image")
+    assert np.array_equal(np.asarray(Image.open(ours["images"][0])), np.asarray(made.image))
 
 
 def test_image_to_image_keeps_what_the_mask_leaves(client: Client, photo: Path, mask: Path) -> None:
@@ -194,4 +193,4 @@ def test_a_foreign_picture_does_not_bring_files_of_this_computer(served: Served,
     Image.new("RGB", (64, 64)).save(tmp_path / "theirs.png", pnginfo=info)
     update = Recall(served.handlers).restore(str(tmp_path / "theirs.png"))
     assert update["mode"] == "image" and update["editor"] is None
-    assert "drop it in again" in update["message"]
+    assert "drop it in again" in update["restore_message"]

@@ -17,10 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
 
 from modules.core.errors import OptionsError
-from tests.ui.conftest import DEMO, PROMPT, Form, Served, axe_finds, running_app, wait_until_ready
-from ui.app import main, read_auth
+from tests.ui.conftest import DEMO, PROMPT, TWO_FRAMES, Form, Served, axe_finds, running_app, wait_until_ready
+from ui.app import main, make_desk, make_gate
+from ui.arguments import build_parser, read_arguments, read_auth
 
-TABS = ("Pictures", "Compare", "History", "Help")
+TABS = ("Pictures", "Models", "Compare", "History", "Help")
 LONG_WORD = "supercalifragilistic" * 15
 LONG_FILE = f"{'m' * 200}.safetensors"
 
@@ -41,6 +42,11 @@ BEYOND = """() => {
 }"""
 
 
+@pytest.fixture
+def page(used_page: Any) -> Any:
+    return used_page
+
+
 def nothing_beyond_the_edge(page: Any) -> None:
     """Checks the page repeatedly, since the layout may take a moment to settle after a change of width or tab."""
     for _ in range(100):
@@ -51,20 +57,35 @@ def nothing_beyond_the_edge(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_nothing_is_off_screen(page: Any, form: Form, width: int, height: int) -> None:
-    page.set_viewport_size({"width": width, "height": height})
-    form.prompt(steps=2)
-    for name in TABS:
-        form.show(name)
+def test_nothing_is_off_screen(page: Any, form: Form, served: Served) -> None:
+    for width, height in ((1280, 800), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        form.prompt(steps=2)
+        for name in TABS:
+            form.show(name)
+            nothing_beyond_the_edge(page)
+        page.get_by_role("tab", name="Image to image").click()
         nothing_beyond_the_edge(page)
-    page.get_by_role("tab", name="Image to image").click()
-    nothing_beyond_the_edge(page)
-    page.get_by_role("tab", name="Text to image").click()
-    form.generate()
-    form.wait_for("Done")
-    page.locator("#ld-gallery img").first.wait_for()
-    nothing_beyond_the_edge(page)
+        page.get_by_role("tab", name="Text to image").click()
+        form.make(served)
+        form.show("Pictures")
+        page.locator("#ld-gallery img").first.wait_for()
+        nothing_beyond_the_edge(page)
+
+
+# Fields whose contents are wider than they are, so that they reach into the next one.
+SPILLED = """() => [...document.querySelectorAll('#ld-form .block:has(input):not(:has(.block))')]
+  .filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 2).map(one => one.innerText)"""
+
+
+def test_no_field_reaches_into_the_next(page: Any, form: Form) -> None:
+    for part in ("LoRA and VAE", "HiresFix", "ControlNet", "More"):
+        form.unfold(part)
+    for width in (1560, 1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.evaluate(TWO_FRAMES)
+        assert page.evaluate(SPILLED) == [], width
+    assert form.field("Original size").get_attribute("placeholder") == "WxH (SDXL)"
 
 
 @pytest.fixture
@@ -82,16 +103,24 @@ def long_names(tmp_path: Path, demo_checkpoint: Path) -> Iterator[Served]:
         yield served
 
 
-@pytest.mark.parametrize("width", [1280, 320])
-def test_long_words_and_names_stay_on_screen(context: Any, long_names: Served, width: int) -> None:
+WIDE_AND_NARROW = (1280, 320)
+
+
+def nothing_beyond_either_edge(page: Any) -> None:
+    for width in WIDE_AND_NARROW:
+        page.set_viewport_size({"width": width, "height": 844})
+        nothing_beyond_the_edge(page)
+
+
+@pytest.mark.slow
+def test_long_words_and_names_stay_on_screen(context: Any, long_names: Served) -> None:
     page = context.new_page()
-    page.set_viewport_size({"width": width, "height": 844})
     page.goto(long_names.url)
     wait_until_ready(page)
     form = Form(page)
     form.show("Help")
     page.locator("#ld-first-run").wait_for()
-    nothing_beyond_the_edge(page)
+    nothing_beyond_either_edge(page)
     checkpoints = long_names.handlers.folders.folders("checkpoints")[0]
     shutil.copy(checkpoints / DEMO, checkpoints / LONG_FILE)
     page.locator("#ld-refresh").click()
@@ -102,36 +131,35 @@ def test_long_words_and_names_stay_on_screen(context: Any, long_names: Served, w
         form.fill(label, value)
     form.generate()
     assert LONG_WORD[:150] in form.message()
-    nothing_beyond_the_edge(page)
+    nothing_beyond_either_edge(page)
     form.fill("Seed", 5)
     form.make(long_names)
     page.locator("#ld-picture-use").click()
     page.locator("#ld-picture-details .ld-note").wait_for()
     for name in TABS:
         form.show(name)
-        nothing_beyond_the_edge(page)
+        nothing_beyond_either_edge(page)
     form.show("History")
     page.locator("#ld-history img").nth(6).click()
     expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile(LONG_WORD))
-    nothing_beyond_the_edge(page)
+    nothing_beyond_either_edge(page)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(context: Any, served: Served, open_page: Any, scheme: str) -> None:
+def test_axe_finds_nothing(open_page: Any, served: Served) -> None:
     page = open_page()
-    if scheme == "dark":
-        page.goto(f"{served.url}?__theme=dark")
-        wait_until_ready(page)
     form = Form(page)
     form.prompt(steps=2)
-    form.generate()
-    form.wait_for("Done")
+    form.make(served)
     page.locator("#ld-picture-text").wait_for()
     for label in ("LoRA and VAE", "HiresFix", "More"):
         form.unfold(label)
     for label in ("LoRA 1", "Upscaler", "Clip skip"):
         expect(form.field(label)).to_be_visible()
-    assert axe_finds(page) == []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate(TWO_FRAMES)  # before them, the transitions to the other colours have not begun
+        expect(page.locator("body.dark")).to_have_count(1 if scheme == "dark" else 0)
+        assert axe_finds(page) == [], scheme
 
 
 def test_keyboard_alone_can_generate(page: Any, form: Form) -> None:
@@ -202,6 +230,52 @@ def test_listening_without_a_login_is_refused(capsys: pytest.CaptureFixture[str]
     assert read_auth(None, "127.0.0.1") is None
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--no-page", "--no-api"], "nothing to serve"),
+        (["--no-page", "--open"], "nothing to"),
+        (["--no-page", "--listen"], "--api-key KEY is enough"),
+        (["--listen", "--api-key", "k"], "--auth NAME:PASSWORD"),
+        (["--allow-host", "http://localhost:7860"], "without http:// and port"),
+        (["--allow-host", "*"], "host.docker.internal"),
+        (["--allow-origin", "localhost"], "http://localhost:3000"),
+        (["--allow-origin", "http://localhost/path"], "without a path"),
+    ],
+)
+def test_what_the_api_cannot_be_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+) -> None:
+    monkeypatch.delenv("LIGHTDIFFUSION_AUTH", raising=False)
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_bad_table_of_kernels_is_refused_at_once(project_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{}")
+    arguments = read_arguments(build_parser(), ["--stable-fast-table", str(tmp_path / "bad.json")])
+    with pytest.raises(OptionsError, match="bad.json"):
+        make_desk(arguments)
+
+
+def test_a_key_is_enough_for_the_api_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIGHTDIFFUSION_AUTH", raising=False)
+    monkeypatch.setenv("LIGHTDIFFUSION_API_KEY", "k")
+    gate = make_gate(read_arguments(build_parser(), ["--no-page", "--listen", "--allow-origin", "HTTP://X.y:3000/"]))
+    assert (gate.access.key, gate.access.login, gate.origins) == ("k", None, ("http://x.y:3000",))
+    assert not make_gate(read_arguments(build_parser(), ["--no-api"])).is_api("/sdapi/v1/options")
+
+
 def test_unknown_arguments_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--nonsense"]) == 2
     assert "see --help" in capsys.readouterr().err
+
+
+def test_a_slider_moves_with_its_number_which_may_be_any(page: Any, form: Form) -> None:
+    steps, width = (page.get_by_label(f"{name}, slider", exact=True) for name in ("Steps", "Width"))
+    form.fill("Steps", 500)
+    expect(steps).to_have_value("60")
+    form.holds("Steps", "500")
+    width.fill("512")
+    form.holds("Width", "512")
+    form.holds("Shape", "Own size")

@@ -9,9 +9,15 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pytest
 from playwright.sync_api import expect
 
 from tests.ui.conftest import DEMO, PROMPT, Form, Served, axe_finds, wait_until_ready
+
+
+@pytest.fixture
+def page(used_page: Any) -> Any:
+    return used_page
 
 
 def make_one(form: Form, served: Served, **fields: Any) -> Path:
@@ -53,21 +59,6 @@ def test_a_huge_prompt_is_taken_and_can_be_cancelled(page: Any, form: Form) -> N
     form.prompt("a red circle", steps=1)
     form.generate()
     form.wait_for("Done")
-
-
-def test_a_waiting_request_is_cancelled_at_once(open_page: Any, form: Form, served: Served) -> None:
-    form.prompt(steps=900)
-    form.generate()
-    form.wait_for("of 900")
-    second = Form(open_page())
-    second.prompt(steps=900)
-    second.generate()
-    second.wait_for("Waiting in the queue")
-    second.page.locator("#ld-cancel").click()
-    second.wait_for("Cancelled")
-    assert len(served.handlers.queue.unfinished()) == 1
-    form.page.locator("#ld-cancel").click()
-    form.wait_for("Cancelled")
 
 
 def test_one_tab_deletes_what_the_other_shows(open_page: Any, form: Form, served: Served) -> None:
@@ -118,6 +109,11 @@ def test_settings_that_name_nothing_real(context: Any, served: Served) -> None:
 
 
 def test_every_tab_passes_axe(page: Any, form: Form, served: Served) -> None:
+    for made_before in served.pictures():
+        made_before.unlink()
+    form.show("History")
+    page.locator("#ld-history-words", has_text="There are no pictures yet").wait_for()
+    assert axe_finds(page) == [], "an empty history"
     make_one(form, served)
     for name in ("Compare", "History", "Help"):
         form.show(name)

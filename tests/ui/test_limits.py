@@ -32,12 +32,17 @@ def unwanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"8200x8000": pixels, "at most 64 MB": heavy, "not a picture": text}
 
 
+@pytest.fixture
+def page(used_page: Any) -> Any:
+    return used_page
+
+
 def choose(page: Any, where: str, file: Path) -> None:
     page.locator(f"{where} input[type=file]").first.set_input_files(file)
 
 
 @pytest.mark.parametrize("where", ["#ld-editor", "#ld-control-1", "#ld-restore"])
-def test_pictures_beyond_the_limits_say_so_beside_the_form(
+def test_pictures_beyond_the_limits_say_so_above_their_field(
     page: Any, form: Form, unwanted: dict[str, Path], where: str
 ) -> None:
     form.prompt("a blue square")
@@ -48,11 +53,14 @@ def test_pictures_beyond_the_limits_say_so_beside_the_form(
         form.unfold("ControlNet")
     else:
         form.unfold("Restore settings from a picture")
-    message = page.locator("#ld-upload-message .ld-error")
+    message = page.locator(".ld-upload-message")
     for words, file in unwanted.items():
         choose(page, where, file)
         expect(message).to_contain_text(words)
     expect(message).to_contain_text("<img src=x onerror=throw_1>.png")
+    expect(message).to_be_in_viewport()
+    below = message.bounding_box()["y"] + message.bounding_box()["height"]
+    assert 0 <= page.locator(where).bounding_box()["y"] - below < 80
     form.holds("Prompt", "a blue square")
 
 
@@ -76,7 +84,7 @@ def test_a_wrong_file_ending_is_reported_in_every_field(page: Any, form: Form, s
     page.get_by_role("tab", name="Image to image").click()
     page.locator("#ld-editor canvas").first.wait_for()
     choose(page, "#ld-editor", drawing)
-    expect(page.locator("#ld-upload-message .ld-error")).to_contain_text("drawing.png is not a picture file")
+    expect(page.locator(".ld-upload-message")).to_contain_text("drawing.png is not a picture file")
     asked = {"image": handle_file(str(drawing)), "prompt": PROMPT, "checkpoint": DEMO}
     with pytest.raises(Exception, match="is not a picture file that can be read"):
         Client(served.url, verbose=False).predict(**asked, api_name="/image_to_image")

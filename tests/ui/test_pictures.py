@@ -34,11 +34,15 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def make_one(form: Form, *, seed: int = 5, steps: int = 2) -> None:
+@pytest.fixture
+def page(used_page: Any) -> Any:
+    return used_page
+
+
+def make_one(form: Form, served: Served, *, seed: int = 5, steps: int = 2) -> None:
     form.prompt(steps=steps)
     form.fill("Seed", seed)
-    form.generate()
-    form.wait_for("Done")
+    form.make(served)
 
 
 def shows_colour(canvas: Any, wanted: Callable[[Any], Any]) -> bool:
@@ -49,10 +53,10 @@ def shows_colour(canvas: Any, wanted: Callable[[Any], Any]) -> bool:
 
 def wait_colour(page: Any, canvas: Any, wanted: Callable[[Any], Any]) -> None:
     """Waits for the colour, since a canvas can only be checked by its pixels."""
-    for _ in range(PATIENCE // 200):
+    for _ in range(PATIENCE // 400):
         if shows_colour(canvas, wanted):
             return
-        page.wait_for_timeout(200)
+        page.wait_for_timeout(400)  # a look at the canvas costs more than the wait
     raise AssertionError("the editor never showed it")
 
 
@@ -61,10 +65,13 @@ def is_green(pixels: Any) -> Any:
 
 
 def is_brush(pixels: Any) -> Any:
-    return (pixels[..., 0] > 200) & (pixels[..., 1] < 130) & (pixels[..., 2] > 100)
+    """Finds the translucent paint on white."""
+    return (pixels[..., 0] > 200) & (pixels[..., 0] - pixels[..., 1] > 60) & (pixels[..., 2] > 100)
 
 
-def test_image_to_image_with_a_drawn_mask(page: Any, form: Form, served: Served, photo: Path) -> None:
+def test_image_to_image_with_a_drawn_mask(open_page: Any, served: Served, photo: Path) -> None:
+    page = open_page()
+    form = Form(page)
     form.prompt(steps=3)
     page.get_by_role("tab", name="Image to image").click()
     canvas = page.locator("#ld-editor canvas").first
@@ -88,15 +95,8 @@ def test_image_to_image_with_a_drawn_mask(page: Any, form: Form, served: Served,
     assert np.abs(made[48:80, 130:160] - start[48:80, 130:160]).max() > 0, "the masked part is repainted"
 
 
-def test_image_to_image_without_a_picture_says_so(page: Any, form: Form) -> None:
-    form.prompt()
-    page.get_by_role("tab", name="Image to image").click()
-    form.generate()
-    assert "needs a picture" in form.message()
-
-
 def test_use_these_settings_brings_everything_back(page: Any, form: Form, served: Served) -> None:
-    make_one(form, seed=77)
+    make_one(form, served, seed=77)
     form.prompt("something else", steps=9)
     page.locator("#ld-picture-use").click()
     form.holds("Prompt", PROMPT)
@@ -104,19 +104,6 @@ def test_use_these_settings_brings_everything_back(page: Any, form: Form, served
     form.holds("Steps", "2")
     first = served.pictures()[0]
     assert form.make(served).read_bytes() == first.read_bytes(), "the same settings make the same file"
-
-
-def test_restore_from_an_a1111_picture(page: Any, form: Form, photo: Path, tmp_path: Path) -> None:
-    info = PngInfo()
-    info.add_text("parameters", A1111_TEXT)
-    Image.open(photo).save(tmp_path / "theirs.png", pnginfo=info)
-    form.unfold("Restore settings from a picture")
-    page.locator("input[type=file]").last.set_input_files(tmp_path / "theirs.png")
-    form.holds("Seed", "4242")
-    form.holds("Prompt", "a yellow star, (bright:1.2)")
-    form.holds("Negative prompt", "dark")
-    for label, wanted in {"Steps": "7", "CFG": "5.5", "Width": "192", "Height": "128", "Sampler": "Euler a"}.items():
-        form.holds(label, wanted)
 
 
 DROP = """([selector, name, bytes]) => {
@@ -127,35 +114,50 @@ DROP = """([selector, name, bytes]) => {
 }"""
 
 
-def test_pictures_are_dropped_one_after_the_other(page: Any, form: Form, photo: Path, tmp_path: Path) -> None:
+def save_theirs(photo: Path, seed: str) -> Path:
+    info = PngInfo()
+    info.add_text("parameters", A1111_TEXT.replace("4242", seed))
+    Image.open(photo).save(photo.with_name("theirs.png"), pnginfo=info)
+    return photo.with_name("theirs.png")
+
+
+def test_settings_of_pictures_that_are_chosen_and_dropped(open_page: Any, photo: Path) -> None:
+    page = open_page()
+    form = Form(page)
     form.unfold("Restore settings from a picture")
+    page.locator("input[type=file]").last.set_input_files(photo)
+    assert "no generation text" in form.message("restore-message")
     page.locator("#ld-restore input[type=file]").wait_for(state="attached")
-    for seed in ("4242", "777"):
-        info = PngInfo()
-        info.add_text("parameters", A1111_TEXT.replace("4242", seed))
-        Image.open(photo).save(tmp_path / "theirs.png", pnginfo=info)
-        page.evaluate(DROP, ["#ld-restore", f"it's {seed}.png", list((tmp_path / "theirs.png").read_bytes())])
-        form.holds("Seed", seed)
-        expect(page.locator("#ld-message .ld-note")).to_contain_text("Settings taken from")
+    page.locator("input[type=file]").last.set_input_files(save_theirs(photo, "4242"))
+    form.holds("Seed", "4242")
+    form.holds("Prompt", "a yellow star, (bright:1.2)")
+    form.holds("Negative prompt", "dark")
+    for label, wanted in {"Steps": "7", "CFG": "5.5", "Width": "192", "Height": "128", "Sampler": "Euler a"}.items():
+        form.holds(label, wanted)
+    for seed in ("31", "777"):
         page.locator("#ld-restore input[type=file]").wait_for(state="attached")
+        page.evaluate(DROP, ["#ld-restore", f"it's {seed}.png", list(save_theirs(photo, seed).read_bytes())])
+        form.holds("Seed", seed)
+        expect(page.locator("#ld-restore-message .ld-note")).to_contain_text("Settings taken from")
 
 
-def test_a_picture_dropped_into_the_editor(page: Any, photo: Path) -> None:
+def test_image_to_image_needs_a_picture_and_takes_a_dropped_one(open_page: Any, photo: Path) -> None:
+    page = open_page()
+    form = Form(page)
+    form.prompt()
     page.get_by_role("tab", name="Image to image").click()
+    form.generate()
+    assert "needs a picture" in form.message("init-message")
     canvas = page.locator("#ld-editor canvas").first
     canvas.wait_for()
     page.evaluate(DROP, ["#ld-editor", "photo.png", list(photo.read_bytes())])
     wait_colour(page, canvas, is_green)
 
 
-def test_a_picture_without_settings_says_so(page: Any, form: Form, photo: Path) -> None:
-    form.unfold("Restore settings from a picture")
-    page.locator("input[type=file]").last.set_input_files(photo)
-    assert "no generation text" in form.message()
-
-
-def test_send_to_image_to_image(page: Any, form: Form, served: Served) -> None:
-    make_one(form)
+def test_send_to_image_to_image(open_page: Any, served: Served) -> None:
+    page = open_page()
+    form = Form(page)
+    make_one(form, served)
     page.locator("#ld-picture-init").click()
     page.locator("#ld-picture-details .ld-note").wait_for()
     canvas = page.locator("#ld-editor canvas").first
@@ -164,14 +166,21 @@ def test_send_to_image_to_image(page: Any, form: Form, served: Served) -> None:
 
 
 def test_hires_fix_from_the_gallery(page: Any, form: Form, served: Served) -> None:
-    make_one(form)
+    make_one(form, served)
+    small = served.pictures()[0]
+    form.unfold("HiresFix")
+    form.choose("Upscaler", "latent bilinear")
     page.locator("#ld-picture-hires").click()
-    page.locator("#ld-picture-details .ld-note").wait_for()
-    assert Image.open(form.make(served)).size == (256, 256)
+    expect(page.locator("#ld-picture-text textarea")).to_have_value(re.compile("Init image"))
+    large = served.pictures()[0]
+    assert large != small and Image.open(large).size == (256, 256)
+    seed = re.compile(r"Seed: (\d+)")
+    assert seed.findall(read_parameters(large)) == seed.findall(read_parameters(small))
+    assert "Init image" in read_parameters(large) and "Hires upscaler: bilinear" in read_parameters(large)
 
 
 def test_a_lora_of_the_form_comes_back_with_both_strengths(page: Any, form: Form, served: Served) -> None:
-    make_one(form)
+    make_one(form, served)
     plain = served.pictures()[0].read_bytes()
     form.unfold("LoRA and VAE")
     form.choose("LoRA 1", INK)
@@ -190,16 +199,21 @@ def test_a_lora_of_the_form_comes_back_with_both_strengths(page: Any, form: Form
 
 
 def test_a_control_net_of_the_form(page: Any, form: Form, served: Served, photo: Path) -> None:
-    make_one(form)
+    make_one(form, served)
     plain = Image.open(served.pictures()[0])
     form.unfold("ControlNet")
     form.choose("ControlNet 1 model", CANNY)
-    form.choose("Preprocessor 1", "canny")
     form.generate()
-    assert "has no picture" in form.message()
+    assert "has no picture" in form.message("control-message")
+    expect(page.locator("#ld-control-message")).to_be_in_viewport()
+    expect(page.locator("#ld-gallery img").first).to_be_visible()  # the last picture stays
+    form.wait_for("Not started")
     page.locator("#ld-control-1 input[type=file]").set_input_files(photo)
     page.locator("#ld-control-1 img").wait_for()
+    form.holds("Preprocessor 1", "canny")  # the picture is no edge map
+    page.locator("#ld-control-map-1 img").wait_for()
     made = form.make(served)
+    expect(page.locator("#ld-control-message .ld-message")).to_have_count(0)
     assert not np.array_equal(Image.open(made), plain)
     assert CANNY in read_parameters(made)
     page.locator("#ld-picture-use").click()
@@ -226,9 +240,11 @@ def test_hires_fix_to_a_size_comes_back(page: Any, form: Form, served: Served) -
 
 
 def test_history_search_and_delete(page: Any, form: Form, served: Served) -> None:
-    make_one(form, seed=987654)
+    make_one(form, served, seed=987654)
     form.search("987654 circle")
     page.locator("#ld-history-words").get_by_text("1-1 of 1", exact=True).wait_for()
+    page.get_by_label("Day", exact=True).click()
+    page.get_by_role("option", name=re.compile(r"^\d+ \w+ 20\d\d \(\d+\)")).first.click()
     page.locator("#ld-history img").first.click()
     expect(page.locator("#ld-history-text textarea")).to_have_value(re.compile("987654"))
     page.locator("#ld-history-delete").click()
@@ -258,8 +274,10 @@ def hold_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[]
     return hold
 
 
-def test_a_click_while_the_same_list_comes_again_is_kept(page: Any, form: Form, hold_history: Any) -> None:
-    make_one(form, seed=31)
+def test_a_click_while_the_same_list_comes_again_is_kept(
+    page: Any, form: Form, served: Served, hold_history: Any
+) -> None:
+    make_one(form, served, seed=31)
     form.show("History")
     page.locator("#ld-history img").first.wait_for()
     form.show("Pictures")
@@ -278,7 +296,7 @@ def test_a_click_while_the_same_list_comes_again_is_kept(page: Any, form: Form, 
 def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
     page: Any, form: Form, served: Served, hold_history: Any
 ) -> None:
-    make_one(form, seed=32)
+    make_one(form, served, seed=32)
     form.show("History")
     page.locator("#ld-history img").first.wait_for()
     form.show("Pictures")
@@ -297,7 +315,7 @@ def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
 def test_compare_shows_a_slider_and_what_was_measured(page: Any, form: Form) -> None:
     form.prompt(steps=2)
     page.get_by_label("Stable-Fast level", exact=True).click()
-    page.get_by_role("option", name="graph").click()
+    form.options("Stable-Fast level").filter(has_text="graph").click()
     page.get_by_role("tab", name="Compare").click()
     page.locator("#ld-compare").click()
     page.locator("#ld-slider img").first.wait_for()
@@ -325,4 +343,5 @@ def test_a_grid_that_cannot_be_says_so_in_its_tab(page: Any, form: Form) -> None
     page.get_by_role("tab", name="Compare").click()
     form.fill("Values of the columns", "10, many")
     page.locator("#ld-grid").click()
-    page.locator("#ld-compare-message", has_text="not a number").wait_for()
+    page.locator("#ld-grid-message", has_text="not a number").wait_for()
+    expect(page.locator("#ld-grid-message")).to_be_in_viewport()

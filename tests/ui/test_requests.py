@@ -13,11 +13,19 @@ from PIL import Image
 
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
-from modules.generation.options import ControlChoice, GenerationOptions, HiresOptions, InitImage, LoraChoice
+from modules.generation.options import (
+    ControlChoice,
+    GenerationOptions,
+    HiresOptions,
+    InitImage,
+    LoraChoice,
+    TiledOptions,
+)
 from ui.fields import defaults
+from ui.filled_form import for_number, to_form
 from ui.panels.file_lists import FileLists
-from ui.panels.form import build_form
-from ui.requests import build_options, for_number, to_form
+from ui.panels.form.whole import build_form
+from ui.requests import PlaceError, build_options, with_kept_pictures
 from ui.settings import SettingsFile
 
 
@@ -33,7 +41,7 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
     options = GenerationOptions(
         prompt="a cat", negative_prompt="dog", width=512, height=768, seed=2**60, steps=33, cfg=5.5, rescale_cfg=0.7,
         sampler="euler", scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v",
-        number=3, batch=2, text_encoders=("z", "g"),
+        number=3, batch=2, text_encoders=("z", "g"), refiner="r", refiner_start=0.5,
         loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
         stable_fast="graph",
         hires=HiresOptions(
@@ -67,7 +75,9 @@ def extremes(image: Path, *, high: bool) -> GenerationOptions:
         loras=(LoraChoice(name="a", strength=2 if high else -2, text_strength=20 if high else -20),),
         controls=(ControlChoice(name="c", image=image, strength=10 if high else 0, start=0.123, end=1),),
         hires=HiresOptions(scale=4 if high else 1.337, steps=1000 if high else 0, denoise=1 if high else 0.123),
-        init=InitImage(image=image, denoise=1 if high else 0.123, mask_blur=64 if high else 0),
+        init=InitImage(
+            image=image, denoise=1 if high else 0.123, mask_blur=64 if high else 0, mask_padding=8192 if high else 0
+        ),
     )  # fmt: skip
 
 
@@ -83,6 +93,48 @@ def test_the_fields_accept_every_request(fresh: dict[str, Any], tmp_path: Path, 
     numbers = {name: value for name, value in form.items() if isinstance(value, (int, float))}
     assert {name: parts[name].preprocess(value) for name, value in numbers.items()} == numbers
     assert build_options({**form, "mode": "text"}, tmp_path) == replace(options, init=None)
+
+
+def test_the_mask_settings_come_back(fresh: dict[str, Any], tmp_path: Path) -> None:
+    asked = InitImage(image=tmp_path / "x.png", mask_invert=True, only_masked=True, mask_padding=8, mask_blur=2)
+    form = to_form(GenerationOptions(prompt="x", init=asked), fresh, [asked.image])
+    form["editor"] = {"background": Image.new("RGB", (64, 64)), "layers": [Image.new("RGBA", (64, 64), "red")]}
+    built = build_options(form, tmp_path).init
+    assert built is not None and built.mask is not None
+    assert replace(built, image=asked.image, mask=None) == asked
+
+
+def test_outpainting_and_a_grey_mask_come_back(fresh: dict[str, Any], tmp_path: Path) -> None:
+    """A mask comes back as a file, so its grey levels stay; the form's size follows the extended picture."""
+    Image.new("L", (64, 72), 90).save(tmp_path / "grey.png")
+    Image.new("RGB", (64, 72)).save(tmp_path / "x.png")
+    drawing = {"background": Image.new("RGB", (64, 72)), "layers": []}
+    masked = InitImage(image=tmp_path / "x.png", mask=tmp_path / "grey.png", mask_soft=True, each_part=True)
+    built = build_options({**to_form(GenerationOptions(prompt="x", init=masked), fresh), "editor": drawing}, tmp_path)
+    assert built.init is not None and built.init.mask is not None and built.init.mask_soft and built.init.each_part
+    assert Image.open(built.init.mask).getextrema() == (90, 90)
+    wider = InitImage(image=tmp_path / "x.png", outpaint=(8, 0, 16, 0), outpaint_seam=5)
+    form = {**to_form(GenerationOptions(prompt="x", init=wider), fresh), "editor": drawing, "keep_size": True}
+    built = build_options(form, tmp_path)
+    assert (built.width, built.height) == (88, 72)
+    assert built.init is not None and replace(built.init, image=wider.image) == wider
+    with pytest.raises(OptionsError, match="mask of its own"):
+        build_options({**form, "mask_file": str(tmp_path / "grey.png")}, tmp_path)
+
+
+def test_a_tiled_upscale_comes_back(fresh: dict[str, Any], tmp_path: Path) -> None:
+    tiled = TiledOptions(scale=1.337, method="sharp", overlap=24)
+    asked = GenerationOptions(prompt="x", width=64, height=128, init=InitImage(image=tmp_path / "x.png"), tiled=tiled)
+    form = to_form(asked, fresh, [tmp_path / "x.png"])
+    form["editor"] = {"background": Image.new("RGB", (80, 64)), "layers": []}
+    built = build_options(form, tmp_path)
+    assert (built.tiled, built.width, built.height) == (tiled, 64, 128)
+    assert build_options({**form, "tile_width": None, "tile_height": None}, tmp_path).width is None  # the native size
+    assert build_options({**form, "mode": "text"}, tmp_path).tiled is None
+    with pytest.raises(PlaceError, match="clear what is painted") as raised:
+        painted = {"background": Image.new("RGB", (80, 64)), "layers": [Image.new("RGBA", (80, 64), "red")]}
+        build_options({**form, "editor": painted}, tmp_path)
+    assert raised.value.place == "init_message"
 
 
 def test_a_member_of_a_batch_is_asked_for_by_its_own_seed() -> None:
@@ -110,10 +162,32 @@ def test_refusals(fresh: dict[str, Any], tmp_path: Path, change: dict[str, Any],
 
 
 def test_settings_survive_and_damage_is_ignored_field_by_field(fresh: dict[str, Any], tmp_path: Path) -> None:
-    file = SettingsFile(tmp_path / "settings.json")
-    file.save({**fresh, "prompt": "a cat", "mode": "image", "cfg": 4, "control_1_image": "/tmp/x.png"})
+    file = SettingsFile(tmp_path / "settings.json", tmp_path / "output")
+    file.save({**fresh, "prompt": "a cat", "mode": "image", "cfg": 4})
     assert file.load(fresh) == {**fresh, "prompt": "a cat", "cfg": 4}
     file.path.write_text(json.dumps({"prompt": 7, "steps": "many", "cfg": 5, "stable_fast": 1, "unknown": 2}))
     assert file.load(fresh) == {**fresh, "cfg": 5}
     file.path.write_text("{")
     assert file.load(fresh) == fresh
+
+
+def test_a_control_net_is_remembered_with_its_picture_or_not_at_all(fresh: dict[str, Any], tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "inside.png")
+    options = GenerationOptions(prompt="x", controls=(ControlChoice(name="net", image=tmp_path / "inside.png"),))
+    file = SettingsFile(tmp_path / "settings.json", tmp_path)
+    used = {**fresh, "control_2": "net", "control_2_image": "/tmp/upload.png", "control_1_image": "/tmp/unused.png"}
+    file.save(with_kept_pictures(used, options))
+    assert file.load(fresh) == {**fresh, "control_2": "net", "control_2_image": str(tmp_path / "inside.png")}
+    elsewhere = SettingsFile(file.path, tmp_path / "output")
+    assert elsewhere.load(fresh) == fresh, "a picture outside the output folder is not opened"
+    (tmp_path / "inside.png").unlink()
+    assert file.load(fresh) == fresh
+
+
+def test_styles_go_into_the_request_and_are_remembered(fresh: dict[str, Any], tmp_path: Path) -> None:
+    form = {**fresh, "styles": ["ink", "photo"]}
+    assert build_options(form, tmp_path).styles == ("ink", "photo")
+    settings = SettingsFile(tmp_path / "settings.json", tmp_path)
+    settings.save(form)
+    assert settings.load(fresh)["styles"] == ["ink", "photo"]
+    assert settings.read('{"styles": ["ink", 3]}', fresh)["styles"] == []

@@ -33,8 +33,17 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "denoise": (ABSENT, ("--denoise", "0.5"), ("--denoise", "1")),
     "resize_mode": (ABSENT, ("--resize-mode", "crop")),
     "mask": (ABSENT, ("--mask", "mask.png")),
+    "mask_colour": (ABSENT, ("--mask-colour", "808080", "--mask-tolerance", "100")),
     "mask_blur": (ABSENT, ("--mask-blur", "4")),
     "mask_content": (ABSENT, ("--mask-content", "noise")),
+    "mask_invert": (ABSENT, ("--mask-invert",)),
+    "only_masked": (ABSENT, ("--only-masked",)),
+    "each_part": (ABSENT, ("--each-part",)),
+    "mask_padding": (ABSENT, ("--mask-padding", "8")),
+    "mask_soft": (ABSENT, ("--mask-soft",)),
+    "outpaint": (ABSENT, ("--outpaint", "left=8,bottom=16")),
+    "outpaint_seam": (ABSENT, ("--outpaint-seam", "8")),
+    "tiled_upscale": (ABSENT, ("--tiled-upscale", "1", "--tile-overlap", "16", "--upscaler", "lanczos")),
     "control_net": (ABSENT, ("--control-net", "union", "--control-image", "photo.png", "--control-kind", "depth")),
     "control_strength": (ABSENT, ("--control-strength", "0.5")),
     "control_range": (ABSENT, ("--control-range", "0:0.6")),
@@ -42,7 +51,9 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "control_preprocessor": (ABSENT, ("--control-preprocessor", "canny")),
     "stable_fast_report": (ABSENT, ("--stable-fast-report", "report.txt")),
     "stable_fast_tune": (ABSENT, ("--stable-fast-tune", "1")),
+    "stable_fast_table": (ABSENT, ("--stable-fast-table", "table.json")),
     "negative_prompt": (ABSENT, ("--negative", "dog")),
+    "style": (ABSENT, ("--style", "drawing")),
     "seed": (ABSENT, ("--seed", "3")),
     "reuse_seed": (ABSENT, ("--reuse-seed",)),
     "steps": (("--steps", "2"), ("--steps", "1")),
@@ -71,23 +82,36 @@ ALWAYS_TOGETHER = {
     "prompt": "prompts",
     "control_image": "control_net",
     "control_kind": "control_net",
+    "mask_tolerance": "mask_colour",
+    "tile_overlap": "tiled_upscale",
+    "upscaler": "tiled_upscale",
     "width": "number",
     "height": "number",
 }
+FOR_SDXL = ("refiner", "refiner_start")  # the tiny checkpoint is SD1.x; see tests/whole/test_refiner.py
 END_AT_ONCE = {
     "list": ("--list", "samplers"),
     "doctor": ("--doctor",),
     "version": ("--version",),
 }  # whatever other options are given
+# tests/cli/runs/test_upscaling.py, tests/cli/test_table_file.py
+WITHOUT_A_PROMPT = ("upscale", "upscale_by", "upscale_to", "stable_fast_export")
+OF_A_CLUSTER = ("cluster", "workers")  # they start Ray: tests/cli/test_cluster.py
 
 HIRES = tuple(name for name in VALUES if name.startswith("hires_"))
+OF_STABLE_FAST = ("stable_fast_report", "stable_fast_tune", "stable_fast_table")
+MASKS = ("mask", "mask_colour")
 ACCELERATED = ("compare", "prio_speed", "stable_fast")
 # An option -> other options, at least one of which must be given with it.
 NEEDS: dict[str, Words] = {
     "keep_first_pass": HIRES,
-    **dict.fromkeys(("denoise", "resize_mode", "mask", "mask_blur", "mask_content"), ("img2img",)),
+    **dict.fromkeys(("denoise", "resize_mode", *MASKS, "outpaint", "tiled_upscale"), ("img2img",)),
+    **dict.fromkeys(("mask_blur", "mask_invert", "each_part"), MASKS),
+    **dict.fromkeys(("mask_content", "only_masked", "mask_soft"), (*MASKS, "outpaint")),
+    "mask_padding": ("only_masked", "each_part"),
+    "outpaint_seam": ("outpaint",),
     **dict.fromkeys([name for name in VALUES if name.startswith("control_")][1:], ("control_net",)),
-    **dict.fromkeys(("stable_fast_report", "stable_fast_tune"), ACCELERATED),
+    **dict.fromkeys(OF_STABLE_FAST, ACCELERATED),
 }  # fmt: skip
 
 
@@ -109,6 +133,19 @@ EXCLUSIONS = (
     Exclusion(("compare", "--compare"), ("stable_fast", "--stable-fast=off")),
     Exclusion(("compare", "--compare"), ("number", "2")),
     Exclusion(("compare", "--compare"), ("batch", "2")),
+    Exclusion(("only_masked", "--only-masked"), ("resize_mode", "--resize-mode")),
+    Exclusion(("each_part", "--each-part"), ("resize_mode", "--resize-mode")),
+    *(Exclusion(("outpaint", "--outpaint"), (name, "--mask")) for name in MASKS),
+    *(
+        Exclusion((name, f"--{name.replace('_', '-')}"), ("outpaint_seam", "--outpaint-seam"))
+        for name in (*MASKS, "mask_blur", "mask_invert", "each_part")
+    ),
+    Exclusion(("each_part", "--each-part"), ("keep_first_pass", "--keep-first-pass")),
+    *(
+        Exclusion(("tiled_upscale", "--tiled"), (name, " ".join(words)))
+        for name in ("resize_mode", *MASKS, "outpaint", *HIRES)
+        for words in VALUES[name][1:]
+    ),
 )
 
 
@@ -124,11 +161,13 @@ def allowed(row: Mapping[str, Words]) -> bool:
         if row.get(name) and not any(can_be_given(other, row) for other in needed):
             return False
     off = row.get("stable_fast") == OFF  # overrides --prio-speed
-    return not (off and (row.get("stable_fast_report") or row.get("stable_fast_tune")))
+    return not (off and any(row.get(name) for name in OF_STABLE_FAST))
 
 
 def can_be_given(name: str, row: Mapping[str, Words]) -> bool:
-    """Returns whether an option is given in the row, or still may be."""
+    """Returns whether an option and what it needs are given in the row, or still may be."""
+    if name in NEEDS and not any(can_be_given(other, row) for other in NEEDS[name]):
+        return False
     values = [row[name]] if name in row else VALUES[name]
     rows = [{**row, name: value} for value in values if accelerates(value)]
     return any(not any(exclusion.holds_in(each) for exclusion in EXCLUSIONS) for each in rows)

@@ -16,8 +16,20 @@ from cli.arguments import build_parser
 from modules.core import paths
 from modules.gallery import output
 from tests import tiny, tiny_project
-from tests.cli.combinations.option_table import ALWAYS_TOGETHER, END_AT_ONCE, EXCLUSIONS, NEEDS, VALUES, Words, allowed
+from tests.cli.combinations.option_table import (
+    ALWAYS_TOGETHER,
+    END_AT_ONCE,
+    EXCLUSIONS,
+    FOR_SDXL,
+    NEEDS,
+    OF_A_CLUSTER,
+    VALUES,
+    WITHOUT_A_PROMPT,
+    Words,
+    allowed,
+)
 from tests.cli.combinations.pairs import allowed_pairs, covering_rows, pairs_of
+from tests.stable_fast.store.table_files import save_table
 
 ROWS = covering_rows(VALUES, allowed)
 PROMPT_LINES = ("a cat", '{"prompt": "a dog", "seed": 5}')
@@ -34,6 +46,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     half = np.zeros((64, 64), dtype=np.uint8)
     half[:, 32:] = 255
     Image.fromarray(half).save(root / "mask.png")
+    (root / "styles.csv").write_text("name,prompt,negative_prompt\ndrawing,a {red|blue} drawing,photo\n")
+    save_table(root / "table.json")
     (root / "prompts.txt").write_text("\n".join(PROMPT_LINES), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "PROJECT_ROOT", root)
@@ -52,7 +66,7 @@ def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for place in ("output", "elsewhere"):
         (tmp_path / place).mkdir()
         (tmp_path / place / output.LAST_SEED).write_text('{"seed": 4}', encoding="utf-8")
-    for source in (*models.glob("*.png"), models / "prompts.txt"):
+    for source in (*models.glob("*.png"), models / "prompts.txt", models / "table.json"):
         (tmp_path / source.name).symlink_to(source)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -94,7 +108,8 @@ def test_each_pair_that_goes_together_is_in_a_run() -> None:
 
 def test_the_table_has_every_option_of_the_parser() -> None:
     names = {action.dest for action in build_parser()._actions} - {"help"}
-    assert names == {*VALUES, *ALWAYS_TOGETHER, *END_AT_ONCE}, "give a new option its values in option_table.py"
+    known = {*VALUES, *ALWAYS_TOGETHER, *FOR_SDXL, *END_AT_ONCE, *WITHOUT_A_PROMPT, *OF_A_CLUSTER}
+    assert names == known, "give a new option its values in option_table.py"
 
 
 def refused(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:

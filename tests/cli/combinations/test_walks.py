@@ -130,13 +130,13 @@ PHASES = {
     "modules.generation.session.load_checkpoint": 0,
     "modules.generation.text_to_image.first_pass": 0,
     "modules.generation.text_to_image.second_pass": 0,
-    "modules.generation.text_to_image.to_pil": 1,
+    "modules.generation.passes.finish.to_pil": 1,
     "modules.images.save.save_png": 1,
 }
 SAID = {
     "modules.generation.text_to_image.first_pass": "Still loading: stopping as soon as it is done",
     "modules.generation.session.load_checkpoint": "Still loading: stopping as soon as it is done",
-    "modules.generation.text_to_image.to_pil": "Stopping after this step",
+    "modules.generation.passes.finish.to_pil": "Stopping after this step",
 }
 SEVERAL = ("a cat", "64", "64", "2", "2", "--steps", "2", "--hires-fix")
 

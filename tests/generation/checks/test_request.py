@@ -35,11 +35,13 @@ PHOTO = Path(__file__)
         ({"controls": (ControlChoice(name="nope", image=PHOTO),)}, "nope"),
         ({"controls": (ControlChoice(name="edges", image=Path("nope.png")),)}, "nope.png"),
         ({"init": InitImage(image=PHOTO)}, PHOTO.name),
-        ({"hires": HiresOptions(method="nope")}, "HiresFix methods without a file: lanczos"),
+        ({"hires": HiresOptions(method="nope")}, "Methods without a file: lanczos"),
         ({"hires": HiresOptions(sampler="nope")}, "--list samplers"),
         ({"scheduler": "nope"}, "--list schedulers"),
         ({"text_encoders": ("nope",)}, "nope"),
         ({"vae": "nope"}, "nope"),
+        ({"refiner": "nope"}, "nope"),
+        ({"refiner_start": 0.8}, "--refiner-start needs a refiner: give it with --refiner NAME"),
     ],
 )
 def test_errors_are_reported_before_anything_is_loaded(
@@ -54,7 +56,7 @@ def test_errors_are_reported_before_anything_is_loaded(
 def test_an_embedding_is_found_as_the_emphasis_reads_its_name(session: Session) -> None:
     library = EmbeddingNames(session.folders)
     (session.folders.folders("embeddings")[0] / "a(b).pt").touch()
-    library.check(r"embedding:a\(b\), (embedding:a\(b\):1.2)", "a1111")
-    library.check("embedding:a(b)", "off")
+    library.check([r"embedding:a\(b\), (embedding:a\(b\):1.2)"], "a1111")
+    library.check(["a cat", "embedding:a(b)"], "off")
     with pytest.raises(LightDiffusionError, match="embedding"):
-        library.check("embedding:a(b)", "a1111")
+        library.check(["a cat", "embedding:a(b)"], "a1111")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modules.core.errors import ModelFileError
 from modules.core.paths import ModelFolders
 from modules.generation.memory.what_fits import choice_text, what_fits
 from modules.generation.options import GenerationOptions
@@ -28,11 +29,12 @@ def test_the_line_names_the_networks_as_they_will_be_loaded(tmp_path: Path, monk
     assert line.endswith("--memory has no effect on cpu")
 
 
-def test_a_missing_checkpoint_is_what_the_line_says(tmp_path: Path) -> None:
+def test_without_any_checkpoint_the_line_says_so_and_a_wrong_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "models" / "checkpoints").mkdir(parents=True)
     folders = ModelFolders(tmp_path)
     assert "no checkpoint" in what_fits(None, folders=folders, device_name="cpu")
-    assert '"mine"' in what_fits("mine", folders=folders, device_name="cpu")
+    with pytest.raises(ModelFileError, match='"mine"'):
+        what_fits("mine", folders=folders, device_name="cpu")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from modules.core.errors import OptionsError
 from modules.generation.metadata.write import from_parameters, to_parameters
-from modules.generation.options import GenerationOptions, HiresOptions, LoraChoice
+from modules.generation.options import GenerationOptions, HiresOptions, LoraChoice, TiledOptions
 
 FACTS = {"Model hash": "0123456789", "Model": "tiny", "RNG": "CPU", "Version": "test"}
 PLAIN = GenerationOptions(prompt="a cat", width=128, height=192, seed=7, scheduler="karras", checkpoint="tiny")
@@ -27,9 +27,11 @@ def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
         {"emphasis": "off", "rescale_cfg": 0.7},
         {"clip_skip": 2, "emphasis": "a1111", "vae": "my, vae", "prediction": "v", "stable_fast": "fused"},
         {"text_encoders": ("my, clip",)},
+        {"refiner": "my, refiner", "refiner_start": 0.65},
         {"text_encoders": ("one", "two.safetensors")},
         {"loras": (LoraChoice(name="a b, c:d", strength=0.8, text_strength=0.0), LoraChoice(name="e"))},
         {"hires": HiresOptions(scale=1.5, method="bislerp", steps=7, denoise=0.4, cfg=3.0, sampler="euler")},
+        {"tiled": TiledOptions(scale=1.5, method="my, upscaler", overlap=32)},
         {"hires": HiresOptions(width=640, height=512, keep_first_pass=True)},
     ],
 )
@@ -41,6 +43,12 @@ def test_every_option_is_read_back(changes: dict[str, object]) -> None:
 def test_what_the_picture_did_not_have_is_cleared() -> None:
     options = read_back(PLAIN)
     assert options.loras == () and options.controls == () and options.hires is None and options.init is None
+
+
+def test_a_refiner_is_written_as_a1111_reads_it() -> None:
+    """Its start is written even if it is ours by default, and A1111 must count steps as we do."""
+    text = to_parameters(replace(PLAIN, refiner="xl").resolved(64), 0, FACTS)
+    assert "Refiner: xl, Refiner switch at: 0.8" in text and "Refiner switch by sampling steps: True" in text
 
 
 def test_a_member_of_a_batch_names_its_place() -> None:

@@ -74,7 +74,7 @@ def test_any_width_by_the_rules() -> None:
 
 def test_tiny_checkpoints() -> None:
     sd1 = detect(tiny.checkpoint_tensors(), {})
-    assert (sd1.unet, sd1.vae, sd1.texts) == (tiny.SD1_UNET, tiny.VAE, (tiny.SD1_TEXT,))
+    assert (sd1.unet, sd1.vae, sd1.texts) == (tiny.SD1_SHORT_UNET, tiny.VAE, (tiny.SD1_TEXT,))
     sd2 = detect(tiny.checkpoint_tensors(sd2=True), {})
     assert (sd2.unet, sd2.vae, sd2.texts) == (tiny.SD2_UNET, tiny.VAE, (tiny.SD2_TEXT,))
 

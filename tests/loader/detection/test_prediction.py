@@ -43,7 +43,8 @@ def test_sd2_v_prediction_by_comfyuis_rule(spread: float, expected: str, size: i
 
 
 def test_the_rule_is_for_sd2_text_to_image_only() -> None:
-    state = tiny.checkpoint_tensors()
+    state = {name: tensor for name, tensor in tiny.checkpoint_tensors().items() if "diffusion_model" not in name}
+    state |= tiny.prefixed("model.diffusion_model.", tiny.unet())
     state[V_MARK] = torch.tensor([1.0, -1.0] * (state[V_MARK].numel() // 2))
     assert detect(state, {}).prediction == "epsilon"
 
@@ -83,6 +84,9 @@ def test_cosxl_brings_its_noise_levels(sdxl: dict[str, Tensor]) -> None:
         ({"edm_vpred.sigma_max": torch.tensor(float("nan"))}, "sigma_max .* must hold 1 finite number"),
         ({"edm_vpred.sigma_max": torch.ones(2)}, r"sigma_max .* shape \[2\]"),
         ({"edm_vpred.sigma_max": torch.tensor(1 + 1j)}, "sigma_max .* must hold 1 finite number"),
+        ({"edm_vpred.sigma_max": torch.tensor(1e30)}, "noise levels, from 0.002 to 1e[+]30"),
+        ({"edm_mean": PLAYGROUND["edm_mean"]}, "has edm_mean but lacks edm_std"),
+        ({"edm_std": PLAYGROUND["edm_std"]}, "has edm_std but lacks edm_mean"),
         (PLAYGROUND | {"edm_std": torch.zeros(4)}, "mean and standard deviation"),
         (PLAYGROUND | {"edm_mean": torch.zeros(3)}, "edm_mean .* must hold 4 finite number"),
     ],
@@ -104,6 +108,12 @@ def test_markers_that_make_no_sense(sdxl: dict[str, Tensor], marks: dict[str, Te
 def test_flow_models_are_refused_by_name(sdxl: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with pytest.raises(ModelFileError, match="rectified-flow checkpoint"):
         detect(sdxl, metadata)
+
+
+def test_half_of_the_latents_statistics_in_our_header(sdxl: dict[str, Tensor]) -> None:
+    for facts in ({"latent_mean": [0, 0, 0, 0]}, {"latent_std": [1, 1, 1, 1]}):
+        with pytest.raises(ModelFileError, match="mean and standard deviation"):
+            detect(sdxl, {"lightdiffusion": json.dumps(facts)})
 
 
 def test_our_header_comes_first(sdxl: dict[str, Tensor]) -> None:

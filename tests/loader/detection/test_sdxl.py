@@ -111,6 +111,16 @@ def test_missing_networks_are_named(gone: tuple[str, ...], words: str) -> None:
         detect({name: weight for name, weight in state.items() if not name.startswith(gone)}, {})
 
 
+@pytest.mark.parametrize("gone", [CLIP_G_PREFIX, "label_emb.0.0.", "first_stage_model."])
+def test_a_unet_without_the_layers_for_sizes_is_incomplete(gone: str) -> None:
+    """SDXL is known by its width, its text encoders or its other layers, so nothing is said of its text encoders."""
+    state = full_unet(SDXL_UNET) | other_networks()
+    left = {name: tensor for name, tensor in state.items() if "label_emb.0.0.weight" not in name and gone not in name}
+    with pytest.raises(ModelFileError, match="SDXL checkpoint whose UNet lacks label_emb.0.0.weight") as raised:
+        detect(left, {})
+    assert "no text encoder" not in str(raised.value)
+
+
 def test_encoders_of_another_width_do_not_fit() -> None:
     state = full_unet(replace(SDXL_UNET, context_dim=1024)) | other_networks()
     with pytest.raises(ModelFileError, match="text encoders give vectors of width 2048, but this UNet reads 1024"):

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from modules.stable_fast.doctor import diagnose, environment
 from modules.stable_fast.doctor.self_test import OpCheck
@@ -21,6 +23,21 @@ HEALTHY = environment.Facts(
 )  # fmt: skip
 CHECKS = [OpCheck("linear_geglu", "2x2", "chosen", float("inf"), 0.004)]
 NO_GPU = replace(HEALTHY, gpu=None, capability=None, memory_gib=0.0, cudnn=None)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_driver_that_goes_on_in_system_memory_is_told(full, monkeypatch):
+    def allocate(size, **_):
+        assert size > 1 << 30
+        if full:
+            raise torch.OutOfMemoryError("out of memory")
+
+    cuda = SimpleNamespace(mem_get_info=lambda: (1 << 30, 2 << 30), empty_cache=lambda: None)
+    fake = SimpleNamespace(cuda=cuda, empty=allocate, uint8=torch.uint8, OutOfMemoryError=torch.OutOfMemoryError)
+    monkeypatch.setattr(environment, "torch", fake)
+    assert environment.spills_to_system_memory() is not full
+    told = [line for line in diagnose.advise(replace(HEALTHY, spills=not full)) if "Sysmem Fallback" in line]
+    assert len(told) == (not full)
 
 
 def working(facts):

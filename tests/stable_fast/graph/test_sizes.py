@@ -30,7 +30,7 @@ def test_actual_sizes_may_hold_primes_themselves(height: int, width: int) -> Non
 
 
 def test_primes_divide_no_fixed_size() -> None:
-    sizes = choose_primes({"a", "b"}, {101 * 3, 77, 107})
+    sizes, *_ = choose_primes({"a", "b"}, {101 * 3, 77, 107})
     assert set(sizes.primes.values()) == {103, 109}
 
 

@@ -19,23 +19,21 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-# The tests of each process: one folder. One process also runs the files outside these folders.
-ROOMS = {
-    "attention": ["attention"],
-    "conv": ["conv"],
-    "linear": ["linear", "test_epilogue.py", "test_activations.py"],
-    "norm": ["norm"],
+# The tests of each process. There are two of them, one for each worker, since a process takes seconds to start.
+PROCESSES = {
+    "conv and linear": ["conv", "linear", "test_epilogue.py", "test_activations.py"],
+    "attention, norm and gates": ["attention", "norm", "elementwise"],
 }
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 @pytest.mark.skipif(not LOOPS_WORK, reason="this Triton's interpreter does not work with this NumPy")
-@pytest.mark.parametrize("room", ROOMS)
-def test_kernels_agree_with_float64_in_the_interpreter(room: str, project_root: Path) -> None:
-    paths = [f"tests/stable_fast/kernels/{name}" for name in ROOMS[room]]
+@pytest.mark.parametrize("process", PROCESSES)
+def test_kernels_agree_with_float64_in_the_interpreter(process: str, project_root: Path) -> None:
+    paths = [f"tests/stable_fast/kernels/{name}" for name in PROCESSES[process]]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout  # not every test was deselected

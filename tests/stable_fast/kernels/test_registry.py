@@ -25,7 +25,7 @@ def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
     choices.chosen["op", (1,)] = "shipped"
     shipped, default = refusing(error), refusing(error)
     table = {"shipped": shipped, "default": lambda x: x + 1}
-    call = ("op", (1,), table, "default", (1,), lambda: 7, choices)
+    call = ("op", (1,), table, ("default",), (1,), lambda: 7, choices)
     assert [run_chosen(*call) for _ in range(3)] == [2, 2, 2]
     assert shipped.calls == 1 and choices.used == {("op", (1,)): "default"}
     assert "op runs without shipped" in caplog.text and len(caplog.records) == 1
@@ -40,19 +40,28 @@ def test_what_refuses_is_replaced_and_not_asked_again(error, caplog):
     assert default.calls == 1 and choices.used == {("op", (1,)): "reference"}
 
 
+def test_the_next_of_the_chain_serves_what_the_first_refuses():
+    """As on Windows, where PyTorch is built without flash attention."""
+    choices, flash = ImplementationChoices(), refusing(Unsupported("not built in"))
+    table = {"flash": flash, "efficient": lambda x: x + 1}
+    call = ("op", (1,), table, ("flash", "not here", "efficient"), (1,), lambda: 7, choices)
+    assert [run_chosen(*call) for _ in range(3)] == [2, 2, 2]
+    assert flash.calls == 1 and choices.used == {("op", (1,)): "efficient"}
+
+
 def test_a_choice_read_again_from_disk_is_not_asked_again():
     choices = ImplementationChoices()
     table = {"shipped": refusing(Unsupported("no")), "default": lambda: 1}
     for _ in range(2):
         choices.chosen["op", (1,)] = "shipped"  # load_choices does this before each new shape
-        assert run_chosen("op", (1,), table, "default", (), lambda: 7, choices) == 1
+        assert run_chosen("op", (1,), table, ("default",), (), lambda: 7, choices) == 1
     assert table["shipped"].calls == 1
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), torch.AcceleratorError("broken"), ValueError("bug")])
 def test_what_is_no_refusal_is_passed_on(error):
     with pytest.raises(type(error)):
-        run_chosen("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, ImplementationChoices())
+        run_chosen("op", (1,), {"a": refusing(error)}, ("a",), (), lambda: 7, ImplementationChoices())
 
 
 @pytest.mark.parametrize("error", [Unsupported("no such shape"), RuntimeError("err 716 != CUDA_SUCCESS")], ids=repr)
@@ -66,7 +75,7 @@ def test_a_refusal_of_a_gpu_that_broke_down_is_no_refusal(error, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(torch.AcceleratorError, match="misaligned"):
-        run_chosen("op", (1,), {"a": refusing(error)}, "a", (), lambda: 7, ImplementationChoices())
+        run_chosen("op", (1,), {"a": refusing(error)}, ("a",), (), lambda: 7, ImplementationChoices())
     with pytest.raises(torch.AcceleratorError, match="misaligned"):
         with unsupported_on_error("cuDNN"):
             raise RuntimeError("err 716 != CUDA_SUCCESS")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-
 import pytest
 import torch
 
@@ -12,6 +9,7 @@ from modules.stable_fast.kernels.choices import ImplementationChoices
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 from modules.stable_fast.store import tuning
+from modules.stable_fast.store.tables import Measured
 
 pytestmark = pytest.mark.own_cache
 
@@ -53,7 +51,7 @@ def test_the_fastest_wins():
     tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0})
     assert tuner("op", (1, 2), table("a", "b", "c"), "c", (None,)) == "b"
     assert timed == ["c", "a", "b"]  # the default is timed first
-    assert tuner.measured == [tuning.Measured("op", (1, 2), "b", {"c": 2.0, "a": 3.0, "b": 1.0})]
+    assert tuner.measured == [Measured("op", (1, 2), "b", {"c": 2.0, "a": 3.0, "b": 1.0})]
 
 
 def test_a_single_implementation_costs_no_time():
@@ -64,7 +62,7 @@ def test_a_single_implementation_costs_no_time():
 def test_the_budget_ends_timing_within_and_between_ops():
     tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0}, budget=2.0)
     assert tuner("op", (1,), table("a", "b", "c"), "c", (None,)) == "c"  # b would have won, but time was up
-    assert tuner("op", (2,), table("a", "b", "c"), "c", (None,)) == "c"
+    assert tuner("op", (2,), table("a", "b", "c"), "c", (None,)) is None
     assert timed == ["c", "a"] and tuner.skipped == 1
 
 
@@ -111,63 +109,6 @@ def test_a_broken_implementation_is_not_hidden():
         tuner("op", (1,), {"b": broken, "c": broken}, "b", (None,))
 
 
-def test_results_come_back_from_disk(tmp_path):
-    path = tuning.choices_path(tmp_path, {"gpu": "NVIDIA H200", "torch": "2.11.0+cu130"})
-    assert path.name == "tuned-NVIDIA_H200_2.11.0_cu130.json"
-    first = tuning.Measured("conv", (2, 320, True, "none", "float16"), "cudnn", {"cudnn": 0.1})
-    second = tuning.Measured("linear", (1,), "cublas", {})
-    tuning.write_choices(path, {}, [first])
-    tuning.write_choices(path, {}, [second])
-    assert tuning.read_choices(path) == [first, second]
-    again = tuning.Measured(first.op, first.key, "triton", {})
-    tuning.write_choices(path, {}, [again])
-    assert tuning.read_choices(path) == [again, second]
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no temporary files
-
-
-ROWS = (
-    [1], 5, ["op", [[1]], "a", {}], ["op", [None], "a", {}], ["op", 1, "a", {}], [["op"], [1], "a", {}],
-    ["op", [1], 7, {}], ["op", [1], "a", [1, 2]], ["op", [1], "a", {"a": "fast"}],
-    ["op", [1], "a", {"a": float("nan")}],
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("content", [
-    "", "{", "[]", "[" * 100_000, '{"format": 1}', '{"format": 1, "choices": 5}',
-    *(json.dumps({"format": 1, "choices": [row]}) for row in ROWS),
-])  # fmt: skip
-def test_a_damaged_file_is_reported_and_ignored(content, tmp_path, caplog):
-    path = tmp_path / "tuned.json"
-    path.write_text(content)
-    assert tuning.read_choices(path) == []
-    assert "will be made again" in caplog.text
-
-
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "tuned.json")
-    assert tuning.read_choices(tmp_path / "tuned.json") == []
-
-
-def test_a_file_of_another_format_is_ignored(tmp_path):
-    path = tmp_path / "tuned.json"
-    path.write_text(json.dumps({"format": 0, "choices": [["op", [1], "a", {}]]}))
-    assert tuning.read_choices(path) == []
-
-
-def test_own_results_go_before_shipped_ones(tmp_path, monkeypatch):
-    described = {"chip": "sm90-132", "gpu": "NVIDIA H200", "torch": "2.11"}
-    monkeypatch.setattr(tuning, "environment", lambda device: described)
-    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped")
-    tuning.write_choices(tmp_path / "shipped" / "sm90-132.json", {}, [
-        tuning.Measured("op", (1,), "shipped", {}), tuning.Measured("op", (2,), "shipped", {}),
-    ])  # fmt: skip
-    tuning.write_choices(tuning.choices_path(tmp_path, described), {}, [tuning.Measured("op", (1,), "own", {})])
-    choices = ImplementationChoices()
-    assert tuning.load_choices(torch.device("cuda"), tmp_path, choices) == 2
-    assert choices.chosen == {("op", (1,)): "own", ("op", (2,)): "shipped"}
-
-
 def test_on_a_cpu_nothing_is_made_ready():
     tuning.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0)
 
@@ -177,17 +118,32 @@ def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds
     """Checks without a GPU the order of events, and that nothing is timed while kernels are only compiled."""
     events = []
     tuner_now = lambda: tuning.CHOICES.tuner  # noqa: E731
-    monkeypatch.setattr(tuning, "load_choices", lambda device: events.append("read"))
+    monkeypatch.setattr(tuning, "load_choices", lambda device, imported: events.append(imported))
     monkeypatch.setattr(tuning, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(tuning, "compile_ahead", lambda run, device: events.append(("compile", tuner_now())))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "as it was")
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: events.append(("random numbers", state)))
     run = lambda: events.append(("run", tuner_now() is not None))  # noqa: E731
-    tuning.make_ready(run, torch.device("cuda"), seconds, draws=True)
-    tuned = [("run", True)] * (seconds > 0)
-    assert events == ["read", ("compile", None), *tuned, ("random numbers", "as it was")]
+    tuning.make_ready(run, torch.device("cuda"), seconds, table="imported table", draws=True)
+    launched, tuned = (tuning.launch_all, [("run", True)]) if seconds else (None, [])
+    assert events == ["imported table", ("compile", launched), *tuned, ("random numbers", "as it was")]
     assert tuner_now() is None
+
+
+def test_all_own_kernels_are_compiled_before_they_are_timed():
+    """Otherwise the budget goes to the compiler, which compiles one kernel after the other while they are timed."""
+    choices, launched = ImplementationChoices(), []
+
+    def refuse(*args):
+        raise Unsupported("too large")
+
+    candidates = {name: lambda name=name: launched.append(name) for name in ("cublas", "cudnn_graph_1", "triton_8x8")}
+    with tuning.launching_all(choices):
+        choices.chosen["op", (1,)] = "cublas"
+        for key in ((1,), (2,)):
+            choices.pick("op", key, {"small": refuse, **candidates}, "cublas", ())
+    assert launched == ["triton_8x8"] and choices.chosen == {} and choices.tuner is None
 
 
 RIGHT = torch.tensor([1.0, -2.0, 3.0])

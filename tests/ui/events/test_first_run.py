@@ -50,16 +50,30 @@ def files(served: Served) -> list[str]:
     return sorted(path.name for path in served.handlers.folders.folders("checkpoints")[0].iterdir())
 
 
-def test_the_download_from_question_to_picture(help_page: Any, demo_only: Served, remote: Remote) -> None:
+def test_the_download_from_question_and_lost_connections_to_picture(
+    help_page: Any, demo_only: Served, remote: Remote
+) -> None:
     page, form = help_page, Form(help_page)
     assert remote.requests == [], "opening the page asks nobody anything"
     expect(page.locator("#ld-starter-accept")).to_be_hidden()
+    remote.status = 503
+    page.locator("#ld-starter-ask").click()
+    page.locator("#ld-starter-state .ld-error", has_text="answered 503").wait_for()
+    expect(page.locator("#ld-starter-accept")).to_be_hidden()
+    remote.status = 200
+    remote.requests.clear()
     page.locator("#ld-starter-ask").click()
     offer = page.locator("#ld-starter-offer")
     for words in (remote.sha256, f"{len(remote.data)} bytes", STARTER.licence, NAME, remote.url):
         expect(offer).to_contain_text(words)
     assert [command for command, _, _ in remote.requests] == ["HEAD"], "nothing is fetched before consent"
     assert files(demo_only) == [DEMO]
+    remote.break_after = 1000
+    page.locator("#ld-starter-accept").click()
+    page.locator("#ld-starter-state .ld-error", has_text="start it again").wait_for()
+    expect(page.locator("#ld-starter-accept")).to_be_visible()
+    assert demo_only.handlers.folders.list("checkpoints") == [DEMO]
+    remote.break_after = None
     page.locator("#ld-starter-accept").click()
     page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is correct").wait_for()
     assert files(demo_only) == [DEMO, NAME]
@@ -76,6 +90,7 @@ def test_the_download_from_question_to_picture(help_page: Any, demo_only: Served
     expect(page.locator("#ld-first-run")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_stopped_reloaded_and_gone_on(help_page: Any, demo_only: Served, remote: Remote) -> None:
     page, remote.pause = help_page, 0.5
     page.locator("#ld-starter-ask").click()
@@ -96,16 +111,3 @@ def test_stopped_reloaded_and_gone_on(help_page: Any, demo_only: Served, remote:
     page.locator("#ld-starter-accept").click()
     page.locator("#ld-starter-state .ld-note", has_text="its SHA-256 is correct").wait_for()
     assert remote.data == (demo_only.handlers.folders.folders("checkpoints")[0] / NAME).read_bytes()
-
-
-def test_no_connection_is_a_sentence(help_page: Any, demo_only: Served, remote: Remote) -> None:
-    remote.status = 503
-    help_page.locator("#ld-starter-ask").click()
-    help_page.locator("#ld-starter-state .ld-error", has_text="answered 503").wait_for()
-    expect(help_page.locator("#ld-starter-accept")).to_be_hidden()
-    remote.status, remote.break_after = 200, 1000
-    help_page.locator("#ld-starter-ask").click()
-    help_page.locator("#ld-starter-accept").click()
-    help_page.locator("#ld-starter-state .ld-error", has_text="start it again").wait_for()
-    expect(help_page.locator("#ld-starter-accept")).to_be_visible()
-    assert demo_only.handlers.folders.list("checkpoints") == [DEMO]

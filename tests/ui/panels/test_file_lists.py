@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from modules.core.paths import ModelFolders
+from ui.fields import defaults
 from ui.panels.file_lists import FileLists
+from ui.panels.inputs import level_choices
 
 
 @pytest.fixture
@@ -35,6 +37,18 @@ def test_shapes_follow_the_checkpoint(lists: FileLists, name: str, side: int, la
     assert shapes["value"] == f"{side}x{side}"
     assert labels <= {label for label, _ in shapes["choices"]}
     assert ("Own size", "") in lists.shapes(f"{name}.safetensors", 500, 500)["choices"]
+
+
+def test_a_name_without_its_extension_is_the_listed_file(lists: FileLists) -> None:
+    fresh = defaults(lists.folders)
+    form = {**fresh, "checkpoint": "sd1", "vae": "unknown"}
+    assert lists.listed(form) == {**form, "checkpoint": "sd1.safetensors"}
+
+
+def test_levels_say_if_there_is_no_gpu_for_them() -> None:
+    labels = {name: label for label, name in level_choices(gpu=False)}
+    assert "no NVIDIA GPU" in labels["full"] and "no NVIDIA GPU" in labels["graph"] and "no" not in labels["fused"]
+    assert "NVIDIA" not in str(level_choices(gpu=True))
 
 
 def test_a_size_of_another_family_is_an_own_size(lists: FileLists) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ui.server.asgi import Server, ask
-from ui.server.guard import Guard
+from api.guard.guard import Guard
+from tests.api.guard.asgi import Server, ask
 from ui.server.upload_folder import PREFIX, VARIABLE, UploadFolder, make_upload_folder, sweep
 
 

@@ -13,7 +13,7 @@ from modules.core.errors import ModelFileError, OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.metadata.recall import recall_texts
 from modules.generation.metadata.write import from_parameters, from_picture
-from modules.generation.options import GenerationOptions, HiresOptions
+from modules.generation.options import GenerationOptions, HiresOptions, InitImage, TiledOptions
 
 BASE = "Steps: 4, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 128x192"
 
@@ -72,6 +72,24 @@ def test_image_to_image_asks_for_the_picture_and_keeps_the_rest(fields: str) -> 
     assert init is not None and init.image == Path("x.png") and (init.mask_blur, init.denoise) == (6, 0.3)
 
 
+MASKED = ", Mask mode: Inpaint not masked, Masked content: latent nothing, Inpaint area: Only masked"
+
+
+def test_a_mask_is_used_as_a1111_names_it() -> None:
+    picture, mask = Path("x.png"), Path("m.png")
+    init = read(f"{MASKED}, Masked area padding: 48, Mask blur: 6", img2img=picture, mask=mask).init
+    assert init == InitImage(
+        image=picture, mask_blur=6, mask_content="empty", mask_invert=True, only_masked=True, mask_padding=48
+    )
+    given = {"mask_content": "noise", "mask_padding": 8}
+    init = read(f"{MASKED}, Masked area padding: 48", img2img=picture, mask=mask, **given).init
+    assert init is not None and (init.mask_content, init.mask_padding) == ("original", 32)
+    without = read(MASKED, img2img=picture).init
+    assert without == InitImage(image=picture, mask_content="empty")
+    with pytest.raises(OptionsError, match="--mask-content"):
+        read(", Masked content: soup", img2img=picture)
+
+
 @pytest.mark.parametrize(
     ("line", "option"),
     [
@@ -115,6 +133,21 @@ def test_emphasis(name: str, mode: str) -> None:
     assert read(f", Emphasis: {name}").emphasis == mode
 
 
+@pytest.mark.parametrize(
+    ("fields", "refiner"),
+    [
+        ("Refiner: sd_xl_refiner_1.0 [7440042bbd], Refiner switch at: 0.7", ("sd_xl_refiner_1.0", 0.7)),
+        ("Refiner: mine, Refiner switch at: 0.7, Refiner switch by sampling steps: True", ("mine", 0.7)),
+        ("Refiner: None, Refiner switch at: 0.8", (None, None)),
+    ],
+)
+def test_the_refiner(fields: str, refiner: tuple[str | None, float | None], caplog: pytest.LogCaptureFixture) -> None:
+    """A1111 counts timesteps unless the picture says otherwise; the share is kept, and a line says so."""
+    options = read(f", {fields}")
+    assert (options.refiner, options.refiner_start) == refiner
+    assert ("by timesteps" in caplog.text) == ("[7440042bbd]" in fields)
+
+
 def test_lines_around_the_settings_do_not_matter() -> None:
     lines = ["a cat", "Negative prompt: dog", "Used embeddings: bad [1a2b]", "", BASE, "Template: a {cat|dog}", "text"]
     for end in ("\n", "\r\n"):
@@ -135,7 +168,15 @@ def test_what_changes_the_picture_is_named_once(caplog: pytest.LogCaptureFixture
     read(more + ', TI hashes: "a: 1", Lora hashes: "b: 2", Face restoration: None, Tiling: False')
     (record,) = caplog.records
     told = record.getMessage()
-    for name in ("Variation seed", "ADetailer (3 settings)", "ENSD", "Eta", "RNG", "Refiner", "ControlNet 0"):
+    for name in (
+        "Variation seed",
+        "ADetailer (3 settings)",
+        "ENSD",
+        "Eta",
+        "RNG",
+        "Refiner switch by timesteps",
+        "ControlNet 0",
+    ):
         assert name in told
     assert "hashes" not in told and "Face" not in told and "Version" not in told
 
@@ -197,3 +238,13 @@ def test_a_text_that_was_joined_into_one_line(end: str) -> None:
 def test_what_could_be_meant_in_two_ways_is_not_guessed(text: str) -> None:
     with pytest.raises(OptionsError):
         from_parameters(text)
+
+
+def test_the_script_sd_upscale_becomes_a_tiled_upscale() -> None:
+    text = f"a cat\n{BASE}, Denoising strength: 0.3, SD upscale overlap: 16, SD upscale upscaler: "
+    found = recall_texts({"parameters": text + "Lanczos"})
+    assert found.options.tiled == TiledOptions(overlap=16) and found.options.init is not None
+    assert "the scale of SD upscale" in found.left_out
+    other = recall_texts({"parameters": text + "4x-UltraSharp"}, given={"tiled_upscale": 3.0})
+    assert "4x-UltraSharp" in other.left_out and "--upscaler" in other.left_out
+    assert "the scale" not in other.left_out

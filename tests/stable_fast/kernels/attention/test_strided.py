@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modules.stable_fast.kernels.attention import strided
 from modules.stable_fast.kernels.attention.attention_packed import (
     attention_packed_kv_reference,
     attention_packed_qkv_reference,
 )
 from modules.stable_fast.kernels.attention.cross import CrossTile, launch_cross
-from modules.stable_fast.kernels.attention.strided import AttentionTile, launch_attention, split_head
+from modules.stable_fast.kernels.attention.strided import AttentionTile, launch_attention, split_head, split_values
+from modules.stable_fast.kernels.devices import CardClass
 from modules.stable_fast.kernels.refusals import Unsupported
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near, in_product_dtypes, on_devices
 
@@ -57,6 +59,20 @@ def test_large_scores_do_not_overflow(device):
     y = launch_attention(*qkv.unflatten(-1, (3, 1, 40)).unbind(2), TILE)
     assert torch.isfinite(y).all()
     assert_near(y, attention_packed_qkv_reference(qkv.double(), 1, False), slack=4)
+
+
+def test_values_are_cut_where_the_matrix_unit_goes_by_eight_columns():
+    assert [split_values(size, CardClass.MMA) for size in (40, 64, 80)] == [(32, 16), (64, 0), (64, 16)]
+    assert [split_values(size, CardClass.WGMMA) for size in (40, 64, 80)] == [(64, 0), (64, 0), (64, 16)]
+
+
+@on_devices
+def test_values_in_one_part_give_the_same(device, monkeypatch):
+    qkv = Maker(device, torch.float32).rows(1, 64, 3 * 2 * 40)
+    heads = qkv.unflatten(-1, (3, 2, 40)).unbind(2)
+    in_two = launch_attention(*heads, TILE)
+    monkeypatch.setattr(strided, "card_class", lambda x: CardClass.TCGEN05)
+    assert_near(launch_attention(*heads, TILE), in_two.double())
 
 
 def test_heads_are_cut_where_it_saves_padding():

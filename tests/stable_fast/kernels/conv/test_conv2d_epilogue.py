@@ -6,6 +6,7 @@ import torch
 
 from modules.stable_fast.kernels import devices
 from modules.stable_fast.kernels.conv import conv2d_epilogue
+from modules.stable_fast.kernels.devices import Card
 
 
 def test_a_vector_for_each_sample_is_kept_from_cudnn_graphs(monkeypatch):
@@ -22,11 +23,10 @@ def test_a_vector_for_each_sample_is_kept_from_cudnn_graphs(monkeypatch):
 
 def test_kernels_that_only_hopper_ran_are_offered_on_hopper_only(monkeypatch):
     x, weight = torch.empty(1, 64, 8, 8), torch.empty(64, 64, 3, 3)
-    monkeypatch.setattr(devices, "INTERPRETED", False)
-    for hopper in (True, False):
-        monkeypatch.setattr(devices, "is_hopper", lambda x, hopper=hopper: hopper)
+    for capability in ((9, 0), (10, 0), (12, 0)):
+        monkeypatch.setattr(devices, "card_of", lambda x, capability=capability: Card(capability, 100))
         candidates, _ = conv2d_epilogue.implementations_for(x, weight, 1, 1)
-        assert any(name.startswith("tma") for name in candidates) == hopper
+        assert any(name.startswith("tma") for name in candidates) == (capability == (9, 0))
 
 
 def test_a_kernel_one_pixel_high_is_not_pointwise():
