@@ -18,4 +18,4 @@ test-gpu:
 test-slow:
 	./test.sh -m slow
 bench: setup
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PYTHON) -m benchmarks.$$(basename $$file .py) || exit 1; done
+	@for file in benchmarks/bench_*.py benchmarks/serving/bench_*.py benchmarks/cpu/bench_*.py; do echo "== $$file"; $(PYTHON) -m $$(echo $${file%.py} | tr / .) || exit 1; done

@@ -1,4 +1,5 @@
-"""Times the web page from launching ./run.sh to the first response, the Generate button and the filled form.
+"""Times the web page: from ./run.sh to the first response, the Generate button and the filled form; from a click on
+Generate to new words under it, the first time and once the model is loaded; and what previews cost.
 
 python -m benchmarks.bench_page; needs an installed project and Chromium, which shares the cores with the app.
 """
@@ -8,17 +9,40 @@ from __future__ import annotations
 import argparse
 import shutil
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
 
 from benchmarks.common import ROOT, summarise, timing_row, write_result
+from modules.core.paths import ModelFolders
+from modules.gallery.output import OutputFolder
+from modules.generation.options import GenerationOptions
+from modules.generation.session import Session
+from modules.tasks import queued_task
+from modules.tasks.queue import TaskQueue
+from modules.tasks.task import MakePictures
 
-MILESTONES = ("answers", "button", "form")
+MILESTONES = ("answers", "button", "form", "first click", "next click")
+# Clicks Generate, and returns the seconds until the browser has drawn other words than those that were there.
+CLICK = """() => new Promise((done) => {
+  const words = () => document.querySelector('#ld-stage .ld-words')?.textContent
+  const before = words()
+  const began = performance.now()
+  const watch = new MutationObserver(() => {
+    if (words() === undefined || words() === before) return
+    watch.disconnect()
+    requestAnimationFrame(() => setTimeout(() => done((performance.now() - began) / 1000)))
+  })
+  watch.observe(document.querySelector('#ld-stage'), {subtree: true, childList: true, characterData: true})
+  document.querySelector('#ld-generate').click()
+})"""
+PREVIEWED = {"prompt": "a red circle on a blue background", "width": 512, "height": 512, "steps": 40, "seed": 1}
 
 
 def free_port() -> int:
@@ -53,11 +77,46 @@ def one_start(browser: Any) -> dict[str, float]:
             for selector in ("#ld-generate", "body[data-ld-ready]"):
                 page.locator(selector).wait_for()
                 seconds.append(time.perf_counter() - began)
+            for _ in range(2):
+                seconds.append(page.evaluate(CLICK))
+                page.locator("#ld-stage .ld-words", has_text="Done").wait_for()
             page.close()
         finally:
             app.terminate()
             app.wait()
     return dict(zip(MILESTONES, seconds, strict=True))
+
+
+def preview_row(runs: int) -> dict[str, object]:
+    """Returns the time of one long picture, and the share of it that goes to making previews (measured around each)."""
+    spent: list[float] = []
+    encode = queued_task.encode_preview
+
+    def timed(denoised: Any, family: str) -> bytes:
+        began = time.perf_counter()
+        preview = encode(denoised, family)
+        spent.append(time.perf_counter() - began)
+        return preview
+
+    session = Session(ModelFolders(ROOT), device="cpu")
+    options = GenerationOptions(checkpoint="demo", **PREVIEWED)
+    seconds, shares, counts = [], [], []
+    queued_task.encode_preview = timed
+    with tempfile.TemporaryDirectory() as folder:
+        queue = TaskQueue(lambda: session, OutputFolder(Path(folder)))
+        for _ in range(runs + 1):
+            spent.clear()
+            queued = queue.submit(MakePictures(options=options))
+            queued.wait()
+            if queued.state != "done":
+                raise SystemExit(queued.error)
+            seconds.append(queued.seconds)
+            shares.append(sum(spent) / queued.seconds)
+            counts.append(len(spent))
+        queue.close()
+    queued_task.encode_preview = encode
+    share = {"preview_share": statistics.median(shares[1:]), "previews": statistics.median(counts[1:])}
+    return timing_row("picture with previews", summarise(seconds[1:]), **PREVIEWED, **share)
 
 
 def main() -> None:
@@ -73,6 +132,7 @@ def main() -> None:
         starts = [one_start(browser) for _ in range(runs + 1)][1:]  # the first run fills the disk cache
         browser.close()
     rows = [timing_row(name, summarise([start[name] for start in starts])) for name in MILESTONES]
+    rows.append(preview_row(runs))
     write_result("page", rows)
 
 

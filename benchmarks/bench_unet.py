@@ -78,12 +78,11 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        self.config = config_of(arguments.model, tiny=getattr(arguments, "tiny", False))
         self.device = torch.device(arguments.device)
         self.dtype = getattr(torch, arguments.dtype or ("float16" if self.device.type == "cuda" else "float32"))
         torch.manual_seed(0)
-        with torch.device(self.device):
-            self.unet = UNet(self.config).to(self.dtype).eval().requires_grad_(False)
+        self.unet = self.network()
+        self.config = self.unet.config
         if self.device.type == "cuda":  # the layout of weights on a GPU, for Stable-Fast
             self.unet.to(memory_format=torch.channels_last)
             adjoin_projections(self.unet)
@@ -92,6 +91,11 @@ class Bench:
         self.x = torch.randn(pictures, 4, side, side, device=self.device)
         self.text = random_text(self.config, rows, self.device, self.dtype)
         self.rows = rows
+
+    def network(self) -> UNet:
+        config = config_of(self.arguments.model, tiny=getattr(self.arguments, "tiny", False))
+        with torch.device(self.device):
+            return UNet(config).to(self.dtype).eval().requires_grad_(False)
 
     @property
     def context(self) -> Tensor:

@@ -64,6 +64,8 @@ second() {
   step quality 200 python3 -m benchmarks.bench_quality --divide 8 --levels off,full
   step memory 60 python3 -m benchmarks.bench_memory --subjects eager,fused,full,diffusers
   step compile-ours 130 python3 -m benchmarks.bench_compile --subjects full --limit 60
+  step server 400 python3 -m benchmarks.serving.bench_server --clients 1,4,16,64
+  step server-few-steps 150 python3 -m benchmarks.serving.bench_server --steps 4 --cfg 1 --clients 1,16 --subjects together,one-by-one
   step lora-switch 60 python3 -m benchmarks.bench_lora_switch
   step picture-sdxl 500 python3 -m benchmarks.gpu.bench_picture --subjects off,full,diffusers,diffusers-reduce-overhead
   step compile-sdxl 130 python3 -m benchmarks.bench_compile --model sdxl --size 1024 --subjects full --limit 60

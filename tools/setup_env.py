@@ -20,6 +20,8 @@ CACHE = ROOT / ".cache"
 LOG = CACHE / "setup.log"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 SUPPORTED = ((3, 10), (3, 13))
+CUDA_INDEX = "https://download.pytorch.org/whl/{}"
+CUDA_13_DRIVER = 580  # the first driver that runs CUDA 13 (CUDA release notes, table of drivers)
 SHOWN = ("Collecting ", "Downloading ", "Installing collected packages")
 
 
@@ -121,18 +123,43 @@ def install(names: list[str], held: IO[str]) -> None:
     say(f"Setting up: installing {' and '.join(names)} (once; a few minutes and up to 6 GB with CUDA)")
     start = time.monotonic()
     with open(LOG, "w", encoding="utf-8") as log:
-        if index := os.environ.get("TORCH_INDEX_URL"):
-            pip([torch_requirement(), "--index-url", index], log, held)
-        pip([part for name in names for part in ("-r", str(ROOT / name))], log, held)
+        index, kernels = torch_source()
+        if index:
+            pip([requirement("requirements.txt", "torch"), "--index-url", index], log, held)
+        files = [part for name in names for part in ("-r", str(ROOT / name))]
+        pip([*files, *([requirement("requirements-extra.txt", "triton-windows")] if kernels else [])], log, held)
     STAMPS.mkdir(exist_ok=True)
     for name in names:
         write_stamp(name)
     say(f"Setting up: done in {time.monotonic() - start:.0f} s")
 
 
-def torch_requirement() -> str:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.partition("#")[0].strip() for line in lines if line.startswith("torch"))
+def torch_source() -> tuple[str | None, bool]:
+    """Returns the index that has the right torch (None: the usual one), and whether Triton must be installed besides.
+
+    For Windows, the usual index has builds for CPUs only, and Triton is a package of its own.
+    """
+    chosen = os.environ.get("TORCH_INDEX_URL")
+    driver = nvidia_driver() if sys.platform == "win32" else None
+    if driver is None:
+        return chosen, False
+    return chosen or CUDA_INDEX.format("cu130" if driver >= CUDA_13_DRIVER else "cu126"), True
+
+
+def nvidia_driver() -> int | None:
+    """Returns the major version of the NVIDIA driver, or None without a GPU or a working driver."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    major = said.strip().partition(".")[0]
+    return int(major) if major.isdecimal() else None
+
+
+def requirement(file: str, package: str) -> str:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return next(line.partition("#")[0].partition(";")[0].strip() for line in lines if line.startswith(package))
 
 
 def write_stamp(name: str) -> None:

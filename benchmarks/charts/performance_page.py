@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.charts.results import Result, on_gpu, place, table
 
@@ -32,6 +33,16 @@ COLUMNS = {  # key of a row -> heading and number format
     "use_s": ("load and first use s", "{:.2f}"),
     "peak_over_file": ("peak / file size", "{:.2f}"),
     "pictures": ("pictures", "{}"),
+    "clients": ("clients", "{}"),
+    "workers": ("workers", "{}"),
+    "pictures_per_second": ("pictures/s", "{:.2f}"),
+    "share_of_linear": ("share of linear", "{:.3f}"),
+    "p50_seconds": ("median s", "{:.2f}"),
+    "p99_seconds": ("99 % within s", "{:.2f}"),
+    "gpu_share": ("GPU's share", "{:.0%}"),
+    "overhead_ms": ("overhead ms", "{:.1f}"),
+    "start_seconds": ("start s", "{:.1f}"),
+    "recovery_seconds": ("back after kill -9, s", "{:.1f}"),
     "score": ("judgements that hold", "{:.3f}"),
     "psnr": ("PSNR to eager fp32, dB", "{:.1f}"),
     "operations": ("operations", "{}"),
@@ -59,6 +70,11 @@ WANTED = {
 TITLES = WANTED | {
     "load": "Loading an SD1.5 checkpoint of 2 GiB",
     "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
+    "unet-sdxl-1024-b2-float16-autotune": "SDXL UNet step beside `max-autotune` (1024², CFG batch 2, caches warm)",
+    "server-sd15-512-20": "16 clients at once, one GPU: SD1.5, 512², 20 steps Euler, guidance",
+    "server-sd15-512-4": "16 clients at once, one GPU: SD1.5, 512², 4 steps, no guidance",
+    "cluster-sd15-512": "One and two GPUs through Ray: SD1.5, 512², 20 steps, one picture at a time",
+    "page": "The web page: from ./run.sh, and from a click on Generate, to what one sees; a picture of 512 px",
     "start": "From the start of the process to the help text, or to the first step of the demo model",
     "unet-sd15-256-b2-float32": "SD1.5 UNet step, 256², CFG batch 2, on a CPU",
 }
@@ -104,7 +120,7 @@ def measured(result: Result) -> list[str]:
     headings = ["", *(COLUMNS[key][0] for key in keys)] + ["× diffusers eager"] * (base is not None)
     body: list[list[str]] = []
     for row in rows:
-        label = row.get("label") or f"{row['loader']}, {row['dtype']}"
+        label = label_of(row)
         cells = [COLUMNS[key][1].format(row[key]) if row.get(key) is not None else "" for key in keys]
         body.append([label, *cells] + ([f"{base / row['ms']:.2f}" if "ms" in row else ""] if base else []))
     note = ["", *NOTE] if "first_call_seconds" in keys and "peak_mib" in keys else []
@@ -120,6 +136,12 @@ def measured(result: Result) -> list[str]:
         *table(headings, body),
         *note,
     ]
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    if "workers" in row:
+        return "full"
+    return row.get("label") or f"{row['loader']}, {row['dtype']}"
 
 
 def profiled(result: Result) -> list[str]:
@@ -139,7 +161,12 @@ def profiled(result: Result) -> list[str]:
 def not_measured(results: Sequence[Result]) -> list[str]:
     """Lists the subjects that have not been measured on a GPU yet, or failed there."""
     done = {result["benchmark"] for result in results if any("error" not in row for row in result["rows"])}
-    timed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "ms" in row}
+    timed = {
+        (result["benchmark"].removesuffix("-autotune"), row["label"])
+        for result in results
+        for row in result["rows"]
+        if "ms" in row
+    }
     failed = {(result["benchmark"], row["label"]) for result in results for row in result["rows"] if "error" in row}
     lines = [f"- {title}" for name, title in WANTED.items() if name not in done]
     return lines + [

@@ -23,8 +23,9 @@ from modules.stable_fast.doctor.self_test import check_all
 from modules.stable_fast.kernels.attention import attention_packed
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.conv.cudnn_graph import HAS_CUDNN_FRONTEND
+from modules.stable_fast.kernels.devices import card_class
 from modules.stable_fast.kernels.timing import time_on_gpu
-from modules.stable_fast.store import tuning
+from modules.stable_fast.store import tables, tuning
 
 Results = dict[str, Any]
 
@@ -43,7 +44,7 @@ def attempt(results: Results, name: str, part: Callable[[], Any]) -> None:
 def gpu_details() -> Results:
     properties = torch.cuda.get_device_properties(0)
     return {
-        **tuning.environment(torch.device("cuda")),
+        **tables.environment(torch.device("cuda")),
         "multiprocessors": properties.multi_processor_count,
         "l2_mib": properties.L2_cache_size >> 20,
         "cudnn_frontend": HAS_CUDNN_FRONTEND,
@@ -128,7 +129,7 @@ def attention_layouts() -> Results:
     for head, heads, length in ((40, 8, 4096), (80, 8, 1024), (160, 8, 256), (64, 5, 9216)):
         packed = random_rows(2, length, 3 * heads * head).unflatten(-1, (3, heads, head)).unbind(2)
         dense = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in packed)
-        for name, implementation in attention_packed.IMPLEMENTATIONS.items():
+        for name, implementation in attention_packed.CANDIDATES.on(card_class(packed[0])).items():
             for layout, parts in (("packed", packed), ("contiguous", dense)):
                 if name.startswith("triton") and layout == "contiguous":
                     continue
@@ -141,14 +142,14 @@ def attention_layouts() -> Results:
 
 def keep_choices(results: Results, out: Path) -> str:
     measured = [
-        tuning.Measured(op, tuple(key), name, times)
+        tables.Measured(op, tuple(key), name, times)
         for row in results["ops"].values()
         if "measured" in row
         for op, key, name, times in row["measured"]
     ]
-    described = tuning.environment(torch.device("cuda"))
-    path = tuning.choices_path(out, described)
-    tuning.write_choices(path, described, measured)
+    described = tables.environment(torch.device("cuda"))
+    path = tables.choices_path(out, described)
+    tables.write_choices(path, described, measured)
     return path.name
 
 

@@ -30,15 +30,15 @@ from modules.core.runner import Conditioning
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.store.cache import CACHE_VARIABLE
-from modules.stable_fast.store.tuning import (
+from modules.stable_fast.store.tables import (
     SHIPPED,
-    BudgetTuner,
     choices_path,
     environment,
     read_choices,
     shipped_path,
     write_choices,
 )
+from modules.stable_fast.store.tuning import BudgetTuner
 
 WORKLOADS = (
     "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,vae-512-1,vae-768-1,vae-1024-1"

@@ -1,4 +1,4 @@
-"""Trains the edge ControlNet on the finished model and writes it in cldm's layout."""
+"""Trains the edge ControlNet on the finished model and writes it in cldm's layout, its matrices in 8 bits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modules.models.controlnet import ControlNet
+from tools.demo_model.training.eight_bits import in_eight_bits
 from tools.demo_model.training.loop.budget import Budget
 from tools.demo_model.training.loop.graphed_step import GraphedStep
 from tools.demo_model.training.loop.run_stage import run_stage
@@ -87,4 +88,4 @@ def train_controlnet(teacher: Teacher, budget: Budget, state: StateFile, path: P
     weights = {
         f"control_model.{key}": value.detach().half().cpu().contiguous() for key, value in network.state_dict().items()
     }
-    save_file(weights, path)
+    save_file(in_eight_bits(weights, lambda _name: True), path)

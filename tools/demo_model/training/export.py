@@ -1,4 +1,4 @@
-"""Exports the first demo as one SD1.x-layout fp16 file, and splits files into parts."""
+"""Exports the first demo as one file in SD1.x's layout, its tokens in 8 bits, and splits files into parts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from modules.core.files import write_whole
 from modules.models.configs import TextConfig
+from tools.demo_model.training.eight_bits import in_eight_bits, is_table
 from tools.demo_model.training.networks import NATIVE_SIZE, TEXT, UNET, VAE, Networks
 from tools.demo_model.world.captions import BOS, EOS, UNKNOWN
 
-LIMIT_BYTES = 40 * 2**20
+LIMIT_BYTES = 34 * 2**20
 PART_BYTES = 14 * 2**20
 BOS_TOKEN, EOS_TOKEN = 49406, 49407
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.transformer."}
@@ -55,7 +56,7 @@ def half_precision(parts: Mapping[str, Mapping[str, Tensor]], prefixes: Mapping[
 def checkpoint_weights(networks: Networks) -> dict[str, Tensor]:
     text = widen_table(networks.text.state_dict(), CLIP_TABLE, networks.captions.vocabulary) | position_ids(TEXT)
     parts = {"unet": networks.unet.state_dict(), "vae": networks.vae.state_dict(), "text": text}
-    return half_precision(parts, PREFIXES)
+    return in_eight_bits(half_precision(parts, PREFIXES), is_table)
 
 
 def checkpoint_facts() -> dict[str, object]:

@@ -1,0 +1,208 @@
+r"""Measures a server under load: pictures per second, latency and GPU share, with and without sharing batches.
+
+    python -m benchmarks.serving.bench_server                          # SD1.5 at 512, 20 steps, 1 to 64 clients
+    python -m benchmarks.serving.bench_server --steps 4 --cfg 1        # like a few-step model
+    python -m benchmarks.serving.bench_server --device cpu --checkpoint demo --size 256 --steps 2 --clients 1,4 \
+        --requests 8
+
+Each client sends a request, waits until the picture is on disk, and sends the next. Subjects: `together` is our queue,
+`one-by-one` the same queue with batches of one (A1111's way), `diffusers` an eager pipeline behind a lock.
+Clients are threads of this process, so that no web server is measured. Without `--checkpoint`, weights are random at
+SD1.5's shapes (with `--tiny`, at small shapes). Each load first runs once unmeasured, for compilation and capture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks.bench_generate import diffusers, project
+from benchmarks.common import write_result
+from modules.core.errors import OptionsError
+from modules.core.paths import ModelFolders
+from modules.gallery.output import OutputFolder
+from modules.generation.options import GenerationOptions
+from modules.generation.session import Session
+from modules.images.save import save_png
+from modules.tasks.queue import TaskQueue
+from modules.tasks.task import MakePictures
+
+Serve = Callable[[int], None]  # makes the picture of a request by its number; returns when the picture is on disk
+
+SUBJECTS = ("together", "one-by-one", "diffusers")
+RETRY_SECONDS = 0.02  # after the queue is full, as a client would try again
+GPU_SAMPLE_MS = 100
+
+
+@contextmanager
+def our_queue(folders: ModelFolders, output: Path, arguments: argparse.Namespace, most: int | None) -> Iterator[Serve]:
+    """Serves through the queue of the page, with `most` pictures in a batch."""
+    session = Session(folders, device=arguments.device)
+    queue = TaskQueue(lambda: session, OutputFolder(output), most_together=most, gather_ms=arguments.gather_ms)
+
+    def serve(number: int) -> None:
+        options = GenerationOptions(
+            prompt=f"a lighthouse on a cliff, number {number}", width=arguments.size, height=arguments.size,
+            steps=arguments.steps, seed=number, cfg=arguments.cfg, sampler="euler", scheduler="normal",
+            stable_fast=arguments.stable_fast, checkpoint=arguments.checkpoint,
+        )  # fmt: skip
+        while True:
+            try:
+                queued = queue.submit(MakePictures(options=options))
+                break
+            except OptionsError:
+                time.sleep(RETRY_SECONDS)
+        queued.wait()
+        if queued.state != "done":
+            raise RuntimeError(queued.error)
+
+    try:
+        yield serve
+    finally:
+        queue.close()
+        session.free()
+
+
+@contextmanager
+def diffusers_server(output: Path, arguments: argparse.Namespace) -> Iterator[Serve]:
+    """Serves one request after the other through diffusers' eager pipeline, like a small server without batches."""
+    make, lock = diffusers(None, arguments), threading.Lock()
+
+    def serve(number: int) -> None:
+        with lock:
+            image = Image.fromarray(make(number))
+            save_png(image, output, number)
+
+    yield serve
+
+
+@dataclass
+class Load:
+    """A number of clients that share a number of requests."""
+
+    serve: Serve
+    clients: int
+    requests: int
+    latencies: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def run(self) -> Load:
+        numbers = itertools.count()
+        began = time.perf_counter()
+        with ThreadPoolExecutor(self.clients) as pool:
+            clients = [pool.submit(self._client, numbers) for _ in range(self.clients)]
+        for client in clients:
+            client.result()
+        self.seconds = time.perf_counter() - began
+        return self
+
+    def _client(self, numbers: Iterator[int]) -> None:
+        while (number := next(numbers)) < self.requests:
+            began = time.perf_counter()
+            self.serve(number)
+            self.latencies.append(time.perf_counter() - began)
+
+    def row(self) -> dict[str, object]:
+        return {
+            "clients": self.clients,
+            "requests": self.requests,
+            "pictures_per_second": self.requests / self.seconds,
+            "p50_seconds": statistics.median(self.latencies),
+            "p99_seconds": sorted(self.latencies)[int(0.99 * len(self.latencies))],
+        }
+
+
+@contextmanager
+def gpu_share(row: dict[str, object]) -> Iterator[None]:
+    """Adds the share of time in which the GPU ran a kernel, as nvidia-smi tells it; None without an NVIDIA GPU."""
+    row["gpu_share"] = None
+    if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        yield
+        return
+    which = ["nvidia-smi", f"--id={torch.cuda.current_device()}", "--query-gpu=utilization.gpu"]
+    command = [*which, "--format=csv,noheader,nounits", f"--loop-ms={GPU_SAMPLE_MS}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        yield
+        sampler.terminate()
+        shares = [int(line) for line in (sampler.stdout or ()) if line.strip().isdigit()]
+    row["gpu_share"] = statistics.mean(shares) / 100 if shares else None
+
+
+def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for clients in map(int, arguments.clients.split(",")):
+        first = Load(serve, clients, 2 * clients).run()
+        row: dict[str, object] = {"label": label}
+        with gpu_share(row):
+            load = Load(serve, clients, max(arguments.requests, 2 * clients)).run()
+        row |= load.row() | {"slowest_of_first_seconds": max(first.latencies)}
+        print(
+            f"{label:12} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
+            f"p50 {row['p50_seconds']:.3f} s, p99 {row['p99_seconds']:.3f} s, GPU {row['gpu_share']}",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.Namespace) -> list[dict[str, object]]:
+    if name == "diffusers":
+        if arguments.checkpoint:
+            return [skipped(name, "it is measured with random weights only; leave out --checkpoint")]
+        try:
+            with diffusers_server(output, arguments) as serve:
+                return measure(name, serve, arguments)
+        except ModuleNotFoundError as error:
+            return [skipped(name, f"{error.name} is not installed")]
+    most = 1 if name == "one-by-one" else arguments.most_together
+    with our_queue(folders, output, arguments, most) as serve:
+        return measure(name, serve, arguments)
+
+
+def skipped(name: str, reason: str) -> dict[str, object]:
+    print(f"{name} is left out: {reason}.", flush=True)
+    return {"label": name, "error": reason}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        folders = ModelFolders() if arguments.checkpoint else project(root, tiny=arguments.tiny)
+        rows = [row for name in arguments.subjects.split(",") for row in subject(name, folders, root / name, arguments)]
+    shape = arguments.checkpoint or ("tiny" if arguments.tiny else "sd15")
+    write_result(f"server-{Path(shape).stem}-{arguments.size}-{arguments.steps}", rows, arguments=vars(arguments))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--checkpoint", help="one of models/checkpoints (default: random weights)")
+    parser.add_argument("--tiny", action="store_true", help="small random networks, to try the script")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cfg", type=float, default=7.0)
+    parser.add_argument("--stable-fast", default="full", help="level of our subjects")
+    parser.add_argument("--clients", default="1,2,4,8,16,64", help="comma-separated")
+    parser.add_argument("--requests", type=int, default=64, help="for each number of clients, at least two a client")
+    parser.add_argument("--most-together", type=int, default=8)
+    parser.add_argument("--gather-ms", type=float, default=0.0)
+    parser.add_argument("--subjects", default=",".join(SUBJECTS), help="comma-separated")
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
