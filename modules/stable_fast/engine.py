@@ -24,7 +24,7 @@ from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
-from modules.stable_fast.runtime.watch import Watch
+from modules.stable_fast.runtime.watch import Change, Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -89,16 +89,15 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self) -> None:
-        """Picks up whatever changed in the network since the last look. Reads all weights once."""
-        if self._watch is None:
-            self._watch = Watch(self.module)
-            return self.forget()
-        change = self._watch.look()
+    def look(self) -> bool:
+        """Picks up whatever changed since the last look; reads all weights. Returns whether they moved, no more."""
+        earlier, self._watch = self._watch, self._watch or Watch(self.module)
+        change = earlier.look() if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
         elif change.weights:
             self.refresh_weights(set(change.weights))
+        return change.moved
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
