@@ -1,17 +1,48 @@
-"""Refuses to trace a module that changes something while it runs: a graph would change it once and never again."""
+"""Refuses to trace what a graph cannot repeat.
+
+A graph would change once, and never again, what the module changes while it runs. It cannot depend on the contents of
+tensors that the module reads in Python.
+"""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
+from modules.stable_fast.changes.fingerprint import fact_of, has_state
 from modules.stable_fast.graph.errors import TraceError
-from modules.stable_fast.graph.fingerprint import fact_of, has_state
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+
+READS = (DataDependentOutputException, DynamicOutputShapeException)  # errors of a read that was refused
+
+
+def refuse_reads() -> None:
+    """Lets reads raise one of READS in the trace in progress.
+
+    torch.export would go on with an unknown number instead. A loop over such numbers takes minutes, and then fails.
+    """
+    mode = detect_fake_mode()
+    if mode is not None and mode.shape_env is not None:
+        settings = mode.shape_env.settings
+        mode.shape_env.settings = replace(settings, allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+
+
+def where(error: BaseException) -> str:
+    """The file and line that made the read: the last one outside PyTorch."""
+    library = str(Path(torch.__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(library)]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "inside PyTorch"
 
 
 def attributes_of(module: nn.Module) -> dict[str, Any]:

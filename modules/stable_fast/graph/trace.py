@@ -23,10 +23,9 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.adapters import merge_adapters
+from modules.stable_fast.changes.adapters import merge_adapters
 from modules.stable_fast.graph.containers import Containers, Fixed, make_known
-from modules.stable_fast.graph.data_reads import READS, refuse_reads, where
-from modules.stable_fast.graph.effects import attributes_of, check_effects
+from modules.stable_fast.graph.effects import READS, attributes_of, check_effects, refuse_reads, where
 from modules.stable_fast.graph.errors import TraceError, Untraceable
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
 from modules.stable_fast.graph.formulas import with_formulas

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.changes.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.compiler import why_eager
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.trace import ERRORS, TraceError, is_tracing
 from modules.stable_fast.module_call import bind_call, in_order

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from modules.stable_fast.graph.adapters import STATE, is_lora
+from modules.stable_fast.changes.adapters import STATE, is_lora
 
 # Attributes that torch keeps in every module. The store watches the weights among them.
 APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}

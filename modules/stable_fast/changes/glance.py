@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.fingerprint import APART, fact_of, has_state
+from modules.stable_fast.changes.fingerprint import APART, fact_of, has_state
 
 _HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 _DICTS = (dict, OrderedDict)  # whose comparison is Python's

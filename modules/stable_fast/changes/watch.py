@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.adapters import is_lora, strengths_of
-from modules.stable_fast.graph.fingerprint import Structure, structure_of
-from modules.stable_fast.graph.glance import Glance
-from modules.stable_fast.runtime.checksums import Checksums, finish
+from modules.stable_fast.changes.adapters import is_lora, strengths_of
+from modules.stable_fast.changes.checksums import Checksums, finish
+from modules.stable_fast.changes.fingerprint import Structure, structure_of
+from modules.stable_fast.changes.glance import Glance
 
 
 @dataclass(frozen=True)
