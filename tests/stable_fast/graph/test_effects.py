@@ -54,7 +54,7 @@ def test_the_first_read_ends_the_trace(read: Callable[[Tensor], Any]) -> None:
     module = Reads(counted).eval()
     with pytest.raises(TraceError) as caught:
         compile_module(module, (random(2, 3),), dims={"x": ("batch", "length")})
-    assert "reads the contents of a tensor in Python (test_data_reads.py, line" in str(caught.value)
+    assert "reads the contents of a tensor in Python (test_effects.py, line" in str(caught.value)
     assert len(calls) == 1, "named sizes change nothing about it, so that one attempt is enough"
 
 
