@@ -45,6 +45,7 @@ from modules.stable_fast.store.cache import CACHE_VARIABLE
 SIZES = "sd15-512,sd15-640x512,sd15-768,sd15-1024,sd21-768,sdxl-1024"
 TUNED, DEFAULTS, CLASS, LEFT_OUT = "tuned", "defaults only", "class table", "class table without this size"
 TABLES = (TUNED, DEFAULTS, CLASS, LEFT_OUT)  # in this order: the first tell which shapes are left out of the last
+GRAPH_MIB = 60_000  # for all subjects together: if it is too little, graphs are captured again, with other choices
 COMPILED = "diffusers-reduce-overhead"
 SHIPPED = tables.SHIPPED
 
@@ -67,7 +68,8 @@ class Untuned:
             with said_to_be(said), patch.object(tables, "SHIPPED", self.tables_of(label, table)):
                 start_anew()
                 began = time.perf_counter()
-                runner = StableFastRunner(self.bench.unet, StableFastConfig(timed_against_eager=False))
+                config = StableFastConfig(timed_against_eager=False, graph_memory_mib=GRAPH_MIB)
+                runner = StableFastRunner(self.bench.unet, config)
                 runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
                 runner.step(self.bench.x, TIMESTEP)
                 self.facts[label] = self.choices(label) | {"first_step_seconds": time.perf_counter() - began}
@@ -177,15 +179,20 @@ def time_size(size: str, arguments: argparse.Namespace, folder: Path) -> list[di
     return rows
 
 
-def time_sizes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def name_of(arguments: argparse.Namespace) -> str:
+    name = "untuned-first-call" if arguments.cold else "untuned"
+    return f"{name}-{arguments.suffix}" if arguments.suffix else name
+
+
+def time_sizes(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = f"{folder}/cache"  # so that choices stored on this computer are ignored
         for size in arguments.sizes.split(","):
             rows += time_size(size, arguments, Path(folder))
+            write_result(name_of(arguments), rows, arguments=arguments.command)  # a later size may end in a fault
             gc.collect()
             torch.cuda.empty_cache()
-    return rows
 
 
 @torch.inference_mode()
@@ -235,16 +242,17 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="measure only first calls, each with empty caches")
     parser.add_argument("--only-first-call", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    command = {key: str(value) for key, value in vars(arguments).items()}
+    arguments.command = {key: str(value) for key, value in vars(arguments).items()}
     arguments.batch = 2
     arguments.tuning_seconds = 0.0
     arguments.said = [None if word == "own" else capability(word) for word in arguments.capabilities.split(",")]
     arguments.with_tables = arguments.with_tables.split(",")
     if arguments.only_first_call:
         return first_call(arguments)
-    rows = first_calls(arguments) if arguments.cold else time_sizes(arguments)
-    name = "untuned-first-call" if arguments.cold else "untuned"
-    write_result(f"{name}-{arguments.suffix}" if arguments.suffix else name, rows, arguments=command)
+    if arguments.cold:
+        write_result(name_of(arguments), first_calls(arguments), arguments=arguments.command)
+    else:
+        time_sizes(arguments)
 
 
 if __name__ == "__main__":
