@@ -55,6 +55,12 @@ def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
     )
 
 
+def sides(size: int | str) -> tuple[int, int]:
+    """Width and height of a size such as 512 or "640x512"."""
+    width, _, height = str(size).partition("x")
+    return int(width), int(height or width)
+
+
 def compiled(function: Any, mode: str) -> Any:
     """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
@@ -87,8 +93,8 @@ class Bench:
             self.unet.to(memory_format=torch.channels_last)
             adjoin_projections(self.unet)
         pictures, rows = max(1, arguments.batch // 2), arguments.batch
-        side = arguments.size // 8
-        self.x = torch.randn(pictures, 4, side, side, device=self.device)
+        width, height = sides(arguments.size)
+        self.x = torch.randn(pictures, 4, height // 8, width // 8, device=self.device)
         self.text = random_text(self.config, rows, self.device, self.dtype)
         self.rows = rows
 
