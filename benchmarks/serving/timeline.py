@@ -19,7 +19,9 @@ import torch
 
 SPANS = (  # phase, module, attribute
     ("gather", "modules.tasks.queue", "TaskQueue._joining"),
+    ("folder", "modules.gallery.output", "OutputFolder.check_writable"),
     ("prepare", "modules.generation.together", "jobs_with_room"),
+    ("prepare", "modules.generation.text_to_image", "jobs_with_room"),
     ("text", "modules.generation.job", "encode_prompts"),
     ("sample", "modules.generation.text_to_image", "sample_pass"),
     ("runner", "modules.generation.passes.sampling_pass", "prepare_runner"),
@@ -28,6 +30,7 @@ SPANS = (  # phase, module, attribute
     ("tell", "modules.generation.passes.batch", "Batch.sampled"),
     ("preview", "modules.tasks.queued_task", "encode_preview"),
     ("vae", "modules.generation.job", "Job.decode_soon"),
+    ("vae", "modules.generation.job", "Job.decode"),
     ("bytes", "modules.images.in_flight", "PixelsInFlight.__init__"),
     ("note", "modules.tasks.gather", "stable_fast_note"),
     ("hand over", "modules.tasks.writer", "PictureWriter.save"),
