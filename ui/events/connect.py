@@ -136,7 +136,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
     on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
     for name in SIZE:
-        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False, trigger_mode="always_last")
+        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
     on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -157,7 +157,7 @@ def connect_sections(wiring: Wiring) -> None:
     def answer(*values: Any) -> Update:
         return section_updates(dict(zip(SPOKEN_OF, values, strict=True)))
 
-    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False, trigger_mode="always_last")
+    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False)
     for name, values in OFF.items():
         wiring.on(wiring.parts[f"{name}_off"].click, partial(dict, values), (), values, queue=False)
 
@@ -171,7 +171,7 @@ def connect_control(wiring: Wiring, slot: int) -> None:
     for part in (image, preprocessor, "width", "height"):
         changed = wiring.parts[part].change
         inputs = (preprocessor, image, "width", "height")
-        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False, trigger_mode="always_last")
+        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False)
 
 
 def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> None:
@@ -191,14 +191,20 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     parts, on = wiring.parts, wiring.on
     chosen, message = f"{panel}_chosen", f"{panel}_message"
     form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
-    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form)
+    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
-    on(parts[f"{panel}_hires"].click, enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
+    on(
+        parts[f"{panel}_hires"].click,
+        enlarge,
+        (*wiring.fields, chosen),
+        (*RUN, *details_of("picture")),
+        trigger_mode="once",
+    )
     to_init = ("editor", "mask_file", "mode", "modes", message)
-    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init)
+    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)
     net = ("control_1", "control_1_preprocessor")
-    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control)
+    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control, queue=False)
     asked = (f"{panel}_confirm", f"{panel}_question")
     on(parts[f"{panel}_delete"].click, partial(recall.ask, panel), (chosen,), asked, queue=False)
     on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
@@ -214,7 +220,7 @@ def connect_choosing(wiring: Wiring, handlers: Handlers, recall: Recall) -> None
 
 def connect_restoring(wiring: Wiring, recall: Recall) -> None:
     fields = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", "restore_message", "restore")
-    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields)
+    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields, queue=False)
 
 
 def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
@@ -222,7 +228,7 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
     on(page.load, first_run.open_page, (), OUTPUTS)
     on(parts["refresh"].click, first_run.open_page, (), OUTPUTS)
     on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
-    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS)
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="once")
     on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
 
 

@@ -76,7 +76,7 @@ def connect_presets(wiring: Wiring, handlers: Handlers, page: Any, lora_rows: It
     form = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
     panel = ("presets", "presets_confirm", "presets_message")
     on(page.load, events.names, (), ("presets",))
-    on(parts["presets_load"].click, events.load, ("presets",), (*form, *lora_rows, *panel))
+    on(parts["presets_load"].click, events.load, ("presets",), (*form, *lora_rows, *panel), queue=False)
     on(parts["presets_save"].click, wiring.with_form(events.save), (*wiring.fields, "presets"), panel)
     on(parts["presets_delete"].click, events.ask, (), panel)
     on(parts["presets_keep"].click, events.keep, (), panel)
