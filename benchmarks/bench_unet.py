@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import write_result
-from benchmarks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
+from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
@@ -55,7 +55,13 @@ def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
     )
 
 
-def compiled(function: Any, mode: str) -> Any:
+def sides(size: int | str) -> tuple[int, int]:
+    """Width and height of a size such as 512 or "640x512"."""
+    width, _, height = str(size).partition("x")
+    return int(width), int(height or width)
+
+
+def compiled(function: Any, mode: str, *, fullgraph: bool = True) -> Any:
     """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
     torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's. So the searching process finds
@@ -70,7 +76,7 @@ def compiled(function: Any, mode: str) -> Any:
         os.environ["TRITON_PTXAS_PATH"] = str(ptxas)
         get_ptxas_version.cache_clear()
     AsyncCompile.wait_pool_ready()
-    return torch.compile(function, mode=mode, fullgraph=True)
+    return torch.compile(function, mode=mode, fullgraph=fullgraph)
 
 
 class Bench:
@@ -87,8 +93,8 @@ class Bench:
             self.unet.to(memory_format=torch.channels_last)
             adjoin_projections(self.unet)
         pictures, rows = max(1, arguments.batch // 2), arguments.batch
-        side = arguments.size // 8
-        self.x = torch.randn(pictures, 4, side, side, device=self.device)
+        width, height = sides(arguments.size)
+        self.x = torch.randn(pictures, 4, height // 8, width // 8, device=self.device)
         self.text = random_text(self.config, rows, self.device, self.dtype)
         self.rows = rows
 
