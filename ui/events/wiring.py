@@ -11,7 +11,7 @@ import gradio as gr
 from ui.events.handlers import Update
 from ui.panels.inputs import Components
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 
 
 class Wiring:
