@@ -60,7 +60,7 @@ class GraphTable:
     """
 
     def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:
-        self._capture = capture
+        self.capture = capture
         self._graphs: OrderedDict[Hashable, ReplayedGraph] = OrderedDict()
         self._max_graphs = max_graphs
         self._max_bytes = max_bytes
@@ -93,7 +93,7 @@ class GraphTable:
         while len(self._graphs) >= self._max_graphs:
             self._drop_oldest()
         while True:
-            is_alone = self._capture.is_empty
+            is_alone = self.capture.is_empty
             try:
                 shortage = self._capture_new(key, function, inputs)
             except CaptureError as error:
@@ -101,7 +101,7 @@ class GraphTable:
                 return
             if shortage is None:
                 return
-            self._capture.start_over()
+            self.capture.start_over()
             if is_alone:
                 self._decline(key, shortage)
                 return
@@ -109,14 +109,14 @@ class GraphTable:
     def _capture_new(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
         """Captures a graph. Returns None, or a message if there is not enough memory."""
         try:
-            graph = self._capture(function, inputs)
+            graph = self.capture(function, inputs)
         except torch.OutOfMemoryError:
             return "not enough GPU memory to capture"
         self.captures += 1
         self._graphs[key] = graph
-        if self._capture.bytes <= self._max_bytes:
+        if self.capture.bytes <= self._max_bytes:
             return None
-        return f"its graph needs {self._capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
+        return f"its graph needs {self.capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
 
     def _decline(self, key: Hashable, reason: str) -> None:
         self.reasons[key] = reason
@@ -134,7 +134,7 @@ class GraphTable:
 
     def start_over(self) -> None:
         """Frees the memory that these graphs share with other tables. The graphs of those tables are released too."""
-        self._capture.start_over()
+        self.capture.start_over()
 
     def release(self) -> None:
         """Forgets everything. The memory is freed once no other table has a graph in it."""
