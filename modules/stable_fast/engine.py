@@ -21,9 +21,8 @@ from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
-from modules.stable_fast.runtime.capture_table import CaptureOn
+from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
-from modules.stable_fast.runtime.graphs import Graphs
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
 from modules.stable_fast.runtime.watch import Watch

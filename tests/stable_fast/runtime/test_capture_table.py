@@ -12,7 +12,7 @@ from torch import Tensor
 from modules.core.runner import Conditioning
 from modules.generation.eager_runner import EagerRunner
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
-from modules.stable_fast.runtime.graphs import Graphs
+from modules.stable_fast.runtime.capture_table import Graphs
 from tests import tiny
 from tests.stable_fast.networks import Pair, inputs_for, latent
 from tests.stable_fast.test_unet_runner_captured import TOLERANCE, AddressPool
