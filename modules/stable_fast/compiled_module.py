@@ -67,9 +67,12 @@ class CompiledModule:
         self._engine.refresh_weights(changed)
 
     @in_turn
-    def look(self) -> None:
-        """Picks up whatever changed in the module since the last look. After a first look, calls check nothing."""
-        self._engine.look()
+    def look(self) -> bool:
+        """Picks up whatever changed in the module since the last look. After a first look, calls check nothing.
+
+        Returns whether the weights moved to other memory, and nothing else is new.
+        """
+        return self._engine.look()
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.fingerprint import structure_of
-from modules.stable_fast.graph.glance import Glance
+from modules.stable_fast.changes.fingerprint import structure_of
+from modules.stable_fast.changes.glance import Glance
 
 
 @dataclass

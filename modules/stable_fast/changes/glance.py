@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.fingerprint import APART, ForwardFront, fact_of
+from modules.stable_fast.changes.fingerprint import APART, fact_of, has_state
 
 _HELD = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 _DICTS = (dict, OrderedDict)  # whose comparison is Python's
@@ -91,8 +91,8 @@ class Glance:
             inner = value
         elif isinstance(value, (list, Mapping)) or (is_dataclass(value) and not isinstance(value, type)):
             self._others.append((value, fact_of(value)))
-        elif callable(value) and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, ForwardFront)):
-            self._dicts.append(vars(value))
+        elif has_state(value):
+            self._dicts.append(value.__dict__)
             inner = vars(value).values()
         for each in inner:
             self._add(each, depth - 1)
