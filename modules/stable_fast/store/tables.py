@@ -20,6 +20,7 @@ import torch
 
 from modules.core.typed import Unreadable, number, parse_json_object, text, whole
 from modules.stable_fast.kernels import devices
+from modules.stable_fast.kernels.candidates import is_position
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices
 from modules.stable_fast.kernels.devices import CardClass, card_named
 from modules.stable_fast.kernels.triton_import import TRITON_VERSION
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "tuned"
 FORMAT = 1
-
-# A position in a library's list of suggestions, but for the first, means another algorithm on another card.
-POSITION = re.compile(r"(cublaslt|cublaslt_patches|cudnn_graph)_([2-9]|\d\d+)")
 
 
 @dataclass
@@ -98,7 +96,7 @@ def of_class(folder: Path, chip: str) -> Iterator[tuple[str, ChoiceKey, dict[str
     nearest = min(relatives, key=lambda path: abs(relatives[path] - card.multiprocessors), default=None)
     for row in read_choices(nearest or class_path(folder, card.kind)):
         times = row.of_right_results()
-        yield row.op, row.key, {name: time for name, time in times.items() if not POSITION.fullmatch(name)}
+        yield row.op, row.key, {name: time for name, time in times.items() if not is_position(name)}
 
 
 def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
