@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.bench_unet import MODELS, config_of
 from benchmarks.common import measure, summarise, synchronise, timing_row, write_result
-from benchmarks.diffusers_unet import random_text
+from benchmarks.networks.diffusers_unet import random_text
 from modules.core.runner import Conditioning
 from modules.generation.eager_runner import EagerRunner
 from modules.loader.detection.model_spec import ModelSpec

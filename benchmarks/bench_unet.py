@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import write_result
-from benchmarks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
+from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
@@ -61,7 +61,7 @@ def sides(size: int | str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
-def compiled(function: Any, mode: str) -> Any:
+def compiled(function: Any, mode: str, *, fullgraph: bool = True) -> Any:
     """Calls torch.compile after starting its worker processes, so that max-autotune compiles candidates in parallel.
 
     torch 2.11's workers use PyTorch's ptxas, but the searching process uses Triton's. So the searching process finds
@@ -76,7 +76,7 @@ def compiled(function: Any, mode: str) -> Any:
         os.environ["TRITON_PTXAS_PATH"] = str(ptxas)
         get_ptxas_version.cache_clear()
     AsyncCompile.wait_pool_ready()
-    return torch.compile(function, mode=mode, fullgraph=True)
+    return torch.compile(function, mode=mode, fullgraph=fullgraph)
 
 
 class Bench:

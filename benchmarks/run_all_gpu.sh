@@ -69,6 +69,12 @@ second() {
   step lora-switch 60 python3 -m benchmarks.bench_lora_switch
   step picture-sdxl 500 python3 -m benchmarks.gpu.bench_picture --subjects off,full,diffusers,diffusers-reduce-overhead
   step compile-sdxl 130 python3 -m benchmarks.bench_compile --model sdxl --size 1024 --subjects full --limit 60
+  step pipelines-sd15 90 python3 -m benchmarks.bench_pipelines sd15
+  step pipelines-clip 60 python3 -m benchmarks.bench_pipelines clip
+  step pipelines-flux 120 python3 -m benchmarks.bench_pipelines flux
+  step pipelines-t5 120 python3 -m benchmarks.bench_pipelines t5
+  step pipelines-sdxl 150 python3 -m benchmarks.bench_pipelines sdxl --subjects product,pipeline,diffusers,diffusers-compile
+  step pipelines-svd 400 python3 -m benchmarks.bench_pipelines svd
   step lora-switch-sdxl 90 python3 -m benchmarks.bench_lora_switch --model sdxl --size 1024
   step profile 30 python3 -m benchmarks.gpu.profile_unet --level full
 }

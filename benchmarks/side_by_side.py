@@ -77,7 +77,7 @@ def time_once(subject: Subject, like: Tensor, steps: int) -> None:
     step = subject.step
     if step is None:
         return
-    x = torch.randn_like(like)
+    x = torch.randn_like(like) if like.is_floating_point() else torch.randint_like(like, 1000)
     synchronise()
     if not x.is_cuda:
         began = time.perf_counter()

@@ -6,7 +6,8 @@
 Workloads are MODEL-SIZE-BATCH for UNets, and vae-SIZE-BATCH. Each is tuned as `--stable-fast-tune` tunes a picture.
 During timing, Triton would compile one implementation after the other. So the program first runs one process per
 model, all at once, just to fill Triton's cache on disk. It also deletes this GPU's table in the folder (with
-`--ops`, only the rows of those ops), because calls that are listed in the table are not timed again.
+`--ops`, only the rows of those ops), because calls that are listed in the table are not timed again. With `--add` it
+keeps all rows, and times only what they lack: `--add --workloads sd15-512-16` for eight pictures with guidance at once.
 
 With `--class`, the table is for cards of a class that have none of their own. Of a class that this GPU is not of, it is
 measured while the GPU passes for one (see said_card.py), and says so. Calls in this GPU's table are not timed again.
@@ -49,7 +50,8 @@ from modules.stable_fast.store.tables import (
 from modules.stable_fast.store.tuning import BudgetTuner
 
 WORKLOADS = (
-    "sd15-512-2,sd15-512-8,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,vae-512-1,vae-768-1,vae-1024-1"
+    "sd15-512-2,sd15-512-8,sd15-512-16,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,"
+    "vae-512-1,vae-768-1,vae-1024-1"
 )
 OF_A_CLASS = "sd15-512-2,sd15-640x512-2,sd15-768-2,sd15-1024-2,sd21-768-2,sdxl-1024-2"
 DEVICE = torch.device("cuda")
@@ -132,7 +134,7 @@ def tune(arguments: argparse.Namespace) -> None:
         return
     described = environment(DEVICE)
     path = shipped_path(arguments.out, described)
-    kept = rows_to_keep(path, arguments.ops)
+    kept = read_choices(path) if arguments.add else rows_to_keep(path, arguments.ops)
     path.unlink(missing_ok=True)
     write_choices(path, described, kept)
     # An op was timed again if its kept row needs a library that is missing here.
@@ -162,12 +164,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="for timing one workload, with kernels compiled")
     parser.add_argument("--out", type=Path, help="folder of the table; without it nothing is written")
     parser.add_argument("--ops", nargs="+", help="time these again and keep the table's other rows")
+    parser.add_argument("--add", action="store_true", help="keep the table's rows and add those of these workloads")
     parser.add_argument("--capability", help="what this GPU passes for, such as 8.9; needs --class")
     parser.add_argument("--class", dest="kind", type=CardClass, help="mma, wgmma or tcgen05: write the class's table")
     parser.add_argument("--only-compile", action="store_true", help="run every implementation once and time none")
     arguments = parser.parse_args()
-    if arguments.ops and (arguments.kind or not arguments.out or arguments.out.resolve() != SHIPPED):
-        parser.error(f"--ops needs --out {SHIPPED}, the folder of the table in force, and no --class")
+    in_force = arguments.out and arguments.out.resolve() == SHIPPED and not arguments.kind
+    if (arguments.ops or arguments.add) and not in_force:
+        parser.error(f"--ops and --add need --out {SHIPPED}, the folder of the table in force, and no --class")
     if arguments.kind and not arguments.out:
         parser.error("--class needs --out")
     if arguments.capability and not (arguments.kind or arguments.only_compile):

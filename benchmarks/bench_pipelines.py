@@ -1,0 +1,207 @@
+"""Times networks of diffusers and transformers through `compile_pipeline`, side by side with others in one process.
+
+    python -m benchmarks.bench_pipelines sd15           # 512 px, CFG: beside the product's own step
+    python -m benchmarks.bench_pipelines sdxl           # 1024 px, CFG: beside the product's own step
+    python -m benchmarks.bench_pipelines svd            # 14 frames of 576x1024, CFG: beside torch.compile
+    python -m benchmarks.bench_pipelines flux           # 4 double and 8 single blocks, 4096 + 512 tokens
+    python -m benchmarks.bench_pipelines clip           # the text encoder of SD1.5, one prompt
+    python -m benchmarks.bench_pipelines t5 --layers 6  # the encoder of T5-XXL, 512 tokens
+    python -m benchmarks.bench_pipelines svd --tiny --device cpu --rounds 1
+
+Weights are random at the real shapes, in fp16 on a GPU. Each subject has a copy of them. Caches on disk are empty at
+the start, so first calls are cold. `pipeline` is timed within one picture, as a loop of steps calls it. The row `check`
+says what a picture pays for the look at changes. Text encoders look at each call; `module` is `compile_module`, which
+does not look. Each subject is compared with fp32 eager. PyTorch's profiler counts the kernels of one step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils import _pytree as pytree
+
+from benchmarks import bench_unet
+from benchmarks.common import synchronise, write_result
+from benchmarks.networks.diffusers_unet import SIZE_WIDTH, SIZES, diffusers_unet
+from benchmarks.networks.of_pipelines import (
+    WITHOUT_PRODUCT,
+    Workload,
+    recorded,
+    stable_diffusion,
+    stable_diffusion_xl,
+)
+from benchmarks.side_by_side import Step, Subject, measure_all
+from modules.stable_fast import compile_module, compile_pipeline
+from modules.stable_fast.pipelines.compile import CompiledPipeline
+
+CACHES = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}
+
+
+class Bench:
+    """All subjects of a workload."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.network = copy.deepcopy(workload.network)  # the pipeline's own
+        self.pipeline: CompiledPipeline = compile_pipeline(workload.pipe(self.network))
+        self.library = type(workload.network).__module__.partition(".")[0]
+
+    def subjects(self) -> dict[str, Callable[[], Step]]:
+        makers: dict[str, Callable[[], Step]] = {}
+        if self.workload.product:
+            makers["product"] = self.workload.product
+        makers["pipeline"] = lambda: lambda x: self.workload.call(self.network, x)
+        if self.workload.dims:
+            makers["module"] = self.module
+        makers[self.library] = self.eager
+        for name, mode in MODES.items():
+            makers[f"{self.library}-{name}"] = lambda mode=mode: self.torch_compiled(mode)
+        return makers
+
+    def eager(self) -> Step:
+        network = copy.deepcopy(self.workload.network)
+        return lambda x: self.workload.call(network, x)
+
+    def torch_compiled(self, mode: str) -> Step:
+        network = copy.deepcopy(self.workload.network)
+        for weight in network.parameters():
+            if weight.dim() == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        fast = bench_unet.compiled(network, mode, fullgraph=False)
+
+        def step(x: Tensor) -> Tensor:
+            torch.compiler.cudagraph_mark_step_begin()
+            return self.workload.call(fast, x).clone()
+
+        return step
+
+    def module(self) -> Step:
+        network = copy.deepcopy(self.workload.network)
+        self.workload.call(network, self.workload.x)  # encoders of transformers set themselves up at the first call
+        example = {**self.workload.arguments, self.workload.moving: self.workload.x}
+        fast = compile_module(network, example, dims=self.workload.dims)
+        return lambda x: self.workload.call(fast, x)
+
+    def reference(self) -> Tensor:
+        network = copy.deepcopy(self.workload.network).float()
+        exact: Any = pytree.tree_map(as_float, self.workload.arguments)
+        return replace(self.workload, arguments=exact).call(network, as_float(self.workload.x))
+
+    def check(self, step: Step) -> dict[str, Any]:
+        """What the first step of a picture takes more than the others: medians of wall times, taken in turn."""
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for first in (True, False) * 20:
+            synchronise()
+            began = time.perf_counter()
+            if first:
+                self.pipeline.run(lambda: step(self.workload.x))
+            else:
+                step(self.workload.x)
+            synchronise()
+            times[first].append((time.perf_counter() - began) * 1000)
+        first_ms, later_ms = statistics.median(times[True]), statistics.median(times[False])
+        print(f"{'check':28} {first_ms - later_ms:9.3f} ms")
+        return {"label": "check", "ms": first_ms - later_ms, "first_step_ms": first_ms, "later_step_ms": later_ms}
+
+
+def as_float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def kernels(step: Step, x: Tensor) -> int:
+    """Kernels of one step on a GPU, copies and fills included."""
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        step(x)
+        synchronise()
+    return sum(event.device_type.name == "CUDA" for event in seen.events())
+
+
+def of_product(model: str, size: int, arguments: argparse.Namespace) -> Workload:
+    """diffusers' UNet in a real pipeline, with the weights of our own network, which runs the product's step."""
+    fields = {"model": model, "size": 64 if arguments.tiny else size, "batch": 2, "tiny": arguments.tiny, "dtype": None}
+    bench = bench_unet.Bench(argparse.Namespace(device=arguments.device, tuning_seconds=0.0, **fields))
+    network: Any = diffusers_unet(bench.unet)
+    x = bench.x.to(bench.dtype)
+    network.register_to_config(sample_size=x.shape[-1])
+    negative, prompt = bench.context.chunk(2)
+    call: dict[str, Any] = {"prompt_embeds": prompt, "negative_prompt_embeds": negative, "latents": x}
+    if bench.text.vector is not None:
+        pooled = bench.text.vector[:, : -len(SIZES) * SIZE_WIDTH].chunk(2)
+        call |= {"negative_pooled_prompt_embeds": pooled[0], "pooled_prompt_embeds": pooled[1]}
+        call |= {"original_size": SIZES[:2], "target_size": SIZES[4:]}
+    pipe, rounds, steps = {"sd15": (stable_diffusion, 20, 5), "sdxl": (stable_diffusion_xl, 12, 3)}[model]
+    seen = recorded(pipe(network), network, call)
+    seen["timestep"] = torch.full_like(seen["timestep"], bench_unet.TIMESTEP)
+    return Workload(
+        network=network, x=x, moving="sample", arguments=seen, rounds=rounds, steps=steps, pipe=pipe, halves=2,
+        product=bench.ours("full"),
+    )  # fmt: skip
+
+
+WORKLOADS: Mapping[str, Callable[[argparse.Namespace], Workload]] = {
+    "sd15": lambda arguments: of_product("sd15", 512, arguments),
+    "sdxl": lambda arguments: of_product("sdxl", 1024, arguments),
+    **WITHOUT_PRODUCT,
+}
+
+
+@torch.no_grad()  # as pipelines call their networks
+def run(arguments: argparse.Namespace) -> None:
+    workload = WORKLOADS[arguments.workload](arguments)
+    bench, x = Bench(workload), workload.x
+    every = bench.subjects()
+    names = arguments.subjects.split(",") if arguments.subjects else every
+    subjects = {name: Subject(name, every[name]) for name in names}
+    how = {"rounds": arguments.rounds or workload.rounds, "steps": arguments.steps or workload.steps}
+    reference = bench.reference()
+
+    def measure() -> list[dict[str, Any]]:
+        rows = measure_all(list(subjects.values()), x, reference, budget=arguments.budget, **how)
+        for row in rows:
+            step = subjects[row["label"]].step
+            if step is not None and x.is_cuda and "error" not in row:
+                row["kernels"] = kernels(step, x)
+        return rows
+
+    rows = bench.pipeline.run(measure)  # all of it within one picture
+    ours = subjects["pipeline"].step if "pipeline" in subjects else None
+    if ours is not None and workload.dims is None:
+        rows.append(bench.pipeline.run(lambda: bench.check(ours)))
+    report = bench.pipeline.report
+    print(report.to_text())
+    parts = {name: part.to_dict() for name, part in report.parts.items()}
+    name = f"pipelines-{arguments.workload}" + "-tiny" * arguments.tiny
+    write_result(name, rows, arguments=vars(arguments), networks=parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workload", choices=tuple(WORKLOADS), nargs="?", default="sd15")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tiny", action="store_true", help="small networks of the same form, to try the script")
+    parser.add_argument("--layers", type=int, default=24, help="of t5")
+    parser.add_argument("--rounds", type=int, help="default: by workload")
+    parser.add_argument("--steps", type=int, help="calls per round; default: by workload")
+    parser.add_argument("--subjects", help="comma-separated; default: all")
+    parser.add_argument("--budget", type=float, default=3600.0, help="seconds after which no subject is prepared")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ.update({name: str(Path(folder) / name) for name in CACHES})
+        run(arguments)
+
+
+if __name__ == "__main__":
+    main()
