@@ -12,7 +12,10 @@ COLUMNS = {  # key of a row -> heading and number format
     "ms": ("ms", "{:.2f}"),
     "fastest_ms": ("fastest", "{:.2f}"),
     "host_ms": ("host ms", "{:.2f}"),
+    "over_tuned": ("× tuned", "{:.3f}"),
+    "compiled_over_this": ("times faster than reduce-overhead", "{:.2f}"),
     "first_call_seconds": ("first call s", "{:.1f}"),
+    "first_step_seconds": ("first step s", "{:.1f}"),
     "first_picture_seconds": ("first picture s", "{:.1f}"),
     "new_resolution_seconds": ("new size s", "{:.1f}"),
     "lora_switch_seconds": ("LoRA switch s", "{:.3f}"),
@@ -68,6 +71,9 @@ WANTED = {
     "quality-demo": "Quality: the demo model's pictures, judged (see `benchmarks/bench_quality.py`)",
 }
 TITLES = WANTED | {
+    "untuned": "UNet steps with and without tables of kernels; 8.9: an H200 that passes for an RTX 40",
+    "untuned-first-call": "First steps without a table, with empty caches",
+    "sums-in-fp16-emulated": "Sums of products in fp16, emulated on a CPU",
     "load": "Loading an SD1.5 checkpoint of 2 GiB",
     "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
     "unet-sdxl-1024-b2-float16-autotune": "SDXL UNet step beside `max-autotune` (1024², CFG batch 2, caches warm)",

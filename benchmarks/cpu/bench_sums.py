@@ -6,8 +6,8 @@
 Three ways are compared: sums in fp32; sums in fp16 over 64 products, and in fp32 over these (our kernels with the
 precision fp16-accumulate); sums in fp16 over the whole depth (cuBLAS and cuDNN with it). Each 16 products are summed
 exactly and then rounded, as one instruction of a tensor core does it; a library may sum in another order. Operands and
-results are rounded to fp16 in all ways. Attention sums in fp32. `error` is relative to float64, `largest` that of the
-worst element to the largest value. `psnr` is that of whole pictures, in dB, against fp32, and against sums in fp32.
+results are rounded to fp16 in all ways. Attention sums in fp32. `relative_error` is that to float64, `largest` that of
+the worst element to the largest value. `psnr` is that of whole pictures, in dB, against fp32 and sums in fp32.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def error_rows() -> Iterator[dict[str, Any]]:
             off = product(x, weight, depth).half().double() - exact
             error, largest = (off.norm() / exact.norm()).item(), (off.abs().max() / exact.abs().max()).item()
             print(f"depth {k:6} {way:18} error {error:.1e} largest {largest:.1e}")
-            yield {"label": f"depth {k}: {way}", "error": error, "largest": largest}
+            yield {"label": f"depth {k}: {way}", "relative_error": error, "largest": largest}
 
 
 @contextmanager
