@@ -256,7 +256,6 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         kind="text",
         section="speed",
         help="fp16-accumulate: sum products in fp16, which is made for GeForce cards and changes pictures a little",
-        metavar="NAME",
         choices=STABLE_FAST_PRECISIONS,
         title="Stable-Fast precision",
         key="Stable-Fast precision",
