@@ -14,6 +14,11 @@ from modules.stable_fast.kernels.accumulation import (
     sums_in_half,
 )
 from modules.stable_fast.kernels.choices import ImplementationChoices
+from modules.stable_fast.kernels.conv import conv2d_epilogue
+from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
+from modules.stable_fast.kernels.linear import linear_epilogue
+from modules.stable_fast.kernels.refusals import Unsupported
+from modules.stable_fast.store.tuning import AGREEMENT, within
 
 HALF, SINGLE = torch.ones(2, dtype=torch.float16), torch.ones(2)
 NAMES = dict.fromkeys(("cublas", "cublaslt_1", "cublaslt_3", "tiles"), print)
@@ -84,3 +89,39 @@ def test_a_tuner_is_asked_about_sums_in_fp16_too() -> None:
     choices.tuner = lambda op, which, *_: asked.append(which) or "cublas"
     assert choices.pick("linear", key(64, half=True), NAMES, "cublas", ()) == "cublas"
     assert asked == [key(64, half=True)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("depth", [320, 11520])
+@pytest.mark.parametrize("residual", [True, False])
+def test_libraries_that_sum_in_fp16_stay_near(depth: int, *, residual: bool) -> None:
+    """As the tuner would compare them: it passes over what is further off than AGREEMENT."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(512, depth).half().cuda(), (torch.randn(640, depth) / depth**0.5).half().cuda()
+    bias, added = torch.randn(640).half().cuda(), torch.randn(512, 640).half().cuda() if residual else None
+    exact = x.double() @ weight.double().T + bias.double() + (0.0 if added is None else added.double())
+    served = 0
+    with summing_in_half(allowed=True):
+        for name, run in linear_epilogue.CANDIDATES.libraries.items():
+            try:
+                y = run(x, weight, bias, added, "none")
+            except Unsupported:
+                assert name != "cublas"
+                continue
+            assert within(y.double(), exact, AGREEMENT), name
+            served += 1
+    assert served > 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in conv2d_epilogue._CUDNN_GRAPHS if name.endswith("_1")])
+def test_a_graph_of_cudnn_that_sums_in_fp16_stays_near_if_there_is_one(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 640, 16, 16).half().cuda().contiguous(memory_format=torch.channels_last)
+    weight = (torch.randn(320, 640, 3, 3) / 76).half().cuda().contiguous(memory_format=torch.channels_last)
+    with summing_in_half(allowed=True):
+        try:
+            y = conv2d_epilogue._CUDNN_GRAPHS[name](x, weight, Epilogue(), 1, 1)
+        except Unsupported as reason:
+            pytest.skip(str(reason)[:80])
+    assert within(y.double(), torch.nn.functional.conv2d(x.double(), weight.double(), padding=1), AGREEMENT)
