@@ -175,7 +175,6 @@ def time_size(size: str, arguments: argparse.Namespace, folder: Path) -> list[di
     compare(rows)
     for row in rows:
         row |= {"size": size, "picked_after_capture": len(CHOICES.used), **untuned.facts.get(row["label"], {})}
-        row["label"] = f"{size}, {row['label']}"
     print(f"{size}: {time.monotonic() - began:.0f} s", flush=True)
     return rows
 
