@@ -46,10 +46,11 @@ class CompiledModule:
         capture_on: CaptureOn | None = None,
         tuning_seconds: float = 0.0,
         table: Table | None = None,
+        precision: str = "off",
         proves_sizes: bool = False,
     ) -> None:
         check_module(module, bindings or {})
-        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table)
+        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table, precision=precision)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes

@@ -20,6 +20,7 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
+from modules.stable_fast.precision import why_no_effect
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -52,9 +53,8 @@ class Engine:
         follows_structure: bool = False,
     ) -> None:
         level, reason = level_in_force(config.level)
-        self.module = module
-        self.config = config
-        self.report = Report(asked=config.level, level=level, reason=reason)
+        self.module, self.config = module, config
+        self.report = Report(asked=config.level, level=level, reason=reason, precision=config.precision)
         self.stamp = 0
         self._bindings = dict(bindings)
         self._follows_structure = follows_structure
@@ -140,14 +140,17 @@ class Engine:
         if form in self._programs:
             self._programs.move_to_end(form)
         else:
+            device = device_of(self.module, example)
+            self.report.precision_reason = why_no_effect(self.config.precision, device, self.module)
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
                     self.store,
                     example,
                     bindings=self._bindings,
                     dims=dims,
-                    passes=passes_for(device_of(self.module, example), captured=self.report.level.captured),
+                    passes=passes_for(device, captured=self.report.level.captured),
                     reads_kept=self._reads_kept,
+                    sums_in_half=self.config.sums_in_half,
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
@@ -238,10 +241,7 @@ class Engine:
     # Failures
 
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
-        """Whether an error may come from the saved graph that this form's program was read from.
-
-        False if the program was traced, so that tracing again would not help, or if it `is_proven` to work.
-        """
+        """Whether an error may come from this form's saved graph, if it has one that is not `is_proven` to work."""
         program = None if is_proven else self._programs.get(form)
         return self._reads_kept and program is not None and program.kept_at is not None
 

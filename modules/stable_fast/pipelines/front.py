@@ -190,6 +190,7 @@ class Front(ForwardFront):
             dims,
             level=self._config.level,
             table=self._config.table,
+            precision=self._config.precision if self._part.kind.in_steps else "off",
             capture_on=self._capture_on,
             proves_sizes=True,
         )

@@ -56,6 +56,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "rotary_embedding": rotary_embedding._rotary_embedding,
 }
 PRODUCT = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)\S*")
+HALF_SUMS = ".f16.f16.f16.f16"  # of an instruction whose operands and sums are all fp16
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Compiled:
     spilled: int = 0
     products: frozenset[str] = frozenset()
     has_dot: bool = False
+    sums_in_half: bool = False
     error: str = ""
 
     @property
@@ -198,6 +200,7 @@ def facts(op: str, implementation: str, name: str, kernel: Any) -> Compiled:
         spilled=_stack(made.asm["cubin"]),
         products=frozenset(PRODUCT.findall(made.asm["ptx"])),
         has_dot="tt.dot" in made.asm.get("ttir", ""),
+        sums_in_half=HALF_SUMS in made.asm["ptx"],
     )
 
 
