@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.compiler import why_eager
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.adapters import will_unmerge
 from modules.stable_fast.graph.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.trace import ERRORS, is_tracing
@@ -212,20 +211,19 @@ def why_not_now(network: nn.Module) -> str:
 
 
 def why_not_this_picture(network: nn.Module) -> str:
-    """Why calls have to run eagerly until the network changes; "" if they need not."""
+    """Why calls have to run eagerly until the network changes; "" if they need not. Once a picture, so it is quick."""
     own = vars(network)
     if own["_forward_hooks"] or own["_forward_pre_hooks"]:
         return "it has hooks"
-    if any("_hf_hook" in vars(part) or has_diffusers_hooks(part) for part in network.modules()):
-        return "its weights are offloaded, or hooks change its calls"
-    if any(will_unmerge(part) for part in network.modules()):
-        return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
+    waiting = [own]
+    while waiting:
+        own = waiting.pop()
+        if "_hf_hook" in own or getattr(own.get("_diffusers_hook"), "hooks", None):  # diffusers' list may be empty
+            return "its weights are offloaded, or hooks change its calls"
+        if own.get("merged_adapters") and own.get("_disable_adapters"):
+            return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
+        waiting += [vars(part) for part in own["_modules"].values() if part is not None]
     return ""
-
-
-def has_diffusers_hooks(part: nn.Module) -> bool:
-    """Whether diffusers put hooks before a module, for example to offload. Its list of them may be empty."""
-    return bool(getattr(vars(part).get("_diffusers_hook"), "hooks", None))
 
 
 def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

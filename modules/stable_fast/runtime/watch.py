@@ -1,24 +1,22 @@
 """Notices that a network changed, however it was changed: its parts, its attributes, and the contents of its weights.
 
-Versions of tensors do not tell: `p.data.add_()` and the merge of a LoRA leave them as they are. So each look reads all
-weights once and sums their bits. That costs as much as reading them once, so it belongs before a picture, not a step.
+Each look reads all weights once and compares their checksums. That belongs before a picture, not a step. While a GPU
+reads, Python compares parts and attributes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.graph.adapters import is_lora, strengths_of
 from modules.stable_fast.graph.fingerprint import Structure, structure_of
-
-# Whole numbers as wide as the elements of a tensor, by bytes.
-_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from modules.stable_fast.graph.glance import Glance
+from modules.stable_fast.runtime.checksums import Checksums, finish
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,6 @@ class Change:
 class _Look:
     structure: Structure
     places: Mapping[str, tuple[Any, ...]]
-    contents: Mapping[str, object]
 
 
 class Watch:
@@ -41,26 +38,47 @@ class Watch:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._last = _look(module)
+        self._start_over()
 
     def look(self) -> Change:
         """What changed since the last look."""
-        before, self._last = self._last, _look(self._module)
-        if (before.structure, before.places) != (self._last.structure, self._last.places):
+        before, last, strengths = self._contents, self._last, self._strengths
+        if self._glance.same_places():
+            started = self._sums.start()
+            if self._glance.same_parts():
+                self._contents = self._read(finish(started))
+                is_same = before == self._contents
+                return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
+        self._start_over()
+        if last != self._last:
             return Change(rebuilt=True)
-        contents = before.contents
-        return Change(rebuilt=False, weights=frozenset(k for k, v in self._last.contents.items() if contents[k] != v))
+        others = {name for name, value in self._strengths.items() if strengths[name] != value}
+        return Change(rebuilt=False, weights=self._differing(before) | others)
+
+    def _start_over(self) -> None:
+        """A full look, which takes longer."""
+        tensors = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+        self._last = _Look(structure_of(self._module), {name: _place(tensor) for name, tensor in tensors.items()})
+        self._glance, self._sums = Glance(self._module), Checksums(tensors)
+        self._versioned = [name for name in self._sums.names if not tensors[name].is_inference()]
+        self._with_version = [tensors[name] for name in self._versioned]
+        self._strengths = _strengths(self._module)
+        self._contents = self._read(finish(self._sums.start()))
+
+    def _read(self, sums: list[int]) -> tuple[list[int], list[int]]:
+        """What can differ without other parts: checksums and versions."""
+        return sums, list(map(attrgetter("_version"), self._with_version))
+
+    def _differing(self, before: tuple[list[int], list[int]]) -> frozenset[str]:
+        """The weights whose contents differ from those before."""
+        named = zip((self._sums.names, self._versioned), before, self._contents, strict=True)
+        return frozenset(
+            name for names, first, second in named for name, a, b in zip(names, first, second, strict=True) if a != b
+        )
 
 
-def _look(module: nn.Module) -> _Look:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    places = {
-        name: (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        for name, tensor in tensors.items()
-    }
-    sums = checksums(tensors)
-    contents = {name: (sums[name], 0 if x.is_inference() else x._version) for name, x in tensors.items()}
-    return _Look(structure_of(module), places, {**contents, **_strengths(module)})
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _strengths(module: nn.Module) -> dict[str, float]:
@@ -70,21 +88,3 @@ def _strengths(module: nn.Module) -> dict[str, float]:
         if is_lora(part)
         for name, value in strengths_of(part).items()
     }
-
-
-@torch.no_grad()
-def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The sum of each tensor's bits, taken as whole numbers. Each device is waited for once."""
-    sums: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        sums[tensor.device][name] = _sum_of_bits(tensor)
-    return {
-        name: total
-        for on_device in sums.values()
-        for name, total in zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True)
-    }
-
-
-def _sum_of_bits(tensor: Tensor) -> Tensor:
-    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return real.view(_WHOLE[real.element_size()]).sum(dtype=torch.int64)

@@ -22,7 +22,7 @@ LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _ver
 # The tests of each process. There are two of them, one for each worker, since a process takes seconds to start.
 PROCESSES = {
     "conv and linear": ["conv", "linear", "test_epilogue.py", "test_activations.py"],
-    "attention, norm and gates": ["attention", "norm", "elementwise"],
+    "attention, norm and gates": ["attention", "norm", "elementwise", "test_checksum.py"],
 }
 
 
