@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.stable_fast.changes.watch import Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.fingerprint import structure_of
@@ -24,7 +25,6 @@ from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
-from modules.stable_fast.runtime.watch import Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -67,7 +67,7 @@ class Engine:
         """Frees programs, prepared weights and graphs; the next call starts over."""
         if self._graphs is not None:
             self._graphs.release()
-        self._graphs = None
+            self._graphs = None
         self.store = WeightStore(self.module)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
@@ -89,16 +89,14 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self) -> None:
-        """Picks up whatever changed in the network since the last look. Reads all weights once."""
-        if self._watch is None:
-            self._watch = Watch(self.module)
-            return self.forget()
-        change = self._watch.look()
-        if change.rebuilt:
+    def look(self, *, reads_weights: bool = True) -> None:
+        """Picks up whatever changed in the network since the last look. `reads_weights`: see Watch."""
+        change = self._watch.look(reads_weights=reads_weights) if self._watch else None
+        self._watch = self._watch or Watch(self.module)
+        if change is None or change.rebuilt:
             self.forget()
         elif change.weights:
-            self.refresh_weights(set(change.weights))
+            self._refresh(set(change.weights))
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
@@ -117,6 +115,9 @@ class Engine:
         if self._follows_structure and structure_of(self.module) != self._structure:
             self.forget()
         self.follow_moved_weights()
+        self._refresh(changed)
+
+    def _refresh(self, changed: set[str] | None) -> None:
         self.store.refresh(changed)
         for execution in self._executions.values():
             execution.forget_times()
@@ -238,8 +239,6 @@ class Engine:
                 return self.captured(key, name, function, inputs)
         return function(*inputs)
 
-    # Failures
-
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
         """Whether an error may come from the saved graph that this form's program was read from.
 
@@ -285,8 +284,8 @@ class Engine:
     @contextmanager
     def compilation_noted(self, name: Callable[[], str]) -> Iterator[None]:
         """Counts the time spent inside as warm-up of a shape if anything was traced or captured."""
-        counters = self.report.counters
-        before, started = (counters.traces, counters.captures), time.perf_counter()
+        counters, started = self.report.counters, time.perf_counter()
+        before = counters.traces, counters.captures
         yield
         if (counters.traces, counters.captures) != before:
             self.note_warm_up(name(), started)

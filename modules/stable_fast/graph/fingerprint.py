@@ -14,7 +14,7 @@ from torch import nn
 from modules.stable_fast.graph.adapters import STATE, is_lora
 
 # Attributes that torch keeps in every module. The store watches the weights among them.
-_APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
+APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
 
 _PLAIN = {type(None), bool, int, str}  # not float: a NaN differs from itself
 
@@ -44,14 +44,14 @@ def structure_of(module: nn.Module) -> Structure:
             path,
             type(part),
             type(part).forward,
-            [(name, _fact(value)) for name, value in vars(part).items() if name not in _APART and name not in skipped],
+            [(name, fact_of(value)) for name, value in vars(part).items() if name not in APART and name not in skipped],
         )
         for path, part in module.named_modules()
         for skipped in [STATE if is_lora(part) else ()]  # strengths count as weights
     ]
 
 
-def _fact(value: Any, depth: int = 8) -> Any:
+def fact_of(value: Any, depth: int = 8) -> Any:
     """Plain values compare by value; others by identity, as do values so deeply nested that they may be recursive.
 
     Objects that are called, such as attention processors, also compare by their attributes.
@@ -69,7 +69,7 @@ def _fact(value: Any, depth: int = 8) -> Any:
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, item.name) for item in fields(value)]
     elif callable(value) and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, ForwardFront)):
-        return _Same(value), [_fact(item, depth - 1) for item in vars(value).values()] if depth else []
+        return _Same(value), [fact_of(item, depth - 1) for item in vars(value).values()] if depth else []
     if items is None or depth == 0:
         return _Same(value)
-    return kind, [_fact(item, depth - 1) for item in items]
+    return kind, [fact_of(item, depth - 1) for item in items]

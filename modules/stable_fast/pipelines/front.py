@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress, repeat
+from operator import contains
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.changes.parts import OWN
+from modules.stable_fast.changes.walk import Walk
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.compiler import why_eager
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
@@ -26,6 +30,7 @@ from modules.stable_fast.runtime.lock import Turn
 
 log = logging.getLogger(__name__)
 
+DIFFUSERS_HOOK = "_diffusers_hook"  # an attribute of modules
 MOST_KEPT = 4  # compiled forms of one network that differ in which inputs are given, or in their proportions
 
 
@@ -65,6 +70,7 @@ class Front(ForwardFront):
         self._is_inside = self._is_removed = self._has_retried = False
         self._turn = Turn()
         self._why_off = self._why_not = ""  # for good, and until the next look
+        self._walk = Walk(part.network)
         self.reason = "not called yet"
 
     def __reduce__(self) -> tuple[Callable[[nn.Module], Any], tuple[nn.Module]]:
@@ -121,16 +127,16 @@ class Front(ForwardFront):
         self._free()
         return result
 
-    def _is_due(self, what: Any) -> bool:
-        """Whether to look at something again: once a picture for networks that run in steps, else at each call."""
+    def _is_first(self, what: Any) -> bool:
+        """Whether this is asked about `what` for the first time in a picture; always, outside of pictures."""
         now = self._picture.now
-        is_seen = self._part.kind.in_steps and now and self._looked.get(what) == now
+        is_seen = now and self._looked.get(what) == now
         self._looked[what] = now
         return not is_seen
 
     def _look_at_hooks(self) -> None:
-        if self._is_due("hooks"):
-            self._why_not = why_not_this_picture(self._part.network)
+        if self._is_first("hooks") or not self._part.kind.in_steps:
+            self._why_not = why_not_this_picture(self._part.network, self._walk.parts())
 
     def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         call = in_order(self._signature, bind_call(self._signature, args, kwargs))
@@ -159,12 +165,16 @@ class Front(ForwardFront):
             self._free()
 
     def _form(self, dims: Mapping[str, tuple[str | None, ...]]) -> CompiledModule:
-        """The compiled module for calls with these named sizes, after a look for changes if one is due."""
+        """The compiled module for calls with these named sizes, after a look for changes.
+
+        Networks that run in steps look once a picture. Others look at each call, and read their weights once a picture.
+        """
         key = tuple(dims.items())
         compiled = self._compiled.pop(key, None) or self._compile(dims)
         self._compiled[key] = compiled  # the latest last
-        if self._is_due(key):
-            compiled.look()
+        is_first = self._is_first(key)
+        if is_first or not self._part.kind.in_steps:  # in a picture, a VAE may be moved to another dtype and back
+            compiled.look(reads_weights=is_first)
         return compiled
 
     def _compile(self, dims: Mapping[str, Any]) -> CompiledModule:
@@ -211,21 +221,26 @@ def why_not_now(network: nn.Module) -> str:
     return ""
 
 
-def why_not_this_picture(network: nn.Module) -> str:
-    """Why calls have to run eagerly until the network changes; "" if they need not."""
+def why_not_this_picture(network: nn.Module, parts: Sequence[nn.Module]) -> str:
+    """Why calls have to run eagerly until the network changes; "" if they need not. `parts`: all of its modules."""
     own = vars(network)
     if own["_forward_hooks"] or own["_forward_pre_hooks"]:
         return "it has hooks"
-    if any("_hf_hook" in vars(part) or has_diffusers_hooks(part) for part in network.modules()):
+    if _with(parts, "_hf_hook") or any(map(has_diffusers_hooks, _with(parts, DIFFUSERS_HOOK))):
         return "its weights are offloaded, or hooks change its calls"
-    if any(will_unmerge(part) for part in network.modules()):
+    if any(map(will_unmerge, _with(parts, "merged_adapters"))):
         return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
     return ""
 
 
+def _with(parts: Sequence[nn.Module], name: str) -> list[nn.Module]:
+    """The modules that have an attribute of this name by themselves."""
+    return list(compress(parts, map(contains, map(OWN, parts), repeat(name))))
+
+
 def has_diffusers_hooks(part: nn.Module) -> bool:
     """Whether diffusers put hooks before a module, for example to offload. Its list of them may be empty."""
-    return bool(getattr(vars(part).get("_diffusers_hook"), "hooks", None))
+    return bool(getattr(vars(part)[DIFFUSERS_HOOK], "hooks", None))
 
 
 def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,1 @@
+"""Notices that a network changed since the last picture: its parts, and the contents of its weights."""
