@@ -34,7 +34,7 @@ def sums_of(table: ChecksumTable) -> dict[int, list[int]]:
 
 
 @on_devices
-def test_each_chunk_has_the_sum_of_the_reference(device):
+def test_each_chunk_has_the_sum_of_the_reference(device: str) -> None:
     every = tensors(device)
     table = ChecksumTable(every)
     sums = sums_of(table)
@@ -49,7 +49,7 @@ def test_each_chunk_has_the_sum_of_the_reference(device):
 
 
 @on_devices
-def test_other_elements_signs_and_orders_give_other_sums_of_their_tensor_alone(device):
+def test_other_elements_signs_and_orders_give_other_sums_of_their_tensor_alone(device: str) -> None:
     x, other = torch.randn(64, 33, device=device).half(), torch.ones(7, device=device)
     table = ChecksumTable([x, other])
     seen = [sums_of(table)]
