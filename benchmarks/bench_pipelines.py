@@ -47,12 +47,11 @@ from benchmarks.networks.of_pipelines import (
 )
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.stable_fast import compile_module, compile_pipeline
-from modules.stable_fast.changes.contents import Contents
-from modules.stable_fast.changes.parts import Parts
-from modules.stable_fast.changes.walk import Walk
-from modules.stable_fast.changes.watch import Watch, weights_of
+from modules.stable_fast.graph.glance import Glance
 from modules.stable_fast.pipelines.compile import CompiledPipeline
 from modules.stable_fast.pipelines.front import why_not_this_picture
+from modules.stable_fast.runtime.checksums import Checksums, finish
+from modules.stable_fast.runtime.watch import Watch, weights_of
 
 CACHES = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}
@@ -129,19 +128,21 @@ class Looks:
     """The pieces of a look at a network, each by itself."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.watch, self.parts = Watch(network), Parts(network)
-        self.contents = Contents(weights_of(network))
-        self.walk = Walk(network)
-        self.walk.parts()
+        self.network = network
+        self.watch, self.glance = Watch(network), Glance(network)
+        self.sums = Checksums(weights_of(network)[0])
+        self.started = self.sums.start()
+
+    def start(self) -> None:
+        self.started = self.sums.start()
 
     def pieces(self) -> Mapping[str, Callable[[], object]]:
         return {
-            "hooks_ms": lambda: why_not_this_picture(self.walk.parts()[0], self.walk.parts()),
-            "places_ms": self.contents.moved,
-            "parts_ms": self.parts.hold,
-            "versions_ms": self.contents.by_version,
-            "start_ms": self.contents.start,
-            "wait_ms": self.contents.finish,  # of all that `start` began, since nothing runs meanwhile
+            "hooks_ms": lambda: why_not_this_picture(self.network),
+            "places_ms": self.glance.same_places,
+            "parts_ms": self.glance.same_parts,
+            "start_ms": self.start,
+            "wait_ms": lambda: finish(self.started),  # for all that `start` began, since nothing runs meanwhile
             "look_ms": self.watch.look,
             "look_without_reading_ms": lambda: self.watch.look(reads_weights=False),
         }
@@ -161,17 +162,16 @@ class Looks:
 
 
 def look_row(network: nn.Module) -> dict[str, Any]:
-    looks = Looks(network)
-    row: dict[str, Any] = {"label": "look", "modules": len(looks.walk.parts()), **looks.measure()}
-    row["ms"] = row["look_ms"]
-    row["weights_mib"] = sum(x.nbytes for x in weights_of(network).values()) / 2**20
+    looks, tensors = Looks(network), weights_of(network)[0].values()
+    row: dict[str, Any] = {"label": "look", "modules": len(list(network.modules())), **looks.measure()}
+    row |= {"ms": row["look_ms"], "weights_mib": sum(x.nbytes for x in tensors) / 2**20}
     if torch.cuda.is_available():
-        row["launches"] = kernels(lambda _: looks.watch.look(), torch.empty(0))
-        row["device_ms"] = device_ms(looks.contents.start)
-        looks.contents.finish()
+        row |= {"kernels": kernels(lambda _: looks.watch.look(), torch.empty(0)), "device_ms": device_ms(looks.start)}
     for name in sorted(name for name in row if name.endswith("_ms")):
         print(f"  {name:26} {row[name]:9.3f} ms")
-    print(f"{'look':28} {row['ms']:9.3f} ms   {row['weights_mib']:.0f} MiB, {row.get('launches', 'no')} launches")
+    print(
+        f"{'look':28} {row['ms']:9.3f} ms   {row['weights_mib']:.0f} MiB, {row.get('kernels', 'no')} kernels on a GPU"
+    )
     return row
 
 

@@ -13,6 +13,7 @@ from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStac
 from modules.controlnet.names import CONTROL_KINDS
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
+from modules.core.paths import each_folder_once
 from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_prompts, check_spelled_out
@@ -178,6 +179,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 
 
 @torch.inference_mode()
+@each_folder_once()
 def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> list[Job]:
     """Loads everything for requests that agree in all but prompts, seeds and number. Their prompts are spelled out.
 

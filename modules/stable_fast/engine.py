@@ -7,12 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.changes.watch import Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.fingerprint import structure_of
@@ -21,10 +21,11 @@ from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
-from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
+from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
+from modules.stable_fast.runtime.watch import Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -56,18 +57,17 @@ class Engine:
         self.report = Report(asked=config.level, level=level, reason=reason)
         self.stamp = 0
         self._bindings = dict(bindings)
-        self._capture_on = capture_on
         self._follows_structure = follows_structure
-        self._graphs: GraphTable | None = None
+        self._graphs = Graphs(
+            capture_on or GraphPool, max_graphs=config.max_shapes, max_bytes=config.graph_memory_mib << 20
+        )
         self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
     def forget(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
-        if self._graphs is not None:
-            self._graphs.release()
-            self._graphs = None
+        self._graphs.release()
         self.store = WeightStore(self.module)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
@@ -79,8 +79,7 @@ class Engine:
 
     def forget_shared(self) -> None:
         """Like `forget`, after memory ran out: also frees the graphs of other networks in the same memory."""
-        if self._graphs is not None:
-            self._graphs.start_over()
+        self._graphs.start_over()
         self.forget()
 
     def outdate(self) -> None:
@@ -91,12 +90,14 @@ class Engine:
 
     def look(self, *, reads_weights: bool = True) -> None:
         """Picks up whatever changed in the network since the last look. `reads_weights`: see Watch."""
-        change = self._watch.look(reads_weights=reads_weights) if self._watch else None
-        self._watch = self._watch or Watch(self.module)
-        if change is None or change.rebuilt:
+        if self._watch is None:
+            self._watch = Watch(self.module)
+            return self.forget()
+        change = self._watch.look(reads_weights=reads_weights)
+        if change.rebuilt:
             self.forget()
         elif change.weights:
-            self._refresh(set(change.weights))
+            self.refresh_weights(set(change.weights))
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
@@ -115,9 +116,6 @@ class Engine:
         if self._follows_structure and structure_of(self.module) != self._structure:
             self.forget()
         self.follow_moved_weights()
-        self._refresh(changed)
-
-    def _refresh(self, changed: set[str] | None) -> None:
         self.store.refresh(changed)
         for execution in self._executions.values():
             execution.forget_times()
@@ -171,8 +169,7 @@ class Engine:
     def _drop_execution(self, key: Hashable) -> None:
         del self._executions[key]
         self.warm.pop(key, None)
-        if self._graphs is not None:
-            self._graphs.drop(key)
+        self._graphs.drop(key)
 
     def execution(self, key: Hashable) -> Execution | None:
         """The execution at these sizes, marked as the most recently used; None if the sizes are new."""
@@ -196,6 +193,11 @@ class Engine:
         """Uses `execution` for these sizes from now on."""
         self._executions[key] = execution
 
+    def capture_prompts(self, key: Hashable, execution: Execution) -> None:
+        """Lets further prompts of `execution`, which has run once, be replayed from a graph. The level is settled."""
+        if self.report.level.captured:
+            execution.run_prompt = partial(self._graphs.run_prompt, key)
+
     def settle(self, device: torch.device, *, draws: bool = False) -> None:
         """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
@@ -203,22 +205,17 @@ class Engine:
 
     def has_graph(self, key: Hashable) -> bool:
         """Whether a graph was captured for this key."""
-        return self._graphs is not None and key in self._graphs
+        return key in self._graphs
 
     def captured(
         self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
     ) -> Any:
         """function(*inputs), replayed from a graph captured now if needed. Reports use `name()` for the shape."""
-        if self._graphs is None:
-            self._graphs = GraphTable(
-                (self._capture_on or GraphPool)(inputs[0].device),
-                max_graphs=self.config.max_shapes,
-                max_bytes=self.config.graph_memory_mib << 20,
-            )
-        result = self._graphs.run(key, function, inputs)
-        self.report.counters.captures = self._graphs.captures
-        if key in self._graphs.reasons:
-            self.report.lower_shape(name(), self.report.level.uncaptured, self._graphs.reasons[key])
+        graphs = self._graphs.steps(inputs[0].device)
+        result = graphs.run(key, function, inputs)
+        self.report.counters.captures = graphs.captures
+        if key in graphs.reasons:
+            self.report.lower_shape(name(), self.report.level.uncaptured, graphs.reasons[key])
         else:
             self.report.counters.replays += 1
         return result
@@ -238,6 +235,8 @@ class Engine:
             if self.report.level.captured:
                 return self.captured(key, name, function, inputs)
         return function(*inputs)
+
+    # Failures
 
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
         """Whether an error may come from the saved graph that this form's program was read from.
@@ -284,8 +283,8 @@ class Engine:
     @contextmanager
     def compilation_noted(self, name: Callable[[], str]) -> Iterator[None]:
         """Counts the time spent inside as warm-up of a shape if anything was traced or captured."""
-        counters, started = self.report.counters, time.perf_counter()
-        before = counters.traces, counters.captures
+        counters = self.report.counters
+        before, started = (counters.traces, counters.captures), time.perf_counter()
         yield
         if (counters.traces, counters.captures) != before:
             self.note_warm_up(name(), started)
@@ -295,5 +294,5 @@ class Engine:
         shape = self.report.shape(name)
         shape.warm_up_seconds += time.perf_counter() - started
         self.report.weights_mib = self.store.owned_bytes() / 2**20
-        self.report.graph_mib = self._graphs.bytes / 2**20 if self._graphs is not None else 0.0
+        self.report.graph_mib = self._graphs.bytes / 2**20
         return shape

@@ -40,12 +40,6 @@ def state_of(part: nn.Module) -> tuple[str, ...]:
     return tuple(repr(vars(part).get(name)) for name in STATE)
 
 
-def will_unmerge(part: nn.Module) -> bool:
-    """Whether the next call of a layer of PEFT changes its own weights."""
-    own = vars(part)
-    return bool(own.get("merged_adapters")) and bool(own.get("_disable_adapters"))
-
-
 def strength(part: Any, name: str) -> float:
     """The strength of one of a LoRA layer's adapters: 0 if it is inactive or off, or the base holds it already."""
     adapter = name.removeprefix(PREFIX)

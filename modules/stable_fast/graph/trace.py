@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.graph.adapters import merge_adapters
 from modules.stable_fast.graph.containers import Containers, Fixed, make_known
+from modules.stable_fast.graph.data_reads import READS, refuse_reads, where
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
 from modules.stable_fast.graph.formulas import with_formulas
 from modules.stable_fast.graph.plain_form import copied, fills, in_plain_form
@@ -112,6 +113,8 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
         for sizes in choices_of_primes(names, _fixed_sizes(module, flat, flat_dims)):
             try:
                 return _with_sums(module, example, _trace(module, example, flat_dims, sizes[0]), sizes[1:3])
+            except Untraceable:
+                raise
             except TraceError as error:
                 first = first or error
     except SizeError as error:
@@ -153,6 +156,7 @@ def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dim
                 after.update(_plain_attributes(twin))  # here, because export restores the attributes afterwards
                 make_known(result)
 
+            twin.register_forward_pre_hook(lambda *_: refuse_reads())
             twin.register_forward_hook(look)
             with tracing():
                 program = in_plain_form(torch.export.export(twin, *laid_out(module, call), strict=False))
@@ -160,6 +164,9 @@ def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dim
         if containers.changed:
             raise TraceError(f"it changes its input {containers.changed} while it runs, and does not return it")
         return _lift(program, tuple(flatten_inputs(example)), dims, sizes)
+    except READS as error:
+        reason = f"it reads the contents of a tensor in Python ({where(error)})"
+        raise Untraceable(f"{type(module).__name__} cannot be traced: {reason}") from error
     except ERRORS as error:
         raise TraceError(f"{type(module).__name__} cannot be traced: {first_line(error)}") from error
 

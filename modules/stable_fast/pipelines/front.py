@@ -5,20 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress, repeat
-from operator import contains
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.changes.parts import OWN
-from modules.stable_fast.changes.walk import Walk
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.compiler import why_eager
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.adapters import will_unmerge
 from modules.stable_fast.graph.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.trace import ERRORS, is_tracing
@@ -30,7 +25,6 @@ from modules.stable_fast.runtime.lock import Turn
 
 log = logging.getLogger(__name__)
 
-DIFFUSERS_HOOK = "_diffusers_hook"  # an attribute of modules
 MOST_KEPT = 4  # compiled forms of one network that differ in which inputs are given, or in their proportions
 
 
@@ -70,7 +64,6 @@ class Front(ForwardFront):
         self._is_inside = self._is_removed = self._has_retried = False
         self._turn = Turn()
         self._why_off = self._why_not = ""  # for good, and until the next look
-        self._walk = Walk(part.network)
         self.reason = "not called yet"
 
     def __reduce__(self) -> tuple[Callable[[nn.Module], Any], tuple[nn.Module]]:
@@ -136,7 +129,7 @@ class Front(ForwardFront):
 
     def _look_at_hooks(self) -> None:
         if self._is_first("hooks") or not self._part.kind.in_steps:
-            self._why_not = why_not_this_picture(self._part.network, self._walk.parts())
+            self._why_not = why_not_this_picture(self._part.network)
 
     def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         call = in_order(self._signature, bind_call(self._signature, args, kwargs))
@@ -221,26 +214,20 @@ def why_not_now(network: nn.Module) -> str:
     return ""
 
 
-def why_not_this_picture(network: nn.Module, parts: Sequence[nn.Module]) -> str:
-    """Why calls have to run eagerly until the network changes; "" if they need not. `parts`: all of its modules."""
+def why_not_this_picture(network: nn.Module) -> str:
+    """Why calls have to run eagerly until the network changes; "" if they need not. Once a picture, so it is quick."""
     own = vars(network)
     if own["_forward_hooks"] or own["_forward_pre_hooks"]:
         return "it has hooks"
-    if _with(parts, "_hf_hook") or any(map(has_diffusers_hooks, _with(parts, DIFFUSERS_HOOK))):
-        return "its weights are offloaded, or hooks change its calls"
-    if any(map(will_unmerge, _with(parts, "merged_adapters"))):
-        return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
+    waiting = [own]
+    while waiting:
+        own = waiting.pop()
+        if "_hf_hook" in own or getattr(own.get("_diffusers_hook"), "hooks", None):  # diffusers' list may be empty
+            return "its weights are offloaded, or hooks change its calls"
+        if own.get("merged_adapters") and own.get("_disable_adapters"):
+            return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
+        waiting += [vars(part) for part in own["_modules"].values() if part is not None]
     return ""
-
-
-def _with(parts: Sequence[nn.Module], name: str) -> list[nn.Module]:
-    """The modules that have an attribute of this name by themselves."""
-    return list(compress(parts, map(contains, map(OWN, parts), repeat(name))))
-
-
-def has_diffusers_hooks(part: nn.Module) -> bool:
-    """Whether diffusers put hooks before a module, for example to offload. Its list of them may be empty."""
-    return bool(getattr(vars(part)[DIFFUSERS_HOOK], "hooks", None))
 
 
 def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

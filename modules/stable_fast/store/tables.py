@@ -145,9 +145,11 @@ def write_choices(path: Path, described: Mapping[str, str], measured: list[Measu
 
 
 def table_text(table: Table) -> str:
-    """The content of a table's file."""
+    """The content of a table's file: a line for each choice."""
     rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in table.choices]
-    return json.dumps({"format": FORMAT, "environment": dict(table.environment), "choices": rows}, indent=0)
+    environment = json.dumps(dict(table.environment))
+    choices = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return f'{{"format":{FORMAT},"environment":{environment},"choices":[\n{choices}\n]}}\n'
 
 
 def load_choices(

@@ -1,83 +1,48 @@
-"""Checksums of many tensors at once: the reference's, and another one for any change that sums of bits miss."""
+"""Checksums of many tensors in one launch, against the same sum in PyTorch."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import pytest
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.checksum import CHUNK, ChecksumTable, checksum_reference, is_dense
-from tests.stable_fast.kernels.kernel_device import on_devices
+from modules.stable_fast.kernels.checksum import CHUNK, can_read, checksum_reference, launch_checksums, table_of
+from tests.stable_fast.kernels.kernel_device import Maker, on_devices
 
 
-def tensors(device: str) -> list[Tensor]:
-    """Tensors whose words have 4, 2 and 1 bytes; of one chunk and of three; channels last, expanded, and a part."""
-    generator = torch.Generator().manual_seed(1)
-    half = torch.randn(2 * CHUNK * 2 + 26, generator=generator).half().to(device)
-    return [
-        torch.randn(33, 65, generator=generator).to(device),
-        half,
-        half[1:7],
-        torch.arange(5, dtype=torch.uint8, device=device),
-        torch.randn(2, 3, 4, 4, generator=generator).to(device, memory_format=torch.channels_last),
-        torch.randn(3, 1, generator=generator).to(device).expand(3, 9),
-    ]
-
-
-def sums_of(table: ChecksumTable) -> dict[int, list[int]]:
-    sums: dict[int, list[int]] = defaultdict(list)
-    for owner, total in zip(table.owners.tolist(), table.sums().tolist(), strict=True):
-        sums[owner].append(total)
-    return sums
+def sums(*tensors: Tensor) -> list[int]:
+    return launch_checksums(table_of(tensors), len(tensors)).tolist()
 
 
 @on_devices
-def test_each_chunk_has_the_sum_of_the_reference(device: str) -> None:
-    every = tensors(device)
-    table = ChecksumTable(every)
-    sums = sums_of(table)
-    assert table.launches == 3 and len(sums) == len(every)
-    words = every[1].cpu().view(torch.int32)
-    assert sums[1] == [checksum_reference(chunk) for chunk in words.split(CHUNK)] and len(sums[1]) == 3
-    assert sums[2] == [checksum_reference(every[2].cpu().view(torch.int16))]
-    assert sums[3] == [checksum_reference(every[3].cpu())]
-    assert sums[4] == [checksum_reference(every[4].cpu().permute(0, 2, 3, 1).flatten().view(torch.int32))]
-    assert sums[5] == [checksum_reference(every[5].cpu()[:, :1].flatten().view(torch.int32))]
-    assert sums == sums_of(table)
+def test_each_tensor_has_its_own_sum(device: str) -> None:
+    make = Maker(device, torch.float16)
+    tensors = [make.rows(2 * CHUNK + 8), make.image(2, 4, 3, 3), make.rows(5, 16).t(), make.rows(8)]
+    assert all(can_read(tensor) for tensor in tensors)
+    memory = [tensor.as_strided((tensor.numel(),), (1,)).view(torch.int32) for tensor in tensors]
+    assert sums(*tensors) == [checksum_reference(words).item() for words in memory]
 
 
 @on_devices
-def test_other_elements_signs_and_orders_give_other_sums_of_their_tensor_alone(device: str) -> None:
-    x, other = torch.randn(64, 33, device=device).half(), torch.ones(7, device=device)
-    table = ChecksumTable([x, other])
-    seen = [sums_of(table)]
-    for change in (
-        lambda: x[63, 32].add_(1),
-        lambda: x.neg_(),
-        lambda: x[:2].neg_(),
-        lambda: x[0, 3::4].neg_(),  # the highest bits of words of 64
-        lambda: x.copy_(x.flip(0)),
-        lambda: x[:2].copy_(x[:2].flip(0)),
-        lambda: x.zero_(),
-    ):
-        change()
-        seen.append(sums_of(table))
-    assert len({tuple(sums[0]) for sums in seen}) == len(seen)
-    assert len({tuple(sums[1]) for sums in seen}) == 1
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_other_values_and_other_places_are_other_sums(dtype: torch.dtype, device: str) -> None:
+    x = torch.zeros(CHUNK + 16, dtype=dtype, device=device)
+    seen = sums(x)
+    for place in (0, 1, CHUNK // 2, CHUNK + 15):
+        x.zero_()
+        x[place] = 1
+        seen += sums(x)
+    assert len(set(seen)) == 5
 
 
-@pytest.mark.parametrize(
-    ("tensor", "expected"),
-    [
-        (torch.ones(4, 6), True),
-        (torch.ones(4, 6).T, True),
-        (torch.ones(4, 1).expand(4, 5), True),
-        (torch.ones(4, 6)[:, :3], False),
-        (torch.ones(0), False),
-        (torch.ones(4, device="meta"), False),
-    ],
-)
-def test_memory_with_other_data_between_is_not_read(tensor: Tensor, *, expected: bool) -> None:
-    assert is_dense(tensor) is expected
+@on_devices
+def test_values_that_change_places_are_another_sum(device: str) -> None:
+    x = Maker(device, torch.float32).rows(64, 64)
+    assert len({*sums(x), *sums(x.flip(0)), *sums(x.flip(1)), *sums(-x)}) == 4
+
+
+@on_devices
+def test_tensors_with_gaps_and_odd_bytes_are_left_to_pytorch(device: str) -> None:
+    make = Maker(device, torch.float16)
+    assert not can_read(make.rows(8, 8)[:, :4]) and not can_read(make.rows(1, 8).expand(4, 8))
+    assert not can_read(make.rows(7)) and not can_read(make.rows(0, 8)) and not can_read(make.rows(17)[1:])

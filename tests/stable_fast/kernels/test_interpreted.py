@@ -21,8 +21,8 @@ def _version(text: str) -> tuple[int, ...]:
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
 # The tests of each process. There are two of them, one for each worker, since a process takes seconds to start.
 PROCESSES = {
-    "conv and linear": ["conv", "linear", "test_epilogue.py", "test_activations.py", "test_checksum.py"],
-    "attention, norm and gates": ["attention", "norm", "elementwise"],
+    "conv and linear": ["conv", "linear", "test_epilogue.py", "test_activations.py"],
+    "attention, norm and gates": ["attention", "norm", "elementwise", "test_checksum.py"],
 }
 
 

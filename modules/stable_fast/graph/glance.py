@@ -1,7 +1,8 @@
-"""Tells within a millisecond or two whether a module has the same parts, attributes, hooks and weights as before.
+"""A quick look at whether anything in a module may have changed: a millisecond or two for thousands of parts.
 
-Nothing is described. The objects that the module holds are compared by identity with those of an earlier moment, in
-loops that run in C. Whatever could change inside (lists, dicts, objects that are called) is compared item by item.
+The objects that the module holds are compared by identity with those of an earlier moment, in loops that run in C.
+Whatever could change inside (lists, dicts, objects that are called) is compared item by item. Attributes may equal
+their old values and still be other objects, so after a difference `structure_of` has to tell what it means.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ from torch import Tensor, nn
 
 from modules.stable_fast.graph.fingerprint import APART, ForwardFront, fact_of
 
-SHALLOW = ("_parameters", "_buffers", "_modules")  # dicts of every module, compared item by item
-OWN = attrgetter("__dict__")  # like `vars`, in half the time
+_SHALLOW = ("_parameters", "_buffers", "_modules")  # dicts of every module, compared item by item
+_OWN = attrgetter("__dict__")  # like `vars`, in half the time
+_PLACE = (Tensor.data_ptr, attrgetter("shape"), Tensor.stride, attrgetter("dtype"))
 # What cannot change while it is the same object, or is watched elsewhere.
 _ATOMS = {type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size}
 
 
-class Parts:
-    """Everything that affects a module's results, apart from the contents of its weights.
+class Glance:
+    """A module as it is now, apart from the contents of its weights.
 
-    It keeps all these objects alive, so that no later object reuses an address. Attributes may equal their old values
-    and still be other objects. So a difference only means that a closer comparison is due.
+    All objects are kept alive, so that no later object reuses an address.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._parts = [part for _, part in module.named_modules()]
         self._classes = list(map(type, self._parts))
         self._forwards = [(kind, kind.forward) for kind in dict.fromkeys(self._classes)]
-        owns = list(map(OWN, self._parts))
+        owns = list(map(_OWN, self._parts))
         self._lengths = list(map(len, owns))
         self._groups = _groups(self._parts)
         self._values = list(self._all_values())
         inside = _Inside()
         for own in owns:
-            inside.dicts += [own[name] for name in SHALLOW if name in own]
+            inside.dicts += [own[name] for name in _SHALLOW if name in own]
             for name, value in own.items():
                 if name not in APART:
                     inside.add(value)
@@ -50,12 +51,18 @@ class Parts:
         self._lists, self._objects, self._odd = inside.lists, inside.objects, inside.odd
         self._facts = list(map(fact_of, self._odd))
         dicts = self._all_dicts()
+        self._weights = [*dict.fromkeys((*module.parameters(), *module.buffers()))]
+        self._places = self._places_now()
         self._dict_lengths, self._dict_items = list(map(len, dicts)), list(_items(dicts))
         self._list_lengths, self._list_items = list(map(len, self._lists)), list(chain.from_iterable(self._lists))
 
-    def hold(self) -> bool:
-        """Whether the module still holds the very same objects."""
-        if list(map(type, self._parts)) != self._classes or list(map(len, map(OWN, self._parts))) != self._lengths:
+    def same_places(self) -> bool:
+        """Whether the weights of then lie in the same memory in the same form, so that they can be read."""
+        return self._places_now() == self._places
+
+    def same_parts(self) -> bool:
+        """Whether the module holds the very same objects, weights included."""
+        if list(map(type, self._parts)) != self._classes or list(map(len, map(_OWN, self._parts))) != self._lengths:
             return False
         try:  # with as many names as before, none is new unless one is missing
             if not _are_same(self._values, self._all_values()):
@@ -78,8 +85,11 @@ class Parts:
             and list(map(fact_of, self._odd)) == self._facts
         )
 
+    def _places_now(self) -> list[Any]:
+        return [list(map(fact, self._weights)) for fact in _PLACE]
+
     def _all_values(self) -> Iterable[Any]:
-        tuples = [map(get, map(OWN, parts)) for get, parts in self._groups]
+        tuples = [map(get, map(_OWN, parts)) for get, parts in self._groups]
         return chain.from_iterable(chain.from_iterable(tuples))
 
     def _all_dicts(self) -> list[dict[Any, Any]]:
@@ -132,7 +142,7 @@ def _groups(parts: Iterable[nn.Module]) -> list[tuple[itemgetter[Any], list[nn.M
     """Modules with the same attributes, and what gets those that count from their dicts."""
     groups: dict[tuple[str, ...], list[nn.Module]] = defaultdict(list)
     for part in parts:
-        groups[tuple(name for name in vars(part) if name not in APART or name in SHALLOW)].append(part)
+        groups[tuple(name for name in vars(part) if name not in APART or name in _SHALLOW)].append(part)
     return [(itemgetter(*names), group) for names, group in groups.items()]
 
 

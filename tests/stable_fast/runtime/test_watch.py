@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast import CompiledModule
-from modules.stable_fast.changes.watch import Change, Watch
+from modules.stable_fast.runtime.watch import Change, Watch
 from tests.stable_fast.networks import random, rel_error
 
 
@@ -50,9 +50,8 @@ def in_place(module: Scaled) -> None:
 
 
 def another_order(module: Scaled) -> None:
-    """The sum of the bits stays the same; the version tells."""
-    with torch.no_grad():
-        module.layer.weight.copy_(module.layer.weight.flip(0))
+    """The same values at other places."""
+    module.layer.weight.data.copy_(module.layer.weight.flip(0))
 
 
 def by_state_dict(module: Scaled) -> None:
@@ -61,6 +60,15 @@ def by_state_dict(module: Scaled) -> None:
 
 def another_tensor(module: Scaled) -> None:
     module.layer.weight = nn.Parameter(torch.zeros(8, 8))
+
+
+def other_strides(module: Scaled) -> None:
+    """The same memory, read in another order."""
+    module.layer.weight.data = module.layer.weight.data.t()
+
+
+def an_equal_tensor(module: Scaled) -> None:
+    module.shift = nn.Parameter(module.shift.detach().clone())
 
 
 def another_attribute(module: Scaled) -> None:
@@ -84,7 +92,16 @@ def no_bias(module: Scaled) -> None:
 
 
 CONTENTS = (past_the_version, in_place, another_order, by_state_dict)
-PARTS = (another_tensor, another_attribute, inside_the_processor, another_processor, a_hook, no_bias)
+PARTS = (
+    another_tensor,
+    an_equal_tensor,
+    other_strides,
+    another_attribute,
+    inside_the_processor,
+    another_processor,
+    a_hook,
+    no_bias,
+)
 
 
 @pytest.mark.parametrize("change", CONTENTS)
@@ -118,6 +135,18 @@ def test_a_compiled_module_that_looks_is_never_stale(change: Callable[[Scaled], 
     assert compiled.report.counters.traces == (1 if change in CONTENTS else 2)
 
 
+def test_a_first_look_after_a_full_one_finds_contents_too() -> None:
+    """A part that changed and changed back is no other part, and the weights are compared all the same."""
+    module = Scaled()
+    watch = Watch(module)
+    module.processor.shift = 3.0
+    assert watch.look().rebuilt
+    module.scale, module.extra = 2.0, None
+    del module.extra
+    past_the_version(module)
+    assert watch.look() == Change(rebuilt=False, weights=frozenset({"layer.weight"}))
+
+
 def test_expanded_values_are_refreshed() -> None:
     module, x = Scaled(), random(4, 8)
     compiled = CompiledModule(module)
@@ -127,3 +156,39 @@ def test_expanded_values_are_refreshed() -> None:
         compiled.refresh_weights()
         assert rel_error(compiled(x), module(x)) < 1e-6
     assert compiled.report.counters.traces == 1
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(x) @ (self.second.weight * 2)
+
+
+def test_all_names_of_a_tied_weight_are_refreshed() -> None:
+    module, x = Tied(), random(4, 8)
+    compiled = CompiledModule(module)
+    compiled.look()
+    compiled(x)
+    module.first.weight.data.add_(1)
+    assert Watch(module).look() == Change(rebuilt=False)
+    compiled.look()
+    with torch.no_grad():
+        assert rel_error(compiled(x), module(x)) < 1e-6
+
+
+def test_what_is_written_past_its_version_waits_for_a_look_that_reads_weights() -> None:
+    module = Scaled()
+    watch = Watch(module)
+    past_the_version(module)
+    assert watch.look(reads_weights=False) == Change(rebuilt=False)
+    in_place(module)
+    assert watch.look(reads_weights=False).weights == {"layer.weight"}
+    assert watch.look().weights == {"layer.weight"}
+    assert watch.look() == Change(rebuilt=False)
