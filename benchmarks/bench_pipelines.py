@@ -47,11 +47,11 @@ from benchmarks.networks.of_pipelines import (
 )
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.stable_fast import compile_module, compile_pipeline
-from modules.stable_fast.graph.glance import Glance
+from modules.stable_fast.changes.checksums import Checksums, finish
+from modules.stable_fast.changes.glance import Glance
+from modules.stable_fast.changes.watch import Watch, weights_of
 from modules.stable_fast.pipelines.compile import CompiledPipeline
 from modules.stable_fast.pipelines.front import why_not_this_picture
-from modules.stable_fast.runtime.checksums import Checksums, finish
-from modules.stable_fast.runtime.watch import Watch, weights_of
 
 CACHES = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}

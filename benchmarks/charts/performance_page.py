@@ -13,6 +13,7 @@ COLUMNS = {  # key of a row -> heading and number format
     "fastest_ms": ("fastest", "{:.2f}"),
     "host_ms": ("host ms", "{:.2f}"),
     "first_call_seconds": ("first call s", "{:.1f}"),
+    "first_step_seconds": ("first step s", "{:.1f}"),
     "first_picture_seconds": ("first picture s", "{:.1f}"),
     "new_resolution_seconds": ("new size s", "{:.1f}"),
     "lora_switch_seconds": ("LoRA switch s", "{:.3f}"),
@@ -71,12 +72,14 @@ WANTED = {
     "quality-demo": "Quality: the demo model's pictures, judged (see `benchmarks/bench_quality.py`)",
 }
 TITLES = WANTED | {
+    "untuned-first-call": "First steps with empty caches, without a table of the card's own, at 512² and 1024²",
+    "sums-in-fp16-emulated": "Sums of products in fp16, emulated on a CPU (see `benchmarks/cpu/bench_sums.py`)",
     "load": "Loading an SD1.5 checkpoint of 2 GiB",
     "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
     "unet-sdxl-1024-b2-float16-autotune": "SDXL UNet step beside `max-autotune` (1024², CFG batch 2, caches warm)",
     "server-sd15-512-20": "16 clients at once, one GPU: SD1.5, 512², 20 steps Euler, guidance",
     "server-sd15-512-4": "16 clients at once, one GPU: SD1.5, 512², 4 steps, no guidance",
-    "untuned": "Without a table of the card's own, at its capability (own) and as an RTX 40 (8.9): UNet steps, CFG batch 2",
+    "untuned": "Without a table of the card's own, as it is (own) and as an RTX 40 (8.9): UNet steps, CFG batch 2",
     "pipelines-sd15": "diffusers' SD1.5 UNet by `compile_pipeline` beside the product's step, 512², CFG batch 2",
     "pipelines-sdxl": "diffusers' SDXL UNet by `compile_pipeline` beside the product's step, 1024², CFG batch 2",
     "pipelines-svd": "Stable Video Diffusion's UNet by `compile_pipeline`: 14 frames, 576 x 1024",

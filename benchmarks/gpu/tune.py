@@ -11,6 +11,7 @@ keeps all rows, and times only what they lack: `--add --workloads sd15-512-16` f
 
 With `--class`, the table is for cards of a class that have none of their own. Of a class that this GPU is not of, it is
 measured while the GPU passes for one (see said_card.py), and says so. Calls in this GPU's table are not timed again.
+Two files are written: the class's table, and all that was measured, under the name of the GPU or of what it passes for.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.common import ROOT
 from benchmarks.gpu.said_card import capability, said_to_be
 from modules.core.runner import Conditioning
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
+from modules.stable_fast.kernels.candidates import is_position
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.devices import CardClass, card_named
 from modules.stable_fast.store.cache import CACHE_VARIABLE
@@ -143,7 +145,7 @@ def tune(arguments: argparse.Namespace) -> None:
 
 
 def tune_class(kind: CardClass, arguments: argparse.Namespace) -> None:
-    """Writes the table of a class."""
+    """Writes all that was measured, and the table of a class, which has what it tells of other cards."""
     described = environment(DEVICE)
     card = card_named(described["chip"])
     if card is None or card.kind is not kind:
@@ -151,11 +153,18 @@ def tune_class(kind: CardClass, arguments: argparse.Namespace) -> None:
     workloads = (arguments.workloads or OF_A_CLASS).split(",")
     in_force = read_choices(shipped_path(SHIPPED, described))
     measured = measure_all(workloads, arguments.capability, arguments.seconds)
-    path = class_path(arguments.out, kind)
-    path.unlink(missing_ok=True)
     said = {"said_capability": arguments.capability} if arguments.capability else {}
-    write_choices(path, described | said, [*in_force, *measured])
-    print(f"written: {path}, {len(in_force) + len(measured)} rows")
+    rows, path = [*in_force, *measured], shipped_path(arguments.out, described)
+    for file, content in ((path, rows), (class_path(arguments.out, kind), [*map(for_a_class, rows)])):
+        file.unlink(missing_ok=True)
+        write_choices(file, described | said, content)
+        print(f"written: {file}, {len(content)} rows")
+
+
+def for_a_class(row: Measured) -> Measured:
+    """What a row tells of other cards: nothing of positions in a library's list, nor of wrong results."""
+    right = {name: time for name, time in row.of_right_results().items() if time < math.inf and not is_position(name)}
+    return Measured(row.op, row.key, min(right, key=right.__getitem__, default=row.name), right)
 
 
 def main() -> None:

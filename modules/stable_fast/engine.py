@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.stable_fast.changes.fingerprint import structure_of
+from modules.stable_fast.changes.watch import Change, Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.fingerprint import structure_of
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
+from modules.stable_fast.precision import why_no_effect
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
-from modules.stable_fast.runtime.watch import Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -52,9 +53,8 @@ class Engine:
         follows_structure: bool = False,
     ) -> None:
         level, reason = level_in_force(config.level)
-        self.module = module
-        self.config = config
-        self.report = Report(asked=config.level, level=level, reason=reason)
+        self.module, self.config = module, config
+        self.report = Report(asked=config.level, level=level, reason=reason, precision=config.precision)
         self.stamp = 0
         self._bindings = dict(bindings)
         self._follows_structure = follows_structure
@@ -88,16 +88,15 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self, *, reads_weights: bool = True) -> None:
-        """Picks up whatever changed in the network since the last look. `reads_weights`: see Watch."""
-        if self._watch is None:
-            self._watch = Watch(self.module)
-            return self.forget()
-        change = self._watch.look(reads_weights=reads_weights)
+    def look(self, *, reads_weights: bool = True) -> bool:
+        """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
+        earlier, self._watch = self._watch, self._watch or Watch(self.module)
+        change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
         elif change.weights:
             self.refresh_weights(set(change.weights))
+        return change.moved
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
@@ -141,14 +140,17 @@ class Engine:
         if form in self._programs:
             self._programs.move_to_end(form)
         else:
+            device = device_of(self.module, example)
+            self.report.precision_reason = why_no_effect(self.config.precision, device, self.module)
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
                     self.store,
                     example,
                     bindings=self._bindings,
                     dims=dims,
-                    passes=passes_for(device_of(self.module, example), captured=self.report.level.captured),
+                    passes=passes_for(device, captured=self.report.level.captured),
                     reads_kept=self._reads_kept,
+                    sums_in_half=self.config.sums_in_half,
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
@@ -239,10 +241,7 @@ class Engine:
     # Failures
 
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
-        """Whether an error may come from the saved graph that this form's program was read from.
-
-        False if the program was traced, so that tracing again would not help, or if it `is_proven` to work.
-        """
+        """Whether an error may come from this form's saved graph, if it has one that is not `is_proven` to work."""
         program = None if is_proven else self._programs.get(form)
         return self._reads_kept and program is not None and program.kept_at is not None
 

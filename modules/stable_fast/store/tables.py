@@ -1,6 +1,6 @@
 """Tables of the fastest implementation of each fused op and shape: shipped with the program, and found by tuning.
 
-A card without a shipped table has that of a card of its class to predict from (see `of_class`).
+What another card of the class measured is predicted from, but not chosen (see `of_class`).
 What is found here is kept per GPU and per version of torch, Triton and cuDNN. Other people's tables: see exchange.py.
 """
 
@@ -20,6 +20,7 @@ import torch
 
 from modules.core.typed import Unreadable, number, parse_json_object, text, whole
 from modules.stable_fast.kernels import devices
+from modules.stable_fast.kernels.candidates import is_position
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices
 from modules.stable_fast.kernels.devices import CardClass, card_named
 from modules.stable_fast.kernels.triton_import import TRITON_VERSION
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "tuned"
 FORMAT = 1
-
-# A position in a library's list of suggestions, but for the first, means another algorithm on another card.
-POSITION = re.compile(r"(cublaslt|cublaslt_patches|cudnn_graph)_([2-9]|\d\d+)")
 
 
 @dataclass
@@ -87,18 +85,22 @@ def class_path(folder: Path, kind: CardClass) -> Path:
 
 
 def of_class(folder: Path, chip: str) -> Iterator[tuple[str, ChoiceKey, dict[str, float]]]:
-    """Times on another card of the same class, by op and key: on the nearest in size, else in the class's own table.
+    """Times on another card of the same class, by op and key: on the nearest in size, else in the class's table.
 
     They say nothing of the positions in a library's list of suggestions. Yields nothing without such a table.
     """
     if (card := card_named(chip)) is None:
         return
     measured = {path: card_named(path.stem) for path in sorted(folder.glob("sm*.json"))}
-    relatives = {path: each.multiprocessors for path, each in measured.items() if each and each.kind is card.kind}
+    relatives = {
+        path: each.multiprocessors
+        for path, each in measured.items()
+        if each is not None and each.kind is card.kind and each != card
+    }
     nearest = min(relatives, key=lambda path: abs(relatives[path] - card.multiprocessors), default=None)
     for row in read_choices(nearest or class_path(folder, card.kind)):
         times = row.of_right_results()
-        yield row.op, row.key, {name: time for name, time in times.items() if not POSITION.fullmatch(name)}
+        yield row.op, row.key, {name: time for name, time in times.items() if not is_position(name)}
 
 
 def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
@@ -161,7 +163,6 @@ def load_choices(
     """Applies shipped and saved choices, and before these, those of an imported table. Returns the number of choices.
 
     The choices of another imported table no longer hold. A saved graph has no choices in it, so it stays valid.
-    Without a shipped table, what another card of the class measured is predicted from, but not chosen.
     """
     described = environment(device)
     shipped = read_choices(shipped_path(SHIPPED, described))
@@ -172,9 +173,8 @@ def load_choices(
         imported = None
     given = imported.choices if imported is not None else ()
     choices.imported = {(m.op, m.key): m.name for m in given}
-    related = () if shipped else of_class(SHIPPED, described["chip"])
     here = ((m.op, m.key, m.of_right_results()) for m in (*shipped, *own, *given))
-    choices.learn(chain(related, here))
+    choices.learn(chain(of_class(SHIPPED, described["chip"]), here))  # what was measured here goes before
     return len(choices.chosen.keys() | choices.imported.keys())
 
 

@@ -144,6 +144,20 @@ def test_the_nearest_card_of_the_class_goes_before_the_class(tmp_path):
     assert predicted_by(tmp_path, chip="sm86-28") == ["default", "default"]
 
 
+def test_a_shipped_table_does_not_hide_what_others_measured(tmp_path):
+    ship(tmp_path, "class-mma.json", tiles=1.0, default=2.0)
+    rows = [tables.Measured("op", (16, "float16"), "default", {"tiles": 2.0, "default": 1.0})]
+    tables.write_choices(tmp_path / "sm89-128.json", {}, rows)
+    choices = ImplementationChoices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "environment", lambda device: RTX_4090)
+        patch.setattr(tables, "SHIPPED", tmp_path)
+        assert tables.load_choices(torch.device("cuda"), tmp_path / "own", choices) == 1
+    offered = dict.fromkeys(("default", "tiles"), print)
+    assert choices.pick("op", (16, "float16"), offered, "tiles", ()) == "default"
+    assert [choices.pick("op", (rows, "float16"), offered, "default", ()) for rows in (1024, 900)] == ["tiles"] * 2
+
+
 def test_a_place_in_a_librarys_list_tells_nothing_of_another_card(tmp_path):
     ship(tmp_path, "class-mma.json", cublaslt_3=0.5, cublaslt_1=1.0, tiles=2.0)
     assert predicted_by(tmp_path) == ["cublaslt_1", "cublaslt_1"]

@@ -14,18 +14,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.adapters import is_lora, strengths_of
-from modules.stable_fast.graph.fingerprint import Structure, structure_of
-from modules.stable_fast.graph.glance import Glance
-from modules.stable_fast.runtime.checksums import Checksums, finish
+from modules.stable_fast.changes.adapters import is_lora, strengths_of
+from modules.stable_fast.changes.checksums import Checksums, finish
+from modules.stable_fast.changes.fingerprint import Structure, structure_of
+from modules.stable_fast.changes.glance import Glance
 
 
 @dataclass(frozen=True)
 class Change:
-    """`rebuilt`: parts, attributes or addresses differ. `weights`: names of weights with other contents."""
+    """`rebuilt`: parts, attributes or addresses differ. `moved`: only addresses do, or dtypes.
+
+    `weights`: names of weights with other contents.
+    """
 
     rebuilt: bool
     weights: frozenset[str] = frozenset()
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Watch:
                 return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
         self._start_over()
         if last != self._last:
-            return Change(rebuilt=True)
+            return Change(rebuilt=True, moved=last.structure == self._last.structure)
         others = {name for name, value in self._strengths.items() if strengths[name] != value}
         return Change(rebuilt=False, weights=self._differing(before) | others)
 

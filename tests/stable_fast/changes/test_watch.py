@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast import CompiledModule
-from modules.stable_fast.runtime.watch import Change, Watch
+from modules.stable_fast.changes.watch import Change, Watch
 from tests.stable_fast.networks import random, rel_error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.fingerprint import APART, ForwardFront, fact_of
+from modules.stable_fast.changes.fingerprint import APART, ForwardFront, fact_of, has_state
 
 _SHALLOW = ("_parameters", "_buffers", "_modules")  # dicts of every module, compared item by item
 _OWN = attrgetter("__dict__")  # like `vars`, in half the time
@@ -127,7 +127,7 @@ class _Inside:
         if isinstance(value, Mapping) or _hides_fields(value):
             self.odd.append(value)
             return ()
-        if hasattr(value, "__dict__") and (callable(value) or is_dataclass(value)):
+        if has_state(value) or is_dataclass(value):
             self.objects.append(value)
             return vars(value).values()
         return ()
