@@ -88,10 +88,10 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self) -> bool:
-        """Picks up whatever changed since the last look; reads all weights. Returns whether they moved, no more."""
+    def look(self, *, reads_weights: bool = True) -> bool:
+        """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
         earlier, self._watch = self._watch, self._watch or Watch(self.module)
-        change = earlier.look() if earlier is not None else Change(rebuilt=True)
+        change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
         elif change.weights:
