@@ -40,6 +40,7 @@ class Desk:
         self.output = output
         self.defaults = Defaults()
         self._tasks: list[QueuedTask] = []
+        self._told = "", 0.0  # the task whose share was told last, and that share
 
     @contextmanager
     def tray(self, *, keep: bool) -> Generator[OutputFolder, None, None]:
@@ -94,6 +95,12 @@ class Desk:
     def current(self) -> QueuedTask | None:
         """The API's running task, or the next one to run."""
         return next(iter(self.unfinished()), None)
+
+    def furthest(self, queued: QueuedTask, share: float) -> float:
+        """Returns the largest share of this task that was told so far: a task that is made again begins anew."""
+        task, most = self._told
+        self._told = queued.id, max(share, most if task == queued.id else 0.0)
+        return self._told[1]
 
     def stop(self) -> None:
         """Stops the current task after its step; the pictures that are finished stay."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
@@ -23,6 +25,13 @@ class Refusal:
 
     status: int
     sentence: str
+
+
+def in_words(sentence: str, words: Mapping[str, str]) -> str:
+    """Replaces options of the command line by a client's words for them. Options of the server itself have none."""
+    for option, word in words.items():
+        sentence = re.sub(rf"{re.escape(option)}(?![\w-])", word, sentence)
+    return sentence
 
 
 class Refused(LightDiffusionError):

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from api import a1111, openai_images
 from api.desk import Desk
 from api.dialect import Answer, Dialect
-from api.errors import Refusal, Refused, refusal_of
+from api.errors import Refused, refusal_of
 from api.guard.access import Access
 from api.guard.admission import Admission
 
@@ -45,7 +45,7 @@ def guarded(
             return await answer(desk, request)
         except Exception as error:  # noqa: BLE001  # any bug must be answered in the client's form, too
             refusal = refusal_of(error)
-        told = dialect.refuse(Refusal(refusal.status, desk.without_paths(refusal.sentence)))
+        told = dialect.refuse(dialect.told(desk, refusal))
         if refusal.status == 401:
             told.headers["WWW-Authenticate"] = 'Basic realm="LightDiffusion-Next"'
         return told

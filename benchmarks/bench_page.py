@@ -1,5 +1,6 @@
 """Times the web page: from ./run.sh to the first response, the Generate button and the filled form; from a click on
-Generate to new words under it, the first time and once the model is loaded; and what previews cost.
+Generate to the page's answer and to the server's first words, the first time and once the model is loaded; and what
+previews cost.
 
 python -m benchmarks.bench_page; needs an installed project and Chromium, which shares the cores with the app.
 """
@@ -28,16 +29,23 @@ from modules.tasks import queued_task
 from modules.tasks.queue import TaskQueue
 from modules.tasks.task import MakePictures
 
-MILESTONES = ("answers", "button", "form", "first click", "next click")
-# Clicks Generate, and returns the seconds until the browser has drawn other words than those that were there.
+CLICKS = ("first click", "first words of the server", "next click", "next words of the server")
+MILESTONES = ("answers", "button", "form", *CLICKS)
+# Clicks Generate, and returns the seconds until the browser has drawn the page's own answer, and the server's first
+# words. Without an answer of its own, the page's answer is the server's words.
 CLICK = """() => new Promise((done) => {
-  const words = () => document.querySelector('#ld-stage .ld-words')?.textContent
-  const before = words()
+  const textOf = (selector) => document.querySelector(selector)?.textContent || ''
+  const words = () => textOf('#ld-stage .ld-words')
+  const before = words(), seconds = []
   const began = performance.now()
   const watch = new MutationObserver(() => {
-    if (words() === undefined || words() === before) return
-    watch.disconnect()
-    requestAnimationFrame(() => setTimeout(() => done((performance.now() - began) / 1000)))
+    const hasServer = words() && words() !== before && !textOf('#ld-answer')
+    const wanted = hasServer ? 2 : textOf('#ld-answer') ? 1 : 0
+    if (hasServer) watch.disconnect()
+    if (wanted) requestAnimationFrame(() => setTimeout(() => {
+      while (seconds.length < wanted) seconds.push((performance.now() - began) / 1000)
+      if (wanted === 2) done(seconds)
+    }))
   })
   watch.observe(document.querySelector('#ld-stage'), {subtree: true, childList: true, characterData: true})
   document.querySelector('#ld-generate').click()
@@ -78,7 +86,7 @@ def one_start(browser: Any) -> dict[str, float]:
                 page.locator(selector).wait_for()
                 seconds.append(time.perf_counter() - began)
             for _ in range(2):
-                seconds.append(page.evaluate(CLICK))
+                seconds += page.evaluate(CLICK)
                 page.locator("#ld-stage .ld-words", has_text="Done").wait_for()
             page.close()
         finally:

@@ -32,7 +32,12 @@ MASK_OPTIONS = (
 INIT_OPTIONS = {"denoise": "denoise", "resize_mode": "resize", **dict(zip(MASK_OPTIONS, MASK_OPTIONS, strict=True))}
 
 # Options that have an effect with Stable-Fast only, and what each does.
-OF_STABLE_FAST = {"tune": "times the kernels of", "table": "chooses the kernels of", "report": "reports on"}
+OF_STABLE_FAST = {
+    "tune": "times the kernels of",
+    "table": "chooses the kernels of",
+    "report": "reports on",
+    "precision": "is about the sums of",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,17 +120,18 @@ def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blo
     from ui.events.connect import connect
     from ui.panels.layout import build_page
     from ui.panels.picture_fields import open_our_formats_only
+    from ui.quick_import import one_server
 
     open_our_formats_only()
-    with gr.Blocks(
-        title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)
-    ) as page:
-        values = handlers.remembered()
-        starter = starter or StarterDownload(handlers.folders)
-        parts = build_page(handlers.folders, handlers.output.folder, starter, values, gpu=handlers.gpu)
-        connect(parts, handlers, starter, page, values)
-        add_endpoints(handlers)
-    page.queue(max_size=200, api_open=False)
+    page = gr.Blocks(title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
+    with one_server():
+        with page:
+            values = handlers.remembered()
+            starter = starter or StarterDownload(handlers.folders)
+            parts = build_page(handlers.folders, handlers.output.folder, starter, values, gpu=handlers.gpu)
+            connect(parts, handlers, starter, page, values)
+            add_endpoints(handlers)
+        page.queue(max_size=200, api_open=False)
     return page
 
 
@@ -202,6 +203,7 @@ def guarded(gate: Gate) -> list[Any]:
 def stay_offline() -> UploadFolder:
     """Prepares the import of gradio: no analytics, no version check, and our own upload folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # statistics after every request, which nobody reads
     os.environ["HF_HUB_OFFLINE"] = "1"
     return make_upload_folder()
 

@@ -51,7 +51,7 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
         prompt=values["prompt"] or "",
         negative_prompt=values["negative_prompt"] or "",
         styles=tuple(values["styles"] or ()),
-        **{name: read_plain(values, option) for name, option in OPTIONS.items()},
+        **read_all_plain(values),
         width=width,
         height=height,
         seed=read_seed(values["seed"]),
@@ -65,6 +65,12 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
         tiled=tiled,
         stable_fast=values["level"] if values["stable_fast"] else "off",
     )
+
+
+def read_all_plain(values: Values) -> dict[str, Any]:
+    """Returns the plain options. Those of Stable-Fast hold while it is on."""
+    plain = {name: read_plain(values, option) for name, option in OPTIONS.items()}
+    return plain if values["stable_fast"] else plain | {"stable_fast_precision": default_of("stable_fast_precision")}
 
 
 def read_plain(values: Values, option: Option) -> Any:

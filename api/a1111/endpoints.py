@@ -94,6 +94,18 @@ MADE: dict[str, Make] = {
     f"{CONTROLNET}detect": controlnet.detect,
 }
 
+WORDS = {
+    "--mask FILE": "mask",
+    "--img2img FILE": "init_images",
+    "--list samplers": f"GET {ROOT}samplers",
+    "--list schedulers": f"GET {ROOT}schedulers",
+    "--hires-method": "hr_upscaler",
+    "--checkpoint": "sd_model_checkpoint in override_settings",
+    "--vae": "sd_vae in override_settings",
+    "--cfg": "cfg_scale",
+    "--sampler": "sampler_name",
+}
+
 
 async def show(what: Show, desk: Desk, request: Request) -> Response:
     return as_json(await asyncio.to_thread(what, desk))
@@ -116,4 +128,5 @@ DIALECT = Dialect(
         Endpoint(method="GET", path=f"{ROOT}progress", answer=partial(make, show_progress)),
     ),
     refuse=refuse,
+    words=WORDS,
 )

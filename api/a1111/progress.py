@@ -27,7 +27,7 @@ def progress(desk: Desk, *, with_picture: bool) -> dict[str, Any]:
     share = share_of(queued)
     preview = queued.preview if with_picture else b""
     return {
-        "progress": share,
+        "progress": desk.furthest(queued, share),
         "eta_relative": queued.seconds * (1 - share) / share if queued.pace is not None else 0.0,
         "state": {**STATE, **job_of(queued)},
         "current_image": in_base64(preview) if preview else None,
@@ -36,7 +36,7 @@ def progress(desk: Desk, *, with_picture: bool) -> dict[str, Any]:
 
 
 def share_of(queued: QueuedTask) -> float:
-    """Returns the finished share of a task. It never goes back."""
+    """Returns the finished share of a task. It goes back only if the task has to be made again."""
     if queued.state == "waiting":
         return 0.0
     return LOADING if queued.pace is None else ENCODED + (1 - ENCODED) * share_of_steps(queued, queued.pace)

@@ -20,6 +20,14 @@ from modules.core.sizes import SIZE_STEP
 from modules.images.modes import to_rgb
 from modules.images.open import open_image
 
+WORDS = {
+    "--mask FILE": "mask",
+    "--list samplers": "GET /sdapi/v1/samplers",
+    "--list schedulers": "GET /sdapi/v1/schedulers",
+    "--checkpoint": "model",
+    "--cfg": "cfg_scale",
+    "--sampler": "sampler",
+}
 KINDS_OF_ERRORS = {401: "authentication_error", 404: "invalid_request_error", 429: "rate_limit_error"}
 
 

@@ -88,4 +88,5 @@ DIALECT = Dialect(
         Endpoint(method="POST", path=f"{ROOT}images/edits", answer=edit),
     ),
     refuse=answers.refuse,
+    words=answers.WORDS,
 )

@@ -11,8 +11,8 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from api.desk import POLL_SECONDS, Desk
-from api.errors import Refusal, refusal_of
-from api.openai_images.answers import error_body, event
+from api.errors import Refusal, in_words, refusal_of
+from api.openai_images.answers import WORDS, error_body, event
 from api.openai_images.asked import Sending
 from modules.generation.options import GenerationOptions
 from modules.tasks.queued_task import QueuedTask
@@ -50,7 +50,7 @@ async def events(
         yield b"data: [DONE]\n\n"
     except Exception as error:  # noqa: BLE001  # the status was sent long ago, so every error becomes an event
         refusal = refusal_of(error)
-        told = Refusal(status=refusal.status, sentence=desk.without_paths(refusal.sentence))
+        told = Refusal(status=refusal.status, sentence=in_words(desk.without_paths(refusal.sentence), WORDS))
         yield event("error", error_body(told))
     finally:
         work.add_done_callback(lambda done: end(done, things))

@@ -49,9 +49,8 @@ GPU_SAMPLE_MS = 100
 
 
 @contextmanager
-def our_queue(folders: ModelFolders, output: Path, arguments: argparse.Namespace, most: int | None) -> Iterator[Serve]:
+def our_queue(session: Session, output: Path, arguments: argparse.Namespace, most: int | None) -> Iterator[Serve]:
     """Serves through the queue of the page, with `most` pictures in a batch."""
-    session = Session(folders, device=arguments.device)
     queue = TaskQueue(lambda: session, OutputFolder(output), most_together=most, gather_ms=arguments.gather_ms)
 
     def serve(number: int) -> None:
@@ -74,7 +73,6 @@ def our_queue(folders: ModelFolders, output: Path, arguments: argparse.Namespace
         yield serve
     finally:
         queue.close()
-        session.free()
 
 
 @contextmanager
@@ -169,8 +167,12 @@ def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.
         except ModuleNotFoundError as error:
             return [skipped(name, f"{error.name} is not installed")]
     most = 1 if name == "one-by-one" else arguments.most_together
-    with our_queue(folders, output, arguments, most) as serve:
-        return measure(name, serve, arguments)
+    session = Session(folders, device=arguments.device)
+    try:
+        with our_queue(session, output, arguments, most) as serve:
+            return measure(name, serve, arguments)
+    finally:
+        session.free()
 
 
 def skipped(name: str, reason: str) -> dict[str, object]:

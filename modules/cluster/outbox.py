@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from modules.cluster.messages import Free, Warned
+from modules.core.device import fetched
 from modules.generation.progress import Progress
 from modules.tasks.kinds import MadePicture
 from modules.tasks.queued_task import PREVIEW_SECONDS
@@ -65,7 +66,7 @@ class Outbox:
         latent = None
         if event.denoised is not None and now >= self._next_preview:
             self._next_preview = now + PREVIEW_SECONDS
-            latent = event.denoised[:1].cpu()
+            latent = fetched(event.denoised[:1])
         self._messages.put(replace(event, denoised=latent))
 
     @contextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(tensor: Tensor) -> Tensor:
+    """Copies a tensor that its GPU has finished to the CPU. Does not wait for later work of the GPU."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    with torch.cuda.stream(_fetching_stream(tensor.device)):
+        return tensor.cpu()
+
+
+@cache
+def _fetching_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def raise_if_broken() -> None:

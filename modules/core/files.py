@@ -51,6 +51,12 @@ def write_whole(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def replace_soon(path: Path, data: bytes) -> None:
+    """Works like `write_whole` without waiting for the disk: if the whole machine crashes, the file may be empty."""
+    with hidden_file(path.parent, data, synced=False) as hidden:
+        os.replace(hidden, path)
+
+
 def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
     """Writes `folder/names(0)`, or the first free one of names(1), names(2), ...; never replaces a file.
 
@@ -65,7 +71,7 @@ def write_new(folder: Path, data: bytes, names: Callable[[int], str]) -> Path:
 
 
 @contextmanager
-def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
+def hidden_file(folder: Path, data: bytes, *, synced: bool = True) -> Generator[Path]:
     """Writes a hidden file, keeps it locked while in use, and deletes it afterwards unless it was moved."""
     hidden = folder / f".{os.getpid()}-{os.urandom(4).hex()}{HIDDEN_ENDING}"
     try:
@@ -73,7 +79,8 @@ def hidden_file(folder: Path, data: bytes) -> Generator[Path]:
             _lock(file.fileno())
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
             if fcntl is not None:  # the lock stays in place until the file has its final name
                 yield hidden
         if fcntl is None:  # Windows cannot move an open file

@@ -6,6 +6,9 @@ import difflib
 import logging
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeAlias
 
@@ -191,7 +194,29 @@ def _base(name: str) -> str:
     return _stem(name).rsplit("/", 1)[-1]
 
 
+_scans: ContextVar[dict[tuple[Path, str], list[str]] | None] = ContextVar("scans", default=None)
+
+
+@contextmanager
+def each_folder_once() -> Generator[None]:
+    """Inside the block or the decorated function, this thread lists each folder once: there may be many files."""
+    token = _scans.set({})
+    try:
+        yield
+    finally:
+        _scans.reset(token)
+
+
 def _scan(folder: Path, kind: str) -> list[str]:
+    known = _scans.get()
+    if known is None:
+        return _names_under(folder, kind)
+    if (folder, kind) not in known:
+        known[folder, kind] = _names_under(folder, kind)
+    return known[folder, kind]
+
+
+def _names_under(folder: Path, kind: str) -> list[str]:
     """Lists the names under one folder, including sub-folders; skips hidden folders."""
     names: list[str] = []
     markers = FOLDER_MARKERS.get(kind, ())

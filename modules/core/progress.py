@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
-    """One finished sampling step, counted from 1; `denoised` is the predicted clean latent [N, C, h, w]."""
+    """One finished sampling step, counted from 1.
+
+    `denoised` is the predicted clean latent [N, C, h, w]; None if a GPU may still compute it.
+    """
 
     step: int
     steps: int
     sigma: float
-    denoised: Tensor
+    denoised: Tensor | None
 
 
 OnStep = Callable[[StepEvent], None]

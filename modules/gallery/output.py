@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.core.errors import OptionsError, OutputError
-from modules.core.files import sweep_hidden, write_whole
+from modules.core.files import replace_soon, sweep_hidden
 from modules.core.paths import PROJECT_ROOT
 from modules.core.typed import Unreadable, parse_json_object, whole
 from modules.gallery.picture import EncodedPicture
@@ -58,7 +58,7 @@ class OutputFolder:
     def _note_seed(self, seed: int) -> None:
         """Remembers the seed. A failure is only a warning, because the picture itself is already saved."""
         try:
-            write_whole(self.folder / LAST_SEED, json.dumps({"seed": seed}).encode())
+            replace_soon(self.folder / LAST_SEED, json.dumps({"seed": seed}).encode())
         except OSError as error:
             reason = error.strerror or str(error)
             log.warning("The seed could not be noted in %s (%s): --reuse-seed will not know it.", self.folder, reason)

@@ -13,6 +13,7 @@ from modules.controlnet.apply import AppliedAdapter, AppliedControl, ControlStac
 from modules.controlnet.names import CONTROL_KINDS
 from modules.controlnet.preprocess import make_hint
 from modules.core.errors import LightDiffusionError, OptionsError, quoted
+from modules.core.paths import each_folder_once
 from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_prompts, check_spelled_out
@@ -33,7 +34,7 @@ from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, ResolvedOptions
 from modules.generation.pass_settings import noise_of
 from modules.generation.prompts import PassPrompts, read_schedules, take_loras_out, tell_other_tags, without_loras
-from modules.generation.session import Session
+from modules.generation.session import Session, how_fast
 from modules.images.in_flight import PixelsInFlight
 from modules.images.methods import OWN_METHODS
 from modules.images.modes import to_8_bit
@@ -127,7 +128,7 @@ class Job:
         return self._renewed() if self.session.make_room() else None
 
     def _renewed(self) -> Job:
-        networks = self.session.networks(self.model, self.options.stable_fast)
+        networks = self.session.networks(self.model, *how_fast(self.options))
         refiner = self.refiner and self.refiner._renewed()
         return replace(self, networks=networks, unet=networks.unet(self.unet), refiner=refiner)
 
@@ -178,6 +179,7 @@ def prepare_job(options: GenerationOptions, session: Session) -> Job:
 
 
 @torch.inference_mode()
+@each_folder_once()
 def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> list[Job]:
     """Loads everything for requests that agree in all but prompts, seeds and number. Their prompts are spelled out.
 
@@ -196,7 +198,7 @@ def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> lis
         source = source.enlarged(first.tiled, upscaler)
     model = session.model(first)
     tell_sizes(first, model.spec)
-    networks = session.networks(model, first.stable_fast)
+    networks = session.networks(model, *how_fast(first))
     common = replace(first, loras=first.loras + take_loras_out(first.prompt)[1])
     unet, text = session.patched(model, common.loras)
     resolved = [resolve(with_extended_size(options, source), model, session) for options in requests]
@@ -245,7 +247,7 @@ def with_refiners(jobs: Sequence[Job], schedules: Sequence[Schedules], common: G
         return list(jobs)
     *_, last = schedules[0].values()
     tell_refiner(replace(job.options, loras=common.loras), steps=len(last.negative))
-    networks = session.networks(model, common.stable_fast)
+    networks = session.networks(model, *how_fast(common))
     unet = networks.unet(model.unet)
     prompts = encode_prompts(schedules, replace(common, loras=()), networks, model.text, session)
     return [

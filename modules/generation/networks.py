@@ -43,12 +43,22 @@ class Networks:
     A network that comes to the device only to work runs eagerly: what was compiled would be lost each time it leaves.
     """
 
-    def __init__(self, model: LoadedModel, level: str, tuning_seconds: float = 0.0, table: Table | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        level: str,
+        tuning_seconds: float = 0.0,
+        table: Table | None = None,
+        precision: str = "off",
+    ) -> None:
+        """`precision` holds for the networks that run in each step: UNet and ControlNets."""
         self.model = model
-        self.level = level
+        self.level, self.precision = level, precision
         self._capture_on = SharedCapture()
         self._choosing: dict[str, Any] = {"tuning_seconds": tuning_seconds, "table": table}
-        self._patcher = StableFastPatcher(StableFastConfig(level=level, **self._choosing), self._capture_on)
+        self._patcher = StableFastPatcher(
+            StableFastConfig(level=level, precision=precision, **self._choosing), self._capture_on
+        )
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
         self._on_cpu = model.unet.load_device.type == "cpu"
@@ -104,7 +114,7 @@ class Networks:
             name = f"ControlNet {len(self._controls) + 1}"
             self._adjoin(network)
             dims = CONTROL_DIMS | (VECTOR_DIMS if network.config.vector_dim else {})
-            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=dims)
+            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=dims, precision=self.precision)
             self._controls[network] = FastControlNet(compiled)
         return self._controls[network]
 

@@ -15,6 +15,7 @@ from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
+STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate")
 SHARE = (0.0, 1.0)
 REFINER_START = 0.8  # as SDXL's authors and all programs advise
 
@@ -248,6 +249,17 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         title="Stable-Fast level",
         key="Stable-Fast",
         page="own",
+    ),
+    Option(
+        name="stable_fast_precision",
+        label="Stable-Fast precision",
+        kind="text",
+        section="speed",
+        help="fp16-accumulate: sum products in fp16, which is made for GeForce cards and changes pictures a little",
+        choices=STABLE_FAST_PRECISIONS,
+        title="Stable-Fast precision",
+        key="Stable-Fast precision",
+        page="more",
     ),
 )
 

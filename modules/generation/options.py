@@ -218,6 +218,7 @@ class GenerationOptions:
     hires: HiresOptions | None = None
     tiled: TiledOptions | None = None
     stable_fast: str = "off"
+    stable_fast_precision: str = "off"
     only: int | None = field(default=None)  # keeps only this picture of the batch, to reproduce a single one
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ class Outside:
         """Reports the start of a phase."""
         self._tell(phase, 0, steps, None)
 
-    def sampled(self, phase: str, event: StepEvent, denoised: Tensor) -> None:
+    def sampled(self, phase: str, event: StepEvent, denoised: Tensor | None) -> None:
         """Reports one finished sampling step. `denoised` are the clean latents of the pictures asked for here."""
         self._tell(phase, event.step, event.steps, denoised)
 

@@ -157,21 +157,23 @@ class Session:
         path = self.folders.find("loras", name)
         return self._loras.get(stamp(path), lambda: lora_patches(path, model.unet, model.text, model.spec))
 
-    def networks(self, model: LoadedModel, level: str) -> Networks:
-        """Returns the networks of the checkpoint, or of its refiner, for this Stable-Fast level.
+    def networks(self, model: LoadedModel, level: str, precision: str = "off") -> Networks:
+        """Returns the networks of the checkpoint, or of its refiner, for this Stable-Fast level and precision.
 
-        Compiled networks are kept until the level or the checkpoint changes. Requests without Stable-Fast do
+        Compiled networks are kept until one of these or the checkpoint changes. Requests without Stable-Fast do
         not affect them.
         """
         if level == "off":
+            if precision != "off":
+                log.warning("--stable-fast-precision has no effect without Stable-Fast: give --stable-fast too.")
             return Networks(model, level)
-        if any(kept.level != level for kept in self._fast):
+        if any((kept.level, kept.precision) != (level, precision) for kept in self._fast):
             self._release_fast()
         fast = next((kept for kept in self._fast if kept.model is model), None)
         if fast is None:
             if self.device.type == "cuda" and level_in_force(level)[0] == "graph":
                 self._tell_unfused()
-            fast = Networks(model, level, self._tuning_seconds, self._table)
+            fast = Networks(model, level, self._tuning_seconds, self._table, precision)
             self._fast.append(fast)
         return fast
 
@@ -247,6 +249,11 @@ class Session:
         self._controlnets.clear()
         gc.collect()
         release_memory(self.device)
+
+
+def how_fast(options: GenerationOptions) -> tuple[str, str]:
+    """The Stable-Fast level and precision of a request, for `Session.networks`."""
+    return options.stable_fast, options.stable_fast_precision
 
 
 def away_line(names: Sequence[str]) -> str:

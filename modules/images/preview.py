@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from modules.core.device import fetched
+
 # Red, green and blue of each latent channel, and of a latent of zeros (fits shared in the community).
 Fit = tuple[tuple[tuple[float, float, float], ...], tuple[float, float, float]]
 SD_FIT: Fit = (
@@ -19,9 +21,12 @@ SDXL_FIT: Fit = (
 
 
 def latent_to_rgb(latent: Tensor, family: str) -> Image.Image:
-    """Draws one pixel per cell of a latent [4, h, w], or of the first latent in [N, 4, h, w], at sampling scale."""
+    """Draws one pixel per cell of a latent [4, h, w], or of the first latent in [N, 4, h, w], at sampling scale.
+
+    A GPU must have finished it.
+    """
     first = latent[0] if latent.ndim == 4 else latent
-    cells = first.detach().to("cpu", torch.float32).nan_to_num()
+    cells = fetched(first.detach()).float().nan_to_num()
     channels, zero = SDXL_FIT if "SDXL" in family else SD_FIT
     colour = torch.einsum("chw,cr->hwr", cells, torch.tensor(channels)) + torch.tensor(zero)
     pixels = colour.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,9 @@ from modules.core.files import write_new
 from modules.images.metadata import PNG_KEY, parameters_of
 from modules.images.open import opened
 
-COMPRESSION = 4  # takes half the time of Pillow's default for a few percent more bytes
+# Looks for runs of equal bytes, not for repeated texts: Pillow's filters leave few of those in a photo. That takes half
+# the time of level 4 and a quarter of Pillow's default, for up to a tenth more bytes (flat drawings: a third more).
+COMPRESSION = {"compress_level": 4, "compress_type": zlib.Z_RLE}
 _NUMBERED = re.compile(r"([0-9]{1,9})-")
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -61,7 +64,7 @@ def encode_png(image: Image.Image, text: str, others: Mapping[str, str] | None =
         # A lone surrogate (from an argument with invalid UTF-8) cannot be stored, but the picture must not be lost.
         info.add_text(name, value.encode("utf-8", "replace").decode("utf-8"))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, compress_level=COMPRESSION)
+    image.save(buffer, "PNG", pnginfo=info, **COMPRESSION)
     return buffer.getvalue()
 
 

@@ -46,10 +46,11 @@ class CompiledModule:
         capture_on: CaptureOn | None = None,
         tuning_seconds: float = 0.0,
         table: Table | None = None,
+        precision: str = "off",
         proves_sizes: bool = False,
     ) -> None:
         check_module(module, bindings or {})
-        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table)
+        config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table, precision=precision)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
@@ -67,12 +68,13 @@ class CompiledModule:
         self._engine.refresh_weights(changed)
 
     @in_turn
-    def look(self) -> bool:
+    def look(self, *, reads_weights: bool = True) -> bool:
         """Picks up whatever changed in the module since the last look. After a first look, calls check nothing.
 
-        Returns whether the weights moved to other memory, and nothing else is new.
+        Without `reads_weights`, weights that were written past their versions are left to a later look. Returns
+        whether the weights moved to other memory, and nothing else is new.
         """
-        return self._engine.look()
+        return self._engine.look(reads_weights=reads_weights)
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:

@@ -40,11 +40,13 @@ def compile_program(
     dims: Mapping[str, Any],
     passes: Sequence[FusionPass],
     reads_kept: bool = True,
+    sums_in_half: bool = False,
 ) -> tuple[Program, CompileReport]:
     """One program that serves `module(**example)` and all other values of the sizes named in `dims`.
 
     `bindings` maps inputs to the moment they become known (see graph/staging.py). The default is each step.
-    Without `reads_kept` the module is traced even if an earlier run left its graph.
+    Without `reads_kept` the module is traced even if an earlier run left its graph, which is the same for any
+    precision.
     """
     moments = moments_of(example, bindings)
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
@@ -54,13 +56,13 @@ def compile_program(
         try:
             for name in kept.traced.weights.values():
                 store.parameter(name)
-            return build_program(kept, store, moments, started, path, from_disk=True)
+            return build_program(kept, store, moments, started, path, from_disk=True, sums_in_half=sums_in_half)
         except BROKEN as error:
             discard(path, error)
     fused = fuse(store.module, example, bindings, dims, passes)
     if path:
         write_graph(path, fused)
-    return build_program(fused, store, moments, started, path, from_disk=False)
+    return build_program(fused, store, moments, started, path, from_disk=False, sums_in_half=sums_in_half)
 
 
 def build_program(
@@ -71,12 +73,14 @@ def build_program(
     path: Path | None,
     *,
     from_disk: bool,
+    sums_in_half: bool = False,
 ) -> tuple[Program, CompileReport]:
     """Splits the fused graph into stages and prepares its weights. The graph is saved at `path`."""
     graph = fused.traced.graph
     stages = split(graph)
     fused_at = time.perf_counter()
-    program = assemble(fused.traced, moments, stages, store, VerifiedSizes(path), kept_at=path if from_disk else None)
+    how: dict[str, Any] = {"kept_at": path if from_disk else None, "sums_in_half": sums_in_half}
+    program = assemble(fused.traced, moments, stages, store, VerifiedSizes(path), **how)
     report = CompileReport(
         nodes_before=fused.nodes_before,
         nodes_after=count_calls(graph),
@@ -97,6 +101,7 @@ def assemble(
     verified: VerifiedSizes,
     *,
     kept_at: Path | None = None,
+    sums_in_half: bool = False,
 ) -> Program:
     """Makes a program from staged graphs. Evaluates the weights stage and keeps its results in the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
@@ -113,4 +118,5 @@ def assemble(
         weights=weights,
         verified=verified,
         kept_at=kept_at,
+        sums_in_half=sums_in_half,
     )

@@ -1,4 +1,4 @@
-"""Options of Stable-Fast. None of them changes the picture beyond rounding."""
+"""Options of Stable-Fast. None of them but `precision` changes the picture beyond rounding."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from modules.core.errors import OptionsError
+from modules.stable_fast.precision import PRECISIONS
 from modules.stable_fast.store.tables import Table
 
 DISABLE_VARIABLE = "LIGHTDIFFUSION_STABLE_FAST"  # the highest level allowed, such as "off"
@@ -49,9 +50,10 @@ class StableFastConfig:
     `graph_memory_mib`. Up to `tuning_seconds` are spent on timing implementations of fused operations. Choices of an
     imported `table` go before those that are shipped or were found here. With `timed_against_eager`, two eager steps
     run after warm-up, to find out when Stable-Fast pays off. Without CUDA, a few eager steps run beside the first fused
-    ones instead, and sizes at which fused steps are slower then run eagerly.
+    ones instead, and sizes at which fused steps are slower then run eagerly. With the `precision` "fp16-accumulate",
+    fused products in fp16 may be summed in fp16 (see kernels/accumulation.py).
 
-    Raises ValueError for an unknown level or fewer than one shape.
+    Raises ValueError for an unknown level or precision, or fewer than one shape.
     """
 
     level: str = Level.FULL
@@ -60,12 +62,19 @@ class StableFastConfig:
     tuning_seconds: float = 0.0
     table: Table | None = None
     timed_against_eager: bool = True
+    precision: str = "off"
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level {self.level!r} is not one of {', '.join(LEVELS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
         if self.max_shapes < 1:
             raise ValueError("max_shapes must be at least 1")
+
+    @property
+    def sums_in_half(self) -> bool:
+        return self.precision == "fp16-accumulate"
 
 
 def level_in_force(asked: str) -> tuple[Level, str]:

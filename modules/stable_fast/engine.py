@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
+from modules.stable_fast.precision import why_no_effect
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
-from modules.stable_fast.runtime.capture_table import CaptureOn, GraphTable
+from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
@@ -51,23 +53,21 @@ class Engine:
         follows_structure: bool = False,
     ) -> None:
         level, reason = level_in_force(config.level)
-        self.module = module
-        self.config = config
-        self.report = Report(asked=config.level, level=level, reason=reason)
+        self.module, self.config = module, config
+        self.report = Report(asked=config.level, level=level, reason=reason, precision=config.precision)
         self.stamp = 0
         self._bindings = dict(bindings)
-        self._capture_on = capture_on
         self._follows_structure = follows_structure
-        self._graphs: GraphTable | None = None
+        self._graphs = Graphs(
+            capture_on or GraphPool, max_graphs=config.max_shapes, max_bytes=config.graph_memory_mib << 20
+        )
         self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
     def forget(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
-        if self._graphs is not None:
-            self._graphs.release()
-        self._graphs = None
+        self._graphs.release()
         self.store = WeightStore(self.module)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
@@ -79,8 +79,7 @@ class Engine:
 
     def forget_shared(self) -> None:
         """Like `forget`, after memory ran out: also frees the graphs of other networks in the same memory."""
-        if self._graphs is not None:
-            self._graphs.start_over()
+        self._graphs.start_over()
         self.forget()
 
     def outdate(self) -> None:
@@ -89,10 +88,10 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self) -> bool:
-        """Picks up whatever changed since the last look; reads all weights. Returns whether they moved, no more."""
+    def look(self, *, reads_weights: bool = True) -> bool:
+        """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
         earlier, self._watch = self._watch, self._watch or Watch(self.module)
-        change = earlier.look() if earlier is not None else Change(rebuilt=True)
+        change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
         elif change.weights:
@@ -141,14 +140,17 @@ class Engine:
         if form in self._programs:
             self._programs.move_to_end(form)
         else:
+            device = device_of(self.module, example)
+            self.report.precision_reason = why_no_effect(self.config.precision, device, self.module)
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
                     self.store,
                     example,
                     bindings=self._bindings,
                     dims=dims,
-                    passes=passes_for(device_of(self.module, example), captured=self.report.level.captured),
+                    passes=passes_for(device, captured=self.report.level.captured),
                     reads_kept=self._reads_kept,
+                    sums_in_half=self.config.sums_in_half,
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
@@ -169,8 +171,7 @@ class Engine:
     def _drop_execution(self, key: Hashable) -> None:
         del self._executions[key]
         self.warm.pop(key, None)
-        if self._graphs is not None:
-            self._graphs.drop(key)
+        self._graphs.drop(key)
 
     def execution(self, key: Hashable) -> Execution | None:
         """The execution at these sizes, marked as the most recently used; None if the sizes are new."""
@@ -194,6 +195,11 @@ class Engine:
         """Uses `execution` for these sizes from now on."""
         self._executions[key] = execution
 
+    def capture_prompts(self, key: Hashable, execution: Execution) -> None:
+        """Lets further prompts of `execution`, which has run once, be replayed from a graph. The level is settled."""
+        if self.report.level.captured:
+            execution.run_prompt = partial(self._graphs.run_prompt, key)
+
     def settle(self, device: torch.device, *, draws: bool = False) -> None:
         """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
@@ -201,22 +207,17 @@ class Engine:
 
     def has_graph(self, key: Hashable) -> bool:
         """Whether a graph was captured for this key."""
-        return self._graphs is not None and key in self._graphs
+        return key in self._graphs
 
     def captured(
         self, key: Hashable, name: Callable[[], str], function: Callable[..., Any], inputs: Sequence[Tensor]
     ) -> Any:
         """function(*inputs), replayed from a graph captured now if needed. Reports use `name()` for the shape."""
-        if self._graphs is None:
-            self._graphs = GraphTable(
-                (self._capture_on or GraphPool)(inputs[0].device),
-                max_graphs=self.config.max_shapes,
-                max_bytes=self.config.graph_memory_mib << 20,
-            )
-        result = self._graphs.run(key, function, inputs)
-        self.report.counters.captures = self._graphs.captures
-        if key in self._graphs.reasons:
-            self.report.lower_shape(name(), self.report.level.uncaptured, self._graphs.reasons[key])
+        graphs = self._graphs.steps(inputs[0].device)
+        result = graphs.run(key, function, inputs)
+        self.report.counters.captures = graphs.captures
+        if key in graphs.reasons:
+            self.report.lower_shape(name(), self.report.level.uncaptured, graphs.reasons[key])
         else:
             self.report.counters.replays += 1
         return result
@@ -240,10 +241,7 @@ class Engine:
     # Failures
 
     def suspects_kept(self, form: Hashable, *, is_proven: bool) -> bool:
-        """Whether an error may come from the saved graph that this form's program was read from.
-
-        False if the program was traced, so that tracing again would not help, or if it `is_proven` to work.
-        """
+        """Whether an error may come from this form's saved graph, if it has one that is not `is_proven` to work."""
         program = None if is_proven else self._programs.get(form)
         return self._reads_kept and program is not None and program.kept_at is not None
 
@@ -295,5 +293,5 @@ class Engine:
         shape = self.report.shape(name)
         shape.warm_up_seconds += time.perf_counter() - started
         self.report.weights_mib = self.store.owned_bytes() / 2**20
-        self.report.graph_mib = self._graphs.bytes / 2**20 if self._graphs is not None else 0.0
+        self.report.graph_mib = self._graphs.bytes / 2**20
         return shape

@@ -25,6 +25,7 @@ def compile_module(
     *,
     level: str = "full",
     table: Path | str | None = None,
+    precision: str = "off",
 ) -> CompiledModule:
     """Traces, stages and fuses any module. Raises TraceError if it cannot be turned into one graph.
 
@@ -32,12 +33,14 @@ def compile_module(
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     The first call at each such size is compared with the module. If they differ, each size gets its own trace.
     `table`: a file of `--stable-fast-export`, with the fastest kernels on this card.
+    `precision`: "fp16-accumulate" lets products in fp16 be summed in fp16, for GeForce cards.
     Raises ValueError if any argument does not fit the module and its example, or the module is in training mode;
     OptionsError for a table of another card, or a file that is none.
     """
     device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
     choices = table_for(table, device) if table is not None else None
-    compiled = CompiledModule(module, bindings, dims, level=level, table=choices, proves_sizes=True)
+    how: dict[str, Any] = {"level": level, "table": choices, "precision": precision}
+    compiled = CompiledModule(module, bindings, dims, **how, proves_sizes=True)
     by_name = isinstance(example_inputs, Mapping)
     args, kwargs = ((), example_inputs) if by_name else (example_inputs, {})
     example = bind_call(inspect.signature(module.forward), args, kwargs)

@@ -71,6 +71,8 @@ class Report:
     weights_mib: float = 0.0
     graph_mib: float = 0.0
     steps_per_image: int = 0
+    precision: str = "off"
+    precision_reason: str = ""  # why that has no effect
     parts: Mapping[str, Report] = field(default_factory=dict)  # other networks: VAE, text encoder, ...
 
     def lower(self, level: Level, reason: str) -> None:
@@ -112,6 +114,8 @@ class Report:
     def status_line(self) -> str:
         level, reason = self.in_force
         parts = [f"Stable-Fast: {level}" + (f" instead of {self.asked} ({reason})" if level != self.asked else "")]
+        if self.precision != "off":
+            parts.append(self._precision_note())
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is not None:
             parts.append(f"{step_ms:.1f} ms/step" + (f" (eager {eager_ms:.1f})" if eager_ms is not None else ""))
@@ -125,12 +129,18 @@ class Report:
                 parts.append(f"{name} {part.level} ({part.reason})")
         return ", ".join(parts)
 
+    def _precision_note(self) -> str:
+        reason = self.precision_reason if self.level.fused else f"level {self.level} has no fused operations"
+        return f"{self.precision} has no effect ({reason})" if reason else self.precision
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "status": self.status_line(),
             "asked": self.asked,
             "level": str(self.level),
             "reason": self.reason,
+            "precision": self.precision,
+            "precision_reason": self.precision_reason,
             "warm_up_seconds": self.warm_up_seconds,
             "break_even_images": self.break_even_images(),
             "counters": asdict(self.counters),

@@ -127,6 +127,7 @@ class StableFastRunner(CompiledRunner):
         finally:
             execution.forget_times()  # they were computed while kernels were only compiled
         self._engine.keep(call.key, execution)
+        self._engine.capture_prompts(call.key, execution)
         return execution
 
     def _make_current(self, execution: Execution, call: UNetCall) -> None:

@@ -95,15 +95,17 @@ def compare(
     Models are loaded and LoRAs merged before the clock starts. Raises OptionsError if there is nothing to accelerate.
     """
     level = options.stable_fast if options.stable_fast != "off" else "full"
+    without = {"stable_fast": "off", "stable_fast_precision": "off"}
     highest, reason = level_in_force(level)
     if highest == "off":
         raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
     with made_current(session.device), device_errors_for_people(session):
-        made = prepare_job(replace(first_picture(options, session.folders), stable_fast="off"), session).options
+        made = prepare_job(replace(first_picture(options, session.folders), **without), session).options
     options = replace(options, width=made.width, height=made.height, seed=made.seed)
     if options.only is None:
         options = replace(options, number=1, batch=1)
-    sides = [run_side(replace(options, stable_fast=side), session, on_progress, cancel) for side in ("off", level)]
+    ways = (without, {"stable_fast": level})
+    sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
     psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
     return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_UNWRITTEN = 16  # pictures in memory; then the work waits for the disk
-ENCODERS = min(4, os.cpu_count() or 1)
+ENCODERS = min(8, os.cpu_count() or 1)  # the pictures of a batch at once: their clients wait for them
 
 
 class PictureWriter:

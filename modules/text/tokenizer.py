@@ -15,7 +15,6 @@ EOS = 49407
 COMMA = 267  # a comma by itself
 
 _MERGES_FILE = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
-_MERGES_COUNT = 49152 - 256 - 2  # the file contains more, but CLIP was trained with these
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -64,7 +63,7 @@ def _backend() -> BackendTokenizer:
 def _read_merges() -> list[tuple[str, str]]:
     with gzip.open(_MERGES_FILE, "rt", encoding="utf-8") as file:
         next(file)  # version line
-        pairs = (next(file).split() for _ in range(_MERGES_COUNT))
+        pairs = (line.split() for line in file)
         return [(left, right) for left, right in pairs]
 
 

@@ -43,3 +43,10 @@ def test_the_current_task_is_one_that_runs(tmp_path: Path) -> None:
     assert desk.unfinished() == [joined, waiting, last] and desk.current is joined
     joined.end("done")
     assert desk.current is waiting
+
+
+def test_what_a_client_is_told_of_a_task_never_goes_back(tmp_path: Path) -> None:
+    """After a worker has died, its task begins anew in another one."""
+    desk, first, second = desk_without_engine(tmp_path), QueuedTask(task=FreeMemory()), QueuedTask(task=FreeMemory())
+    assert [desk.furthest(first, share) for share in (0.05, 0.6, 0.05, 0.7)] == [0.05, 0.6, 0.6, 0.7]
+    assert desk.furthest(second, 0.01) == 0.01

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import ClientDisconnect
 
-from api.errors import Refused, refusal_of
+from api.errors import Refused, in_words, refusal_of
 from modules.core.errors import DeviceError, ModelFileError, OptionsError, OutOfMemoryError, OutputError
 from modules.core.typed import Unreadable
 from modules.tasks.queue import QueueFull
@@ -37,3 +37,10 @@ def test_a_bug_is_logged_and_told_in_one_line(caplog: pytest.LogCaptureFixture) 
 
 def test_a_client_that_hangs_up_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
     assert refusal_of(ClientDisconnect()).status == 400 and not caplog.records
+
+
+def test_a_sentence_names_the_fields_of_its_client() -> None:
+    words = {"--mask FILE": "mask", "--cfg": "cfg_scale"}
+    told = in_words("It needs a mask: give one with --mask FILE, or a lower --cfg, or --cfg-scale.", words)
+    assert told == "It needs a mask: give one with mask, or a lower cfg_scale, or --cfg-scale."
+    assert in_words("Use --output-dir.", words) == "Use --output-dir.", "that is for whoever started the server"

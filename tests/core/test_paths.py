@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modules.core.errors import ModelFileError, OptionsError
-from modules.core.paths import KINDS, PROJECT_ROOT, ModelFolders
+from modules.core.paths import KINDS, PROJECT_ROOT, ModelFolders, each_folder_once
 
 
 def put(root: Path, *names: str) -> None:
@@ -178,3 +178,14 @@ def test_the_example_is_valid_and_every_kind_has_a_readme(tmp_path: Path) -> Non
     ModelFolders(tmp_path, PROJECT_ROOT / "model_folders.example.toml")
     for kind in KINDS:
         assert (PROJECT_ROOT / "models" / kind / "README.md").is_file()
+
+
+def test_a_folder_can_be_listed_once_for_many_questions(model_root: Path) -> None:
+    """Files that come meanwhile are found by the next request."""
+    put(model_root, "loras/ink.safetensors")
+    folders = ModelFolders(model_root)
+    with each_folder_once():
+        assert folders.find("loras", "ink") == folders.find("loras", "INK")
+        put(model_root, "loras/oil.safetensors")
+        assert folders.list("loras") == ["ink.safetensors"]
+    assert folders.list("loras") == ["ink.safetensors", "oil.safetensors"]

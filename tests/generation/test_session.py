@@ -17,13 +17,15 @@ from modules.generation.checks.model_files import checkpoint_path, text_encoder_
 from modules.generation.job import prepare_job
 from modules.generation.latents import decode_latents
 from modules.generation.options import GenerationOptions, InitImage, LoraChoice
-from modules.generation.session import Session, tell_rescale
+from modules.generation.session import Session, how_fast, tell_rescale
 from modules.models.unet import UNet
 from modules.text.encode import encode_groups
 from tests import tiny, tiny_project
 from tests.generation.test_text_to_image import make, options, pixels
 
 REQUEST = GenerationOptions(prompt="a cat")
+FAST = replace(REQUEST, stable_fast="fused")
+HALF = "fp16-accumulate"
 
 
 def test_no_checkpoint_at_all_is_a_sentence(model_root: Any) -> None:
@@ -118,6 +120,21 @@ def test_memory_has_no_effect_without_an_nvidia_gpu_and_says_so(
         assert caplog.messages == ["--memory has no effect on cpu: it is about the memory of an NVIDIA GPU."] * lines
         assert not session.make_room()
     assert project.model(REQUEST).away == ()
+
+
+def test_another_precision_starts_over_and_one_without_stable_fast_is_told(
+    project: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.free()
+    model = project.model(REQUEST)
+    off, half = (project.networks(model, *how_fast(each)) for each in (FAST, replace(FAST, stable_fast_precision=HALF)))
+    assert (off.precision, half.precision) == ("off", HALF) and off is not half
+    assert project.networks(model, "fused", HALF) is half and caplog.messages == []
+    half.unet(model.unet)
+    assert half.report and half.report.precision == HALF
+    project.networks(model, *how_fast(replace(REQUEST, stable_fast_precision=HALF)))
+    assert caplog.messages == ["--stable-fast-precision has no effect without Stable-Fast: give --stable-fast too."]
+    project.free()
 
 
 def test_known_prompts_need_no_text_encoder(project: Session, monkeypatch: pytest.MonkeyPatch) -> None:

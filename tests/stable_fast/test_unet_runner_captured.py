@@ -219,7 +219,7 @@ def test_a_shape_that_cannot_be_captured_runs_fused_and_says_so(monkeypatch: pyt
 def test_running_out_of_memory_finishes_the_picture_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = full_pair()
     assert pair.step(inputs_for(), latent()) < TOLERANCE
-    pool = pair.compiled._engine._graphs._capture
+    pool = pair.compiled._engine._graphs.steps(torch.device("cpu")).capture
     pool(torch.neg, [torch.ones(1)])  # like a graph of another network in the same memory
 
     def no_memory(*arguments: Any) -> Tensor:
@@ -273,7 +273,7 @@ def test_a_module_keeps_its_latest_sizes() -> None:
     for width in (8, 16, 8, 24, 8, 16):  # 16 makes room for 24, and 24 for 16
         x = random(1, 4, 8, width, seed=width)
         assert rel_error(compiled(x), network(x)) < TOLERANCE
-        assert len(compiled._engine._executions) <= 2 and len(compiled._engine._graphs) <= 2
+        assert len(compiled._engine._executions) <= 2 and len(compiled._engine._graphs.steps(x.device)) <= 2
     assert compiled.report.counters.captures == 4 and compiled.report.counters.traces == 1
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import ModuleType
 
 import pytest
 
-from ui.quick_import import STUB_WRITER, WithoutStubs, import_gradio
+from ui.quick_import import LATER, STUB_WRITER, Finder, Later, import_gradio
 
 
 def test_a_gradio_that_is_there_writes_no_more_stubs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,4 +33,25 @@ def test_an_import_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
 
 
 def test_other_modules_are_found_by_the_usual_finders() -> None:
-    assert WithoutStubs().find_spec("gradio.blocks", None) is None
+    assert Finder().find_spec("gradio.blocks", None) is None
+
+
+def test_a_function_of_a_module_that_was_left_out_imports_it() -> None:
+    assert Later("json").dumps([1]) == "[1]"
+
+
+def test_what_the_page_does_not_use_is_not_imported() -> None:
+    code = f"""
+import sys
+from ui.quick_import import import_gradio
+import_gradio()
+import gradio
+left = ("matplotlib", "pandas.core", "huggingface_hub.inference", *{LATER!r})
+assert not [name for name in left if name in sys.modules], sorted(sys.modules)
+import pandas
+assert pandas.DataFrame([1]).shape == (1, 1)
+from gradio.cli import deploy
+assert callable(deploy) and not isinstance(deploy, type(gradio.deploy))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr

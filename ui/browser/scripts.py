@@ -7,12 +7,14 @@ REMEMBER_TASK = "(task) => { sessionStorage.setItem('ld-task', task || ''); }"
 RECALL_TASK = "() => [sessionStorage.getItem('ld-task') || '']"
 REMEMBER_FORM = "(form) => { sessionStorage.setItem('ld-form', form || ''); }"
 RECALL_FORM = "() => [sessionStorage.getItem('ld-form') || '']"
-# `text` contains the page's initial values and the last used ones, in the order of the fields.
+# `text` contains the page's initial values and the last used ones, in the order of the fields. Gradio leaves a field
+# alone for which it gets undefined.
 FILL_UNTOUCHED = """(text, ...shown) => {
-  if (!text) return shown;
+  if (!text) return [];
   const {built, now} = JSON.parse(text);
   const same = (one, other) => JSON.stringify(one ?? null) === JSON.stringify(other);
-  return shown.map((value, index) => same(value, built[index]) ? now[index] : value);
+  return shown.map((value, index) =>
+    same(value, built[index]) && !same(value, now[index]) ? now[index] : undefined);
 }"""
 # New values of the form take two frames to appear on screen.
 MARK_READY = """() => {

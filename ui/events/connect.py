@@ -9,15 +9,7 @@ from typing import Any
 import gradio as gr
 
 from modules.catalog.starter import StarterDownload
-from ui.browser.scripts import (
-    FILL_UNTOUCHED,
-    MARK_READY,
-    RECALL_FORM,
-    RECALL_TASK,
-    REMEMBER_FORM,
-    REMEMBER_TASK,
-    show_message,
-)
+from ui.browser.scripts import RECALL_TASK, REMEMBER_TASK, show_message
 from ui.events import few_steps
 from ui.events.catalog.cards import connect_cards
 from ui.events.catalog.checkpoint_line import connect_checkpoint_line
@@ -25,8 +17,9 @@ from ui.events.catalog.examples import connect_examples
 from ui.events.comparing import Comparing
 from ui.events.control_maps import ControlMaps
 from ui.events.extras import connect_extras
-from ui.events.first_run import OUTPUTS, FirstRun
+from ui.events.first_run import HELP, OUTPUTS, FirstRun
 from ui.events.handlers import Handlers, Update
+from ui.events.opening import Opening, connect_opening
 from ui.events.pictures.choosing import IN_TURN, connect_clicks, details_of
 from ui.events.pictures.enlarging import Enlarging
 from ui.events.pictures.history import connect_history
@@ -43,7 +36,6 @@ from ui.events.sliders import connect_sliders
 from ui.events.styles import Styles, connect_styles
 from ui.events.wiring import Wiring
 from ui.fields import (
-    CONTROL_IMAGES,
     CONTROL_SLOTS,
     IMAGE_FIELDS,
     IMAGE_MODE,
@@ -66,7 +58,8 @@ def connect(
 ) -> None:
     """Connects all events of the page; `page` is the Blocks built with `values`."""
     wiring = Wiring(parts, list(handlers.fresh()))
-    connect_page(wiring, handlers, page, values)
+    filled = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
+    opening = Opening(handlers, values, filled)
     connect_runs(wiring, handlers)
     connect_form(wiring, handlers)
     connect_sections(wiring)
@@ -75,7 +68,7 @@ def connect(
     connect_prompt_length(wiring, PromptLength(handlers.folders))
     for slot in range(1, CONTROL_SLOTS + 1):
         connect_control(wiring, slot)
-    connect_few_steps(wiring, few_steps.FewSteps(handlers.folders), page)
+    connect_few_steps(wiring, few_steps.FewSteps(handlers.folders), opening)
     recall = Recall(handlers)
     connect_details(wiring, handlers, recall, "picture")
     connect_details(wiring, handlers, recall, "history")
@@ -89,28 +82,20 @@ def connect(
     connect_masking(wiring, handlers.output.folder)
     connect_repainting(wiring, handlers, (*RUN, *details_of("picture")))
     connect_extras(wiring, handlers, RUNNING)
-    connect_first_run(wiring, FirstRun(handlers, starter), page)
+    connect_first_run(wiring, FirstRun(handlers, starter), opening)
     connect_cards(wiring, handlers)
-    connect_checkpoint_line(wiring, handlers.folders, page)
+    connect_checkpoint_line(wiring, handlers.folders, opening)
     connect_examples(wiring, handlers)
-    connect_presets(wiring, handlers, page, LORA_ROWS)
+    connect_presets(wiring, handlers, opening, LORA_ROWS)
+    connect_opening(wiring, opening, page, filled)
+    connect_page(wiring, handlers, page)
 
 
-def connect_page(wiring: Wiring, handlers: Handlers, page: Any, values: Mapping[str, Any]) -> None:
-    filled = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
-    follow = (*RUN, *details_of("picture"))
-    answer = partial(handlers.open_page, {name: values[name] for name in filled})
-    lists = (*file_lists(wiring), *CONTROL_IMAGES.values(), "prompt", "remembered", *LORA_ROWS)
-    opened = wiring.on(page.load, answer, ("own_form",), lists, queue=False, js=RECALL_FORM)
-    own = wiring.parts["own_form"]
-    own.change(None, inputs=[own], js=REMEMBER_FORM, api_visibility="private")
-    shown = [wiring.parts[name] for name in filled]
-    remembered = wiring.parts["remembered"]
-    filling = opened.then(None, [remembered, *shown], shown, js=FILL_UNTOUCHED, api_visibility="private")
-    filling.then(None, js=MARK_READY, api_visibility="private")
-    wiring.on(filling.then, handlers.shapes, SIZE, ("preset",), queue=False)
-    wiring.on(page.load, handlers.follow, ("task",), follow, js=RECALL_TASK)
-    wiring.parts["task"].change(None, inputs=[wiring.parts["task"]], js=REMEMBER_TASK, api_visibility="private")
+def connect_page(wiring: Wiring, handlers: Handlers, page: Any) -> None:
+    task, last = wiring.parts["task"], wiring.parts["last_task"]
+    page.load(None, outputs=[last], js=RECALL_TASK, api_visibility="private")
+    wiring.on(last.change, handlers.follow, ("last_task",), (*RUN, *details_of("picture")))
+    task.change(None, inputs=[task], js=REMEMBER_TASK, api_visibility="private")
     wiring.on(wiring.parts["clock"].tick, handlers.memory, (), ("memory",), queue=False)
     wiring.on(wiring.parts["free"].click, handlers.free, (), ("memory",))
 
@@ -136,7 +121,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
     on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
     for name in SIZE:
-        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False, trigger_mode="always_last")
+        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
     on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -157,7 +142,7 @@ def connect_sections(wiring: Wiring) -> None:
     def answer(*values: Any) -> Update:
         return section_updates(dict(zip(SPOKEN_OF, values, strict=True)))
 
-    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False, trigger_mode="always_last")
+    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False)
     for name, values in OFF.items():
         wiring.on(wiring.parts[f"{name}_off"].click, partial(dict, values), (), values, queue=False)
 
@@ -171,13 +156,14 @@ def connect_control(wiring: Wiring, slot: int) -> None:
     for part in (image, preprocessor, "width", "height"):
         changed = wiring.parts[part].change
         inputs = (preprocessor, image, "width", "height")
-        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False, trigger_mode="always_last")
+        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False)
 
 
-def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, page: Any) -> None:
+def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, opening: Opening) -> None:
     parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
-    for event in (page.load, *(parts[name].change for name in looking)):
-        wiring.on(event, offers.look, looking, few_steps.OUTPUTS, queue=False)
+    opening.add(lambda values: offers.look(*(values[name] for name in looking)), few_steps.OUTPUTS)
+    changes = partial(gr.on, [parts[name].change for name in looking])
+    wiring.on(changes, offers.look, looking, few_steps.OUTPUTS, queue=False)
     wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
 
 
@@ -191,14 +177,20 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     parts, on = wiring.parts, wiring.on
     chosen, message = f"{panel}_chosen", f"{panel}_message"
     form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
-    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form)
+    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
-    on(parts[f"{panel}_hires"].click, enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
+    on(
+        parts[f"{panel}_hires"].click,
+        enlarge,
+        (*wiring.fields, chosen),
+        (*RUN, *details_of("picture")),
+        trigger_mode="once",
+    )
     to_init = ("editor", "mask_file", "mode", "modes", message)
-    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init)
+    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)
     net = ("control_1", "control_1_preprocessor")
-    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control)
+    on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control, queue=False)
     asked = (f"{panel}_confirm", f"{panel}_question")
     on(parts[f"{panel}_delete"].click, partial(recall.ask, panel), (chosen,), asked, queue=False)
     on(parts[f"{panel}_keep"].click, partial(recall.keep, panel), (), (f"{panel}_confirm",), queue=False)
@@ -214,15 +206,16 @@ def connect_choosing(wiring: Wiring, handlers: Handlers, recall: Recall) -> None
 
 def connect_restoring(wiring: Wiring, recall: Recall) -> None:
     fields = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", "restore_message", "restore")
-    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields)
+    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields, queue=False)
 
 
-def connect_first_run(wiring: Wiring, first_run: FirstRun, page: Any) -> None:
+def connect_first_run(wiring: Wiring, first_run: FirstRun, opening: Opening) -> None:
     parts, on = wiring.parts, wiring.on
-    on(page.load, first_run.open_page, (), OUTPUTS)
-    on(parts["refresh"].click, first_run.open_page, (), OUTPUTS)
+    opening.add(lambda _: first_run.opened(), (*HELP, "download"))
+    on(parts["download"].change, first_run.follow, ("download",), OUTPUTS)
+    on(parts["refresh"].click, first_run.look, (), (*HELP, "download"))
     on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
-    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS)
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="once")
     on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
 
 

@@ -14,6 +14,7 @@ from modules.core.errors import LightDiffusionError
 from ui.events.handlers import REFRESH_SECONDS, Handlers, Update
 from ui.panels import render
 
+HELP = ("first_run", "first_hint", "examples")  # what is shown only while there is no other checkpoint
 OUTPUTS = (
     *("starter_offer", "starter_ask", "starter_accept", "starter_stop", "starter_state", "starter_known"),
     *("checkpoint", "width", "height", "first_run", "first_hint", "examples"),
@@ -26,6 +27,7 @@ class FirstRun:
     def __init__(self, handlers: Handlers, starter: StarterDownload) -> None:
         self.handlers = handlers
         self.starter = starter
+        self._built_own = has_own_checkpoint(handlers.folders)  # what the page is built for
 
     def ask(self) -> Update:
         try:
@@ -49,13 +51,23 @@ class FirstRun:
             self.starter.latest.cancel.cancel()
         return {"starter_stop": gr.Button(interactive=False)}
 
-    def open_page(self) -> Iterator[Update]:
+    def look(self) -> Update:
+        """Shows the offer and the help as long as there is no other checkpoint, and any running download."""
+        own, latest = has_own_checkpoint(self.handlers.folders), self.starter.latest
+        is_running = latest is not None and latest.state == "running"
+        shown = {"first_run": gr.Column(visible=not own), **demo_help(visible=not own)}
+        return shown | {"download": "running" if is_running else ""}
+
+    def opened(self) -> Update:
+        """Returns the same for a page that opens, without what it shows already."""
+        update = self.look()
+        return update if update["download"] or has_own_checkpoint(self.handlers.folders) != self._built_own else {}
+
+    def follow(self, state: str) -> Iterator[Update]:
         """Shows a running download after a reload or in another tab; leaving the page does not stop the download."""
-        own = has_own_checkpoint(self.handlers.folders)
-        yield {"first_run": gr.Column(visible=not own), **demo_help(visible=not own)}
-        latest = self.starter.latest
-        if latest is not None and latest.state == "running":
-            yield from self._watch(latest)
+        yield {}
+        if state and self.starter.latest is not None:
+            yield from self._watch(self.starter.latest)
 
     def _watch(self, download: Download) -> Iterator[Update]:
         yield {

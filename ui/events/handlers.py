@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from modules.generation.options import GenerationOptions
 from modules.tasks.queue import TaskQueue
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import FreeMemory, MakePictures, Task
-from ui.fields import CONTROL_IMAGES, LORA_SLOTS, MESSAGES, defaults
+from ui.fields import LORA_SLOTS, MESSAGES, defaults
 from ui.panels import render
 from ui.panels.file_lists import FileLists
 from ui.panels.results.panels import PICTURES
@@ -156,21 +155,7 @@ class Handlers:
         self.queue.skip(task_id)
         return {"skip": gr.Button(interactive=False)}  # until the page shows the next progress
 
-    # Opening the page
-
-    def open_page(self, built: Mapping[str, Any], own: str | None) -> Update:
-        """Returns the current model files and the last used form: this tab's `own`, or else that of any tab.
-
-        The browser fills in only the fields that still show their initial value, so typed text is not lost.
-        """
-        values = self.settings.read(own, self.fresh()) if own else self.remembered()
-        return {
-            **{name: values[name] for name in CONTROL_IMAGES.values() if values[name]},
-            **self.refresh(),
-            **self.hint(values["checkpoint"]),
-            **self.lora_rows(values),
-            "remembered": json.dumps({"built": list(built.values()), "now": [values[name] for name in built]}),
-        }
+    # Opening the page; see also opening.py
 
     def follow(self, task_id: str) -> Iterator[Update]:
         """Restores this tab's last request after a reload, running or finished."""
@@ -204,10 +189,7 @@ class Handlers:
 
     def lora_rows(self, values: Mapping[str, Any]) -> Update:
         """Shows one LoRA slot more than there are LoRAs in use."""
-        return {
-            f"lora_{slot}_row": gr.Row(visible=bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"]))
-            for slot in range(2, LORA_SLOTS + 1)
-        }
+        return {name: gr.Row(visible=visible) for name, visible in shown_rows(values).items()}
 
     def last_seed(self) -> Update:
         try:
@@ -248,6 +230,14 @@ class Handlers:
             f"{panel}_message": message,
             f"{panel}_star": UNSTAR if starred else STAR,
         }
+
+
+def shown_rows(values: Mapping[str, Any]) -> dict[str, bool]:
+    """Returns which rows of LoRA slots are shown, after the first one."""
+    return {
+        f"lora_{slot}_row": bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"])
+        for slot in range(2, LORA_SLOTS + 1)
+    }
 
 
 def hide() -> Any:

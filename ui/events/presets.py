@@ -10,6 +10,7 @@ import gradio as gr
 
 from modules.core.errors import LightDiffusionError
 from ui.events.handlers import Handlers, Update, hide_row
+from ui.events.opening import Opening
 from ui.events.wiring import Wiring
 from ui.fields import CONTROL_IMAGES, IMAGE_FIELDS
 from ui.panels import render
@@ -25,7 +26,8 @@ class PresetEvents:
         self._presets = Presets(handlers.settings.path.parent / "presets")
 
     def names(self) -> Update:
-        return {"presets": gr.update(choices=self._presets.names())}
+        names = self._presets.names()
+        return {"presets": gr.update(choices=names)} if names else {}
 
     def load(self, name: str | None) -> Update:
         try:
@@ -71,12 +73,12 @@ def said(words: str) -> Update:
     return {"presets_message": render.note_box(words)}
 
 
-def connect_presets(wiring: Wiring, handlers: Handlers, page: Any, lora_rows: Iterable[str]) -> None:
+def connect_presets(wiring: Wiring, handlers: Handlers, opening: Opening, lora_rows: Iterable[str]) -> None:
     parts, events, on = wiring.parts, PresetEvents(handlers), partial(wiring.on, queue=False)
     form = [name for name in wiring.fields if name not in (*IMAGE_FIELDS, "mode")]
     panel = ("presets", "presets_confirm", "presets_message")
-    on(page.load, events.names, (), ("presets",))
-    on(parts["presets_load"].click, events.load, ("presets",), (*form, *lora_rows, *panel))
+    opening.add(lambda _: events.names(), ("presets",))
+    on(parts["presets_load"].click, events.load, ("presets",), (*form, *lora_rows, *panel), queue=False)
     on(parts["presets_save"].click, wiring.with_form(events.save), (*wiring.fields, "presets"), panel)
     on(parts["presets_delete"].click, events.ask, (), panel)
     on(parts["presets_keep"].click, events.keep, (), panel)

@@ -50,6 +50,6 @@ class PromptLength:
 def connect_prompt_length(wiring: Wiring, length: PromptLength) -> None:
     parts = wiring.parts
     outputs = [f"{name}_length" for name in PROMPTS]
-    wiring.on(parts["count"].click, length.count, INPUTS, outputs, queue=False, trigger_mode="always_last")
+    wiring.on(parts["count"].click, length.count, INPUTS, outputs, queue=False)
     for name in INPUTS:
         parts[name].change(None, js=COUNT_SOON, api_visibility="private")

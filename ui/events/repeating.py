@@ -10,10 +10,12 @@ from ui.events.wiring import Wiring
 from ui.fields import MESSAGES
 from ui.panels import render
 
-# Only an open page goes on. Gradio takes a moment to notice that the last request has ended.
+# Only an open page goes on.
 GO_ON = """(repeat) => {
-  if (repeat) setTimeout(() => document.querySelector('button#ld-generate')?.click(), 200);
+  window.ldGenerate.ended();
+  if (repeat) document.querySelector('button#ld-generate')?.click();
 }"""
+FAILED = "() => { window.ldGenerate.ended(); }"
 
 
 class Repeating:
@@ -41,3 +43,4 @@ def connect_generate(wiring: Wiring, handlers: Handlers, outputs: Iterable[str])
     inputs = (*wiring.fields, "repeat")
     made = wiring.on(parts["generate"].click, answer, inputs, (*outputs, "repeat"), trigger_mode="once")
     made.then(None, inputs=[parts["repeat"]], js=GO_ON, api_visibility="private")
+    made.failure(None, js=FAILED, api_visibility="private")  # nothing else comes after an answer that failed

@@ -11,6 +11,8 @@ import gradio as gr
 from ui.events.handlers import Update
 from ui.panels.inputs import Components
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+
 
 class Wiring:
     """The components of a page; `on` registers an event."""
@@ -30,12 +32,13 @@ class Wiring:
         """Registers a handler: `answer` takes the named components' values in order and returns (or yields) an Update.
 
         The handler is not an API endpoint; the API has its own functions. Gradio's progress display on outputs is off.
+        An event that comes while the last one is still being answered is answered afterwards. Gradio would drop it.
         """
         return event(
             self.by_component(answer),
             inputs=[self.parts[name] for name in inputs],
             outputs=[self.parts[name] for name in dict.fromkeys(outputs)],
-            **{"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **settings},
+            **{**QUIET, "concurrency_limit": None, "trigger_mode": "always_last", **settings},
         )
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:

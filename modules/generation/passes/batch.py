@@ -106,7 +106,8 @@ class Batch:
 
     def sampled(self, phase: str, event: StepEvent) -> None:
         """Reports a step to each request, with its own latents. Raises Cancelled once all are cancelled."""
-        self._tell(lambda outside, rows: outside.sampled(phase, event, event.denoised[rows]))
+        denoised = event.denoised
+        self._tell(lambda outside, rows: outside.sampled(phase, event, None if denoised is None else denoised[rows]))
 
     def _tell(self, tell: Callable[[Outside, slice], None]) -> None:
         self.check()

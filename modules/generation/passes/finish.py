@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from modules.core.errors import MakeAgain, ModelFileError
 from modules.gallery.picture import Picture, PictureInFlight
 from modules.generation.image_to_image import Start
 from modules.generation.job import Job
-from modules.generation.metadata.write import Hashes, to_parameters
+from modules.generation.metadata.write import to_parameters
 from modules.generation.options import HiresOptions, ResolvedOptions
 from modules.generation.passes.batch import Batch, Share
 from modules.images.convert import to_pil
@@ -27,12 +27,11 @@ MadeFor = tuple[Share, Picture | PictureInFlight]  # the picture of a batch, and
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is known of picture `index` of a request before its pixels are there. `told`: facts for its metadata."""
+    """What is known of picture `index` of a request before its pixels are there."""
 
     options: ResolvedOptions
     index: int
-    told: Mapping[str, str]
-    hashes: Hashes
+    parameters: str
     start: Start | None
 
     def picture(self, image: Image.Image) -> Picture:
@@ -40,7 +39,7 @@ class Description:
             image=self.start.put_back(image) if self.start else image,
             seed=self.options.seed + self.index,
             request_seed=self.options.seed,
-            parameters=to_parameters(self.options, self.index, self.told, self.hashes),
+            parameters=self.parameters,
         )
 
     def picture_soon(self, pixels: PixelsInFlight) -> PictureInFlight:
@@ -91,7 +90,8 @@ def finished_pictures(
                 break
             if done == 1:
                 share.outside.begin("decoding", len(kept))
-            described = Description(options=options, index=index, told=told, hashes=share.job.hashes, start=start)
+            parameters = to_parameters(options, index, told, share.job.hashes)
+            described = Description(options=options, index=index, parameters=parameters, start=start)
             with torch.inference_mode():
                 developed = develop(row)
             in_flight = isinstance(developed, PixelsInFlight)

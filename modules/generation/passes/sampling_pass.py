@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from modules.core.runner import Conditioning, Runner, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.generation.pass_settings import PassSettings
 from modules.generation.passes.masked_denoiser import MaskedDenoiser
+from modules.generation.passes.steps_in_flight import StepsInFlight
 from modules.generation.prompts import Contexts
 from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser, Rescale, needs_unconditional
@@ -51,11 +53,14 @@ def sample_pass(
     masked = None if inpaint is None else MaskedDenoiser(denoise, inpaint, first_noise, clock)
     x = start_latent(first_noise, sigmas, schedule, latent)
 
+    steps = StepsInFlight(partial(batch.sampled, settings.phase), job.device)
+
     def on_step(event: StepEvent) -> None:
         clock.step_done()
-        batch.sampled(settings.phase, event)
+        steps.add(event)
 
     result = sampler_for(settings.sampler, schedule)(masked or denoise, x, sigmas, noise=noise, on_step=on_step)
+    steps.end()
     return masked.finished(result) if masked else result
 
 

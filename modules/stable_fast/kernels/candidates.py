@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from modules.stable_fast.kernels.devices import CardClass
 
+POSITION = re.compile(r"(cublaslt|cublaslt_patches|cudnn_graph)_([2-9]|\d\d+)")
+
 Implementations = Mapping[str, Callable[..., Any]]
+
+
+def is_position(name: str) -> bool:
+    """Whether it names a position in a library's list of suggestions, other than the first.
+
+    On another card, or with other sums, another algorithm has that position.
+    """
+    return POSITION.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

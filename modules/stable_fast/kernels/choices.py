@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.candidates import Implementations
+from modules.stable_fast.kernels.accumulation import summed_in_single
+from modules.stable_fast.kernels.candidates import Implementations, is_position
 from modules.stable_fast.kernels.near_shapes import Times, predict
 
 log = logging.getLogger(__name__)
@@ -52,16 +53,21 @@ class ImplementationChoices:
     ) -> str:
         """The implementation to run: the imported or chosen one, else the tuner's choice, else what is predicted from
         near keys, else the default."""
-        for name in (self.imported.get((op, key)), self.chosen.get((op, key))):
-            # The name may come from another version, or belong to an implementation that has refused here before.
-            if name is not None and name in implementations and (op, key, name) not in self.refused:
-                return name
+        # The name may come from another version, or belong to an implementation that has refused here before.
+        names = [name for name in implementations if (op, key, name) not in self.refused]
+        if (known := self._known(op, key, names)) is not None:
+            return known
         likely = self.predict(op, key, implementations) or default
         if self.tuner is None or _capturing():
             return likely
         name = self.tuner(op, key, implementations, default, args) or likely
         self.chosen[op, key] = name
         return name
+
+    def _known(self, op: str, key: ChoiceKey, names: Collection[str]) -> str | None:
+        """The imported or chosen one of these names."""
+        given = (self.imported.get((op, key)), self.chosen.get((op, key)))
+        return next((name for name in given if name in names), None)
 
     def learn(self, measured: Iterable[tuple[str, ChoiceKey, Times]]) -> None:
         """Predicts from these times from now on, and no longer from those before. The last of a key holds."""
@@ -73,8 +79,17 @@ class ImplementationChoices:
         """The implementation that is likely to be the fastest, by the times at near keys; None if there are none."""
         if (op, key) not in self.predicted:
             names = [name for name in implementations if (op, key, name) not in self.refused]
-            self.predicted[op, key] = predict(op, key, names, self.measured.get(op, {}))
+            self.predicted[op, key] = predict(op, key, names, self.measured.get(op, {})) or self._in_single(
+                op, key, names
+            )
         return self.predicted[op, key]
+
+    def _in_single(self, op: str, key: ChoiceKey, names: Collection[str]) -> str | None:
+        """For products summed in fp16, the choice for sums in fp32: no implementation gets slower by such sums."""
+        if (single := summed_in_single(key)) == key:
+            return None
+        names = [name for name in names if not is_position(name)]
+        return self._known(op, single, names) or predict(op, single, names, self.measured.get(op, {}))
 
     def refuse(self, op: str, key: ChoiceKey, name: str, error: Exception) -> None:
         """Records that `name` must not be tried again for this key. Warns once per implementation."""

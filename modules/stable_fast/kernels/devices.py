@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -29,6 +30,12 @@ class Card:
     multiprocessors: int
 
     @property
+    def chip(self) -> str:
+        """The architecture and its number of multiprocessors, such as "sm89-128"."""
+        major, minor = self.capability
+        return f"sm{major}{minor}-{self.multiprocessors}"
+
+    @property
     def kind(self) -> CardClass:
         major = self.capability[0]
         if major == 9:
@@ -38,19 +45,33 @@ class Card:
         return CardClass.TURING if major < 8 else CardClass.MMA
 
 
+def card_named(chip: str) -> Card | None:
+    """The card with this `Card.chip`; None if that is not the name of an NVIDIA card."""
+    found = re.fullmatch(r"sm(\d+)(\d)-(\d+)", chip)
+    return Card((int(found[1]), int(found[2])), int(found[3])) if found else None
+
+
 # Triton's interpreter runs the kernels of every card on the CPU.
 ANY_CARD = Card((8, 0), 8)
 
 
 @cache
-def _card(device_index: int) -> Card:
+def card_at(device_index: int) -> Card:
+    """The GPU with this number."""
     count = torch.cuda.get_device_properties(device_index).multi_processor_count
     return Card(torch.cuda.get_device_capability(device_index), count)
 
 
+def number_of(device: torch.device) -> int:
+    """The number of a GPU; that of the current one if the device does not say."""
+    # A device may have no index, although PyTorch's type stubs declare one.
+    no_index = device.index is None  # pyright: ignore[reportUnnecessaryComparison]
+    return torch.cuda.current_device() if no_index else device.index
+
+
 def card_of(x: Tensor) -> Card | None:
     """The NVIDIA GPU that `x` lies on, or None."""
-    return _card(x.device.index) if x.is_cuda and torch.version.hip is None else None
+    return card_at(x.device.index) if x.is_cuda and torch.version.hip is None else None
 
 
 def kernel_card(x: Tensor) -> Card:

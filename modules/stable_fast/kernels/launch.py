@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from modules.stable_fast.kernels.devices import number_of
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED, AsyncCompileMode, TritonError
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,7 @@ class _Workers(ThreadPoolExecutor):
     """Compiles kernels, loads them and builds their launchers (with a C compiler). Triton delays the last two."""
 
     def __init__(self, device: torch.device) -> None:
-        # A device may have no index, although PyTorch's type stubs declare one.
-        no_index = device.index is None  # pyright: ignore[reportUnnecessaryComparison]
-        index = torch.cuda.current_device() if no_index else device.index
-        super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(index,))
+        super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(number_of(device),))
         self._stopped = False
 
     def submit(self, compile_kernel: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]

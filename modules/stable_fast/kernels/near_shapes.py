@@ -1,4 +1,7 @@
-"""Predicts the fastest implementation for a shape that was not measured, from the nearest ones that were."""
+"""Predicts the fastest implementation for a shape that was not measured here, from the nearest ones that were.
+
+The same shape may have been measured on another card of the class.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ def predict(op: str, key: Key, names: Collection[str], measured: Mapping[Key, Ti
 
 
 def weights_nearby(op: str, key: Key, measured: Mapping[Key, Times]) -> dict[Key, float]:
-    """Returns how much each of the nearest measured shapes counts."""
+    """Returns how much each of the nearest measured shapes counts: of the same one, all."""
+    if is_timed(measured.get(key, {})):
+        return {key: 1.0}
     here = amounts(op, key)
     far = {known: distance(here, amounts(op, known)) for known, times in measured.items() if is_timed(times)}
     nearest = sorted((known for known in far if far[known] <= FARTHEST), key=far.__getitem__)[:NEIGHBOURS]

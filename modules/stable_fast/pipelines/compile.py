@@ -75,20 +75,24 @@ class CompiledPipeline:
         return Report(asked=self._config.level, level=level, reason=reason, parts=parts)
 
 
-def compile_pipeline(pipe: Any, level: str = "full", *, table: Path | str | None = None) -> CompiledPipeline:
+def compile_pipeline(
+    pipe: Any, level: str = "full", *, table: Path | str | None = None, precision: str = "off"
+) -> CompiledPipeline:
     """Accelerates every network of a diffusers pipeline. `pipe(...)` is called as before.
 
     Each network is compiled at its first call. One that cannot be compiled runs eagerly; `report` says why. Changes of
     weights, LoRA, processors and components are noticed at the next picture. A pipeline compiled before starts over.
-    `table` is a file of `--stable-fast-export`, with the fastest kernels on this card. Raises ValueError for an unknown
-    level, or if `pipe` has no components; OptionsError for a table of another card, or a file that is none.
+    `table` is a file of `--stable-fast-export`, with the fastest kernels on this card. With the `precision`
+    "fp16-accumulate", products in fp16 may be summed in fp16, for GeForce cards, in the networks that run in each step.
+    Raises ValueError for an unknown level or precision, or if `pipe` has no components; OptionsError for a table of
+    another card, or a file that is none.
     """
     if not isinstance(getattr(pipe, "components", None), Mapping):
         raise ValueError(f"{type(pipe).__name__} is no pipeline of diffusers: compile_module takes a single network")
     weights = (weight for part in networks_of(pipe) for weight in part.network.parameters())
     device = next((weight.device for weight in weights), torch.device("cpu"))
     choices = table_for(table, device) if table is not None else None
-    config = StableFastConfig(level=level, table=choices)
+    config = StableFastConfig(level=level, table=choices, precision=precision)
     earlier = getattr(type(pipe), HANDLE, None)
     if isinstance(earlier, CompiledPipeline):
         earlier.remove()

@@ -126,15 +126,15 @@ class Front(ForwardFront):
         self._free()
         return result
 
-    def _is_due(self, what: Any) -> bool:
-        """Whether to look at something again: once a picture for networks that run in steps, else at each call."""
+    def _is_first(self, what: Any) -> bool:
+        """Whether this is asked about `what` for the first time in a picture; always, outside of pictures."""
         now = self._picture.now
-        is_seen = self._part.kind.in_steps and now and self._looked.get(what) == now
+        is_seen = now and self._looked.get(what) == now
         self._looked[what] = now
         return not is_seen
 
     def _look_at_hooks(self) -> None:
-        if self._is_due("hooks"):
+        if self._is_first("hooks") or not self._part.kind.in_steps:
             self._why_not = why_not_this_picture(self._part.network)
 
     def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -164,11 +164,16 @@ class Front(ForwardFront):
             self._free()
 
     def _form(self, dims: Mapping[str, tuple[str | None, ...]]) -> CompiledModule:
-        """The compiled module for calls with these named sizes, after a look for changes if one is due."""
+        """The compiled module for calls with these named sizes, after a look for changes.
+
+        Networks that run in steps look once a picture. Others look at each call, and read their weights once a picture.
+        """
         key = tuple(dims.items())
         compiled = self._compiled.pop(key, None) or self._compile(dims)
         self._compiled[key] = compiled  # the latest last
-        if self._is_due(key) and compiled.look():
+        is_first = self._is_first(key)
+        is_due = is_first or not self._part.kind.in_steps  # in a picture, a VAE may be moved to another dtype and back
+        if is_due and compiled.look(reads_weights=is_first):
             self._note_move()
         return compiled
 
@@ -190,6 +195,7 @@ class Front(ForwardFront):
             dims,
             level=self._config.level,
             table=self._config.table,
+            precision=self._config.precision if self._part.kind.in_steps else "off",
             capture_on=self._capture_on,
             proves_sizes=True,
         )

@@ -1,4 +1,4 @@
-"""A bounded table of captured graphs by key. Functions that cannot be captured run without a graph, with a warning."""
+"""Captured graphs by key: bounded tables of them, and all of one network. What cannot be captured runs without one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class GraphTable:
     """
 
     def __init__(self, capture: Capture, *, max_graphs: int = 8, max_bytes: int = 4 << 30) -> None:
-        self._capture = capture
+        self.capture = capture
         self._graphs: OrderedDict[Hashable, ReplayedGraph] = OrderedDict()
         self._max_graphs = max_graphs
         self._max_bytes = max_bytes
@@ -93,7 +93,7 @@ class GraphTable:
         while len(self._graphs) >= self._max_graphs:
             self._drop_oldest()
         while True:
-            is_alone = self._capture.is_empty
+            is_alone = self.capture.is_empty
             try:
                 shortage = self._capture_new(key, function, inputs)
             except CaptureError as error:
@@ -101,7 +101,7 @@ class GraphTable:
                 return
             if shortage is None:
                 return
-            self._capture.start_over()
+            self.capture.start_over()
             if is_alone:
                 self._decline(key, shortage)
                 return
@@ -109,14 +109,14 @@ class GraphTable:
     def _capture_new(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
         """Captures a graph. Returns None, or a message if there is not enough memory."""
         try:
-            graph = self._capture(function, inputs)
+            graph = self.capture(function, inputs)
         except torch.OutOfMemoryError:
             return "not enough GPU memory to capture"
         self.captures += 1
         self._graphs[key] = graph
-        if self._capture.bytes <= self._max_bytes:
+        if self.capture.bytes <= self._max_bytes:
             return None
-        return f"its graph needs {self._capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
+        return f"its graph needs {self.capture.bytes >> 20} MiB, more than the {self._max_bytes >> 20} allowed"
 
     def _decline(self, key: Hashable, reason: str) -> None:
         self.reasons[key] = reason
@@ -134,10 +134,80 @@ class GraphTable:
 
     def start_over(self) -> None:
         """Frees the memory that these graphs share with other tables. The graphs of those tables are released too."""
-        self._capture.start_over()
+        self.capture.start_over()
 
     def release(self) -> None:
         """Forgets everything. The memory is freed once no other table has a graph in it."""
         while self._graphs:
             self._drop_oldest()
         self.reasons.clear()
+
+
+class Graphs:
+    """The table of steps is made with the first graph, when the device is known. Reports count steps only.
+
+    A prompt's graph saves the host a few milliseconds a picture, so it never takes the place of another graph.
+    """
+
+    def __init__(self, capture_on: CaptureOn, *, max_graphs: int, max_bytes: int) -> None:
+        self._capture_on = capture_on
+        self._max_graphs = max_graphs
+        self._max_bytes = max_bytes
+        self._steps: GraphTable | None = None
+        self._prompts: dict[Hashable, ReplayedGraph | None] = {}  # None: runs without a graph
+
+    def steps(self, device: torch.device) -> GraphTable:
+        if self._steps is None:
+            capture = self._capture_on(device)
+            self._steps = GraphTable(capture, max_graphs=self._max_graphs, max_bytes=self._max_bytes)
+        return self._steps
+
+    def run_prompt(self, key: Hashable, function: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+        """function(*inputs), which stores its results itself, by a graph if there is room for it."""
+        graph = self._prompts.get(key)
+        if key not in self._prompts or (graph is not None and graph.is_released):
+            graph = self._prompts[key] = self._captured(function, inputs)
+        (graph or function)(*inputs)
+
+    def _captured(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> ReplayedGraph | None:
+        capture = self.steps(inputs[0].device).capture
+        try:
+            # Buffers outlive this call, and inference tensors are not writable outside inference mode.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                graph = capture(function, inputs)
+        except (CaptureError, torch.OutOfMemoryError) as error:
+            log.debug("a prompt runs without a CUDA graph: %s", error)
+            return None
+        if capture.bytes > self._max_bytes:
+            graph.release()
+            return None
+        return graph
+
+    def __contains__(self, key: object) -> bool:
+        """Whether this key's steps have a graph."""
+        return self._steps is not None and key in self._steps
+
+    @property
+    def bytes(self) -> int:
+        prompts = (graph.bytes for graph in self._prompts.values() if graph is not None and not graph.is_released)
+        return (0 if self._steps is None else self._steps.bytes) + sum(prompts)
+
+    def drop(self, key: Hashable) -> None:
+        if self._steps is not None:
+            self._steps.drop(key)
+        prompt = self._prompts.pop(key, None)
+        if prompt is not None:
+            prompt.release()
+
+    def start_over(self) -> None:
+        """Frees the memory that these graphs share with other networks. The graphs of those are released too."""
+        if self._steps is not None:
+            self._steps.start_over()
+
+    def release(self) -> None:
+        """Forgets everything. The memory is freed once no other network has a graph in it."""
+        for key in list(self._prompts):
+            self.drop(key)
+        if self._steps is not None:
+            self._steps.release()
+        self._steps = None

@@ -35,6 +35,7 @@ class Execution:
             name for name in self._step.inputs if name in known_to_half and program.has_rows(STEP, name)
         )
         self.moving_inputs = (*program.inputs_at("latent"), *program.inputs_at("step"))
+        self.run_prompt: Callable[[Callable[..., None], Sequence[Tensor]], None] = _run  # or by a graph
         self._prompt_values: Values = {}
         self._which = 0  # number of the current prompt
         self._kept_prompts: dict[int, Values] = {}
@@ -57,7 +58,14 @@ class Execution:
         """
         self.forget_prompts()
         self._which = which
-        self._hold_prompt(self._evaluate_prompt(inputs))
+
+        def hold(*values: Tensor) -> None:
+            self._hold_prompt(self._evaluate_prompt(dict(zip(inputs, values, strict=True))))
+
+        if self._prompt_values and inputs:
+            self.run_prompt(hold, list(inputs.values()))
+        else:
+            hold(*inputs.values())
 
     def switch_prompt(self, which: int, inputs: Mapping[str, Tensor]) -> None:
         """Makes another prompt current. It is evaluated on first use after `set_prompt`."""
@@ -175,6 +183,10 @@ class Execution:
             return self.run(values[len(times) :], known)
 
         return function, [tensors[name] for name in (*times, *self.moving_inputs)]
+
+
+def _run(function: Callable[..., None], inputs: Sequence[Tensor]) -> None:
+    function(*inputs)
 
 
 def can_capture(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from modules.stable_fast.graph.sizes import Dims, Sizes, measure
 from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
+from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.store.cache import VerifiedSizes
 
@@ -28,9 +29,11 @@ class StageFunction:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     module: fx.GraphModule
+    sums_in_half: bool = False
 
     def __call__(self, values: Mapping[str, Tensor]) -> Values:
-        results = self.module(*[values[name] for name in self.inputs])
+        with summing_in_half(allowed=self.sums_in_half):
+            results = self.module(*[values[name] for name in self.inputs])
         return dict(zip(self.outputs, results, strict=True))
 
 
@@ -50,6 +53,7 @@ class Program:
     weights: Mapping[str, str]  # placeholder -> parameter or constant
     verified: VerifiedSizes
     kept_at: Path | None = None  # the file that the graph was read from; None if it was traced
+    sums_in_half: bool = False  # see kernels/accumulation.py
     _functions: dict[tuple[Any, ...], StageFunction] = field(default_factory=dict)
 
     def inputs_at(self, moment: str) -> tuple[str, ...]:
@@ -83,7 +87,7 @@ class Program:
             if key not in self.verified:
                 propagate(module.graph, self.sizes, actual)
                 self.verified.add(key)
-            self._functions[key] = StageFunction(part.inputs, part.outputs, module)
+            self._functions[key] = StageFunction(part.inputs, part.outputs, module, self.sums_in_half)
         return self._functions[key]
 
     @cached_property

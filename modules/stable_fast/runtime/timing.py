@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -68,10 +69,17 @@ class StepTimer:
         self._median = None
 
     def median_ms(self) -> float | None:
-        count = len(self._spans)
-        if count and (self._median is None or self._median[0] != count):  # asked for after every picture
-            self._median = count, statistics.median(_span_ms(start, end) for start, end in self._spans)
+        """The median of the steps that are done. Asked for after every picture, it does not wait for the others."""
+        known = 0 if self._median is None else self._median[0]
+        done = known + sum(1 for _ in takewhile(_is_done, self._spans[known:]))
+        if done > known:
+            self._median = done, statistics.median(_span_ms(start, end) for start, end in self._spans[:done])
         return None if self._median is None else self._median[1]
+
+
+def _is_done(span: tuple[Any, Any]) -> bool:
+    _, end = span
+    return isinstance(end, float) or end.query()
 
 
 def _span_ms(start: Any, end: Any) -> float:

@@ -1,5 +1,6 @@
 """Tables of the fastest implementation of each fused op and shape: shipped with the program, and found by tuning.
 
+What another card of the class measured is predicted from, but not chosen (see `of_class`).
 What is found here is kept per GPU and per version of torch, Triton and cuDNN. Other people's tables: see exchange.py.
 """
 
@@ -9,15 +10,19 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from modules.core.typed import Unreadable, number, parse_json_object, text, whole
+from modules.stable_fast.kernels import devices
+from modules.stable_fast.kernels.candidates import is_position
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices
+from modules.stable_fast.kernels.devices import CardClass, card_named
 from modules.stable_fast.kernels.triton_import import TRITON_VERSION
 from modules.stable_fast.store.cache import cache_folder, read_file, replace_file
 
@@ -60,10 +65,9 @@ def slug(text: str) -> str:
 
 def environment(device: torch.device) -> dict[str, str]:
     """Everything that can make one implementation faster than another."""
-    properties = torch.cuda.get_device_properties(device)
     return {
-        "chip": f"sm{properties.major}{properties.minor}-{properties.multi_processor_count}",
-        "gpu": properties.name,
+        "chip": devices.card_at(devices.number_of(device)).chip,
+        "gpu": torch.cuda.get_device_properties(device).name,
         "torch": torch.__version__,
         "triton": str(TRITON_VERSION),
         "cudnn": str(torch.backends.cudnn.version()),
@@ -73,6 +77,30 @@ def environment(device: torch.device) -> dict[str, str]:
 def shipped_path(folder: Path, described: Mapping[str, str]) -> Path:
     """Named after architecture and number of multiprocessors, so that cards with different memory share a table."""
     return folder / f"{described['chip']}.json"
+
+
+def class_path(folder: Path, kind: CardClass) -> Path:
+    """A table for cards of a class none of which has been measured yet."""
+    return folder / f"class-{kind.value}.json"
+
+
+def of_class(folder: Path, chip: str) -> Iterator[tuple[str, ChoiceKey, dict[str, float]]]:
+    """Times on another card of the same class, by op and key: on the nearest in size, else in the class's table.
+
+    They say nothing of the positions in a library's list of suggestions. Yields nothing without such a table.
+    """
+    if (card := card_named(chip)) is None:
+        return
+    measured = {path: card_named(path.stem) for path in sorted(folder.glob("sm*.json"))}
+    relatives = {
+        path: each.multiprocessors
+        for path, each in measured.items()
+        if each is not None and each.kind is card.kind and each != card
+    }
+    nearest = min(relatives, key=lambda path: abs(relatives[path] - card.multiprocessors), default=None)
+    for row in read_choices(nearest or class_path(folder, card.kind)):
+        times = row.of_right_results()
+        yield row.op, row.key, {name: time for name, time in times.items() if not is_position(name)}
 
 
 def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
@@ -119,9 +147,11 @@ def write_choices(path: Path, described: Mapping[str, str], measured: list[Measu
 
 
 def table_text(table: Table) -> str:
-    """The content of a table's file."""
+    """The content of a table's file: a line for each choice."""
     rows = [[m.op, list(m.key), m.name, {k: round(v, 6) for k, v in m.milliseconds.items()}] for m in table.choices]
-    return json.dumps({"format": FORMAT, "environment": dict(table.environment), "choices": rows}, indent=0)
+    environment = json.dumps(dict(table.environment))
+    choices = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return f'{{"format":{FORMAT},"environment":{environment},"choices":[\n{choices}\n]}}\n'
 
 
 def load_choices(
@@ -143,7 +173,8 @@ def load_choices(
         imported = None
     given = imported.choices if imported is not None else ()
     choices.imported = {(m.op, m.key): m.name for m in given}
-    choices.learn((m.op, m.key, m.of_right_results()) for m in (*shipped, *own, *given))
+    here = ((m.op, m.key, m.of_right_results()) for m in (*shipped, *own, *given))
+    choices.learn(chain(of_class(SHIPPED, described["chip"]), here))  # what was measured here goes before
     return len(choices.chosen.keys() | choices.imported.keys())
 
 

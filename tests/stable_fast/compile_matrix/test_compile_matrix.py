@@ -7,6 +7,7 @@ from itertools import chain
 import pytest
 import torch
 
+from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.kernels.devices import CardClass
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED
 
@@ -18,6 +19,7 @@ from tests.stable_fast.compile_matrix.compiling import Compiled, compiled_for
 from tests.stable_fast.compile_matrix.workload import Workload, calls_of_a_step, calls_of_a_transformer
 
 MOST_SPILLED = 16  # bytes a thread
+MOST_SPILLED_BY_HALF_SUMS = 32  # a tile's own sums take registers besides the total
 UNIT = {CardClass.MMA: "mma.sync", CardClass.WGMMA: "wgmma.mma_async", CardClass.TCGEN05: "tcgen05.mma"}
 DEFAULTS = (Workload("SD1.5", 512), Workload("SDXL", 1024))
 WORKLOADS = (*DEFAULTS, Workload("SD1.5", 1024), Workload("SD2.1", 768))
@@ -31,14 +33,14 @@ SPILLS = {
 }
 
 
-def faults(found: list[Compiled], card: AbsentCard) -> list[str]:
+def faults(found: list[Compiled], card: AbsentCard, most_spilled: int = MOST_SPILLED) -> list[str]:
     said = []
     for each in found:
         if each.error:
             said.append(f"{each.label} does not compile: {each.error}")
         if each.shared > card.shared:
             said.append(f"{each.label} needs {each.shared} bytes of {card.shared}")
-        if each.spilled > SPILLS.get((card.name, each.implementation), MOST_SPILLED):
+        if each.spilled > SPILLS.get((card.name, each.implementation), most_spilled):
             said.append(f"{each.label} spills {each.spilled} bytes")
         if each.has_dot and UNIT.get(card.card.kind) not in each.products:
             said.append(f"{each.label} multiplies by {', '.join(each.products) or 'plain multiply-adds'}")
@@ -51,6 +53,17 @@ def test_default_choices(card: AbsentCard) -> None:
     found = compiled_for(card, calls, torch.float16)
     assert len(found) > 30 and faults(found, card) == []
     assert any(each.has_dot for each in found) == (card.card.kind is not CardClass.TURING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", DEFAULTS, ids=lambda work: f"{work.model}-{work.size}")
+@pytest.mark.parametrize("card", [card for card in CARDS.values() if card.card.kind is CardClass.MMA], ids=str)
+def test_all_candidates_that_sum_in_fp16(card: AbsentCard, work: Workload) -> None:
+    with summing_in_half(allowed=True):
+        found = compiled_for(card, calls_of_a_step(work), torch.float16, all_candidates=True)
+    assert faults(found, card, MOST_SPILLED_BY_HALF_SUMS) == []
+    summing = {each.op for each in found if each.sums_in_half}
+    assert summing == {each.op for each in found if each.has_dot} - {"attention_packed_qkv", "attention_packed_kv"}
 
 
 @pytest.mark.slow

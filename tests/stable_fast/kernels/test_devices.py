@@ -43,6 +43,13 @@ def test_what_a_card_runs(capability, half, bfloat, overlap, monkeypatch):
     assert devices.overlaps_launches(x) == overlap and devices.multiprocessors(x) == 40
 
 
+def test_a_card_is_found_by_the_name_of_its_chip():
+    for card in (Card((8, 9), 128), Card((12, 0), 170)):
+        assert devices.card_named(card.chip) == card
+    assert Card((9, 0), 132).chip == "sm90-132"
+    assert devices.card_named("class-mma") is None and devices.card_named("gfx1100") is None
+
+
 def test_without_a_card_plain_pytorch_runs():
     x = torch.empty(4, dtype=torch.float16)
     assert devices.card_of(x) is None and not devices.uses_kernels(x) and not devices.is_hopper(x)

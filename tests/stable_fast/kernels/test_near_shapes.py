@@ -29,6 +29,14 @@ def test_a_shape_far_away_or_of_another_dtype_tells_nothing() -> None:
     assert predict("linear_epilogue", (1, 2), NAMES, {}) is None
 
 
+def test_of_a_measured_shape_its_own_times_count_alone() -> None:
+    measured = {(1000, 320): {"library": 1.0, "small": 1.1}} | {
+        (rows, 320): {"library": 9.0, "small": 1.0} for rows in (999, 1001)
+    }
+    assert predict("linear_epilogue", (1000, 320), ("library", "small"), measured) == "library"
+    assert predict("linear_epilogue", (1002, 320), ("library", "small"), measured) == "small"
+
+
 def test_only_names_that_are_offered_and_were_measured_can_be_expected() -> None:
     assert predict("linear_epilogue", (1024, 320, "float16"), ("library", "new"), MEASURED) == "library"
     assert predict("linear_epilogue", (1024, 320, "float16"), ("new",), MEASURED) is None

@@ -109,6 +109,74 @@ def test_near_shapes_follow_an_imported_table_while_it_holds(tmp_path, monkeypat
         assert picked(choices, 65) == [expected]
 
 
+def ship(folder, name, **times):
+    tables.write_choices(
+        folder / name, {}, [tables.Measured("op", (1024, "float16"), min(times, key=times.get), times)]
+    )
+
+
+def predicted_by(folder, **facts):
+    """What is predicted on a card with no tables of its own."""
+    choices, described = ImplementationChoices(), RTX_4090 | facts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "environment", lambda device: described)
+        patch.setattr(tables, "SHIPPED", folder)
+        assert tables.load_choices(torch.device("cuda"), folder / "own", choices) == 0
+    offered = dict.fromkeys(("default", "tiles", "cublaslt_1", "cublaslt_3"), print)
+    return [choices.pick("op", (rows, "float16"), offered, "default", ()) for rows in (1024, 1500)]
+
+
+def test_a_card_without_a_table_has_that_of_its_class(tmp_path):
+    assert predicted_by(tmp_path) == ["default", "default"]
+    ship(tmp_path, "class-mma.json", tiles=1.0, default=2.0)
+    ship(tmp_path, "sm90-132.json", tiles=2.0, default=1.0, cublaslt_1=0.5)
+    assert predicted_by(tmp_path) == ["tiles", "tiles"]
+    assert predicted_by(tmp_path, chip="sm120-170") == ["tiles", "tiles"]
+    assert predicted_by(tmp_path, chip="sm75-68") == predicted_by(tmp_path, chip="sm100-148") == ["default", "default"]
+    assert predicted_by(tmp_path, chip="sm90-114") == ["cublaslt_1", "cublaslt_1"]
+
+
+def test_the_nearest_card_of_the_class_goes_before_the_class(tmp_path):
+    ship(tmp_path, "class-mma.json", tiles=1.0, default=2.0)
+    ship(tmp_path, "sm86-30.json", tiles=2.0, default=1.0)
+    ship(tmp_path, "sm89-120.json", default=2.0, cublaslt_1=1.0)
+    assert predicted_by(tmp_path) == ["cublaslt_1", "cublaslt_1"]
+    assert predicted_by(tmp_path, chip="sm86-28") == ["default", "default"]
+
+
+def test_a_shipped_table_does_not_hide_what_others_measured(tmp_path):
+    ship(tmp_path, "class-mma.json", tiles=1.0, default=2.0)
+    rows = [tables.Measured("op", (16, "float16"), "default", {"tiles": 2.0, "default": 1.0})]
+    tables.write_choices(tmp_path / "sm89-128.json", {}, rows)
+    choices = ImplementationChoices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "environment", lambda device: RTX_4090)
+        patch.setattr(tables, "SHIPPED", tmp_path)
+        assert tables.load_choices(torch.device("cuda"), tmp_path / "own", choices) == 1
+    offered = dict.fromkeys(("default", "tiles"), print)
+    assert choices.pick("op", (16, "float16"), offered, "tiles", ()) == "default"
+    assert [choices.pick("op", (rows, "float16"), offered, "default", ()) for rows in (1024, 900)] == ["tiles"] * 2
+
+
+def test_a_place_in_a_librarys_list_tells_nothing_of_another_card(tmp_path):
+    ship(tmp_path, "class-mma.json", cublaslt_3=0.5, cublaslt_1=1.0, tiles=2.0)
+    assert predicted_by(tmp_path) == ["cublaslt_1", "cublaslt_1"]
+
+
+def test_own_results_go_before_those_of_the_class(tmp_path):
+    ship(tmp_path, "class-mma.json", tiles=1.0, default=2.0)
+    own = tables.choices_path(tmp_path / "own", RTX_4090)
+    tables.write_choices(own, {}, [tables.Measured("op", (512, "float16"), "default", {"tiles": 9.0, "default": 1.0})])
+    choices = ImplementationChoices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "environment", lambda device: RTX_4090)
+        patch.setattr(tables, "SHIPPED", tmp_path)
+        assert tables.load_choices(torch.device("cuda"), tmp_path / "own", choices) == 1
+    offered = dict.fromkeys(("default", "tiles"), print)
+    assert [choices.pick("op", (rows, "float16"), offered, "tiles", ()) for rows in (512, 520)] == ["default"] * 2
+    assert choices.pick("op", (1024, "float16"), offered, "default", ()) == "tiles"  # of this shape it knows more
+
+
 def test_a_shipped_table_is_written_as_it_was_read():
     for path in tables.SHIPPED.glob("*.json"):
         content = path.read_text(encoding="utf-8")

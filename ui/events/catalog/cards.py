@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.browser.scripts import TELL_CHECKPOINT
 from ui.events.handlers import Handlers
-from ui.events.wiring import Wiring
+from ui.events.wiring import QUIET, Wiring
 
 CHOSEN = ("checkpoint", "width", "height")
 
@@ -20,9 +20,9 @@ def connect_cards(wiring: Wiring, handlers: Handlers) -> None:
         choose_in(wiring, handlers),
         inputs=[wiring.parts["width"], wiring.parts["height"]],
         outputs=[wiring.parts[name] for name in CHOSEN],
-        show_progress="hidden",
-        api_visibility="private",
+        trigger_mode="multiple",  # a click carries its card
         queue=False,
+        **QUIET,
     )
 
 

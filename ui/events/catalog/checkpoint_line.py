@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from modules.catalog.model_facts import ModelFacts, model_facts
 from modules.catalog.models import checkpoint_facts
 from modules.core.errors import LightDiffusionError
@@ -11,18 +9,19 @@ from modules.core.families import CONTEXT_FAMILIES
 from modules.core.paths import ModelFolders
 from modules.generation.few_steps.offers import find_offer
 from ui.events.handlers import Update
+from ui.events.opening import Opening
 from ui.events.wiring import Wiring
 from ui.panels.render import status_line
 
 REFINER = CONTEXT_FAMILIES[1280]
 
 
-def connect_checkpoint_line(wiring: Wiring, folders: ModelFolders, page: Any) -> None:
+def connect_checkpoint_line(wiring: Wiring, folders: ModelFolders, opening: Opening) -> None:
     def answer(name: str | None) -> Update:
         return {"checkpoint_line": status_line(checkpoint_line(folders, name))}
 
-    for event in (page.load, wiring.parts["checkpoint"].change):
-        wiring.on(event, answer, ("checkpoint",), ("checkpoint_line",), queue=False)
+    opening.add(lambda values: answer(values["checkpoint"]), ("checkpoint_line",))
+    wiring.on(wiring.parts["checkpoint"].change, answer, ("checkpoint",), ("checkpoint_line",), queue=False)
 
 
 def checkpoint_line(folders: ModelFolders, name: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui.events.handlers import Update
-from ui.events.wiring import Wiring
+from ui.events.wiring import QUIET, Wiring
 
 # Events of picture lists, as well as clicks and deletions in the lists, are handled in order.
 IN_TURN = {"concurrency_id": "history", "concurrency_limit": 1}
@@ -42,7 +42,7 @@ def connect_clicks(
         clicked,
         inputs=[wiring.parts[name] for name in (paths, *inputs)],
         outputs=[wiring.parts[name] for name in outputs],
-        show_progress="hidden",
-        api_visibility="private",
+        trigger_mode="multiple",  # Gradio answers a click that it deferred as if it were the one before
+        **QUIET,
         **IN_TURN,
     )

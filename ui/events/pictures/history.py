@@ -129,7 +129,7 @@ def marks(stars: Stars, paths: Sequence[str], starred: Collection[str]) -> dict[
 def connect_history(wiring: Wiring, handlers: Handlers) -> None:
     pages, parts, on = HistoryPages(handlers), wiring.parts, partial(wiring.on, **IN_TURN)
     on(parts["history_tab"].select, with_filters(pages.look), LOOKING, HISTORY)
-    on(parts["search"].change, with_filters(pages.first), LOOKING, HISTORY, trigger_mode="always_last")
+    on(parts["search"].change, with_filters(pages.first), LOOKING, HISTORY)
     on(parts["history_day"].input, with_filters(pages.first), LOOKING, HISTORY)
     on(parts["history_starred"].input, with_filters(pages.first), LOOKING, HISTORY)
     on(parts["older"].click, with_filters(pages.older), LOOKING, HISTORY)

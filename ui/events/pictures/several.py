@@ -13,7 +13,7 @@ from modules.core.typed import Unreadable, read
 from ui.events.handlers import Handlers, Update
 from ui.events.pictures.choosing import IN_TURN
 from ui.events.pictures.history import HISTORY, LOOKING, Filters, HistoryPages, with_filters
-from ui.events.wiring import Wiring
+from ui.events.wiring import QUIET, Wiring
 from ui.panels import render
 
 
@@ -66,7 +66,7 @@ def connect_several(wiring: Wiring, handlers: Handlers) -> None:
         delete,
         inputs=[wiring.parts[name] for name in LOOKING],
         outputs=[wiring.parts[name] for name in HISTORY],
-        show_progress="hidden",
-        api_visibility="private",
+        trigger_mode="multiple",  # a click carries its pictures
+        **QUIET,
         **IN_TURN,
     )

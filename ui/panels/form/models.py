@@ -20,8 +20,9 @@ def build_models(lists: Components, values: Mapping[str, Any]) -> Components:
     parts: Components = {}
     with section("lora_panel", values, parts):
         for slot in range(1, LORA_SLOTS + 1):
-            visible = slot == 1 or bool(values[f"lora_{slot - 1}"])
-            with gr.Row(visible=visible) as parts[f"lora_{slot}_row"]:
+            with gr.Row(visible=slot == 1 or bool(values[f"lora_{slot - 1}"] or values[f"lora_{slot}"])) as parts[
+                f"lora_{slot}_row"
+            ]:
                 parts[f"lora_{slot}"] = file_choice(
                     lists[f"lora_{slot}"], values[f"lora_{slot}"], f"LoRA {slot}", scale=2
                 )

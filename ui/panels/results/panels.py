@@ -54,6 +54,8 @@ def build_panels(
             parts |= build_first_run()
             gr.Markdown(help_text)
     parts["task"] = gr.Textbox(visible="hidden", label="Request", elem_id="ld-task")
+    parts["last_task"] = gr.Textbox(visible="hidden", label="This tab's last request")
+    parts["download"] = gr.Textbox(visible="hidden", label="State of the download")
     parts["remembered"] = gr.Textbox(visible="hidden", label="Remembered form")
     parts["own_form"] = gr.Textbox(visible="hidden", label="This tab's form")
     parts["paths"] = gr.State([])

@@ -10,8 +10,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import by_cublas, product_key
 from modules.stable_fast.kernels.candidates import Candidates
-from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
@@ -33,7 +33,8 @@ def _cublas(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, residual:
     """The second product accumulates in place (beta = 1) onto the first, which starts from the bias."""
     split = a.shape[1]
     matrix = weight.flatten(1)
-    y = F.linear(pixel_rows(a), matrix[:, :split], bias).addmm_(pixel_rows(b), matrix[:, split:].t())
+    with by_cublas(a):
+        y = F.linear(pixel_rows(a), matrix[:, :split], bias).addmm_(pixel_rows(b), matrix[:, split:].t())
     return launch_epilogue(rows_as_image(y, a), None, None, residual, "none")
 
 
@@ -75,7 +76,7 @@ def _conv2d_cat_epilogue(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | No
     a, b = to_channels_last(a), to_channels_last(b)
     residual = None if residual is None else to_channels_last(residual)
     rows = a.numel() // a.shape[1]
-    key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, dtype_key(a))
+    key = (rows, a.shape[1], b.shape[1], weight.shape[0], bias is not None, residual is not None, product_key(a))
     served = serves_tma(weight.shape[0], pixel_rows(a), pixel_rows(b), weight.flatten(1))
     implementations = CANDIDATES.on(card_class(a), suits_hopper=served)
     chain = ("cublaslt_1", "cublas") if has_cublaslt() else ("cublas",)

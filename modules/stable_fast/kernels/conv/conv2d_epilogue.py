@@ -8,9 +8,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import product_key
 from modules.stable_fast.kernels.activations import activate
 from modules.stable_fast.kernels.candidates import Candidates
-from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.cudnn_graph import cudnn_graph_conv, cudnn_graph_ranks
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, Epilogue, launch_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
@@ -109,7 +109,7 @@ def _conv2d_epilogue(
     present = (bias is not None, "each" if each else vector is not None, residual is not None)
     height, width = weight.shape[2:]
     kernel = height if height == width else f"{height}x{width}"
-    key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, dtype_key(x))
+    key = (*x.shape, weight.shape[0], kernel, stride, padding, *present, activation, product_key(x))
     candidates, chain = implementations_for(x, weight, stride, padding, one_vector=not each)
     args = (x, weight, epilogue, stride, padding)
     reference = partial(conv2d_epilogue_reference, x, weight, bias, vector, residual, stride, padding, activation)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import sums_in_half
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
 from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
@@ -43,6 +44,7 @@ class ConvSignature:
     activation: str
     device_index: int
     rank: int
+    half_sums: bool
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def _build_graph(signature: ConvSignature) -> Any:
     image = _describe(graph, 1, signature.image, dtype)
     weight = _describe(graph, 2, signature.weight, dtype)
     padding, stride = [signature.padding] * 2, [signature.stride] * 2
-    y = graph.conv_fprop(image, weight, padding=padding, stride=stride, dilation=[1, 1])
+    sums = dtype if signature.half_sums else single
+    y = graph.conv_fprop(
+        image, weight, padding=padding, stride=stride, dilation=[1, 1], compute_data_type=sums
+    )  # fmt: skip
     addends = [a for a in (signature.bias, signature.vector, signature.residual) if a is not None]
     for uid, addend in enumerate(addends, start=3):
         y = graph.add(y, _describe(graph, uid, addend, dtype))
@@ -144,6 +149,7 @@ def cudnn_graph_conv(
         ConvSignature(
             _strided(x), _strided(weight), _as_image(epilogue.bias), _as_image(epilogue.vector), residual, _strided(y),
             x.dtype, stride, padding, epilogue.activation, x.device.index, rank,
+            sums_in_half(x),
         )
     )  # fmt: skip
     addends = (epilogue.bias, epilogue.vector, epilogue.residual)

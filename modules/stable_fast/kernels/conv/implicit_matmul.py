@@ -1,9 +1,10 @@
 """Triton convolution as an implicit matrix product: rows are output pixels, columns output channels, depth taps x Cin.
 
-The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The kernel accumulates in fp32 and applies
-the epilogue in registers. If there are few output tiles, programs share the depth (`splits` > 1): they write partial
-sums in fp32, which a second kernel adds up before the epilogue. With SUBPIXEL, the weight has four 2x2 kernels, one
-for each parity of the output pixel (see upsample_conv2d.py).
+The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The kernel accumulates in fp32 (with
+HALF_SUMS, within a tile of the depth in fp16, see accumulation.py) and applies the epilogue in registers. If there are
+few output tiles, programs share the depth (`splits` > 1): they write partial sums in fp32, which a second kernel adds
+up before the epilogue. With SUBPIXEL, the weight has four 2x2 kernels, one for each parity of the output pixel (see
+upsample_conv2d.py).
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import sums_in_half
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel
 from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.linear.matmul import Tile
+from modules.stable_fast.kernels.linear.matmul import Tile, add_product
 from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import require_32_bit
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
@@ -59,7 +61,7 @@ def _conv_kernel(
     steps_per_split,
     KH: tl.constexpr, KW: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN_C: tl.constexpr,
     SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, HALF_SUMS: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -97,7 +99,7 @@ def _conv_kernel(
         else:
             x = tl.load(x_tile, mask=inside[:, None] & (c + depth < C)[None, :], other=0.0)
             w = tl.load(w_tile, mask=(c + depth < C)[:, None], other=0.0)
-        acc = tl.dot(x, w, acc)
+        acc = add_product(acc, x, w, HALF_SUMS)
     mask = (rows < M)[:, None] & (columns < OC)[None, :]
     if SPLIT:
         partial = (tl.program_id(2) * M + rows)[:, None] * OC + columns[None, :]
@@ -184,7 +186,8 @@ def launch_conv(
         _conv_kernel, (*grid, splits),
         x, weight, *pointers, sums, m, height, width, channels, out_channels, oh, ow, stride, padding, vector_stride,
         per_split, KH=kh, KW=kw, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0,
-        SPLIT=splits > 1, SUBPIXEL=False, **flags, num_warps=tile.warps, num_stages=tile.stages,
+        SPLIT=splits > 1, SUBPIXEL=False, HALF_SUMS=sums_in_half(x), **flags, num_warps=tile.warps,
+        num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         launch_reduce_splits(sums, y, epilogue)
@@ -204,7 +207,7 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
         _conv_kernel, (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4),
         x, weight, *pointers, y, m, height, width, channels, out_channels, height, width, 1, 1, vector_stride, 0,
         KH=2, KW=2, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0, SPLIT=False, SUBPIXEL=True,
-        **flags, num_warps=tile.warps, num_stages=tile.stages,
+        HALF_SUMS=sums_in_half(x), **flags, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import by_cublas
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue
 from modules.stable_fast.kernels.devices import runs_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
@@ -90,7 +91,8 @@ def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int,
     """The image of `shape` (N, H, W) from a product over its pixels, by cuBLASLt's suggestion `rank` or by cuBLAS."""
     residual = epilogue.residual
     if rank is None:
-        y = F.linear(rows, matrix, epilogue.bias)
+        with by_cublas(rows):
+            y = F.linear(rows, matrix, epilogue.bias)
     else:
         flat = None if residual is None else pixel_rows(residual)
         y, residual = cublaslt_matmul(rows, matrix, epilogue.bias, flat, rank=rank), None

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import product_key
 from modules.stable_fast.kernels.candidates import Candidates
-from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.implicit_matmul import CONV_TILES, launch_subpixel_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_subpixel_conv
 from modules.stable_fast.kernels.conv.libraries import bare_conv
@@ -105,7 +105,7 @@ CHAIN = ("cudnn", CONV_TILES[0].name)
 def _upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_kernels(x):
         return upsample_conv2d_reference(x, weight, bias)
-    key = (*x.shape, weight.shape[0], bias is not None, dtype_key(x))
+    key = (*x.shape, weight.shape[0], bias is not None, product_key(x))
     args = (to_channels_last(x), to_channels_last(weight), bias)
     candidates, reference = CANDIDATES.on(card_class(x)), partial(upsample_conv2d_reference, *args)
     return run_chosen("upsample_conv2d", key, candidates, CHAIN, args, reference)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
 from functools import cache, lru_cache
 from threading import Lock
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import sums_in_half
 from modules.stable_fast.kernels.refusals import Unsupported
 
 # How many of the library's suggestions are worth timing.
@@ -24,7 +25,8 @@ MOST_SUGGESTIONS = 8
 WORKSPACE_BYTES = 32 << 20
 
 # Numbers from cublasLt.h, cublas_api.h and library_types.h.
-_COMPUTE_32F, _REAL_32F = 68, 0
+_COMPUTE_16F, _COMPUTE_32F, _REAL_32F, _REAL_16F = 64, 68, 0, 2
+_HALF_ONE = 0x3C00  # 1.0 in the bits of fp16
 _TYPES = {torch.float16: 2, torch.bfloat16: 14}
 _TRANSPOSE_A, _EPILOGUE, _BIAS_POINTER, _BIAS_TYPE = 3, 7, 8, 26
 _EPILOGUE_BIAS = 4
@@ -58,6 +60,7 @@ class MatmulSignature(NamedTuple):
     alignments: tuple[int, int, int, int]
     device_index: int
     rank: int
+    half_sums: bool
 
 
 class MatmulPlan(NamedTuple):
@@ -120,7 +123,8 @@ def _set(setter: str, descriptor: c_void_p, attribute: int, value: c_int | c_uin
 
 def _operation(signature: MatmulSignature) -> c_void_p:
     operation = c_void_p()
-    _call("cublasLtMatmulDescCreate", byref(operation), c_int(_COMPUTE_32F), c_int(_REAL_32F))
+    sums, scale = (_COMPUTE_16F, _REAL_16F) if signature.half_sums else (_COMPUTE_32F, _REAL_32F)
+    _call("cublasLtMatmulDescCreate", byref(operation), c_int(sums), c_int(scale))
     _set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, c_int(1))
     if signature.has_bias:
         _set("cublasLtMatmulDescSetAttribute", operation, _EPILOGUE, c_int(_EPILOGUE_BIAS))
@@ -177,7 +181,8 @@ def cublaslt_matmul(
     rank: int = 0,
     in_place: bool = False,
 ) -> Tensor:
-    """x [M, K], weight [N, K], bias [N], residual [M, N] -> [M, N], in fp16 or bf16, accumulated in fp32.
+    """x [M, K], weight [N, K], bias [N], residual [M, N] -> [M, N], in fp16 or bf16, accumulated in fp32
+    (or in fp16, see accumulation.py).
 
     Rows must be contiguous. With `in_place` the result overwrites the residual. Raises Unsupported if the library has
     no such algorithm.
@@ -192,11 +197,12 @@ def cublaslt_matmul(
     plan = _plan(
         MatmulSignature(
             m, n, k, x.stride(0), weight.stride(0), x.dtype, bias is not None, residual is not None, alignments,
-            x.device.index, rank,
+            x.device.index, rank, sums_in_half(x),
         )
     )  # fmt: skip
     workspace = torch.empty(plan.algorithm.workspace, dtype=torch.uint8, device=x.device)
-    one, beta = c_float(1.0), c_float(0.0 if residual is None else 1.0)
+    one, zero = (c_uint16(_HALF_ONE), c_uint16(0)) if sums_in_half(x) else (c_float(1.0), c_float(0.0))
+    beta = zero if residual is None else one
     with plan.lock:
         if bias is not None:
             _set("cublasLtMatmulDescSetAttribute", plan.operation, _BIAS_POINTER, c_void_p(bias.data_ptr()))

@@ -7,9 +7,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import by_cublas, product_key
 from modules.stable_fast.kernels.activations import activate
 from modules.stable_fast.kernels.candidates import Candidates
-from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
@@ -28,9 +28,11 @@ def linear_epilogue_reference(
 
 def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str) -> Tensor:
     """cuBLAS adds a bias itself. Anything else takes one in-place pass over the result."""
-    if residual is None and activation == "none":
-        return F.linear(x, weight, bias)
-    return launch_epilogue(F.linear(x, weight), bias, None, residual, activation, residual_last=True)
+    with by_cublas(x):
+        if residual is None and activation == "none":
+            return F.linear(x, weight, bias)
+        y = F.linear(x, weight)
+    return launch_epilogue(y, bias, None, residual, activation, residual_last=True)
 
 
 def _cublaslt(
@@ -75,7 +77,7 @@ def _linear_epilogue(
         return linear_epilogue_reference(x, weight, bias, residual, activation)
     x, weight = x.contiguous(), weight.contiguous()
     residual = None if residual is None else residual.contiguous()
-    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, dtype_key(x))
+    key = (x.numel() // x.shape[-1], *weight.shape, bias is not None, residual is not None, activation, product_key(x))
     served = serves_tma(weight.shape[0], x.view(-1, x.shape[-1]), weight)
     implementations = CANDIDATES.on(card_class(x), suits_hopper=served)
     # Measured on an H100: for more rows, the library's first suggestion costs more than the extra pass.

@@ -7,8 +7,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import by_cublas, product_key
 from modules.stable_fast.kernels.candidates import Candidates
-from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import card_class, multiprocessors, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_geglu
 from modules.stable_fast.kernels.linear.matmul import GEGLU_TILES, Tile, launch_geglu_matmul
@@ -28,7 +28,9 @@ def linear_geglu_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
 
 
 def _cublas(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return launch_geglu(F.linear(x, weight, bias))
+    with by_cublas(x):
+        y = F.linear(x, weight, bias)
+    return launch_geglu(y)
 
 
 def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tensor:
@@ -54,7 +56,7 @@ def _linear_geglu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     args, reference = (x, weight, bias), partial(linear_geglu_reference, x, weight, bias)
     rows, (columns, k) = x.view(-1, x.shape[-1]), weight.shape
-    key = (len(rows), columns, k, bias is not None, dtype_key(x))
+    key = (len(rows), columns, k, bias is not None, product_key(x))
     served = serves_tma(columns // 2, rows, weight)
     tile: Tile | TmaMatmulTile = GEGLU_TILES[0]
     if served:

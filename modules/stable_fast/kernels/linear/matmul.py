@@ -1,6 +1,7 @@
 """Triton matrix products with their epilogues in registers: one for act(x W^T + b) + residual, one for GEGLU.
 
-x [M, K] and weights [N, K] are row-major, and accumulation is in fp32. `MATMUL_TILES` are the tile shapes worth timing.
+x [M, K] and weights [N, K] are row-major, and accumulation is in fp32. With HALF_SUMS, that within a tile of the depth
+is in fp16 (see accumulation.py). `MATMUL_TILES` are the tile shapes worth timing.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from modules.stable_fast.kernels.accumulation import sums_in_half
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
 from modules.stable_fast.kernels.devices import CardClass, card_class, multiplies_by_warp, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
@@ -53,9 +55,17 @@ def tile_origin(program, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.con
 
 
 @jit
+def add_product(acc, x, w, HALF_SUMS: tl.constexpr):
+    """acc + x w, in fp32. With HALF_SUMS, the product is summed in fp16."""
+    if HALF_SUMS:
+        return acc + tl.dot(x, w, out_dtype=tl.float16).to(tl.float32)
+    return tl.dot(x, w, acc)
+
+
+@jit
 def _accumulate(
     acc, x_ptr, w_ptr, rows, columns, M, N, K, x_stride, w_stride,
-    BK: tl.constexpr, EVEN_K: tl.constexpr,
+    BK: tl.constexpr, EVEN_K: tl.constexpr, HALF_SUMS: tl.constexpr,
 ):  # fmt: skip
     """acc + x[rows, :K] w[columns, :K]^T. Rows and columns past the end are clamped; their results are never stored."""
     depth = tl.arange(0, BK)
@@ -68,7 +78,7 @@ def _accumulate(
         else:
             x = tl.load(x_tile, mask=(depth < K - k)[None, :], other=0.0)
             w = tl.load(w_tile, mask=(depth < K - k)[:, None], other=0.0)
-        acc = tl.dot(x, w, acc)
+        acc = add_product(acc, x, w, HALF_SUMS)
         x_tile += BK
         w_tile += BK
     return acc
@@ -79,14 +89,15 @@ def _matmul_kernel(
     x_ptr, x2_ptr, w_ptr, bias_ptr, residual_ptr, y_ptr, M, N, K, K2, x_stride, x2_stride, w_stride,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
     TWO: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    HALF_SUMS: tl.constexpr,
 ):  # fmt: skip
     tile_m, tile_n = tile_origin(tl.program_id(0), M, N, BM, BN, GROUP)
     rows = tile_m * BM + tl.arange(0, BM)
     columns = tile_n * BN + tl.arange(0, BN)
     acc = tl.zeros((BM, BN), dtype=tl.float32)
-    acc = _accumulate(acc, x_ptr, w_ptr, rows, columns, M, N, K, x_stride, w_stride, BK, EVEN_K)
+    acc = _accumulate(acc, x_ptr, w_ptr, rows, columns, M, N, K, x_stride, w_stride, BK, EVEN_K, HALF_SUMS)
     if TWO:
-        acc = _accumulate(acc, x2_ptr, w_ptr + K, rows, columns, M, N, K2, x2_stride, w_stride, BK, EVEN_K)
+        acc = _accumulate(acc, x2_ptr, w_ptr + K, rows, columns, M, N, K2, x2_stride, w_stride, BK, EVEN_K, HALF_SUMS)
     if HAS_BIAS:
         acc += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
     acc = activate_in_kernel(acc, ACTIVATION)
@@ -131,7 +142,7 @@ def launch_matmul(
         m, n, k, k2, x.stride(0), second.stride(0), weight.stride(0),
         BM=tile.m, BN=tile.n, BK=tile.k, GROUP=GROUP_M, EVEN_K=k % tile.k == 0 and k2 % tile.k == 0,
         TWO=x2 is not None, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
-        ACTIVATION=ACTIVATIONS[activation], num_warps=tile.warps, num_stages=tile.stages,
+        ACTIVATION=ACTIVATIONS[activation], HALF_SUMS=sums_in_half(x), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 
@@ -140,7 +151,7 @@ def launch_matmul(
 def _geglu_matmul_kernel(
     x_ptr, w_ptr, bias_ptr, y_ptr, M, I, K, x_stride, w_stride,  # noqa: E741
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HALF_SUMS: tl.constexpr,
 ):  # fmt: skip
     tile_m, tile_n = tile_origin(tl.program_id(0), M, I, BM, BN, GROUP)
     rows = tile_m * BM + tl.arange(0, BM)
@@ -160,8 +171,8 @@ def _geglu_matmul_kernel(
             x = tl.load(x_tile, mask=(depth < K - k)[None, :], other=0.0)
             value_weight = tl.load(value_tile, mask=(depth < K - k)[:, None], other=0.0)
             gate_weight = tl.load(gate_tile, mask=(depth < K - k)[:, None], other=0.0)
-        value = tl.dot(x, value_weight, value)
-        gate = tl.dot(x, gate_weight, gate)
+        value = add_product(value, x, value_weight, HALF_SUMS)
+        gate = add_product(gate, x, gate_weight, HALF_SUMS)
         x_tile += BK
         value_tile += BK
         gate_tile += BK
@@ -188,6 +199,6 @@ def launch_geglu_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Ti
         _geglu_matmul_kernel, (triton.cdiv(m, tile.m) * triton.cdiv(inner, tile.n),),
         x, weight, y if bias is None else bias, y, m, inner, k, x.stride(0), weight.stride(0),
         BM=tile.m, BN=tile.n, BK=tile.k, GROUP=GROUP_M, EVEN_K=k % tile.k == 0, HAS_BIAS=bias is not None,
-        num_warps=tile.warps, num_stages=tile.stages,
+        HALF_SUMS=sums_in_half(x), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modules.stable_fast.kernels.accumulation import product_reference, summing_in_half
 from modules.stable_fast.kernels.conv.implicit_matmul import (
     MAX_SPLITS,
     Epilogue,
@@ -44,6 +45,19 @@ def test_one_vector_serves_the_whole_batch(device):
     for splits in (1, 2):
         y = launch_conv(x, weight, Epilogue(bias, vector[:1]), stride, padding, TILE, splits=splits)
         assert_near(y, expected(x, weight, bias, vector[:1], None, stride, padding, "none"))
+
+
+@on_devices
+def test_a_tile_of_the_depth_is_summed_in_fp16_if_that_is_allowed(device):
+    make = Maker(device, torch.float16)
+    x, weight = make.image(1, 160, 6, 6), make.image(40, 160, 3, 3, scale=0.02)
+    patches = torch.nn.functional.unfold(x.float(), 3, padding=1)[0].T.reshape(36, 160, 9).transpose(1, 2).flatten(1)
+    exact = product_reference(patches, weight.permute(0, 2, 3, 1).flatten(1), TILE.k)
+    for splits in (1, 3):
+        with summing_in_half(allowed=True):
+            y = launch_conv(x, weight, Epilogue(), 1, 1, TILE, splits=splits)
+        assert_near(y, exact.T.reshape(1, 40, 6, 6))
+        assert not torch.equal(y, launch_conv(x, weight, Epilogue(), 1, 1, TILE, splits=splits))
 
 
 def test_splits_fill_the_machine_without_starving_a_program():

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from modules.stable_fast.kernels.accumulation import product_reference, summing_in_half
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate
 from modules.stable_fast.kernels.linear.matmul import Tile, launch_geglu_matmul, launch_matmul
 from tests.stable_fast.kernels.kernel_device import (
@@ -65,3 +66,27 @@ def test_geglu_matmul(shape, with_bias, dtype, device):
     y = launch_geglu_matmul(x, weight, bias, TILE)
     value, gate = F.linear(*doubled(x, weight, bias)).chunk(2, -1)
     assert_near(y, value * F.gelu(gate))
+
+
+@on_devices
+def test_a_tile_of_the_depth_is_summed_in_fp16_if_that_is_allowed(device):
+    make = Maker(device, torch.float16)
+    x, weight = make.rows(48, 320), make.rows(40, 320, scale=0.05)
+    expected = product_reference(x, weight, TILE.k)
+    with summing_in_half(allowed=True):
+        y = launch_matmul(x, None, weight, None, None, "none", TILE)
+        single = launch_matmul(x.float(), None, weight.float(), None, None, "none", TILE)
+    assert_near(y, expected)
+    assert not torch.equal(y, launch_matmul(x, None, weight, None, None, "none", TILE))
+    assert torch.equal(single, launch_matmul(x.float(), None, weight.float(), None, None, "none", TILE))
+
+
+@on_devices
+def test_geglu_is_summed_in_fp16_if_that_is_allowed(device):
+    make = Maker(device, torch.float16)
+    x, weight, bias = make.rows(48, 320), make.rows(80, 320, scale=0.05), make.rows(80)
+    value, gate = (product_reference(x, weight, TILE.k) + bias).chunk(2, -1)
+    with summing_in_half(allowed=True):
+        y = launch_geglu_matmul(x, weight, bias, TILE)
+    assert_near(y, value * F.gelu(gate))
+    assert not torch.equal(y, launch_geglu_matmul(x, weight, bias, TILE))
