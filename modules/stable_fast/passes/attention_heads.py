@@ -1,7 +1,8 @@
 """Any other scaled dot-product attention becomes lightdiffusion.attention_heads, whose implementation is chosen.
 
 It runs after attention_packed and includes the merge of the heads. A mask of numbers goes through
-lightdiffusion.attention_bias once for all layers. Not matched: masks of booleans, dropout, grouped heads, and results whose heads are not merged.
+lightdiffusion.attention_bias once for all layers. Not matched: masks of booleans, dropout, grouped heads, and results
+whose heads are not merged.
 """
 
 from __future__ import annotations
