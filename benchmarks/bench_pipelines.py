@@ -190,7 +190,7 @@ def as_float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def kernels(step: Step, x: Tensor) -> int:
+def kernels(step: Callable[[Tensor], object], x: Tensor) -> int:
     """Kernels of one step on a GPU, copies and fills included."""
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         step(x)

@@ -241,7 +241,8 @@ def why_not_this_picture(network: nn.Module) -> str:
             return "its weights are offloaded, or hooks change its calls"
         if own.get("merged_adapters") and own.get("_disable_adapters"):
             return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
-        if has_foreign_code(part):
+        may_be_foreign = "forward" in own or own["_forward_hooks"] or own["_forward_pre_hooks"]  # most have none
+        if may_be_foreign and has_foreign_code(part):
             return f"another program put a hook or a forward of its own on its {type(part).__name__}"
         waiting += [each for each in own["_modules"].values() if each is not None]
     return ""
