@@ -65,15 +65,19 @@ window.ldGenerate = (() => {
     event.preventDefault();
     event.stopImmediatePropagation();
     if (state === 'idle') start();
-    else if (state === 'ending') isWanted = true;
+    else if (state === 'ending') {
+      isWanted = true;
+      watch.disconnect();
+      enter('asked');
+    }
   }, true);
 
   return {
     // Gradio knows that the request has ended, or that it could not be sent.
     ended() {
       watch?.disconnect();
-      enter('idle');
       if (isWanted) start();
+      else enter('idle');
       isWanted = false;
     },
   };

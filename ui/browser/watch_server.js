@@ -3,6 +3,7 @@
   const say = (text) => {
     const line = document.querySelector('#ld-stage .ld-words');
     if (line) line.textContent = text;
+    document.querySelector('#ld-answer')?.replaceChildren();  // it would cover these words
   };
   let lost = false;
   setInterval(async () => {

@@ -21,7 +21,11 @@ CLICK_AT_DONE = """() => new Promise((done) => {
     new MutationObserver((_, last) => {
       if (!stage.textContent.includes('Done')) return;
       last.disconnect();
-      setTimeout(() => { button.click(); done(document.querySelector('#ld-task :is(textarea, input)').value); });
+      setTimeout(() => {
+        button.click();
+        const task = document.querySelector('#ld-task :is(textarea, input)').value;
+        done([task, stage.querySelector('#ld-answer').textContent]);
+      });
     }).observe(stage, {childList: true, subtree: true});
   });
   watch.observe(stage, {childList: true, subtree: true});
@@ -76,7 +80,8 @@ def test_a_click_is_answered_at_once_and_sent_once(page: Any, form: Form, held: 
 
 def test_a_click_at_the_end_of_a_request_starts_another(page: Any, form: Form, served: Served) -> None:
     form.prompt(steps=1)
-    first = page.evaluate(CLICK_AT_DONE)
+    first, answer = page.evaluate(CLICK_AT_DONE)
+    assert answer == "Starting…"
     task = page.locator("#ld-task textarea, #ld-task input")
     expect(task).not_to_have_value(first)
     form.wait_for("Done")

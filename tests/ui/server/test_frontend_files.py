@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.guard.asgi import Receive, Scope, Send
+from tests.ui.conftest import run_apart
 from ui.server.frontend_files import FOR_GOOD, FrontendFiles
 
 
@@ -35,7 +35,7 @@ def ask(files: FrontendFiles, path: str, *, client: str = "127.0.0.1", method: s
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "client": (client, 5)}
-    asyncio.run(files(scope, receive, send))
+    run_apart(files(scope, receive, send))  # the browser of other tests has a loop in this thread
     return sent[0], sent[1]["body"]
 
 
