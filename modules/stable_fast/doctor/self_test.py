@@ -14,9 +14,9 @@ from modules.stable_fast.kernels.activations import ACTIVATIONS
 from modules.stable_fast.kernels.attention import attention_heads, attention_packed
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementations, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
-from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
+from modules.stable_fast.kernels.elementwise import gated, rms_norm_rotary, rotary_embedding
 from modules.stable_fast.kernels.launch import compile_ahead
-from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
+from modules.stable_fast.kernels.linear import linear_cat, linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.memory_layout import to_channels_last
 from modules.stable_fast.kernels.norm import (
     clamp_infinities,
@@ -117,7 +117,8 @@ def _transformer_cases(make: _Maker) -> Iterator[Case]:
         scale, shift, gate = make.rows(2, 3 * channels).chunk(3, dim=1)
         reference = modulated_layer_norm.modulated_layer_norm_reference
         yield Case("modulated_layer_norm", reference, (x + 3.0, scale, shift, 1e-6))
-        yield Case("gated_add", gated.gated_add_reference, (x, gate, residual))
+        for most in (None, 1.0):
+            yield Case("gated_add", gated.gated_add_reference, (x, gate, residual, most))
         first, second = make.rows(2, length, 2 * channels).chunk(2, dim=-1)
         for activation in ("silu", "gelu", "gelu_tanh"):
             yield Case("gated_activation", gated.gated_activation_reference, (first, second, activation))
@@ -125,6 +126,11 @@ def _transformer_cases(make: _Maker) -> Iterator[Case]:
         x, cos, sin = make.rows(2, length, heads, size), make.rows(1, length, 1, size), make.rows(1, length, 1, size)
         reference = rotary_embedding.rotary_embedding_reference
         yield Case("rotary_embedding", reference, (x, cos, sin, True))
+        weight, text, scale = make.rows(size), make.rows(2, length // 2, heads, size), make.rows(size)
+        joint = rms_norm_rotary.rms_norm_rotary_reference
+        yield Case("rms_norm_rotary", joint, (x, weight, None, None, 1e-6, cos, sin, True))
+        args = (x[:, len(text[0]) :], weight, text, scale, 1e-6, cos, sin, False)
+        yield Case("rms_norm_rotary", joint, args)
         swapped = (each.transpose(1, 2) for each in (x, cos, sin))
         yield Case("rotary_embedding", reference, (*swapped, False))
 
@@ -173,6 +179,9 @@ def _linear_cases(make: _Maker) -> Iterator[Case]:
                 args = (x, weight, bias, residual, activation)
                 yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, args)
         yield Case("linear_epilogue", linear_epilogue.linear_epilogue_reference, (x, weight, None, None, "none"))
+        parts = (x[..., : k // 4], x[..., k // 4 :])
+        for optional in (None, bias):
+            yield Case("linear_cat", linear_cat.linear_cat_reference, (*parts, weight, optional))
         yield Case("linear_geglu", linear_geglu.linear_geglu_reference, (x, weight, bias))
 
 

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 OUR_NAMESPACE = "lightdiffusion"
 ATEN = frozenset(
     # numbers
-    "abs acos add addcdiv addcmul asin atan atan2 ceil clamp clamp_max clamp_min cos cosh div erf exp expm1 floor "
+    "abs acos add addcdiv addcmul asin atan atan2 ceil clamp clamp_max clamp_min clip cos cosh div erf exp expm1 floor "
     "floor_divide fmod hypot log log10 log1p log2 maximum minimum mul neg pow reciprocal remainder round rsqrt rsub "
     "sgn sigmoid sign sin sinh sqrt square sub tan tanh trunc lerp nan_to_num "
     # comparisons and choices

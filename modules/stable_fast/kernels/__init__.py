@@ -2,8 +2,8 @@
 
 from modules.stable_fast.kernels.attention import attention_heads, attention_packed
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
-from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
-from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
+from modules.stable_fast.kernels.elementwise import gated, rms_norm_rotary, rotary_embedding
+from modules.stable_fast.kernels.linear import linear_cat, linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.norm import (
     clamp_infinities,
     clamped_rms_norm,
@@ -23,10 +23,12 @@ __all__ = [
     "gated",
     "group_norm_silu",
     "layer_norm",
+    "linear_cat",
     "linear_epilogue",
     "linear_geglu",
     "modulated_layer_norm",
     "rms_norm",
+    "rms_norm_rotary",
     "rotary_embedding",
     "upsample_conv2d",
 ]

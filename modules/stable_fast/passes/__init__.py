@@ -26,8 +26,10 @@ from modules.stable_fast.passes.transformers import (
     clamp_infinities,
     gated_activation,
     gelu_tanh,
+    linear_cat,
     modulation,
     rms_norm,
+    rms_norm_rotary,
     rotary_embedding,
 )
 
@@ -41,6 +43,7 @@ PASSES: tuple[FusionPass, ...] = (
     linear_geglu.PASS,
     rms_norm.PASS,
     rotary_embedding.PASS,
+    rms_norm_rotary.PASS,
     modulation.PASS,
     gelu_tanh.PASS,
     gated_activation.PASS,
@@ -49,6 +52,7 @@ PASSES: tuple[FusionPass, ...] = (
     packed_qkv.ANY_PASS,
     attention_packed.PASS,
     attention_heads.PASS,
+    linear_cat.PASS,
     linear_epilogue.PASS,
     layer_norm.PASS,
     clamp_infinities.PASS,

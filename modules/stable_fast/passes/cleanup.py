@@ -2,8 +2,8 @@
 
 dropout, same-dtype conversions, x * 1, x / 1, contiguous and clone disappear. view, flatten, unsqueeze and the like
 become aten.reshape; transpose becomes aten.permute; copies to another dtype become aten.to.dtype. Two in a row merge,
-identities disappear, and equal calls on equal arguments happen once. Not touched: reshapes that do not follow each
-other, and calls that draw random numbers.
+identities and slices that are joined again disappear, and equal calls on equal arguments happen once. Not touched:
+reshapes that do not follow each other, and calls that draw random numbers.
 """
 
 from __future__ import annotations
@@ -118,6 +118,27 @@ def merge_permutes(editor: Editor, node: fx.Node) -> bool:
     return True
 
 
+def drop_joined_again(editor: Editor, cat: fx.Node) -> bool:
+    """cat([x[:, :n], x[:, n:]], 1) is x. An input stays, because a result has memory of its own."""
+    given = arguments(cat)
+    parts = list(given.tensors)
+    if not all(is_call(part, aten.slice.Tensor) for part in parts):
+        return False
+    source, end = source_of(parts[0]), 0
+    if source.op == "placeholder" or any(source_of(part) is not source for part in parts):
+        return False
+    rank = len(shape(source))
+    for part in parts:
+        cut = arguments(part)
+        if (cut.dim - given.dim) % rank or cut.step != 1 or (cut.start or 0) != end:
+            return False
+        end += shape(part)[cut.dim]
+    if end != shape(source)[given.dim]:
+        return False
+    editor.replace(cat, source)
+    return True
+
+
 def erase_checks(graph: fx.Graph) -> None:
     """Removes the assertions left behind by the tracer. Assertions have no users, so no rule visits them."""
     for node in list(graph.nodes):
@@ -156,6 +177,7 @@ PASS = FusionPass(
         Rule("reshape", RESHAPES, write_as_reshape),
         Rule("permute", (aten.transpose.int, aten.t.default), write_as_permute),
         Rule("spelled_out", (aten.reshape.default,), spell_out_reshape),
+        Rule("joined_again", (aten.cat.default,), drop_joined_again),
         Rule("permutes", (aten.permute.default,), merge_permutes),
     ),
 )

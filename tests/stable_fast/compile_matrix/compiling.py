@@ -26,9 +26,9 @@ from modules.stable_fast.kernels.attention import attention_heads, attention_pac
 from modules.stable_fast.kernels.candidates import Implementations
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, libraries, upsample_conv2d
-from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
+from modules.stable_fast.kernels.elementwise import gated, rms_norm_rotary, rotary_embedding
 from modules.stable_fast.kernels.launch import LAUNCHER
-from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
+from modules.stable_fast.kernels.linear import linear_cat, linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.memory_layout import to_channels_last
 from modules.stable_fast.kernels.norm import (
     clamp_infinities,
@@ -53,6 +53,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "group_norm_silu_cat": group_norm_silu._group_norm_silu_cat,
     "layer_norm": layer_norm._layer_norm,
     "add_layer_norm": layer_norm._add_layer_norm,
+    "linear_cat": linear_cat._linear_cat,
     "linear_epilogue": linear_epilogue._linear_epilogue,
     "linear_geglu": linear_geglu._linear_geglu,
     "upsample_conv2d": upsample_conv2d._upsample_conv2d,
@@ -63,6 +64,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "modulated_layer_norm": modulated_layer_norm._modulated_layer_norm,
     "gated_add": gated._gated_add,
     "gated_activation": gated._gated_activation,
+    "rms_norm_rotary": rms_norm_rotary._rms_norm_rotary,
     "rotary_embedding": rotary_embedding._rotary_embedding,
 }
 PRODUCT = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)\S*")

@@ -61,11 +61,16 @@ def calls_of_a_transformer(tokens: int, channels: int) -> tuple[OpCall, ...]:
         OpCall("rms_norm", (heads, weight[:128], 1e-6)),
         OpCall("rotary_embedding", (heads, turns, turns, True)),
         OpCall("rotary_embedding", (heads.transpose(1, 2), turns.transpose(1, 2), turns.transpose(1, 2), False)),
+        OpCall("rms_norm_rotary", (heads, weight[:128], None, None, 1e-6, turns, turns, True)),
+        OpCall(
+            "rms_norm_rotary", (heads[:, 512:], weight[:128], heads[:, :512], weight[:128], 1e-6, turns, turns, True)
+        ),
         OpCall("add_rms_norm", (x, x, weight, 1e-6)),
         OpCall("clamp_infinities", (x, 64512.0)),
         OpCall("clamped_rms_norm", (x, weight, 1e-6, 64512.0)),
         OpCall("modulated_layer_norm", (x, scale, shift, 1e-6)),
         OpCall("gated_add", (x, gate, x)),
+        OpCall("gated_add", (x, gate, x, 65504.0)),
         OpCall("linear_epilogue", (x, matrix, weight, None, "gelu_tanh")),
         OpCall("gated_activation", (up, down, "silu")),
         OpCall("gated_activation", (up, down, "gelu")),

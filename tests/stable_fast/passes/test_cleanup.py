@@ -45,6 +45,26 @@ def test_equal_calls_are_made_once() -> None:
     assert found["silu"] == 2
 
 
+class JoinedAgain(nn.Module):
+    """Takes text and picture apart and joins them, as Flux does between its single blocks."""
+
+    def __init__(self, *starts: int) -> None:
+        super().__init__()
+        self.starts = starts
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.relu()
+        ends = (*self.starts[1:], y.shape[1])
+        return torch.cat([y[:, start:end] for start, end in zip(self.starts, ends, strict=True)], dim=1)
+
+
+def test_slices_that_are_joined_again() -> None:
+    inputs = [random(2, 9, 3)]
+    assert fuse(JoinedAgain(0, 4), inputs, [cleanup.PASS])[0] == {"relu": 1}
+    assert fuse(JoinedAgain(0, 2, 7), inputs, [cleanup.PASS])[0] == {"relu": 1}
+    assert fuse(JoinedAgain(1, 4), inputs, [cleanup.PASS])[0]["cat"] == 1
+
+
 def test_wrong_metadata_is_found() -> None:
     graph = fx.Graph()
     x = graph.placeholder("x")

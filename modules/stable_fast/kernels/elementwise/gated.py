@@ -1,4 +1,7 @@
-"""Gates: y = act(gate) * x (SwiGLU), and y = residual + gate * x with one gate for each sample (adaLN-Zero)."""
+"""Gates: y = act(gate) * x (SwiGLU), and y = residual + gate * x with one gate for each sample (adaLN-Zero).
+
+The latter may be clipped to [-most, most], as Flux clips it in fp16.
+"""
 
 # The parameters of Triton kernels have no Python types.
 # pyright: reportMissingParameterType=false
@@ -24,9 +27,10 @@ def gated_activation_reference(x: Tensor, gate: Tensor, activation: str) -> Tens
     return activate(gate, activation) * x
 
 
-def gated_add_reference(x: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
+def gated_add_reference(x: Tensor, gate: Tensor, residual: Tensor, most: float | None = None) -> Tensor:
     """x and residual [B, L, C]; gate [B, C]."""
-    return residual + gate[:, None] * x
+    y = residual + gate[:, None] * x
+    return y if most is None else y.clamp(-most, most)
 
 
 @jit_for_any("rows")
@@ -61,23 +65,29 @@ def launch_gated_activation(x: Tensor, gate: Tensor, activation: str) -> Tensor:
 
 
 @jit_for_any("elements", "per_sample")
-def _gated_add_kernel(x_ptr, gate_ptr, residual_ptr, y_ptr, elements, per_sample, C, gate_stride, BLOCK: tl.constexpr):
+def _gated_add_kernel(
+    x_ptr, gate_ptr, residual_ptr, y_ptr, elements, per_sample, C, gate_stride, most,
+    CLIP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offset < elements
     gate = tl.load(gate_ptr + offset // per_sample * gate_stride + offset % C, mask=mask).to(tl.float32)
     x = tl.load(x_ptr + offset, mask=mask).to(tl.float32)
     y = tl.load(residual_ptr + offset, mask=mask).to(tl.float32) + gate * x
+    if CLIP:
+        y = tl.where(y > most, most, tl.where(y < -most, -most, y))  # NaN stays NaN
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def launch_gated_add(x: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
+def launch_gated_add(x: Tensor, gate: Tensor, residual: Tensor, most: float | None = None) -> Tensor:
     """x and residual [B, L, C], contiguous; gate [B, C], which may be columns of a wider tensor."""
     assert runs_kernels(x) and x.is_contiguous() and residual.is_contiguous() and gate.stride(1) == 1
     assert residual.shape == x.shape and gate.shape == (x.shape[0], x.shape[2]) and x.dtype == gate.dtype
     y = torch.empty_like(x)
     launch_kernel(
         _gated_add_kernel, (triton.cdiv(x.numel(), BLOCK),),
-        x, gate, residual, y, x.numel(), x.shape[1] * x.shape[2], x.shape[2], gate.stride(0), BLOCK=BLOCK,
+        x, gate, residual, y, x.numel(), x.shape[1] * x.shape[2], x.shape[2], gate.stride(0),
+        0.0 if most is None else most, CLIP=most is not None, BLOCK=BLOCK,
     )  # fmt: skip
     return y
 
@@ -90,8 +100,8 @@ def _gated_activation(x: Tensor, gate: Tensor, activation: str) -> Tensor:
     return run_chosen("gated_activation", key, table, ("triton",), (x, gate, activation), reference)
 
 
-def _gated_add(x: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
-    args = (x.contiguous(), gate, residual.contiguous())
+def _gated_add(x: Tensor, gate: Tensor, residual: Tensor, most: float | None = None) -> Tensor:
+    args = (x.contiguous(), gate, residual.contiguous(), most)
     reference = partial(gated_add_reference, *args)
     if not uses_kernels(x):
         return reference()
@@ -102,9 +112,9 @@ def _fake(x: Tensor, gate: Tensor, activation: str) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _fake_add(x: Tensor, gate: Tensor, residual: Tensor) -> Tensor:
+def _fake_add(x: Tensor, gate: Tensor, residual: Tensor, most: float | None = None) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 register("gated_activation(Tensor x, Tensor gate, str activation) -> Tensor", _gated_activation, _fake)
-register("gated_add(Tensor x, Tensor gate, Tensor residual) -> Tensor", _gated_add, _fake_add)
+register("gated_add(Tensor x, Tensor gate, Tensor residual, float? most=None) -> Tensor", _gated_add, _fake_add)

@@ -34,7 +34,7 @@ def rotary_embedding_reference(x: Tensor, cos: Tensor, sin: Tensor, interleaved:
 
 
 @jit
-def _load_pairs(row_ptr, inside, pairs, ROWS: tl.constexpr, BLOCK: tl.constexpr, INTERLEAVED: tl.constexpr):
+def load_pairs(row_ptr, inside, pairs, ROWS: tl.constexpr, BLOCK: tl.constexpr, INTERLEAVED: tl.constexpr):
     """The first and the second channels of all pairs of these rows, [ROWS, BLOCK] each, in fp32."""
     if INTERLEAVED:  # reads both together and takes them apart in registers, so that a thread loads 4 bytes or more
         column = tl.arange(0, 2 * BLOCK)
@@ -49,6 +49,21 @@ def _load_pairs(row_ptr, inside, pairs, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     return a, b
 
 
+@jit
+def store_pairs(row_ptr, a, b, inside, pairs, dtype: tl.constexpr, BLOCK: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Puts the first and the second channels back into these rows."""
+    first, second = a.to(dtype), b.to(dtype)
+    if INTERLEAVED:
+        column = tl.arange(0, 2 * BLOCK)
+        mask = inside[:, None] & (column < 2 * pairs)[None, :]
+        tl.store(row_ptr[:, None] + column[None, :], tl.interleave(first, second), mask=mask)
+    else:
+        column = tl.arange(0, BLOCK)
+        mask = inside[:, None] & (column < pairs)[None, :]
+        tl.store(row_ptr[:, None] + column[None, :], first, mask=mask)
+        tl.store(row_ptr[:, None] + pairs + column[None, :], second, mask=mask)
+
+
 @jit_for_any("rows", "size_b", "size_c")
 def _rotary_kernel(
     x_ptr, cos_ptr, sin_ptr, y_ptr, rows, size_b, size_c, pairs, x_stride_a, x_stride_b, x_stride_c,
@@ -61,21 +76,12 @@ def _rotary_kernel(
     x_row = x_ptr + i * x_stride_a + j * x_stride_b + k * x_stride_c
     cos_row = cos_ptr + i * cos_stride_a + j * cos_stride_b + k * cos_stride_c
     sin_row = sin_ptr + i * sin_stride_a + j * sin_stride_b + k * sin_stride_c
-    a, b = _load_pairs(x_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
-    cos_a, cos_b = _load_pairs(cos_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
-    sin_a, sin_b = _load_pairs(sin_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
-    first = (a * cos_a - b * sin_a).to(y_ptr.dtype.element_ty)
-    second = (b * cos_b + a * sin_b).to(y_ptr.dtype.element_ty)
+    a, b = load_pairs(x_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
+    cos_a, cos_b = load_pairs(cos_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
+    sin_a, sin_b = load_pairs(sin_row, inside, pairs, ROWS, BLOCK, INTERLEAVED)
     y_row = y_ptr + row * (2 * pairs)
-    if INTERLEAVED:
-        column = tl.arange(0, 2 * BLOCK)
-        mask = inside[:, None] & (column < 2 * pairs)[None, :]
-        tl.store(y_row[:, None] + column[None, :], tl.interleave(first, second), mask=mask)
-    else:
-        column = tl.arange(0, BLOCK)
-        mask = inside[:, None] & (column < pairs)[None, :]
-        tl.store(y_row[:, None] + column[None, :], first, mask=mask)
-        tl.store(y_row[:, None] + pairs + column[None, :], second, mask=mask)
+    dtype = y_ptr.dtype.element_ty
+    store_pairs(y_row, a * cos_a - b * sin_a, b * cos_b + a * sin_b, inside, pairs, dtype, BLOCK, INTERLEAVED)
 
 
 def launch_rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -95,14 +101,14 @@ def launch_rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bo
     return y
 
 
-def _channels_together(x: Tensor) -> Tensor:
+def channels_together(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     if not fits_rows(x):
         return rotary_embedding_reference(x, cos, sin, interleaved)
-    args = (_channels_together(x), _channels_together(cos), _channels_together(sin), interleaved)
+    args = (channels_together(x), channels_together(cos), channels_together(sin), interleaved)
     key, table = (*rows_key(x), interleaved), {"triton": launch_rotary_embedding}
     reference = partial(rotary_embedding_reference, *args)
     return run_chosen("rotary_embedding", key, table, ("triton",), args, reference)

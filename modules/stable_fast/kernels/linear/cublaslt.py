@@ -1,8 +1,8 @@
-"""Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual.
+"""Matrix products by cuBLASLt with bias and residual in the same kernel: y = x W^T + bias + residual, or with GELU.
 
 PyTorch's `addmm` takes either a bias or a matrix to add, not both. cuBLASLt computes D = A B + beta C + bias at once
 (NVIDIA, cuBLAS documentation, cublasLtMatmul). Through ctypes, we call the library already loaded by PyTorch, so
-nothing has to be built. cuBLASLt's matrices are column-major: y^T = W x^T.
+nothing has to be built. cuBLASLt's matrices are column-major: y^T = W x^T. Its GELU is the approximation by tanh.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMPUTE_16F, _COMPUTE_32F, _REAL_32F, _REAL_16F = 64, 68, 0, 2
 _HALF_ONE = 0x3C00  # 1.0 in the bits of fp16
 _TYPES = {torch.float16: 2, torch.bfloat16: 14}
 _TRANSPOSE_A, _EPILOGUE, _BIAS_POINTER, _BIAS_TYPE = 3, 7, 8, 26
-_EPILOGUE_BIAS = 4
+_EPILOGUE_BIAS, _EPILOGUE_GELU = 4, 32  # both at once: their sum
 _MAX_WORKSPACE, _ALIGNMENT_A = 1, 5
 _MAX_ALIGNMENT = 256
 
@@ -57,6 +57,7 @@ class MatmulSignature(NamedTuple):
     dtype: torch.dtype
     has_bias: bool
     has_residual: bool
+    gelu: bool
     alignments: tuple[int, int, int, int]
     device_index: int
     rank: int
@@ -126,8 +127,10 @@ def _operation(signature: MatmulSignature) -> c_void_p:
     sums, scale = (_COMPUTE_16F, _REAL_16F) if signature.half_sums else (_COMPUTE_32F, _REAL_32F)
     _call("cublasLtMatmulDescCreate", byref(operation), c_int(sums), c_int(scale))
     _set("cublasLtMatmulDescSetAttribute", operation, _TRANSPOSE_A, c_int(1))
+    if signature.has_bias or signature.gelu:
+        epilogue = _EPILOGUE_BIAS * signature.has_bias + _EPILOGUE_GELU * signature.gelu
+        _set("cublasLtMatmulDescSetAttribute", operation, _EPILOGUE, c_int(epilogue))
     if signature.has_bias:
-        _set("cublasLtMatmulDescSetAttribute", operation, _EPILOGUE, c_int(_EPILOGUE_BIAS))
         _set("cublasLtMatmulDescSetAttribute", operation, _BIAS_TYPE, c_int(_TYPES[signature.dtype]))
     return operation
 
@@ -180,13 +183,15 @@ def cublaslt_matmul(
     *,
     rank: int = 0,
     in_place: bool = False,
+    gelu: bool = False,
 ) -> Tensor:
     """x [M, K], weight [N, K], bias [N], residual [M, N] -> [M, N], in fp16 or bf16, accumulated in fp32
     (or in fp16, see accumulation.py).
 
-    Rows must be contiguous. With `in_place` the result overwrites the residual. Raises Unsupported if the library has
-    no such algorithm.
+    Rows must be contiguous. With `in_place` the result overwrites the residual. GELU comes last, so it goes without a
+    residual. Raises Unsupported if the library has no such algorithm.
     """
+    assert not (gelu and residual is not None)
     (m, k), n = x.shape, weight.shape[0]
     assert x.stride(1) == 1 and weight.stride(1) == 1 and weight.shape[1] == k and weight.dtype == x.dtype
     assert residual is None or (residual.is_contiguous() and residual.shape == (m, n))
@@ -196,8 +201,8 @@ def cublaslt_matmul(
     alignments = (_alignment(weight), _alignment(x), _alignment(added), _alignment(y))
     plan = _plan(
         MatmulSignature(
-            m, n, k, x.stride(0), weight.stride(0), x.dtype, bias is not None, residual is not None, alignments,
-            x.device.index, rank, sums_in_half(x),
+            m, n, k, x.stride(0), weight.stride(0), x.dtype, bias is not None, residual is not None, gelu,
+            alignments, x.device.index, rank, sums_in_half(x),
         )
     )  # fmt: skip
     workspace = torch.empty(plan.algorithm.workspace, dtype=torch.uint8, device=x.device)

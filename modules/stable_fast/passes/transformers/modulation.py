@@ -1,8 +1,8 @@
 """Adaptive LayerNorm and its gate become one operation each (adaLN-Zero: DiT, PixArt, SD3, Flux and others).
 
 ln(x) * (1 + scale) + shift becomes lightdiffusion.modulated_layer_norm, and residual + gate * x becomes
-lightdiffusion.gated_add. Scale, shift and gate are vectors of the sample: [B, 1, C] beside x [B, L, C]. Not matched:
-norms with weights, and vectors that differ within a sample.
+lightdiffusion.gated_add, with the clipping that Flux does in fp16. Scale, shift and gate are vectors of the sample:
+[B, 1, C] beside x [B, L, C]. Not matched: norms with weights, and vectors that differ within a sample.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from modules.stable_fast.passes.base import (
     is_tensor,
     only_user,
     operands,
+    same_stage,
     shape,
 )
 
@@ -93,7 +94,21 @@ def fuse_gate(editor: Editor, total: fx.Node) -> bool:
     return False
 
 
+def fuse_clip(editor: Editor, clip: fx.Node) -> bool:
+    total, given = source_of(clip), arguments(clip)
+    if not is_call(total, GATED_ADD) or only_user(total) is not clip or arguments(total).most is not None:
+        return False
+    if not isinstance(given.max, (int, float)) or given.min != -given.max or not same_stage(total, clip):
+        return False
+    editor.replace(clip, editor.call_changed(clip, total, most=float(given.max)))
+    return True
+
+
 PASS = FusionPass(
     "modulation",
-    (Rule("modulated", (aten.add.Tensor,), fuse_modulation), Rule("gated", (aten.add.Tensor,), fuse_gate)),
+    (
+        Rule("modulated", (aten.add.Tensor,), fuse_modulation),
+        Rule("gated", (aten.add.Tensor,), fuse_gate),
+        Rule("clipped", (aten.clip.default, aten.clamp.default), fuse_clip),
+    ),
 )

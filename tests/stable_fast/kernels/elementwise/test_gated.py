@@ -37,3 +37,14 @@ def test_gated_add_with_a_gate_for_each_sample(dtype, device):
     gate = make.rows(3, 6 * 77).chunk(6, dim=1)[2]
     expected = residual.double() + gate.double()[:, None] * x.double()
     assert_near(launch_gated_add(x, gate, residual), expected, slack=2)
+
+
+@on_devices
+def test_gated_add_that_is_clipped(device):
+    make = Maker(device, torch.float16)
+    x, residual, gate = make.rows(1, 3, 77), make.rows(1, 3, 77), make.rows(1, 77)
+    residual[0, 0, :3] = torch.tensor([float("inf"), float("-inf"), float("nan")])
+    y = launch_gated_add(x, gate, residual, 0.5)
+    assert y[0, 0, :2].tolist() == [0.5, -0.5] and y[0, 0, 2].isnan()
+    expected = (residual.double() + gate.double()[:, None] * x.double()).clamp(-0.5, 0.5)
+    assert_near(y[:, 1:], expected[:, 1:])

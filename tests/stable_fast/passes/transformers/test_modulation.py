@@ -22,6 +22,17 @@ class Block(nn.Module):
         return x + gate.unsqueeze(1) * self.linear(normed)
 
 
+class Clipped(Block):
+    """As Flux clips what it adds in fp16."""
+
+    def __init__(self, least: float = -0.5) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return super().forward(x, emb).clip(self.least, 0.5)
+
+
 class LastNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +55,13 @@ def test_a_block_of_a_transformer(dtype: torch.dtype) -> None:
     found, _ = fuse(Block().to(dtype), inputs, PASSES, tolerance=1e-5 if dtype is torch.float32 else 4e-3)
     assert found["lightdiffusion.modulated_layer_norm"] == found["lightdiffusion.gated_add"] == 1
     assert not {"layer_norm", "mul.Tensor", "add.Tensor"} & set(found)
+
+
+def test_a_gate_that_is_clipped() -> None:
+    inputs = [random(2, 7, 8), random(2, 8, seed=1)]
+    found, _ = fuse(Clipped(), inputs, PASSES)
+    assert found["lightdiffusion.gated_add"] == 1 and "clip" not in found
+    assert fuse(Clipped(-0.2), inputs, PASSES)[0]["clip"] == 1
 
 
 def test_the_last_norm() -> None:
