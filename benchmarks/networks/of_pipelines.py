@@ -174,7 +174,9 @@ def encoder(network: Any, tokens: int, call: Mapping[str, Any], rounds: tuple[in
 def made(network: Callable[[], Any], arguments: argparse.Namespace) -> Any:
     torch.manual_seed(0)
     with torch.device(arguments.device):
-        return network().to(type_of(arguments)).eval().requires_grad_(False)
+        built = network()
+    # `torch.Tensor([...])`, as in SVD's AlphaBlender, makes a tensor on the CPU all the same.
+    return built.to(arguments.device, type_of(arguments)).eval().requires_grad_(False)
 
 
 def type_of(arguments: argparse.Namespace) -> torch.dtype:

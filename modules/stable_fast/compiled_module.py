@@ -68,9 +68,13 @@ class CompiledModule:
         self._engine.refresh_weights(changed)
 
     @in_turn
-    def look(self) -> None:
-        """Picks up whatever changed in the module since the last look. After a first look, calls check nothing."""
-        self._engine.look()
+    def look(self, *, reads_weights: bool = True) -> bool:
+        """Picks up whatever changed in the module since the last look. After a first look, calls check nothing.
+
+        Without `reads_weights`, weights that were written past their versions are left to a later look. Returns
+        whether the weights moved to other memory, and nothing else is new.
+        """
+        return self._engine.look(reads_weights=reads_weights)
 
     @in_turn
     def prepare(self, **inputs: Any) -> None:

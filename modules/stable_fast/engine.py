@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.stable_fast.changes.fingerprint import structure_of
+from modules.stable_fast.changes.watch import Change, Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.fingerprint import structure_of
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
@@ -26,7 +27,6 @@ from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
 from modules.stable_fast.runtime.execution import DRAWS, NO_GRAPHS, Execution, can_capture
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
-from modules.stable_fast.runtime.watch import Watch
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
 from modules.stable_fast.store.tuning import make_ready
@@ -88,16 +88,15 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
-    def look(self) -> None:
-        """Picks up whatever changed in the network since the last look. Reads all weights once."""
-        if self._watch is None:
-            self._watch = Watch(self.module)
-            return self.forget()
-        change = self._watch.look()
+    def look(self, *, reads_weights: bool = True) -> bool:
+        """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
+        earlier, self._watch = self._watch, self._watch or Watch(self.module)
+        change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
         elif change.weights:
             self.refresh_weights(set(change.weights))
+        return change.moved
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""

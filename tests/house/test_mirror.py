@@ -53,6 +53,7 @@ ELSEWHERE = (
     Elsewhere("modules/sampling/samplers/*", "sampling/samplers/test_table.py", "what holds for every sampler"),
     Elsewhere("modules/text/embedding_names.py", "text/test_embeddings.py", "names as they stand in a prompt"),
     Elsewhere("modules/stable_fast/*", "stable_fast/test_compiler.py", "the steps from network to program"),
+    Elsewhere("modules/stable_fast/changes/*", "stable_fast/changes/test_watch.py", "each way to change a network"),
     Elsewhere("modules/stable_fast/doctor/*", "stable_fast/doctor/test_diagnose.py", "what the doctor looks at"),
     Elsewhere("modules/stable_fast/graph/*", "stable_fast/graph/test_trace.py", "a trace uses all of them"),
     Elsewhere(

@@ -7,6 +7,8 @@ from html import escape
 
 from modules.tasks.queued_task import Pace, QueuedTask
 
+SLOW_RATE = 0.1  # steps per second
+LONG_WAIT = 30  # seconds without a first step
 PHASES = {"sampling": "Sampling", "hires": "HiresFix", "decoding": "Decoding"}
 
 
@@ -45,8 +47,16 @@ def running(queued: QueuedTask, *, accelerated: bool) -> str:
     if queued.pace is None:
         what = "loading the model" + (" and warming up Stable-Fast" if accelerated else "")
         return bar(None, f"Preparing: {what} · {time_words(queued.seconds)}")
-    words = [pace_words(queued.pace), *skipped_words(queued)]
+    words = [pace_words(queued.pace), *step_words(queued, queued.pace), *skipped_words(queued)]
     return bar(queued.pace.share, " · ".join(words))
+
+
+def step_words(queued: QueuedTask, pace: Pace) -> list[str]:
+    """Says that Cancel waits for the step in the works, once it was clicked and before that for slow steps."""
+    if queued.cancel.cancelled:
+        return ["Cancelling after this step"]
+    slow = queued.seconds > LONG_WAIT and not pace.step if pace.rate is None else pace.rate < SLOW_RATE
+    return ["Cancel waits for a whole step"] if slow else []
 
 
 def skipped_words(queued: QueuedTask) -> list[str]:
@@ -81,7 +91,7 @@ def finished_words(queued: QueuedTask) -> str:
         done = f"Done: {made}{seed}" if count else f"Done in {queued.seconds:.1f} s"
         return " · ".join([done, *skipped_words(queued)])
     if queued.state == "cancelled":
-        return f"Cancelled; kept {made}{seed}" if count else "Cancelled."
+        return f"Cancelled; kept {made}{seed}" if count else "Cancelled; no picture was finished."
     return f"Stopped by an error; kept {made}{seed}" if count else "Stopped by an error."
 
 

@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS
-from modules.stable_fast.kernels.attention import attention_packed
+from modules.stable_fast.kernels.attention import attention_heads, attention_packed
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementations, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
 from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
 from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.memory_layout import to_channels_last
-from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm, modulated_layer_norm, rms_norm
+from modules.stable_fast.kernels.norm import (
+    clamp_infinities,
+    clamped_rms_norm,
+    group_norm_silu,
+    layer_norm,
+    modulated_layer_norm,
+    rms_norm,
+)
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.triton_import import TritonError
 from modules.stable_fast.store.tuning import launch_all
@@ -103,6 +110,10 @@ def _transformer_cases(make: _Maker) -> Iterator[Case]:
         yield Case("rms_norm", rms_norm.rms_norm_reference, (x, weight, 1e-6))
         yield Case("rms_norm", rms_norm.rms_norm_reference, (x, None, 1e-6))
         yield Case("add_rms_norm", rms_norm.add_rms_norm_reference, (x, residual, weight, 1e-6))
+        for infinite in (False, True):
+            args = (_with_infinity(x) if infinite else x, weight, 1e-6, 2.0)
+            yield Case("clamped_rms_norm", clamped_rms_norm.clamped_rms_norm_reference, args)
+            yield Case("clamp_infinities", clamp_infinities.clamp_infinities_reference, (args[0], 2.0))
         scale, shift, gate = make.rows(2, 3 * channels).chunk(3, dim=1)
         reference = modulated_layer_norm.modulated_layer_norm_reference
         yield Case("modulated_layer_norm", reference, (x + 3.0, scale, shift, 1e-6))
@@ -116,6 +127,12 @@ def _transformer_cases(make: _Maker) -> Iterator[Case]:
         yield Case("rotary_embedding", reference, (x, cos, sin, True))
         swapped = (each.transpose(1, 2) for each in (x, cos, sin))
         yield Case("rotary_embedding", reference, (*swapped, False))
+
+
+def _with_infinity(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[-1, -1, -1] = float("inf")
+    return x
 
 
 def _conv_cases(make: _Maker) -> Iterator[Case]:
@@ -166,6 +183,13 @@ def _attention_cases(make: _Maker) -> Iterator[Case]:
         yield Case("attention_packed_qkv", attention_packed.attention_packed_qkv_reference, packed)
         cross = (make.rows(2, rows, width), make.rows(2, 77, 2 * width), heads, False)
         yield Case("attention_packed_kv", attention_packed.attention_packed_kv_reference, cross)
+    for heads, size, rows, keys in ((4, 64, 144, 144), (2, 40, 64, 77), (2, 128, 33, 33)):
+        q, k, v = (make.rows(2, length, heads, size).transpose(1, 2) for length in (rows, keys, keys))
+        laid_out = attention_heads.attention_bias_reference(make.rows(1, rows, keys, heads).permute(0, 3, 1, 2))
+        for bias, causal, scale in ((laid_out, False, 1.0), (None, rows == keys, None), (None, False, 0.3)):
+            args = (q, k, v, bias, causal, scale)
+            yield Case("attention_heads", attention_heads.attention_heads_reference, args)
+        yield Case("attention_bias", attention_heads.attention_bias_reference, (laid_out,))
 
 
 def _error(result: Any, expected: Any) -> float:

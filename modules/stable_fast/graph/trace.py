@@ -23,9 +23,10 @@ from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.adapters import merge_adapters
+from modules.stable_fast.changes.adapters import merge_adapters
 from modules.stable_fast.graph.containers import Containers, Fixed, make_known
-from modules.stable_fast.graph.data_reads import READS, refuse_reads, where
+from modules.stable_fast.graph.effects import READS, attributes_of, check_effects, refuse_reads, where
+from modules.stable_fast.graph.errors import TraceError, Untraceable
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
 from modules.stable_fast.graph.formulas import with_formulas
 from modules.stable_fast.graph.plain_form import copied, fills, in_plain_form
@@ -45,14 +46,6 @@ from modules.stable_fast.graph.verify import fits
 ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
 )  # fmt: skip
-
-
-class TraceError(RuntimeError):
-    """The module cannot be turned into one graph."""
-
-
-class Untraceable(TraceError):
-    """It cannot without named sizes either."""
 
 
 _IS_TRACING: ContextVar[bool] = ContextVar("is_tracing", default=False)
@@ -149,18 +142,18 @@ def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dim
         with torch.no_grad():
             twin = shape_twin(module, mode)
             merge_adapters(twin, mode)
-            before, after = _plain_attributes(twin), dict[str, str]()
+            before, after = attributes_of(twin), dict[str, Any]()
             containers = Containers(twin)
 
             def look(_module: nn.Module, _args: Any, result: Any) -> None:
-                after.update(_plain_attributes(twin))  # here, because export restores the attributes afterwards
+                after.update(attributes_of(twin))  # here, because export restores the attributes afterwards
                 make_known(result)
 
             twin.register_forward_pre_hook(lambda *_: refuse_reads())
             twin.register_forward_hook(look)
             with tracing():
                 program = in_plain_form(torch.export.export(twin, *laid_out(module, call), strict=False))
-        _check_effects(program, before, after, paths_of(example))
+        check_effects(program, before, after, paths_of(example))
         if containers.changed:
             raise TraceError(f"it changes its input {containers.changed} while it runs, and does not return it")
         return _lift(program, tuple(flatten_inputs(example)), dims, sizes)
@@ -205,36 +198,6 @@ def is_tracing() -> bool:
 
 def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """Attributes of the module and its parts that may be counters or switches."""
-    return {
-        f"{path}.{name}".removeprefix("."): repr(value)
-        for path, part in module.named_modules()
-        for name, value in vars(part).items()
-        if value is None or isinstance(value, (bool, int, float, str))
-    }
-
-
-def _check_effects(
-    program: torch.export.ExportedProgram,
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    paths: Mapping[str, str],
-) -> None:
-    """Rejects side effects: they would happen once and never again, since a graph only computes results."""
-    for name in (*before, *after) if after else ():  # empty if the hook did not run
-        if before.get(name) != after.get(name):
-            raise TraceError(f"it changes its own attribute {name} while it runs")
-    signature = program.graph_signature
-    for name in signature.buffers_to_mutate.values():
-        raise TraceError(f"it changes its own buffer {name} while it runs")
-    for name in signature.user_inputs_to_mutate.values():
-        raise TraceError(f"it writes to its input {paths.get(name, name)}")
-    for node in program.graph.nodes:
-        if node.op == "call_function" and "as_strided" in str(node.target):
-            raise TraceError("it reads memory by strides (as_strided), and Stable-Fast has a layout of its own")
 
 
 def _lift(

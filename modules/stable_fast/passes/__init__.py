@@ -7,6 +7,7 @@ from torch import fx
 
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.passes import (
+    attention_heads,
     attention_packed,
     cleanup,
     concat,
@@ -22,6 +23,7 @@ from modules.stable_fast.passes import (
 from modules.stable_fast.passes.base import Editor, FusionPass, apply_pass
 from modules.stable_fast.passes.transformers import (
     attention,
+    clamp_infinities,
     gated_activation,
     gelu_tanh,
     modulation,
@@ -46,8 +48,10 @@ PASSES: tuple[FusionPass, ...] = (
     packed_qkv.PASS,
     packed_qkv.ANY_PASS,
     attention_packed.PASS,
+    attention_heads.PASS,
     linear_epilogue.PASS,
     layer_norm.PASS,
+    clamp_infinities.PASS,
     rms_norm.ADD_PASS,
 )
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)

@@ -86,7 +86,7 @@ def projections_of(sdpa: fx.Node) -> tuple[SplitHeads, SplitHeads, SplitHeads] |
     return (q, k, v) if alike else None
 
 
-def _merged(sdpa: fx.Node) -> fx.Node | None:
+def merged_heads(sdpa: fx.Node) -> fx.Node | None:
     """The reshape(permute(y, [0, 2, 1, 3]), [B, L, H*D]) after attention."""
     permute = only_user(sdpa)
     if not swaps_heads(permute):
@@ -99,7 +99,7 @@ def _merged(sdpa: fx.Node) -> fx.Node | None:
 
 
 def fuse_attention(editor: Editor, sdpa: fx.Node) -> bool:
-    found, merged = projections_of(sdpa), _merged(sdpa)
+    found, merged = projections_of(sdpa), merged_heads(sdpa)
     if not is_plain(sdpa) or found is None or merged is None or not same_stage(sdpa, merged):
         return False
     q, k, v = found

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.pipelines.front import Front, Picture
+from modules.stable_fast.pipelines.front import Front, Picture, is_own_forward
 from modules.stable_fast.pipelines.moments import Part, parts_of
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.capture_table import SharedCapture
@@ -35,14 +35,21 @@ class CompiledPipeline:
 
     def attach(self) -> None:
         """Puts a front before each network that has none. Called before each picture, since components may change."""
-        for part in networks_of(self._pipe):
+        parts = list(networks_of(self._pipe))
+        self._let_go({id(part.network) for part in parts})
+        for part in parts:
             own = vars(part.network).get("forward")
-            if own is None:
+            if not isinstance(own, Front) and is_own_forward(own, part.network):
                 self._eager.pop(part.name, None)
                 self._fronts[part.name] = Front(part, self._config, self._picture, self._capture_on)
                 self._fronts[part.name].attach()
             elif not isinstance(own, Front) and part.name not in self._fronts:
                 self._eager[part.name] = "another program has replaced its forward, for example to offload it"
+
+    def _let_go(self, kept: set[int]) -> None:
+        """Takes the fronts off networks that are no longer in the pipeline."""
+        for name in [name for name, front in self._fronts.items() if id(front.network) not in kept]:
+            self._fronts.pop(name).remove()
 
     def run(self, call: Callable[[], Any]) -> Any:
         """One picture: `call()`, before which changed components are noticed."""

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.changes.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.compiled_module import CompiledModule
 from modules.stable_fast.compiler import why_eager
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.graph.flatten import flatten_inputs
-from modules.stable_fast.graph.trace import ERRORS, is_tracing
+from modules.stable_fast.graph.trace import ERRORS, TraceError, is_tracing
 from modules.stable_fast.module_call import bind_call, in_order
 from modules.stable_fast.pipelines.moments import Part, dims_of
 from modules.stable_fast.report import Report
@@ -25,6 +25,7 @@ from modules.stable_fast.runtime.lock import Turn
 
 log = logging.getLogger(__name__)
 
+MOST_MOVES = 3  # pictures in a row for which the weights move to other memory
 MOST_KEPT = 4  # compiled forms of one network that differ in which inputs are given, or in their proportions
 
 
@@ -60,6 +61,7 @@ class Front(ForwardFront):
         self.__wrapped__ = self._own  # inspect.signature shows the network's
         self._signature = inspect.signature(self._own)
         self._compiled: dict[Any, CompiledModule] = {}
+        self._moves = self._moved_at = 0
         self._looked: dict[Any, int] = {}  # the picture at which each of them last looked for changes
         self._is_inside = self._is_removed = self._has_retried = False
         self._turn = Turn()
@@ -89,6 +91,10 @@ class Front(ForwardFront):
             return next((report for report in reports if report.level.is_off), reports[-1])
         level = Level.OFF if self.reason else level_in_force(self._config.level)[0]
         return Report(asked=self._config.level, level=level, reason=self.reason)
+
+    @property
+    def network(self) -> nn.Module:
+        return self._part.network
 
     def attach(self) -> None:
         """Puts this front before the network's forward, and the network in evaluation mode if that changes nothing."""
@@ -120,15 +126,15 @@ class Front(ForwardFront):
         self._free()
         return result
 
-    def _is_due(self, what: Any) -> bool:
-        """Whether to look at something again: once a picture for networks that run in steps, else at each call."""
+    def _is_first(self, what: Any) -> bool:
+        """Whether this is asked about `what` for the first time in a picture; always, outside of pictures."""
         now = self._picture.now
-        is_seen = self._part.kind.in_steps and now and self._looked.get(what) == now
+        is_seen = now and self._looked.get(what) == now
         self._looked[what] = now
         return not is_seen
 
     def _look_at_hooks(self) -> None:
-        if self._is_due("hooks"):
+        if self._is_first("hooks") or not self._part.kind.in_steps:
             self._why_not = why_not_this_picture(self._part.network)
 
     def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -158,13 +164,25 @@ class Front(ForwardFront):
             self._free()
 
     def _form(self, dims: Mapping[str, tuple[str | None, ...]]) -> CompiledModule:
-        """The compiled module for calls with these named sizes, after a look for changes if one is due."""
+        """The compiled module for calls with these named sizes, after a look for changes.
+
+        Networks that run in steps look once a picture. Others look at each call, and read their weights once a picture.
+        """
         key = tuple(dims.items())
         compiled = self._compiled.pop(key, None) or self._compile(dims)
         self._compiled[key] = compiled  # the latest last
-        if self._is_due(key):
-            compiled.look()
+        is_first = self._is_first(key)
+        is_due = is_first or not self._part.kind.in_steps  # in a picture, a VAE may be moved to another dtype and back
+        if is_due and compiled.look(reads_weights=is_first):
+            self._note_move()
         return compiled
+
+    def _note_move(self) -> None:
+        """Raises TraceError if the weights moved in as many pictures in a row as are allowed."""
+        now = self._picture.now
+        self._moves, self._moved_at = (self._moves + 1 if now - self._moved_at == 1 else 1), now
+        if self._moves >= MOST_MOVES:
+            raise TraceError("its weights move to other memory in each picture, as those of a VAE that is upcast")
 
     def _compile(self, dims: Mapping[str, Any]) -> CompiledModule:
         while len(self._compiled) >= MOST_KEPT:
@@ -213,18 +231,39 @@ def why_not_now(network: nn.Module) -> str:
 
 def why_not_this_picture(network: nn.Module) -> str:
     """Why calls have to run eagerly until the network changes; "" if they need not. Once a picture, so it is quick."""
-    own = vars(network)
-    if own["_forward_hooks"] or own["_forward_pre_hooks"]:
+    if vars(network)["_forward_hooks"] or vars(network)["_forward_pre_hooks"]:
         return "it has hooks"
-    waiting = [own]
+    waiting = [network]
     while waiting:
-        own = waiting.pop()
+        part = waiting.pop()
+        own = vars(part)
         if "_hf_hook" in own or getattr(own.get("_diffusers_hook"), "hooks", None):  # diffusers' list may be empty
             return "its weights are offloaded, or hooks change its calls"
         if own.get("merged_adapters") and own.get("_disable_adapters"):
             return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
-        waiting += [vars(part) for part in own["_modules"].values() if part is not None]
+        if has_foreign_code(part):
+            return f"another program put a hook or a forward of its own on its {type(part).__name__}"
+        waiting += [each for each in own["_modules"].values() if each is not None]
     return ""
+
+
+def has_foreign_code(part: nn.Module) -> bool:
+    """Whether a part has hooks that are not PyTorch's or transformers', or another forward than its class's.
+
+    They may depend on what cannot be seen from here.
+    """
+    own = vars(part)
+    if not is_own_forward(own.get("forward"), part):
+        return True
+    hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
+    return any(not (getattr(hook, "__module__", None) or "").startswith(("torch.", "transformers.")) for hook in hooks)
+
+
+def is_own_forward(forward: Any, part: nn.Module) -> bool:
+    """Whether a module's attribute `forward` is missing, or the method of its class as copies hold it, or a Front."""
+    if forward is None or isinstance(forward, Front):
+        return True
+    return getattr(forward, "__self__", None) is part and forward.__func__ is type(part).forward
 
 
 def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from modules.stable_fast.graph.adapters import PREFIX, has_adapters, is_lora, state_of, strength
+from modules.stable_fast.changes.adapters import PREFIX, has_adapters, is_lora, state_of, strength
 from modules.stable_fast.graph.staging import Stage
 from modules.stable_fast.runtime.addresses import Snapshot
 

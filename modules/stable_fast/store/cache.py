@@ -30,7 +30,7 @@ from torch import nn
 
 from modules.core.files import sweep_hidden, write_whole
 from modules.core.paths import PROJECT_ROOT
-from modules.stable_fast.graph.fingerprint import ForwardFront
+from modules.stable_fast.changes.fingerprint import ForwardFront
 from modules.stable_fast.graph.flatten import flatten_constants, flatten_dims, flatten_inputs
 from modules.stable_fast.graph.serialize import Fused, NotKept, decode_graph, encode_graph
 

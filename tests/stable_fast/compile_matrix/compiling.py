@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from modules.stable_fast.kernels import devices
-from modules.stable_fast.kernels.attention import attention_packed
+from modules.stable_fast.kernels.attention import attention_heads, attention_packed
 from modules.stable_fast.kernels.candidates import Implementations
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, libraries, upsample_conv2d
@@ -30,7 +30,14 @@ from modules.stable_fast.kernels.elementwise import gated, rotary_embedding
 from modules.stable_fast.kernels.launch import LAUNCHER
 from modules.stable_fast.kernels.linear import linear_epilogue, linear_geglu
 from modules.stable_fast.kernels.memory_layout import to_channels_last
-from modules.stable_fast.kernels.norm import group_norm_silu, layer_norm, modulated_layer_norm, rms_norm
+from modules.stable_fast.kernels.norm import (
+    clamp_infinities,
+    clamped_rms_norm,
+    group_norm_silu,
+    layer_norm,
+    modulated_layer_norm,
+    rms_norm,
+)
 from modules.stable_fast.kernels.refusals import REFUSALS
 from modules.stable_fast.kernels.triton_import import AsyncCompileMode
 from tests.stable_fast.compile_matrix.cards import CARDS, AbsentCard
@@ -39,6 +46,7 @@ from tests.stable_fast.compile_matrix.workload import OpCall
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "attention_packed_qkv": attention_packed._attention_packed_qkv,
     "attention_packed_kv": attention_packed._attention_packed_kv,
+    "attention_heads": attention_heads._attention_heads,
     "conv2d_epilogue": conv2d_epilogue._conv2d_epilogue,
     "conv2d_cat_epilogue": conv2d_cat_epilogue._conv2d_cat_epilogue,
     "group_norm_silu": group_norm_silu._group_norm_silu,
@@ -48,6 +56,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "linear_epilogue": linear_epilogue._linear_epilogue,
     "linear_geglu": linear_geglu._linear_geglu,
     "upsample_conv2d": upsample_conv2d._upsample_conv2d,
+    "clamp_infinities": clamp_infinities._clamp_infinities,
+    "clamped_rms_norm": clamped_rms_norm._clamped_rms_norm,
     "rms_norm": rms_norm._rms_norm,
     "add_rms_norm": rms_norm._add_rms_norm,
     "modulated_layer_norm": modulated_layer_norm._modulated_layer_norm,

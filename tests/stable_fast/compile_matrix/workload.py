@@ -62,6 +62,8 @@ def calls_of_a_transformer(tokens: int, channels: int) -> tuple[OpCall, ...]:
         OpCall("rotary_embedding", (heads, turns, turns, True)),
         OpCall("rotary_embedding", (heads.transpose(1, 2), turns.transpose(1, 2), turns.transpose(1, 2), False)),
         OpCall("add_rms_norm", (x, x, weight, 1e-6)),
+        OpCall("clamp_infinities", (x, 64512.0)),
+        OpCall("clamped_rms_norm", (x, weight, 1e-6, 64512.0)),
         OpCall("modulated_layer_norm", (x, scale, shift, 1e-6)),
         OpCall("gated_add", (x, gate, x)),
         OpCall("linear_epilogue", (x, matrix, weight, None, "gelu_tanh")),

@@ -15,19 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.attention.cross import CROSS_TILES, MOST_KEYS, launch_cross
+from modules.stable_fast.kernels.attention.libraries import cudnn, efficient, flash, merge_heads
 from modules.stable_fast.kernels.attention.specialized import SPECIALIZED_TILES, launch_specialized
 from modules.stable_fast.kernels.attention.strided import ATTENTION_TILES, launch_attention, suits_tma
 from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import CardClass, card_class, uses_kernels
-from modules.stable_fast.kernels.refusals import Unsupported, unsupported_on_error
+from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.triton_import import HAS_GLUON
 
 _Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
+def attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     """q, k, v [B, L, H, D] -> [B, L, H * D]."""
     dtype = v.dtype
     if upcast:
@@ -38,35 +39,12 @@ def _attend_reference(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
 
 def attention_packed_qkv_reference(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
-    return _attend_reference(q, k, v, upcast)
+    return attend_reference(q, k, v, upcast)
 
 
 def attention_packed_kv_reference(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
     k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
-    return _attend_reference(q.unflatten(-1, (heads, -1)), k, v, upcast)
-
-
-def _merge_heads(y: Tensor) -> Tensor:
-    """[B, H, L, D] as returned by the libraries -> [B, L, H * D]. A view if the library kept the layout of q."""
-    return y.transpose(1, 2).flatten(2)
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    with unsupported_on_error("flash attention"):
-        return _merge_heads(torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0])
-
-
-def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    with unsupported_on_error("cuDNN attention"):
-        return _merge_heads(torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, False)[0])
-
-
-def _efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    with unsupported_on_error("memory-efficient attention"):
-        return _merge_heads(torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, False)[0])
+    return attend_reference(q.unflatten(-1, (heads, -1)), k, v, upcast)
 
 
 def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -82,10 +60,10 @@ def _two_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Two matrix products with the scores in memory, for a head too large for fused kernels, such as the VAE's."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-    return _merge_heads(torch.matmul(scores.softmax(-1), v))
+    return merge_heads(torch.matmul(scores.softmax(-1), v))
 
 
-_LIBRARIES: dict[str, _Attention] = {"flash": _flash, "cudnn": _cudnn, "efficient": _efficient} | (
+_LIBRARIES: dict[str, _Attention] = {"flash": flash, "cudnn": cudnn, "efficient": efficient} | (
     {"xformers": _xformers} if importlib.util.find_spec("xformers") is not None else {}
 )
 _TILES: dict[str, _Attention] = {tile.name: partial(launch_attention, tile=tile) for tile in ATTENTION_TILES} | {
@@ -95,7 +73,7 @@ _SPECIALIZED: dict[str, _Attention] = {
     tile.name: partial(launch_specialized, tile=tile) for tile in SPECIALIZED_TILES if HAS_GLUON
 }
 CANDIDATES = Candidates(_LIBRARIES, _TILES, _TILES | _SPECIALIZED)
-LARGE_HEAD: dict[str, _Attention] = {"efficient": _efficient, "two_products": _two_products}
+LARGE_HEAD: dict[str, _Attention] = {"efficient": efficient, "two_products": _two_products}
 # Limit for the scores that a large head keeps in memory at once.
 MAX_SCORE_BYTES = 256 << 20
 
@@ -123,11 +101,11 @@ def _chain(q: Tensor, k: Tensor, v: Tensor) -> list[str]:
     return [*chain, *(tile.name for tile in ATTENTION_TILES), "efficient"]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, upcast: bool) -> Tensor:
     """q [B, L, H, D], k and v [B, S, H, D]: views into packed projections."""
     key = (*q.shape, k.shape[1], dtype_key(q))
     candidates = LARGE_HEAD if q.shape[-1] > 256 else CANDIDATES.on(card_class(q))
-    reference = partial(_attend_reference, q, k, v, upcast)
+    reference = partial(attend_reference, q, k, v, upcast)
     return run_chosen("attention_packed", key, candidates, _chain(q, k, v), (q, k, v), reference)
 
 
@@ -135,14 +113,14 @@ def _attention_packed_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(qkv):
         return attention_packed_qkv_reference(qkv, heads, upcast)
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
-    return _attend(q, k, v, upcast)
+    return attend(q, k, v, upcast)
 
 
 def _attention_packed_kv(q: Tensor, kv: Tensor, heads: int, upcast: bool) -> Tensor:
     if not uses_kernels(q):
         return attention_packed_kv_reference(q, kv, heads, upcast)
     k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
-    return _attend(q.unflatten(-1, (heads, -1)), k, v, upcast)
+    return attend(q.unflatten(-1, (heads, -1)), k, v, upcast)
 
 
 def _fake_qkv(qkv: Tensor, heads: int, upcast: bool) -> Tensor:

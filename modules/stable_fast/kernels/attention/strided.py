@@ -124,7 +124,9 @@ def suits_tma(*heads: Tensor) -> bool:
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
     size = q.shape[-1]
-    assert runs_kernels(q) and all(x.stride()[2:] == (size, 1) for x in (q, k, v)), "heads must lie side by side"
+    assert runs_kernels(q)
+    if any(x.stride()[2:] != (size, 1) for x in (q, k, v)):
+        raise Unsupported("the Triton attention reads heads that lie side by side")
     if size > 256:
         raise Unsupported(f"the Triton attention keeps whole heads in registers; {size} is too large")
     if q.shape[0] * q.shape[2] > MOST_GRID_ROWS:

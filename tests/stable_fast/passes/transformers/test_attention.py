@@ -14,6 +14,7 @@ from tests.stable_fast.networks import random
 from tests.stable_fast.toys import fuse
 
 SDPA = "scaled_dot_product_attention"
+HEADS = "lightdiffusion.attention_heads"
 IN_DTYPES = {torch.float32: 1e-5, torch.float16: 4e-3}
 
 
@@ -73,7 +74,7 @@ def causal(length: int) -> Tensor:
 @pytest.mark.parametrize("dtype", IN_DTYPES, ids=str)
 def test_clip_with_its_causal_mask(dtype: torch.dtype) -> None:
     found, _ = fuse(Clip().to(dtype), [random(2, 7, 8).to(dtype), causal(7).to(dtype)], PASSES, IN_DTYPES[dtype])
-    assert found[SDPA] == found["lightdiffusion.linear_epilogue"] == 1  # q, k and v are one product
+    assert found[HEADS] == found["lightdiffusion.linear_epilogue"] == 1  # q, k and v are one product
     assert not {"matmul", "softmax.int", "mul.Tensor", "add.Tensor"} & set(found)
 
 
@@ -108,7 +109,7 @@ def test_t5_of_today(kind: str) -> None:
             return self.attention(x)[0]
 
     found, _ = fuse(Result(), [random(2, 7, 8)], PASSES)
-    assert found[SDPA] == 1 and found["lightdiffusion.linear_epilogue"] == 2 and "softmax.int" not in found
+    assert found[HEADS] == 1 and found["lightdiffusion.linear_epilogue"] == 2 and "softmax.int" not in found
 
 
 def test_a_divided_product() -> None:

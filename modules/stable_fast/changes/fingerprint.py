@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from modules.stable_fast.graph.adapters import STATE, is_lora
+from modules.stable_fast.changes.adapters import STATE, is_lora
 
 # Attributes that torch keeps in every module. The store watches the weights among them.
 APART = vars(nn.Module()).keys() - {"_forward_hooks", "_forward_pre_hooks"}
@@ -51,6 +51,11 @@ def structure_of(module: nn.Module) -> Structure:
     ]
 
 
+def has_state(value: Any) -> bool:
+    """Whether this is an object that is called and may have attributes, such as an attention processor."""
+    return callable(value) and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, ForwardFront))
+
+
 def fact_of(value: Any, depth: int = 8) -> Any:
     """Plain values compare by value; others by identity, as do values so deeply nested that they may be recursive.
 
@@ -68,7 +73,7 @@ def fact_of(value: Any, depth: int = 8) -> Any:
         items = [item for pair in value.items() for item in pair]
     elif is_dataclass(value) and not isinstance(value, type):
         items = [getattr(value, item.name) for item in fields(value)]
-    elif callable(value) and hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module, ForwardFront)):
+    elif has_state(value):
         return _Same(value), [fact_of(item, depth - 1) for item in vars(value).values()] if depth else []
     if items is None or depth == 0:
         return _Same(value)

@@ -6,6 +6,7 @@ reads, Python compares parts and attributes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -13,18 +14,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.adapters import is_lora, strengths_of
-from modules.stable_fast.graph.fingerprint import Structure, structure_of
-from modules.stable_fast.graph.glance import Glance
-from modules.stable_fast.runtime.checksums import Checksums, finish
+from modules.stable_fast.changes.adapters import is_lora, strengths_of
+from modules.stable_fast.changes.checksums import Checksums, finish
+from modules.stable_fast.changes.fingerprint import Structure, structure_of
+from modules.stable_fast.changes.glance import Glance
 
 
 @dataclass(frozen=True)
 class Change:
-    """`rebuilt`: parts, attributes or addresses differ. `weights`: names of weights with other contents."""
+    """`rebuilt`: parts, attributes or addresses differ. `moved`: only addresses do, or dtypes.
+
+    `weights`: names of weights with other contents.
+    """
 
     rebuilt: bool
     weights: frozenset[str] = frozenset()
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,24 +45,27 @@ class Watch:
         self._module = module
         self._start_over()
 
-    def look(self) -> Change:
-        """What changed since the last look."""
+    def look(self, *, reads_weights: bool = True) -> Change:
+        """What changed since the last look.
+
+        Without `reads_weights`, weights that were written past their versions are left to a later look.
+        """
         before, last, strengths = self._contents, self._last, self._strengths
         if self._glance.same_places():
-            started = self._sums.start()
+            started = self._sums.start() if reads_weights else None
             if self._glance.same_parts():
-                self._contents = self._read(finish(started))
+                self._contents = self._read(before[0] if started is None else finish(started))
                 is_same = before == self._contents
                 return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
         self._start_over()
         if last != self._last:
-            return Change(rebuilt=True)
+            return Change(rebuilt=True, moved=last.structure == self._last.structure)
         others = {name for name, value in self._strengths.items() if strengths[name] != value}
         return Change(rebuilt=False, weights=self._differing(before) | others)
 
     def _start_over(self) -> None:
         """A full look, which takes longer."""
-        tensors = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+        tensors, self._names = weights_of(self._module)
         self._last = _Look(structure_of(self._module), {name: _place(tensor) for name, tensor in tensors.items()})
         self._glance, self._sums = Glance(self._module), Checksums(tensors)
         self._versioned = [name for name in self._sums.names if not tensors[name].is_inference()]
@@ -73,8 +81,22 @@ class Watch:
         """The weights whose contents differ from those before."""
         named = zip((self._sums.names, self._versioned), before, self._contents, strict=True)
         return frozenset(
-            name for names, first, second in named for name, a, b in zip(names, first, second, strict=True) if a != b
+            name
+            for names, first, second in named
+            for first_name, a, b in zip(names, first, second, strict=True)
+            if a != b
+            for name in self._names[first_name]
         )
+
+
+def weights_of(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Each parameter and buffer by its first name, and all names of each: tied weights have several."""
+    first: dict[Tensor, str] = {}
+    names: dict[str, list[str]] = defaultdict(list)
+    for named in (module.named_parameters, module.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            names[first.setdefault(tensor, name)].append(name)
+    return {name: tensor for tensor, name in first.items()}, names
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

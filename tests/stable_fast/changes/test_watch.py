@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast import CompiledModule
-from modules.stable_fast.runtime.watch import Change, Watch
+from modules.stable_fast.changes.watch import Change, Watch
 from tests.stable_fast.networks import random, rel_error
 
 
@@ -156,3 +156,39 @@ def test_expanded_values_are_refreshed() -> None:
         compiled.refresh_weights()
         assert rel_error(compiled(x), module(x)) < 1e-6
     assert compiled.report.counters.traces == 1
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(x) @ (self.second.weight * 2)
+
+
+def test_all_names_of_a_tied_weight_are_refreshed() -> None:
+    module, x = Tied(), random(4, 8)
+    compiled = CompiledModule(module)
+    compiled.look()
+    compiled(x)
+    module.first.weight.data.add_(1)
+    assert Watch(module).look() == Change(rebuilt=False)
+    compiled.look()
+    with torch.no_grad():
+        assert rel_error(compiled(x), module(x)) < 1e-6
+
+
+def test_what_is_written_past_its_version_waits_for_a_look_that_reads_weights() -> None:
+    module = Scaled()
+    watch = Watch(module)
+    past_the_version(module)
+    assert watch.look(reads_weights=False) == Change(rebuilt=False)
+    in_place(module)
+    assert watch.look(reads_weights=False).weights == {"layer.weight"}
+    assert watch.look().weights == {"layer.weight"}
+    assert watch.look() == Change(rebuilt=False)

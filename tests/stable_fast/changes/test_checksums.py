@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.stable_fast.runtime import checksums
-from modules.stable_fast.runtime.checksums import Checksums, finish
+from modules.stable_fast.changes import checksums
+from modules.stable_fast.changes.checksums import Checksums, finish
 from tests.stable_fast.networks import random
 
 

@@ -1,4 +1,4 @@
-"""A glance sees whatever `structure_of` sees."""
+"""A glance sees whatever `structure_of` sees, and compares nothing by value."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modules.stable_fast.graph.fingerprint import structure_of
-from modules.stable_fast.graph.glance import Glance
+from modules.stable_fast.changes.fingerprint import structure_of
+from modules.stable_fast.changes.glance import Glance
 
 
 @dataclass
@@ -42,9 +42,21 @@ class Holder(nn.Module):
         self.config = {"nested": ({"deep": [1, {"deeper": 2}]},)}
         self.frozen = MappingProxyType({"a": 1})
         self.options, self.calls, self.array = Options(), Calls(), numpy.zeros(3)
+        self.number, self.touchy = 300, Touchy()
+        self.endless: list[Any] = [1]
+        self.endless.append(self.endless)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
+
+
+class Touchy:
+    """An object that may not be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("it was compared")
+
+    __hash__ = object.__hash__
 
 
 class OtherHolder(Holder):
@@ -52,6 +64,15 @@ class OtherHolder(Holder):
 
     def forward(self, x: Tensor) -> Tensor:
         return -self.layer(x)
+
+
+def move_layer(module: Any) -> None:
+    module.layer[0].child = module.layer[1]
+    del module.layer[1]
+
+
+def rename(module: Any) -> None:
+    vars(module.layer[1])["q"] = vars(module.layer[1]).pop("inplace")
 
 
 def become(module: Any, kind: type) -> None:
@@ -73,6 +94,11 @@ PARTS: dict[str, Callable[[Any], object]] = {
     "hook": lambda module: module.layer[0].register_forward_pre_hook(lambda *_: None),
     "own forward": lambda module: setattr(module.layer, "forward", lambda x: x),
     "class": lambda module: become(module, OtherHolder),
+    "number of another type": lambda module: setattr(module, "number", 300.0),
+    "another object that may not be compared": lambda module: setattr(module, "touchy", Touchy()),
+    "all attributes": lambda module: setattr(module.layer[1], "__dict__", {**vars(module.layer[1]), "p": 0.1}),
+    "a place in another layer": move_layer,
+    "name": rename,
 }
 PLACES: dict[str, Callable[[Any], object]] = {
     "parameter": lambda module: setattr(
@@ -100,7 +126,7 @@ def test_other_tensors_are_seen(change: str) -> None:
     module = Holder()
     glance = Glance(module)
     PLACES[change](module)
-    assert not glance.same_places()
+    assert not (glance.same_places() and glance.same_parts())
 
 
 def test_other_contents_are_the_same_parts_at_the_same_places() -> None:
@@ -109,6 +135,15 @@ def test_other_contents_are_the_same_parts_at_the_same_places() -> None:
     with torch.no_grad():
         module.layer[0].weight.add_(1)
     assert glance.same_parts() and glance.same_places()
+
+
+def test_equal_objects_are_others_to_a_glance_alone() -> None:
+    module = Holder()
+    glance, before = Glance(module), structure_of(module)
+    vars(module.layer[1])["p"] = float("0.5")
+    module.config = {"nested": ({"deep": [1, {"deeper": 2}]},)}
+    assert not glance.same_parts() and structure_of(module) == before
+    assert Glance(module).same_parts()
 
 
 def test_a_forward_that_is_patched_in_its_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

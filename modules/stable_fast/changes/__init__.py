@@ -1,0 +1,1 @@
+"""Notices what changed in a network: parts, attributes, weights, and the adapters of PEFT among them."""
