@@ -11,8 +11,8 @@ keeps all rows, and times only what they lack: `--add --workloads sd15-512-16` f
 
 With `--class`, the table is for cards of a class that have none of their own. Of a class that this GPU is not of, it is
 measured while the GPU passes for one (see said_card.py), and says so. Calls in this GPU's table are not timed again.
-Two files are written: the class's table, with the rows that it had at other shapes, and all that was measured now, under
-the name of the GPU or of what it passes for.
+Two files are written: the class's table, with the rows that it had at other shapes, and all that was measured,
+named after the GPU or what it passes for.
 """
 
 from __future__ import annotations
