@@ -11,7 +11,8 @@ keeps all rows, and times only what they lack: `--add --workloads sd15-512-16` f
 
 With `--class`, the table is for cards of a class that have none of their own. Of a class that this GPU is not of, it is
 measured while the GPU passes for one (see said_card.py), and says so. Calls in this GPU's table are not timed again.
-Two files are written: the class's table, and all that was measured, under the name of the GPU or of what it passes for.
+Two files are written: the class's table, with the rows that it had at other shapes, and all that was measured,
+named after the GPU or what it passes for.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def tune_class(kind: CardClass, arguments: argparse.Namespace) -> None:
     measured = measure_all(workloads, arguments.capability, arguments.seconds)
     said = {"said_capability": arguments.capability} if arguments.capability else {}
     rows, path = [*in_force, *measured], shipped_path(arguments.out, described)
-    for file, content in ((path, rows), (class_path(arguments.out, kind), [*map(for_a_class, rows)])):
+    of_class = [*read_choices(class_path(SHIPPED, kind)), *map(for_a_class, rows)]  # the later ones of a shape hold
+    for file, content in ((path, rows), (class_path(arguments.out, kind), of_class)):
         file.unlink(missing_ok=True)
         write_choices(file, described | said, content)
         print(f"written: {file}, {len(content)} rows")
