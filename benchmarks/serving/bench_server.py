@@ -134,9 +134,11 @@ def gpu_share(row: dict[str, object]) -> Iterator[None]:
     which = ["nvidia-smi", f"--id={torch.cuda.current_device()}", "--query-gpu=utilization.gpu"]
     command = [*which, "--format=csv,noheader,nounits", f"--loop-ms={GPU_SAMPLE_MS}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        assert sampler.stdout is not None
+        sampler.stdout.readline()  # while it starts, the driver may keep others waiting
         yield
         sampler.terminate()
-        shares = [int(line) for line in (sampler.stdout or ()) if line.strip().isdigit()]
+        shares = [int(line) for line in sampler.stdout if line.strip().isdigit()]
     row["gpu_share"] = statistics.mean(shares) / 100 if shares else None
 
 

@@ -40,10 +40,14 @@ FRESH_FORM = json.dumps({"checkpoint": DEMO, "width": 128, "height": 128})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raises the time limit: starting a browser, loading and generating are slow on a busy machine."""
+    """Raises the time limit: starting a browser, loading and generating are slow on a busy machine.
+
+    A test that waited in vain for the browser is tried once more, and the summary lists it as RERUN.
+    """
     for item in items:
         if "tests/ui" in item.path.as_posix():
             item.add_marker(pytest.mark.timeout(400))
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError", "Locator expected"]))
 
 
 @dataclass(frozen=True, kw_only=True)
