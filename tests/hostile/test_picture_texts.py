@@ -188,7 +188,7 @@ def test_patterns_take_no_longer_than_their_texts(name: str, text: str) -> None:
     began = time.process_time()
     with suppress(LightDiffusionError):
         recall_texts({name: text})
-    assert time.process_time() - began < 2.0
+    assert time.process_time() - began < 20.0, "they take 0.2 s; patterns of quadratic time took minutes"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_ctrl_enter_generates_as_many_as_asked(page: Any, form: Form, served: Se
 
 
 def test_stable_fast_checkbox(page: Any, form: Form, served: Served) -> None:
-    page.locator("#ld-refresh").click()
+    with page.expect_response(re.compile("/gradio_api/run/")):
+        page.locator("#ld-refresh").click()
     page.wait_for_timeout(1000)  # Gradio cannot open a list in the moment when its lines change
     form.choose("Checkpoint", TINY)
     form.prompt(steps=2)
@@ -191,7 +192,8 @@ def test_another_checkpoint_keeps_a_shape_that_fits_it(page: Any, form: Form) ->
     form.fill("Width", 512)
     form.fill("Height", 768)
     form.holds("Shape", "Own size")
-    page.locator("#ld-refresh").click()
+    with page.expect_response(re.compile("/gradio_api/run/")):
+        page.locator("#ld-refresh").click()
     page.wait_for_timeout(1000)  # Gradio cannot open a list in the moment when its lines change
     form.choose("Checkpoint", TINY)
     form.holds("Shape", "Portrait 512 × 768")
