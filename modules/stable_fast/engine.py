@@ -29,7 +29,7 @@ from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
-from modules.stable_fast.store.tuning import make_ready
+from modules.stable_fast.store.ready import make_ready
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +187,12 @@ class Engine:
             self._drop_execution(next(iter(self._executions)))
         return execution
 
-    def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
+    def make_ready(
+        self, run: Callable[[], object], device: torch.device, *, probes: bool = False, draws: bool = False
+    ) -> None:
         """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
-        make_ready(run, device, self.config.tuning_seconds, table=self.config.table, draws=draws)
+        how: dict[str, Any] = {"table": self.config.table, "probes": probes, "draws": draws}
+        self.report.counters.probes += make_ready(run, device, self.config.tuning_seconds, **how)
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""
