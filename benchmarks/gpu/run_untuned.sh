@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures on one GPU what cards without a table of their own get, in LIMIT seconds. Each step writes what it has, and
 # results, tables and logs are copied to $OUT after it. What time does not suffice for is left out. The parts are:
-#   probes  the first call with empty caches, then steps of six sizes beside tuned ones (150 s)
+#   probes  the first call with empty caches, then steps of six sizes beside tuned ones (200 s)
 #   class   SDXL's rows for the table of a class, and SDXL's steps with and without tables (200 s)
 #   sums    sums in fp16: their tests, and steps with and without them (60 s)
 # Usage: LIMIT=200 OUT=/tmp/out bash benchmarks/gpu/run_untuned.sh probes sums
@@ -29,10 +29,13 @@ step() {
 }
 
 probes() {
-  step cold 60 python3 -m benchmarks.gpu.bench_untuned --cold --sizes sd15-512 --capabilities own,8.9
+  step cold 60 python3 -m benchmarks.gpu.bench_untuned --cold --sizes sd15-512 --capabilities own
   step probes 180 python3 -m benchmarks.gpu.bench_untuned --capabilities own --compiled none --suffix probes --rounds 8 \
     --sizes sd15-512,sd21-768,sd15-1024,sdxl-1024,sd15-640x512,sd15-768 --budget 60 \
     --with-tables "tuned,other classes,class table without this size"
+  step probes-8.9 60 python3 -m benchmarks.gpu.bench_untuned --capabilities 8.9 --compiled none --suffix probes-8.9 \
+    --rounds 8 --sizes sd15-512,sd15-1024 --with-tables "tuned,other classes,class table without this size"
+  step probe-tests 40 python3 -m pytest -m gpu -q -p no:cacheprovider tests/stable_fast/store
 }
 
 class() {
