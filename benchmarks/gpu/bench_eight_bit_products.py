@@ -1,6 +1,6 @@
 """Times products and norms in half precision against fp8 and int8, by candidate, at the shapes of SDXL and SD1.5.
 
-    python -m benchmarks.gpu.bench_eight_bits --out FILE [--seconds 60] [--only linear] [--capability 8.9]
+    python -m benchmarks.gpu.bench_eight_bit_products --out FILE [--seconds 60] [--only linear] [--capability 8.9]
 
 Each row is written to FILE (JSON lines) as soon as it is measured: microseconds by candidate, the best of half
 precision over the best of each kind, and the error of the sums against fp32 products of the same numbers.
