@@ -51,6 +51,7 @@ class StableFastRunner(CompiledRunner):
         self._inputs, self._which = conditioning, 0
         self._timesteps = list(timesteps)
         self._engine.outdate()  # evaluated at the first step, when the shape is known
+        self._engine.store.scales.expect(self._timesteps)
         self.report.steps_per_image = len(self._timesteps)
         self._engine.follow_moved_weights()
 

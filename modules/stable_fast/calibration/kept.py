@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ from modules.stable_fast.store.cache import (
 )
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Scales by name, and the first and the last timestep of the pictures that they are from; () if it had none."""
+
+    scales: Mapping[str, float] = field(default_factory=dict)
+    timesteps: tuple[float, ...] = ()
+
+
 @torch.no_grad()
 def scales_path(module: nn.Module, precision: str) -> Path:
     """Where the scales of this network are kept."""
@@ -42,26 +51,26 @@ def scales_path(module: nn.Module, precision: str) -> Path:
     return cache_folder() / "scales" / f"{type(module).__name__}-{digest.hexdigest()[:32]}.json"
 
 
-def read_scales(path: Path) -> dict[str, float]:
+def read_scales(path: Path) -> Kept:
     """The kept scales; none if there are none, or if the file is damaged."""
     try:
         if not path.exists():
-            return {}
+            return Kept()
         return _checked(json.loads(unsealed(read_file(path), path.stem)))
     except BROKEN as error:
         discard(path, error)
-        return {}
+        return Kept()
 
 
-def _checked(kept: Any) -> dict[str, float]:
-    if not isinstance(kept, dict) or not all(isinstance(name, str) for name in kept):
+def _checked(kept: Any) -> Kept:
+    scales = {str(name): float(scale) for name, scale in kept["scales"].items()}
+    timesteps = tuple(float(timestep) for timestep in kept["timesteps"])
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales.values()) or len(timesteps) not in (0, 2):
         raise ValueError("it holds no scales")
-    scales = {name: float(scale) for name, scale in kept.items()}
-    if not all(math.isfinite(scale) and scale > 0 for scale in scales.values()):
-        raise ValueError("a scale is not a positive number")
-    return scales
+    return Kept(scales, timesteps)
 
 
-def write_scales(path: Path, scales: Mapping[str, float]) -> None:
+def write_scales(path: Path, kept: Kept) -> None:
+    text = json.dumps({"scales": dict(sorted(kept.scales.items())), "timesteps": kept.timesteps})
     with told_once():
-        replace_file(path, sealed(json.dumps(dict(sorted(scales.items()))), path.stem))
+        replace_file(path, sealed(text, path.stem))

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from modules.stable_fast.graph.arguments import arguments, source_of
-from modules.stable_fast.graph.layout import as_image, as_tokens
-from modules.stable_fast.passes.base import Editor, FusionPass, Rule, dtype_of, is_call, shape
+from modules.stable_fast.graph.arguments import arguments
+from modules.stable_fast.passes.base import Editor, FusionPass, Rule, dtype_of, is_call, only_user
 from modules.stable_fast.passes.eight_bits.scales import scale_of
 from modules.stable_fast.passes.eight_bits.suits import (
     CONV2D,
@@ -29,11 +28,9 @@ from modules.stable_fast.passes.eight_bits.suits import (
     LAYER_NORM,
     LINEAR,
     UPSAMPLE,
-    read_once,
     suits_conv2d,
     suits_linear,
     suits_upsample,
-    without_views,
 )
 
 ops = torch.ops.lightdiffusion
@@ -99,34 +96,20 @@ def _weight(editor: Editor, before: fx.Node, weight: fx.Node, kind: torch.dtype)
 
 def _rows(editor: Editor, before: fx.Node, x: fx.Node, weight: fx.Node, kind: torch.dtype) -> tuple[fx.Node, fx.Node]:
     """x [N, T, C] in eight bits, and its scales."""
-    source = without_views(x)
-    if read_once(x):
-        if source is x and is_call(x, LAYER_NORM):
-            return _pair(editor, before, ops.layer_norm_quantized.default, *x.args, kind)
-        if is_call(source, *QUANTISED_NORMS):
-            q, scale = _whole(editor, before, source, weight, kind)
-            return _seen_alike(editor, before, x, q), scale
-        if source is x and is_call(x, GEGLU_EIGHT) and kind == torch.float8_e4m3fn:
-            scale = scale_of(editor, weight)
-            return editor.call(before, QUANTISED_GEGLU, *x.args[:-1], scale, kind), scale
+    if is_call(x, LAYER_NORM) and only_user(x) is before:
+        return _pair(editor, before, ops.layer_norm_quantized.default, *x.args, kind)
+    if is_call(x, GEGLU_EIGHT) and only_user(x) is before and kind == torch.float8_e4m3fn:
+        scale = scale_of(editor, weight)
+        return editor.call(before, QUANTISED_GEGLU, *x.args[:-1], scale, kind), scale
     return _pair(editor, before, ops.quantize_rows.default, x, kind)
 
 
 def _whole(editor: Editor, before: fx.Node, x: fx.Node, weight: fx.Node, kind: torch.dtype) -> tuple[fx.Node, fx.Node]:
     """x [N, C, h, w] in eight bits, and its one scale."""
     scale = scale_of(editor, weight)
-    if is_call(x, *QUANTISED_NORMS) and read_once(x):
+    if is_call(x, *QUANTISED_NORMS) and only_user(x) is before:
         return editor.call(before, QUANTISED_NORMS[x.target], *x.args, scale, kind), scale
     return editor.call(before, ops.quantize_tensor.default, x, scale, kind), scale
-
-
-def _seen_alike(editor: Editor, before: fx.Node, x: fx.Node, q: fx.Node) -> fx.Node:
-    """q as `x` shows the feature map that q was made from."""
-    if is_call(x, as_tokens):
-        return editor.call(before, as_tokens, _seen_alike(editor, before, source_of(x), q))
-    if is_call(x, as_image):
-        return editor.call(before, as_image, _seen_alike(editor, before, source_of(x), q), *shape(x)[2:])
-    return q
 
 
 def eight_bit_pass(kind: torch.dtype) -> FusionPass:
