@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.eight_bits.kinds import quantised
-from modules.stable_fast.kernels.memory_layout import to_channels_last
-from modules.stable_fast.kernels.norm.group_norm_silu import group_norm_silu_reference
-from modules.stable_fast.kernels.registry import register
+from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import uses_kernels
+from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
+from modules.stable_fast.kernels.norm.group_norm_silu import group_norm_silu_reference, implementations_for
+from modules.stable_fast.kernels.registry import register, run_chosen
+from modules.stable_fast.kernels.scaled.kinds import quantised, writes_eight_bits
+from modules.stable_fast.kernels.scaled.scales import Eight
 
 
 def group_norm_silu_quantized_reference(
@@ -41,6 +46,32 @@ def group_norm_silu_cat_quantized_reference(
     return group_norm_silu_quantized_reference(joined, weight, bias, num_groups, eps, silu, scale, kind)
 
 
+def _run(
+    a: Tensor,
+    b: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    scale: Tensor,
+    kind: torch.dtype,
+) -> Tensor:
+    tail = (weight, bias, num_groups, eps, silu)
+    if b is None:
+        reference = partial(group_norm_silu_quantized_reference, a, *tail, scale, kind)
+    else:
+        reference = partial(group_norm_silu_cat_quantized_reference, a, b, *tail, scale, kind)
+    if not (uses_kernels(a) and writes_eight_bits(a, kind)):
+        return reference()
+    a, b = to_channels_last(a), None if b is None else to_channels_last(b)
+    hw, channels = a.shape[2] * a.shape[3], weight.numel()
+    implementations, chain = implementations_for(hw, channels // num_groups)
+    key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a), str(kind))
+    args = (a, b, *tail, Eight(scale, kind))
+    return run_chosen("group_norm_silu_quantized", key, implementations, chain, args, reference)
+
+
 def _group_norm_silu_quantized(
     x: Tensor,
     weight: Tensor,
@@ -51,7 +82,7 @@ def _group_norm_silu_quantized(
     scale: Tensor,
     kind: torch.dtype,
 ) -> Tensor:
-    return group_norm_silu_quantized_reference(x, weight, bias, num_groups, eps, silu, scale, kind)
+    return _run(x, None, weight, bias, num_groups, eps, silu, scale, kind)
 
 
 def _group_norm_silu_cat_quantized(
@@ -65,12 +96,11 @@ def _group_norm_silu_cat_quantized(
     scale: Tensor,
     kind: torch.dtype,
 ) -> Tensor:
-    return group_norm_silu_cat_quantized_reference(a, b, weight, bias, num_groups, eps, silu, scale, kind)
+    return _run(a, b, weight, bias, num_groups, eps, silu, scale, kind)
 
 
 def _empty(x: Tensor, channels: int, kind: torch.dtype) -> Tensor:
-    shape = (x.shape[0], channels, *x.shape[2:])
-    return torch.empty(shape, dtype=kind, device=x.device, memory_format=torch.channels_last)
+    return empty_channels_last((x.shape[0], channels, *x.shape[2:]), x, kind)
 
 
 def _fake(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_rows_reference
+from modules.stable_fast.kernels.eight_bits.row_kernels import launch_layer_norm_quantized
 from modules.stable_fast.kernels.norm.layer_norm import layer_norm_reference
-from modules.stable_fast.kernels.registry import register
+from modules.stable_fast.kernels.norm.row_tiles import fits_rows, rows_key
+from modules.stable_fast.kernels.registry import register, run_chosen
+from modules.stable_fast.kernels.scaled.kinds import writes_eight_bits
 
 
 def layer_norm_quantized_reference(
@@ -25,16 +30,37 @@ def add_layer_norm_quantized_reference(
     return total, *layer_norm_quantized_reference(total, weight, bias, eps, kind)
 
 
+def _norm_alone(x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    return launch_layer_norm_quantized(x, None, weight, bias, eps, kind)[1:]
+
+
+_NORM = {"triton": _norm_alone}
+_ADD_NORM = {"triton": launch_layer_norm_quantized}
+
+
+def _fits(x: Tensor, kind: torch.dtype) -> bool:
+    return fits_rows(x) and writes_eight_bits(x, kind)
+
+
 def _layer_norm_quantized(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    return layer_norm_quantized_reference(x, weight, bias, eps, kind)
+    reference = partial(layer_norm_quantized_reference, x, weight, bias, eps, kind)
+    if not _fits(x, kind):
+        return reference()
+    args, key = (x.contiguous(), weight, bias, eps, kind), (*rows_key(x), str(kind))
+    return run_chosen("layer_norm_quantized", key, _NORM, ("triton",), args, reference)
 
 
 def _add_layer_norm_quantized(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return add_layer_norm_quantized_reference(x, residual, weight, bias, eps, kind)
+    reference = partial(add_layer_norm_quantized_reference, x, residual, weight, bias, eps, kind)
+    if not _fits(x, kind):
+        return reference()
+    args = (x.contiguous(), residual.contiguous(), weight, bias, eps, kind)
+    key = (*rows_key(x), str(kind))
+    return run_chosen("add_layer_norm_quantized", key, _ADD_NORM, ("triton",), args, reference)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float, kind: torch.dtype) -> tuple[Tensor, Tensor]:
