@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from modules.stable_fast.calibration.scales import Scales
-from modules.stable_fast.kernels.eight_bits.kinds import LARGEST
+from modules.stable_fast.kernels.scaled.kinds import LARGEST
 
 ops = torch.ops.lightdiffusion
 

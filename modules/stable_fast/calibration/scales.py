@@ -98,7 +98,7 @@ class Scales:
             kept = self._read()
             timesteps = (*kept.timesteps, *self._timesteps)
             seen = (min(timesteps), max(timesteps)) if timesteps else ()
-            self._kept = Kept(kept.scales | found, seen)
+            self._kept = Kept({**kept.scales, **found}, seen)
             write_scales(scales_path(self._module, self._precision), self._kept)
 
     def _read(self) -> Kept:
