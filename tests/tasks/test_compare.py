@@ -20,9 +20,10 @@ from modules.gallery.picture import Picture
 from modules.generation.options import GenerationOptions, InitImage
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.images.likeness import difference
 from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.tasks import compare as compare_file
-from modules.tasks.compare import Comparison, compare, difference
+from modules.tasks.compare import Comparison, compare
 from tests import tiny_project
 
 SMALL = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, seed=1, cfg=3.0)
