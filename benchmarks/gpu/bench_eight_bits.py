@@ -64,8 +64,8 @@ class EightBits:
             with said_to_be(self.said):
                 runner = StableFastRunner(self.bench.unet, config)
                 runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
-                for _ in range(2):  # the first looks for scales, and the second is captured
-                    y = runner.step(self.bench.x, TIMESTEP)
+                runner.step(self.bench.x, TIMESTEP)  # looks for scales
+                y = runner.step(self.bench.x, TIMESTEP)  # captured
             eight = {f"{op} {key}": name for (op, key), name in CHOICES.used.items() if "eight" in op or "quant" in op}
             self.facts[precision] = {
                 "status": runner.report.status_line(),
@@ -82,7 +82,8 @@ class EightBits:
     def diffusers(self, name: str, change: Callable[[nn.Module], None]) -> Subject:
         def make() -> Step:
             torch.compiler.reset()
-            unet: Any = diffusers_unet(self.bench.unet).to(memory_format=torch.channels_last)
+            unet: Any = diffusers_unet(self.bench.unet)
+            unet.to(memory_format=torch.channels_last)
             change(unet)
             call, rows = compiled(unet, "reduce-overhead"), self.bench.rows
             times = torch.full((rows,), TIMESTEP, device=self.bench.device)
