@@ -90,7 +90,7 @@ def _tma_conv_kernel(
         ky = tap // KW
         w = w_desc.load([tap, w_row, c]).reshape(BC, BK)
         x = x_desc.load([sample, y_in + ky, x_in + tap - ky * KW, c]).reshape(BP, BK)
-        acc = tl.dot(w, x.T, acc)
+        acc = tl.dot(w, x.T, acc, out_dtype=acc.dtype)
     acc = acc.T
     within = tl.arange(0, BP)
     columns = channel + tl.arange(0, BC)

@@ -17,11 +17,10 @@ from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.conv2d_epilogue import conv_output_size
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue, launch_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
-from modules.stable_fast.kernels.devices import CardClass, card_class
+from modules.stable_fast.kernels.devices import CardClass, card_class, uses_eight_bit_kernels
 from modules.stable_fast.kernels.linear.matmul import Tile
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import uses_eight_bit_kernels
 from modules.stable_fast.kernels.scaled.scales import Scales
 
 TILES = (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 4, 3), Tile(64, 64, 128, 4, 4))

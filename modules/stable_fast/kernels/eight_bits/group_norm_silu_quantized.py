@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import uses_kernels
+from modules.stable_fast.kernels.devices import uses_kernels, writes_eight_bits
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.norm.group_norm_silu import group_norm_silu_reference, implementations_for
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import quantised, writes_eight_bits
+from modules.stable_fast.kernels.scaled.kinds import quantised
 from modules.stable_fast.kernels.scaled.scales import Eight
 
 

@@ -7,12 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from modules.stable_fast.kernels.devices import writes_eight_bits
 from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_rows_reference
 from modules.stable_fast.kernels.eight_bits.row_kernels import launch_layer_norm_quantized
 from modules.stable_fast.kernels.norm.layer_norm import layer_norm_reference
 from modules.stable_fast.kernels.norm.row_tiles import fits_rows, rows_key
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import writes_eight_bits
 
 
 def layer_norm_quantized_reference(

@@ -10,20 +10,19 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import CardClass, card_class, multiprocessors
+from modules.stable_fast.kernels.devices import CardClass, card_class, multiprocessors, uses_eight_bit_kernels
 from modules.stable_fast.kernels.linear.matmul import Tile, launch_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_matmul
 from modules.stable_fast.kernels.linear.tma_tiles import TmaMatmulTile, choose_tma_tile, serves_tma
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import uses_eight_bit_kernels
 from modules.stable_fast.kernels.scaled.scales import Scales
 
 # 128 numbers of a row are 128 bytes, a whole cache line, and the widest row that can be swizzled in shared memory.
-TILES = (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 4, 4), Tile(64, 64, 128, 4, 4), Tile(128, 256, 128, 8, 2))
+TILES = (Tile(128, 128, 128, 8, 4), Tile(128, 64, 128, 4, 4), Tile(64, 64, 128, 4, 4), Tile(128, 256, 64, 8, 4))
 TMA_TILES = (
     TmaMatmulTile(128, 128, 32, 128, 8, 4, 1),
     TmaMatmulTile(128, 128, 0, 128, 8, 4, 1),
-    TmaMatmulTile(128, 256, 0, 128, 8, 4, 1),
+    TmaMatmulTile(128, 256, 0, 128, 8, 3, 1),
     TmaMatmulTile(64, 128, 32, 128, 4, 3, 2),
     TmaMatmulTile(64, 64, 0, 128, 4, 4, 3),
 )

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import CardClass, card_class, multiprocessors
+from modules.stable_fast.kernels.devices import CardClass, card_class, multiprocessors, uses_eight_bit_kernels
 from modules.stable_fast.kernels.linear.matmul import Tile, launch_geglu_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_geglu
 from modules.stable_fast.kernels.linear.tma_tiles import TmaMatmulTile, choose_tma_tile, serves_tma
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import quantised, uses_eight_bit_kernels
+from modules.stable_fast.kernels.scaled.kinds import quantised
 from modules.stable_fast.kernels.scaled.scales import Scales
 
 TILES = (Tile(128, 64, 128, 8, 3), Tile(64, 64, 128, 4, 3))

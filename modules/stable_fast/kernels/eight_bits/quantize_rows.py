@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.choices import dtype_key
+from modules.stable_fast.kernels.devices import writes_eight_bits
 from modules.stable_fast.kernels.eight_bits.row_kernels import launch_quantize_rows
 from modules.stable_fast.kernels.memory_layout import to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import quantised, scale_for, writes_eight_bits
+from modules.stable_fast.kernels.scaled.kinds import quantised, scale_for
 
 SLICE = 128  # output channels
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.devices import runs_kernels
+from modules.stable_fast.kernels.devices import runs_kernels, writes_eight_bits
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import quantised, rounded_in_kernel, writes_eight_bits
+from modules.stable_fast.kernels.scaled.kinds import quantised, rounded_in_kernel
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 BLOCK = 2048

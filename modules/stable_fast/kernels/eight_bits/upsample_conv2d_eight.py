@@ -12,11 +12,10 @@ from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.conv.implicit_matmul import launch_subpixel_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_subpixel_conv
 from modules.stable_fast.kernels.conv.upsample_conv2d import upsample_conv2d_reference
-from modules.stable_fast.kernels.devices import CardClass, card_class
+from modules.stable_fast.kernels.devices import CardClass, card_class, uses_eight_bit_kernels
 from modules.stable_fast.kernels.eight_bits.conv2d_eight import TILES
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import uses_eight_bit_kernels
 from modules.stable_fast.kernels.scaled.scales import Scales
 
 

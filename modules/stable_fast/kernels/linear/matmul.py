@@ -59,10 +59,10 @@ def tile_origin(program, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.con
 
 @jit
 def add_product(acc, x, w, HALF_SUMS: tl.constexpr):
-    """acc + x w, in fp32. With HALF_SUMS, the product is summed in fp16."""
+    """acc + x w, in the dtype of acc. With HALF_SUMS, the product is summed in fp16."""
     if HALF_SUMS:
         return acc + tl.dot(x, w, out_dtype=tl.float16).to(tl.float32)
-    return tl.dot(x, w, acc)
+    return tl.dot(x, w, acc, out_dtype=acc.dtype)
 
 
 @jit

@@ -106,10 +106,10 @@ def _step(
     """Adds the product of BK columns of x (from x_k) and of the weight (from w_k) to both accumulators."""
     x = x_desc.load([row, x_k])
     w = w_desc.load([0, column, w_k]).reshape(HALVES * BN, BK)
-    acc = tl.dot(x, w.T, acc)
+    acc = tl.dot(x, w.T, acc, out_dtype=acc.dtype)
     if EXTRA:
         w_extra = w_extra_desc.load([0, column + BN, w_k]).reshape(HALVES * EXTRA, BK)
-        acc_extra = tl.dot(x, w_extra.T, acc_extra)
+        acc_extra = tl.dot(x, w_extra.T, acc_extra, out_dtype=acc_extra.dtype)
     return acc, acc_extra
 
 

@@ -12,31 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.devices import Card, CardClass, card_of
-from modules.stable_fast.kernels.triton_import import FAST_MATH, HAS_TRITON, jit, tl
+from modules.stable_fast.kernels.triton_import import FAST_MATH, jit, tl
 
 LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 # Numbers below this count as zeros, because the reciprocal of their scale would overflow.
 SMALLEST = 1e-30
-
-
-def serves(card: Card, kind: torch.dtype) -> bool:
-    """Whether the card's matrix units multiply this kind at more than the rate of fp16, and our kernels run there."""
-    if card.kind is CardClass.TURING:
-        return False
-    return card.kind is not CardClass.TCGEN05 if kind == torch.int8 else card.capability >= (8, 9)
-
-
-def uses_eight_bit_kernels(q: Tensor) -> bool:
-    """Whether kernels multiply `q` where it lies. Elsewhere the plain PyTorch reference runs."""
-    card = card_of(q)
-    return card is not None and HAS_TRITON and q.numel() > 0 and serves(card, q.dtype)
-
-
-def writes_eight_bits(x: Tensor, kind: torch.dtype) -> bool:
-    """Whether kernels turn `x`, of any floating type, into this kind where it lies."""
-    card = card_of(x)
-    return card is not None and HAS_TRITON and x.numel() > 0 and serves(card, kind)
 
 
 def scale_for(amax: Tensor, kind: torch.dtype) -> Tensor:
@@ -78,11 +58,13 @@ def rounded_in_kernel(scaled, INTEGER: tl.constexpr):
     if INTEGER:
         y = tl.clamp(tl.where(scaled == scaled, scaled, 0.0), -127.0, 127.0)
         # Adding 1.5 * 2^23 leaves no bits for a fraction, and rounds ties to even.
-        return ((y + 12582912.0) - 12582912.0).to(tl.int32).to(tl.int8)
-    y = tl.clamp(scaled + (scaled - scaled), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
-    if not FAST_MATH:
-        y = _nearest_e4m3(y)
-    return y.to(tl.float8e4nv)
+        q = ((y + 12582912.0) - 12582912.0).to(tl.int32).to(tl.int8)
+    else:
+        y = tl.clamp(scaled + (scaled - scaled), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        if not FAST_MATH:
+            y = _nearest_e4m3(y)
+        q = y.to(tl.float8e4nv)
+    return q
 
 
 @jit

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.devices import card_at
+from modules.stable_fast.kernels.devices import card_at, serves
 from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_rows_reference
 from modules.stable_fast.kernels.linear.matmul import Tile
 from modules.stable_fast.kernels.linear.tma_tiles import TmaMatmulTile
-from modules.stable_fast.kernels.scaled.kinds import LARGEST, serves
+from modules.stable_fast.kernels.scaled.kinds import LARGEST
 from modules.stable_fast.kernels.triton_import import INTERPRETED
 from tests.stable_fast.kernels.kernel_device import Maker
 

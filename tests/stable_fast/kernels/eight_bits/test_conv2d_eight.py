@@ -6,11 +6,17 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue, launch_conv, launch_subpixel_conv
-from modules.stable_fast.kernels.conv.implicit_matmul_tma import TmaConvTile, launch_tma_conv, launch_tma_subpixel_conv
+from modules.stable_fast.kernels.conv.implicit_matmul_tma import (
+    TMA_CONV_TILES,
+    TmaConvTile,
+    launch_tma_conv,
+    launch_tma_subpixel_conv,
+)
 from modules.stable_fast.kernels.conv.upsample_conv2d import prepare_subpixel_weight
-from modules.stable_fast.kernels.eight_bits.conv2d_eight import conv2d_eight_reference
+from modules.stable_fast.kernels.eight_bits.conv2d_eight import TILES, conv2d_eight_reference
 from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_channels_reference
 from modules.stable_fast.kernels.eight_bits.quantize_tensor import quantize_tensor_reference
 from modules.stable_fast.kernels.eight_bits.upsample_conv2d_eight import upsample_conv2d_eight_reference
@@ -76,3 +82,18 @@ def test_upsampling(kernel, kind, device):
     bias = make.rows(40)
     y = kernel(q, weight, bias, scales=Scales(scale, channels, torch.float16))
     assert_near(y, upsample_conv2d_eight_reference(q, scale, weight, channels, bias, torch.float32))
+
+
+@pytest.mark.gpu
+@of_kinds
+@on_kernels({tile: partial(launch_conv, tile=tile) for tile in TILES}
+            | {tile: partial(launch_tma_conv, tile=tile) for tile in TMA_CONV_TILES})  # fmt: skip
+@pytest.mark.parametrize("shape", [(2, 320, 320, 128, 128), (2, 1280, 1280, 16, 16), (2, 2560, 1280, 8, 8)], ids=str)
+def test_real_sizes(shape, kernel, kind):
+    make = Maker("cuda", torch.float16)
+    q, scale, weight, channels = operands(make, kind, shape)
+    batch, _, cout, *size = shape
+    bias, residual = make.rows(cout), make.image(batch, cout, *size)
+    y = kernel(q, weight, Epilogue(bias, None, residual, "none", Scales(scale, channels, torch.float16)), 1, 1)
+    product = F.conv2d(q.double(), weight.double(), padding=1) * scale * channels[:, None, None]
+    assert_near(y, product + bias[:, None, None] + residual, slack=2)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from modules.stable_fast.kernels.eight_bits.linear_eight import linear_eight_reference
+from modules.stable_fast.kernels.eight_bits.linear_eight import TILES, TMA_TILES, linear_eight_reference
 from modules.stable_fast.kernels.linear.matmul import launch_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_matmul
 from modules.stable_fast.kernels.scaled.scales import Scales
@@ -67,3 +67,21 @@ def test_a_row_that_is_not_finite_stays_so(kernel, kind, device):
     rows[3] = torch.nan
     y = kernel(q, None, weight, None, None, "none", scales=Scales(rows, columns, torch.float16))
     assert y.isnan().any(1).tolist() == [row == 3 for row in range(8)]
+
+
+@pytest.mark.gpu
+@of_kinds
+@on_kernels(
+    {tile: partial(launch_matmul, tile=tile) for tile in TILES}
+    | {tile: partial(launch_tma_matmul, tile=tile) for tile in TMA_TILES}
+)
+@pytest.mark.parametrize("shape", [(2048, 1280, 3840), (2048, 5120, 1280), (8192, 2560, 640)], ids=str)
+def test_real_sizes(shape, kernel, kind):
+    """Deep sums: Hopper sums products of e4m3 with fewer bits than fp32 has."""
+    m, k, n = shape
+    make = Maker("cuda", torch.float16)
+    (q, rows), (weight, columns) = eight(make, kind, m, k), eight(make, kind, n, k)
+    bias, residual = make.rows(n), make.rows(m, n)
+    y = kernel(q, None, weight, bias, residual, "none", scales=Scales(rows, columns * 0.01, torch.float16))
+    expected = (q.double() @ weight.double().t()) * rows * columns.view(-1) * 0.01 + bias + residual
+    assert_near(y, expected, slack=2)
