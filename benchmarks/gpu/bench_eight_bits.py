@@ -1,209 +1,180 @@
-"""Times products and norms in half precision against fp8 and int8, by candidate, at the shapes of SDXL and SD1.5.
+"""Times UNet steps in eight bits beside the same step in half, and tells their errors.
 
-    python -m benchmarks.gpu.bench_eight_bits --out FILE [--seconds 60] [--only linear] [--capability 8.9]
+    python -m benchmarks.gpu.bench_eight_bits                      # SDXL and SD1.5, as the card itself and as an RTX 40
+    python -m benchmarks.gpu.bench_eight_bits --sizes sd15-512-b8 --capabilities own --tuning-seconds 60
+    python -m benchmarks.gpu.bench_eight_bits --device cpu --tiny --sizes sd15-128-b2 --rounds 1
 
-Each row is written to FILE (JSON lines) as soon as it is measured: microseconds by candidate, the best of half
-precision over the best of each kind, and the error of the sums against fp32 products of the same numbers.
+Weights are random, at the real shapes. All subjects of a size and card are timed in turn, in one process, and each
+chooses its kernels anew. `over_half` is the time of half over that of the subject. `relative_error` is that of a step
+against fp32, and `finite` tells that no step gave NaN. With `--compiled`, diffusers' network runs beside them as
+torch.compile makes it: in half, and with `torch._scaled_mm` for its linear layers (fp8, a scale for each token and
+output channel). torchao is not used.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
+import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.gpu.probe_gpu import gpu_details
-from benchmarks.gpu.said_card import capability, said_to_be
-from benchmarks.gpu.sd15_shapes import random_image, random_rows
-from modules.stable_fast.kernels.candidates import Implementations, is_position
-from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey
-from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_channels_reference, quantize_rows_reference
-from modules.stable_fast.kernels.eight_bits.quantize_tensor import quantize_tensor_reference
-from modules.stable_fast.kernels.launch import compile_ahead
-from modules.stable_fast.kernels.refusals import REFUSALS
-from modules.stable_fast.kernels.timing import time_on_gpu
+from benchmarks.bench_unet import TIMESTEP, Bench, compiled
+from benchmarks.common import write_result
+from benchmarks.gpu.said_card import Capability, capability, said_to_be
+from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet
+from benchmarks.side_by_side import Step, Subject, measure_all
+from modules.core.runner import Conditioning
+from modules.stable_fast import StableFastConfig, StableFastRunner
+from modules.stable_fast.kernels.choices import CHOICES, ImplementationChoices
+from modules.stable_fast.store.cache import CACHE_VARIABLE
 
-OPS = torch.ops.lightdiffusion
-HALF = torch.float16
-KINDS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
-# Tokens and channels: SD1.5 at 1024 px b2 or 512 px b8 (all but the second), SDXL at 1024 px b2 (the second and third).
-LEVELS = ((32768, 320), (8192, 640), (2048, 1280), (512, 1280))
-# Batch, channels in and out, side: SDXL 1024 px b2 and SD1.5 1024 px b2 share sizes, then SD1.5 512 px b8.
-CONVS = (
-    (2, 320, 320, 128), (2, 640, 640, 64), (2, 1280, 1280, 32), (2, 2560, 1280, 32), (2, 1920, 640, 64),
-    (2, 960, 320, 128), (2, 1280, 1280, 16), (8, 320, 320, 64), (8, 640, 640, 32), (8, 1280, 1280, 16),
-    (8, 1280, 1280, 8), (8, 2560, 1280, 8),
-)  # fmt: skip
+SIZES = "sdxl-1024-b2,sd15-1024-b2,sd15-512-b8"
+PRECISIONS = "off,fp8,int8"
+HALF = "off"
+LARGEST = 448.0  # of e4m3
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A call in half precision, and the same one in 8 bits for each kind."""
+class EightBits:
+    """The subjects of one size on one card."""
 
-    label: str
-    half: Callable[[], Any]
-    eight: dict[str, Callable[[], Any]]
+    def __init__(self, size: str, said: Capability | None, arguments: argparse.Namespace) -> None:
+        model, pixels, rows = size.split("-")
+        how = {"model": model, "size": pixels, "batch": int(rows.removeprefix("b"))}
+        self.bench = Bench(argparse.Namespace(**vars(arguments) | how))
+        self.said, self.arguments = said, arguments
+        self.facts: dict[str, dict[str, Any]] = {}
 
+    def ours(self, precision: str) -> Subject:
+        def make() -> Step:
+            vars(CHOICES).update(vars(ImplementationChoices()))
+            tuning = 0.0 if precision == HALF else self.arguments.tuning_seconds
+            config = StableFastConfig(
+                precision=precision,
+                tuning_seconds=tuning,
+                timed_against_eager=False,
+                emulated=not self.bench.x.is_cuda,
+                graph_memory_mib=60_000,
+            )
+            with said_to_be(self.said):
+                runner = StableFastRunner(self.bench.unet, config)
+                runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
+                runner.step(self.bench.x, TIMESTEP)  # looks for scales
+                y = runner.step(self.bench.x, TIMESTEP)  # captured
+            eight = {f"{op} {key}": name for (op, key), name in CHOICES.used.items() if "eight" in op or "quant" in op}
+            self.facts[precision] = {
+                "status": runner.report.status_line(),
+                "captures": runner.report.counters.captures,
+                "finite": bool(y.isfinite().all()),
+                "weights_mib": runner.report.weights_mib,
+                "choices": eight,
+            }
+            vars(CHOICES).update(vars(ImplementationChoices()))
+            return lambda x: runner.step(x, TIMESTEP)
 
-def linears() -> Iterator[Subject]:
-    for rows, channels in LEVELS:
-        for name, k, n, added in (("qkv", 1, 3, False), ("out+res", 1, 1, True), ("ff_out+res", 4, 1, True)):
-            yield linear(f"{name} {rows}x{k * channels}->{n * channels}", rows, k * channels, n * channels, added)
-        yield geglu(f"geglu {rows}x{channels}->{4 * channels}", rows, channels)
+        return Subject(precision, make)
 
+    def diffusers(self, name: str, change: Callable[[nn.Module], None]) -> Subject:
+        def make() -> Step:
+            torch.compiler.reset()
+            unet: Any = diffusers_unet(self.bench.unet)
+            unet.to(memory_format=torch.channels_last)
+            change(unet)
+            call, rows = compiled(unet, "reduce-overhead"), self.bench.rows
+            times = torch.full((rows,), TIMESTEP, device=self.bench.device)
+            text = as_diffusers_reads(self.bench.text)
 
-def linear(label: str, rows: int, k: int, n: int, added: bool) -> Subject:
-    x, weight = random_rows(1, rows, k), random_rows(n, k, scale=k**-0.5)
-    bias, residual = (random_rows(n), random_rows(1, rows, n)) if added else (None, None)
-    eight = {}
-    for name, kind in KINDS.items():
-        args = (*quantize_rows_reference(x, kind), *quantize_channels_reference(weight, kind))
-        args = (*args, bias, residual, "none", HALF)
-        eight[name] = lambda args=args: OPS.linear_eight(*args)
-    return Subject(label, lambda: OPS.linear_epilogue(x, weight, bias, residual, "none"), eight)
+            def step(x: Tensor) -> Tensor:
+                both = x.to(self.bench.dtype).repeat(rows // x.shape[0], 1, 1, 1)
+                both = both.contiguous(memory_format=torch.channels_last)
+                return call(both, times, **text, return_dict=False)[0].clone()
 
+            return step
 
-def geglu(label: str, rows: int, channels: int) -> Subject:
-    x, weight, bias = random_rows(1, rows, channels), random_rows(8 * channels, channels, scale=0.03), None
-    one, eight = torch.full((1,), 0.05, device="cuda"), {}
-    for name, kind in KINDS.items():
-        args = (*quantize_rows_reference(x, kind), *quantize_channels_reference(weight, kind), bias)
-        eight[name] = lambda args=args: OPS.linear_geglu_eight(*args, HALF)
-        eight[f"{name} to 8 bits"] = lambda args=args, kind=kind: OPS.linear_geglu_eight_quantized(*args, one, kind)
-    return Subject(label, lambda: OPS.linear_geglu(x, weight, bias), eight)
-
-
-def convolutions() -> Iterator[Subject]:
-    for batch, cin, cout, side in CONVS:
-        x, weight = random_image(batch, cin, side, side), random_image(cout, cin, 3, 3, scale=(9 * cin) ** -0.5)
-        bias, vector, eight = random_rows(cout), random_rows(1, cout), {}
-        for name, kind in KINDS.items():
-            scale = OPS.amax_tensor(x) / (127 if kind == torch.int8 else 448)
-            q = quantize_tensor_reference(x, scale, kind)
-            args = (q, scale, *quantize_channels_reference(weight, kind), bias, vector)
-            eight[name] = lambda args=args: OPS.conv2d_eight(*args, None, 1, 1, "none", HALF)
-        half = (x, weight, bias, vector, None, 1, 1, "none")
-        yield Subject(f"conv {batch}x{cin}->{cout} @{side}", lambda half=half: OPS.conv2d_epilogue(*half), eight)
-
-
-def norms() -> Iterator[Subject]:
-    for rows, channels in LEVELS[:3]:
-        x, weight, bias = random_rows(1, rows, channels), random_rows(channels), random_rows(channels)
-        eight = {name: lambda kind=kind, a=(x, weight, bias): OPS.layer_norm_quantized(*a, 1e-5, kind)
-                 for name, kind in KINDS.items()}  # fmt: skip
-        yield Subject(f"LayerNorm {rows}x{channels}", lambda a=(x, weight, bias): OPS.layer_norm(*a, 1e-5), eight)
-        wide = random_rows(1, rows, 4 * channels)
-        alone = {name: lambda kind=kind, wide=wide: OPS.quantize_rows(wide, kind) for name, kind in KINDS.items()}
-        yield Subject(f"quantize_rows {rows}x{4 * channels}, against a copy", wide.clone, alone)
-    one = torch.full((1,), 0.05, device="cuda")
-    for channels, side in ((320, 128), (640, 64), (1280, 32)):
-        image, weight, bias = random_image(2, channels, side, side), random_rows(channels), random_rows(channels)
-        tail = (weight, bias, 32, 1e-5, True)
-        eight = {name: lambda kind=kind, a=(image, *tail): OPS.group_norm_silu_quantized(*a, one, kind)
-                 for name, kind in KINDS.items()}  # fmt: skip
-        yield Subject(f"GroupNorm 2x{channels} @{side}", lambda a=(image, *tail): OPS.group_norm_silu(*a), eight)
+        return Subject(name, make)
 
 
-class _Timer:
-    """Times every candidate of the one choice that a call makes, in the tuner's place."""
+class ScaledLinear(nn.Module):
+    """A linear layer in fp8 by `torch._scaled_mm`, as torchao makes it: scales by token and by output channel."""
 
-    def __init__(self) -> None:
-        self.us: dict[str, float] = {}
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        self.scale = (weight.abs().amax(1, keepdim=True) / LARGEST).t().contiguous()
+        self.weight = (weight / self.scale.t()).to(torch.float8_e4m3fn).t()
+        self.bias: Tensor | None = linear.bias
 
-    def __call__(
-        self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
-    ) -> str:
-        for name in worth_timing(implementations):
-            with suppress(*REFUSALS):
-                self.us[name] = round(1000 * time_on_gpu(lambda name=name: implementations[name](*args), args[0]), 2)
-        return min(self.us, key=self.us.__getitem__, default=default)
-
-
-def worth_timing(implementations: Implementations) -> list[str]:
-    return [name for name in implementations if not is_position(name)]
-
-
-def launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
-    """Launches what has to be compiled."""
-    for name in worth_timing(implementations):
-        if name.startswith(("tma", "triton", "one", "two")):
-            with suppress(*REFUSALS):
-                implementations[name](*args)
-    return default
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        scale = rows.abs().amax(1, keepdim=True).float().clamp_min(1e-12) / LARGEST
+        q = (rows / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
+        product: Any = getattr(torch, "_scaled_mm")  # noqa: B009 - private, and what torchao calls
+        y = product(q, self.weight, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16)
+        y = y.to(x.dtype).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
 
 
-def timed(call: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    timer = _Timer()
-    CHOICES.chosen, CHOICES.tuner = {}, timer
-    try:
-        result = call()
-        if not timer.us:  # an operation of PyTorch alone
-            timer.us["only"] = round(1000 * time_on_gpu(call, None), 2)
-    finally:
-        CHOICES.tuner = None
-    return dict(sorted(timer.us.items(), key=lambda item: item[1])), result
+def scale_linears(unet: nn.Module) -> None:
+    """Gives the linear layers inside the transformers' blocks eight bits."""
+    for name, part in list(unet.named_modules()):
+        for child, layer in list(part.named_children()):
+            if isinstance(layer, nn.Linear) and "transformer_blocks" in f"{name}.{child}":
+                setattr(part, child, ScaledLinear(layer))
 
 
-def error(result: Any, expected: Any) -> float | None:
-    """Root mean square of the difference, relative to that of the expected numbers."""
-    if not isinstance(result, Tensor) or result.dtype != expected.dtype:
-        return None
-    return float((result.float() - expected.float()).square().mean().sqrt() / expected.float().square().mean().sqrt())
-
-
-def row_of(subject: Subject) -> dict[str, Any]:
-    us, expected = timed(subject.half)
-    row: dict[str, Any] = {"label": subject.label, "half": us}
-    for name, call in subject.eight.items():
-        found, result = timed(call)
-        row[name] = found
-        if found:
-            row[f"{name} times faster"] = round(min(us.values()) / min(found.values()), 3)
-            row[f"{name} error"] = error(result, expected)
-    return row
-
-
-def run(subjects: list[Subject], out: TextIO, seconds: float) -> None:
-    started = time.perf_counter()
-    CHOICES.chosen, CHOICES.tuner = {}, launch_all
-    calls = [call for subject in subjects for call in (subject.half, *subject.eight.values())]
-    try:
-        compile_ahead(lambda: [call() for call in calls], torch.device("cuda"))
-    finally:
-        CHOICES.tuner = None
-    write(out, {"machine": gpu_details(), "compiled in seconds": round(time.perf_counter() - started, 1)})
-    for subject in subjects:
-        if time.perf_counter() - started > seconds:
-            write(out, {"cut short before": subject.label})
-            return
-        write(out, row_of(subject))
-
-
-def write(out: TextIO, row: dict[str, Any]) -> None:
-    print(json.dumps(row), flush=True)
-    out.write(json.dumps(row) + "\n")
-    out.flush()
+@torch.inference_mode()
+def time_size(size: str, said: Capability | None, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    began = time.monotonic()
+    eight = EightBits(size, said, arguments)
+    subjects = [eight.ours(precision) for precision in arguments.precisions.split(",")]
+    if arguments.compiled and said is None:
+        subjects.append(eight.diffusers("diffusers-compile", lambda unet: None))
+        subjects.append(eight.diffusers("diffusers-compile-scaled-mm", scale_linears))
+    how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
+    rows = measure_all(subjects, eight.bench.x, eight.bench.reference(), **how)
+    half = next((row["ms"] for row in rows if row["label"] == HALF and "ms" in row), None)
+    for row in rows:
+        row |= {"size": size, "card": ".".join(map(str, said)) if said else "own", **eight.facts.get(row["label"], {})}
+        if "ms" in row and half:
+            row["over_half"] = half / row["ms"]
+            told = f"{row['ms']:8.3f} ms  {row['over_half']:.2f} x half  error {row.get('relative_error', 0):.1e}"
+            print(f"  {size} {row['card']} {row['label']:28} {told}", flush=True)
+    print(f"{size}: {time.monotonic() - began:.0f} s", flush=True)
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=60.0, help="no row begins after this many")
-    parser.add_argument("--only", default="", help="only rows whose label contains this")
-    parser.add_argument("--capability", type=capability, help="the card passes for one of this capability, such as 8.9")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="default: float16 on a GPU")
+    parser.add_argument("--sizes", default=SIZES, help="model-pixels-bROWS, comma-separated")
+    parser.add_argument(
+        "--capabilities", default="own,8.9", help="own: the card as it is; 8.9: it passes for an RTX 40"
+    )
+    parser.add_argument("--precisions", default=PRECISIONS, help="comma-separated; off is half")
+    parser.add_argument("--tuning-seconds", type=float, default=0.0, help="for the kernels of eight bits")
+    parser.add_argument("--compiled", action="store_true", help="also diffusers' network through torch.compile")
+    parser.add_argument("--tiny", action="store_true", help="small networks of the models' form, to try the script")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=3, help="evaluations per round")
+    parser.add_argument("--budget", type=float, default=240.0, help="seconds for warming up the subjects of a size")
+    parser.add_argument("--name", default="eight-bits", help="of the file of results")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with torch.inference_mode(), said_to_be(arguments.capability), arguments.out.open("a") as out:
-        subjects = [s for part in (linears, convolutions, norms) for s in part() if arguments.only in s.label]
-        run(subjects, out, arguments.seconds)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = folder  # scales and choices of other networks are ignored
+        for word in arguments.capabilities.split(","):
+            for size in arguments.sizes.split(","):
+                rows += time_size(size, None if word == "own" else capability(word), arguments)
+                write_result(arguments.name, rows, arguments=vars(arguments))  # a later size may end in a fault
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ PASSES: tuple[FusionPass, ...] = (
     attention.PASS,
     packed_qkv.PASS,
     packed_qkv.ANY_PASS,
+    packed_qkv.VECTOR_PASS,
     attention_packed.PASS,
     attention_heads.PASS,
     linear_cat.PASS,

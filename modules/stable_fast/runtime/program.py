@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 from modules.stable_fast.calibration.observe import run_stage
 from modules.stable_fast.calibration.scales import Scales
-from modules.stable_fast.graph.sizes import Dims, Sizes, measure
-from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
+from modules.stable_fast.graph.sizes import Dims, Sizes, measure, parse_dim
+from modules.stable_fast.graph.staging import ROWS, STEP, TIME, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
 from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.runtime.weights import WeightStore
@@ -66,6 +66,13 @@ class Program:
         """Whether an input of a stage has one entry for each row of the batch."""
         node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
         return has_rows(node, self.sizes)
+
+    @cached_property
+    def has_one_time(self) -> bool:
+        """Whether all rows have the same timestep, which the time stage then computes with once."""
+        named = {parse_dim(dim)[1] for name in self.inputs_at("time") for dim in self.dims.get(name, ()) if dim}
+        is_result = set(self.stages[TIME].outputs) & set(self.results)
+        return bool(self.sizes.primes.get(ROWS) and self.inputs_at("time")) and ROWS not in named and not is_result
 
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """The named sizes of these inputs. Raises SizeError if this program cannot serve them."""
