@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import write_result
-from benchmarks.gpu.said_card import capability, said_to_be
 from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning, TextInputs
@@ -205,7 +204,6 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=float, default=3600.0, help="seconds after which no further subject is prepared"
     )
-    parser.add_argument("--capability", help="let the GPU pass for one of this, such as 8.9 (see gpu/said_card.py)")
     parser.add_argument("--suffix", help="suffix of the result's name, to keep a run beside another")
     parser.add_argument("--list", action="store_true", help="print the subjects")
     arguments = parser.parse_args()
@@ -214,8 +212,7 @@ def main() -> None:
             "\n".join(Bench(argparse.Namespace(**vars(arguments) | {"device": "meta", "dtype": "float32"})).subjects())
         )
         return
-    with said_to_be(capability(arguments.capability) if arguments.capability else None):
-        run(arguments)
+    run(arguments)
 
 
 if __name__ == "__main__":

@@ -238,9 +238,8 @@ class Engine:
             self.settle(inputs[0].device, draws=draws)
             if self.captures_now:
                 return self.captured(key, name, function, inputs)
-        result = function(*inputs)
         self.store.scales.count_call()
-        return result
+        return function(*inputs)
 
     # Failures
 

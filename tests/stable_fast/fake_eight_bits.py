@@ -95,3 +95,15 @@ class FakeEightBits:
         if self.calibrates:
             self.most[name] = torch.maximum(self.most.get(name, most), most)
         return rounded(x, self.most[name] / RANGE[self.kind], self.kind)
+
+
+def with_extremes(unet: nn.Module) -> nn.Module:
+    """Weights a hundred times as large, a channel of outliers before a first convolution, zeros before a second."""
+    for name, weight in unet.named_parameters():
+        if name.endswith(("attn1.to_q.weight", "proj.weight", "in_layers.2.weight")):
+            weight.data[::7] *= 100
+        elif name.endswith("in_layers.0.weight"):
+            weight.data[3] = 300
+        elif re.search(r"out_layers\.0\.(weight|bias)$", name):
+            weight.data.zero_()
+    return unet

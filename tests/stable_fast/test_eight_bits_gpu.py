@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules.generation.eager_runner import EagerRunner
 from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.registry import REFERENCE
 from modules.stable_fast.precision import why_no_effect
+from tests.stable_fast.fake_eight_bits import with_extremes
 from tests.stable_fast.networks import inputs_for, latent, random, rel_error
-from tests.stable_fast.test_unet_runner_gpu import CONFIG, network_on_gpu, pictures
+from tests.stable_fast.test_unet_runner_gpu import CONFIG, TIMESTEPS, network_on_gpu, pictures
 
 pytestmark = [pytest.mark.gpu, pytest.mark.own_cache]
 
@@ -23,12 +24,31 @@ def picture(runner: StableFastRunner | EagerRunner) -> list[Tensor]:
     return [step.clone() for step in pictures(runner, inputs_for(CONFIG), latent())]
 
 
-@pytest.mark.parametrize(("kind", "most"), [("fp8", 0.1), ("int8", 0.04)])
-def test_steps_are_captured_and_a_lora_needs_no_new_graph(kind: str, most: float) -> None:
-    network = network_on_gpu()
+def skip_without(kind: str, network: nn.Module) -> None:
     reason = why_no_effect(kind, torch.device("cuda", 0), network)
     if reason:
         pytest.skip(reason)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["fp8", "int8"])
+def test_a_thousand_steps_with_extreme_scales_give_no_nan(kind: str) -> None:
+    network = with_extremes(network_on_gpu())
+    skip_without(kind, network)
+    fast = StableFastRunner(network, StableFastConfig(precision=kind, timed_against_eager=False))
+    for _ in range(2):
+        steps = pictures(fast, inputs_for(CONFIG), latent())
+        assert all(bool(step.isfinite().all()) for step in steps)
+    x, ok = latent().half().cuda(), torch.ones((), dtype=torch.bool, device="cuda")
+    for number in range(1000):
+        ok &= fast.step(x * (1 + number % 7), TIMESTEPS[number % len(TIMESTEPS)]).isfinite().all()
+    assert bool(ok) and fast.report.counters.captures == 1
+
+
+@pytest.mark.parametrize(("kind", "most"), [("fp8", 0.1), ("int8", 0.04)])
+def test_steps_are_captured_and_a_lora_needs_no_new_graph(kind: str, most: float) -> None:
+    network = network_on_gpu()
+    skip_without(kind, network)
     fast = StableFastRunner(network, StableFastConfig(precision=kind, timed_against_eager=False))
     first, half = picture(fast), picture(EagerRunner(network))
     assert fast.report.counters.captures == 0, "the first picture looks for scales"

@@ -76,9 +76,9 @@ class Scales:
             self._all[name].fill_(self._read().scales.get(name, TINY))
 
     def count_call(self) -> None:
-        """Notes that the network was called once more. The scales settle after some calls."""
+        """Notes that the network is called once more. The scales settle after some calls."""
         self._calls += 1
-        if self._calls >= CALLS and not self.are_known:
+        if self._calls > CALLS and not self.are_known:
             self.settle()
 
     def settle(self) -> None:
