@@ -220,9 +220,9 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
     """Whether `user` can use one row of `source` for the whole batch."""
-    if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
+    if user.target in (torch.ops.lightdiffusion.conv2d_epilogue.default, torch.ops.lightdiffusion.conv2d_eight.default):
         conv = arguments(user)
-        return source is conv.vector and source not in (conv.x, conv.residual)
+        return source is conv.vector and source not in (user.args[0], conv.residual)
     if user.target in (aten.add.Tensor, aten.mul.Tensor):
         others = [other for other in user.all_input_nodes if other is not source]
         return any(

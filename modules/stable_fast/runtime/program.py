@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from modules.stable_fast.calibration.observe import run_stage
+from modules.stable_fast.calibration.scales import Scales
 from modules.stable_fast.graph.sizes import Dims, Sizes, measure, parse_dim
 from modules.stable_fast.graph.staging import ROWS, STEP, TIME, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
@@ -29,11 +31,12 @@ class StageFunction:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     module: fx.GraphModule
+    scales: Scales
     sums_in_half: bool = False
 
     def __call__(self, values: Mapping[str, Tensor]) -> Values:
         with summing_in_half(allowed=self.sums_in_half):
-            results = self.module(*[values[name] for name in self.inputs])
+            results = run_stage(self.module, [values[name] for name in self.inputs], self.scales)
         return dict(zip(self.outputs, results, strict=True))
 
 
@@ -94,7 +97,9 @@ class Program:
             if key not in self.verified:
                 propagate(module.graph, self.sizes, actual)
                 self.verified.add(key)
-            self._functions[key] = StageFunction(part.inputs, part.outputs, module, self.sums_in_half)
+            self._functions[key] = StageFunction(
+                part.inputs, part.outputs, module, self.store.scales, self.sums_in_half
+            )
         return self._functions[key]
 
     @cached_property
