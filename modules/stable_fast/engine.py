@@ -183,12 +183,10 @@ class Engine:
             self._drop_execution(next(iter(self._executions)))
         return execution
 
-    def make_ready(
-        self, run: Callable[[], object], device: torch.device, *, probes: bool = False, draws: bool = False
-    ) -> None:
-        """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
-        how: dict[str, Any] = {"table": self.config.table, "probes": probes, "draws": draws}
-        self.report.counters.probes += make_ready(run, device, self.config.tuning_seconds, **how)
+    def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
+        """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
+        timed = make_ready(run, device, self.config.tuning_seconds, table=self.config.table, **how)
+        self.report.counters.probes += timed
         self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +25,13 @@ def calls(*rows: int, count: int = 1, names: tuple[str, ...] = ("library", "smal
     return {(OP, (size, 320)): Calls(names, "library", "small", count) for size in rows}
 
 
+def candidates(*names: str) -> dict[str, Callable[..., Any]]:
+    return dict.fromkeys(names, print)
+
+
 def test_only_calls_without_a_row_of_this_card_are_surveyed() -> None:
     choices = ImplementationChoices()
-    survey, offered = Survey(choices), dict.fromkeys(("library", "small"), print)
+    survey, offered = Survey(choices), candidates("library", "small")
     choices.chosen[OP, (1, 320)] = "small"
     choices.learn_probes([(OP, (2, 320), {})])  # was not worth a probe
     choices.refuse(OP, (4, 320), "small", RuntimeError("no"))
@@ -96,7 +101,7 @@ def step_over_best(rows: Rows, step: Mapping[Call, int], choices: Implementation
     choices.learn_probes(
         (*call, {name: rows[call][name] for name in plan.get(call, ()) if rows[call][name] < math.inf}) for call in step
     )
-    picked = {call: choices.predict(*call, dict.fromkeys(rows[call], print)) or next(iter(rows[call])) for call in step}
+    picked = {call: choices.predict(*call, candidates(*rows[call])) or next(iter(rows[call])) for call in step}
     best = sum(count * min(rows[call].values()) for call, count in step.items())
     return sum(count * rows[call][picked[call]] for call, count in step.items()) / best
 
@@ -118,7 +123,7 @@ def test_by_the_tables_a_step_with_probes_is_near_the_best(
         choices.measured = by_op(rows, step)
     survey = Survey(choices)
     for (op, key), count in step.items():
-        offered = dict.fromkeys(rows[op, key], print)
+        offered = candidates(*rows[op, key])
         for _ in range(count):
             survey(op, key, offered, next(iter(offered)), ())  # rows begin with the default
     elsewhere = {} if others is None else by_op(rows_of(others), ())
