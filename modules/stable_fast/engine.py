@@ -58,9 +58,8 @@ class Engine:
         self.stamp = 0
         self._bindings = dict(bindings)
         self._follows_structure = follows_structure
-        self._graphs = Graphs(
-            capture_on or GraphPool, max_graphs=config.max_shapes, max_bytes=config.graph_memory_mib << 20
-        )
+        most = {"max_graphs": config.max_shapes, "max_bytes": config.graph_memory_mib << 20}
+        self._graphs = Graphs(capture_on or GraphPool, **most)
         self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()

@@ -17,10 +17,10 @@ import torch
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
 from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.near_shapes import Times
-from modules.stable_fast.kernels.probe_plan import Call, Calls, Plan, plan_probes
 from modules.stable_fast.kernels.timing import time_on_gpu
 from modules.stable_fast.store import tables
 from modules.stable_fast.store.cache import cache_folder, replace_file, source_version, told_once
+from modules.stable_fast.store.probe_plan import Call, Calls, Plan, plan_probes
 from modules.stable_fast.store.tables import Measured, Table, environment, read_table_file, slug, table_text
 from modules.stable_fast.store.tuning import BudgetTuner, Timer, launch_own
 

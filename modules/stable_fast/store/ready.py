@@ -8,7 +8,7 @@ import torch
 
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.launch import compile_ahead
-from modules.stable_fast.kernels.probe_plan import Survey
+from modules.stable_fast.store.probe_plan import Survey
 from modules.stable_fast.store.probes import load_probes, probe
 from modules.stable_fast.store.tables import Table, load_choices
 from modules.stable_fast.store.tuning import launch_all, tuning

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from modules.stable_fast.kernels.choices import ImplementationChoices
-from modules.stable_fast.kernels.probe_plan import Survey
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.store import probes, tables
+from modules.stable_fast.store.probe_plan import Survey
 from modules.stable_fast.store.tables import Measured
 from modules.stable_fast.store.tuning import BudgetTuner
 

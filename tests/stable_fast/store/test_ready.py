@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modules.stable_fast.kernels.probe_plan import Survey
 from modules.stable_fast.store import ready, tuning
+from modules.stable_fast.store.probe_plan import Survey
 
 pytestmark = pytest.mark.own_cache
 

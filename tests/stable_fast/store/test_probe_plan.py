@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from modules.stable_fast.kernels import probe_plan
 from modules.stable_fast.kernels.choices import ChoiceKey, ImplementationChoices
-from modules.stable_fast.kernels.probe_plan import Call, Calls, Plan, Survey, plan_probes
+from modules.stable_fast.store import probe_plan
+from modules.stable_fast.store.probe_plan import Call, Calls, Plan, Survey, plan_probes
 from modules.stable_fast.store.tables import SHIPPED, read_choices
 from tests.stable_fast.compile_matrix.cards import CARDS
 from tests.stable_fast.compile_matrix.compiling import keys_on
