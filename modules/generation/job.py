@@ -101,9 +101,11 @@ class Job:
         """Converts scaled latents to pictures [N, 3, H, W] in -1..1, on the autoencoder's device."""
         try:
             with visiting(self.model.vae, self.device):
-                return decode_latents(self.model.vae, latents, self.networks.decode)
+                pictures = decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
+        self.networks.has_decoded = True
+        return pictures
 
     def decode_soon(self, latent: Tensor) -> PixelsInFlight:
         """Decodes a scaled latent [1, C, h, w] without waiting for the GPU. Overflows are noticed, not repaired."""
