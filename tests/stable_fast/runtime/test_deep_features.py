@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.core.runner import Conditioning
+from modules.core.runner import Conditioning, TextInputs
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from tests import tiny
@@ -50,10 +50,11 @@ class Exchanged:
         self._reuses = reuses
         text = inputs.texts[which]
         rows = x.repeat(len(text.context) // len(x), 1, 1, 1)
+        times = torch.full((len(rows),), timestep, device=x.device)
         control = inputs.control(rows, timestep, text) if inputs.control else None
         handle = self._block.register_forward_pre_hook(self._hook)
         try:
-            return self._network(rows, torch.full((len(rows),), timestep), text.context, control, text.vector)
+            return self._network(rows, times, text.context, control, text.vector)
         finally:
             handle.remove()
 
@@ -73,7 +74,7 @@ def worst(
     for index, timestep in enumerate(TIMESTEPS):
         runner.switch(turns[index])
         runner.reuse(is_allowed=REUSES[index])
-        own = x + random(*x.shape, seed=index)
+        own = x + random(*x.shape, seed=index).to(x)
         found = runner.step(own, timestep)
         errors.append(rel_error(found, oracle.step(inputs, own, timestep, turns[index], reuses=expected[index])))
     return max(errors)
@@ -154,3 +155,22 @@ def test_two_blocks_and_the_form_of_sdxl() -> None:
             (text,) = inputs.texts
             inputs = replace(inputs, texts=(replace(text, vector=random(2, config.vector_dim)),))
         assert worst(made(network, "fused"), Exchanged(network, outer), inputs, latent()) < TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("level", ("fused", "graph", "full"))
+@torch.inference_mode()
+def test_on_a_gpu(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # real graphs
+    config = replace(tiny.SD1_SHORT_UNET, channels=(64, 128, 256, 256))
+    network = tiny.unet(config).half().cuda()
+    runner, oracle = made(network, level), Exchanged(network, 1)
+    for images, height, seed in ((1, 16, 1), (2, 8, 2), (1, 16, 3)):
+        (text,) = inputs_for(config, images=images, seed=seed).texts
+        inputs = Conditioning(texts=(TextInputs(text.context.half().cuda()),), outer_blocks=1)
+        for number in range(2):
+            x = latent(images, height, seed=number).half().cuda()
+            assert worst(runner, oracle, inputs, x) < 2e-2
+    assert runner.report.level == level, runner.report.reason
+    assert runner.report.counters.captures == (0 if level == "fused" else 4)
+    assert "ms/skipped step" in runner.report.status_line()
