@@ -1,7 +1,7 @@
 """Times requests one after the other, each with its own prompt: from prompt to pixels, without files and previews.
 
-    python -m benchmarks.gpu.bench_lone                                   # SD1.5 at 512, fp16, level full
-    python -m benchmarks.gpu.bench_lone --device cpu --tiny --size 64 --pictures 2 --rounds 2   # to try it
+    python -m benchmarks.serving.bench_lone                                   # SD1.5 at 512, fp16, level full
+    python -m benchmarks.serving.bench_lone --device cpu --tiny --size 64 --pictures 2 --rounds 2   # to try it
 
 Ways: `waited` asks for the next picture when the pixels of one have come, as a single user does; `in-flight` asks one
 picture earlier, as the queue does when requests wait. Loads: 4 steps without guidance; 20 steps with guidance, in full
