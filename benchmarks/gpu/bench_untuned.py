@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_unet import TIMESTEP, Bench
-from benchmarks.common import ROOT, write_result
+from benchmarks.common import ROOT, synchronise, write_result
 from benchmarks.gpu.said_card import Capability, capability, said_to_be
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning
@@ -72,7 +72,10 @@ class Untuned:
                 runner = StableFastRunner(self.bench.unet, config)
                 runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
                 runner.step(self.bench.x, TIMESTEP)
+                synchronise()
                 self.facts[label] = self.choices(label) | {"first_step_seconds": time.perf_counter() - began}
+                made = runner.report.programs[0]
+                self.facts[label] |= {"trace_seconds": made.trace_seconds, "compile_seconds": made.compile_seconds}
                 if self.bench.x.is_cuda and runner.report.counters.captures != 1:
                     raise RuntimeError(f"the first step was not captured: {runner.report.reason}")
             start_anew()
@@ -118,9 +121,11 @@ class Untuned:
         card = card_named(described["chip"])
         assert card is not None
         for folder in (self.given, SHIPPED):
-            for path in (tables.shipped_path, lambda at, _: tables.class_path(at, card.kind)):
-                if folder is not None and (rows := tables.read_choices(path(folder, described))):
-                    return rows
+            if folder is None:
+                continue
+            files = (tables.class_path(folder, card.kind), tables.shipped_path(folder, described))
+            if rows := [row for file in files for row in tables.read_choices(file)]:
+                return rows  # of a shape that both have, the latter holds
         raise RuntimeError(f"no table of {described['chip']} is given: write one with benchmarks.gpu.tune")
 
     def torch_compile(self) -> Subject:
@@ -203,11 +208,10 @@ def first_call(arguments: argparse.Namespace) -> None:
         untuned = Untuned(size, arguments, Path(folder))
         subject = untuned.ours(said, CLASS if untuned.bench.x.is_cuda else DEFAULTS)
         subject.make()
-        torch.cuda.synchronize() if untuned.bench.x.is_cuda else None
         print(json.dumps({"label": subject.name, "size": size, **untuned.facts[subject.name]}))
 
 
-def first_calls(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def first_calls(arguments: argparse.Namespace) -> None:
     """The first calls with empty caches, each in a new process."""
     rows: list[dict[str, Any]] = []
     for size in arguments.sizes.split(","):
@@ -222,7 +226,7 @@ def first_calls(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             row = json.loads(lines[-1]) if answer.returncode == 0 else {"size": size, "error": answer.returncode}
             print(row, flush=True)
             rows.append(row)
-    return rows
+            write_result(name_of(arguments), rows, arguments=arguments.command)
 
 
 def main() -> None:
@@ -250,7 +254,7 @@ def main() -> None:
     if arguments.only_first_call:
         return first_call(arguments)
     if arguments.cold:
-        write_result(name_of(arguments), first_calls(arguments), arguments=arguments.command)
+        first_calls(arguments)
     else:
         time_sizes(arguments)
 

@@ -50,14 +50,16 @@ class Networks:
         tuning_seconds: float = 0.0,
         table: Table | None = None,
         precision: str = "off",
+        *,
+        emulated: bool = False,
     ) -> None:
-        """`precision` holds for the networks that run in each step: UNet and ControlNets."""
+        """`precision` holds for the networks that run in each step: UNet and ControlNets; `emulated`, for the UNet."""
         self.model = model
         self.level, self.precision = level, precision
         self._capture_on = SharedCapture()
         self._choosing: dict[str, Any] = {"tuning_seconds": tuning_seconds, "table": table}
         self._patcher = StableFastPatcher(
-            StableFastConfig(level=level, precision=precision, **self._choosing), self._capture_on
+            StableFastConfig(level=level, precision=precision, emulated=emulated, **self._choosing), self._capture_on
         )
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}

@@ -15,7 +15,7 @@ from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
-STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate")
+STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate", "fp8", "int8", "fp8-weights", "int8-weights")
 MOST_SKIPPED = 3  # steps after each full one; more were judged to change pictures too much
 SHARE = (0.0, 1.0)
 REFINER_START = 0.8  # as SDXL's authors and all programs advise

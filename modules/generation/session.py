@@ -51,12 +51,14 @@ class Session:
         tuning_seconds: float = 0.0,
         table: Table | None = None,
         memory: str | None = None,
+        emulated: bool = False,
     ) -> None:
         """`tuning_seconds` limits how long Stable-Fast times its kernels for each network and new size. `table` has the
         fastest ones, measured elsewhere; raises OptionsError if that was on another card.
 
         `memory` ("auto", the default, "high" or "low") decides whether text encoder and VAE leave an NVIDIA GPU after
-        their work (see modules/loader/placement.py).
+        their work (see modules/loader/placement.py). With `emulated`, products in eight bits are computed by plain
+        PyTorch where the card has none, to compare pictures.
         """
         self.folders = folders or ModelFolders()
         self.device = choose_device(device)
@@ -67,7 +69,7 @@ class Session:
             log.warning("--memory has no effect on %s: it is about the memory of an NVIDIA GPU.", self.device)
         if table is not None:
             check_card(table, self.device)
-        self._tuning_seconds, self._table = tuning_seconds, table
+        self._tuning_seconds, self._table, self._emulated = tuning_seconds, table, emulated
         self._memory = memory or "auto" if self.device.type == "cuda" else "high"
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
@@ -173,7 +175,7 @@ class Session:
         if fast is None:
             if self.device.type == "cuda" and level_in_force(level)[0] == "graph":
                 self._tell_unfused()
-            fast = Networks(model, level, self._tuning_seconds, self._table, precision)
+            fast = Networks(model, level, self._tuning_seconds, self._table, precision, emulated=self._emulated)
             self._fast.append(fast)
         return fast
 

@@ -55,7 +55,7 @@ def compile_program(
     if path and kept:
         try:
             for name in kept.traced.weights.values():
-                store.parameter(name)
+                store.source(name)
             return build_program(kept, store, moments, started, path, from_disk=True, sums_in_half=sums_in_half)
         except BROKEN as error:
             discard(path, error)

@@ -20,7 +20,7 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import why_no_effect
+from modules.stable_fast.precision import numbers_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -68,7 +68,7 @@ class Engine:
     def forget(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
         self._graphs.release()
-        self.store = WeightStore(self.module)
+        self.store = WeightStore(self.module, self.config.precision)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
         self._programs: OrderedDict[Hashable, Program] = OrderedDict()
@@ -141,16 +141,12 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             device = device_of(self.module, example)
-            self.report.precision_reason = why_no_effect(self.config.precision, device, self.module)
+            numbers, self.report.precision_reason = numbers_in_force(self.config, device, self.module)
+            passes = passes_for(device, captured=self.report.level.captured, eight_bits=numbers)
+            how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
-                    self.store,
-                    example,
-                    bindings=self._bindings,
-                    dims=dims,
-                    passes=passes_for(device, captured=self.report.level.captured),
-                    reads_kept=self._reads_kept,
-                    sums_in_half=self.config.sums_in_half,
+                    self.store, example, bindings=self._bindings, dims=dims, passes=passes, **how
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
@@ -169,7 +165,6 @@ class Engine:
             self.store.keep_only({name for program in self._programs.values() for name in program.prepared.values()})
 
     def drop(self, key: Hashable) -> None:
-        """Frees the execution and the graph of these sizes, if there are any."""
         self._executions.pop(key, None)
         self.warm.pop(key, None)
         self._graphs.drop(key)
@@ -191,13 +186,14 @@ class Engine:
     def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
         """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
         make_ready(run, device, self.config.tuning_seconds, table=self.config.table, draws=draws)
+        self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""
         self._executions[key] = execution
 
     def capture_prompts(self, key: Hashable, execution: Execution) -> None:
-        """Lets further prompts of `execution`, which has run once, be replayed from a graph. The level is settled."""
+        """Lets further prompts of `execution`, which has run once, be replayed from a graph."""
         if self.report.level.captured:
             execution.run_prompt = partial(self._graphs.run_prompt, key)
 
@@ -205,6 +201,11 @@ class Engine:
         """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
             self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
+
+    @property
+    def captures_now(self) -> bool:
+        """Whether steps are replayed from graphs, as they are not while scales are looked for."""
+        return self.report.level.captured and self.store.scales.are_known
 
     def has_graph(self, key: Hashable) -> bool:
         """Whether a graph was captured for this key."""
@@ -235,8 +236,9 @@ class Engine:
         """function(*inputs), captured if the level and the device allow it."""
         if inputs:
             self.settle(inputs[0].device, draws=draws)
-            if self.report.level.captured:
+            if self.captures_now:
                 return self.captured(key, name, function, inputs)
+        self.store.scales.count_call()
         return function(*inputs)
 
     # Failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from modules.stable_fast.graph.trace import trace
 from modules.stable_fast.graph.verify import check
 from modules.stable_fast.passes import FusionPass, run_passes
 from modules.stable_fast.passes.base import count_calls
+from modules.stable_fast.passes.eight_bits.scales import with_scales
 
 
 def fuse(
@@ -29,7 +31,7 @@ def fuse(
     label(traced.graph, moments_of(example, bindings), traced.sizes)
     matches = run_passes(traced.graph, traced.sizes, passes)
     check(traced.graph)
-    return Fused(traced, nodes_before, matches)
+    return Fused(replace(traced, weights=with_scales(traced.graph, traced.weights)), nodes_before, matches)
 
 
 def moments_of(example: Mapping[str, Any], bindings: Mapping[str, str]) -> dict[str, str]:

@@ -58,6 +58,7 @@ class StableFastRunner(CompiledRunner):
         self._deep.forget()
         self._timesteps = list(timesteps)
         self._engine.outdate()  # evaluated at the first step, when the shape is known
+        self._engine.store.scales.expect(self._timesteps)
         self.report.steps_per_image = len(self._timesteps)
         self._engine.follow_moved_weights()
 
@@ -129,9 +130,12 @@ class StableFastRunner(CompiledRunner):
         execution = self._engine.execution(call.key) or self._new_execution(call)
         self._make_current(execution, call)
         self.report.counters.fused_steps += 1
-        if not self.report.level.captured:
+        if not self._engine.captures_now:
             known = execution.known_at(call.timestep)
-            return self._with_deep(call, lambda *moving: execution.run(moving, known))(*call.moving)
+            result = self._with_deep(call, lambda *moving: execution.run(moving, known))(*call.moving)
+            if call.timestep in self._timesteps[-1:]:  # the picture's last step
+                self._engine.store.scales.settle()
+            return result
         execution.hold_row(call.timestep)
         # A graph converts its inputs when it copies them in.
         moving = call.moving_as_given if self._engine.has_graph(call.key) else call.moving
@@ -170,7 +174,13 @@ class StableFastRunner(CompiledRunner):
 
     def _compare_with_eager(self, call: UNetCall) -> None:
         """Without CUDA, fused operations run in plain PyTorch; these sizes then run eagerly if that is faster."""
-        if call.device.type == "cuda" or self.report.level.captured or not self._engine.config.timed_against_eager:
+        config = self._engine.config
+        if (
+            call.device.type == "cuda"
+            or self.report.level.captured
+            or config.emulated
+            or not config.timed_against_eager
+        ):
             return
         fused_ms, trial = self._engine.warm[call.key].steps.latest_ms(), self._trials.setdefault(call.key, Trial())
         if fused_ms is None or not trial.wants_eager(fused_ms):

@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -20,6 +19,7 @@ from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import device_errors_for_people, generate
 from modules.generation.wording.spelled_out import first_picture
+from modules.images.likeness import difference, structural_similarity
 from modules.stable_fast import level_in_force
 
 
@@ -51,11 +51,12 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal) and largest difference (0 to 255)."""
+    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal), SSIM, largest difference of 255."""
 
     eager: Side
     accelerated: Side
     psnr: float
+    ssim: float
     max_difference: int
 
     @property
@@ -70,7 +71,7 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         sides = {"eager": self.eager.to_dict(), "stable_fast": self.accelerated.to_dict()}
         psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
-        return {**sides, "psnr_db": psnr, "max_difference": self.max_difference}
+        return {**sides, "psnr_db": psnr, "ssim": round(self.ssim, 5), "max_difference": self.max_difference}
 
     def to_text(self) -> str:
         eager, fast = self.eager, self.accelerated
@@ -79,7 +80,7 @@ class Comparison:
             lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
         if fast.level != "off":
             lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
-        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB"
+        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.4f}"
         return "\n".join([*lines, f"pictures: {likeness}, largest difference {self.max_difference} of 255"])
 
 
@@ -106,8 +107,10 @@ def compare(
         options = replace(options, number=1, batch=1)
     ways = (without, {"stable_fast": level})
     sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
-    psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
-    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
+    pictures = [side.picture.image for side in sides]
+    psnr, largest = difference(*pictures)
+    ssim = structural_similarity(*pictures)
+    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, ssim=ssim, max_difference=largest)
 
 
 def run_side(
@@ -133,11 +136,3 @@ def run_side(
         peak_bytes=memory_report(session.device).device_peak,
         picture=pictures[-1],
     )
-
-
-def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
-    """Returns PSNR in dB and the largest difference (0 to 255) between two pictures of the same size."""
-    error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    mean_square = float(np.mean(error**2))
-    psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-    return psnr, int(np.abs(error).max())

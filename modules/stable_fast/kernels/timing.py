@@ -63,7 +63,7 @@ def _time_on_current_device(call: Callable[[], Any], warm: Any) -> float:
     def prepare() -> None:
         flush.zero_()
         if isinstance(warm, Tensor):
-            warm.amax()
+            (warm.view(torch.uint8) if warm.dtype.itemsize == 1 else warm).amax()
 
     def both() -> None:
         prepare()

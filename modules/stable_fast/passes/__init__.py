@@ -21,6 +21,7 @@ from modules.stable_fast.passes import (
     upsample_conv2d,
 )
 from modules.stable_fast.passes.base import Editor, FusionPass, apply_pass
+from modules.stable_fast.passes.eight_bits.products import eight_bit_pass
 from modules.stable_fast.passes.transformers import (
     attention,
     clamp_infinities,
@@ -50,6 +51,7 @@ PASSES: tuple[FusionPass, ...] = (
     attention.PASS,
     packed_qkv.PASS,
     packed_qkv.ANY_PASS,
+    packed_qkv.VECTOR_PASS,
     attention_packed.PASS,
     attention_heads.PASS,
     linear_cat.PASS,
@@ -61,9 +63,13 @@ PASSES: tuple[FusionPass, ...] = (
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 
 
-def passes_for(device: torch.device, *, captured: bool) -> Sequence[FusionPass]:
-    """Without captured graphs, a GPU gets only passes that add no weights: that level is for people short of memory."""
-    return LEAN_PASSES if device.type == "cuda" and not captured else PASSES
+def passes_for(device: torch.device, *, captured: bool, eight_bits: torch.dtype | None = None) -> Sequence[FusionPass]:
+    """Without captured graphs, a GPU gets only passes that add no weights: that level is for people short of memory.
+
+    With `eight_bits`, the last pass lets most layers compute with such numbers.
+    """
+    passes = LEAN_PASSES if device.type == "cuda" and not captured else PASSES
+    return passes if eight_bits is None else (*passes, eight_bit_pass(eight_bits))
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:

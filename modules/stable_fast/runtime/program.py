@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.sizes import Dims, Sizes, measure
-from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
+from modules.stable_fast.calibration.observe import run_stage
+from modules.stable_fast.calibration.scales import Scales
+from modules.stable_fast.graph.sizes import Dims, Sizes, measure, parse_dim
+from modules.stable_fast.graph.staging import ROWS, STEP, TIME, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
 from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.runtime.weights import WeightStore
@@ -29,11 +31,12 @@ class StageFunction:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     module: fx.GraphModule
+    scales: Scales
     sums_in_half: bool = False
 
     def __call__(self, values: Mapping[str, Tensor]) -> Values:
         with summing_in_half(allowed=self.sums_in_half):
-            results = self.module(*[values[name] for name in self.inputs])
+            results = run_stage(self.module, [values[name] for name in self.inputs], self.scales)
         return dict(zip(self.outputs, results, strict=True))
 
 
@@ -64,6 +67,13 @@ class Program:
         node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
         return has_rows(node, self.sizes)
 
+    @cached_property
+    def has_one_time(self) -> bool:
+        """Whether all rows have the same timestep, which the time stage then computes with once."""
+        named = {parse_dim(dim)[1] for name in self.inputs_at("time") for dim in self.dims.get(name, ()) if dim}
+        is_result = set(self.stages[TIME].outputs) & set(self.results)
+        return bool(self.sizes.primes.get(ROWS) and self.inputs_at("time")) and ROWS not in named and not is_result
+
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """The named sizes of these inputs. Raises SizeError if this program cannot serve them."""
         return measure(self.dims, tensors)
@@ -87,7 +97,9 @@ class Program:
             if key not in self.verified:
                 propagate(module.graph, self.sizes, actual)
                 self.verified.add(key)
-            self._functions[key] = StageFunction(part.inputs, part.outputs, module, self.sums_in_half)
+            self._functions[key] = StageFunction(
+                part.inputs, part.outputs, module, self.store.scales, self.sums_in_half
+            )
         return self._functions[key]
 
     @cached_property

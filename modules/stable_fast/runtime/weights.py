@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from modules.stable_fast.calibration.scales import Scales, is_scale
 from modules.stable_fast.changes.adapters import PREFIX, has_adapters, is_lora, state_of, strength
 from modules.stable_fast.graph.staging import Stage
 from modules.stable_fast.runtime.addresses import Snapshot
@@ -37,10 +38,11 @@ class Prepared:
 
 
 class WeightStore:
-    """Parameters of a module and everything computed from them alone."""
+    """Parameters of a module and everything computed from them alone, and scales of activations."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, precision: str = "off") -> None:
         self.module = module
+        self.scales = Scales(module, precision)
         self._prepared: dict[str, Prepared] = {}
         self._constants: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
@@ -119,7 +121,9 @@ class WeightStore:
         self.values = {key: value for key, value in self.values.items() if key in keys}
 
     def source(self, name: str) -> Tensor:
-        """A parameter, buffer or constant by its name in programs."""
+        """A parameter, buffer, constant or scale by its name in programs."""
+        if is_scale(name):
+            return self.scales.of(name)
         return self._constants[name] if name in self._constants else self.parameter(name)
 
     def keep_constants(self, constants: Mapping[str, Tensor]) -> dict[str, str]:
@@ -151,13 +155,16 @@ class WeightStore:
     def refresh(self, changed: set[str] | None = None) -> int:
         """Recomputes in place values that depend on changed parameters (None: all). Returns how many were written."""
         self.check_addresses()
-        stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
+        stale: dict[frozenset[str], list[str]] = {}
+        for key, item in self._prepared.items():
+            if changed is None or item.parameters & changed:
+                stale.setdefault(item.parameters, []).append(key)
         written = 0
-        for key in stale:
-            value = self._compute([key])[key]
-            if value.data_ptr() != self.values[key].data_ptr():
-                write_over(self.values[key], value)
-                written += 1
+        for keys in stale.values():  # values of the same parameters share steps, such as quantisation
+            for key, value in self._compute(keys).items():
+                if value.data_ptr() != self.values[key].data_ptr():
+                    write_over(self.values[key], value)
+                    written += 1
         return written
 
     def owned_bytes(self) -> int:
