@@ -123,7 +123,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     for name in SIZE:
         on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
-    on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
+    on(parts["preset"].input, handlers.set_shape, ("preset", *SIZE), ("width", "height", "preset"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
     on(parts["editor"].upload, lambda: {"init_message": ""}, (), ("init_message",), queue=False)
     on(parts["dice"].click, lambda: {"seed": ""}, (), ("seed",), queue=False)
@@ -217,13 +217,6 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, opening: Opening) -> 
     on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
     on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="once")
     on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
-
-
-def set_shape(shape: str | None) -> Update:
-    if not shape:
-        return {}
-    width, _, height = shape.partition("x")
-    return {"width": int(width), "height": int(height)}
 
 
 def swap_sides(width: int | None, height: int | None) -> Update:
