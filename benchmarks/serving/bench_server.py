@@ -131,7 +131,9 @@ def gpu_share(row: dict[str, object]) -> Iterator[None]:
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
         yield
         return
-    which = ["nvidia-smi", f"--id={torch.cuda.current_device()}", "--query-gpu=utilization.gpu"]
+    # nvidia-smi counts all GPUs, also those that CUDA_VISIBLE_DEVICES hides.
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    which = ["nvidia-smi", f"--id=GPU-{gpu}", "--query-gpu=utilization.gpu"]
     command = [*which, "--format=csv,noheader,nounits", f"--loop-ms={GPU_SAMPLE_MS}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
         assert sampler.stdout is not None

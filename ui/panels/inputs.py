@@ -10,6 +10,7 @@ from modules.generation.option_table import SHARE, STABLE_FAST_LEVELS, Option
 from ui.fields import AUTOMATIC
 
 Components = dict[str, Any]
+START = "ld-start"  # the class of a button that starts a request
 
 
 def file_choice(
