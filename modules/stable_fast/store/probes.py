@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
-from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.near_shapes import Times
-from modules.stable_fast.kernels.timing import time_on_gpu
+from modules.stable_fast.kernels.timing import GpuTimer
 from modules.stable_fast.store import tables
 from modules.stable_fast.store.cache import cache_folder, replace_file, source_version, told_once
-from modules.stable_fast.store.probe_plan import Call, Calls, Plan, plan_probes
+from modules.stable_fast.store.probe_plan import Call, Plan, Survey, plan_probes
 from modules.stable_fast.store.tables import Measured, Table, environment, read_table_file, slug, table_text
 from modules.stable_fast.store.tuning import BudgetTuner, Timer, launch_own
 
@@ -43,46 +42,53 @@ class Prober:
         return self.tuner(op, key, {name: implementations[name] for name in names}, default, args) if names else None
 
 
-def probe(
-    run: Callable[[], object],
-    device: torch.device,
-    calls: Mapping[Call, Calls],
-    *,
-    timer: Timer = time_on_gpu,
-    choices: ImplementationChoices = CHOICES,
-) -> int:
-    """Times implementations of these calls while `run` makes them. Returns how many were timed."""
-    if not (plan := plan_probes(calls, choices.measured, _elsewhere(device))):
-        return 0
-    began, prober = time.perf_counter(), Prober(plan, timer)
-    with choices.asking(_launching(plan)):
-        compile_ahead(run, device)
-    try:
-        with choices.asking(prober):
+class Probes:
+    """What is timed at a new size of a program: planned while its kernels are compiled, then timed."""
+
+    def __init__(
+        self, device: torch.device, *, choices: ImplementationChoices = CHOICES, timer: Timer | None = None
+    ) -> None:
+        self._device, self._choices, self._timer = device, choices, timer or GpuTimer()
+        self._survey, self._plan = Survey(choices), dict[Call, tuple[str, ...]]()
+
+    def compile(self, run: Callable[[], object]) -> None:
+        """Runs it without launches, and again for what is planned, so that all kernels are compiled side by side."""
+        with self._choices.asking(self._survey):
             run()
-    finally:
-        torch.cuda.empty_cache()  # the private pools of the timing graphs
-    measured = {(row.op, row.key): row for row in prober.tuner.measured}
-    # What was not worth a probe is kept too, so that the next start probes nothing.
-    rows = [measured.get(call) or Measured(*call, found.likely) for call, found in calls.items()]
-    choices.learn_probes(_learned(_keep(rows, device)))
-    timed = sum(len(row.milliseconds) for row in measured.values())
-    log.info(
-        "Timed %d implementations of %d operations at a new size, in %.1f s with compiling.",
-        timed, len(measured), time.perf_counter() - began,
-    )  # fmt: skip
-    return timed
+        if self._survey.calls:
+            self._plan = plan_probes(self._survey.calls, self._choices.measured, _elsewhere())
+        if self._plan:
+            with self._choices.asking(self._launch_planned):
+                run()
 
-
-def _launching(plan: Plan) -> Callable[..., str]:
-    """Stands in for a tuner: launches our own kernels that are planned."""
-
-    def launch(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
-        names = plan.get((op, key), ())
+    def _launch_planned(
+        self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
+    ) -> str:
+        """Stands in for a tuner: launches our own kernels that are planned, and chooses the default."""
+        names = self._plan.get((op, key), ())
         launch_own({name: implementations[name] for name in names if name in implementations}, args)
         return default
 
-    return launch
+    def time(self, run: Callable[[], object]) -> int:
+        """Times what is planned while `run` makes the calls, and keeps it. Returns how many were timed."""
+        if not self._plan:
+            return 0
+        began, prober = time.perf_counter(), Prober(self._plan, self._timer)
+        try:
+            with self._choices.asking(prober):
+                run()
+        finally:
+            torch.cuda.empty_cache()  # the private pools of the timing graphs
+        measured = {(row.op, row.key): row for row in prober.tuner.measured}
+        # What was not worth a probe is kept too, so that the next start probes nothing.
+        rows = [measured.get(call) or Measured(*call, found.likely) for call, found in self._survey.calls.items()]
+        self._choices.learn_probes(_learned(_keep(rows, self._device)))
+        timed = sum(len(row.milliseconds) for row in measured.values())
+        log.info(
+            "Timed %d implementations of %d operations at a new size, in %.1f s.",
+            timed, len(measured), time.perf_counter() - began,
+        )  # fmt: skip
+        return timed
 
 
 def load_probes(device: torch.device, choices: ImplementationChoices = CHOICES) -> None:
@@ -94,7 +100,7 @@ def _learned(rows: Iterable[Measured]) -> list[tuple[str, ChoiceKey, Times]]:
     return [(row.op, row.key, row.of_right_results()) for row in rows]
 
 
-def _elsewhere(device: torch.device) -> dict[str, dict[ChoiceKey, Times]]:
+def _elsewhere() -> dict[str, dict[ChoiceKey, Times]]:
     """The times in all shipped tables, whichever card they are of."""
     times: dict[str, dict[ChoiceKey, Times]] = {}
     for path in sorted(tables.SHIPPED.glob("*.json")):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.launch import compile_ahead
-from modules.stable_fast.store.probe_plan import Survey
-from modules.stable_fast.store.probes import load_probes, probe
+from modules.stable_fast.store.probes import Probes, load_probes
 from modules.stable_fast.store.tables import Table, load_choices
 from modules.stable_fast.store.tuning import launch_all, tuning
 
@@ -40,7 +40,9 @@ def make_ready(
             with tuning(device, tuning_seconds):
                 run()
             return 0
-        survey = Survey(CHOICES)
-        with CHOICES.asking(survey):
+        if not probes:
             compile_ahead(run, device)
-        return probe(run, device, survey.calls) if probes else 0
+            return 0
+        found = Probes(device)
+        compile_ahead(partial(found.compile, run), device)
+        return found.time(run)

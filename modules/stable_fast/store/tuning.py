@@ -21,7 +21,7 @@ from torch import Tensor
 from modules.core.device import raise_if_broken
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
 from modules.stable_fast.kernels.refusals import REFUSALS
-from modules.stable_fast.kernels.timing import time_on_gpu
+from modules.stable_fast.kernels.timing import GpuTimer
 from modules.stable_fast.store.cache import cache_folder, told_once
 from modules.stable_fast.store.tables import Measured, choices_path, environment, write_choices
 
@@ -140,11 +140,11 @@ def tuning(
     budget_seconds: float,
     *,
     folder: Path | None = None,
-    timer: Timer = time_on_gpu,
+    timer: Timer | None = None,
     choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
     """On a GPU, tunes shapes without a choice that run inside, while the budget lasts. Results are saved."""
-    tuner = BudgetTuner(budget_seconds, timer)
+    tuner = BudgetTuner(budget_seconds, timer or GpuTimer())
     choices.tuner = tuner
     try:
         yield tuner

@@ -9,8 +9,7 @@ import torch
 
 from modules.stable_fast.kernels.choices import ImplementationChoices
 from modules.stable_fast.kernels.refusals import Unsupported
-from modules.stable_fast.store import probes, tables
-from modules.stable_fast.store.probe_plan import Survey
+from modules.stable_fast.store import probes, ready, tables
 from modules.stable_fast.store.tables import Measured
 from modules.stable_fast.store.tuning import BudgetTuner
 
@@ -24,10 +23,9 @@ RIGHT = torch.tensor([1.0, -2.0, 3.0])
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """A GPU without shipped tables; what is compiled ahead on it is run."""
+    """A GPU without shipped tables."""
     monkeypatch.setattr(probes, "environment", lambda device: {"chip": "sm89-128", "gpu": "RTX 4090"})
     monkeypatch.setattr(tables, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(probes, "compile_ahead", lambda run, device: run())
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     return GPU
 
@@ -62,10 +60,9 @@ class Network:
 
     def first_call(self, gpu):
         probes.load_probes(gpu, self.choices)
-        survey = Survey(self.choices)
-        with self.choices.asking(survey):
-            self.run()
-        return probes.probe(self.run, gpu, survey.calls, timer=self.timer, choices=self.choices)
+        found = probes.Probes(gpu, choices=self.choices, timer=self.timer)
+        found.compile(self.run)
+        return found.time(self.run)
 
 
 def test_the_fastest_probed_runs_from_now_on_and_at_the_next_start(gpu, caplog):
@@ -152,21 +149,16 @@ def test_a_real_op_is_probed_and_kept():
     device = torch.device("cuda")
     choices = probes.CHOICES
     before = {name: dict(getattr(choices, name)) for name in ("chosen", "imported", "measured", "probed")}
-    x, weight = (torch.randn(size, device=device).half() for size in ((2, 4096, 320), (640, 320)))
+    x, weight = (torch.randn(size, device=device).half() for size in ((2, 3001, 320), (640, 320)))
     run = lambda: torch.ops.lightdiffusion.linear_epilogue(x, weight, None, None, "none")  # noqa: E731
     for name in before:
         getattr(choices, name).clear()
     choices.predicted.clear()
     try:
-        survey = Survey(choices)
-        with choices.asking(survey):
-            expected = run()
-        assert probes.probe(run, device, survey.calls) > 1 and probes.probes_path(device).is_file()
+        assert ready.make_ready(run, device, 0.0, probes=True) > 1 and probes.probes_path(device).is_file()
+        expected = torch.nn.functional.linear(x.float(), weight.float()).half()
         torch.testing.assert_close(run(), expected, atol=0.1, rtol=0.01)
-        again = Survey(choices)
-        with choices.asking(again):
-            run()
-        assert again.calls == {}
+        assert ready.make_ready(run, device, 0.0, probes=True) == 0
     finally:
         for name, value in before.items():
             getattr(choices, name).clear()

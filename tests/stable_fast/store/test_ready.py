@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from modules.stable_fast.store import ready, tuning
 from modules.stable_fast.store.probe_plan import Survey
+from modules.stable_fast.store.probes import Probes
 
 pytestmark = pytest.mark.own_cache
 
@@ -18,11 +21,16 @@ def test_on_a_cpu_nothing_is_made_ready():
 @pytest.fixture
 def events(monkeypatch, tmp_path):
     seen = []
+
+    def compile_ahead(run, device):
+        seen.append(("compile", ready.CHOICES.tuner))
+        if isinstance(run, partial):
+            run()
+
     monkeypatch.setattr(ready, "load_choices", lambda device, imported: seen.append(imported))
     monkeypatch.setattr(ready, "load_probes", lambda device: seen.append("load probes"))
-    monkeypatch.setattr(ready, "probe", lambda run, device, calls: (run(), len(seen))[1])
     monkeypatch.setattr(tuning, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(ready, "compile_ahead", lambda run, device: seen.append(("compile", ready.CHOICES.tuner)))
+    monkeypatch.setattr(ready, "compile_ahead", compile_ahead)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "as it was")
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: seen.append(("random numbers", state)))
@@ -41,9 +49,12 @@ def test_kernels_are_compiled_by_known_choices_and_tuned_if_asked(probes, events
 
 
 @pytest.mark.parametrize("probes", [False, True])
-def test_without_tuning_only_probes_run_the_program(probes, events):
-    run = lambda: events.append("run")  # noqa: E731
+def test_without_tuning_only_probes_run_the_program(probes, events, monkeypatch):
+    """What is probed is compiled with the rest."""
+    monkeypatch.setattr(Probes, "time", lambda self, run: (events.append("timed"), run(), 7)[2])
+    run = lambda: events.append(("run", ready.CHOICES.tuner))  # noqa: E731
     timed = ready.make_ready(run, torch.device("cuda"), 0.0, table="imported table", probes=probes, draws=True)
-    assert events[:2] == ["imported table", "load probes"] and isinstance(events[2][1], Survey)
-    assert events[3:] == ["run"] * probes + [("random numbers", "as it was")]
-    assert timed == (4 if probes else 0) and ready.CHOICES.tuner is None
+    assert events[:3] == ["imported table", "load probes", ("compile", None)]
+    assert events[-1] == ("random numbers", "as it was") and timed == (7 if probes else 0)
+    between = [event if event == "timed" else type(event[1]) for event in events[3:-1]]
+    assert between == [Survey, "timed", type(None)] * probes
