@@ -28,9 +28,9 @@ from benchmarks.serving.bench_server import RETRY_SECONDS, gpu_share
 from modules.gallery.output import OutputFolder
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
+from modules.stable_fast.precision import PRECISIONS
 from modules.tasks.queue import MOST_WAITING, QueueFull, TaskQueue
 from modules.tasks.queued_task import QueuedTask
-from modules.stable_fast.precision import PRECISIONS
 from modules.tasks.task import MakePictures
 
 NEGATIVE = "normal quality, low quality, worst quality, low res, blurry, nsfw, nude"  # MLPerf's
