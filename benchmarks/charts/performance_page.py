@@ -85,6 +85,7 @@ TITLES = WANTED | {
     "server-sd15-512-20": "16 clients at once, one GPU: SD1.5, 512², 20 steps Euler, guidance",
     "server-sd15-512-4": "16 clients at once, one GPU: SD1.5, 512², 4 steps, no guidance",
     "untuned": "Without a table of the card's own, as it is (own) and as an RTX 40 (8.9): UNet steps, CFG batch 2",
+    "untuned-sdxl": "The same for SDXL, also as an A100 (8.0), before a first step timed anything",
     "untuned-probes": "The same at six sizes, with what a first step times (probes): UNet steps, CFG batch 2",
     "untuned-probes-8.9": "The same as an RTX 40, with probes: SD1.5 UNet steps, CFG batch 2",
     "pipelines-sd15": "diffusers' SD1.5 UNet by `compile_pipeline` beside the product's step, 512², CFG batch 2",
