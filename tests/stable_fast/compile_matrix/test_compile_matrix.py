@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from modules.stable_fast.kernels.accumulation import summing_in_half
-from modules.stable_fast.kernels.devices import CardClass
+from modules.stable_fast.kernels.devices import CardClass, serves
+from modules.stable_fast.kernels.scaled.kinds import LARGEST
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED
 
 if INTERPRETED or not HAS_TRITON:
@@ -16,7 +17,12 @@ if INTERPRETED or not HAS_TRITON:
 
 from tests.stable_fast.compile_matrix.cards import CARDS, AbsentCard
 from tests.stable_fast.compile_matrix.compiling import Compiled, compiled_for
-from tests.stable_fast.compile_matrix.workload import Workload, calls_of_a_step, calls_of_a_transformer
+from tests.stable_fast.compile_matrix.workload import (
+    Workload,
+    calls_in_eight_bits,
+    calls_of_a_step,
+    calls_of_a_transformer,
+)
 
 MOST_SPILLED = 16  # bytes a thread
 MOST_SPILLED_BY_HALF_SUMS = 32  # a tile's own sums take registers besides the total
@@ -53,6 +59,16 @@ def test_default_choices(card: AbsentCard) -> None:
     found = compiled_for(card, calls, torch.float16)
     assert len(found) > 30 and faults(found, card) == []
     assert any(each.has_dot for each in found) == (card.card.kind is not CardClass.TURING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LARGEST, ids=str)
+@on_cards
+def test_all_candidates_in_eight_bits(card: AbsentCard, kind: torch.dtype) -> None:
+    found = compiled_for(card, calls_in_eight_bits(kind), None, all_candidates=True)
+    assert faults(found, card) == []
+    multiplied = {each.op for each in found if each.has_dot}
+    assert len(multiplied) == (5 if serves(card.card, kind) else 0)
 
 
 @pytest.mark.slow
