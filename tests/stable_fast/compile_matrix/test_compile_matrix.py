@@ -35,6 +35,10 @@ on_cards = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
 # What may spill more, and why: by card and label.
 SPILLS = {
     ("H200", "cross_64x1"): 32,  # heads of 160: the fastest we measured there, by another compiler that spills nothing
+    # In e4m3: each was the fastest at some size that we measured there.
+    ("H200", "tma_128x256x128"): 152,
+    ("H200", "tma_128x160x128"): 488,
+    ("H200", "tma_128x128x128"): 160,
     ("B200", "one_kernel"): 24,  # beside two_kernels, for one size: no default
 }
 
