@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,10 @@ class Wiring:
             outputs=[self.parts[name] for name in dict.fromkeys(outputs)],
             **{**QUIET, "concurrency_limit": None, "trigger_mode": "always_last", **settings},
         )
+
+    def any_of(self, names: Iterable[str], event: str) -> Callable[..., Any]:
+        """Returns one event for several components, for `on`. A browser goes through all events for each component."""
+        return partial(gr.on, [getattr(self.parts[name], event) for name in names])
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a handler that takes the form as one mapping, followed by any further values."""
