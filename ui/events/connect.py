@@ -31,7 +31,6 @@ from ui.events.presets import connect_presets
 from ui.events.prompt_length import PromptLength, connect_prompt_length
 from ui.events.repeating import connect_generate
 from ui.events.sliders import connect_sliders
-from ui.events.starting import connect_start
 from ui.events.styles import Styles, connect_styles
 from ui.events.wiring import Wiring
 from ui.fields import (
@@ -106,10 +105,10 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     wiring.on(parts["cancel"].click, handlers.cancel, ("task",), ("cancel",), queue=False)
     running = (*RUNNING, "compare_preview")
     compared = (*running, "slider", "compare_result")
-    connect_start(wiring, "compare", wiring.with_form(comparing.compare), wiring.fields, compared)
+    wiring.on_start("compare", wiring.with_form(comparing.compare), wiring.fields, compared)
     axes = ("across", "across_values", "down", "down_values")
     inputs, sheet = (*wiring.fields, *axes), (*running, "sheet")
-    connect_start(wiring, "grid", wiring.with_form(comparing.grid), inputs, sheet)
+    wiring.on_start("grid", wiring.with_form(comparing.grid), inputs, sheet)
 
 
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
@@ -169,7 +168,7 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
     on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
-    connect_start(wiring, f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
+    wiring.on_start(f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
     to_init = ("editor", "mask_file", "mode", "modes", message)
     on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)

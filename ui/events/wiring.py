@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ui.events.handlers import Update
-from ui.panels.inputs import Components
+from ui.panels.inputs import START, Components
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 
@@ -41,6 +41,17 @@ class Wiring:
             outputs=[self.parts[name] for name in dict.fromkeys(outputs)],
             **{**QUIET, "concurrency_limit": None, "trigger_mode": "always_last", **settings},
         )
+
+    def on_start(self, name: str, answer: Callable[..., Any], inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+        """Lets the button with this name start a request, so that no click on it is lost (see start_request.js)."""
+        button = self.parts[name]
+        if START not in button.elem_classes:
+            raise ValueError(f"The button {name} needs the class {START}.")
+        started = self.on(button.click, answer, inputs, outputs, trigger_mode="once")
+        ended = f"() => {{ window.ldStart.ended('{button.elem_id}'); }}"
+        for end in (started.then, started.failure):  # the first does not come after an answer that failed
+            end(None, js=ended, api_visibility="private")
+        return started
 
     def any_of(self, names: Iterable[str], event: str) -> Callable[..., Any]:
         """Returns one event for several components, for `on`. A browser goes through all events for each component."""
