@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ui.events.handlers import Handlers, Update
-from ui.events.starting import connect_start
 from ui.events.wiring import Wiring
 from ui.fields import MESSAGES
 from ui.panels import render
@@ -45,5 +44,5 @@ class Repeating:
 
 def connect_generate(wiring: Wiring, handlers: Handlers, outputs: Iterable[str]) -> None:
     answer = wiring.with_form(Repeating(handlers).generate)
-    made = connect_start(wiring, "generate", answer, (*wiring.fields, "repeat", "live"), (*outputs, "repeat"))
+    made = wiring.on_start("generate", answer, (*wiring.fields, "repeat", "live"), (*outputs, "repeat"))
     made.then(None, inputs=[wiring.parts["repeat"]], js=GO_ON, api_visibility="private")
