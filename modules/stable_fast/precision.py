@@ -35,6 +35,10 @@ class EightBits:
     def name(self) -> str:
         return self.kind + (WEIGHTS_ONLY if self.weights_only else "")
 
+    @property
+    def numbers(self) -> torch.dtype:
+        return NUMBERS[self.kind]
+
 
 def eight_bits(precision: str) -> EightBits | None:
     """What a precision asks for in eight bits; None for the others."""
@@ -72,15 +76,11 @@ class Asked(Protocol):
     def emulated(self) -> bool: ...
 
 
-def numbers_in_force(config: Asked, device: torch.device, network: nn.Module) -> tuple[torch.dtype | None, str]:
-    """The eight-bit numbers that products are computed with here, and why the precision has no effect if so."""
+def eight_bits_in_force(config: Asked, device: torch.device, network: nn.Module) -> tuple[EightBits | None, str]:
+    """The eight bits that hold here, and why the precision has no effect if so."""
     asked = eight_bits(config.precision)
-    if asked is None:
-        return None, why_no_effect(config.precision, device, network)
-    reason = "" if config.emulated else why_no_effect(config.precision, device, network)
-    if reason:
-        dtype = next(network.parameters()).dtype
-        log.warning(
-            "Stable-Fast computes in %s instead of %s: %s.", str(dtype).removeprefix("torch."), asked.name, reason
-        )
-    return (None if reason else NUMBERS[asked.kind]), reason
+    reason = "" if asked and config.emulated else why_no_effect(config.precision, device, network)
+    if asked and reason:
+        dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+        log.warning("Stable-Fast computes in %s instead of %s: %s.", dtype, asked.name, reason)
+    return (None if reason else asked), reason
