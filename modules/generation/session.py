@@ -18,7 +18,7 @@ from modules.generation.checks.model_files import checkpoint_path, text_encoder_
 from modules.generation.checks.refiner import require_same_latents, require_sdxl
 from modules.generation.memory.latest import Latest
 from modules.generation.metadata.named_files import Fingerprints
-from modules.generation.networks import Networks
+from modules.generation.networks import Networks, unet_at_home
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
@@ -91,7 +91,8 @@ class Session:
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         texts = text_encoder_paths(self.folders, options)
-        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction)
+        at_home = unet_at_home(*how_fast(options), self.device)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction, at_home)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
@@ -104,6 +105,7 @@ class Session:
                 prediction=options.prediction,
                 vae_dtype=self._vae_dtypes.get(stamp(vae or path)),
                 memory=self._memory,
+                unet_at_home=at_home,
             )
             self._key, self._vae_key = key, stamp(vae or path)
             if self._memory == "auto" and self._model.away:
@@ -125,7 +127,10 @@ class Session:
             self._free_refiner()
             log.info("Loading %s", path.name)
             memory = "low" if self.device.type == "cuda" else "high"
-            refiner = load_checkpoint(path, device=self.device, dtype=self.dtype, memory=memory, refiner=True)
+            home = unet_at_home(*how_fast(options), self.device)  # as the checkpoint's
+            refiner = load_checkpoint(
+                path, device=self.device, dtype=self.dtype, memory=memory, refiner=True, unet_at_home=home
+            )
             self._refiner, self._refiner_key = refiner, stamp(path)
         require_same_latents(base.spec, self._refiner.spec)
         return self._refiner

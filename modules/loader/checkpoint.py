@@ -30,7 +30,7 @@ from modules.loader.layouts.key_maps import VAE_PREFIX
 from modules.loader.layouts.parts import Parts, split_parts, strip_prefix, vae_part
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
-from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
+from modules.loader.placement import LEAVING, TEXT, UNET, VAE, Needs, leaving
 from modules.loader.text_encoder import (
     TextFile,
     choose_encoders,
@@ -47,7 +47,10 @@ from modules.models.vae import AutoencoderKL, working_bytes
 
 @dataclass
 class LoadedModel:
-    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory."""
+    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory.
+
+    So may the UNet, if whatever runs it brings its weights to the device in a smaller form.
+    """
 
     spec: ModelSpec
     unet: ModelPatcher
@@ -95,12 +98,14 @@ def load_checkpoint(
     prediction: str | None = None,
     memory: str = "high",
     refiner: bool = False,
+    unet_at_home: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint.
 
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
     files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
-    the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise.
+    the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise. With `unet_at_home`
+    the UNet lives in the computer's memory, and will take half of its size on the device.
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
@@ -130,9 +135,13 @@ def load_checkpoint(
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), TextEncoders(spec.texts), AutoencoderKL(spec.vae)
-        gone = leaving(memory, _needs(parts, spec, dtype), free_memory(device))
+        needs = _needs(parts, spec, dtype)
+        if unet_at_home:
+            needs = dataclasses.replace(needs, networks={**needs.networks, UNET: needs.networks[UNET] // 2})
+        gone = leaving(memory, needs, free_memory(device))
         homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
-        fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
+        home = torch.device("cpu") if unet_at_home else device
+        fill_network(unet, parts.unet, home, dtype, weights.drop_pages, UNET)
     for name, encoder in text.items():
         source = others.get(name) or TextFile(path, weights)
         with naming(source.path):
@@ -140,7 +149,7 @@ def load_checkpoint(
     with naming(Path(vae_path or path)):
         fill_network(vae, parts.vae, homes[VAE], vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
     model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
-    if gone:
+    if gone or unet_at_home:
         model.unet.spare_memory()
         model.text.spare_memory()
     return model
@@ -157,7 +166,7 @@ def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
 
 def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype) -> Needs:
     texts = [weight for encoder in parts.texts.values() for weight in encoder.values()]
-    networks = {"UNet": parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
+    networks = {UNET: parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
     sizes = {name: sum(weight.numel() for weight in weights) for name, weights in networks.items()}
     cells = (spec.native_size // spec.vae.downscale) ** 2
     return Needs(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.graph.flatten import flatten
@@ -24,9 +25,10 @@ def fuse(
     bindings: Mapping[str, str],
     dims: Mapping[str, Any],
     passes: Sequence[FusionPass],
+    place: torch.device | None = None,
 ) -> Fused:
-    """The module's graph, labelled and after all passes."""
-    traced = trace(module, example, dims)
+    """The module's graph, labelled and after all passes; with `place`, as if its weights were on that device."""
+    traced = trace(module, example, dims, place)
     nodes_before = count_calls(traced.graph)
     label(traced.graph, moments_of(example, bindings), traced.sizes)
     matches = run_passes(traced.graph, traced.sizes, passes)

@@ -46,11 +46,18 @@ def eight_bits(precision: str) -> EightBits | None:
     return EightBits(kind, weights_only=kind != precision) if kind in ("fp8", "int8") else None
 
 
+def stores_weights(precision: str) -> bool:
+    """Whether this is about how weights are stored, and not how products are computed."""
+    return precision.endswith(WEIGHTS_ONLY)
+
+
 def why_no_effect(precision: str, device: torch.device, network: nn.Module) -> str:
     """Why products of this network are computed as they would be without `precision`; "" if they are not."""
     asked = eight_bits(precision)
-    if precision == "off" or (asked and asked.weights_only):
+    if precision == "off":
         return ""
+    if asked and asked.weights_only:
+        return "" if device.type == "cuda" else "it saves the memory of an NVIDIA GPU"
     if device.type != "cuda" or torch.version.hip is not None:
         return "it needs an NVIDIA GPU"
     name = torch.cuda.get_device_name(device)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from modules.core.errors import OptionsError
 from modules.core.runner import CompiledRunner, Conditioning
 from modules.stable_fast.compiler import CANNOT_COMPILE
 from modules.stable_fast.config import Level, StableFastConfig
@@ -73,7 +74,7 @@ class StableFastRunner(CompiledRunner):
                 self._compare_with_eager(call)
             return result
         except torch.OutOfMemoryError:
-            if step == self._eager_step:
+            if step == self._eager_step or self._engine.store.is_away:
                 raise
             self._engine.forget_shared()
             self._refused.add(call.key)
@@ -170,6 +171,12 @@ class StableFastRunner(CompiledRunner):
         return self._engine.captured(call.key, call.name, *call.as_function(self._network))
 
     def _eager_step(self, call: UNetCall) -> Tensor:
+        if self._engine.store.is_away:
+            reason = self.report.reason or "it cannot be compiled"
+            raise OptionsError(
+                f"This network cannot run with {self.report.precision} ({reason}): choose another "
+                "--stable-fast-precision."
+            )
         result = call.eager(self._network)()
         self.report.counters.eager_steps += 1
         return result
