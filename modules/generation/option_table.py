@@ -15,7 +15,16 @@ from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
-STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate", "fp8", "int8", "fp8-weights", "int8-weights")
+# What each precision is for, as the page shows it.
+PRECISION_NOTES = {
+    "off": "as the model",
+    "fp16-accumulate": "sums in fp16, for GeForce",
+    "fp8": "products in fp8, RTX 40 and newer",
+    "int8": "products in int8, RTX 30 and newer",
+    "fp8-weights": "half the UNet's memory",
+    "int8-weights": "half the UNet's memory, more exact",
+}
+STABLE_FAST_PRECISIONS = tuple(PRECISION_NOTES)
 SHARE = (0.0, 1.0)
 REFINER_START = 0.8  # as SDXL's authors and all programs advise
 
@@ -255,7 +264,8 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         label="Stable-Fast precision",
         kind="text",
         section="speed",
-        help="fp16-accumulate: sum products in fp16, which is made for GeForce cards and changes pictures a little",
+        help="fp8, int8: most products in eight bits; fp8-weights, int8-weights: half the UNet's memory; "
+        "fp16-accumulate: sums in fp16, for GeForce cards. Each changes pictures a little",
         choices=STABLE_FAST_PRECISIONS,
         title="Stable-Fast precision",
         key="Stable-Fast precision",

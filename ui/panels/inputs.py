@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from modules.generation.option_table import SHARE, STABLE_FAST_LEVELS, Option
+from modules.generation.option_table import PRECISION_NOTES, SHARE, STABLE_FAST_LEVELS, Option
 from ui.fields import AUTOMATIC
 
 Components = dict[str, Any]
@@ -30,6 +30,14 @@ def level_choices(*, gpu: bool) -> list[tuple[str, str]]:
         (f"Level: {name}{' (no NVIDIA GPU)' if name in missing else ''}", name)
         for name in STABLE_FAST_LEVELS
         if name != "off"
+    ]
+
+
+def precision_choices(*, gpu: bool) -> list[tuple[str, str]]:
+    """Returns the Stable-Fast precisions with what they are for. Without a GPU, the labels of all but off say so."""
+    return [
+        (f"{name}: {note}" if gpu or name == "off" else f"{name} (no NVIDIA GPU)", name)
+        for name, note in PRECISION_NOTES.items()
     ]
 
 

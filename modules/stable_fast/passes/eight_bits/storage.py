@@ -1,7 +1,7 @@
-"""Large weights of the fused graph are kept in eight bits, and become half precision again just before they are used.
+"""Weights of the fused graph are kept in eight bits, and become half precision again just before they are used.
 
 Only one such weight at a time takes its place in memory. Products stay those of the fused graph. Not matched: the first
-and the last convolution and 1x1 shortcuts of joined feature maps, whose rounding costs most, and small weights.
+and the last convolution, which have few channels, and 1x1 shortcuts of joined feature maps: their rounding costs most.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from modules.stable_fast.passes.eight_bits.suits import CONV2D, FEW_CHANNELS, GE
 
 ops = torch.ops.lightdiffusion
 DEQUANTIZE = ops.dequantize_channels.default
-SMALL = 1 << 12  # numbers
 
 
 def store_weight(editor: Editor, product: fx.Node, kind: torch.dtype) -> bool:
     weight = arguments(product).weight
-    if is_call(weight, DEQUANTIZE) or stage_of(weight.meta["needs"]) != WEIGHTS or not _is_large(weight):
+    if is_call(weight, DEQUANTIZE) or stage_of(weight.meta["needs"]) != WEIGHTS or not _has_channels(weight):
         return False
     if stage_of(product.meta["needs"]) == WEIGHTS:
         return False
@@ -36,9 +35,8 @@ def store_weight(editor: Editor, product: fx.Node, kind: torch.dtype) -> bool:
     return True
 
 
-def _is_large(weight: fx.Node) -> bool:
-    channels = shape(weight)[:2]
-    return min(channels) > FEW_CHANNELS and channels[0] * channels[1] >= SMALL
+def _has_channels(weight: fx.Node) -> bool:
+    return min(shape(weight)[:2]) > FEW_CHANNELS
 
 
 def storage_pass(kind: torch.dtype) -> FusionPass:
