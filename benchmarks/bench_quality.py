@@ -4,6 +4,7 @@
     python -m benchmarks.bench_quality --device cpu --divide 24
     python -m benchmarks.bench_quality --levels full --precisions off,fp8,int8 --loras demo_ink:0.5,demo_ink:1
     python -m benchmarks.bench_quality --checkpoint demo_xl --loras demo_xl_ink:1
+    python -m benchmarks.bench_quality --device cpu --divide 32 --levels fused --skips 0,1,2,3 --name quality-demo-skip
 
 `score` is the share of passed judgements (colours, shape, position, number of objects; see
 tools/demo_model/judging/cases.py); `psnr` and `ssim` are medians over the pictures, against eager fp32 on the same
@@ -78,9 +79,12 @@ def run(arguments: argparse.Namespace) -> None:
     app = App(Session(device=arguments.device, emulated=True), arguments.checkpoint)
     kind = str(app.session.dtype).removeprefix("torch.")
     ways = [
-        (level, precision) for level in arguments.levels.split(",") for precision in arguments.precisions.split(",")
+        (level, precision, int(skip))
+        for level in arguments.levels.split(",")
+        for precision in arguments.precisions.split(",")
+        for skip in arguments.skips.split(",")
     ]
-    ways = [(level, precision) for level, precision in ways if level != "off" or precision == "off"]
+    ways = [way for way in ways if way[0] != "off" or way[1:] == ("off", 0)]
     with_loras: Sequence[tuple[LoraChoice, ...]] = [(), *((choice,) for choice in choices_of(arguments.loras))]
     rows: list[dict[str, Any]] = []
     for loras in with_loras:
@@ -88,11 +92,12 @@ def run(arguments: argparse.Namespace) -> None:
         how["loras"], judged = loras, not loras
         reference = draw(exact, groups, **how)
         rows.append(row(f"off float32{told}", groups, reference, reference, judged=judged))
-        for level, precision in ways:
+        for level, precision, skip in ways:
             if (level, kind) == ("off", "float32"):
                 continue
-            label = f"{level} {kind if precision == 'off' else precision}{told}"
-            made = draw(app, groups, stable_fast=level, stable_fast_precision=precision, **how)
+            label = f"{level} {kind if precision == 'off' else precision}{f', skip {skip}' if skip else ''}{told}"
+            fast = {"stable_fast": level, "stable_fast_precision": precision, "stable_fast_skip": skip}
+            made = draw(app, groups, **fast, **how)
             rows.append(row(label, groups, made, reference, judged=judged))
             write_result(arguments.name, rows, arguments=vars(arguments))
 
@@ -102,6 +107,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--levels", default=",".join(LEVELS))
     parser.add_argument("--precisions", default="off", help="off, fp8, int8, fp8-weights, ...; off alone is level off")
+    parser.add_argument("--skips", default="0", help="0,1,2,3: steps skipped after each full one")
     parser.add_argument("--loras", default="", help="such as demo_ink:0.5,demo_neon:1; each by itself")
     parser.add_argument("--checkpoint", default="demo")
     parser.add_argument("--size", type=int, help="of the pictures; default: the model's own")

@@ -37,6 +37,7 @@ OF_STABLE_FAST = {
     "table": "chooses the kernels of",
     "report": "reports on",
     "precision": "is about the products and weights of",
+    "skip": "is about the steps of",
 }
 
 

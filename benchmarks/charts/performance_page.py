@@ -88,6 +88,8 @@ TITLES = WANTED | {
     "pipelines-t5": "T5-XXL's encoder, 24 layers, by `compile_pipeline` and `compile_module`",
     "cluster-sd15-512": "One and two GPUs through Ray: SD1.5, 512², 20 steps, one picture at a time",
     "cluster-sdxl-1024": "One and two GPUs through Ray: SDXL, 1024², 20 steps, guidance 8, one picture at a time",
+    "quality-demo-skip": "Quality of skipped steps: the demo model's pictures, judged, on a CPU",
+    "lone-sd15-512": "SD1.5, 512², one request after the other, each with its own prompt: from prompt to pixels",
     "page": "The web page: from ./run.sh, and from a click on Generate, to what one sees; a picture of 512 px",
     "start": "From the start of the process to the help text, or to the first step of the demo model",
     "unet-sd15-256-b2-float32": "SD1.5 UNet step, 256², CFG batch 2, on a CPU",

@@ -6,9 +6,11 @@ r"""Measures a server under load: pictures per second, latency and GPU share, wi
         --requests 8
 
 Each client sends a request, waits until the picture is on disk, and sends the next. Subjects: `together` is our queue,
-`one-by-one` the same queue with batches of one (A1111's way), `diffusers` an eager pipeline behind a lock.
-Clients are threads of this process, so that no web server is measured. Without `--checkpoint`, weights are random at
-SD1.5's shapes (with `--tiny`, at small shapes). Each load first runs once unmeasured, for compilation and capture.
+`one-by-one` the same queue with batches of one, `one-at-a-time` that queue if a request begins when the picture before
+is on disk (A1111's way), `diffusers` an eager pipeline behind a lock. Clients are threads of this process, so that no
+web server is measured. Without `--checkpoint`, weights are random at SD1.5's shapes (with `--tiny`, at small shapes).
+Each load first runs once unmeasured, for compilation and capture. The GPU's share is that of a further run of half the
+requests, because nvidia-smi makes some requests wait.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from modules.tasks.task import MakePictures
 
 Serve = Callable[[int], None]  # makes the picture of a request by its number; returns when the picture is on disk
 
-SUBJECTS = ("together", "one-by-one", "diffusers")
+SUBJECTS = ("together", "one-by-one", "one-at-a-time", "diffusers")
 RETRY_SECONDS = 0.02  # after the queue is full, as a client would try again
 GPU_SAMPLE_MS = 100
 
@@ -73,6 +75,13 @@ def our_queue(session: Session, output: Path, arguments: argparse.Namespace, mos
         yield serve
     finally:
         queue.close()
+
+
+@contextmanager
+def one_at_a_time(serve: Serve) -> Iterator[Serve]:
+    """Begins no request before the picture of the one before is on disk, as A1111 does; in order of arrival."""
+    with ThreadPoolExecutor(1) as line:
+        yield lambda number: line.submit(serve, number).result()
 
 
 @contextmanager
@@ -131,7 +140,9 @@ def gpu_share(row: dict[str, object]) -> Iterator[None]:
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
         yield
         return
-    which = ["nvidia-smi", f"--id={torch.cuda.current_device()}", "--query-gpu=utilization.gpu"]
+    # nvidia-smi counts all GPUs, also those that CUDA_VISIBLE_DEVICES hides.
+    gpu = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    which = ["nvidia-smi", f"--id=GPU-{gpu}", "--query-gpu=utilization.gpu"]
     command = [*which, "--format=csv,noheader,nounits", f"--loop-ms={GPU_SAMPLE_MS}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
         assert sampler.stdout is not None
@@ -146,10 +157,11 @@ def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> list[dic
     rows: list[dict[str, object]] = []
     for clients in map(int, arguments.clients.split(",")):
         first = Load(serve, clients, 2 * clients).run()
-        row: dict[str, object] = {"label": label}
+        requests = max(arguments.requests, 2 * clients)
+        row: dict[str, object] = {"label": label} | Load(serve, clients, requests).run().row()
+        row["slowest_of_first_seconds"] = max(first.latencies)
         with gpu_share(row):
-            load = Load(serve, clients, max(arguments.requests, 2 * clients)).run()
-        row |= load.row() | {"slowest_of_first_seconds": max(first.latencies)}
+            Load(serve, clients, requests // 2).run()
         print(
             f"{label:12} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
             f"p50 {row['p50_seconds']:.3f} s, p99 {row['p99_seconds']:.3f} s, GPU {row['gpu_share']}",
@@ -168,11 +180,14 @@ def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.
                 return measure(name, serve, arguments)
         except ModuleNotFoundError as error:
             return [skipped(name, f"{error.name} is not installed")]
-    most = 1 if name == "one-by-one" else arguments.most_together
+    most = arguments.most_together if name == "together" else 1
     session = Session(folders, device=arguments.device)
     try:
         with our_queue(session, output, arguments, most) as serve:
-            return measure(name, serve, arguments)
+            if name != "one-at-a-time":
+                return measure(name, serve, arguments)
+            with one_at_a_time(serve) as serve_next:
+                return measure(name, serve_next, arguments)
     finally:
         session.free()
 

@@ -81,6 +81,7 @@ class Networks:
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
         self._on_cpu = model.unet.load_device.type == "cpu"
         self._adjoin(model.unet.module)
+        self.has_decoded = False  # once a picture was finite, the next ones need not be waited for
         self.decode: Callable[[Tensor], Tensor] = model.vae.decode
         self.encode: Callable[[Tensor], Tensor] = model.vae.encode
         if self._compiles("VAE decoder") and VAE not in model.away:

@@ -15,16 +15,8 @@ from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
-# What each precision is for, as the page shows it.
-PRECISION_NOTES = {
-    "off": "as the model",
-    "fp16-accumulate": "sums in fp16, for GeForce",
-    "fp8": "products in fp8, RTX 40 and newer",
-    "int8": "products in int8, RTX 30 and newer",
-    "fp8-weights": "half the UNet's memory",
-    "int8-weights": "half the UNet's memory, more exact",
-}
-STABLE_FAST_PRECISIONS = tuple(PRECISION_NOTES)
+STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate", "fp8", "int8", "fp8-weights", "int8-weights")
+MOST_SKIPPED = 3  # steps after each full one; more were judged to change pictures too much
 SHARE = (0.0, 1.0)
 REFINER_START = 0.8  # as SDXL's authors and all programs advise
 
@@ -269,6 +261,18 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         choices=STABLE_FAST_PRECISIONS,
         title="Stable-Fast precision",
         key="Stable-Fast precision",
+        page="more",
+    ),
+    Option(
+        name="stable_fast_skip",
+        label="Stable-Fast skip",
+        kind="whole",
+        section="speed",
+        help="run only the UNet's outer blocks in so many steps after each full one, which changes pictures",
+        metavar="STEPS",
+        limits=(0, MOST_SKIPPED),
+        title="Stable-Fast skip",
+        key="Stable-Fast skip",
         page="more",
     ),
 )

@@ -105,7 +105,7 @@ def load_checkpoint(
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
     files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
     the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise. With `unet_at_home`
-    the UNet lives in the computer's memory, and will take half of its size on the device.
+    the UNet lives in the computer's memory, and takes half of its size on the device later.
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
@@ -127,21 +127,15 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=text_metadata(others),
         )
-        if refiner:
-            require_refiner(spec)
-        else:
-            refuse_refiner(spec)
+        (require_refiner if refiner else refuse_refiner)(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), TextEncoders(spec.texts), AutoencoderKL(spec.vae)
-        needs = _needs(parts, spec, dtype)
-        if unet_at_home:
-            needs = dataclasses.replace(needs, networks={**needs.networks, UNET: needs.networks[UNET] // 2})
-        gone = leaving(memory, needs, free_memory(device))
-        homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
-        home = torch.device("cpu") if unet_at_home else device
-        fill_network(unet, parts.unet, home, dtype, weights.drop_pages, UNET)
+        gone = leaving(memory, _needs(parts, spec, dtype, halves_unet=unet_at_home), free_memory(device))
+        gone = (*gone, UNET) if unet_at_home else gone
+        homes = {name: torch.device("cpu") if name in gone else device for name in (UNET, *LEAVING)}
+        fill_network(unet, parts.unet, homes[UNET], dtype, weights.drop_pages, UNET)
     for name, encoder in text.items():
         source = others.get(name) or TextFile(path, weights)
         with naming(source.path):
@@ -149,7 +143,7 @@ def load_checkpoint(
     with naming(Path(vae_path or path)):
         fill_network(vae, parts.vae, homes[VAE], vae_dtype or dtype, (other_vae or weights).drop_pages, "VAE")
     model = LoadedModel(spec, ModelPatcher(unet, device), ModelPatcher(text, device), vae, _model_name(path), path)
-    if gone or unet_at_home:
+    if gone:
         model.unet.spare_memory()
         model.text.spare_memory()
     return model
@@ -164,10 +158,12 @@ def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
         return _needs(parts, describe_parts(parts, weights.tensors, weights.metadata), dtype)
 
 
-def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype) -> Needs:
+def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype, *, halves_unet: bool = False) -> Needs:
     texts = [weight for encoder in parts.texts.values() for weight in encoder.values()]
     networks = {UNET: parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
     sizes = {name: sum(weight.numel() for weight in weights) for name, weights in networks.items()}
+    if halves_unet:
+        sizes[UNET] //= 2
     cells = (spec.native_size // spec.vae.downscale) ** 2
     return Needs(
         networks={name: size * dtype.itemsize for name, size in sizes.items()},

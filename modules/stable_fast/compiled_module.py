@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modules.core.device import lacks_memory
 from modules.stable_fast.compiler import CANNOT_COMPILE, why_eager
@@ -15,8 +15,17 @@ from modules.stable_fast.config import StableFastConfig
 from modules.stable_fast.engine import Engine
 from modules.stable_fast.graph.flatten import in_new_containers
 from modules.stable_fast.graph.sizes import measure
+from modules.stable_fast.graph.staging import ROWS
 from modules.stable_fast.graph.trace import ERRORS, Untraceable, device_of
-from modules.stable_fast.module_call import Given, Inputs, ModuleCall, call_module, check_module, number_changes
+from modules.stable_fast.module_call import (
+    Given,
+    Inputs,
+    ModuleCall,
+    NamedInputs,
+    call_module,
+    check_module,
+    number_changes,
+)
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.lock import Turn, in_turn
 from modules.stable_fast.runtime.program import Program
@@ -34,6 +43,7 @@ class CompiledModule:
     error and changes nothing. A Python number is part of the form: after a few values, calls with further values run
     eagerly. So do all calls in training mode. Weights rebound to other memory are detected if nothing was prepared.
     With `proves_sizes`, the first call for each set of named sizes is compared with the module itself.
+    `times_repeated` says how many times the rows of a tensor repeat: what needs latents alone is computed once for all.
     """
 
     def __init__(
@@ -48,13 +58,14 @@ class CompiledModule:
         table: Table | None = None,
         precision: str = "off",
         proves_sizes: bool = False,
+        times_repeated: Callable[[Tensor], int] | None = None,
     ) -> None:
         check_module(module, bindings or {})
         config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table, precision=precision)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
-        self._same_prompt = SamePrompt()
+        self._same_prompt, self._times_repeated = SamePrompt(), times_repeated
         self.turn = Turn()  # programs store the results of the call in progress
 
     @in_turn
@@ -103,7 +114,15 @@ class CompiledModule:
 
     @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given, level = self._inputs.of(args, kwargs), self.report.level
+        return self._called(self._inputs.of(args, kwargs))
+
+    @in_turn
+    def called(self, inputs: NamedInputs) -> Any:
+        """The result for all inputs by name, in the module's order. Nothing may be prepared."""
+        return self._called(Given(inputs, None, overrules=False))
+
+    def _called(self, given: Given) -> Any:
+        level = self.report.level
         if self._engine.module.training or level.is_off:
             return self._eager(given)
         call = self._inputs.call(given, with_names=level.fused)
@@ -141,10 +160,12 @@ class CompiledModule:
     def _fused(self, call: ModuleCall) -> Any:
         engine = self._engine
         program = engine.program(call.form, call.inputs, call.dims)
-        tensors, sizes = call.in_program_layout(), program.measure(call.tensors)
-        key = (*call.form, *sorted(sizes.items()))
+        sizes = program.measure(call.tensors)
+        times, latents = self._repeats(program, call, sizes.get(ROWS, 1)), program.inputs_with_rows("latent")
+        tensors = call.in_program_layout({name: times for name in latents})
+        key = (*call.form, *sorted(sizes.items()), times)
         known = engine.execution(key)
-        execution = known or engine.new_execution(program, sizes)
+        execution = known or engine.new_execution(program, sizes, times)
         prompt = {name: tensors[name] for name in program.inputs_at("prompt")}
         execution.show_prompt(self._stamp(call, prompt), prompt, call.given.which or 0)
         function, inputs = execution.step_of(tensors)
@@ -158,6 +179,13 @@ class CompiledModule:
             self._inputs.settle()
         self.report.counters.fused_steps += 1
         return engine.run(key, call.name, function, inputs, draws=program.draws)
+
+    def _repeats(self, program: Program, call: ModuleCall, batch: int) -> int:
+        """How many times the batch repeats, as far as inputs bound to "latent" tell."""
+        latents = program.inputs_with_rows("latent") if self._times_repeated is not None else ()
+        counts = {self._times_repeated(call.tensors[name]) for name in latents if self._times_repeated is not None}
+        times = counts.pop() if len(counts) == 1 else 1
+        return times if batch % times == 0 else 1
 
     def _check(self, call: ModuleCall) -> Any:
         """The module's own result, or its own error if the call is invalid. Changes nothing that the call holds."""

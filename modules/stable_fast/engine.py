@@ -161,11 +161,11 @@ class Engine:
         while len(self._programs) > most:
             _, oldest = self._programs.popitem(last=False)
             for key in [key for key, execution in self._executions.items() if execution.program is oldest]:
-                self._drop_execution(key)
+                self.drop(key)
             self.store.keep_only({name for program in self._programs.values() for name in program.prepared.values()})
 
-    def _drop_execution(self, key: Hashable) -> None:
-        del self._executions[key]
+    def drop(self, key: Hashable) -> None:
+        self._executions.pop(key, None)
         self.warm.pop(key, None)
         self._graphs.drop(key)
 
@@ -180,7 +180,7 @@ class Engine:
         """Makes an execution for new sizes, and drops the least recently used sizes for it. `keep` registers it."""
         execution = Execution(program, sizes, halves)
         while len(self._executions) >= self.config.max_shapes:
-            self._drop_execution(next(iter(self._executions)))
+            self.drop(next(iter(self._executions)))
         return execution
 
     def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:

@@ -96,7 +96,7 @@ def compare(
     Models are loaded and LoRAs merged before the clock starts. Raises OptionsError if there is nothing to accelerate.
     """
     level = options.stable_fast if options.stable_fast != "off" else "full"
-    without = {"stable_fast": "off", "stable_fast_precision": "off"}
+    without = {"stable_fast": "off", "stable_fast_precision": "off", "stable_fast_skip": 0}
     highest, reason = level_in_force(level)
     if highest == "off":
         raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")

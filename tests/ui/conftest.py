@@ -198,10 +198,11 @@ class Form:
     def fill(self, label: str, value: object) -> None:
         self.field(label).fill(str(value))
 
-    def choose(self, label: str, option: str) -> None:
+    def choose(self, label: str, option: str, *, shown: str = "") -> None:
+        """Chooses an option; then the list shows it, or what is `shown` instead."""
         self.field(label).click()
         self.options(label).and_(self.page.get_by_role("option", name=option, exact=True)).click()
-        self.holds(label, option)
+        self.holds(label, shown or option)
 
     def options(self, label: str) -> Any:
         """Returns the lines of this list alone; the list of another field may still be fading away."""

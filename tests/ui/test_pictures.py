@@ -256,6 +256,12 @@ def test_history_search_and_delete(page: Any, form: Form, served: Served) -> Non
     assert not wanted[0].exists()
 
 
+def show_history(form: Form, *, seed: int) -> None:
+    """Shows the history, and waits until its first picture is the one with this seed."""
+    form.show("History")
+    expect(form.page.locator("#ld-history img").first).to_have_attribute("src", re.compile(f"-{seed}.png"))
+
+
 @pytest.fixture
 def hold_history(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[], None]]:
     """From each call on, delays all history lists until the returned function is called."""
@@ -278,8 +284,7 @@ def test_a_click_while_the_same_list_comes_again_is_kept(
     page: Any, form: Form, served: Served, hold_history: Any
 ) -> None:
     make_one(form, served, seed=31)
-    form.show("History")
-    page.locator("#ld-history img").first.wait_for()
+    show_history(form, seed=31)
     form.show("Pictures")
     free = hold_history()
     form.show("History")
@@ -297,8 +302,7 @@ def test_a_click_on_a_list_that_changes_chooses_no_other_picture(
     page: Any, form: Form, served: Served, hold_history: Any
 ) -> None:
     make_one(form, served, seed=32)
-    form.show("History")
-    page.locator("#ld-history img").first.wait_for()
+    show_history(form, seed=32)
     form.show("Pictures")
     form.fill("Seed", 33)
     form.make(served)

@@ -1,13 +1,12 @@
-// Answers a click on Generate at once, and loses none. By itself, Gradio drops a click until it has heard of the last
-// request's end, up to 0.3 s after "Done", and sends the form without what the server is about to change in it.
-window.ldGenerate = (() => {
+// Answers a click on a button that starts a request at once, and loses none. By itself, Gradio drops a click until it has
+// heard of that button's last request's end, up to 0.3 s after "Done", and sends the form without what the server is about
+// to change in it.
+window.ldStart = (() => {
   const CHANGES = /\/gradio_api\/(run|upload)\b/;  // quick answers, and pictures on their way to the server
   const PATIENCE = 30000;
-  const button = () => document.querySelector('button#ld-generate');
   const stage = () => document.querySelector('#ld-stage');
   const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-  // idle -> asked -> running -> ending (its last words are there, but Gradio does not know yet) -> idle
-  let state = 'idle', onTheWay = 0, isWanted = false, isOurs = false, watch = null;
+  let onTheWay = 0;
 
   const send = window.fetch;
   window.fetch = (...request) => {
@@ -28,57 +27,85 @@ window.ldGenerate = (() => {
     }
     if (line) line.textContent = words;
   };
-  const enter = (name) => {
-    state = name;
-    button().ariaDisabled = name === 'asked' || name === 'running' ? 'true' : null;
-    say(name === 'asked' ? 'Starting…' : '');
-  };
 
-  // Words of the server without a bar are the last ones of a request.
-  const follow = () => {
-    const words = () => stage().querySelector('.ld-stage');
-    const old = words(), text = old.textContent;
-    watch = new MutationObserver(() => {
-      if (state === 'asked' && words() === old && old.textContent === text) return;
-      const next = stage().querySelector('[role=progressbar]') ? 'running' : 'ending';
-      if (next !== state) enter(next);
-    });
-    watch.observe(stage(), {childList: true, subtree: true, characterData: true});
-  };
-
-  const start = async () => {
-    enter('asked');
-    const began = performance.now(), waited = () => performance.now() - began;
-    do {
-      await pause(10);
-      if (waited() > 1000) say('Waiting for changes of the form…');
-    } while (onTheWay && waited() < PATIENCE);
-    say('Starting…');
-    follow();
-    isOurs = true;
-    button().click();
+  class Starter {
+    // idle -> asked -> running -> ending (its last words are there, but Gradio does not know yet) -> idle
+    state = 'idle';
+    isWanted = false;
     isOurs = false;
-  };
+    watch = null;
 
+    constructor(name) { this.name = name; }
+
+    get button() { return document.querySelector(`button#${this.name}`); }  // Gradio draws hidden ones again
+
+    enter(state) {
+      this.state = state;
+      this.mark();
+      say(state === 'asked' ? 'Starting…' : '');
+    }
+
+    mark() {
+      if (this.button) this.button.ariaDisabled = ['asked', 'running'].includes(this.state) ? 'true' : null;
+    }
+
+    // Words of the server without a bar are the last ones of a request.
+    follow() {
+      const words = () => stage().querySelector('.ld-stage');
+      const old = words(), text = old.textContent;
+      this.watch = new MutationObserver(() => {
+        if (this.state === 'asked' && words() === old && old.textContent === text) return;
+        const next = stage().querySelector('[role=progressbar]') ? 'running' : 'ending';
+        if (next !== this.state) this.enter(next);
+      });
+      this.watch.observe(stage(), {childList: true, subtree: true, characterData: true});
+    }
+
+    async start() {
+      this.enter('asked');
+      const began = performance.now(), waited = () => performance.now() - began;
+      do {
+        await pause(10);
+        if (waited() > 1000) say('Waiting for changes of the form…');
+      } while (onTheWay && waited() < PATIENCE);
+      if (!this.button) { this.enter('idle'); return; }  // its panel was closed meanwhile
+      say('Starting…');
+      this.follow();
+      this.isOurs = true;
+      this.button.click();
+      this.isOurs = false;
+    }
+
+    click() {
+      if (this.state === 'idle') this.start();
+      else if (this.state === 'ending') {
+        this.isWanted = true;
+        this.watch.disconnect();
+        this.enter('asked');
+      } else this.mark();
+    }
+
+    ended() {
+      this.watch?.disconnect();
+      if (this.isWanted) this.start();
+      else this.enter('idle');
+      this.isWanted = false;
+    }
+  }
+
+  const starters = {};
   window.addEventListener('click', (event) => {
-    if (isOurs || !event.target.closest?.('button#ld-generate')) return;
+    const button = event.target.closest?.('button.ld-start');
+    if (!button) return;
+    const starter = starters[button.id] ??= new Starter(button.id);
+    if (starter.isOurs) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    if (state === 'idle') start();
-    else if (state === 'ending') {
-      isWanted = true;
-      watch.disconnect();
-      enter('asked');
-    }
+    starter.click();
   }, true);
 
   return {
-    // Gradio knows that the request has ended, or that it could not be sent.
-    ended() {
-      watch?.disconnect();
-      if (isWanted) start();
-      else enter('idle');
-      isWanted = false;
-    },
+    // Gradio knows that the request of the button with this name has ended, or that it could not be sent.
+    ended(name) { starters[name]?.ended(); },
   };
 })();

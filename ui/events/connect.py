@@ -33,6 +33,7 @@ from ui.events.presets import connect_presets
 from ui.events.prompt_length import PromptLength, connect_prompt_length
 from ui.events.repeating import connect_generate
 from ui.events.sliders import connect_sliders
+from ui.events.starting import connect_start
 from ui.events.styles import Styles, connect_styles
 from ui.events.wiring import Wiring
 from ui.fields import (
@@ -109,11 +110,10 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     wiring.on(parts["cancel"].click, handlers.cancel, ("task",), ("cancel",), queue=False)
     running = (*RUNNING, "compare_preview")
     compared = (*running, "slider", "compare_result")
-    wiring.on(parts["compare"].click, wiring.with_form(comparing.compare), wiring.fields, compared, trigger_mode="once")
+    connect_start(wiring, "compare", wiring.with_form(comparing.compare), wiring.fields, compared)
     axes = ("across", "across_values", "down", "down_values")
-    sheet = (*running, "sheet")
-    inputs = (*wiring.fields, *axes)
-    wiring.on(parts["grid"].click, wiring.with_form(comparing.grid), inputs, sheet, trigger_mode="once")
+    inputs, sheet = (*wiring.fields, *axes), (*running, "sheet")
+    connect_start(wiring, "grid", wiring.with_form(comparing.grid), inputs, sheet)
 
 
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
@@ -123,7 +123,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     for name in SIZE:
         on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
-    on(parts["preset"].input, set_shape, ("preset",), ("width", "height"), queue=False)
+    on(parts["preset"].input, handlers.set_shape, ("preset", *SIZE), ("width", "height", "preset"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
     on(parts["editor"].upload, lambda: {"init_message": ""}, (), ("init_message",), queue=False)
     on(parts["dice"].click, lambda: {"seed": ""}, (), ("seed",), queue=False)
@@ -179,13 +179,7 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
     on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
-    on(
-        parts[f"{panel}_hires"].click,
-        enlarge,
-        (*wiring.fields, chosen),
-        (*RUN, *details_of("picture")),
-        trigger_mode="once",
-    )
+    connect_start(wiring, f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
     to_init = ("editor", "mask_file", "mode", "modes", message)
     on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)
@@ -215,15 +209,8 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, opening: Opening) -> 
     on(parts["download"].change, first_run.follow, ("download",), OUTPUTS)
     on(parts["refresh"].click, first_run.look, (), (*HELP, "download"))
     on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
-    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="once")
+    on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="multiple")
     on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)
-
-
-def set_shape(shape: str | None) -> Update:
-    if not shape:
-        return {}
-    width, _, height = shape.partition("x")
-    return {"width": int(width), "height": int(height)}
 
 
 def swap_sides(width: int | None, height: int | None) -> Update:

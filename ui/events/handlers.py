@@ -175,6 +175,13 @@ class Handlers:
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> Update:
         return {"preset": gr.Dropdown(**FileLists(folders=self.folders).shapes(checkpoint, width, height))}
 
+    def set_shape(self, shape: str | None, checkpoint: str | None, width: int | None, height: int | None) -> Update:
+        """Sets the size to this shape. "Own size" changes nothing, so the list shows again what the size is."""
+        if not shape:
+            return self.shapes(checkpoint, width, height)
+        wide, _, high = shape.partition("x")
+        return {"width": int(wide), "height": int(high)}
+
     def native_size(self, name: str | None) -> Update:
         """Sets the size to the native size of this checkpoint."""
         size = checkpoint_facts(self.folders, name).native_size

@@ -6,16 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ui.events.handlers import Handlers, Update
+from ui.events.starting import connect_start
 from ui.events.wiring import Wiring
 from ui.fields import MESSAGES
 from ui.panels import render
 
 # Only an open page goes on.
-GO_ON = """(repeat) => {
-  window.ldGenerate.ended();
-  if (repeat) document.querySelector('button#ld-generate')?.click();
-}"""
-FAILED = "() => { window.ldGenerate.ended(); }"
+GO_ON = "(repeat) => { if (repeat) document.querySelector('button#ld-generate')?.click(); }"
 
 
 class Repeating:
@@ -39,8 +36,6 @@ class Repeating:
 
 
 def connect_generate(wiring: Wiring, handlers: Handlers, outputs: Iterable[str]) -> None:
-    parts, answer = wiring.parts, wiring.with_form(Repeating(handlers).generate)
-    inputs = (*wiring.fields, "repeat")
-    made = wiring.on(parts["generate"].click, answer, inputs, (*outputs, "repeat"), trigger_mode="once")
-    made.then(None, inputs=[parts["repeat"]], js=GO_ON, api_visibility="private")
-    made.failure(None, js=FAILED, api_visibility="private")  # nothing else comes after an answer that failed
+    answer = wiring.with_form(Repeating(handlers).generate)
+    made = connect_start(wiring, "generate", answer, (*wiring.fields, "repeat"), (*outputs, "repeat"))
+    made.then(None, inputs=[wiring.parts["repeat"]], js=GO_ON, api_visibility="private")

@@ -44,13 +44,14 @@ class FileLists:
         return [(name, name) for name in PIXEL_METHODS] + self.named("upscalers")
 
     def shapes(self, checkpoint: str | None, width: int | None, height: int | None) -> dict[str, Any]:
-        """Returns suitable sizes for this checkpoint, and the current one in the form."""
+        """Returns suitable sizes for this checkpoint, and the current one in the form.
+
+        The list is equally long for every size, because Gradio fails if an open list becomes shorter.
+        """
         side = checkpoint_facts(self.folders, checkpoint).native_size
         shapes = [(f"{shape} {wide} × {high}", f"{wide}x{high}") for shape, wide, high in size_presets(side)]
         now = f"{width}x{height}"
-        if now in dict(shapes).values():
-            return {"choices": shapes, "value": now}
-        return {"choices": [*shapes, ("Own size", "")], "value": ""}
+        return {"choices": [*shapes, ("Own size", "")], "value": now if now in dict(shapes).values() else ""}
 
     def lists(self) -> dict[str, list[tuple[str, str]]]:
         """Returns the choices of every list of model files, to build or refresh it."""

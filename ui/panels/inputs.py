@@ -6,10 +6,21 @@ from typing import Any
 
 import gradio as gr
 
-from modules.generation.option_table import PRECISION_NOTES, SHARE, STABLE_FAST_LEVELS, Option
+from modules.generation.option_table import SHARE, STABLE_FAST_LEVELS, Option
 from ui.fields import AUTOMATIC
 
 Components = dict[str, Any]
+
+# What each precision is for.
+PRECISION_NOTES = {
+    "off": "as the model",
+    "fp16-accumulate": "sums in fp16, for GeForce",
+    "fp8": "products in fp8, RTX 40 and newer",
+    "int8": "products in int8, RTX 30 and newer",
+    "fp8-weights": "half the UNet's memory",
+    "int8-weights": "half the UNet's memory, more exact",
+}
+START = "ld-start"  # the class of a button that starts a request
 
 
 def file_choice(

@@ -51,7 +51,7 @@ def _writing(make: Maker, kind: torch.dtype) -> Iterator[Case]:
         yield Case("quantize_channels", quantize_rows.quantize_channels_reference, (weight, kind), step)
         stored = quantize_rows.quantize_channels_reference(weight, kind)
         reference = dequantize_channels.dequantize_channels_reference
-        yield Case("dequantize_channels", reference, (*stored, make.dtype))
+        yield Case("dequantize_channels", reference, (*stored, make.dtype), PRODUCT)
     for batch, channels, size, groups in ((2, 320, 16, 32), (1, 60, 33, 4), (3, 64, 48, 2)):
         x, weight, bias = make.image(batch, channels, size, size) + 3.0, make.rows(channels), make.rows(channels)
         tail = (weight, bias, groups, 1e-5, True, one, kind)

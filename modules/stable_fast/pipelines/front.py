@@ -19,6 +19,7 @@ from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.trace import ERRORS, TraceError, is_tracing
 from modules.stable_fast.module_call import bind_call, in_order
 from modules.stable_fast.pipelines.moments import Part, dims_of
+from modules.stable_fast.pipelines.repeated_rows import inside_a_network, times_repeated
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.lock import Turn
@@ -79,7 +80,8 @@ class Front(ForwardFront):
                 return self._own(*args, **kwargs)
             self._is_inside = True
             try:
-                return self._called(args, kwargs)
+                with inside_a_network():
+                    return self._called(args, kwargs)
             finally:
                 self._is_inside = False
 
@@ -143,14 +145,16 @@ class Front(ForwardFront):
         self.reason = hidden_tensors(call, tensors)
         if self.reason:
             return self._own(*args, **kwargs)
-        for name in self._part.kind.numbers:
-            if isinstance(call.get(name), float):
-                call[name] = torch.tensor(call[name], device=next(iter(tensors.values())).device)
-        dims = dims_of(self._part, flatten_inputs(call), call)
+        numbers = {name: call[name] for name in self._part.kind.numbers if isinstance(call.get(name), float)}
+        if numbers:
+            device = next(iter(tensors.values())).device
+            call |= {name: torch.tensor(number, device=device) for name, number in numbers.items()}
+            tensors = flatten_inputs(call)
+        dims = dims_of(self._part, tensors, call)
         if self._has_retried:
-            return self._form(dims)(**call)
+            return self._form(dims).called(call)
         before = structure_of(self._part.network)
-        result = self._form(dims)(**call)
+        result = self._form(dims).called(call)
         self._retry_after_setup(before)
         return result
 
@@ -198,6 +202,7 @@ class Front(ForwardFront):
             precision=self._config.precision if self._part.kind.in_steps else "off",
             capture_on=self._capture_on,
             proves_sizes=True,
+            times_repeated=times_repeated,
         )
 
     def _free(self) -> None:

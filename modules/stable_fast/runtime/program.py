@@ -67,12 +67,17 @@ class Program:
         node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
         return has_rows(node, self.sizes)
 
+    def inputs_with_rows(self, moment: str) -> tuple[str, ...]:
+        """The inputs of a moment that have an entry for each row of the batch."""
+        first = {name: self.dims.get(name, ())[:1] for name in self.inputs_at(moment)}
+        return tuple(name for name, dim in first.items() if dim and dim[0] and parse_dim(dim[0])[1] == ROWS)
+
     @cached_property
     def has_one_time(self) -> bool:
         """Whether all rows have the same timestep, which the time stage then computes with once."""
-        named = {parse_dim(dim)[1] for name in self.inputs_at("time") for dim in self.dims.get(name, ()) if dim}
         is_result = set(self.stages[TIME].outputs) & set(self.results)
-        return bool(self.sizes.primes.get(ROWS) and self.inputs_at("time")) and ROWS not in named and not is_result
+        has_rows = not self.inputs_at("time") or self.inputs_with_rows("time")
+        return ROWS in self.sizes.primes and not has_rows and not is_result
 
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """The named sizes of these inputs. Raises SizeError if this program cannot serve them."""

@@ -1,20 +1,25 @@
-"""Tests that a click on Generate is answered at once, is never lost, and leaves no stale answer behind."""
+"""Tests that a click that starts a request is answered at once, is never lost, and leaves no stale answer behind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import Form, Served
+from tests.tiny_project import save_photo
+from tests.ui.conftest import PATIENCE, Form, Served, arguments_for
+from ui.app import build_app, make_handlers
 
+STARTING = {f"ld-{name}" for name in ("generate", "compare", "grid", "extras-run", "repaint-start")}
+STARTING |= {"ld-picture-hires", "ld-history-hires"}
 JOIN = "**/gradio_api/queue/join*"
 ANSWER = "#ld-answer"
-# Clicks Generate, and again in the moment in which the last words of the request appear.
-CLICK_AT_DONE = """() => new Promise((done) => {
-  const stage = document.querySelector('#ld-stage'), button = document.querySelector('#ld-generate');
+# Clicks this button, and again in the moment in which the last words of the request appear.
+CLICK_AT_DONE = """(name) => new Promise((done) => {
+  const stage = document.querySelector('#ld-stage'), button = document.querySelector(name);
   const watch = new MutationObserver(() => {
     if (!stage.querySelector('[role=progressbar]')) return;
     watch.disconnect();
@@ -78,14 +83,46 @@ def test_a_click_is_answered_at_once_and_sent_once(page: Any, form: Form, held: 
     assert len(held) == 1
 
 
-def test_a_click_at_the_end_of_a_request_starts_another(page: Any, form: Form, served: Served) -> None:
-    form.prompt(steps=1)
-    first, answer = page.evaluate(CLICK_AT_DONE)
+def click_at_done(page: Any, served: Served, button: str) -> None:
+    """Clicks twice as above, and waits until both requests are done."""
+    first, answer = page.evaluate(CLICK_AT_DONE, button)
     assert answer == "Starting…"
     task = page.locator("#ld-task textarea, #ld-task input")
     expect(task).not_to_have_value(first)
-    form.wait_for("Done")
-    assert served.handlers.queue.find(task.input_value()).state == "done"
+    second = served.handlers.queue.find(task.input_value())
+    assert second.wait(PATIENCE / 1000) and second.state == "done"
+    expect(page.locator(f"{button}[aria-disabled]")).to_have_count(0)
+
+
+def test_a_click_at_the_end_of_a_request_starts_another(page: Any, form: Form, served: Served) -> None:
+    form.prompt(steps=1)
+    click_at_done(page, served, "#ld-generate")
+
+
+def test_no_tab_loses_a_click_at_the_end_of_a_request(page: Any, form: Form, served: Served, tmp_path: Path) -> None:
+    form.prompt(steps=1)
+    form.show("Compare")
+    form.fill("Values of the columns", "1")
+    form.fill("Values of the rows", "1")
+    click_at_done(page, served, "#ld-grid")
+    form.show("Extras")
+    page.locator("#ld-extras-files input[type=file]").set_input_files(save_photo(tmp_path / "one.png", 512, 512))
+    click_at_done(page, served, "#ld-extras-run")
+
+
+def test_the_browser_hears_of_the_end_of_every_request(project_root: Path, tmp_path: Path) -> None:
+    """Gradio drops clicks of such events, so a button that starts one has the class, and its end is told."""
+    handlers = make_handlers(arguments_for(tmp_path, models_root=project_root))
+    page = build_app(handlers)
+    handlers.queue.close()
+    clicks = [fn for fn in page.fns.values() if fn.trigger_mode == "once" and "click" in dict(fn.targets).values()]
+    buttons = [page.blocks[fn.targets[0][0]] for fn in clicks]
+    assert {button.elem_id for button in buttons} == STARTING
+    assert all("ld-start" in button.elem_classes for button in buttons)
+    for fn, button in zip(clicks, buttons, strict=True):
+        told = f"ended('{button.elem_id}')"
+        after = [other for other in page.fns.values() if other.trigger_after == fn._id and told in other.js]
+        assert sorted(other.trigger_only_on_failure for other in after) == [False, True]
 
 
 def test_nothing_of_the_answer_stays_after_an_error(page: Any, form: Form, held: list[Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from modules.core.paths import ModelFolders
+from modules.generation.option_table import STABLE_FAST_PRECISIONS
 from ui.fields import defaults
 from ui.panels.file_lists import FileLists
 from ui.panels.inputs import level_choices, precision_choices
@@ -36,7 +37,8 @@ def test_shapes_follow_the_checkpoint(lists: FileLists, name: str, side: int, la
     shapes = lists.shapes(f"{name}.safetensors", side, side)
     assert shapes["value"] == f"{side}x{side}"
     assert labels <= {label for label, _ in shapes["choices"]}
-    assert ("Own size", "") in lists.shapes(f"{name}.safetensors", 500, 500)["choices"]
+    other = lists.shapes(f"{name}.safetensors", 500, 500)
+    assert other == {**shapes, "value": ""} and ("Own size", "") in other["choices"]
 
 
 def test_a_name_without_its_extension_is_the_listed_file(lists: FileLists) -> None:
@@ -55,6 +57,7 @@ def test_precisions_say_what_they_are_for_and_which_need_a_gpu() -> None:
     labels = {name: label for label, name in precision_choices(gpu=False)}
     assert labels.pop("off") == "off: as the model" and all("no NVIDIA GPU" in label for label in labels.values())
     labels = {name: label for label, name in precision_choices(gpu=True)}
+    assert tuple(labels) == STABLE_FAST_PRECISIONS
     assert labels["fp8"] == "fp8: products in fp8, RTX 40 and newer" and "NVIDIA" not in str(labels)
 
 

@@ -11,6 +11,7 @@ from ui.panels import prompt_lines
 from ui.panels.file_lists import FileLists
 from ui.panels.form.styles import build_styles
 from ui.panels.inputs import (
+    START,
     Components,
     file_choice,
     message_place,
@@ -50,7 +51,7 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
     parts |= build_styles(values)
     with gr.Row(elem_id="ld-go"):
         parts["generate"] = gr.Button(
-            "Generate", variant="primary", elem_id="ld-generate", elem_classes="ld-generate", min_width=120, scale=3
+            "Generate", variant="primary", elem_id="ld-generate", elem_classes=START, min_width=120, scale=3
         )
         parts["skip"] = gr.Button(
             "Skip", elem_id="ld-skip", elem_classes="ld-cancel", interactive=False, min_width=60, scale=1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from modules.tasks.axes import VARIABLES
-from ui.panels.inputs import Components, message_place
+from ui.panels.inputs import START, Components, message_place
 from ui.panels.results.pictures import build_gallery, build_preview
 
 VARIABLE_CHOICES = [(variable.label, name) for name, variable in VARIABLES.items()]
@@ -14,7 +14,7 @@ VARIABLE_CHOICES = [(variable.label, name) for name, variable in VARIABLES.items
 def build_comparison() -> Components:
     parts: Components = {}
     gr.Markdown("#### With and without Stable-Fast\nMakes the form's first picture both ways, and measures both.")
-    parts["compare"] = gr.Button("Compare", variant="primary", elem_id="ld-compare")
+    parts["compare"] = gr.Button("Compare", variant="primary", elem_id="ld-compare", elem_classes=START)
     parts["compare_message"] = message_place("compare_message")
     parts["slider"] = gr.ImageSlider(
         label="Without Stable-Fast (left) and with it (right)",
@@ -38,7 +38,7 @@ def build_comparison() -> Components:
     with gr.Row():
         parts["down"] = gr.Dropdown([("Nothing", ""), *VARIABLE_CHOICES], value="cfg", label="Rows", min_width=140)
         parts["down_values"] = gr.Textbox("4, 7", label="Values of the rows", min_width=180, scale=2)
-    parts["grid"] = gr.Button("Make the grid", variant="primary", elem_id="ld-grid")
+    parts["grid"] = gr.Button("Make the grid", variant="primary", elem_id="ld-grid", elem_classes=START)
     parts["grid_message"] = message_place("grid_message")
     parts["compare_preview"] = build_preview()
     parts["sheet"] = build_gallery("Grid", "ld-sheet", visible=False, columns=1)

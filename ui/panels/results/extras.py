@@ -6,7 +6,7 @@ import gradio as gr
 
 from modules.core.sizes import MAX_SIZE
 from ui.panels.file_lists import FileLists
-from ui.panels.inputs import Components, file_choice, message_place
+from ui.panels.inputs import START, Components, file_choice, message_place
 from ui.panels.results.pictures import build_gallery
 
 BY, TO = "by", "to"
@@ -34,7 +34,7 @@ def build_extras(files: FileLists) -> Components:
                     1024, label=f"Result {side}", precision=0, minimum=1, maximum=MAX_SIZE, min_width=90
                 )
         parts["extras_crop"] = gr.Checkbox(True, label="Cut off what does not fit this shape")
-    parts["extras_run"] = gr.Button("Enlarge", variant="primary", elem_id="ld-extras-run")
+    parts["extras_run"] = gr.Button("Enlarge", variant="primary", elem_id="ld-extras-run", elem_classes=START)
     parts["extras_message"] = message_place("extras_message")
     parts["extras_gallery"] = build_gallery("Enlarged pictures", "ld-extras", visible=False, columns=3)
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ui.panels.inputs import Components, message_place
+from ui.panels.inputs import START, Components, message_place
 from ui.panels.results.thumbnail import build_replace
 
 STAR, UNSTAR = "☆ Star", "★ Unstar"
@@ -51,6 +51,7 @@ def build_details(name: str) -> Components:
                     size="sm",
                     min_width=90,
                     elem_id=f"ld-{name}-{action}",
+                    elem_classes=START if action == "hires" else None,
                     variant="stop" if action == "delete" else "secondary",
                 )
         with gr.Row(visible=False, elem_id=f"ld-{name}-confirm", elem_classes="ld-actions") as parts[f"{name}_confirm"]:

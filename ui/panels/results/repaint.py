@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ui.panels.inputs import Components, message_place, share
+from ui.panels.inputs import START, Components, message_place, share
 from ui.panels.picture_fields import mask_editor
 from ui.panels.render import status_line
 
@@ -23,7 +23,9 @@ def build_repaint() -> Components:
         )
         parts["repaint_denoise"] = share(DENOISE, "Change", info="0 keeps the parts, 1 ignores them")
         with gr.Row():
-            parts["repaint_start"] = gr.Button("Repaint", variant="primary", size="sm", elem_id="ld-repaint-start")
+            parts["repaint_start"] = gr.Button(
+                "Repaint", variant="primary", size="sm", elem_id="ld-repaint-start", elem_classes=START
+            )
             parts["repaint_close"] = gr.Button("Close", size="sm", elem_id="ld-repaint-close")
     parts["repaint_path"] = gr.State("")
     return parts
