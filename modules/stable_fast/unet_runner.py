@@ -155,7 +155,7 @@ class StableFastRunner(CompiledRunner):
             execution.run((*call.moving, *deep), execution.known_at(call.timestep))
 
         try:
-            self._engine.make_ready(run, call.device)
+            self._engine.make_ready(run, call.device, probes=True)
         finally:
             execution.forget_times()  # they were computed while kernels were only compiled
         self._engine.keep(call.key, execution)
