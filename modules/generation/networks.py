@@ -64,7 +64,7 @@ class Networks:
         A precision that is about stored weights holds for the UNet, which then lives elsewhere (`unet_at_home`).
         """
         self.model = model
-        self.level, self.precision = level, precision
+        self.level, self.precision, self.emulated = level, precision, emulated
         self._capture_on = SharedCapture()
         self._choosing: dict[str, Any] = {"tuning_seconds": tuning_seconds, "table": table}
         self._patcher = StableFastPatcher(

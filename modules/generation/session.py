@@ -69,7 +69,7 @@ class Session:
             log.warning("--memory has no effect on %s: it is about the memory of an NVIDIA GPU.", self.device)
         if table is not None:
             check_card(table, self.device)
-        self._tuning_seconds, self._table, self._emulated = tuning_seconds, table, emulated
+        self._tuning_seconds, self._table, self.emulated = tuning_seconds, table, emulated
         self._memory = memory or "auto" if self.device.type == "cuda" else "high"
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
@@ -174,13 +174,13 @@ class Session:
             if precision != "off":
                 log.warning("--stable-fast-precision has no effect without Stable-Fast: give --stable-fast too.")
             return Networks(model, level)
-        if any((kept.level, kept.precision) != (level, precision) for kept in self._fast):
+        if any((kept.level, kept.precision, kept.emulated) != (level, precision, self.emulated) for kept in self._fast):
             self._release_fast()
         fast = next((kept for kept in self._fast if kept.model is model), None)
         if fast is None:
             if self.device.type == "cuda" and level_in_force(level)[0] == "graph":
                 self._tell_unfused()
-            fast = Networks(model, level, self._tuning_seconds, self._table, precision, emulated=self._emulated)
+            fast = Networks(model, level, self._tuning_seconds, self._table, precision, emulated=self.emulated)
             self._fast.append(fast)
         return fast
 

@@ -46,6 +46,11 @@ def eight_bits(precision: str) -> EightBits | None:
     return EightBits(kind, weights_only=kind != precision) if kind in ("fp8", "int8") else None
 
 
+def has_eight_bits(precision: str) -> bool:
+    """Whether products or weights are in eight bits."""
+    return eight_bits(precision) is not None
+
+
 def stores_weights(precision: str) -> bool:
     """Whether this is about how weights are stored, and not how products are computed."""
     return precision.endswith(WEIGHTS_ONLY)
