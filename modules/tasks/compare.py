@@ -88,9 +88,7 @@ class Comparison:
         if fast.level != fast.asked:
             lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
         if self.emulated:
-            lines.append(
-                f"{self.emulated} was emulated: the pictures are those of a card that has it, the times are not"
-            )
+            lines.append(f"{self.emulated} was emulated: the pictures are those of a card that has it, not the times")
         elif fast.level != "off":
             lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
         likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.4f}"
