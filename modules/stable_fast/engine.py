@@ -20,7 +20,7 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import numbers_in_force
+from modules.stable_fast.precision import eight_bits_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -148,8 +148,8 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             device = device_of(self.module, example)
-            numbers, self.report.precision_reason = numbers_in_force(self.config, device, self.module)
-            passes = passes_for(device, captured=self.report.level.captured, eight_bits=numbers)
+            eight_bits, self.report.precision_reason = eight_bits_in_force(self.config, device, self.module)
+            passes = passes_for(device, captured=self.report.level.captured, eight_bits=eight_bits)
             how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(

@@ -98,7 +98,7 @@ class Program:
             if name in self.prepared:
                 values[name] = self.store.values[self.prepared[name]]
             elif name in self.weights:
-                values[name] = self.store.source(self.weights[name]).detach()
+                values[name] = self.store.here(self.weights[name])
         return values
 
     def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:
