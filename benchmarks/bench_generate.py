@@ -54,13 +54,14 @@ def checkpoint(folder: Path, *, tiny: bool) -> Path:
 
         return networks.save_checkpoint(folder / "random.safetensors")
     torch.manual_seed(0)
-    parts = {
-        "model.diffusion_model.": UNet(SD15_UNET),
-        "first_stage_model.": AutoencoderKL(VAEConfig()),
-        "cond_stage_model.transformer.": build_text_model(TextConfig()),
-    }
-    tensors = {p + name: t.half().contiguous() for p, part in parts.items() for name, t in part.state_dict().items()}
-    save_file(tensors, folder / "random.safetensors")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # which draws its numbers sooner
+        parts = {
+            "model.diffusion_model.": UNet(SD15_UNET),
+            "first_stage_model.": AutoencoderKL(VAEConfig()),
+            "cond_stage_model.transformer.": build_text_model(TextConfig()),
+        }
+    weights = [(p + name, t) for p, part in parts.items() for name, t in part.state_dict().items()]
+    save_file({name: t.half().cpu().contiguous() for name, t in weights}, folder / "random.safetensors")
     return folder / "random.safetensors"
 
 

@@ -9,7 +9,8 @@
     python -m benchmarks.bench_pipelines svd --tiny --device cpu --rounds 1
 
 Weights are random at the real shapes, in fp16 on a GPU. Each subject has a copy of them. Caches on disk are empty at
-the start, so first calls are cold. `pipeline` is timed within one picture, as a loop of steps calls it. The row `check`
+the start, so first calls are cold. A round of `pipeline` is one picture, as a loop of steps calls it. The rows are
+written as soon as there is something new in them. The row `check`
 says what the first step of a picture pays for the look at changes. The row `look` says what that consists of: the CPU's
 time for each piece, the launches, the GPU's time for reading all weights, and how long the CPU would wait for it.
 `module` is `compile_module`, which does not look. Each subject is compared with fp32 eager. PyTorch's profiler counts
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils import _pytree as pytree
 
 from benchmarks import bench_unet
-from benchmarks.common import synchronise, write_result
+from benchmarks.common import keep_result, synchronise, write_result
 from benchmarks.networks.diffusers_unet import SIZE_WIDTH, SIZES, diffusers_unet
 from benchmarks.networks.of_pipelines import (
     WITHOUT_PRODUCT,
@@ -45,13 +47,13 @@ from benchmarks.networks.of_pipelines import (
     stable_diffusion,
     stable_diffusion_xl,
 )
-from benchmarks.side_by_side import Step, Subject, measure_all
+from benchmarks.side_by_side import Rows, Step, Subject, measure_all
 from modules.stable_fast import compile_module, compile_pipeline
-from modules.stable_fast.changes.checksums import Checksums, finish
+from modules.stable_fast.changes.checksums import Checksums
 from modules.stable_fast.changes.glance import Glance
 from modules.stable_fast.changes.watch import Watch, weights_of
 from modules.stable_fast.pipelines.compile import CompiledPipeline
-from modules.stable_fast.pipelines.front import why_not_this_picture
+from modules.stable_fast.pipelines.conditions import why_not_this_picture
 
 CACHES = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}
@@ -113,11 +115,13 @@ class Bench:
         for first in (True, False) * 20:
             synchronise()
             began = time.perf_counter()
-            if first:
-                self.pipeline.run(lambda: step(self.workload.x))
-            else:
+            with self.pipeline.picture():
                 step(self.workload.x)
-            synchronise()
+                synchronise()
+                if not first:
+                    began = time.perf_counter()
+                    step(self.workload.x)
+                    synchronise()
             times[first].append((time.perf_counter() - began) * 1000)
         first_ms, later_ms = statistics.median(times[True]), statistics.median(times[False])
         print(f"{'check':28} {first_ms - later_ms:9.3f} ms")
@@ -142,7 +146,7 @@ class Looks:
             "places_ms": self.glance.same_places,
             "parts_ms": self.glance.same_parts,
             "start_ms": self.start,
-            "wait_ms": lambda: finish(self.started),  # for all that `start` began, since nothing runs meanwhile
+            "wait_ms": lambda: self.started.finish(),  # for all that `start` began, since nothing runs meanwhile
             "look_ms": self.watch.look,
             "look_without_reading_ms": lambda: self.watch.look(reads_weights=False),
         }
@@ -198,6 +202,15 @@ def kernels(step: Callable[[Tensor], object], x: Tensor) -> int:
     return sum(event.device_type.name == "CUDA" for event in seen.events())
 
 
+def kernels_of(subject: Subject, x: Tensor) -> int:
+    """Kernels of one of its steps, but not the first of a picture."""
+    step = subject.step
+    assert step is not None
+    with (subject.picture or nullcontext)():
+        step(x)
+        return kernels(step, x)
+
+
 def of_product(model: str, size: int, arguments: argparse.Namespace) -> Workload:
     """diffusers' UNet in a real pipeline, with the weights of our own network, which runs the product's step."""
     fields = {"model": model, "size": 64 if arguments.tiny else size, "batch": 2, "tiny": arguments.tiny, "dtype": None}
@@ -211,7 +224,7 @@ def of_product(model: str, size: int, arguments: argparse.Namespace) -> Workload
         pooled = bench.text.vector[:, : -len(SIZES) * SIZE_WIDTH].chunk(2)
         call |= {"negative_pooled_prompt_embeds": pooled[0], "pooled_prompt_embeds": pooled[1]}
         call |= {"original_size": SIZES[:2], "target_size": SIZES[4:]}
-    pipe, rounds, steps = {"sd15": (stable_diffusion, 20, 5), "sdxl": (stable_diffusion_xl, 12, 3)}[model]
+    pipe, rounds, steps = {"sd15": (stable_diffusion, 10, 20), "sdxl": (stable_diffusion_xl, 6, 8)}[model]
     seen = recorded(pipe(network), network, call)
     seen["timestep"] = torch.full_like(seen["timestep"], bench_unet.TIMESTEP)
     return Workload(
@@ -233,28 +246,30 @@ def run(arguments: argparse.Namespace) -> None:
     bench, x = Bench(workload), workload.x
     every = bench.subjects()
     names = arguments.subjects.split(",") if arguments.subjects else every
-    subjects = {name: Subject(name, every[name]) for name in names}
+    pictures = {"pipeline": bench.pipeline.picture}
+    subjects = {name: Subject(name, every[name], pictures.get(name)) for name in names}
     how = {"rounds": arguments.rounds or workload.rounds, "steps": arguments.steps or workload.steps}
-    reference = bench.reference()
+    result = f"pipelines-{arguments.workload}" + "-tiny" * arguments.tiny
 
-    def measure() -> list[dict[str, Any]]:
-        rows = measure_all(list(subjects.values()), x, reference, budget=arguments.budget, **how)
-        for row in rows:
-            step = subjects[row["label"]].step
-            if step is not None and x.is_cuda and "error" not in row:
-                row["kernels"] = kernels(step, x)
-        return rows
+    def keep(rows: Rows) -> None:
+        parts = {name: part.to_dict() for name, part in bench.pipeline.report.parts.items()}
+        keep_result(result, rows, arguments=vars(arguments), networks=parts)
 
-    rows = bench.pipeline.run(measure)  # all of it within one picture
-    ours = subjects["pipeline"].step if "pipeline" in subjects else None
-    if ours is not None:
-        rows.append(bench.pipeline.run(lambda: bench.check(ours)))
+    rows = measure_all(list(subjects.values()), x, bench.reference(), budget=arguments.budget, keep=keep, **how)
+    keep(rows)
+    for row in rows:
+        subject = subjects[row["label"]]
+        if subject.step is not None and x.is_cuda and "error" not in row:
+            row["kernels"] = kernels_of(subject, x)
+    keep(rows)
+    if "pipeline" in subjects and subjects["pipeline"].step is not None:
+        rows.append(bench.check(subjects["pipeline"].step))
+        keep(rows)
     rows.append(look_row(bench.network))
     report = bench.pipeline.report
     print(report.to_text())
     parts = {name: part.to_dict() for name, part in report.parts.items()}
-    name = f"pipelines-{arguments.workload}" + "-tiny" * arguments.tiny
-    write_result(name, rows, arguments=vars(arguments), networks=parts)
+    write_result(result, rows, arguments=vars(arguments), networks=parts)
 
 
 def main() -> None:

@@ -1,17 +1,23 @@
-"""Measures whether speed costs quality: judges the demo model's pictures each way, and compares them with eager fp32.
+"""Measures whether speed costs quality: judges a demo model's pictures each way, and compares them with eager fp32.
 
-    python -m benchmarks.bench_quality                     # needs the demo model in models/checkpoints
+    python -m benchmarks.bench_quality                     # needs the demo models in models/checkpoints
     python -m benchmarks.bench_quality --device cpu --divide 24
+    python -m benchmarks.bench_quality --levels full --precisions off,fp8,int8 --loras demo_ink:0.5,demo_ink:1
+    python -m benchmarks.bench_quality --checkpoint demo_xl --loras demo_xl_ink:1
+    python -m benchmarks.bench_quality --device cpu --divide 32 --levels fused --skips 0,1,2,3 --name quality-demo-skip
 
 `score` is the share of passed judgements (colours, shape, position, number of objects; see
-tools/demo_model/judging/cases.py); `psnr` is the median over the pictures, in dB, against eager fp32 on the same
-device.
+tools/demo_model/judging/cases.py); `psnr` and `ssim` are medians over the pictures, against eager fp32 on the same
+device with the same LoRA, and `worst` is the lowest PSNR (dB). Judgements are of pictures without LoRA only, since a
+LoRA changes what is judged. Where a card has no eight-bit products, they are emulated: that tells the same about
+pictures, and nothing about time.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +25,11 @@ import torch
 from PIL import Image
 
 from benchmarks.common import write_result
+from modules.generation.options import LoraChoice
 from modules.generation.session import Session
-from modules.tasks.compare import difference
+from modules.images.likeness import difference, structural_similarity
 from modules.text.tokenizer import Tokenizer
 from tools.demo_model.evaluate import tally
-from tools.demo_model.evaluate_extras import CHECKPOINT
 from tools.demo_model.judging.app import App
 from tools.demo_model.judging.cases import Cases, build_cases
 from tools.demo_model.world.captions import Captions
@@ -31,47 +37,83 @@ from tools.demo_model.world.captions import Captions
 LEVELS = ("off", "graph", "fused", "full")
 IDENTICAL_DB = 100.0  # reported for identical pictures
 
+Groups = dict[str, Cases]
+Pictures = dict[str, list[Image.Image]]
 
-def draw(session: Session, groups: dict[str, Cases], level: str) -> dict[str, list[Image.Image]]:
-    app = App(session, CHECKPOINT)
+
+def draw(app: App, groups: Groups, **how: Any) -> Pictures:
     return {
-        name: [app.image(*case, stable_fast=level) for case in zip(cases.prompts, cases.seeds, strict=True)]
+        name: [app.image(*case, **how) for case in zip(cases.prompts, cases.seeds, strict=True)]
         for name, cases in groups.items()
     }
 
 
-def row(
-    label: str,
-    groups: dict[str, Cases],
-    pictures: dict[str, list[Image.Image]],
-    reference: dict[str, list[Image.Image]],
-) -> dict[str, Any]:
-    scores = tally(groups, {name: [np.asarray(one.convert("RGB")) for one in made] for name, made in pictures.items()})
-    judged = sum(number for _, number in scores.values())
+def row(label: str, groups: Groups, pictures: Pictures, reference: Pictures, *, judged: bool = True) -> dict[str, Any]:
     pairs = [pair for name in groups for pair in zip(pictures[name], reference[name], strict=True)]
-    psnr = statistics.median(min(IDENTICAL_DB, difference(*pair)[0]) for pair in pairs)
-    score = sum(share * number for share, number in scores.values()) / judged
-    print(f"{label:16} score {score:.3f} of {judged}, PSNR {psnr:.1f} dB")
-    return {"label": label, "pictures": len(pairs), "score": score, "psnr": psnr}
+    decibels = [min(IDENTICAL_DB, difference(*pair)[0]) for pair in pairs]
+    found: dict[str, Any] = {"label": label, "pictures": len(pairs)}
+    if judged:
+        arrays = {name: [np.asarray(one.convert("RGB")) for one in made] for name, made in pictures.items()}
+        scores = tally(groups, arrays)
+        found["judgements"] = sum(number for _, number in scores.values())
+        found["score"] = sum(share * number for share, number in scores.values()) / found["judgements"]
+    found |= {"psnr": statistics.median(decibels), "worst": min(decibels)}
+    found["ssim"] = statistics.median(structural_similarity(*pair) for pair in pairs)
+    told = f"score {found['score']:.3f} of {found['judgements']}, " if judged else ""
+    print(f"{label:28} {told}PSNR {found['psnr']:.1f} dB (worst {found['worst']:.1f}), SSIM {found['ssim']:.4f}")
+    return found
+
+
+def choices_of(text: str) -> list[LoraChoice]:
+    """The LoRAs of "demo_ink:0.5,demo_ink:1"."""
+    pairs = [item.partition(":") for item in text.split(",") if item]
+    return [LoraChoice(name=name, strength=float(strength or 1)) for name, _, strength in pairs]
 
 
 def run(arguments: argparse.Namespace) -> None:
     groups = build_cases(Captions(torch.device("cpu"), Tokenizer().encode), divide=arguments.divide)
-    exact = draw(Session(device=arguments.device, dtype="float32"), groups, "off")
-    rows = [row("off float32", groups, exact, exact)]
-    session = Session(device=arguments.device)
-    kind = str(session.dtype).removeprefix("torch.")
-    for level in arguments.levels.split(","):
-        if (level, kind) != ("off", "float32"):
-            rows.append(row(f"{level} {kind}", groups, draw(session, groups, level), exact))
-    write_result("quality-demo", rows, arguments=vars(arguments))
+    how: dict[str, Any] = {"steps": arguments.steps}
+    if arguments.size:
+        how |= {"width": arguments.size, "height": arguments.size}
+    exact = App(Session(device=arguments.device, dtype="float32"), arguments.checkpoint)
+    app = App(Session(device=arguments.device, emulated=True), arguments.checkpoint)
+    kind = str(app.session.dtype).removeprefix("torch.")
+    ways = [
+        (level, precision, int(skip))
+        for level in arguments.levels.split(",")
+        for precision in arguments.precisions.split(",")
+        for skip in arguments.skips.split(",")
+    ]
+    ways = [way for way in ways if way[0] != "off" or way[1:] == ("off", 0)]
+    with_loras: Sequence[tuple[LoraChoice, ...]] = [(), *((choice,) for choice in choices_of(arguments.loras))]
+    rows: list[dict[str, Any]] = []
+    for loras in with_loras:
+        told = "".join(f" {choice.name}:{choice.strength:g}" for choice in loras)
+        how["loras"], judged = loras, not loras
+        reference = draw(exact, groups, **how)
+        rows.append(row(f"off float32{told}", groups, reference, reference, judged=judged))
+        for level, precision, skip in ways:
+            if (level, kind) == ("off", "float32"):
+                continue
+            label = f"{level} {kind if precision == 'off' else precision}{f', skip {skip}' if skip else ''}{told}"
+            fast = {"stable_fast": level, "stable_fast_precision": precision, "stable_fast_skip": skip}
+            made = draw(app, groups, **fast, **how)
+            rows.append(row(label, groups, made, reference, judged=judged))
+            write_result(arguments.name, rows, arguments=vars(arguments))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--levels", default=",".join(LEVELS))
+    parser.add_argument("--precisions", default="off", help="off, fp8, int8, fp8-weights, ...; off alone is level off")
+    parser.add_argument("--skips", default="0", help="0,1,2,3: steps skipped after each full one")
+    parser.add_argument("--loras", default="", help="such as demo_ink:0.5,demo_neon:1; each by itself")
+    parser.add_argument("--checkpoint", default="demo")
+    parser.add_argument("--size", type=int, help="of the pictures; default: the model's own")
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--divide", type=int, default=4, help="draw only one in N pictures")
+    parser.add_argument("--name", default="quality-demo", help="of the file of results")
     run(parser.parse_args())
 
 

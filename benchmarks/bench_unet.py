@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
     python -m benchmarks.bench_unet --model sdxl --size 1024    # SDXL, CFG batch 2
+    python -m benchmarks.bench_unet --model sdxl --size 1024 --subjects full,full-fp8,full-fp8-tuned
     python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
     python -m benchmarks.bench_unet --device cpu --size 128 --model sdxl --tiny --rounds 1
     python -m benchmarks.bench_unet --list
@@ -35,7 +36,8 @@ from modules.stable_fast import StableFastConfig, StableFastRunner, adjoin_proje
 
 MODELS: dict[str, UNetConfig] = {"sd15": SD15_UNET, "sd21": SD21_UNET, "sdxl": SDXL_UNET}
 TIMESTEP = 500.0
-IN_HALF = "full-fp16-accumulate"  # only if it is named: on the GPUs that we have, it is for its error and not its time
+# Only if they are named: on the GPUs that we have, sums in fp16 are for their error and not their time.
+PRECISIONS = ("fp16-accumulate", "fp8", "int8", "fp8-weights", "int8-weights")
 
 
 def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
@@ -54,6 +56,11 @@ def config_of(model: str, *, tiny: bool = False) -> UNetConfig:
         head_dim=config.head_dim and 32,
         groups=8,
     )
+
+
+def is_extra(subject: str) -> bool:
+    """Whether this subject is timed only if it is named."""
+    return subject.removeprefix("full-").removesuffix("-tuned") in PRECISIONS
 
 
 def sides(size: int | str) -> tuple[int, int]:
@@ -146,7 +153,8 @@ class Bench:
             "fused": self.ours("fused"),
             "full": self.ours("full"),
             "full-tuned": self.ours("full", tuning=tuning),
-            IN_HALF: self.ours("full", precision="fp16-accumulate"),
+            **{f"full-{name}": self.ours("full", precision=name) for name in PRECISIONS},
+            **{f"full-{name}-tuned": self.ours("full", tuning=tuning, precision=name) for name in PRECISIONS},
             "diffusers": self.diffusers(channels_last=False),
             "diffusers-channels-last": self.diffusers(channels_last=True),
             "diffusers-regional": self.diffusers(channels_last=False, regional=True),
@@ -168,7 +176,7 @@ class Bench:
 def run(arguments: argparse.Namespace) -> None:
     bench = Bench(arguments)
     every = bench.subjects()
-    names = arguments.subjects.split(",") if arguments.subjects else [name for name in every if name != IN_HALF]
+    names = arguments.subjects.split(",") if arguments.subjects else [name for name in every if not is_extra(name)]
     how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
     rows = measure_all([every[name] for name in names], bench.x, bench.reference(), **how)
     model = f"{arguments.model}-tiny" if arguments.tiny else arguments.model
@@ -192,7 +200,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=5, help="evaluations per round")
     parser.add_argument("--tuning-seconds", type=float, default=30.0, help="for full-tuned")
-    parser.add_argument("--subjects", help=f"comma-separated; default: all but {IN_HALF}")
+    parser.add_argument("--subjects", help="comma-separated; default: all but those with a precision")
     parser.add_argument(
         "--budget", type=float, default=3600.0, help="seconds after which no further subject is prepared"
     )

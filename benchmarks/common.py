@@ -10,9 +10,10 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -83,6 +84,7 @@ def machine() -> dict[str, object]:
     }
 
 
+@cache
 def _revision() -> dict[str, object]:
     """Returns the measured commit, or BENCHMARK_COMMIT, which is set if the tree was copied without its history."""
     named = os.environ.get("BENCHMARK_COMMIT")
@@ -98,12 +100,18 @@ def machine_slug() -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def write_result(name: str, rows: list[dict[str, object]], **extra: object) -> Path:
-    """Writes results/<machine>/<name>.json and prints it as the last line, for programs that read benchmarks."""
+def keep_result(name: str, rows: Sequence[dict[str, object]], **extra: object) -> tuple[Path, dict[str, object]]:
+    """Writes results/<machine>/<name>.json. Called again with more rows, so that a killed run loses none."""
     result = {"benchmark": name, "machine": machine(), **extra, "rows": rows}
     path = RESULTS / machine_slug() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path, result
+
+
+def write_result(name: str, rows: Sequence[dict[str, object]], **extra: object) -> Path:
+    """Writes the result and prints it as the last line, for programs that read benchmarks."""
+    path, result = keep_result(name, rows, **extra)
     print(f"written: {path.relative_to(ROOT)}")
     print(json.dumps(result))
     return path

@@ -6,7 +6,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,19 @@ from torch import Tensor
 from benchmarks.common import synchronise
 
 Step = Callable[[Tensor], Tensor]
+Rows = list[dict[str, Any]]
 
 
 @dataclass
 class Subject:
-    """One way to run the step, with its warm-up, times and accuracy."""
+    """One way to run the step, with its warm-up, times and accuracy.
+
+    `picture`: what a round of it happens in; its first step is not timed.
+    """
 
     name: str
     make: Callable[[], Step]
+    picture: Callable[[], AbstractContextManager[object]] | None = None
     step: Step | None = None
     row: dict[str, Any] = field(default_factory=dict)
     device_ms: list[float] = field(default_factory=list)
@@ -50,7 +55,7 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     try:
-        with at_its_best(subject.name):
+        with at_its_best(subject.name), (subject.picture or nullcontext)():
             step = subject.make()
             out = step(x)
             synchronise()
@@ -74,10 +79,18 @@ def warm_up(subject: Subject, x: Tensor, reference: Tensor | None) -> None:
 
 def time_once(subject: Subject, like: Tensor, steps: int) -> None:
     """Times a round of `steps` evaluations on a fresh input: wall time on a CPU, GPU and host time on a GPU."""
-    step = subject.step
-    if step is None:
+    if subject.step is None:
         return
     x = torch.randn_like(like) if like.is_floating_point() else torch.randint_like(like, 1000)
+    if subject.picture is None:
+        _time_steps(subject, subject.step, x, steps)
+        return
+    with subject.picture():
+        subject.step(x)
+        _time_steps(subject, subject.step, x, steps)
+
+
+def _time_steps(subject: Subject, step: Step, x: Tensor, steps: int) -> None:
     synchronise()
     if not x.is_cuda:
         began = time.perf_counter()
@@ -105,8 +118,13 @@ def measure_all(
     steps: int,
     budget: float,
     unjudged: frozenset[str] = frozenset(),
-) -> list[dict[str, Any]]:
-    """Returns a row per subject. Subjects in `unjudged` have other weights and are not compared with the reference."""
+    keep: Callable[[Rows], object] = lambda rows: None,
+) -> Rows:
+    """Returns a row per subject. Subjects in `unjudged` have other weights and are not compared with the reference.
+
+    Every second round is taken backwards, so that no subject always follows the same other one. `keep` is given all
+    rows whenever there is something new in them. The first time of each subject is taken right after its warm-up.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for background jobs
     deadline = time.monotonic() + budget
     try:
@@ -115,15 +133,23 @@ def measure_all(
                 subject.row["error"] = "not run: the time budget was spent"
                 continue
             warm_up(subject, x, None if subject.name in unjudged else reference)
-        for subject in [subject for _ in range(rounds) for subject in subjects]:
             with at_its_best(subject.name):
                 time_once(subject, x, steps)
+            keep([row_of(each) for each in subjects])
+        for number in range(1, rounds):
+            for subject in subjects if number % 2 else reversed(subjects):
+                with at_its_best(subject.name):
+                    time_once(subject, x, steps)
+            keep([row_of(each) for each in subjects])
     except torch.AcceleratorError as error:  # nothing runs after a fault; earlier times stay valid
         subject.row["error"] = f"the GPU faulted in this subject: {error}"[:500]
         for other in subjects:
             if other.step is None:
                 other.row.setdefault("error", "not run: the GPU had faulted")
-    return [row_of(subject) for subject in subjects]
+    rows = [row_of(subject) for subject in subjects]
+    for row in rows:
+        print(f"{row['label']:28} {row.get('ms', float('nan')):9.3f} ms   {row.get('error', '')}")
+    return rows
 
 
 def row_of(subject: Subject) -> dict[str, Any]:
@@ -133,5 +159,4 @@ def row_of(subject: Subject) -> dict[str, Any]:
         row |= {"ms": statistics.median(times), "fastest_ms": min(times), "slowest_ms": max(times)}
     if subject.host_ms:
         row["host_ms"] = statistics.median(subject.host_ms)
-    print(f"{subject.name:28} {row.get('ms', float('nan')):9.3f} ms   {row.get('error', '')}")
     return row

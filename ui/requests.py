@@ -30,6 +30,7 @@ from ui.fields import (
 )
 
 Values = Mapping[str, Any]
+OF_STABLE_FAST = ("stable_fast_precision", "stable_fast_skip")
 
 
 class PlaceError(OptionsError):
@@ -70,7 +71,8 @@ def build_options(values: Values, inputs: Path) -> GenerationOptions:
 def read_all_plain(values: Values) -> dict[str, Any]:
     """Returns the plain options. Those of Stable-Fast hold while it is on."""
     plain = {name: read_plain(values, option) for name, option in OPTIONS.items()}
-    return plain if values["stable_fast"] else plain | {"stable_fast_precision": default_of("stable_fast_precision")}
+    resting = {} if values["stable_fast"] else {name: default_of(name) for name in OF_STABLE_FAST}
+    return plain | resting
 
 
 def read_plain(values: Values, option: Option) -> Any:

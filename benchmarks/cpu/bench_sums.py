@@ -29,8 +29,8 @@ from benchmarks.common import write_result
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.images.likeness import difference
 from modules.stable_fast.kernels.accumulation import product_reference
-from modules.tasks.compare import difference
 
 TILE = 64  # the depth of our kernels' tiles
 # Products of SD1.5 and SDXL: attention and feed-forward of 320 to 1280 channels, 3x3 convolutions of 320 to 2560.

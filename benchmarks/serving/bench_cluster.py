@@ -1,11 +1,12 @@
 """Times --cluster local: pictures per second by the number of workers, start-up, overhead, recovery from a kill.
 
     python -m benchmarks.serving.bench_cluster                            # SD1.5 at 512, 20 steps, on 1, 2, 4, ... GPUs
+    python -m benchmarks.serving.bench_cluster --family sdxl --size 1024 --cfg 8 --pictures 12 --rounds 2
     python -m benchmarks.serving.bench_cluster --device cpu --tiny --workers 1,2 --pictures 8
 
 Weights are random at the real shapes (with `--tiny`, at small shapes, to try the script). Every row makes the same
 prompts with the same seeds, in one process and after a warm-up of each worker. `share_of_linear` compares a row with
-that many times the first row.
+that many times the first row. Prompts and the negative prompt are those of bench_throughput.py.
 
 `overhead_ms` is what the way through the pool adds to a picture: on one worker, with nothing else to do, the time from
 sending the task until its PNG is here, without the time that the same picture and its PNG take in this process. The
@@ -33,8 +34,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.bench_generate import project
 from benchmarks.common import write_result
+from benchmarks.gpu.memory import FAMILIES, shrunk, write_project
+from benchmarks.serving.bench_throughput import NEGATIVE, prompt
 from modules.cluster.dispatcher import Seat
 from modules.cluster.environment import prepare_import
 from modules.cluster.messages import WorkerSettings
@@ -91,7 +93,7 @@ def measure_rate(pool: WorkerPool, row: Row, options: GenerationOptions, argumen
     count = arguments.pictures * pool.size
     rates: list[float] = []
     for _ in range(arguments.rounds):
-        requests = [replace(options, seed=seed) for seed in range(count)]
+        requests = [replace(options, seed=seed, prompt=prompt(seed)) for seed in range(count)]
         rates.append(count * options.batch / make_all(pool, requests))
     row |= {"pictures_per_second": statistics.median(rates), "rates": rates}
 
@@ -144,12 +146,14 @@ def measure_overhead(pool: WorkerPool, row: Row, options: GenerationOptions, ses
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     options = GenerationOptions(
-        prompt="a lighthouse on a cliff", width=arguments.size, height=arguments.size, steps=arguments.steps, seed=7,
-        batch=arguments.batch, sampler="euler", scheduler="normal", stable_fast=arguments.stable_fast,
+        prompt=prompt(7), negative_prompt=NEGATIVE, width=arguments.size, height=arguments.size, steps=arguments.steps,
+        seed=7, cfg=arguments.cfg, batch=arguments.batch, sampler="euler", scheduler="normal",
+        stable_fast=arguments.stable_fast,
     )  # fmt: skip
+    family = shrunk(FAMILIES[arguments.family]) if arguments.tiny else FAMILIES[arguments.family]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        folders = project(Path(folder), tiny=arguments.tiny)
+        folders = write_project(Path(folder), family, torch.device(arguments.device), rank=1, overflows=False)
         for workers in counts(arguments):
             with warm_pool(workers, options, folders, arguments) as (pool, row):
                 rows.append(row)
@@ -163,7 +167,7 @@ def run(arguments: argparse.Namespace) -> None:
                     session.free()
                 measure_recovery(pool, row, options)
             print({name: value for name, value in row.items() if name != "rates"}, flush=True)
-    shape = "tiny" if arguments.tiny else "sd15"
+    shape = f"{arguments.family}-tiny" if arguments.tiny else arguments.family
     write_result(f"cluster-{shape}-{arguments.size}", rows, arguments=vars(arguments), ray=version("ray"))
 
 
@@ -182,8 +186,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=40, help="requests for each worker in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--overhead-rounds", type=int, default=30)
+    parser.add_argument("--family", choices=tuple(FAMILIES), default="sd15")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--cfg", type=float, default=7.0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--stable-fast", default="full", choices=("off", "graph", "fused", "full"))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, in each worker and here")

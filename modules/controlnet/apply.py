@@ -151,6 +151,11 @@ class ControlStack:
         self._conditional = conditional
         self._times = times
 
+    def active(self, timestep: float) -> tuple[bool, ...]:
+        """Tells of each ControlNet and T2I-Adapter whether it steers at this timestep."""
+        progress = sampling_progress(timestep, self._times)
+        return tuple(one.active(progress) for one in (*self._controls, *self._adapters))
+
     def __call__(self, x: Tensor, timestep: float, text: TextInputs) -> Residuals | None:
         progress = sampling_progress(timestep, self._times)
         residuals = sum_residuals(self._controls, x, timestep, text, progress, conditional=self._conditional)

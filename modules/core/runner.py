@@ -37,12 +37,14 @@ class Conditioning:
 
     `texts`: the distinct texts of the batch, all of the same shapes, among which a runner can `switch` between steps.
     `concat` [1 or N, K, h, w]: extra latent channels, such as the mask and masked picture of inpainting checkpoints.
-    `control`: see Control.
+    `control`: see Control. With `outer_blocks`, steps that `Runner.reuse` allows may run only so many of the network's
+    outermost blocks.
     """
 
     texts: tuple[TextInputs, ...]
     concat: Tensor | None = None
     control: Control | None = None
+    outer_blocks: int = 0
 
     def with_concat(self, x: Tensor) -> Tensor:
         """Returns x [N, C, h, w] with the extra channels appended."""
@@ -63,6 +65,13 @@ class Runner(Protocol):
 
     def switch(self, which: int) -> None:
         """Selects one of the conditioning's texts (0 after `prepare`) for all following steps."""
+        ...
+
+    def reuse(self, *, is_allowed: bool) -> None:
+        """Tells whether the following steps may use deep features of the last full step (not after `prepare`).
+
+        They do so only if the features were made for the same pictures, text, sizes and weights.
+        """
         ...
 
     def step(self, x: Tensor, timestep: float) -> Tensor:

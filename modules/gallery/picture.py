@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class Picture:
     def fetched(self) -> Picture:
         return self
 
+    def of_request(self, seed: int) -> Picture:
+        """Returns the same picture as one of the request with this seed."""
+        return replace(self, request_seed=seed)
+
     def encoded(self) -> EncodedPicture:
         """Returns the picture as a PNG with its metadata."""
         from modules.images.save import encode_png  # imports Pillow, which a front end does not need to start
@@ -59,6 +63,10 @@ class PictureInFlight:
     fetched: Callable[[], Picture]
     seed: int
     request_seed: int
+
+    def of_request(self, seed: int) -> PictureInFlight:
+        """Returns the same picture as one of the request with this seed."""
+        return replace(self, request_seed=seed, fetched=lambda: self.fetched().of_request(seed))
 
     def encoded(self) -> EncodedPicture:
         return self.fetched().encoded()

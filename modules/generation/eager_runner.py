@@ -25,6 +25,9 @@ class EagerRunner(Runner):
         conditioning, _ = self._prepared()
         self._text = conditioning.texts[which]
 
+    def reuse(self, *, is_allowed: bool) -> None:
+        """Reuses nothing: only Stable-Fast skips blocks."""
+
     def step(self, x: Tensor, timestep: float) -> Tensor:
         conditioning, text = self._prepared()
         x = conditioning.with_concat(x).to(text.context.dtype)

@@ -17,7 +17,7 @@ from modules.core.paths import each_folder_once
 from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_prompts, check_spelled_out
-from modules.generation.checks.told import tell_overdone, tell_refiner, tell_sizes
+from modules.generation.checks.told import tell_overdone, tell_refiner, tell_sizes, tell_skipping
 from modules.generation.encode_prompts import Schedules, encode_prompts
 from modules.generation.image_to_image import (
     OpenedInit,
@@ -101,9 +101,11 @@ class Job:
         """Converts scaled latents to pictures [N, 3, H, W] in -1..1, on the autoencoder's device."""
         try:
             with visiting(self.model.vae, self.device):
-                return decode_latents(self.model.vae, latents, self.networks.decode)
+                pictures = decode_latents(self.model.vae, latents, self.networks.decode)
         except NotFinite as error:
             raise self._cause() from error
+        self.networks.has_decoded = True
+        return pictures
 
     def decode_soon(self, latent: Tensor) -> PixelsInFlight:
         """Decodes a scaled latent [1, C, h, w] without waiting for the GPU. Overflows are noticed, not repaired."""
@@ -190,6 +192,7 @@ def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> lis
     check_spelled_out(first, session.folders)  # reports errors before minutes of loading
     check_prompts(requests, session.folders)
     tell_overdone(first)
+    tell_skipping(first)
     level_in_force(first.stable_fast)  # also reports an invalid level in the environment
     source = open_source(first.init) if first.init else None
     control_images = [to_8_bit(open_image(choice.image)) for choice in first.controls]

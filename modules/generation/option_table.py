@@ -15,7 +15,8 @@ from modules.text.prompt import EMPHASIS_MODES
 
 MAX_STEPS = 1000
 STABLE_FAST_LEVELS = ("off", "graph", "fused", "full")
-STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate")
+STABLE_FAST_PRECISIONS = ("off", "fp16-accumulate", "fp8", "int8", "fp8-weights", "int8-weights")
+MOST_SKIPPED = 3  # steps after each full one; more were judged to change pictures too much
 SHARE = (0.0, 1.0)
 REFINER_START = 0.8  # as SDXL's authors and all programs advise
 
@@ -255,10 +256,23 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         label="Stable-Fast precision",
         kind="text",
         section="speed",
-        help="fp16-accumulate: sum products in fp16, which is made for GeForce cards and changes pictures a little",
+        help="fp8, int8: most products in eight bits; fp8-weights, int8-weights: half the UNet's memory; "
+        "fp16-accumulate: sums in fp16, for GeForce cards. Each changes pictures a little",
         choices=STABLE_FAST_PRECISIONS,
         title="Stable-Fast precision",
         key="Stable-Fast precision",
+        page="more",
+    ),
+    Option(
+        name="stable_fast_skip",
+        label="Stable-Fast skip",
+        kind="whole",
+        section="speed",
+        help="run only the UNet's outer blocks in so many steps after each full one, which changes pictures",
+        metavar="STEPS",
+        limits=(0, MOST_SKIPPED),
+        title="Stable-Fast skip",
+        key="Stable-Fast skip",
         page="more",
     ),
 )

@@ -219,6 +219,7 @@ class GenerationOptions:
     tiled: TiledOptions | None = None
     stable_fast: str = "off"
     stable_fast_precision: str = "off"
+    stable_fast_skip: int = 0
     only: int | None = field(default=None)  # keeps only this picture of the batch, to reproduce a single one
 
     def __post_init__(self) -> None:

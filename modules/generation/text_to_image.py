@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from modules.core.device import lacks_memory, made_current, raise_if_broken, release_memory
 from modules.core.errors import DeviceError, OutOfMemoryError
 from modules.core.progress import CancelToken
-from modules.gallery.picture import Picture
+from modules.gallery.picture import Picture, PictureInFlight
 from modules.generation.job import Job, prepare_jobs
 from modules.generation.options import GenerationOptions
 from modules.generation.pass_settings import first_settings
@@ -39,6 +38,22 @@ def generate(
 
     Raises a LightDiffusionError with a readable message; Cancelled once `cancel` is set.
     """
+    for made in generate_soon(options, session, on_progress=on_progress, cancel=cancel, in_flight=False):
+        yield made.fetched()
+
+
+def generate_soon(
+    options: GenerationOptions,
+    session: Session,
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: CancelToken | None = None,
+    in_flight: bool = True,
+) -> Iterator[Picture | PictureInFlight]:
+    """Works like `generate`, but does not wait for pictures `in_flight`, which the GPU may still compute.
+
+    Such a picture may prove to be unusable (MakeAgain): then call `generate`, which repairs what it can.
+    """
     seed = options.seed
     with made_current(session.device), device_errors_for_people(session):
         requests = spelled_out(options, session.folders)
@@ -46,10 +61,9 @@ def generate(
             seed = request.seed if seed is None else seed  # of the first picture, even if that is skipped
             (job,) = jobs_with_room([request], session)
             for share in shares_of(job, on_progress, cancel, (done, len(requests))):
-                batch = Batch(job=job, shares=(share,))
+                batch = Batch(job=job, shares=(share,), in_flight=in_flight)
                 for _, made in batch_with_room(batch):
-                    picture = made.fetched()
-                    yield replace(picture, request_seed=picture.request_seed if seed is None else seed)
+                    yield made if seed is None else made.of_request(seed)
                 job = batch.job
 
 

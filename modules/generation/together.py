@@ -129,7 +129,7 @@ def make_group(group: Sequence[Prepared], job: Job) -> Generator[tuple[int, Made
     missing = {each.number: each.pictures for each in group}
     with suppress(Cancelled):  # all of them, which they are told below
         for shares in [together] if len(group) > 1 else [(share,) for share in group[0].shares()]:
-            batch = Batch(job=job, shares=shares)
+            batch = Batch(job=job, shares=shares, in_flight=len(group) > 1)
             for share, picture in batch_with_room(batch):
                 number = group[shares.index(share)].number
                 yield number, picture

@@ -128,7 +128,9 @@ class UNet(TimedNetwork):
         context: Tensor,
         control: tuple[Tensor, ...] | None = None,
         vector: Tensor | None = None,
-    ) -> Tensor:
+        deep: Tensor | None = None,
+        outer: int = 0,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Evaluates the network once.
 
         x [B, in_channels, h, w], timesteps [B] float32 in 0..999, context [B, S, context_dim]
@@ -136,27 +138,55 @@ class UNet(TimedNetwork):
         (the order of a ControlNet's output), then the features of a T2I-Adapter: one per level, and one for the
         middle block if there is one more. Without residuals, only features. `vector` [B, vector_dim]: for SDXL, and
         for no other network.
+
+        With `outer`, the result is a pair: the output and the deep features, which enter the last `outer` output
+        blocks. With `deep` features of an earlier evaluation, only the first `outer` input blocks and the last `outer`
+        output blocks run, and the result is the output alone (DeepCache: Ma et al. 2023, arXiv 2312.00858).
         """
         time = self.embed_time(timesteps, vector, x.dtype)
         residuals, features = self._parted(control or ())
+        last = len(self.output_blocks)
+        if deep is not None:
+            _, skips = self._encode(x, time, context, residuals, features, outer)
+            return self.out(self._decode(deep, skips, time, context, range(last - outer, last)))
+        x, skips = self._encode(x, time, context, residuals, features, last)
+        x = self.middle_block(x, time, context)
+        if len(features) > len(feature_places(self.config)):
+            x = x + features[-1]
+        if residuals:
+            x = x + residuals[-1]
+        deep = self._decode(x, skips, time, context, range(last - outer))
+        out = self.out(self._decode(deep, skips, time, context, range(last - outer, last)))
+        return (out, deep) if outer else out
+
+    def _encode(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        residuals: tuple[Tensor, ...],
+        features: tuple[Tensor, ...],
+        count: int,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Runs the first `count` input blocks. Returns the last one's features and all skip connections."""
         places = feature_places(self.config)
         skips: list[Tensor] = []
-        for index, block in enumerate(self.input_blocks):
-            x = block(x, time, context)
+        for index in range(count):
+            x = self.input_blocks[index](x, time, context)
             if features and index in places:
                 x = x + features[places.index(index)]
             skips.append(x)
-        x = self.middle_block(x, time, context)
-        if len(features) > len(places):
-            x = x + features[-1]
         if residuals:
-            skips = [skip + residual for skip, residual in zip(skips, residuals[:-1], strict=True)]
-            x = x + residuals[-1]
-        for block in self.output_blocks:
+            skips = [skip + residual for skip, residual in zip(skips, residuals[:count], strict=True)]
+        return x, skips
+
+    def _decode(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, which: range) -> Tensor:
+        """Runs these output blocks, each on the last of the skip connections, which it takes out of the list."""
+        for index in which:
             skip = skips.pop()
             size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
-            x = block(torch.cat([x, skip], dim=1), time, context, size)
-        return self.out(x)
+            x = self.output_blocks[index](torch.cat([x, skip], dim=1), time, context, size)
+        return x
 
     def _parted(self, control: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Separates a ControlNet's residuals from a T2I-Adapter's features."""

@@ -53,6 +53,23 @@ class SwitchingDenoiser:
         return self._denoiser(x, sigma)
 
 
+class ReusingDenoiser:
+    """Tells the runner before each evaluation of `denoiser` whether it may use the features of an earlier step."""
+
+    def __init__(
+        self, denoiser: Denoise, reuse: Callable[..., None], reusing: Sequence[bool], clock: StepClock
+    ) -> None:
+        """`reusing`: for each step whether it may. All evaluations of a step are alike, since samplers compare them."""
+        self._denoiser = denoiser
+        self._reuse = reuse
+        self._reusing = reusing
+        self._clock = clock
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self._reuse(is_allowed=self._reusing[self._clock.step(sigma)])
+        return self._denoiser(x, sigma)
+
+
 class RefinedDenoiser:
     """Asks `base` in the first steps, and `refiner` from step `first` on.
 

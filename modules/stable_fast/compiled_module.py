@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modules.core.device import lacks_memory
 from modules.stable_fast.compiler import CANNOT_COMPILE, why_eager
@@ -15,8 +15,17 @@ from modules.stable_fast.config import StableFastConfig
 from modules.stable_fast.engine import Engine
 from modules.stable_fast.graph.flatten import in_new_containers
 from modules.stable_fast.graph.sizes import measure
+from modules.stable_fast.graph.staging import ROWS
 from modules.stable_fast.graph.trace import ERRORS, Untraceable, device_of
-from modules.stable_fast.module_call import Given, Inputs, ModuleCall, call_module, check_module, number_changes
+from modules.stable_fast.module_call import (
+    Given,
+    Inputs,
+    ModuleCall,
+    NamedInputs,
+    call_module,
+    check_module,
+    number_changes,
+)
 from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.lock import Turn, in_turn
 from modules.stable_fast.runtime.program import Program
@@ -24,6 +33,9 @@ from modules.stable_fast.runtime.same_prompt import SamePrompt
 from modules.stable_fast.runtime.size_check import agrees
 from modules.stable_fast.runtime.weights import StaleWeightsError
 from modules.stable_fast.store.tables import Table
+
+RUN_ON = ("cuda",)  # devices that compute while Python goes on
+_NOT_READY = object()
 
 
 class CompiledModule:
@@ -34,6 +46,7 @@ class CompiledModule:
     error and changes nothing. A Python number is part of the form: after a few values, calls with further values run
     eagerly. So do all calls in training mode. Weights rebound to other memory are detected if nothing was prepared.
     With `proves_sizes`, the first call for each set of named sizes is compared with the module itself.
+    `times_repeated` says how many times the rows of a tensor repeat: what needs latents alone is computed once for all.
     """
 
     def __init__(
@@ -48,13 +61,14 @@ class CompiledModule:
         table: Table | None = None,
         precision: str = "off",
         proves_sizes: bool = False,
+        times_repeated: Callable[[Tensor], int] | None = None,
     ) -> None:
         check_module(module, bindings or {})
         config = StableFastConfig(level=level, tuning_seconds=tuning_seconds, table=table, precision=precision)
         self._engine = Engine(module, config, bindings or {}, capture_on, follows_structure=True)
         self.report = self._engine.report
         self._inputs, self._proves_sizes = Inputs(module, dict(dims or {})), proves_sizes
-        self._same_prompt = SamePrompt()
+        self._same_prompt, self._times_repeated = SamePrompt(), times_repeated
         self.turn = Turn()  # programs store the results of the call in progress
 
     @in_turn
@@ -103,7 +117,42 @@ class CompiledModule:
 
     @in_turn
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given, level = self._inputs.of(args, kwargs), self.report.level
+        return self._called(self._inputs.of(args, kwargs))
+
+    @in_turn
+    def called(self, inputs: NamedInputs) -> Any:
+        """The result for all inputs by name, in the module's order. Nothing may be prepared."""
+        return self._called(Given(inputs, None, overrules=False))
+
+    @in_turn
+    def called_ahead(
+        self, inputs: NamedInputs, *, reads_weights: bool = True, holds: Callable[[], bool] = lambda: True
+    ) -> tuple[Any] | None:
+        """The result as of `called`, if nothing changed since the last look and `holds()`; else None: look then.
+
+        A GPU computes while Python compares. What it computed is thrown away if there is a difference. Only for calls
+        of sizes that have run before, which read nothing but memory that is still there.
+        """
+        call = self._inputs.call(Given(inputs, None, overrules=False))
+        if not self.report.level.fused or self._engine.module.training or not self._engine.has_program(call.form):
+            return None
+        if device_of(self._engine.module, call.tensors).type not in RUN_ON:
+            return None
+        begun = self._engine.begin_look(reads_weights=reads_weights)
+        if begun is None:
+            return None
+        try:
+            with torch.no_grad():
+                result = self._fused(call, only_known=True)
+        except torch.AcceleratorError:
+            raise
+        except ERRORS:  # the ordinary call finds it too, and knows what to do
+            return None
+        is_valid = result is not _NOT_READY and self._engine.is_unchanged(begun) and holds()
+        return (result,) if is_valid else None
+
+    def _called(self, given: Given) -> Any:
+        level = self.report.level
         if self._engine.module.training or level.is_off:
             return self._eager(given)
         call = self._inputs.call(given, with_names=level.fused)
@@ -138,13 +187,18 @@ class CompiledModule:
         engine.turn_off(reason)
         return result
 
-    def _fused(self, call: ModuleCall) -> Any:
+    def _fused(self, call: ModuleCall, *, only_known: bool = False) -> Any:
+        """The call's result from its program. With `only_known`, _NOT_READY if it would have to be made ready first."""
         engine = self._engine
         program = engine.program(call.form, call.inputs, call.dims)
-        tensors, sizes = call.in_program_layout(), program.measure(call.tensors)
-        key = (*call.form, *sorted(sizes.items()))
+        sizes = program.measure(call.tensors)
+        times, latents = self._repeats(program, call, sizes.get(ROWS, 1)), program.inputs_with_rows("latent")
+        tensors = call.in_program_layout({name: times for name in latents})
+        key = (*call.form, *sorted(sizes.items()), times)
         known = engine.execution(key)
-        execution = known or engine.new_execution(program, sizes)
+        if only_known and (known is None or program.draws):
+            return _NOT_READY
+        execution = known or engine.new_execution(program, sizes, times)
         prompt = {name: tensors[name] for name in program.inputs_at("prompt")}
         execution.show_prompt(self._stamp(call, prompt), prompt, call.given.which or 0)
         function, inputs = execution.step_of(tensors)
@@ -158,6 +212,13 @@ class CompiledModule:
             self._inputs.settle()
         self.report.counters.fused_steps += 1
         return engine.run(key, call.name, function, inputs, draws=program.draws)
+
+    def _repeats(self, program: Program, call: ModuleCall, batch: int) -> int:
+        """How many times the batch repeats, as far as inputs bound to "latent" tell."""
+        latents = program.inputs_with_rows("latent") if self._times_repeated is not None else ()
+        counts = {self._times_repeated(call.tensors[name]) for name in latents if self._times_repeated is not None}
+        times = counts.pop() if len(counts) == 1 else 1
+        return times if batch % times == 0 else 1
 
     def _check(self, call: ModuleCall) -> Any:
         """The module's own result, or its own error if the call is invalid. Changes nothing that the call holds."""

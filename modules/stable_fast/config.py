@@ -50,8 +50,8 @@ class StableFastConfig:
     `graph_memory_mib`. Up to `tuning_seconds` are spent on timing implementations of fused operations. Choices of an
     imported `table` go before those that are shipped or were found here. With `timed_against_eager`, two eager steps
     run after warm-up, to find out when Stable-Fast pays off. Without CUDA, a few eager steps run beside the first fused
-    ones instead, and sizes at which fused steps are slower then run eagerly. With the `precision` "fp16-accumulate",
-    fused products in fp16 may be summed in fp16 (see kernels/accumulation.py).
+    ones instead, and sizes at which fused steps are slower then run eagerly. `precision` says how products are computed
+    (see precision.py). With `emulated`, eight bits hold on any device: where no kernel serves it, by plain PyTorch.
 
     Raises ValueError for an unknown level or precision, or fewer than one shape.
     """
@@ -63,6 +63,7 @@ class StableFastConfig:
     table: Table | None = None
     timed_against_eager: bool = True
     precision: str = "off"
+    emulated: bool = False
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
-from modules.stable_fast.changes.watch import Change, Watch
+from modules.stable_fast.changes.watch import Begun, Change, Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import why_no_effect
+from modules.stable_fast.precision import eight_bits_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -29,7 +29,7 @@ from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
-from modules.stable_fast.store.tuning import make_ready
+from modules.stable_fast.store.ready import make_ready
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,8 @@ class Engine:
         self.stamp = 0
         self._bindings = dict(bindings)
         self._follows_structure = follows_structure
-        self._graphs = Graphs(
-            capture_on or GraphPool, max_graphs=config.max_shapes, max_bytes=config.graph_memory_mib << 20
-        )
+        most = {"max_graphs": config.max_shapes, "max_bytes": config.graph_memory_mib << 20}
+        self._graphs = Graphs(capture_on or GraphPool, **most)
         self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
@@ -68,7 +67,7 @@ class Engine:
     def forget(self) -> None:
         """Frees programs, prepared weights and graphs; the next call starts over."""
         self._graphs.release()
-        self.store = WeightStore(self.module)
+        self.store = WeightStore(self.module, self.config.precision)
         self.forms: set[Hashable] = set()
         self.warm: dict[Hashable, ShapeReport] = {}
         self._programs: OrderedDict[Hashable, Program] = OrderedDict()
@@ -97,6 +96,14 @@ class Engine:
         elif change.weights:
             self.refresh_weights(set(change.weights))
         return change.moved
+
+    def begin_look(self, *, reads_weights: bool) -> Begun | None:
+        """Begins a look without waiting for it. None if there is nothing to compare with, or weights moved."""
+        return self._watch.begin(reads_weights=reads_weights) if self._watch is not None else None
+
+    def is_unchanged(self, begun: Begun) -> bool:
+        """Whether nothing has changed, according to a look that has begun."""
+        return self._watch is not None and self._watch.is_unchanged(begun)
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
@@ -141,16 +148,12 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             device = device_of(self.module, example)
-            self.report.precision_reason = why_no_effect(self.config.precision, device, self.module)
+            eight_bits, self.report.precision_reason = eight_bits_in_force(self.config, device, self.module)
+            passes = passes_for(device, captured=self.report.level.captured, eight_bits=eight_bits)
+            how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
-                    self.store,
-                    example,
-                    bindings=self._bindings,
-                    dims=dims,
-                    passes=passes_for(device, captured=self.report.level.captured),
-                    reads_kept=self._reads_kept,
-                    sums_in_half=self.config.sums_in_half,
+                    self.store, example, bindings=self._bindings, dims=dims, passes=passes, **how
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             for name in self._programs[form].weights.values():
@@ -165,11 +168,11 @@ class Engine:
         while len(self._programs) > most:
             _, oldest = self._programs.popitem(last=False)
             for key in [key for key, execution in self._executions.items() if execution.program is oldest]:
-                self._drop_execution(key)
+                self.drop(key)
             self.store.keep_only({name for program in self._programs.values() for name in program.prepared.values()})
 
-    def _drop_execution(self, key: Hashable) -> None:
-        del self._executions[key]
+    def drop(self, key: Hashable) -> None:
+        self._executions.pop(key, None)
         self.warm.pop(key, None)
         self._graphs.drop(key)
 
@@ -184,19 +187,21 @@ class Engine:
         """Makes an execution for new sizes, and drops the least recently used sizes for it. `keep` registers it."""
         execution = Execution(program, sizes, halves)
         while len(self._executions) >= self.config.max_shapes:
-            self._drop_execution(next(iter(self._executions)))
+            self.drop(next(iter(self._executions)))
         return execution
 
-    def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
-        """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
-        make_ready(run, device, self.config.tuning_seconds, table=self.config.table, draws=draws)
+    def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
+        """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
+        timed = make_ready(run, device, self.config.tuning_seconds, table=self.config.table, **how)
+        self.report.counters.probes += timed
+        self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""
         self._executions[key] = execution
 
     def capture_prompts(self, key: Hashable, execution: Execution) -> None:
-        """Lets further prompts of `execution`, which has run once, be replayed from a graph. The level is settled."""
+        """Lets further prompts of `execution`, which has run once, be replayed from a graph."""
         if self.report.level.captured:
             execution.run_prompt = partial(self._graphs.run_prompt, key)
 
@@ -204,6 +209,11 @@ class Engine:
         """Lowers the level if capturing is impossible: without CUDA, or if random numbers are drawn."""
         if self.report.level.captured and (draws or not can_capture(device)):
             self.report.lower(self.report.level.uncaptured, DRAWS if can_capture(device) else NO_GRAPHS)
+
+    @property
+    def captures_now(self) -> bool:
+        """Whether steps are replayed from graphs, as they are not while scales are looked for."""
+        return self.report.level.captured and self.store.scales.are_known
 
     def has_graph(self, key: Hashable) -> bool:
         """Whether a graph was captured for this key."""
@@ -234,8 +244,9 @@ class Engine:
         """function(*inputs), captured if the level and the device allow it."""
         if inputs:
             self.settle(inputs[0].device, draws=draws)
-            if self.report.level.captured:
+            if self.captures_now:
                 return self.captured(key, name, function, inputs)
+        self.store.scales.count_call()
         return function(*inputs)
 
     # Failures

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from modules.stable_fast.config import Level
 from modules.stable_fast.graph.flatten import (
     flatten,
-    flatten_constants,
     flatten_dims,
     flatten_inputs,
     laid_out,
@@ -118,22 +117,25 @@ class ModuleCall:
     serves. `tensors` are the inputs by the names used in programs.
     """
 
-    def __init__(self, module: nn.Module, given: Given, dims: Mapping[str, Any]) -> None:
+    def __init__(self, module: nn.Module, given: Given, dims: Mapping[str, Dims]) -> None:
         self.module = module
         self.given = given
         self.inputs = on_one_device(given.inputs)
-        self.tensors = flatten_inputs(self.inputs)
-        self.dims = dims if dims and fits(dims, self.tensors) else {}
-        self.form = form_of(self.inputs, self.tensors, self.dims)
+        leaves, kinds = flatten(self.inputs)
+        self.tensors = {name: leaf.value for name, leaf in leaves.items() if isinstance(leaf.value, Tensor)}
+        self.dims: Mapping[str, Dims] = dims if dims and fits(dims, self.tensors) else {}
+        others = {name: leaf.value for name, leaf in leaves.items() if name not in self.tensors}
+        self.form = form_of(kinds | others, self.tensors, self.dims)
 
     @property
     def keeps_prompt(self) -> bool:
         """Whether later calls have the same prompt, so that its results can be kept."""
         return self.given.which is not None and not self.given.overrules
 
-    def in_program_layout(self) -> dict[str, Tensor]:
-        """The tensors in the memory layout that programs take."""
-        return {name: in_program_layout(tensor) for name, tensor in self.tensors.items()}
+    def in_program_layout(self, times: Mapping[str, int]) -> dict[str, Tensor]:
+        """The tensors in the memory layout that programs take. Of those whose rows repeat `times`, the rows once."""
+        once = {name: self.tensors[name][: len(self.tensors[name]) // count] for name, count in times.items()}
+        return {name: in_program_layout(once.get(name, tensor)) for name, tensor in self.tensors.items()}
 
     def as_function(self) -> tuple[Callable[..., Any], list[Tensor]]:
         """The module as a function of tensors only, and the tensors of this call."""
@@ -183,28 +185,27 @@ def weaker(dims: Mapping[str, Dims], suspects: Collection[str]) -> list[dict[str
     return [*(without(dims, each) for each in fewer), {}]
 
 
-def fits(dims: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+def fits(dims: Mapping[str, Dims], tensors: Mapping[str, Tensor]) -> bool:
     """Whether these tensors fit the named sizes."""
     try:
-        measure(flatten_dims(dims), tensors)
+        measure(dims, tensors)
     except SizeError:
         return False
     return True
 
 
-def form_of(inputs: NamedInputs, tensors: Mapping[str, Tensor], dims: Mapping[str, Any]) -> Form:
-    """The form of a call. Named sizes are not part of it."""
-    named = flatten_dims(dims)
+def form_of(others: Mapping[str, Any], tensors: Mapping[str, Tensor], dims: Mapping[str, Dims]) -> Form:
+    """The form of a call with these tensors and other values. Named sizes are not part of it."""
     facts = tuple(
-        (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, named))
+        (name, tensor.dtype, tensor.device, tensor.dim(), *fixed_sizes(name, tensor, dims))
         for name, tensor in tensors.items()
     )
     constants: list[tuple[str, str]] = []
     numbers: list[tuple[str, str]] = []
-    for name, value in flatten_constants(inputs).items():
+    for name, value in others.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         (numbers if is_number else constants).append((name, repr(value)))
-    return Form(bool(named), facts, tuple(constants), tuple(numbers))
+    return Form(bool(dims), facts, tuple(constants), tuple(numbers))
 
 
 def number_changes(call: ModuleCall, known: Set[Any], report: Report) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 from modules.stable_fast.config import Level
 from modules.stable_fast.runtime.timing import StepTimer
 
+OUTER = "outer blocks"  # in the names of shapes: steps that reuse deep features
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport:
@@ -35,6 +37,7 @@ class Counters:
     fused_steps: int = 0
     eager_steps: int = 0
     weights_refreshed: int = 0
+    probes: int = 0  # implementations timed at new sizes, without tuning
 
 
 @dataclass(kw_only=True)
@@ -100,6 +103,12 @@ class Report:
         return self.shapes[next(reversed(self.shapes))] if self.shapes else ShapeReport()
 
     @property
+    def _skipped_ms(self) -> float | None:
+        """Duration of a step in which only the outer blocks run, at the latest sizes; None if there are none."""
+        outer = self.shapes.get(f"{next(reversed(self.shapes), '')}, {OUTER}")
+        return None if outer is None else outer.steps.median_ms()
+
+    @property
     def in_force(self) -> tuple[str, str]:
         """The level at which the latest shape ran, and all reasons why it is lower than the requested level."""
         return self.latest.level or self.level, _joined(self.reason, self.latest.reason)
@@ -119,6 +128,8 @@ class Report:
         step_ms, eager_ms = self.latest.steps.median_ms(), self.latest.eager_ms
         if step_ms is not None:
             parts.append(f"{step_ms:.1f} ms/step" + (f" (eager {eager_ms:.1f})" if eager_ms is not None else ""))
+            if self._skipped_ms is not None:
+                parts.append(f"{self._skipped_ms:.1f} ms/skipped step")
         if self.warm_up_seconds:
             parts.append(f"warm-up {self.warm_up_seconds:.1f} s")
         images = self.break_even_images()

@@ -11,10 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from modules.core.runner import Conditioning, TextInputs
+from modules.stable_fast.report import OUTER
 from modules.stable_fast.runtime.execution import in_program_layout
 
-BINDINGS = {"x": "latent", "timesteps": "time", "context": "prompt", "vector": "prompt", "control": "step"}
+BINDINGS = {
+    "x": "latent",
+    "timesteps": "time",
+    "context": "prompt",
+    "vector": "prompt",
+    "control": "step",
+    "deep": "step",
+}
 COARSEST = 8  # the UNet halves the latent three times; other sizes than multiples of 8 get separate programs
+
+PARTS = ("", OUTER)  # of the network, in keys and names
 
 Key = tuple[Any, ...]
 
@@ -23,13 +33,16 @@ Key = tuple[Any, ...]
 class UNetCall:
     """x [N, C, h, w] of any dtype, one timestep, a text of R * N rows, residuals of all ControlNets [R * N, ...].
 
-    The network computes in the context's dtype.
+    The network computes in the context's dtype. With `outer`, it also returns its deep features or, if `deep` are
+    given, runs only so many of its outermost blocks (see `UNet.forward`).
     """
 
     x: Tensor
     timestep: float
     text: TextInputs
     control: tuple[Tensor, ...] | None
+    outer: int = 0
+    deep: Tensor | None = None
 
     @property
     def halves(self) -> int:
@@ -57,15 +70,24 @@ class UNetCall:
     @cached_property
     def key(self) -> Key:
         """Everything that a captured graph depends on besides values."""
-        x = self.x
-        return (x.shape, *(each.shape for each in self.prompt.values()), self.dtype, x.device, self._controls)
+        return (self.sizes, self._part)
+
+    @cached_property
+    def sizes(self) -> Key:
+        """What steps that use the same deep features have in common."""
+        x, shapes = self.x, (each.shape for each in self.prompt.values())
+        return (x.shape, *shapes, self.dtype, x.device, self._controls, self.outer)
 
     @property
     def form(self) -> Key:
         """Everything that a program depends on. It adapts to all sizes that are not included."""
         exact = () if self._adapts() else tuple(self.x.shape[2:])
         widths = tuple(each.shape[-1] for each in self.prompt.values())
-        return (self.x.shape[1], widths, self.dtype, self.x.device, self._controls, exact)
+        return (self.x.shape[1], widths, self.dtype, self.x.device, self._controls, exact, self.outer, self._part)
+
+    @property
+    def _part(self) -> str:
+        return "" if self.deep is None else OUTER
 
     @property
     def _controls(self) -> int:
@@ -83,6 +105,8 @@ class UNetCall:
             dims["vector"] = ("batch", None)
         if self.control is not None:
             dims["control"] = tuple(self._feature_map(residual) for residual in self.control)
+        if self.deep is not None:
+            dims["deep"] = self._feature_map(self.deep)
         return dims
 
     def _feature_map(self, tensor: Tensor) -> tuple[str | None, ...]:
@@ -96,20 +120,27 @@ class UNetCall:
         x = torch.cat([self.x.to(self.dtype)] * self.halves)
         times = torch.full((x.shape[0],), self.timestep, dtype=torch.float32, device=x.device)
         inputs: dict[str, Any] = {"x": x, "timesteps": times, **self.prompt}
-        return inputs if self.control is None else {**inputs, "control": self.control}
+        if self.control is not None:
+            inputs["control"] = self.control
+        if self.deep is not None:
+            inputs["deep"] = self.deep
+        return {**inputs, "outer": self.outer} if self.outer else inputs
 
     def eager(self, network: nn.Module) -> Callable[[], Tensor]:
         """The network itself, applied to this call. The inputs are prepared now."""
         return partial(network, **self.network_inputs())
 
-    def as_function(self, network: nn.Module) -> tuple[Callable[..., Tensor], list[Tensor]]:
-        """The network as a function of tensors only, and the tensors of this call."""
+    def as_function(self, network: nn.Module) -> tuple[Callable[..., Any], list[Tensor]]:
+        """The network as a function of tensors only, and the tensors of this call. It takes deep features last."""
         inputs = self.network_inputs()
         control = inputs.pop("control", ())
+        others = {name: inputs.pop(name) for name in ("deep", "outer") if name in inputs}
         names = tuple(inputs)
 
-        def function(*tensors: Tensor) -> Tensor:
-            return network(**dict(zip(names, tensors, strict=False)), control=tensors[len(names) :] or None)
+        def function(*tensors: Tensor) -> Any:
+            controls = tensors[len(names) : len(names) + len(control)]
+            named = others | ({"deep": tensors[-1]} if "deep" in others else {})
+            return network(**dict(zip(names, tensors, strict=False)), control=controls or None, **named)
 
         return function, [*inputs.values(), *control]
 
@@ -126,6 +157,7 @@ class UNetCall:
     def name(self) -> str:
         """The name of calls of these sizes in reports."""
         with_control = ", ControlNet" if self.control is not None else ""
+        with_control += f", {self._part}" if self._part else ""
         kind = str(self.dtype).removeprefix("torch.")
         return f"{'x'.join(map(str, self.x.shape))} {kind}, {self.context.shape[0]} rows{with_control}"
 
@@ -138,4 +170,4 @@ def call_of(conditioning: Conditioning, which: int, x: Tensor, timestep: float) 
     if conditioning.control is not None:
         rows = torch.cat([x.to(text.context.dtype)] * (text.context.shape[0] // x.shape[0]))
         control = conditioning.control(rows, timestep, text)
-    return UNetCall(x, timestep, text, control)
+    return UNetCall(x, timestep, text, control, conditioning.outer_blocks)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -20,7 +21,8 @@ from modules.generation.progress import OnProgress
 from modules.generation.session import Session
 from modules.generation.text_to_image import device_errors_for_people, generate
 from modules.generation.wording.spelled_out import first_picture
-from modules.stable_fast import level_in_force
+from modules.images.likeness import difference, structural_similarity
+from modules.stable_fast import has_eight_bits, level_in_force
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +53,14 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal) and largest difference (0 to 255)."""
+    """Both sides, and how their pictures differ: PSNR in dB (infinite when equal), SSIM, largest difference of 255."""
 
     eager: Side
     accelerated: Side
     psnr: float
+    ssim: float
     max_difference: int
+    emulated: str = ""  # the precision, if plain PyTorch stood in for a card that has it
 
     @property
     def image(self) -> Image.Image:
@@ -70,16 +74,24 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         sides = {"eager": self.eager.to_dict(), "stable_fast": self.accelerated.to_dict()}
         psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
-        return {**sides, "psnr_db": psnr, "max_difference": self.max_difference}
+        return {
+            **sides,
+            "psnr_db": psnr,
+            "ssim": round(self.ssim, 5),
+            "max_difference": self.max_difference,
+            "emulated": self.emulated,
+        }
 
     def to_text(self) -> str:
         eager, fast = self.eager, self.accelerated
         lines = [eager.to_text(), fast.to_text()]
         if fast.level != fast.asked:
             lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
-        if fast.level != "off":
+        if self.emulated:
+            lines.append(f"{self.emulated} was emulated: the pictures are those of a card that has it, not the times")
+        elif fast.level != "off":
             lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
-        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB"
+        likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.4f}"
         return "\n".join([*lines, f"pictures: {likeness}, largest difference {self.max_difference} of 255"])
 
 
@@ -95,7 +107,7 @@ def compare(
     Models are loaded and LoRAs merged before the clock starts. Raises OptionsError if there is nothing to accelerate.
     """
     level = options.stable_fast if options.stable_fast != "off" else "full"
-    without = {"stable_fast": "off", "stable_fast_precision": "off"}
+    without = {"stable_fast": "off", "stable_fast_precision": "off", "stable_fast_skip": 0}
     highest, reason = level_in_force(level)
     if highest == "off":
         raise OptionsError(f"There is nothing to compare: {reason} switches Stable-Fast off; unset it and start again.")
@@ -105,9 +117,24 @@ def compare(
     if options.only is None:
         options = replace(options, number=1, batch=1)
     ways = (without, {"stable_fast": level})
-    sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
-    psnr, largest = difference(sides[0].picture.image, sides[1].picture.image)
-    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, max_difference=largest)
+    emulates = session.device.type != "cuda" and has_eight_bits(options.stable_fast_precision)
+    with emulating(session) if emulates else nullcontext():
+        sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
+    pictures = [side.picture.image for side in sides]
+    psnr, largest = difference(*pictures)
+    ssim = structural_similarity(*pictures)
+    found = Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, ssim=ssim, max_difference=largest)
+    return replace(found, emulated=options.stable_fast_precision) if emulates else found
+
+
+@contextmanager
+def emulating(session: Session) -> Iterator[None]:
+    """Inside, products in eight bits that the device does not have are computed by plain PyTorch."""
+    before, session.emulated = session.emulated, True
+    try:
+        yield
+    finally:
+        session.emulated = before
 
 
 def run_side(
@@ -133,11 +160,3 @@ def run_side(
         peak_bytes=memory_report(session.device).device_peak,
         picture=pictures[-1],
     )
-
-
-def difference(first: Image.Image, second: Image.Image) -> tuple[float, int]:
-    """Returns PSNR in dB and the largest difference (0 to 255) between two pictures of the same size."""
-    error = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    mean_square = float(np.mean(error**2))
-    psnr = math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
-    return psnr, int(np.abs(error).max())

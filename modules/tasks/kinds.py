@@ -13,7 +13,7 @@ from modules.generation.checks.request import check_request
 from modules.generation.options import GenerationOptions
 from modules.generation.progress import OnProgress, Progress
 from modules.generation.session import Session
-from modules.generation.text_to_image import device_errors_for_people, generate
+from modules.generation.text_to_image import device_errors_for_people, generate, generate_soon
 from modules.tasks.axes import grid_cells
 from modules.tasks.compare import Comparison, compare
 from modules.tasks.grid import check_sheet, paste_grid
@@ -44,6 +44,15 @@ def run_make_pictures(
     task: MakePictures, session: Session, on_progress: OnProgress, cancel: CancelToken
 ) -> Iterator[MadePicture]:
     for picture in generate(task.options, session, on_progress=on_progress, cancel=cancel):
+        yield MadePicture(picture=picture, note=stable_fast_note(task.options, session))
+
+
+def run_in_flight(task: Task, session: Session, on_progress: OnProgress, cancel: CancelToken) -> Iterator[MadePicture]:
+    """Works like `run_task`, but does not wait for the pictures of a request (see `generate_soon`)."""
+    if not isinstance(task, MakePictures):
+        yield from run_task(task, session, on_progress, cancel)
+        return
+    for picture in generate_soon(task.options, session, on_progress=on_progress, cancel=cancel):
         yield MadePicture(picture=picture, note=stable_fast_note(task.options, session))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 50
+MOST_IN_FLIGHT = 2  # pictures that the GPU may still compute while the next one is prepared
 MOST_KEPT = 100  # tasks in memory, finished ones included
 
 
@@ -72,12 +73,12 @@ class TaskQueue:
 
         return f"{self._session.device} · {memory_report(self._session.device)}"
 
-    def submit(self, task: Task, output: OutputFolder | None = None) -> QueuedTask:
+    def submit(self, task: Task, output: OutputFolder | None = None, *, has_previews: bool = True) -> QueuedTask:
         """Adds a task to the queue and returns at once. Its pictures go to `output`, by default the queue's own folder.
 
         Raises QueueFull when too many tasks are waiting.
         """
-        queued = QueuedTask(task=task, output=output)
+        queued = QueuedTask(task=task, output=output, has_previews=has_previews)
         with self._changed:
             if len(self.unfinished()) >= MOST_WAITING:
                 raise QueueFull(f"{MOST_WAITING} requests are waiting already; try again when some are finished.")
@@ -158,11 +159,14 @@ class TaskQueue:
             self._run_alone(queued, self._session)
 
     def _run_alone(self, queued: QueuedTask, session: Session) -> None:
-        from modules.tasks.kinds import run_task  # imports torch, which a front end does not need to start
+        """Makes a task's pictures. While the GPU computes one, the next task begins, unless that went wrong before."""
+        from modules.tasks.kinds import run_in_flight, run_task  # import torch, which a front end needs not to start
 
-        pictures = run_task(queued.task, session, queued.on_progress, queued.cancel)
+        run = run_task if queued.in_batch else run_in_flight
+        pictures = run(queued.task, session, queued.on_progress, queued.cancel)
         for made in islice(pictures, queued.made, None):  # without those of a batch that failed
             self._writer.save(queued, made)
+            self._writer.wait(MOST_IN_FLIGHT)
 
     def _joining(self, queued: QueuedTask, session: Session) -> list[QueuedTask]:
         """Takes the waiting tasks to run together with this one, after waiting for them if so asked."""
@@ -188,9 +192,13 @@ class TaskQueue:
         def is_full() -> bool:
             return queued.cancel.cancelled or sum(pictures_in(each.task) for each in (queued, *found())) >= most
 
+        def others_wait() -> bool:
+            """Whether a task waits that does not agree, for which the GPU should not run out of work."""
+            return len([each for each in self.unfinished() if each.state == "waiting"]) > len(found())
+
         with self._changed:
             # While the GPU finishes earlier pictures, a wait costs nothing: others may join.
-            self._changed.wait_for(lambda: self._writer.has_fetched or is_full())
+            self._changed.wait_for(lambda: self._writer.has_fetched or is_full() or others_wait())
             self._changed.wait_for(is_full, self._gather_seconds)
             queued.cancel.check()
             others = found()
@@ -234,6 +242,7 @@ class TaskQueue:
         future.add_done_callback(partial(self._ended, queued))
 
     def _run_again(self, queued: QueuedTask) -> None:
+        queued.in_batch = True
         self._writer.resume(queued)
         queued.make_rest()
         self._run(queued)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import os
 import threading
@@ -43,17 +44,23 @@ class PictureWriter:
         self._encoding = ThreadPoolExecutor(max_workers=ENCODERS, thread_name_prefix="encoding")
         self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writing")
         self._room = threading.BoundedSemaphore(MOST_UNWRITTEN)
-        self._latest: Future[Any] | None = None
+        self._flying: list[Future[Any]] = []  # pictures that the GPU may not have finished
 
     @property
     def has_fetched(self) -> bool:
         """Whether the GPU has finished all pictures."""
-        return self._latest is None or self._latest.done()
+        return all(picture.done() for picture in self._flying)
+
+    def wait(self, fewer_than: int) -> None:
+        """Waits until the GPU has fewer pictures than that to finish."""
+        flying = self._flying
+        concurrent.futures.wait(flying[: max(0, len(flying) - fewer_than + 1)])
 
     def save(self, queued: QueuedTask, made: MadePicture) -> None:
         """Saves a picture of the task soon. If that fails, the task ends with the error and is cancelled."""
         self._room.acquire()
-        fetched = self._latest = self._fetching.submit(made.picture.fetched)
+        fetched = self._fetching.submit(made.picture.fetched)
+        self._flying = [picture for picture in (*self._flying, fetched) if not picture.done()]
         fetched.add_done_callback(lambda _: self._on_fetched())
         encoded = self._encoding.submit(lambda: fetched.result().encoded())
         self._writing.submit(self._save, queued, made, encoded).add_done_callback(partial(self._saved, queued))

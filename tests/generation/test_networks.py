@@ -12,8 +12,8 @@ from modules.generation.networks import Networks
 from modules.generation.options import ControlChoice, GenerationOptions, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.images.likeness import difference
 from modules.stable_fast import engine
-from modules.tasks.compare import difference
 from modules.text.encode import encode_texts
 from tests import tiny, tiny_project
 from tests.stable_fast.networks import random, rel_error

@@ -192,7 +192,7 @@ def test_projections_that_lie_together_are_stacked_without_a_copy() -> None:
         for store in stores:
             with torch.no_grad():
                 for name, parameter in store.module.named_parameters():
-                    if "attn" in name:
+                    if "attn" in name or "emb_layers" in name:
                         parameter.mul_(1.5)
             store.refresh()
 

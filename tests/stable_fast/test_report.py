@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from modules.stable_fast.config import Level
 from modules.stable_fast.report import CompileReport, Report
 from modules.stable_fast.runtime import timing
 from modules.stable_fast.runtime.timing import StepTimer
@@ -105,3 +106,12 @@ def test_timer_has_the_median_of_the_first_steps(monkeypatch: pytest.MonkeyPatch
             clock.return_value += seconds
     assert timer.median_ms() == pytest.approx(20)
     assert clock.call_count == 6
+
+
+def test_the_status_line_tells_what_a_skipped_step_takes() -> None:
+    report = Report(asked="full", level=Level.FULL)
+    for name, ms in (("1x4x64x64, outer blocks", 1.0), ("1x4x64x64", 4.0)):
+        report.shape(name).steps._spans = [(0.0, ms / 1000)]
+    assert "4.0 ms/step, 1.0 ms/skipped step" in report.status_line()
+    report.shape("1x4x8x8").steps._spans = [(0.0, 0.002)]
+    assert "skipped" not in report.status_line()

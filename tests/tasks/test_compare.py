@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from torch import nn
 
 from modules.core.errors import OptionsError
@@ -22,7 +20,7 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import generate
 from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.tasks import compare as compare_file
-from modules.tasks.compare import Comparison, compare, difference
+from modules.tasks.compare import Comparison, compare
 from tests import tiny_project
 
 SMALL = GenerationOptions(prompt="a cat", width=64, height=64, steps=2, seed=1, cfg=3.0)
@@ -121,13 +119,6 @@ def test_a_picture_that_is_extended_keeps_its_own_size(session: Session, tmp_pat
     assert made.eager.picture.image.size == made.accelerated.picture.image.size == (72, 80)
 
 
-def test_difference_is_the_psnr_by_its_definition() -> None:
-    grey, lighter = Image.new("RGB", (8, 8), (100, 100, 100)), Image.new("RGB", (8, 8), (110, 100, 100))
-    psnr, largest = difference(grey, lighter)
-    assert psnr == pytest.approx(10 * math.log10(255**2 * 3 / 100)) and largest == 10
-    assert difference(grey, grey) == (math.inf, 0)
-
-
 def test_a_difference_would_be_seen(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     original = compare_file.run_side
 
@@ -144,3 +135,13 @@ def test_it_leaves_the_session_as_it_was(session: Session, comparison: Compariso
     before = list(generate(options, session))[0].image.tobytes()
     compare(options, session)
     assert list(generate(options, session))[0].image.tobytes() == before
+
+
+def test_on_a_cpu_eight_bits_are_emulated_and_that_is_told(session: Session) -> None:
+    options = GenerationOptions(
+        prompt="a cat", width=64, height=64, steps=2, cfg=3.0, stable_fast="fused", stable_fast_precision="int8"
+    )
+    found = compare(options, session)
+    assert found.emulated == found.to_dict()["emulated"] == "int8" and 20 < found.psnr < 80 and found.ssim < 1
+    assert "int8 was emulated: the pictures are those of a card that has it, not the times" in found.to_text()
+    assert "times as fast" not in found.to_text() and not session.emulated

@@ -43,7 +43,7 @@ def test_a_recalled_request_builds_the_same_request(fresh: dict[str, Any], tmp_p
         sampler="euler", scheduler="beta", clip_skip=2, emphasis="a1111", checkpoint="x", vae="y", prediction="v",
         number=3, batch=2, text_encoders=("z", "g"), refiner="r", refiner_start=0.5,
         loras=(LoraChoice(name="a", strength=0.5), LoraChoice(name="b", strength=-1.0, text_strength=0.0)),
-        stable_fast="graph", stable_fast_precision="fp16-accumulate",
+        stable_fast="graph", stable_fast_precision="fp16-accumulate", stable_fast_skip=1,
         hires=HiresOptions(
             width=640, height=960, steps=7, denoise=0.3, method="bislerp", cfg=3.0, sampler="heun", scheduler="simple"
         ),
@@ -60,10 +60,11 @@ def test_recalling_a_plain_picture_switches_everything_off(fresh: dict[str, Any]
     assert to_form(GenerationOptions(prompt="x", scheduler="karras"), fresh) == {**fresh, "prompt": "x"}
 
 
-def test_the_precision_of_stable_fast_rests_while_that_is_off(fresh: dict[str, Any], tmp_path: Path) -> None:
-    form = fresh | {"prompt": "x", "stable_fast_precision": "fp16-accumulate"}
-    for is_on, expected in ((True, "fp16-accumulate"), (False, "off")):
-        assert build_options(form | {"stable_fast": is_on}, tmp_path).stable_fast_precision == expected
+def test_what_is_about_stable_fast_rests_while_that_is_off(fresh: dict[str, Any], tmp_path: Path) -> None:
+    form = fresh | {"prompt": "x", "stable_fast_precision": "fp16-accumulate", "stable_fast_skip": 2}
+    for is_on, expected in ((True, ("fp16-accumulate", 2)), (False, ("off", 0))):
+        options = build_options(form | {"stable_fast": is_on}, tmp_path)
+        assert (options.stable_fast_precision, options.stable_fast_skip) == expected
 
 
 def test_loras_beyond_the_form_go_into_the_prompt(fresh: dict[str, Any]) -> None:

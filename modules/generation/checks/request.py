@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
 from modules.generation.checks.model_files import model_files
+from modules.generation.checks.skipping import check_skipping
 from modules.generation.options import GenerationOptions
 from modules.generation.wording.spelled_out import first_picture, wildcard_files, with_styles
 from modules.images.open import check_header
@@ -36,6 +37,7 @@ def check_spelled_out(options: GenerationOptions, folders: ModelFolders) -> None
     check_prompts([options], folders)
     check_mask(options)
     check_tiled(options)
+    check_skipping(options)
     for picture in options.pictures:
         check_header(picture)
 

@@ -20,6 +20,12 @@ def tell_overdone(options: GenerationOptions) -> None:
         log.warning("CFG++ samplers need a cfg from 0 to about 1; %g is too much.", options.cfg)
 
 
+def tell_skipping(options: GenerationOptions) -> None:
+    """Warns about skipped steps without Stable-Fast."""
+    if options.stable_fast_skip and options.stable_fast == "off":
+        log.warning("--stable-fast-skip has no effect without Stable-Fast: give --stable-fast too.")
+
+
 def tell_sizes(options: GenerationOptions, spec: ModelSpec) -> None:
     """Warns about sizes given to a checkpoint that does not read them."""
     given = [name for name, value in (("original size", options.original_size), ("crop", options.crop)) if value]

@@ -36,12 +36,13 @@ class Batch:
     """Pictures of requests that agree in everything but prompts, seeds and number; the rows are share by share.
 
     `job` stands for what they have in common: options, networks, pictures to start from. `skipped` are the places of
-    the shares whose pictures nobody wants any more.
+    the shares whose pictures nobody wants any more. Pictures `in_flight` may be handed out before the GPU has them.
     """
 
     job: Job
     shares: tuple[Share, ...]
     skipped: set[int] = field(default_factory=set[int])
+    in_flight: bool = False
 
     @property
     def seeds(self) -> list[int]:

@@ -59,15 +59,17 @@ class Description:
 def decoded_pictures(batch: Batch, hires: HiresOptions | None, latents: Tensor) -> Iterator[MadeFor]:
     """Decodes scaled latents [N, C, h, w] (see `finished_pictures`).
 
-    A picture of several requests is not waited for, so that the GPU gets its next work before this is done. If it
-    proves to be unusable, its request is made again, alone.
+    A picture in flight is not waited for, so that the GPU gets its next work before this is done. If it proves to be
+    unusable, its request is made again, alone. A single request waits for its first picture, which may show that the
+    autoencoder needs a wider type.
     """
     job = batch.job
+    in_flight = batch.in_flight and (len(batch.shares) > 1 or job.networks.has_decoded)
     height, width = (side * job.model.spec.vae.downscale for side in latents.shape[-2:])
 
     def develop(row: int) -> Image.Image | PixelsInFlight:
         latent = latents[row][None]
-        return job.decode_soon(latent) if len(batch.shares) > 1 else to_pil(job.decode(latent))[0]
+        return job.decode_soon(latent) if in_flight else to_pil(job.decode(latent))[0]
 
     yield from finished_pictures(batch, hires, develop, job.masked_start_at(width, height))
 

@@ -14,15 +14,15 @@ from modules.core.runner import Conditioning, Runner, TextInputs
 from modules.generation.eager_runner import EagerRunner
 from modules.generation.pass_settings import PassSettings
 from modules.generation.passes.masked_denoiser import MaskedDenoiser
+from modules.generation.passes.skipping import OUTER_BLOCKS, reusing_steps
 from modules.generation.passes.steps_in_flight import StepsInFlight
-from modules.generation.prompts import Contexts
 from modules.sampling.denoiser import Denoiser
 from modules.sampling.guidance import GuidedDenoiser, Rescale, needs_unconditional
 from modules.sampling.noise import ImageNoise, PassNoise
-from modules.sampling.samplers.sampler_common import PairDenoise, move
+from modules.sampling.samplers.sampler_common import Denoise, PairDenoise, move
 from modules.sampling.samplers.table import planned_levels, sampler_for
 from modules.sampling.schedules import start_latent
-from modules.sampling.switching import RefinedDenoiser, StepClock, SwitchingDenoiser
+from modules.sampling.switching import RefinedDenoiser, ReusingDenoiser, StepClock, SwitchingDenoiser
 
 if TYPE_CHECKING:
     from modules.generation.image_to_image import Start
@@ -86,20 +86,26 @@ def guided_denoiser(
     unconditional = needs_unconditional(settings.cfg, settings.sampler, weights)
     contexts = batch.contexts(settings.phase, unconditional=unconditional, sizes=job.sizes_for(latent))
     timesteps = [schedule.sigma_to_t(sigma) for sigma in planned_levels(settings.sampler, clock.sigmas)]
-    runner = prepare_runner(job, contexts, latent, start, timesteps)
-    denoiser = Denoiser(runner, schedule)
+    control = job.control_for(latent, contexts.conditional)
+    skip = job.options.stable_fast_skip if job.unet.unet_function_wrapper else 0
+    conditioning = Conditioning(
+        texts=tuple(_moved(text, job) for text in contexts.distinct),
+        concat=job.concat_for(latent, start),
+        control=control,
+        outer_blocks=OUTER_BLOCKS if skip else 0,
+    )
+    runner = prepare_runner(job, conditioning, timesteps)
+    denoiser: Denoise = Denoiser(runner, schedule)
+    if skip:
+        active = [control and control.active(schedule.sigma_to_t(sigma)) for sigma in clock.sigmas[:-1]]
+        denoiser = ReusingDenoiser(denoiser, runner.reuse, reusing_steps(skip, active), clock)
     switching = SwitchingDenoiser(denoiser, runner.switch, contexts.by_step, clock)
     rescale = Rescale(amount=settings.rescale_cfg, schedule=schedule) if settings.rescale_cfg else None
     return GuidedDenoiser(switching, settings.cfg, weights, rescale)
 
 
-def prepare_runner(job: Job, contexts: Contexts, latent: Tensor, start: Start | None, timesteps: list[float]) -> Runner:
+def prepare_runner(job: Job, conditioning: Conditioning, timesteps: list[float]) -> Runner:
     """Returns the runner, prepared for this pass's shape and contexts."""
-    conditioning = Conditioning(
-        texts=tuple(_moved(text, job) for text in contexts.distinct),
-        concat=job.concat_for(latent, start),
-        control=job.control_for(latent, contexts.conditional),
-    )
     wrapper = job.unet.unet_function_wrapper
     runner = wrapper(job.unet.module) if wrapper else EagerRunner(job.unet.module)
     runner.prepare(conditioning, timesteps)

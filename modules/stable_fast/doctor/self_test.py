@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.stable_fast.doctor.case import Case, Maker
+from modules.stable_fast.doctor.eight_bit_cases import eight_bit_cases
 from modules.stable_fast.kernels.activations import ACTIVATIONS
 from modules.stable_fast.kernels.attention import attention_heads, attention_packed
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Implementations, Tuner
@@ -35,15 +37,6 @@ KERNEL_TOLERANCES = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 1
 
 
 @dataclass(frozen=True)
-class Case:
-    """One call of one op. `reference` takes the same arguments."""
-
-    op: str
-    reference: Callable[..., Any]
-    args: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
 class OpCheck:
     """The error of one implementation against the float64 reference. `refused`: why it does not support the shape.
 
@@ -63,31 +56,18 @@ class OpCheck:
         return not self.fault and (bool(self.refused) or self.error <= self.tolerance)
 
 
-class _Maker:
-    """Random operands, the same on every device."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._generator = torch.Generator().manual_seed(0)
-        self._device, self._dtype = device, dtype
-
-    def rows(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return (scale * torch.randn(shape, generator=self._generator)).to(self._device, self._dtype)
-
-    def image(self, *shape: int, scale: float = 1.0) -> Tensor:
-        return to_channels_last(self.rows(*shape, scale=scale))
-
-
 def cases(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Every op, with and without each optional operand, at even and odd sizes."""
-    make = _Maker(device, dtype)
+    make = Maker(device, dtype)
     yield from _norm_cases(make)
     yield from _transformer_cases(make)
     yield from _conv_cases(make)
     yield from _linear_cases(make)
     yield from _attention_cases(make)
+    yield from eight_bit_cases(make)
 
 
-def _norm_cases(make: _Maker) -> Iterator[Case]:
+def _norm_cases(make: Maker) -> Iterator[Case]:
     for batch, channels, size, groups in ((2, 320, 16, 32), (1, 60, 33, 4), (2, 1280, 8, 32), (3, 64, 48, 2)):
         weight, bias = make.rows(channels), make.rows(channels)
         x = make.image(batch, channels, size, size) + 3.0
@@ -104,7 +84,7 @@ def _norm_cases(make: _Maker) -> Iterator[Case]:
         yield Case("add_layer_norm", layer_norm.add_layer_norm_reference, (x, make.rows(2, rows, channels), *norm))
 
 
-def _transformer_cases(make: _Maker) -> Iterator[Case]:
+def _transformer_cases(make: Maker) -> Iterator[Case]:
     for length, channels in ((130, 320), (17, 1280), (5, 77)):
         x, residual, weight = make.rows(2, length, channels), make.rows(2, length, channels), make.rows(channels)
         yield Case("rms_norm", rms_norm.rms_norm_reference, (x, weight, 1e-6))
@@ -141,7 +121,7 @@ def _with_infinity(x: Tensor) -> Tensor:
     return x
 
 
-def _conv_cases(make: _Maker) -> Iterator[Case]:
+def _conv_cases(make: Maker) -> Iterator[Case]:
     reference = conv2d_epilogue.conv2d_epilogue_reference
     for channels, out, size, kernel, stride in (
         (64, 128, 16, 3, 1), (4, 64, 24, 3, 1), (64, 4, 16, 3, 1), (320, 320, 8, 3, 1), (64, 64, 17, 3, 2),
@@ -171,7 +151,7 @@ def _conv_cases(make: _Maker) -> Iterator[Case]:
         yield Case("upsample_conv2d", upsample_conv2d.upsample_conv2d_reference, args)
 
 
-def _linear_cases(make: _Maker) -> Iterator[Case]:
+def _linear_cases(make: Maker) -> Iterator[Case]:
     for rows, k, n in ((256, 320, 320), (77, 64, 200), (128, 1280, 320)):
         x, weight, bias = make.rows(2, rows, k), make.rows(n, k, scale=k**-0.5), make.rows(n)
         for residual in (None, make.rows(2, rows, n)):
@@ -185,7 +165,7 @@ def _linear_cases(make: _Maker) -> Iterator[Case]:
         yield Case("linear_geglu", linear_geglu.linear_geglu_reference, (x, weight, bias))
 
 
-def _attention_cases(make: _Maker) -> Iterator[Case]:
+def _attention_cases(make: Maker) -> Iterator[Case]:
     for heads, size, rows in ((8, 40, 256), (2, 80, 100), (2, 160, 64), (5, 64, 144), (1, 512, 64)):
         width = heads * size
         packed = (make.rows(2, rows, 3 * width), heads, False)
@@ -205,7 +185,8 @@ def _error(result: Any, expected: Any) -> float:
     """Largest difference relative to the largest expected value; infinite if the result is not finite."""
     if isinstance(expected, tuple):
         return max(_error(r, e) for r, e in zip(result, expected, strict=True))
-    error = float((result.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    result, expected = result.double(), expected.double()
+    error = float((result - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     return error if error == error else float("inf")
 
 
@@ -217,7 +198,7 @@ def check(case: Case) -> list[OpCheck]:
     """Checks every implementation of this call until one makes the GPU fault. On a CPU, checks only the op."""
     x = case.args[0]
     expected = case.reference(*(arg.double() if isinstance(arg, Tensor) else arg for arg in case.args))
-    tolerance = KERNEL_TOLERANCES[x.dtype]
+    tolerance = KERNEL_TOLERANCES[x.dtype] if case.tolerance is None else case.tolerance
     checks: list[OpCheck] = []
 
     def note(implementation: str, run: Callable[[], Any]) -> None:

@@ -12,7 +12,7 @@ needs what its arguments need, which determines its stage:
 Operations that draw random numbers also belong to the step. The split is exact: the same operations run on the same
 values, once each. Three stages see different rows from the traced batch: "time" sees one row per timestep, "schedule"
 the whole batch once per timestep, "shared" one half of guidance. So only operations that treat rows independently go
-there.
+there. A timestep without dimensions is spread over the batch by the module itself; "time" spreads it over one row.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ _ROW_WISE = frozenset(
         aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.pow.Tensor_Scalar,
         aten.exp.default, aten.sin.default, aten.cos.default, aten.sqrt.default, aten.rsqrt.default,
         aten.silu.default, aten.gelu.default, aten.relu.default, aten.sigmoid.default, aten.tanh.default,
-        aten.dropout.default, aten.to.dtype, aten.contiguous.default, aten.clone.default, aten._to_copy.default,
+        aten.dropout.default, aten.contiguous.default, aten.clone.default,
+        aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default,
         aten.linear.default, aten.conv2d.default, aten.group_norm.default, aten.layer_norm.default,
         aten.scaled_dot_product_attention.default, aten.upsample_nearest2d.vec, aten.constant_pad_nd.default,
         aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.squeeze.dim, aten.flatten.using_ints,
         aten.permute.default, aten.transpose.int, aten.expand.default, aten._unsafe_view.default,
-        aten.chunk.default, aten.split.Tensor, aten.slice.Tensor, aten.cat.default, aten.softmax.int,
+        aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.slice.Tensor, aten.cat.default,
+        aten.softmax.int,
     }
 )  # fmt: skip
 
@@ -63,6 +65,7 @@ _DIM_ARGUMENT: dict[Any, str] = {
     aten.squeeze.dim: "dim",
     aten.chunk.default: "dim",
     aten.split.Tensor: "dim",
+    aten.split_with_sizes.default: "dim",
     aten.slice.Tensor: "dim",
     aten.cat.default: "dim",
     aten.softmax.int: "dim",
@@ -104,11 +107,13 @@ def stage_of(needs: Needs) -> str:
     return SHARED if needs <= {"latent", "time"} else STEP
 
 
-def is_row_wise(node: fx.Node) -> bool:
-    """Whether each row of the result (dimension 0) is computed from the same row of the arguments."""
+def is_row_wise(node: fx.Node, sizes: Sizes) -> bool:
+    """Whether each row of the result (dimension 0) is computed from the same row of the arguments, or is like all."""
     namespace = getattr(node.target, "namespace", "")
     if node.target not in _ROW_WISE and namespace != "lightdiffusion":
         return False
+    if not any(has_rows(source, sizes) for source in node.all_input_nodes):
+        return True
     if node.target in (aten.permute.default, aten.transpose.int):
         return _keeps_first_dim(node)
     if node.target in _DIM_ARGUMENT:
@@ -147,7 +152,7 @@ def needs_of(node: fx.Node, sizes: Sizes) -> Needs:
     if (
         stage_of(needs) in (TIME, SCHEDULE, SHARED)
         and ROWS in sizes.primes
-        and not (is_row_wise(node) and _rows_first(node, sizes))
+        and not (is_row_wise(node, sizes) and _rows_first(node, sizes))
     ):
         return needs | {"step"}
     if not needs and sizes.names_in((*_shape(node), *_literals(node))):
@@ -215,9 +220,9 @@ def _placeholder(graph: fx.Graph, source: fx.Node) -> fx.Node:
 
 def _broadcasts(user: fx.Node, source: fx.Node) -> bool:
     """Whether `user` can use one row of `source` for the whole batch."""
-    if user.target == torch.ops.lightdiffusion.conv2d_epilogue.default:
+    if user.target in (torch.ops.lightdiffusion.conv2d_epilogue.default, torch.ops.lightdiffusion.conv2d_eight.default):
         conv = arguments(user)
-        return source is conv.vector and source not in (conv.x, conv.residual)
+        return source is conv.vector and source not in (user.args[0], conv.residual)
     if user.target in (aten.add.Tensor, aten.mul.Tensor):
         others = [other for other in user.all_input_nodes if other is not source]
         return any(

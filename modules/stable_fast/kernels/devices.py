@@ -93,6 +93,25 @@ def uses_kernels(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and card.kind is not CardClass.TURING
 
 
+def serves(card: Card, kind: torch.dtype) -> bool:
+    """Whether the card's matrix units multiply this kind at more than the rate of fp16, and our kernels run there."""
+    if card.kind is CardClass.TURING:
+        return False
+    return card.kind is not CardClass.TCGEN05 if kind == torch.int8 else card.capability >= (8, 9)
+
+
+def uses_eight_bit_kernels(q: Tensor) -> bool:
+    """Whether kernels multiply `q` where it lies. Elsewhere the plain PyTorch reference runs."""
+    card = card_of(q)
+    return card is not None and HAS_TRITON and q.numel() > 0 and serves(card, q.dtype)
+
+
+def writes_eight_bits(x: Tensor, kind: torch.dtype) -> bool:
+    """Whether kernels turn `x`, of any floating type, into this kind where it lies."""
+    card = card_of(x)
+    return card is not None and HAS_TRITON and x.numel() > 0 and serves(card, kind)
+
+
 def runs_kernels(x: Tensor) -> bool:
     """Whether a Triton kernel can be launched on this tensor: on a GPU, or on any device under the interpreter."""
     return card_of(x) is not None or INTERPRETED

@@ -13,9 +13,9 @@ def to_channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def empty_channels_last(shape: tuple[Any, ...], like: Tensor) -> Tensor:
-    """An NHWC image of this shape [N, C, H, W], with the dtype and device of `like`."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def empty_channels_last(shape: tuple[Any, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """An NHWC image of this shape [N, C, H, W], with the device of `like`, and with its dtype if none is given."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def pixel_rows(x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.pipelines.front import Front, Picture, is_own_forward
+from modules.stable_fast.pipelines.conditions import is_own_forward
+from modules.stable_fast.pipelines.front import Front, Picture
 from modules.stable_fast.pipelines.moments import Part, parts_of
+from modules.stable_fast.pipelines.repeated_rows import noticing_repeated_rows
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.capture_table import SharedCapture
 from modules.stable_fast.store.exchange import table_for
@@ -51,11 +54,12 @@ class CompiledPipeline:
         for name in [name for name, front in self._fronts.items() if id(front.network) not in kept]:
             self._fronts.pop(name).remove()
 
-    def run(self, call: Callable[[], Any]) -> Any:
-        """One picture: `call()`, before which changed components are noticed."""
+    @contextmanager
+    def picture(self) -> Iterator[None]:
+        """One picture, before which changed components are noticed."""
         self.attach()
-        with self._picture:
-            return call()
+        with self._picture, noticing_repeated_rows():
+            yield
 
     def remove(self) -> None:
         """Makes the pipeline what it was, and frees all programs."""
@@ -111,7 +115,8 @@ def with_looks(cls: Any, compiled: CompiledPipeline) -> type[Any]:
 
     @wraps(cls.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return compiled.run(lambda: cls.__call__(self, *args, **kwargs))
+        with compiled.picture():
+            return cls.__call__(self, *args, **kwargs)
 
     def reduce(self: Any, protocol: Any) -> Any:
         function, (_, *args), *rest = cls.__reduce_ex__(self, protocol)

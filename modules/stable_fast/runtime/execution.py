@@ -25,7 +25,7 @@ class Execution:
         self.sizes: Mapping[str, int] = dict(actual)
         self._halves = halves
         self._prompt = program.function(PROMPT, actual)
-        self._time = program.function(TIME, actual)
+        self._time = program.function(TIME, {**actual, ROWS: 1} if program.has_one_time else actual)
         self._schedule = program.function(SCHEDULE, actual)
         self._shared = program.function(SHARED, {**actual, ROWS: actual[ROWS] // halves} if ROWS in actual else actual)
         self._step = program.function(STEP, actual)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.graph.sizes import Dims, Sizes, measure
-from modules.stable_fast.graph.staging import STEP, Stage, draws, has_rows, lent_results
+from modules.stable_fast.branches.find import with_branches
+from modules.stable_fast.calibration.observe import run_stage
+from modules.stable_fast.calibration.scales import Scales
+from modules.stable_fast.graph.sizes import Dims, Sizes, measure, parse_dim
+from modules.stable_fast.graph.staging import ROWS, SHARED, STEP, TIME, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
 from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.runtime.weights import WeightStore
@@ -29,12 +32,20 @@ class StageFunction:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     module: fx.GraphModule
+    scales: Scales
     sums_in_half: bool = False
+    has_branches: bool = False  # whether a captured graph may run parts of it beside each other
 
     def __call__(self, values: Mapping[str, Tensor]) -> Values:
+        inputs = [values[name] for name in self.inputs]
+        module = self._captured if self.has_branches and _is_captured(inputs) else self.module
         with summing_in_half(allowed=self.sums_in_half):
-            results = self.module(*[values[name] for name in self.inputs])
+            results = run_stage(module, inputs, self.scales)
         return dict(zip(self.outputs, results, strict=True))
+
+    @cached_property
+    def _captured(self) -> fx.GraphModule:
+        return with_branches(self.module)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,18 @@ class Program:
         node = next(node for node in self.stages[stage].graph.nodes if node.name == name)
         return has_rows(node, self.sizes)
 
+    def inputs_with_rows(self, moment: str) -> tuple[str, ...]:
+        """The inputs of a moment that have an entry for each row of the batch."""
+        first = {name: self.dims.get(name, ())[:1] for name in self.inputs_at(moment)}
+        return tuple(name for name, dim in first.items() if dim and dim[0] and parse_dim(dim[0])[1] == ROWS)
+
+    @cached_property
+    def has_one_time(self) -> bool:
+        """Whether all rows have the same timestep, which the time stage then computes with once."""
+        is_result = set(self.stages[TIME].outputs) & set(self.results)
+        has_rows = not self.inputs_at("time") or self.inputs_with_rows("time")
+        return ROWS in self.sizes.primes and not has_rows and not is_result
+
     def measure(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """The named sizes of these inputs. Raises SizeError if this program cannot serve them."""
         return measure(self.dims, tensors)
@@ -75,7 +98,7 @@ class Program:
             if name in self.prepared:
                 values[name] = self.store.values[self.prepared[name]]
             elif name in self.weights:
-                values[name] = self.store.source(self.weights[name]).detach()
+                values[name] = self.store.here(self.weights[name])
         return values
 
     def function(self, stage: str, actual: Mapping[str, int]) -> StageFunction:
@@ -87,7 +110,14 @@ class Program:
             if key not in self.verified:
                 propagate(module.graph, self.sizes, actual)
                 self.verified.add(key)
-            self._functions[key] = StageFunction(part.inputs, part.outputs, module, self.sums_in_half)
+            self._functions[key] = StageFunction(
+                part.inputs,
+                part.outputs,
+                module,
+                self.store.scales,
+                sums_in_half=self.sums_in_half,
+                has_branches=stage in (SHARED, STEP),
+            )
         return self._functions[key]
 
     @cached_property
@@ -107,7 +137,11 @@ class Program:
 
 def _own(value: Tensor) -> Tensor:
     """A copy, or the value itself during a capture, since graphs return copies."""
-    return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
+    return value if _is_captured([value]) else value.clone()
+
+
+def _is_captured(values: Sequence[Tensor]) -> bool:
+    return bool(values) and values[0].is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:

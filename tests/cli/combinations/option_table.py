@@ -52,6 +52,7 @@ VALUES: dict[str, tuple[Words, ...]] = {
     "stable_fast_report": (ABSENT, ("--stable-fast-report", "report.txt")),
     "stable_fast_tune": (ABSENT, ("--stable-fast-tune", "1")),
     "stable_fast_precision": (ABSENT, ("--stable-fast-precision", "fp16-accumulate")),
+    "stable_fast_skip": (ABSENT, ("--stable-fast-skip", "0")),
     "stable_fast_table": (ABSENT, ("--stable-fast-table", "table.json")),
     "negative_prompt": (ABSENT, ("--negative", "dog")),
     "style": (ABSENT, ("--style", "drawing")),
@@ -100,7 +101,7 @@ WITHOUT_A_PROMPT = ("upscale", "upscale_by", "upscale_to", "stable_fast_export")
 OF_A_CLUSTER = ("cluster", "workers")  # they start Ray: tests/cli/test_cluster.py
 
 HIRES = tuple(name for name in VALUES if name.startswith("hires_"))
-OF_STABLE_FAST = ("stable_fast_report", "stable_fast_tune", "stable_fast_table", "stable_fast_precision")
+OF_STABLE_FAST = tuple(f"stable_fast_{name}" for name in ("report", "tune", "table", "precision", "skip"))
 MASKS = ("mask", "mask_colour")
 ACCELERATED = ("compare", "prio_speed", "stable_fast")
 # An option -> other options, at least one of which must be given with it.

@@ -26,6 +26,7 @@ def read_back(options: GenerationOptions, index: int = 0) -> GenerationOptions:
         {"sampler": "dpmpp_2m_cfg_pp", "scheduler": "kl_optimal", "cfg": 0.75, "steps": 33},
         {"emphasis": "off", "rescale_cfg": 0.7},
         {"clip_skip": 2, "emphasis": "a1111", "vae": "my, vae", "prediction": "v", "stable_fast": "fused"},
+        {"stable_fast": "full", "stable_fast_skip": 2},
         {"text_encoders": ("my, clip",)},
         {"refiner": "my, refiner", "refiner_start": 0.65},
         {"text_encoders": ("one", "two.safetensors")},

@@ -26,7 +26,8 @@ REQUESTS = [options(prompt="a cat", seed=5), options(prompt="a dog", seed=6, neg
 @pytest.fixture
 def batch(session: Session) -> Batch:
     jobs = prepare_jobs(REQUESTS, session)
-    return Batch(job=jobs[0], shares=tuple(share for job in jobs for share in shares_of(job, None, None)))
+    shares = tuple(share for job in jobs for share in shares_of(job, None, None))
+    return Batch(job=jobs[0], shares=shares, in_flight=True)
 
 
 def latents() -> Tensor:
@@ -37,7 +38,7 @@ def with_decoder(batch: Batch, decode: Any) -> Batch:
     networks: Any = batch.job.networks
     twin = object.__new__(type(networks))
     vars(twin).update(vars(networks), decode=decode)
-    return Batch(job=replace(batch.job, networks=twin), shares=batch.shares)
+    return Batch(job=replace(batch.job, networks=twin), shares=batch.shares, in_flight=True)
 
 
 def test_all_are_decoded_before_one_is_fetched_even_if_the_decoder_has_one_buffer(batch: Batch) -> None:

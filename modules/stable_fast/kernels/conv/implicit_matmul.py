@@ -4,7 +4,7 @@ The input is NHWC, the weight [Cout, kh, kw, Cin] in memory (channels-last). The
 HALF_SUMS, within a tile of the depth in fp16, see accumulation.py) and applies the epilogue in registers. If there are
 few output tiles, programs share the depth (`splits` > 1): they write partial sums in fp32, which a second kernel adds
 up before the epilogue. With SUBPIXEL, the weight has four 2x2 kernels, one for each parity of the output pixel (see
-upsample_conv2d.py).
+upsample_conv2d.py). With `Scales`, operands have 8 bits, and the sums are scaled first in the epilogue.
 """
 
 # The parameters of Triton kernels have no Python types.
@@ -24,6 +24,7 @@ from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.linear.matmul import Tile, add_product
 from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import require_32_bit
+from modules.stable_fast.kernels.scaled.scales import Scales, is_integer, scale_pointers
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 CONV_TILES = (Tile(128, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 4))
@@ -32,19 +33,28 @@ MAX_SPLITS = 16
 
 @dataclass(frozen=True)
 class Epilogue:
-    """The operations that follow the product: y = act(product + bias + vector[sample] + residual)."""
+    """The operations that follow the product: y = act(product * scales + bias + vector[sample] + residual)."""
 
     bias: Tensor | None = None
     vector: Tensor | None = None
     residual: Tensor | None = None
     activation: str = "none"
+    scales: Scales | None = None
+
+    def empty_result(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """An image for the result from `x`, NHWC in memory."""
+        return empty_channels_last(shape, x, None if self.scales is None else self.scales.dtype)
 
 
 @jit
 def finish(
-    acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
-    HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    acc, scale_ptr, channel_scale_ptr, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC,
+    vector_stride, SCALED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
+    if SCALED:
+        channel_scale = tl.load(channel_scale_ptr + columns, mask=columns < OC, other=0.0)
+        acc = acc.to(tl.float32) * (tl.load(scale_ptr) * channel_scale)[None, :]
     if HAS_BIAS:
         acc += tl.load(bias_ptr + columns, mask=columns < OC, other=0.0).to(tl.float32)[None, :]
     if HAS_VECTOR:
@@ -57,11 +67,12 @@ def finish(
 
 @jit
 def _conv_kernel(
-    x_ptr, w_ptr, bias_ptr, vector_ptr, residual_ptr, y_ptr, M, H, W, C, OC, OH, OW, STRIDE, PAD, vector_stride,
-    steps_per_split,
+    x_ptr, w_ptr, scale_ptr, channel_scale_ptr, bias_ptr, vector_ptr, residual_ptr, y_ptr, M, H, W, C, OC, OH, OW,
+    STRIDE, PAD, vector_stride, steps_per_split,
     KH: tl.constexpr, KW: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, EVEN_C: tl.constexpr,
-    SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, HALF_SUMS: tl.constexpr,
+    SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr, SCALED: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_VECTOR: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, HALF_SUMS: tl.constexpr,
+    INTEGER: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -84,7 +95,7 @@ def _conv_kernel(
         last = tl.minimum(first + steps_per_split, last)
     origin = ((sample * H + top) * W + left) * C
     weight_row = (parity * OC + tl.minimum(columns, OC - 1)) * (KH * KW * C)
-    acc = tl.zeros((BM, BN), dtype=tl.float32)
+    acc = tl.zeros((BM, BN), dtype=tl.int32 if INTEGER else tl.float32)
     for step in range(first, last):
         tap = step // blocks
         c = (step - tap * blocks) * BK
@@ -103,24 +114,24 @@ def _conv_kernel(
     mask = (rows < M)[:, None] & (columns < OC)[None, :]
     if SPLIT:
         partial = (tl.program_id(2) * M + rows)[:, None] * OC + columns[None, :]
-        tl.store(y_ptr + partial, acc, mask=mask)
+        tl.store(y_ptr + partial, acc.to(tl.float32), mask=mask)
     else:
         pixel = rows
         if SUBPIXEL:
             pixel = (sample * 2 * OH + 2 * oy + parity // 2) * (2 * OW) + 2 * ox + parity % 2
         offset = pixel[:, None] * OC + columns[None, :]
         acc = finish(
-            acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
-            HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
+            acc, scale_ptr, channel_scale_ptr + parity * OC, bias_ptr, vector_ptr, residual_ptr, sample, columns,
+            offset, mask, OC, vector_stride, SCALED, HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
         )  # fmt: skip
         tl.store(y_ptr + offset, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @jit
 def _reduce_splits_kernel(
-    partial_ptr, bias_ptr, vector_ptr, residual_ptr, y_ptr, M, OC, per_sample, vector_stride, splits,
-    BM: tl.constexpr, BN: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    partial_ptr, scale_ptr, channel_scale_ptr, bias_ptr, vector_ptr, residual_ptr, y_ptr, M, OC, per_sample,
+    vector_stride, splits, BM: tl.constexpr, BN: tl.constexpr, SCALED: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_VECTOR: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -130,8 +141,8 @@ def _reduce_splits_kernel(
     for split in range(0, splits):
         acc += tl.load(partial_ptr + split * M * OC + offset, mask=mask, other=0.0)
     acc = finish(
-        acc, bias_ptr, vector_ptr, residual_ptr, rows // per_sample, columns, offset, mask, OC, vector_stride,
-        HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
+        acc, scale_ptr, channel_scale_ptr, bias_ptr, vector_ptr, residual_ptr, rows // per_sample, columns, offset,
+        mask, OC, vector_stride, SCALED, HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
     )  # fmt: skip
     tl.store(y_ptr + offset, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -162,6 +173,8 @@ def check_operands(x: Tensor, weight: Tensor, y: Tensor, epilogue: Epilogue) -> 
     assert vector is None or (vector.stride(1) == 1 and vector.shape[0] in (1, y.shape[0]))
     assert residual is None or residual.is_contiguous(memory_format=torch.channels_last)
     assert residual is None or residual.shape == y.shape
+    if epilogue.scales is not None:
+        epilogue.scales.check(1, len(weight))
 
 
 def launch_conv(
@@ -172,7 +185,7 @@ def launch_conv(
     out_channels, _, kh, kw = weight.shape
     oh, ow = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
     m = batch * oh * ow
-    y = empty_channels_last((batch, out_channels, oh, ow), x)
+    y = epilogue.empty_result(x, (batch, out_channels, oh, ow))
     check_operands(x, weight, y, epilogue)
     grid = (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n))
     steps = kh * kw * triton.cdiv(channels, tile.k)
@@ -186,20 +199,22 @@ def launch_conv(
         _conv_kernel, (*grid, splits),
         x, weight, *pointers, sums, m, height, width, channels, out_channels, oh, ow, stride, padding, vector_stride,
         per_split, KH=kh, KW=kw, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0,
-        SPLIT=splits > 1, SUBPIXEL=False, HALF_SUMS=sums_in_half(x), **flags, num_warps=tile.warps,
-        num_stages=tile.stages,
+        SPLIT=splits > 1, SUBPIXEL=False, HALF_SUMS=sums_in_half(x), INTEGER=is_integer(x), **flags,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         launch_reduce_splits(sums, y, epilogue)
     return y
 
 
-def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile) -> Tensor:
+def launch_subpixel_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, scales: Scales | None = None
+) -> Tensor:
     """Nearest 2x upsampling and a 3x3 convolution, with the prepared weight [4 Cout, Cin, 2, 2]."""
     batch, channels, height, width = x.shape
     out_channels = weight.shape[0] // 4
-    y = empty_channels_last((batch, out_channels, 2 * height, 2 * width), x)
-    epilogue = Epilogue(bias=bias)
+    epilogue = Epilogue(bias=bias, scales=scales)
+    y = epilogue.empty_result(x, (batch, out_channels, 2 * height, 2 * width))
     check_operands(x, weight, y, epilogue)
     m = batch * height * width
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
@@ -207,20 +222,22 @@ def launch_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: T
         _conv_kernel, (triton.cdiv(m, tile.m), triton.cdiv(out_channels, tile.n), 4),
         x, weight, *pointers, y, m, height, width, channels, out_channels, height, width, 1, 1, vector_stride, 0,
         KH=2, KW=2, BM=tile.m, BN=tile.n, BK=tile.k, EVEN_C=channels % tile.k == 0, SPLIT=False, SUBPIXEL=True,
-        HALF_SUMS=sums_in_half(x), **flags, num_warps=tile.warps, num_stages=tile.stages,
+        HALF_SUMS=sums_in_half(x), INTEGER=is_integer(x), **flags, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 
 
 def epilogue_arguments(epilogue: Epilogue, stand_in: Tensor) -> tuple[dict[str, int | bool], list[Tensor], int]:
-    """Kernel flags, three pointers (`stand_in` for an absent operand), and the vector's stride between samples."""
+    """Kernel flags, five pointers (`stand_in` for an absent operand), and the vector's stride between samples."""
     parts = (epilogue.bias, epilogue.vector, epilogue.residual)
     vector = epilogue.vector
     flags: dict[str, int | bool] = {
+        "SCALED": epilogue.scales is not None,
         "HAS_BIAS": parts[0] is not None,
         "HAS_VECTOR": parts[1] is not None,
         "HAS_RESIDUAL": parts[2] is not None,
         "ACTIVATION": ACTIVATIONS[epilogue.activation],
     }
     vector_stride = 0 if vector is None or vector.shape[0] == 1 else vector.stride(0)
-    return flags, [stand_in if part is None else part for part in parts], vector_stride
+    pointers = [*scale_pointers(epilogue.scales, stand_in)[:2], *(stand_in if part is None else part for part in parts)]
+    return flags, pointers, vector_stride

@@ -27,12 +27,12 @@ from modules.stable_fast.kernels.conv.implicit_matmul import (
 )
 from modules.stable_fast.kernels.devices import multiprocessors, runs_tma_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import Unsupported
+from modules.stable_fast.kernels.scaled.scales import Scales, is_integer
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
 
-# 64 channels of 16 bits are 128 bytes, the widest row that can be swizzled in shared memory.
-DEPTH = 64
+# The bytes of a row that can be swizzled in shared memory: 64 channels of 16 bits, or 128 of 8.
+DEPTH_BYTES = 128
 
 
 class TmaConvTile(NamedTuple):
@@ -54,9 +54,10 @@ TMA_CONV_TILES = (TmaConvTile(128, 256, 8, 4), TmaConvTile(128, 128, 8, 3), TmaC
 
 @jit
 def _tma_conv_kernel(
-    x_desc, w_desc, bias_ptr, vector_ptr, residual_ptr, y_ptr, N, C, OC, OH, OW, PAD, vector_stride, steps_per_split,
-    KH: tl.constexpr, KW: tl.constexpr, TN: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
-    BK: tl.constexpr, SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
+    x_desc, w_desc, scale_ptr, channel_scale_ptr, bias_ptr, vector_ptr, residual_ptr, y_ptr, N, C, OC, OH, OW, PAD,
+    vector_stride, steps_per_split, KH: tl.constexpr, KW: tl.constexpr, TN: tl.constexpr, TH: tl.constexpr,
+    TW: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, SUBPIXEL: tl.constexpr,
+    INTEGER: tl.constexpr, SCALED: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_VECTOR: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     BP: tl.constexpr = TN * TH * TW
@@ -69,8 +70,7 @@ def _tma_conv_kernel(
     top = box // across % down * TH
     left = box % across * TW
     blocks = tl.cdiv(C, BK)
-    first = 0
-    last = KH * KW * blocks
+    first, last = 0, KH * KW * blocks
     y_in = top - PAD
     x_in = left - PAD
     w_row = channel
@@ -83,14 +83,14 @@ def _tma_conv_kernel(
     elif SPLIT:
         first = tl.program_id(1) * steps_per_split
         last = tl.minimum(first + steps_per_split, last)
-    acc = tl.zeros((BC, BP), dtype=tl.float32)
+    acc = tl.zeros((BC, BP), dtype=tl.int32 if INTEGER else tl.float32)
     for step in range(first, last):
         tap = step // blocks
         c = (step - tap * blocks) * BK
         ky = tap // KW
         w = w_desc.load([tap, w_row, c]).reshape(BC, BK)
         x = x_desc.load([sample, y_in + ky, x_in + tap - ky * KW, c]).reshape(BP, BK)
-        acc = tl.dot(w, x.T, acc)
+        acc = tl.dot(w, x.T, acc, out_dtype=acc.dtype)
     acc = acc.T
     within = tl.arange(0, BP)
     columns = channel + tl.arange(0, BC)
@@ -100,7 +100,7 @@ def _tma_conv_kernel(
     mask = ((sample < N) & (oy < OH) & (ox < OW))[:, None] & (columns < OC)[None, :]
     if SPLIT:
         rows = ((tl.program_id(1) * N + sample) * OH + oy) * OW + ox
-        tl.store(y_ptr + rows[:, None] * OC + columns[None, :], acc, mask=mask)
+        tl.store(y_ptr + rows[:, None] * OC + columns[None, :], acc.to(tl.float32), mask=mask)
     else:
         if SUBPIXEL:
             pixel = (sample * 2 * OH + 2 * oy + parity // 2) * (2 * OW) + 2 * ox + parity % 2
@@ -108,8 +108,8 @@ def _tma_conv_kernel(
             pixel = (sample * OH + oy) * OW + ox
         offset = pixel[:, None] * OC + columns[None, :]
         acc = finish(
-            acc, bias_ptr, vector_ptr, residual_ptr, sample, columns, offset, mask, OC, vector_stride,
-            HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
+            acc, scale_ptr, channel_scale_ptr + parity * OC, bias_ptr, vector_ptr, residual_ptr, sample, columns,
+            offset, mask, OC, vector_stride, SCALED, HAS_BIAS, HAS_VECTOR, HAS_RESIDUAL, ACTIVATION,
         )  # fmt: skip
         tl.store(y_ptr + offset, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -138,8 +138,8 @@ def choose_box(pixels: int, batch: int, height: int, width: int) -> Box:
     return min(boxes, key=lambda b: (b.number_over(batch, height, width), b.samples, abs(b.columns - 1.5 * b.rows)))
 
 
-# Per microsecond on an H100 or H200: multiplications and bytes from the L2 cache for one multiprocessor, and bytes of
-# partial sums written or read for the whole GPU. Then the cost of a program and of a launch.
+# Per microsecond on an H100 or H200, for one multiprocessor: operations on 16 bits (twice as many on 8), and bytes from
+# the L2 cache; for the whole GPU: bytes of partial sums written or read. Then the cost of a program and of a launch.
 FLOPS, TILE_BYTES, SUM_BYTES = 6.0e6, 60e3, 4.0e6
 PROGRAM_US, LAUNCH_US = 1.5, 2.0
 
@@ -147,7 +147,7 @@ PROGRAM_US, LAUNCH_US = 1.5, 2.0
 def predict_microseconds(tile: TmaConvTile, tiles: int, steps: int, splits: int, processors: int) -> float:
     """A rough estimate: the busiest multiprocessor's steps, limited by arithmetic or L2, plus the pass over sums."""
     area = tile.channels * tile.pixels
-    step = max(2 * area * DEPTH / FLOPS, (tile.channels + tile.pixels) * DEPTH * 2 / TILE_BYTES)
+    step = max(area * DEPTH_BYTES / FLOPS, (tile.channels + tile.pixels) * DEPTH_BYTES / TILE_BYTES)
     busiest = triton.cdiv(tiles * splits, processors)
     time = busiest * (triton.cdiv(steps, splits) * step + PROGRAM_US)
     return time if splits == 1 else time + LAUNCH_US + 2 * 4 * splits * tiles * area / SUM_BYTES
@@ -167,15 +167,20 @@ def _descriptors(x: Tensor, weight: Tensor, box: Box, channels: int) -> tuple[Te
     x_strides = [height * width * depth, width * depth, depth, 1]
     w_strides = [depth, kh * kw * depth, 1]
     return (
-        TensorDescriptor(x, [batch, height, width, depth], x_strides, [*box, DEPTH]),
-        TensorDescriptor(weight, [kh * kw, rows, depth], w_strides, [1, channels, DEPTH]),
+        TensorDescriptor(x, [batch, height, width, depth], x_strides, [*box, depth_of(x)]),
+        TensorDescriptor(weight, [kh * kw, rows, depth], w_strides, [1, channels, depth_of(x)]),
     )
+
+
+def depth_of(x: Tensor) -> int:
+    """How many channels a tile is deep."""
+    return DEPTH_BYTES // x.element_size()
 
 
 def _require(x: Tensor, weight: Tensor) -> None:
     if not runs_tma_kernels(x):
         raise Unsupported("copying tiles by descriptor was only tested on compute capability 9.0 (Hopper)")
-    if x.shape[1] % 8 or x.data_ptr() % 16 or weight.data_ptr() % 16:
+    if x.shape[1] * x.element_size() % 16 or x.data_ptr() % 16 or weight.data_ptr() % 16:
         raise Unsupported(
             f"copying tiles by descriptor needs rows of a multiple of 16 bytes, not {x.shape[1]} channels"
         )
@@ -198,11 +203,11 @@ def launch_tma_conv(
     batch, channels, height, width = x.shape
     out_channels, _, kh, kw = weight.shape
     oh, ow = height + 2 * padding - kh + 1, width + 2 * padding - kw + 1
-    y = empty_channels_last((batch, out_channels, oh, ow), x)
+    y = epilogue.empty_result(x, (batch, out_channels, oh, ow))
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, oh, ow)
     tiles = box.number_over(batch, oh, ow) * triton.cdiv(out_channels, tile.channels)
-    steps = kh * kw * triton.cdiv(channels, DEPTH)
+    steps = kh * kw * triton.cdiv(channels, depth_of(x))
     if splits is None:
         splits = choose_tma_splits(tile, tiles, steps, multiprocessors(x))
     per_split = triton.cdiv(steps, splits)
@@ -216,28 +221,30 @@ def launch_tma_conv(
         _tma_conv_kernel, (tiles, splits),
         *_descriptors(x, weight, box, tile.channels), *pointers, target, batch, channels, out_channels, oh, ow,
         padding, vector_stride, per_split if splits > 1 else 0, KH=kh, KW=kw, TN=box.samples, TH=box.rows,
-        TW=box.columns, BC=tile.channels, BK=DEPTH, SPLIT=splits > 1, SUBPIXEL=False, **flags,
-        num_warps=tile.warps, num_stages=tile.stages,
+        TW=box.columns, BC=tile.channels, BK=depth_of(x), SPLIT=splits > 1, SUBPIXEL=False, INTEGER=is_integer(x),
+        **flags, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     if splits > 1:
         launch_reduce_splits(target, y, epilogue)
     return y
 
 
-def launch_tma_subpixel_conv(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaConvTile) -> Tensor:
+def launch_tma_subpixel_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaConvTile, scales: Scales | None = None
+) -> Tensor:
     """Nearest 2x upsampling and a 3x3 convolution, with the weight [4 Cout, Cin, 2, 2] of upsample_conv2d.py."""
     _require(x, weight)
     batch, channels, height, width = x.shape
     out_channels = weight.shape[0] // 4
-    y = empty_channels_last((batch, out_channels, 2 * height, 2 * width), x)
-    epilogue = Epilogue(bias=bias)
+    epilogue = Epilogue(bias=bias, scales=scales)
+    y = epilogue.empty_result(x, (batch, out_channels, 2 * height, 2 * width))
     check_operands(x, weight, y, epilogue)
     box = choose_box(tile.pixels, batch, height, width)
     flags, pointers, vector_stride = epilogue_arguments(epilogue, y)
     launch_kernel(
         _tma_conv_kernel, (box.number_over(batch, height, width) * triton.cdiv(out_channels, tile.channels), 4),
         *_descriptors(x, weight, box, tile.channels), *pointers, y, batch, channels, out_channels, height, width,
-        1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=DEPTH,
-        SPLIT=False, SUBPIXEL=True, **flags, num_warps=tile.warps, num_stages=tile.stages,
+        1, vector_stride, 0, KH=2, KW=2, TN=box.samples, TH=box.rows, TW=box.columns, BC=tile.channels, BK=depth_of(x),
+        SPLIT=False, SUBPIXEL=True, INTEGER=is_integer(x), **flags, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y

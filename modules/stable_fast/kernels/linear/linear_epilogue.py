@@ -14,7 +14,8 @@ from modules.stable_fast.kernels.devices import card_class, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_epilogue
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul, cublaslt_ranks, has_cublaslt
 from modules.stable_fast.kernels.linear.matmul import MATMUL_TILES, Tile, launch_matmul
-from modules.stable_fast.kernels.linear.matmul_tma import TMA_MATMUL_TILES, TmaMatmulTile, launch_tma_matmul, serves_tma
+from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_matmul
+from modules.stable_fast.kernels.linear.tma_tiles import TMA_MATMUL_TILES, TmaMatmulTile, serves_tma
 from modules.stable_fast.kernels.refusals import Unsupported
 from modules.stable_fast.kernels.registry import register, run_chosen
 

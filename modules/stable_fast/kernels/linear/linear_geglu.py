@@ -12,13 +12,8 @@ from modules.stable_fast.kernels.candidates import Candidates
 from modules.stable_fast.kernels.devices import card_class, multiprocessors, uses_kernels
 from modules.stable_fast.kernels.epilogue import launch_geglu
 from modules.stable_fast.kernels.linear.matmul import GEGLU_TILES, Tile, launch_geglu_matmul
-from modules.stable_fast.kernels.linear.matmul_tma import (
-    TMA_GEGLU_TILES,
-    TmaMatmulTile,
-    choose_tma_tile,
-    launch_tma_geglu,
-    serves_tma,
-)
+from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_geglu
+from modules.stable_fast.kernels.linear.tma_tiles import TMA_GEGLU_TILES, TmaMatmulTile, choose_tma_tile, serves_tma
 from modules.stable_fast.kernels.registry import register, run_chosen
 
 

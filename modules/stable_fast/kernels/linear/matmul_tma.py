@@ -3,58 +3,24 @@
 The tensor memory accelerator copies tiles. Its descriptors are passed by value, which is safe in a captured graph.
 Anything past the end of rows, columns or depth is read as zeros and never written. The weight is viewed as
 [halves, N, K]. Both halves of GEGLU (value, gate) are loaded together and multiplied in one wgmma, so that one thread
-holds both numbers of a column.
+holds both numbers of a column. With `Scales`, operands have 8 bits, and the sums are scaled before the epilogue.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_kernel, gelu
-from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels, runs_tma_kernels
+from modules.stable_fast.kernels.devices import multiprocessors, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.linear.matmul import GROUP_M, tile_origin
+from modules.stable_fast.kernels.linear.matmul import GROUP_M, empty_result, tile_origin
+from modules.stable_fast.kernels.linear.tma_tiles import TmaMatmulTile, serves_tma
 from modules.stable_fast.kernels.refusals import Unsupported
+from modules.stable_fast.kernels.scaled.kinds import rounded_in_kernel
+from modules.stable_fast.kernels.scaled.scales import Scales, is_integer, scale_pointers
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
-
-
-class TmaMatmulTile(NamedTuple):
-    """Rows, columns and depth of a tile, warps, load pipeline stages, and programs per multiprocessor.
-
-    Blocks are powers of two, so `extra` columns use a second accumulator: 160 columns are 128 + 32.
-    """
-
-    m: int
-    n: int
-    extra: int
-    k: int
-    warps: int
-    stages: int
-    programs: int
-
-    @property
-    def columns(self) -> int:
-        return self.n + self.extra
-
-    @property
-    def name(self) -> str:
-        return f"tma_{self.m}x{self.columns}x{self.k}"
-
-
-# With 160 columns, the layers of SD (320, 640, 1280 or 5120 wide) have multiples of 128 tiles, for 132 multiprocessors.
-TMA_MATMUL_TILES = (
-    TmaMatmulTile(128, 128, 32, 64, 8, 4, 1),
-    TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
-    TmaMatmulTile(64, 128, 32, 64, 4, 3, 2),
-    TmaMatmulTile(64, 64, 0, 64, 4, 4, 3),
-)
-TMA_GEGLU_TILES = (
-    TmaMatmulTile(128, 128, 0, 64, 8, 4, 1),
-    TmaMatmulTile(128, 128, 32, 64, 8, 3, 1),
-    TmaMatmulTile(128, 64, 0, 64, 8, 3, 2),
-)
 
 
 @jit
@@ -80,24 +46,55 @@ def _load_epilogue(
 
 
 @jit
-def _finish(
-    acc, bias, gate_bias, residual, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
-    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+def _load_scales(
+    row_scale_ptr, row_scale_stride, column_scale_ptr, row, column, M, N, BM: tl.constexpr, BN: tl.constexpr,
+    GEGLU: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
-    """Applies bias, activation or gate, and residual to one accumulator [BM, halves * BN], and stores the result."""
+    """The scales of a tile's rows, columns, and gates; one if absent."""
+    row_scale = 1.0
+    column_scale = 1.0
+    gate_scale = 1.0
+    if SCALED:
+        rows = row + tl.arange(0, BM)
+        columns = column + tl.arange(0, BN)
+        row_scale = tl.load(row_scale_ptr + rows * row_scale_stride, mask=rows < M, other=0.0)
+        column_scale = tl.load(column_scale_ptr + columns, mask=columns < N, other=0.0)
+        if GEGLU:
+            gate_scale = tl.load(column_scale_ptr + N + columns, mask=columns < N, other=0.0)
+    return row_scale, column_scale, gate_scale
+
+
+@jit
+def _finish(
+    acc, epilogue, scales, result_scale_ptr, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
+    GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    SCALED: tl.constexpr, INTEGER: tl.constexpr,
+):  # fmt: skip
+    """Applies scales, bias, activation or gate, and residual to one accumulator [BM, halves * BN], and stores it."""
+    bias, gate_bias, residual = epilogue
+    row_scale, column_scale, gate_scale = scales
+    if SCALED:
+        acc = acc.to(tl.float32) * row_scale[:, None]
     if GEGLU:
         y, gate = acc.reshape(BM, 2, BN).permute(0, 2, 1).split()
+        if SCALED:
+            y *= column_scale[None, :]
+            gate *= gate_scale[None, :]
         if HAS_BIAS:
             y += bias.to(tl.float32)[None, :]
             gate += gate_bias.to(tl.float32)[None, :]
         y *= gelu(gate)
     else:
         y = acc
+        if SCALED:
+            y *= column_scale[None, :]
         if HAS_BIAS:
             y += bias.to(tl.float32)[None, :]
         y = activate_in_kernel(y, ACTIVATION)
     if HAS_RESIDUAL:
         y += residual.to(tl.float32)
+    if SCALED and y_desc.dtype.primitive_bitwidth == 8:
+        y = rounded_in_kernel(y * tl.div_rn(1.0, tl.load(result_scale_ptr)), INTEGER)
     y_desc.store([row, column], y.to(y_desc.dtype))
 
 
@@ -109,19 +106,20 @@ def _step(
     """Adds the product of BK columns of x (from x_k) and of the weight (from w_k) to both accumulators."""
     x = x_desc.load([row, x_k])
     w = w_desc.load([0, column, w_k]).reshape(HALVES * BN, BK)
-    acc = tl.dot(x, w.T, acc)
+    acc = tl.dot(x, w.T, acc, out_dtype=acc.dtype)
     if EXTRA:
         w_extra = w_extra_desc.load([0, column + BN, w_k]).reshape(HALVES * EXTRA, BK)
-        acc_extra = tl.dot(x, w_extra.T, acc_extra)
+        acc_extra = tl.dot(x, w_extra.T, acc_extra, out_dtype=acc_extra.dtype)
     return acc, acc_extra
 
 
 @jit
 def _tma_kernel(
-    x_desc, x2_desc, w_desc, w_extra_desc, bias_ptr, residual_ptr, y_desc, y_extra_desc, M, N, K, K2,
+    x_desc, x2_desc, w_desc, w_extra_desc, bias_ptr, residual_ptr, row_scale_ptr, column_scale_ptr, result_scale_ptr,
+    y_desc, y_extra_desc, M, N, K, K2, row_scale_stride,
     BM: tl.constexpr, BN: tl.constexpr, EXTRA: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
     TWO: tl.constexpr, GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
+    ACTIVATION: tl.constexpr, SCALED: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
     HALVES: tl.constexpr = 2 if GEGLU else 1
     # In a flattened loop, the loads of the next tile run during the epilogue of this one. But ptxas would
@@ -133,15 +131,21 @@ def _tma_kernel(
         row = tile_m * BM
         column = tile_n * (BN + EXTRA)
         if not FLATTEN:
-            bias, gate_bias, residual = _load_epilogue(
+            epilogue = _load_epilogue(
                 bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
             )  # fmt: skip
-        acc = tl.zeros((BM, HALVES * BN), dtype=tl.float32)
+            scales = _load_scales(
+                row_scale_ptr, row_scale_stride, column_scale_ptr, row, column, M, N, BM, BN, GEGLU, SCALED
+            )  # fmt: skip
+        acc = tl.zeros((BM, HALVES * BN), dtype=tl.int32 if INTEGER else tl.float32)
         acc_extra = 0.0
         if EXTRA:
-            acc_extra = tl.zeros((BM, HALVES * EXTRA), dtype=tl.float32)
-            bias_extra, gate_bias_extra, residual_extra = _load_epilogue(
+            acc_extra = tl.zeros((BM, HALVES * EXTRA), dtype=tl.int32 if INTEGER else tl.float32)
+            epilogue_extra = _load_epilogue(
                 bias_ptr, residual_ptr, row, column + BN, M, N, BM, EXTRA, GEGLU, HAS_BIAS, HAS_RESIDUAL
+            )  # fmt: skip
+            scales_extra = _load_scales(
+                row_scale_ptr, row_scale_stride, column_scale_ptr, row, column + BN, M, N, BM, EXTRA, GEGLU, SCALED
             )  # fmt: skip
         for k in range(0, K, BK):
             acc, acc_extra = _step(
@@ -153,54 +157,21 @@ def _tma_kernel(
                     acc, acc_extra, x2_desc, w_desc, w_extra_desc, row, column, k, K + k, BN, EXTRA, BK, HALVES
                 )  # fmt: skip
         if FLATTEN:  # loaded before the loop, these would take registers for every stage of the pipeline
-            bias, gate_bias, residual = _load_epilogue(
+            epilogue = _load_epilogue(
                 bias_ptr, residual_ptr, row, column, M, N, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL
             )  # fmt: skip
+            scales = _load_scales(
+                row_scale_ptr, row_scale_stride, column_scale_ptr, row, column, M, N, BM, BN, GEGLU, SCALED
+            )  # fmt: skip
         _finish(
-            acc, bias, gate_bias, residual, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION
+            acc, epilogue, scales, result_scale_ptr, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL,
+            ACTIVATION, SCALED, INTEGER,
         )  # fmt: skip
         if EXTRA:
             _finish(
-                acc_extra, bias_extra, gate_bias_extra, residual_extra, y_extra_desc, row, column + BN, BM, EXTRA,
-                GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION,
+                acc_extra, epilogue_extra, scales_extra, result_scale_ptr, y_extra_desc, row, column + BN, BM, EXTRA,
+                GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, SCALED, INTEGER,
             )  # fmt: skip
-
-
-def choose_tma_tile(
-    tiles: tuple[TmaMatmulTile, ...], m: int, n: int, k: int, halves: int, processors: int
-) -> TmaMatmulTile:
-    """The tile with the lowest time estimate. With few tiles, it mostly depends on how evenly they fill the GPU."""
-    return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors))
-
-
-def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors: int) -> float:
-    """Clock cycles of the busiest multiprocessor.
-
-    It does 2048 multiplications per cycle and gets about 40 bytes from the L2 cache. Each round of programs adds an
-    epilogue of about 16 instructions per column pair and, without a flattened loop, the time to refill the pipeline.
-    """
-    tiles = triton.cdiv(m, tile.m) * triton.cdiv(n, tile.columns)
-    width = halves * tile.columns
-    step = max(tile.m * width * tile.k / 2048, (tile.m + width) * tile.k * 2 / 40)
-    refill = 2000 if tile.extra else 500
-    rounds = triton.cdiv(tiles, processors * tile.programs)
-    busiest = triton.cdiv(tiles, processors)
-    return busiest * triton.cdiv(k, tile.k) * step + rounds * (refill + tile.m * tile.columns / 8)
-
-
-def serves_tma(columns: int, *operands: Tensor | None) -> bool:
-    """Whether a Hopper GPU can copy tiles of these operands, and of a result with `columns` columns.
-
-    The operands are the rows of one or two inputs and of the weight, contiguous within a row. All addresses and row
-    strides must be multiples of 16 bytes.
-    """
-    present = [x for x in operands if x is not None]
-    itemsize = present[0].element_size()
-    strides = [columns] + [x.stride(-2) for x in present]
-    return (
-        all(runs_tma_kernels(x) and x.numel() > 0 and x.data_ptr() % 16 == 0 for x in present)
-        and all(stride * itemsize % 16 == 0 for stride in strides)
-    )  # fmt: skip
 
 
 def _check(x: Tensor, x2: Tensor | None, weight: Tensor, bias: Tensor | None, columns: int) -> None:
@@ -226,10 +197,13 @@ def _launch(
     halves: int,
     activation: str,
     tile: TmaMatmulTile,
+    scales: Scales | None,
 ) -> Tensor:
     (m, k), n, total = x.shape, weight.shape[0] // halves, weight.shape[1]
     _check(x, x2, weight, bias, n)
-    y = x.new_empty((m, n))
+    y = empty_result(x, scales, m, n)
+    if scales is not None:
+        scales.check(m, halves * n)
 
     def weight_tiles(columns: int) -> Any:
         stride = weight.stride(0)
@@ -241,11 +215,12 @@ def _launch(
     launch_kernel(
         _tma_kernel, (min(tiles, tile.programs * multiprocessors(x)),),
         x_tiles, x_tiles if x2 is None else _row_tiles(x2, tile.m, tile.k), weight_tiles(tile.n), weight_tiles(extra),
-        y if bias is None else bias, y if residual is None else residual,
+        y if bias is None else bias, y if residual is None else residual, *scale_pointers(scales, y),
         _row_tiles(y, tile.m, tile.n), _row_tiles(y, tile.m, extra), m, n, k, total - k,
+        0 if scales is None else scales.stride,
         BM=tile.m, BN=tile.n, EXTRA=tile.extra, BK=tile.k, GROUP=GROUP_M, TWO=x2 is not None, GEGLU=halves == 2,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, ACTIVATION=ACTIVATIONS[activation],
-        num_warps=tile.warps, num_stages=tile.stages,
+        SCALED=scales is not None, INTEGER=is_integer(x), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return y
 
@@ -258,12 +233,15 @@ def launch_tma_matmul(
     residual: Tensor | None,
     activation: str,
     tile: TmaMatmulTile,
+    scales: Scales | None = None,
 ) -> Tensor:
     """act([x | x2] W^T + bias) + residual for x [M, K], x2 [M, K2], weight [N, K + K2]."""
     assert residual is None or (residual.is_contiguous() and residual.shape == (x.shape[0], weight.shape[0]))
-    return _launch(x, x2, weight, bias, residual, 1, activation, tile)
+    return _launch(x, x2, weight, bias, residual, 1, activation, tile, scales)
 
 
-def launch_tma_geglu(x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile) -> Tensor:
+def launch_tma_geglu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: TmaMatmulTile, scales: Scales | None = None
+) -> Tensor:
     """(x V^T + c) * gelu(x G^T + d) for x [M, K], weight [V; G] of [2 I, K]."""
-    return _launch(x, None, weight, bias, None, 2, "none", tile)
+    return _launch(x, None, weight, bias, None, 2, "none", tile, scales)

@@ -3,7 +3,7 @@
 `launch_one_kernel`, for small pictures: a program keeps one group of one sample in registers.
 `launch_two_kernels`: the first kernel computes means and centred sums of squares of chunks of rows. In the second
 kernel, every program merges the chunks that it needs and normalises its rows. Tiles are [rows, channels], so that
-memory is read 16 bytes at a time for any group size.
+memory is read 16 bytes at a time for any group size. With a scale, the result has 8 bits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import Tensor
 from modules.stable_fast.kernels.activations import silu_in_kernel
 from modules.stable_fast.kernels.devices import multiprocessors, overlaps_launches, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.memory_layout import empty_channels_last
 from modules.stable_fast.kernels.refusals import MOST_ELEMENTS, MOST_GRID_ROWS, Unsupported
+from modules.stable_fast.kernels.scaled.kinds import rounded_in_kernel
+from modules.stable_fast.kernels.scaled.scales import Eight, image_for
 from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
 # How many elements of one group, padded to powers of two, fit in one program's registers.
@@ -54,10 +55,19 @@ def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
     return y
 
 
+@jit
+def _store(at, y, inverse, mask, EIGHT: tl.constexpr, INTEGER: tl.constexpr):
+    """Stores y, in 8 bits as y * inverse if EIGHT."""
+    if EIGHT:
+        y = rounded_in_kernel(y * inverse, INTEGER)
+    tl.store(at, y.to(at.dtype.element_ty), mask=mask)
+
+
 @jit_for_any("HW")
 def _group_norm_kernel(
-    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, HW, C, CA, eps,
+    a_ptr, b_ptr, w_ptr, bias_ptr, scale_ptr, y_ptr, HW, C, CA, eps,
     CG: tl.constexpr, CGP: tl.constexpr, ROWS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr,
+    EIGHT: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1)
     column = tl.arange(0, CGP)
@@ -66,6 +76,9 @@ def _group_norm_kernel(
     mask = (rows < HW)[:, None] & (column < CG)[None, :]
     weight = tl.load(w_ptr + channels, mask=column < CG, other=0.0)
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
+    inverse = 1.0
+    if EIGHT:
+        inverse = tl.div_rn(1.0, tl.load(scale_ptr))
     tl.debug_barrier()  # otherwise ptxas loads these only after x has arrived
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
@@ -73,7 +86,7 @@ def _group_norm_kernel(
     rstd = tl.rsqrt(tl.sum(centred * centred) / (HW * CG) + eps)
     y = _normalised(x, mean, (weight.to(tl.float32) * rstd)[None, :], bias.to(tl.float32)[None, :], SILU)
     out = y_ptr + n.to(tl.int64) * HW * C + (rows[:, None] * C + channels[None, :])
-    tl.store(out, y.to(y_ptr.dtype.element_ty), mask=mask)
+    _store(out, y, inverse, mask, EIGHT, INTEGER)
 
 
 @jit_for_any("HW", "rows_per_chunk")
@@ -128,9 +141,10 @@ def _chunk_moments_kernel(
 
 @jit_for_any("HW", "rows_per_chunk", "chunks", "rows_per_program")
 def _apply_kernel(
-    a_ptr, b_ptr, w_ptr, bias_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, stride,
+    a_ptr, b_ptr, w_ptr, bias_ptr, scale_ptr, y_ptr, mean_ptr, m2_ptr, HW, C, CA, eps, rows_per_chunk, chunks, stride,
     rows_per_program, G: tl.constexpr, CG: tl.constexpr, BLOCK_C: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
-    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr,
+    CHUNKS: tl.constexpr, CAT: tl.constexpr, SILU: tl.constexpr, OVERLAP: tl.constexpr, EIGHT: tl.constexpr,
+    INTEGER: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(2)
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -143,6 +157,9 @@ def _apply_kernel(
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT)
     weight = tl.load(w_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
+    inverse = 1.0
+    if EIGHT:
+        inverse = tl.div_rn(1.0, tl.load(scale_ptr))
     if OVERLAP:
         cuda.gdc_wait()  # for the chunk moments; the loads above do not depend on the first kernel
     else:
@@ -177,7 +194,7 @@ def _apply_kernel(
         following_mask = (rows < last)[:, None] & inside[None, :]
         following = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, following_mask, CAT)
         y = _normalised(x.to(tl.float32), mean, scale, bias[None, :], SILU)
-        tl.store(here, y.to(y_ptr.dtype.element_ty), mask=mask)
+        _store(here, y, inverse, mask, EIGHT, INTEGER)
         x, mask = following, following_mask
 
 
@@ -203,17 +220,24 @@ def padded_group(hw: int, channels_per_group: int) -> int:
 
 
 def launch_one_kernel(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+    a: Tensor,
+    b: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    eight: Eight | None = None,
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     per_group = channels // num_groups
     elements = padded_group(hw, per_group)
     assert elements <= ONE_TILE_ELEMENTS, f"a group of {hw} x {per_group} does not fit in one program"
-    y = empty_channels_last((batch, channels, *a.shape[2:]), a)
+    y, scale, flags = image_for(a, channels, eight)
     launch_kernel(
         _group_norm_kernel, (num_groups, batch),
-        a, a if b is None else b, weight, bias, y, hw, channels, channels_a, eps,
-        CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu,
+        a, a if b is None else b, weight, bias, scale, y, hw, channels, channels_a, eps,
+        CG=per_group, CGP=next_power_of_2(per_group), ROWS=next_power_of_2(hw), CAT=b is not None, SILU=silu, **flags,
         num_warps=min(16, max(1, elements // 512)),
     )  # fmt: skip
     return y
@@ -227,7 +251,14 @@ def _rows_per_program(x: Tensor, columns: int, tile_rows: int, resident: int, mo
 
 
 def launch_two_kernels(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, num_groups: int, eps: float, silu: bool
+    a: Tensor,
+    b: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    num_groups: int,
+    eps: float,
+    silu: bool,
+    eight: Eight | None = None,
 ) -> Tensor:
     batch, hw, channels, channels_a = _check(a, b, weight, bias, num_groups)
     second, per_group = a if b is None else b, channels // num_groups
@@ -252,11 +283,11 @@ def launch_two_kernels(
     tile_rows, columns = APPLY_TILE // block, triton.cdiv(channels, block)
     rows = _rows_per_program(a, columns, tile_rows, APPLY_RESIDENT, hw)
     slots = next_power_of_2(block // per_group if block % per_group == 0 else (block - 2) // per_group + 2)
-    y = empty_channels_last((batch, channels, *a.shape[2:]), a)
+    y, scale, flags = image_for(a, channels, eight)
     launch_kernel(
         _apply_kernel, (triton.cdiv(hw, rows), columns, batch),
-        a, second, weight, bias, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride, rows,
-        BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(at_once, MERGE_TILE // slots), SILU=silu,
-        num_warps=4, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
+        a, second, weight, bias, scale, y, mean, m2, hw, channels, channels_a, eps, rows_per_chunk, chunks, stride,
+        rows, BLOCK_C=block, ROWS=tile_rows, SLOTS=slots, CHUNKS=min(at_once, MERGE_TILE // slots), SILU=silu,
+        num_warps=4, **flags, **common, **({"launch_pdl": True} if common["OVERLAP"] else {}),
     )  # fmt: skip
     return y

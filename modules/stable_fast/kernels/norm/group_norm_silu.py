@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.stable_fast.kernels.candidates import Implementations
 from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import uses_kernels
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
@@ -42,8 +43,15 @@ def _reference(
     return group_norm_silu_cat_reference(a, b, weight, bias, num_groups, eps, silu)
 
 
-_TWO_KERNELS = {"two_kernels": launch_two_kernels}
-_EITHER = {"one_kernel": launch_one_kernel} | _TWO_KERNELS
+_TWO_KERNELS: Implementations = {"two_kernels": launch_two_kernels}
+_EITHER: Implementations = {"one_kernel": launch_one_kernel, **_TWO_KERNELS}
+
+
+def implementations_for(hw: int, channels_per_group: int) -> tuple[Implementations, tuple[str, ...]]:
+    """The candidates for groups of this size, and the names that are tried in turn without tuning."""
+    elements = padded_group(hw, channels_per_group)
+    implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
+    return implementations, ("one_kernel", "two_kernels") if elements <= SMALL_GROUP else ("two_kernels",)
 
 
 def _run_kernels(
@@ -51,9 +59,7 @@ def _run_kernels(
 ) -> Tensor:
     a, b = to_channels_last(a), None if b is None else to_channels_last(b)
     hw, channels = a.shape[2] * a.shape[3], weight.numel()
-    elements = padded_group(hw, channels // num_groups)
-    implementations = _EITHER if elements <= ONE_TILE_ELEMENTS else _TWO_KERNELS
-    chain = ("one_kernel", "two_kernels") if elements <= SMALL_GROUP else ("two_kernels",)
+    implementations, chain = implementations_for(hw, channels // num_groups)
     key = (a.shape[0], a.shape[1], channels, hw, num_groups, dtype_key(a))
     args = (a, b, weight, bias, num_groups, eps, silu)
     return run_chosen("group_norm_silu", key, implementations, chain, args, lambda: _reference(*args))

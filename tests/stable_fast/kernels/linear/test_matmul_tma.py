@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from modules.stable_fast.kernels.activations import ACTIVATIONS, activate
 from modules.stable_fast.kernels.devices import CardClass
 from modules.stable_fast.kernels.linear import linear_geglu
-from modules.stable_fast.kernels.linear.matmul_tma import (
+from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_geglu, launch_tma_matmul
+from modules.stable_fast.kernels.linear.tma_tiles import (
     TMA_GEGLU_TILES,
     TMA_MATMUL_TILES,
     TmaMatmulTile,
     choose_tma_tile,
-    launch_tma_geglu,
-    launch_tma_matmul,
     serves_tma,
 )
 from modules.stable_fast.kernels.refusals import Unsupported

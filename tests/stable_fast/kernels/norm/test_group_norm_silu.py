@@ -116,7 +116,7 @@ def test_two_kernels_merge_chunks_of_several_tiles(cat, device, monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
     (args, options), hw = seen[0], 25 * 13
-    rows_per_chunk, chunks, _, rows_per_program = args[11:15]
+    rows_per_chunk, chunks, _, rows_per_program = args[12:16]
     assert (
         chunks > options["CHUNKS"] > 1
         and chunks % options["CHUNKS"]

@@ -1,0 +1,75 @@
+"""The two kinds of 8-bit numbers, and how a number becomes one of them: divided by a scale, rounded, saturated.
+
+Both are symmetric: a number is q * scale. Where a scale is computed from numbers that are not all finite, it is NaN,
+so that everything computed from them is NaN too.
+"""
+
+# The parameters of Triton kernels have no Python types.
+# pyright: reportMissingParameterType=false
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modules.stable_fast.kernels.triton_import import FAST_MATH, jit, tl
+
+LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
+# Numbers below this count as zeros, because the reciprocal of their scale would overflow.
+SMALLEST = 1e-30
+
+
+def scale_for(amax: Tensor, kind: torch.dtype) -> Tensor:
+    """The scale in fp32 with which numbers up to `amax` use the whole range; 1 for zeros, NaN if not finite."""
+    # Divided by a tensor, because on a GPU, PyTorch multiplies by the rounded reciprocal of a number.
+    scale = torch.where(amax <= SMALLEST, 1.0, amax / torch.full_like(amax, LARGEST[kind]))
+    return torch.where(scale.isinf(), torch.nan, scale)
+
+
+def rounded_to(kind: torch.dtype, scaled: Tensor) -> Tensor:
+    """Rounds numbers (fp32, already divided by the scale) to the nearest, ties to even, and saturates them.
+
+    For e4m3, what is not finite becomes NaN. int8 has no NaN: there, NaN becomes 0.
+    """
+    limit = LARGEST[kind]
+    if kind == torch.int8:
+        return scaled.round().clamp(-limit, limit).nan_to_num(0.0).to(kind)
+    return (scaled + (scaled - scaled)).clamp(-limit, limit).to(kind)
+
+
+def quantised(x: Tensor, scale: Tensor, kind: torch.dtype) -> Tensor:
+    """x / scale in this kind. The scale is fp32, and is broadcast."""
+    return rounded_to(kind, x.float() * (1.0 / scale))
+
+
+@jit
+def _nearest_e4m3(y):
+    """The nearest number that e4m3 has, in fp32. The interpreter's conversion truncates, and loses NaN."""
+    bits = y.to(tl.uint32, bitcast=True)
+    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) & 0xFFF00000).to(tl.float32, bitcast=True)
+    y = tl.where(tl.abs(y) < 2**-6, (y + 24576.0) - 24576.0, normal)  # below 2^-6, steps are 2^-9
+    return tl.where((bits & 0x7FFFFFFF) > 0x7F800000, bits | 0x700000, y.to(tl.uint32, bitcast=True)).to(
+        tl.float32, bitcast=True
+    )
+
+
+@jit
+def rounded_in_kernel(scaled, INTEGER: tl.constexpr):
+    """What `rounded_to` does to fp32 numbers: for int8 if INTEGER, else for e4m3."""
+    if INTEGER:
+        y = tl.clamp(tl.where(scaled == scaled, scaled, 0.0), -127.0, 127.0)
+        # Adding 1.5 * 2^23 leaves no bits for a fraction, and rounds ties to even. The lowest byte is then the integer.
+        # A GPU converts numbers to integers at an eighth of the rate of additions.
+        q = (y + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
+    else:
+        y = tl.clamp(scaled + (scaled - scaled), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        if not FAST_MATH:
+            y = _nearest_e4m3(y)
+        q = y.to(tl.float8e4nv)
+    return q
+
+
+@jit
+def scale_in_kernel(amax, LARGEST: tl.constexpr):
+    """What `scale_for` computes. `amax` must be NaN, not infinite, if a number is not finite."""
+    return tl.where(amax <= 1e-30, 1.0, tl.div_rn(amax, LARGEST))

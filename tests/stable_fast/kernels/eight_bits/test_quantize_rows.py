@@ -1,0 +1,93 @@
+"""Rows, channels and tensors in 8 bits, by kernels and references: bounds of the error, zeros, what is not finite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modules.stable_fast.kernels.eight_bits.dequantize_channels import (
+    dequantize_channels_reference,
+    launch_dequantize,
+)
+from modules.stable_fast.kernels.eight_bits.quantize_rows import (
+    launch_channels,
+    launch_rows,
+    quantize_channels_reference,
+    quantize_rows_reference,
+)
+from modules.stable_fast.kernels.eight_bits.quantize_tensor import launch_quantize_tensor, quantize_tensor_reference
+from modules.stable_fast.kernels.scaled.kinds import LARGEST, quantised
+from tests.stable_fast.kernels.eight_bits.operands import assert_same, of_kinds
+from tests.stable_fast.kernels.kernel_device import Maker, in_dtypes, on_devices
+
+
+@on_devices
+@of_kinds
+@in_dtypes
+@pytest.mark.parametrize("shape", [(2, 9, 40), (3, 77), (1, 5, 1280), (2, 9000)], ids=str)
+def test_rows(shape, dtype, kind, device):
+    x = Maker(device, dtype).rows(*shape)
+    x.view(-1, shape[-1])[0] = 0.0
+    x.view(-1, shape[-1])[-1, 0] = 1000.0
+    q, scale = launch_rows(x, kind)
+    expected, expected_scale = quantize_rows_reference(x, kind)
+    assert torch.allclose(scale, expected_scale, rtol=1e-6) and scale.view(-1)[0] == 1
+    assert_same(q, expected, share=1e-3)
+    step = scale * (1 if kind == torch.int8 else 0) / 2 + x.float().abs() / 16 + scale * 2**-10
+    assert bool(((q.float() * scale - x.float()).abs() <= step).all())
+
+
+@on_devices
+@of_kinds
+@pytest.mark.parametrize("length", [40, 9000])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_shows_in_the_scale(value, length, kind, device):
+    x = Maker(device, torch.float16).rows(3, length)
+    x[1, 7] = value
+    for _, scale in (launch_rows(x, kind), quantize_rows_reference(x, kind)):
+        assert scale.isnan().view(-1).tolist() == [False, True, False]
+
+
+@on_devices
+@of_kinds
+def test_channels_keep_the_order_of_memory(kind, device):
+    make = Maker(device, torch.float16)
+    for weight in (make.image(40, 24, 3, 3), make.rows(48, 56), make.image(300, 8, 1, 1)):
+        q, scale = launch_channels(weight, kind)
+        expected, expected_scale = quantize_channels_reference(weight, kind)
+        assert q.stride() == expected.stride() == weight.stride()
+        assert torch.allclose(scale, expected_scale, rtol=1e-6)
+        assert_same(q, expected, share=1e-3)
+
+
+@on_devices
+@of_kinds
+def test_a_tensor_saturates(kind, device):
+    x = Maker(device, torch.float16).image(2, 24, 5, 7)
+    scale = torch.tensor([1.5 / LARGEST[kind]], device=device)
+    q = launch_quantize_tensor(x, scale, kind)
+    assert q.stride() == x.stride() and float(q.float().abs().max()) == LARGEST[kind]
+    assert_same(q, quantize_tensor_reference(x, scale, kind), share=1e-3)
+
+
+@on_devices
+@of_kinds
+def test_e4m3_says_what_is_not_finite_and_int8_cannot(kind, device):
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0], device=device)
+    one = torch.ones(1, device=device)
+    for q in (launch_quantize_tensor(x, one, kind), quantised(x, one, kind)):
+        said = [True, True, True, False] if kind != torch.int8 else [False] * 4
+        assert q.float().isnan().tolist() == said
+
+
+@on_devices
+@of_kinds
+@in_dtypes
+def test_channels_become_half_precision_again(dtype, kind, device):
+    make = Maker(device, torch.float16)
+    for weight in (make.image(40, 24, 3, 3), make.rows(48, 56), make.rows(5, 9000)):
+        q, scale = launch_channels(weight, kind)
+        found, expected = launch_dequantize(q, scale, dtype), dequantize_channels_reference(q, scale, dtype)
+        assert found.stride() == expected.stride() == weight.stride() and torch.equal(found, expected)
+        exact = q.double() * scale.double().view(-1, *[1] * (q.dim() - 1))
+        assert bool(((found.double() - exact).abs() <= exact.abs() * torch.finfo(dtype).eps + 1e-7).all())
