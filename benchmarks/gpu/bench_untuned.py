@@ -5,9 +5,12 @@
     python -m benchmarks.gpu.bench_untuned --cold --sizes sd15-512,sd15-1024     # only first calls, caches empty
     python -m benchmarks.gpu.bench_untuned --tiny --device cpu --sizes sd15-128,sdxl-128 --rounds 1
 
-For each capability, `full` runs with four tables: "tuned", measured at these very shapes; "class table", as a card of
-the class without a table of its own has it; the same "without this size", whose shapes are left out; "defaults only".
-The folder of `--tables` has what benchmarks.gpu.tune writes; the shipped table stands in for a file that is missing.
+For each capability, `full` runs with these tables: "tuned", measured at these very shapes; "class table", as a card of
+the class without a table of its own has it; the same "without this size", whose shapes are left out; "other classes",
+with nothing from a card of this class; "defaults only". The folder of `--tables` has what benchmarks.gpu.tune writes;
+the shipped table stands in for a file that is missing, and shapes that it lacks are tuned. Where a table holds no times
+of this card, a few implementations are timed at the first step, as for users. Without any table there is nothing to
+tell which, so "defaults only" is without such probes.
 
 All subjects of a size live in one process and are timed in turn: a captured graph keeps the kernels that were chosen
 when it was captured, and choices start anew for each subject. `picked_after_capture` in the result must be 0.
@@ -19,7 +22,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,11 +45,13 @@ from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices
 from modules.stable_fast.kernels.devices import card_named
 from modules.stable_fast.store import tables
-from modules.stable_fast.store.cache import CACHE_VARIABLE
+from modules.stable_fast.store.cache import CACHE_VARIABLE, cache_folder
 
 SIZES = "sd15-512,sd15-640x512,sd15-768,sd15-1024,sd21-768,sdxl-1024"
-TUNED, DEFAULTS, CLASS, LEFT_OUT = "tuned", "defaults only", "class table", "class table without this size"
-TABLES = (TUNED, DEFAULTS, CLASS, LEFT_OUT)  # in this order: the first tell which shapes are left out of the last
+TUNED, DEFAULTS, OTHERS = "tuned", "defaults only", "other classes"
+CLASS, LEFT_OUT = "class table", "class table without this size"
+TABLES = (TUNED, DEFAULTS, OTHERS, CLASS, LEFT_OUT)  # the first tell which shapes are left out of the last
+TUNING_SECONDS = 60.0
 GRAPH_MIB = 60_000  # for all subjects together: if it is too little, graphs are captured again, with other choices
 COMPILED = "diffusers-reduce-overhead"
 SHIPPED = tables.SHIPPED
@@ -67,8 +74,9 @@ class Untuned:
         def make() -> Step:
             with said_to_be(said), patch.object(tables, "SHIPPED", self.tables_of(label, table)):
                 start_anew()
+                seconds = TUNING_SECONDS if table == TUNED else 0.0
+                config = StableFastConfig(timed_against_eager=False, graph_memory_mib=GRAPH_MIB, tuning_seconds=seconds)
                 began = time.perf_counter()
-                config = StableFastConfig(timed_against_eager=False, graph_memory_mib=GRAPH_MIB)
                 runner = StableFastRunner(self.bench.unet, config)
                 runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
                 runner.step(self.bench.x, TIMESTEP)
@@ -76,6 +84,7 @@ class Untuned:
                 self.facts[label] = self.choices(label) | {"first_step_seconds": time.perf_counter() - began}
                 made = runner.report.programs[0]
                 self.facts[label] |= {"trace_seconds": made.trace_seconds, "compile_seconds": made.compile_seconds}
+                self.facts[label] |= {"probes": runner.report.counters.probes}
                 if self.bench.x.is_cuda and runner.report.counters.captures != 1:
                     raise RuntimeError(f"the first step was not captured: {runner.report.reason}")
             start_anew()
@@ -103,6 +112,10 @@ class Untuned:
         if table == DEFAULTS or not self.bench.x.is_cuda:
             return folder
         described = tables.environment(self.bench.device)  # of the card that it is said to be
+        if table == OTHERS:
+            for file in of_other_classes(described["chip"]):
+                shutil.copy(file, folder)
+            return folder
         rows = self.measured(described)
         if table == TUNED:
             tables.write_choices(tables.shipped_path(folder, described), described, rows)
@@ -140,8 +153,22 @@ class Untuned:
 
 
 def start_anew() -> None:
-    """Forgets all choices of this process."""
+    """Forgets all choices of this process, and those that it has kept."""
     vars(CHOICES).update(vars(ImplementationChoices()))
+    for kept in (*cache_folder().glob("probed-*"), *cache_folder().glob("tuned-*")):
+        kept.unlink()
+
+
+def of_other_classes(chip: str) -> list[Path]:
+    """The shipped tables that tell nothing of this card's class."""
+    card = card_named(chip)
+    assert card is not None
+    cards = {path: card_named(path.stem) for path in SHIPPED.glob("*.json")}
+    return [
+        path
+        for path, other in cards.items()
+        if path.stem != f"class-{card.kind.value}" and (other is None or other.kind is not card.kind)
+    ]
 
 
 def without_cudnn_attention(step: Step) -> Step:
@@ -237,7 +264,7 @@ def main() -> None:
     parser.add_argument("--sizes", default=SIZES, help=f"MODEL-SIZE or MODEL-WIDTHxHEIGHT; default: {SIZES}")
     parser.add_argument("--capabilities", default="own,8.9", help="what the GPU is said to be; own: what it is")
     parser.add_argument("--tables", type=Path, help="a folder of tables measured here; default: the shipped ones")
-    parser.add_argument("--with-tables", default=",".join(TABLES), help="comma-separated; default: all four")
+    parser.add_argument("--with-tables", default=",".join(TABLES), help="comma-separated; default: all five")
     parser.add_argument("--compiled", default="sd15-512,sd15-1024", help="sizes at which torch.compile runs too")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3, help="evaluations per round")
@@ -246,6 +273,8 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="measure only first calls, each with empty caches")
     parser.add_argument("--only-first-call", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("modules.stable_fast.store.probes").setLevel(logging.INFO)
     arguments.command = {key: str(value) for key, value in vars(arguments).items()}
     arguments.batch = 2
     arguments.tuning_seconds = 0.0

@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -37,8 +38,8 @@ from benchmarks.gpu.said_card import capability, said_to_be
 from modules.core.runner import Conditioning
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.candidates import is_position
-from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.devices import CardClass, card_named
+from modules.stable_fast.store import ready
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 from modules.stable_fast.store.tables import (
     SHIPPED,
@@ -50,7 +51,6 @@ from modules.stable_fast.store.tables import (
     shipped_path,
     write_choices,
 )
-from modules.stable_fast.store.tuning import BudgetTuner
 
 WORKLOADS = (
     "sd15-512-2,sd15-512-8,sd15-512-16,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,"
@@ -58,12 +58,6 @@ WORKLOADS = (
 )
 OF_A_CLASS = "sd15-512-2,sd15-640x512-2,sd15-768-2,sd15-1024-2,sd21-768-2,sdxl-1024-2"
 DEVICE = torch.device("cuda")
-
-
-def only_compile(call: Callable[[], Any], warm: Any) -> float:
-    """Stands in for a timer: runs an implementation once, so that it gets compiled."""
-    call()
-    return 0.0
 
 
 @torch.inference_mode()
@@ -99,9 +93,10 @@ def fill_cache(workloads: Sequence[str], said: str | None, limit: float) -> None
 
 
 def only_compile_all(workloads: Sequence[str]) -> None:
-    CHOICES.tuner = BudgetTuner(math.inf, only_compile)  # called while kernels are compiled ahead, on all cores
-    for workload in workloads:
-        run_workload(workload, 0.0)
+    """Compiles on all cores what tuning would time."""
+    with patch.object(ready, "tuning", lambda *_: nullcontext()):
+        for workload in workloads:
+            run_workload(workload, math.inf)
 
 
 def measure_all(workloads: Sequence[str], said: str | None, seconds: float) -> list[Measured]:

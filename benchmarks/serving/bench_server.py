@@ -6,9 +6,11 @@ r"""Measures a server under load: pictures per second, latency and GPU share, wi
         --requests 8
 
 Each client sends a request, waits until the picture is on disk, and sends the next. Subjects: `together` is our queue,
-`one-by-one` the same queue with batches of one (A1111's way), `diffusers` an eager pipeline behind a lock.
-Clients are threads of this process, so that no web server is measured. Without `--checkpoint`, weights are random at
-SD1.5's shapes (with `--tiny`, at small shapes). Each load first runs once unmeasured, for compilation and capture.
+`one-by-one` the same queue with batches of one, `one-at-a-time` that queue if a request begins when the picture before
+is on disk (A1111's way), `diffusers` an eager pipeline behind a lock. Clients are threads of this process, so that no
+web server is measured. Without `--checkpoint`, weights are random at SD1.5's shapes (with `--tiny`, at small shapes).
+Each load first runs once unmeasured, for compilation and capture. The GPU's share is that of a further run of half the
+requests, because nvidia-smi makes some requests wait.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import torch
 from PIL import Image
 
 from benchmarks.bench_generate import diffusers, project
-from benchmarks.common import write_result
+from benchmarks.common import keep_result, write_result
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
@@ -41,9 +43,10 @@ from modules.images.save import save_png
 from modules.tasks.queue import TaskQueue
 from modules.tasks.task import MakePictures
 
+Row = dict[str, object]
 Serve = Callable[[int], None]  # makes the picture of a request by its number; returns when the picture is on disk
 
-SUBJECTS = ("together", "one-by-one", "diffusers")
+SUBJECTS = ("together", "one-by-one", "one-at-a-time", "diffusers")
 RETRY_SECONDS = 0.02  # after the queue is full, as a client would try again
 GPU_SAMPLE_MS = 100
 
@@ -73,6 +76,13 @@ def our_queue(session: Session, output: Path, arguments: argparse.Namespace, mos
         yield serve
     finally:
         queue.close()
+
+
+@contextmanager
+def one_at_a_time(serve: Serve) -> Iterator[Serve]:
+    """Begins no request before the picture of the one before is on disk, as A1111 does; in order of arrival."""
+    with ThreadPoolExecutor(1) as line:
+        yield lambda number: line.submit(serve, number).result()
 
 
 @contextmanager
@@ -114,7 +124,7 @@ class Load:
             self.serve(number)
             self.latencies.append(time.perf_counter() - began)
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         return {
             "clients": self.clients,
             "requests": self.requests,
@@ -125,7 +135,7 @@ class Load:
 
 
 @contextmanager
-def gpu_share(row: dict[str, object]) -> Iterator[None]:
+def gpu_share(row: Row) -> Iterator[None]:
     """Adds the share of time in which the GPU ran a kernel, as nvidia-smi tells it; None without an NVIDIA GPU."""
     row["gpu_share"] = None
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
@@ -144,53 +154,67 @@ def gpu_share(row: dict[str, object]) -> Iterator[None]:
     row["gpu_share"] = statistics.mean(shares) / 100 if shares else None
 
 
-def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> Iterator[Row]:
     for clients in map(int, arguments.clients.split(",")):
         first = Load(serve, clients, 2 * clients).run()
-        row: dict[str, object] = {"label": label}
+        requests = max(arguments.requests, 2 * clients)
+        row: Row = {"label": label} | Load(serve, clients, requests).run().row()
+        row["slowest_of_first_seconds"] = max(first.latencies)
         with gpu_share(row):
-            load = Load(serve, clients, max(arguments.requests, 2 * clients)).run()
-        row |= load.row() | {"slowest_of_first_seconds": max(first.latencies)}
+            Load(serve, clients, requests // 2).run()
         print(
-            f"{label:12} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
+            f"{label:13} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
             f"p50 {row['p50_seconds']:.3f} s, p99 {row['p99_seconds']:.3f} s, GPU {row['gpu_share']}",
             flush=True,
         )
-        rows.append(row)
-    return rows
+        yield row
 
 
-def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.Namespace) -> list[dict[str, object]]:
+def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.Namespace) -> Iterator[Row]:
     if name == "diffusers":
-        if arguments.checkpoint:
-            return [skipped(name, "it is measured with random weights only; leave out --checkpoint")]
-        try:
-            with diffusers_server(output, arguments) as serve:
-                return measure(name, serve, arguments)
-        except ModuleNotFoundError as error:
-            return [skipped(name, f"{error.name} is not installed")]
-    most = 1 if name == "one-by-one" else arguments.most_together
+        yield from diffusers_rows(output, arguments)
+        return
+    most = arguments.most_together if name == "together" else 1
     session = Session(folders, device=arguments.device)
     try:
         with our_queue(session, output, arguments, most) as serve:
-            return measure(name, serve, arguments)
+            if name != "one-at-a-time":
+                yield from measure(name, serve, arguments)
+                return
+            with one_at_a_time(serve) as serve_next:
+                yield from measure(name, serve_next, arguments)
     finally:
         session.free()
 
 
-def skipped(name: str, reason: str) -> dict[str, object]:
+def diffusers_rows(output: Path, arguments: argparse.Namespace) -> Iterator[Row]:
+    if arguments.checkpoint:
+        yield skipped("diffusers", "it is measured with random weights only; leave out --checkpoint")
+        return
+    try:
+        with diffusers_server(output, arguments) as serve:
+            yield from measure("diffusers", serve, arguments)
+    except ModuleNotFoundError as error:
+        yield skipped("diffusers", f"{error.name} is not installed")
+
+
+def skipped(name: str, reason: str) -> Row:
     print(f"{name} is left out: {reason}.", flush=True)
     return {"label": name, "error": reason}
 
 
 def run(arguments: argparse.Namespace) -> None:
+    shape = arguments.checkpoint or ("tiny" if arguments.tiny else "sd15")
+    result = f"server-{Path(shape).stem}-{arguments.size}-{arguments.steps}"
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         folders = ModelFolders() if arguments.checkpoint else project(root, tiny=arguments.tiny)
-        rows = [row for name in arguments.subjects.split(",") for row in subject(name, folders, root / name, arguments)]
-    shape = arguments.checkpoint or ("tiny" if arguments.tiny else "sd15")
-    write_result(f"server-{Path(shape).stem}-{arguments.size}-{arguments.steps}", rows, arguments=vars(arguments))
+        for name in arguments.subjects.split(","):
+            for row in subject(name, folders, root / name, arguments):
+                rows.append(row)
+                keep_result(result, rows, arguments=vars(arguments))
+    write_result(result, rows, arguments=vars(arguments))
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Measures pictures per second from a queue that never empties, by MLPerf's rules for SDXL as far as weights allow.
 
     python -m benchmarks.serving.bench_throughput                               # SDXL, 1024 px, 20 steps Euler, CFG 8
+    python -m benchmarks.serving.bench_throughput --precision fp8
     python -m benchmarks.serving.bench_throughput --family sd15 --size 512 --cfg 7.5
     python -m benchmarks.serving.bench_throughput --family sd15 --size 512 --steps 4 --cfg 1 --waiting 1   # few steps
     python -m benchmarks.serving.bench_throughput --device cpu --tiny --size 128 --steps 2 --batches 1 --pictures 4
@@ -27,6 +28,7 @@ from benchmarks.serving.bench_server import RETRY_SECONDS, gpu_share
 from modules.gallery.output import OutputFolder
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
+from modules.stable_fast.precision import PRECISIONS
 from modules.tasks.queue import MOST_WAITING, QueueFull, TaskQueue
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import MakePictures
@@ -55,7 +57,7 @@ class Offline:
         return GenerationOptions(
             prompt=prompt(self.numbers), negative_prompt=NEGATIVE, seed=self.numbers, width=asked.size,
             height=asked.size, steps=asked.steps, cfg=asked.cfg, sampler="euler", scheduler="normal",
-            stable_fast=asked.level,
+            stable_fast=asked.level, stable_fast_precision=asked.precision,
         )  # fmt: skip
 
     def make(self, pictures: int) -> tuple[float, list[float]]:
@@ -116,6 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
         vae = str(next(session.model(GenerationOptions(prompt="")).vae.parameters()).dtype)
     model = f"{arguments.family}-tiny" if arguments.tiny else arguments.family
     name = f"throughput-{model}-{arguments.size}-{arguments.steps}" + ("-alone" if arguments.waiting == 1 else "")
+    name += "" if arguments.precision == "off" else f"-{arguments.precision}"
     write_result(name, rows, arguments=vars(arguments), vae_dtype=vae)
 
 
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=8.0)
     parser.add_argument("--level", choices=("off", "graph", "fused", "full"), default="full")
+    parser.add_argument("--precision", choices=PRECISIONS, default="off")
     parser.add_argument("--batches", default="1,2,4,8", help="pictures in a batch at most, comma-separated")
     parser.add_argument("--pictures", type=int, default=32, help="for each size, at least four batches")
     parser.add_argument("--waiting", type=int, default=MOST_WAITING, help="requests in line at once")

@@ -20,7 +20,7 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import numbers_in_force
+from modules.stable_fast.precision import eight_bits_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -29,7 +29,7 @@ from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.timing import Outcome, Timed, milliseconds, synchronize
 from modules.stable_fast.runtime.weights import StaleWeightsError, WeightStore
 from modules.stable_fast.store.cache import discard
-from modules.stable_fast.store.tuning import make_ready
+from modules.stable_fast.store.ready import make_ready
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,8 @@ class Engine:
         self.stamp = 0
         self._bindings = dict(bindings)
         self._follows_structure = follows_structure
-        self._graphs = Graphs(
-            capture_on or GraphPool, max_graphs=config.max_shapes, max_bytes=config.graph_memory_mib << 20
-        )
+        most = {"max_graphs": config.max_shapes, "max_bytes": config.graph_memory_mib << 20}
+        self._graphs = Graphs(capture_on or GraphPool, **most)
         self.watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
@@ -141,8 +140,8 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             device = device_of(self.module, example)
-            numbers, self.report.precision_reason = numbers_in_force(self.config, device, self.module)
-            passes = passes_for(device, captured=self.report.level.captured, eight_bits=numbers)
+            eight_bits, self.report.precision_reason = eight_bits_in_force(self.config, device, self.module)
+            passes = passes_for(device, captured=self.report.level.captured, eight_bits=eight_bits)
             how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
@@ -183,9 +182,10 @@ class Engine:
             self.drop(next(iter(self._executions)))
         return execution
 
-    def make_ready(self, run: Callable[[], object], device: torch.device, *, draws: bool = False) -> None:
-        """Chooses implementations and compiles kernels for a new execution. `run` runs that execution."""
-        make_ready(run, device, self.config.tuning_seconds, table=self.config.table, draws=draws)
+    def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
+        """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
+        timed = make_ready(run, device, self.config.tuning_seconds, table=self.config.table, **how)
+        self.report.counters.probes += timed
         self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.graph.flatten import flatten
@@ -26,10 +27,11 @@ def fuse(
     bindings: Mapping[str, str],
     dims: Mapping[str, Any],
     passes: Sequence[FusionPass],
+    place: torch.device | None = None,
 ) -> Fused:
-    """The module's graph, labelled and after all passes."""
+    """The module's graph, labelled and after all passes; with `place`, as if its weights were on that device."""
     with _collecting_later():
-        traced = trace(module, example, dims)
+        traced = trace(module, example, dims, place)
         nodes_before = count_calls(traced.graph)
         label(traced.graph, moments_of(example, bindings), traced.sizes)
         matches = run_passes(traced.graph, traced.sizes, passes)

@@ -37,6 +37,7 @@ class Counters:
     fused_steps: int = 0
     eager_steps: int = 0
     weights_refreshed: int = 0
+    probes: int = 0  # implementations timed at new sizes, without tuning
 
 
 @dataclass(kw_only=True)

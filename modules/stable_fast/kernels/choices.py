@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -36,13 +37,15 @@ class ImplementationChoices:
     """The implementation for each (op, key). `chosen` comes from a table on disk or a tuner, the rest from calls.
 
     `imported` comes from a table that the user gave, and goes before `chosen`. `measured` has the times in all these
-    tables by op and key, from which the choice for other keys is predicted.
+    tables by op and key, from which the choice for other keys is predicted. `probed` has the times of the few that were
+    tried at a new size (see store/probes.py); a key without times there was not worth it.
     """
 
     def __init__(self) -> None:
         self.imported: dict[tuple[str, ChoiceKey], str] = {}
         self.chosen: dict[tuple[str, ChoiceKey], str] = {}
         self.measured: dict[str, dict[ChoiceKey, Times]] = {}
+        self.probed: dict[str, dict[ChoiceKey, Times]] = {}
         self.predicted: dict[tuple[str, ChoiceKey], str | None] = {}
         self.used: dict[tuple[str, ChoiceKey], str] = {}
         self.refused: set[tuple[str, ChoiceKey, str]] = set()
@@ -51,8 +54,8 @@ class ImplementationChoices:
     def pick(
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
     ) -> str:
-        """The implementation to run: the imported or chosen one, else the tuner's choice, else what is predicted from
-        near keys, else the default."""
+        """The implementation to run: the imported or chosen one, else the tuner's choice, else the fastest probed, else
+        what is predicted from near keys, else the default. A tuner without a choice is asked again at the next call."""
         # The name may come from another version, or belong to an implementation that has refused here before.
         names = [name for name in implementations if (op, key, name) not in self.refused]
         if (known := self._known(op, key, names)) is not None:
@@ -60,9 +63,21 @@ class ImplementationChoices:
         likely = self.predict(op, key, implementations) or default
         if self.tuner is None or _capturing():
             return likely
-        name = self.tuner(op, key, implementations, default, args) or likely
+        if (name := self.tuner(op, key, implementations, default, args)) is None:
+            return likely
         self.chosen[op, key] = name
         return name
+
+    @contextmanager
+    def asking(self, tuner: Tuner) -> Iterator[None]:
+        """Inside, `tuner` is asked for each key without a choice. What it chooses holds until the end."""
+        before, self.tuner = dict(self.chosen), tuner
+        try:
+            yield
+        finally:
+            self.tuner = None
+            self.chosen.clear()
+            self.chosen.update(before)
 
     def _known(self, op: str, key: ChoiceKey, names: Collection[str]) -> str | None:
         """The imported or chosen one of these names."""
@@ -75,13 +90,21 @@ class ImplementationChoices:
         for op, key, times in measured:
             self.measured.setdefault(op, {})[key] = times
 
+    def learn_probes(self, probed: Iterable[tuple[str, ChoiceKey, Times]]) -> None:
+        """Uses these probes too from now on."""
+        self.predicted = {}
+        for op, key, times in probed:
+            self.probed.setdefault(op, {})[key] = times
+
     def predict(self, op: str, key: ChoiceKey, implementations: Implementations) -> str | None:
-        """The implementation that is likely to be the fastest, by the times at near keys; None if there are none."""
+        """The implementation that is likely to be the fastest, by its own probes, else by the times at near keys, else
+        by the probes at near keys; None if there are none."""
         if (op, key) not in self.predicted:
             names = [name for name in implementations if (op, key, name) not in self.refused]
-            self.predicted[op, key] = predict(op, key, names, self.measured.get(op, {})) or self._in_single(
-                op, key, names
-            )
+            probes = self.probed.get(op, {})
+            own = {key: probes[key]} if key in probes else {}
+            guesses = (predict(op, key, names, times) for times in (own, self.measured.get(op, {}), probes))
+            self.predicted[op, key] = next(filter(None, guesses), None) or self._in_single(op, key, names)
         return self.predicted[op, key]
 
     def _in_single(self, op: str, key: ChoiceKey, names: Collection[str]) -> str | None:

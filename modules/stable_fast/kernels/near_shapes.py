@@ -19,10 +19,16 @@ CLOSE = 0.5  # doublings that hardly matter
 
 
 def predict(op: str, key: Key, names: Collection[str], measured: Mapping[Key, Times]) -> str | None:
-    """Returns the name whose expected time, as a multiple of the best one's, is least at the measured shapes nearby.
+    """Returns the name that is expected to take the least time; None if no shape nearby says anything."""
+    expected = expected_slowdowns(op, key, names, measured)
+    return min(expected, key=expected.__getitem__, default=None)
+
+
+def expected_slowdowns(op: str, key: Key, names: Collection[str], measured: Mapping[Key, Times]) -> dict[str, float]:
+    """Returns the logarithm of each name's expected time as a multiple of the best one's at the shapes nearby.
 
     A name is expected to take the geometric mean of its multiples there, weighted by nearness. It must have been
-    measured at the greater part of them. Returns None if no shape nearby says anything.
+    measured at the greater part of them.
     """
     weights = weights_nearby(op, key, measured)
     expected: dict[str, float] = {}
@@ -31,7 +37,21 @@ def predict(op: str, key: Key, names: Collection[str], measured: Mapping[Key, Ti
         if told and 2 * sum(told.values()) >= sum(weights.values()):
             slower = (weight * math.log(slowdown(name, measured[known])) for known, weight in told.items())
             expected[name] = sum(slower) / sum(told.values())
-    return min(expected, key=expected.__getitem__, default=None)
+    return expected
+
+
+def expected_best(op: str, key: Key, measured: Mapping[Key, Times]) -> float:
+    """Returns the milliseconds that the best implementation should take, in proportion to the sizes; 0 if unknown."""
+    weights = weights_nearby(op, key, measured)
+    if not weights:
+        return 0.0
+    rates = (weight * math.log(min(measured[known].values()) / work(op, known)) for known, weight in weights.items())
+    return work(op, key) * math.exp(sum(rates) / sum(weights.values()))
+
+
+def work(op: str, key: Key) -> int:
+    """The product of all sizes, to which the time of similar calls is nearly proportional."""
+    return math.prod(max(size, 1) for size in amounts(op, key) if is_size(size))
 
 
 def weights_nearby(op: str, key: Key, measured: Mapping[Key, Times]) -> dict[Key, float]:
@@ -55,10 +75,10 @@ def slowdown(name: str, times: Times) -> float:
 
 def amounts(op: str, key: Key) -> Key:
     """Joins the sizes of a key that make one dimension of the work: for a convolution, all places where it is made."""
-    if op == "conv2d_epilogue":
+    if op in ("conv2d_epilogue", "conv2d_eight"):
         batch, channels, height, width, out, kernel, stride, padding, *options = key
         return (batch * height * width, channels, out, str(kernel), str(stride), str(padding), *options)
-    if op == "upsample_conv2d":
+    if op in ("upsample_conv2d", "upsample_conv2d_eight"):
         batch, channels, height, width, *others = key
         return (batch * height * width, channels, *others)
     if op == "attention_packed":

@@ -139,7 +139,7 @@ def _module_facts(module: nn.Module) -> list[Any]:
     classes = {cls for part in module.modules() for cls in type(part).__mro__}
     packages = {cls.__module__.partition(".")[0] for cls in classes} - {"torch", "builtins", "typing", "abc"}
     own = __name__.partition(".")[0]
-    return [parts, tensors, *(_source_version(package) for package in sorted(packages | {own}))]
+    return [parts, tensors, *(source_version(package) for package in sorted(packages | {own}))]
 
 
 def _attributes(part: nn.Module) -> list[tuple[str, str]]:
@@ -160,7 +160,7 @@ def _describe(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         return f"{_name_of(type(value))}{_describe({item.name: getattr(value, item.name) for item in fields(value)})}"
     if isinstance(value, (type, FunctionType)) and value.__module__ and "<" not in value.__qualname__:
-        return f"{_name_of(value)} {_source_version(value.__module__.partition('.')[0])}"
+        return f"{_name_of(value)} {source_version(value.__module__.partition('.')[0])}"
     if isinstance(value, (set, frozenset)):
         return _describe(sorted(_describe(item) for item in value))
     if isinstance(vars(type(value)).get("__call__"), FunctionType) and hasattr(value, "__dict__"):
@@ -173,7 +173,7 @@ def _name_of(item: Any) -> str:
 
 
 @functools.cache
-def _source_version(package: str) -> str:
+def source_version(package: str) -> str:
     """A hash of our own sources, or the version of any other package."""
     if package != __name__.partition(".")[0]:
         try:

@@ -108,14 +108,20 @@ def choices_path(folder: Path, described: Mapping[str, str]) -> Path:
 
 
 def read_choices(path: Path) -> list[Measured]:
-    """The choices in a file; empty if unreadable. A damaged file is reported, since measuring again takes time."""
+    """The choices in a file; empty if unreadable."""
+    table = read_table_file(path)
+    return [] if table is None else list(table.choices)
+
+
+def read_table_file(path: Path) -> Table | None:
+    """What a file holds; None if unreadable. A damaged file is reported, since measuring again takes time."""
     try:
-        return list(parse_table(read_file(path)).choices)
+        return parse_table(read_file(path))
     except (OSError, OtherFormat):  # missing, or in an unreadable folder; failures to write are reported by the cache
-        return []
+        return None
     except ValueError as error:
         log.warning("tuning results in %s are unreadable and will be made again: %s", path, error)
-        return []
+        return None
 
 
 def parse_table(content: str) -> Table:

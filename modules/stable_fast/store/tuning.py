@@ -20,11 +20,10 @@ from torch import Tensor
 
 from modules.core.device import raise_if_broken
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
-from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.kernels.refusals import REFUSALS
-from modules.stable_fast.kernels.timing import time_on_gpu
+from modules.stable_fast.kernels.timing import GpuTimer
 from modules.stable_fast.store.cache import cache_folder, told_once
-from modules.stable_fast.store.tables import Measured, Table, choices_path, environment, load_choices, write_choices
+from modules.stable_fast.store.tables import Measured, choices_path, environment, write_choices
 
 log = logging.getLogger(__name__)
 
@@ -121,47 +120,18 @@ def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
     return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
 
 
-def make_ready(
-    run: Run, device: torch.device, tuning_seconds: float, *, table: Table | None = None, draws: bool = False
-) -> None:
-    """Before a program first runs on a GPU: reads choices, compiles kernels and tunes ops without a choice.
-
-    The choices of an imported `table` go before others. To do so it calls `run`, uncaptured. Any results of `run` are
-    meaningless, and random numbers that it `draws` are drawn again later. Without a GPU, `run` is not called.
-    """
-    if device.type != "cuda":
-        return
-    load_choices(device, imported=table)
-    with torch.random.fork_rng(devices=[device], enabled=draws):
-        if tuning_seconds <= 0:
-            compile_ahead(run, device)
-            return
-        with launching_all():
-            compile_ahead(run, device)
-        with tuning(device, tuning_seconds):
-            run()
-
-
-@contextmanager
-def launching_all(choices: ImplementationChoices = CHOICES) -> Iterator[None]:
-    """For `compile_ahead`: all of our kernels for ops without a choice are launched, and nothing is chosen."""
-    before = dict(choices.chosen)
-    choices.tuner = launch_all
-    try:
-        yield
-    finally:
-        choices.tuner = None
-        choices.chosen.clear()
-        choices.chosen.update(before)
-
-
 def launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:
-    """Stands in for a tuner: launches all our own kernels. Libraries have nothing to compile and would run."""
+    """Stands in for a tuner while kernels are compiled ahead: launches all our own kernels, and chooses the default."""
+    launch_own(implementations, args)
+    return default
+
+
+def launch_own(implementations: Implementations, args: tuple[Any, ...]) -> None:
+    """Launches our own kernels among these. Libraries have nothing to compile and would run."""
     for name, implementation in implementations.items():
         if not name.startswith(BY_LIBRARIES):
             with suppress(*REFUSALS):
                 implementation(*args)
-    return default
 
 
 @contextmanager
@@ -170,11 +140,11 @@ def tuning(
     budget_seconds: float,
     *,
     folder: Path | None = None,
-    timer: Timer = time_on_gpu,
+    timer: Timer | None = None,
     choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
     """On a GPU, tunes shapes without a choice that run inside, while the budget lasts. Results are saved."""
-    tuner = BudgetTuner(budget_seconds, timer)
+    tuner = BudgetTuner(budget_seconds, timer or GpuTimer())
     choices.tuner = tuner
     try:
         yield tuner

@@ -143,7 +143,7 @@ class Slotted:
 @pytest.fixture
 def versioned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treats the tests' own package as one that has a version."""
-    monkeypatch.setattr(cache, "_source_version", lambda package: "1")
+    monkeypatch.setattr(cache, "source_version", lambda package: "1")
 
 
 def path_of(module: nn.Module, example: Mapping[str, Any] | None = None) -> Path | None:

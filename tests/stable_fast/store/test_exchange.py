@@ -135,7 +135,7 @@ def test_other_peoples_networks_take_a_table(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     readied: list[Any] = []
-    monkeypatch.setattr("modules.stable_fast.engine.make_ready", lambda *_, table, **__: readied.append(table))
+    monkeypatch.setattr("modules.stable_fast.engine.make_ready", lambda *_, table, **__: readied.append(table) or 0)
     network, x = nn.Linear(8, 8).eval(), torch.randn(2, 8)
     accelerated(kind, network, x, save_table(tmp_path / "table.json"))(x)
     assert [each.choices for each in readied] == [(LINEAR,)]

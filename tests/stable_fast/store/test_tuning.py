@@ -109,28 +109,6 @@ def test_a_broken_implementation_is_not_hidden():
         tuner("op", (1,), {"b": broken, "c": broken}, "b", (None,))
 
 
-def test_on_a_cpu_nothing_is_made_ready():
-    tuning.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0)
-
-
-@pytest.mark.parametrize("seconds", [0.0, 5.0])
-def test_kernels_are_compiled_with_known_choices_and_tuned_only_if_asked(seconds, monkeypatch, tmp_path):
-    """Checks without a GPU the order of events, and that nothing is timed while kernels are only compiled."""
-    events = []
-    tuner_now = lambda: tuning.CHOICES.tuner  # noqa: E731
-    monkeypatch.setattr(tuning, "load_choices", lambda device, imported: events.append(imported))
-    monkeypatch.setattr(tuning, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(tuning, "compile_ahead", lambda run, device: events.append(("compile", tuner_now())))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: "as it was")
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: events.append(("random numbers", state)))
-    run = lambda: events.append(("run", tuner_now() is not None))  # noqa: E731
-    tuning.make_ready(run, torch.device("cuda"), seconds, table="imported table", draws=True)
-    launched, tuned = (tuning.launch_all, [("run", True)]) if seconds else (None, [])
-    assert events == ["imported table", ("compile", launched), *tuned, ("random numbers", "as it was")]
-    assert tuner_now() is None
-
-
 def test_all_own_kernels_are_compiled_before_they_are_timed():
     """Otherwise the budget goes to the compiler, which compiles one kernel after the other while they are timed."""
     choices, launched = ImplementationChoices(), []
@@ -139,7 +117,7 @@ def test_all_own_kernels_are_compiled_before_they_are_timed():
         raise Unsupported("too large")
 
     candidates = {name: lambda name=name: launched.append(name) for name in ("cublas", "cudnn_graph_1", "triton_8x8")}
-    with tuning.launching_all(choices):
+    with choices.asking(tuning.launch_all):
         choices.chosen["op", (1,)] = "cublas"
         for key in ((1,), (2,)):
             choices.pick("op", key, {"small": refuse, **candidates}, "cublas", ())
