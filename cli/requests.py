@@ -36,7 +36,7 @@ OF_STABLE_FAST = {
     "tune": "times the kernels of",
     "table": "chooses the kernels of",
     "report": "reports on",
-    "precision": "is about the sums of",
+    "precision": "is about the products and weights of",
     "skip": "is about the steps of",
 }
 

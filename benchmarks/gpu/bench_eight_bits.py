@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--precisions", default=PRECISIONS, help="comma-separated; off is half")
     parser.add_argument("--tuning-seconds", type=float, default=0.0, help="for the kernels of eight bits")
+    parser.add_argument("--tables", type=Path, help="a folder for the tables that tuning makes, see merge_tables.py")
     parser.add_argument("--compiled", action="store_true", help="also diffusers' network through torch.compile")
     parser.add_argument("--tiny", action="store_true", help="small networks of the models' form, to try the script")
     parser.add_argument("--rounds", type=int, default=10)
@@ -171,7 +174,13 @@ def main() -> None:
         for word in arguments.capabilities.split(","):
             for size in arguments.sizes.split(","):
                 rows += time_size(size, None if word == "own" else capability(word), arguments)
-                write_result(arguments.name, rows, arguments=vars(arguments))  # a later size may end in a fault
+                told = {
+                    name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
+                }
+                write_result(arguments.name, rows, arguments=told)  # a later size may end in a fault
+                if arguments.tables:
+                    for table in Path(folder).glob("tuned-*.json"):
+                        shutil.copy(table, arguments.tables)
                 gc.collect()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()

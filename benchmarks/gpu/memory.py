@@ -2,6 +2,8 @@
 
     python -m benchmarks.gpu.memory                                # SDXL, 1024 px, 7.0 GiB, --memory auto, level full
     python -m benchmarks.gpu.memory --memory low --level off --limit 6.0
+    python -m benchmarks.gpu.memory --memory low --precision fp8-weights --limit 5.2
+    python -m benchmarks.gpu.memory --family sd15 --size 512 --memory low --precision fp8-weights --limit 2.2
     python -m benchmarks.gpu.memory --overflow                     # a VAE that overflows in float16
     python -m benchmarks.gpu.memory --tiny --device cpu --family sd15   # to try the script
 
@@ -29,6 +31,7 @@ from benchmarks.common import synchronise, write_result
 from modules.core.device import free_memory
 from modules.core.errors import LightDiffusionError
 from modules.core.paths import KINDS, ModelFolders
+from modules.generation.option_table import STABLE_FAST_PRECISIONS
 from modules.generation.options import MEMORY_MODES, GenerationOptions, LoraChoice
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
@@ -171,6 +174,7 @@ def measure(folders: ModelFolders, arguments: argparse.Namespace) -> Iterator[di
     request: dict[str, Any] = {
         "prompt": "a lighthouse on a cliff", "width": arguments.size, "height": arguments.size, "seed": 1,
         "steps": arguments.steps, "sampler": "euler", "stable_fast": arguments.level,
+        "stable_fast_precision": arguments.precision,
     }  # fmt: skip
     yield picture("with a LoRA", session, told.lines, **request, loras=(LORA,))
     model = session.model(GenerationOptions(**request))
@@ -190,6 +194,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="pixels along one side")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--level", choices=("off", "graph", "fused", "full"), default="full")
+    parser.add_argument("--precision", choices=STABLE_FAST_PRECISIONS, default="off")
     parser.add_argument("--rank", type=int, default=32, help="of the LoRA")
     parser.add_argument("--overflow", action="store_true", help="the VAE overflows in float16")
     parser.add_argument("--device", default="cuda")
@@ -206,6 +211,8 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     name = f"memory-{arguments.family}-{arguments.size}-{arguments.memory}-{arguments.level}"
+    if arguments.precision != "off":
+        name += f"-{arguments.precision}"
     write_result(name, rows, arguments=vars(arguments))
 
 

@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 from benchmarks.bench_generate import diffusers, project
-from benchmarks.common import write_result
+from benchmarks.common import keep_result, write_result
 from modules.core.errors import OptionsError
 from modules.core.paths import ModelFolders
 from modules.gallery.output import OutputFolder
@@ -43,6 +43,7 @@ from modules.images.save import save_png
 from modules.tasks.queue import TaskQueue
 from modules.tasks.task import MakePictures
 
+Row = dict[str, object]
 Serve = Callable[[int], None]  # makes the picture of a request by its number; returns when the picture is on disk
 
 SUBJECTS = ("together", "one-by-one", "one-at-a-time", "diffusers")
@@ -123,7 +124,7 @@ class Load:
             self.serve(number)
             self.latencies.append(time.perf_counter() - began)
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         return {
             "clients": self.clients,
             "requests": self.requests,
@@ -134,7 +135,7 @@ class Load:
 
 
 @contextmanager
-def gpu_share(row: dict[str, object]) -> Iterator[None]:
+def gpu_share(row: Row) -> Iterator[None]:
     """Adds the share of time in which the GPU ran a kernel, as nvidia-smi tells it; None without an NVIDIA GPU."""
     row["gpu_share"] = None
     if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
@@ -153,57 +154,67 @@ def gpu_share(row: dict[str, object]) -> Iterator[None]:
     row["gpu_share"] = statistics.mean(shares) / 100 if shares else None
 
 
-def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def measure(label: str, serve: Serve, arguments: argparse.Namespace) -> Iterator[Row]:
     for clients in map(int, arguments.clients.split(",")):
         first = Load(serve, clients, 2 * clients).run()
         requests = max(arguments.requests, 2 * clients)
-        row: dict[str, object] = {"label": label} | Load(serve, clients, requests).run().row()
+        row: Row = {"label": label} | Load(serve, clients, requests).run().row()
         row["slowest_of_first_seconds"] = max(first.latencies)
         with gpu_share(row):
             Load(serve, clients, requests // 2).run()
         print(
-            f"{label:12} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
+            f"{label:13} {clients:3} clients: {row['pictures_per_second']:7.2f} pictures/s, "
             f"p50 {row['p50_seconds']:.3f} s, p99 {row['p99_seconds']:.3f} s, GPU {row['gpu_share']}",
             flush=True,
         )
-        rows.append(row)
-    return rows
+        yield row
 
 
-def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.Namespace) -> list[dict[str, object]]:
+def subject(name: str, folders: ModelFolders, output: Path, arguments: argparse.Namespace) -> Iterator[Row]:
     if name == "diffusers":
-        if arguments.checkpoint:
-            return [skipped(name, "it is measured with random weights only; leave out --checkpoint")]
-        try:
-            with diffusers_server(output, arguments) as serve:
-                return measure(name, serve, arguments)
-        except ModuleNotFoundError as error:
-            return [skipped(name, f"{error.name} is not installed")]
+        yield from diffusers_rows(output, arguments)
+        return
     most = arguments.most_together if name == "together" else 1
     session = Session(folders, device=arguments.device)
     try:
         with our_queue(session, output, arguments, most) as serve:
             if name != "one-at-a-time":
-                return measure(name, serve, arguments)
+                yield from measure(name, serve, arguments)
+                return
             with one_at_a_time(serve) as serve_next:
-                return measure(name, serve_next, arguments)
+                yield from measure(name, serve_next, arguments)
     finally:
         session.free()
 
 
-def skipped(name: str, reason: str) -> dict[str, object]:
+def diffusers_rows(output: Path, arguments: argparse.Namespace) -> Iterator[Row]:
+    if arguments.checkpoint:
+        yield skipped("diffusers", "it is measured with random weights only; leave out --checkpoint")
+        return
+    try:
+        with diffusers_server(output, arguments) as serve:
+            yield from measure("diffusers", serve, arguments)
+    except ModuleNotFoundError as error:
+        yield skipped("diffusers", f"{error.name} is not installed")
+
+
+def skipped(name: str, reason: str) -> Row:
     print(f"{name} is left out: {reason}.", flush=True)
     return {"label": name, "error": reason}
 
 
 def run(arguments: argparse.Namespace) -> None:
+    shape = arguments.checkpoint or ("tiny" if arguments.tiny else "sd15")
+    result = f"server-{Path(shape).stem}-{arguments.size}-{arguments.steps}"
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         folders = ModelFolders() if arguments.checkpoint else project(root, tiny=arguments.tiny)
-        rows = [row for name in arguments.subjects.split(",") for row in subject(name, folders, root / name, arguments)]
-    shape = arguments.checkpoint or ("tiny" if arguments.tiny else "sd15")
-    write_result(f"server-{Path(shape).stem}-{arguments.size}-{arguments.steps}", rows, arguments=vars(arguments))
+        for name in arguments.subjects.split(","):
+            for row in subject(name, folders, root / name, arguments):
+                rows.append(row)
+                keep_result(result, rows, arguments=vars(arguments))
+    write_result(result, rows, arguments=vars(arguments))
 
 
 def main() -> None:

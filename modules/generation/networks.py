@@ -23,6 +23,7 @@ from modules.stable_fast import (
     Table,
     adjoin_projections,
     level_in_force,
+    stores_weights,
 )
 
 # On a CPU, only networks that run for long are worth tracing: text and VAE encoders finish sooner than compilation.
@@ -35,6 +36,11 @@ CONTROL_DIMS = {
     "context": ("batch", "tokens", None),
 }
 VECTOR_DIMS = {"vector": ("batch", None)}
+
+
+def unet_at_home(level: str, precision: str, device: torch.device) -> bool:
+    """Whether the UNet stays in the computer's memory, and only its weights in eight bits come to the GPU."""
+    return device.type == "cuda" and stores_weights(precision) and level_in_force(level)[0].fused
 
 
 class Networks:
@@ -53,13 +59,23 @@ class Networks:
         *,
         emulated: bool = False,
     ) -> None:
-        """`precision` holds for the networks that run in each step: UNet and ControlNets; `emulated`, for the UNet."""
+        """`precision` holds for the networks that run in each step: UNet and ControlNets; `emulated`, for the UNet.
+
+        A precision that is about stored weights holds for the UNet, which then lives elsewhere (`unet_at_home`).
+        """
         self.model = model
-        self.level, self.precision = level, precision
+        self.level, self.precision, self.emulated = level, precision, emulated
         self._capture_on = SharedCapture()
         self._choosing: dict[str, Any] = {"tuning_seconds": tuning_seconds, "table": table}
         self._patcher = StableFastPatcher(
-            StableFastConfig(level=level, precision=precision, emulated=emulated, **self._choosing), self._capture_on
+            StableFastConfig(
+                level=level,
+                precision=precision,
+                emulated=emulated,
+                timed_against_eager=not stores_weights(precision),
+                **self._choosing,
+            ),
+            self._capture_on,
         )
         self._parts: dict[str, CompiledModule] = {}
         self._controls: dict[ControlNet, Callable[..., tuple[Tensor, ...]]] = {}
@@ -117,7 +133,8 @@ class Networks:
             name = f"ControlNet {len(self._controls) + 1}"
             self._adjoin(network)
             dims = CONTROL_DIMS | (VECTOR_DIMS if network.config.vector_dim else {})
-            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=dims, precision=self.precision)
+            precision = "off" if stores_weights(self.precision) else self.precision
+            compiled = self._compiled(name, network, bindings=CONTROL_BINDINGS, dims=dims, precision=precision)
             self._controls[network] = FastControlNet(compiled)
         return self._controls[network]
 

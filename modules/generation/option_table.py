@@ -256,7 +256,8 @@ PLAIN_OPTIONS: tuple[Option, ...] = (
         label="Stable-Fast precision",
         kind="text",
         section="speed",
-        help="fp16-accumulate: sum products in fp16, which is made for GeForce cards and changes pictures a little",
+        help="fp8, int8: most products in eight bits; fp8-weights, int8-weights: half the UNet's memory; "
+        "fp16-accumulate: sums in fp16, for GeForce cards. Each changes pictures a little",
         choices=STABLE_FAST_PRECISIONS,
         title="Stable-Fast precision",
         key="Stable-Fast precision",

@@ -18,7 +18,7 @@ from modules.generation.checks.model_files import checkpoint_path, text_encoder_
 from modules.generation.checks.refiner import require_same_latents, require_sdxl
 from modules.generation.memory.latest import Latest
 from modules.generation.metadata.named_files import Fingerprints
-from modules.generation.networks import Networks
+from modules.generation.networks import Networks, unet_at_home
 from modules.generation.options import GenerationOptions, LoraChoice
 from modules.images.upscale import Upscaler, load_with_spandrel, upscaler_of
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
@@ -69,7 +69,7 @@ class Session:
             log.warning("--memory has no effect on %s: it is about the memory of an NVIDIA GPU.", self.device)
         if table is not None:
             check_card(table, self.device)
-        self._tuning_seconds, self._table, self._emulated = tuning_seconds, table, emulated
+        self._tuning_seconds, self._table, self.emulated = tuning_seconds, table, emulated
         self._memory = memory or "auto" if self.device.type == "cuda" else "high"
         self.embeddings = EmbeddingLibrary(self.folders)
         self.tokenizer = Tokenizer()
@@ -91,7 +91,8 @@ class Session:
         path = checkpoint_path(self.folders, options.checkpoint)
         vae = self.folders.find("vae", options.vae) if options.vae else None
         texts = text_encoder_paths(self.folders, options)
-        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction)
+        at_home = unet_at_home(*how_fast(options), self.device)
+        key = (*stamp(path), *(stamp(vae) if vae else ()), "text", *map(stamp, texts), options.prediction, at_home)
         if self._model is None or key != self._key:
             self.free()
             log.info("Loading %s", path.name)
@@ -104,6 +105,7 @@ class Session:
                 prediction=options.prediction,
                 vae_dtype=self._vae_dtypes.get(stamp(vae or path)),
                 memory=self._memory,
+                unet_at_home=at_home,
             )
             self._key, self._vae_key = key, stamp(vae or path)
             if self._memory == "auto" and self._model.away:
@@ -125,7 +127,10 @@ class Session:
             self._free_refiner()
             log.info("Loading %s", path.name)
             memory = "low" if self.device.type == "cuda" else "high"
-            refiner = load_checkpoint(path, device=self.device, dtype=self.dtype, memory=memory, refiner=True)
+            home = unet_at_home(*how_fast(options), self.device)  # as the checkpoint's
+            refiner = load_checkpoint(
+                path, device=self.device, dtype=self.dtype, memory=memory, refiner=True, unet_at_home=home
+            )
             self._refiner, self._refiner_key = refiner, stamp(path)
         require_same_latents(base.spec, self._refiner.spec)
         return self._refiner
@@ -169,13 +174,13 @@ class Session:
             if precision != "off":
                 log.warning("--stable-fast-precision has no effect without Stable-Fast: give --stable-fast too.")
             return Networks(model, level)
-        if any((kept.level, kept.precision) != (level, precision) for kept in self._fast):
+        if any((kept.level, kept.precision, kept.emulated) != (level, precision, self.emulated) for kept in self._fast):
             self._release_fast()
         fast = next((kept for kept in self._fast if kept.model is model), None)
         if fast is None:
             if self.device.type == "cuda" and level_in_force(level)[0] == "graph":
                 self._tell_unfused()
-            fast = Networks(model, level, self._tuning_seconds, self._table, precision, emulated=self._emulated)
+            fast = Networks(model, level, self._tuning_seconds, self._table, precision, emulated=self.emulated)
             self._fast.append(fast)
         return fast
 

@@ -30,7 +30,7 @@ from modules.loader.layouts.key_maps import VAE_PREFIX
 from modules.loader.layouts.parts import Parts, split_parts, strip_prefix, vae_part
 from modules.loader.load_weights import empty_weights, fill_network
 from modules.loader.patcher import ModelPatcher
-from modules.loader.placement import LEAVING, TEXT, VAE, Needs, leaving
+from modules.loader.placement import LEAVING, TEXT, UNET, VAE, Needs, leaving
 from modules.loader.text_encoder import (
     TextFile,
     choose_encoders,
@@ -47,7 +47,10 @@ from modules.models.vae import AutoencoderKL, working_bytes
 
 @dataclass
 class LoadedModel:
-    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory."""
+    """The networks of one checkpoint. The UNet is on its device; the others may live in the computer's memory.
+
+    So may the UNet, if whatever runs it brings its weights to the device in a smaller form.
+    """
 
     spec: ModelSpec
     unet: ModelPatcher
@@ -95,12 +98,14 @@ def load_checkpoint(
     prediction: str | None = None,
     memory: str = "high",
     refiner: bool = False,
+    unet_at_home: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint.
 
     `vae_path` and `text_paths` replace or add the autoencoder and text encoders (SDXL has two, which may come in two
     files); `prediction` ("epsilon", "v" or "edm") overrides the detected one. `memory` decides which networks live on
-    the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise.
+    the device (see placement.py). `refiner` asks for the SDXL refiner, which is refused otherwise. With `unet_at_home`
+    the UNet lives in the computer's memory, and takes half of its size on the device later.
     """
     path, device = Path(path), torch.device(device)
     if prediction not in (None, "epsilon", "v", "edm"):
@@ -122,17 +127,15 @@ def load_checkpoint(
             vae_metadata=other_vae.metadata if other_vae else None,
             text_metadata=text_metadata(others),
         )
-        if refiner:
-            require_refiner(spec)
-        else:
-            refuse_refiner(spec)
+        (require_refiner if refiner else refuse_refiner)(spec)
         if prediction is not None:
             spec = dataclasses.replace(spec, prediction=prediction)
         with empty_weights():
             unet, text, vae = UNet(spec.unet), TextEncoders(spec.texts), AutoencoderKL(spec.vae)
-        gone = leaving(memory, _needs(parts, spec, dtype), free_memory(device))
-        homes = {name: torch.device("cpu") if name in gone else device for name in LEAVING}
-        fill_network(unet, parts.unet, device, dtype, weights.drop_pages, "UNet")
+        gone = leaving(memory, _needs(parts, spec, dtype, halves_unet=unet_at_home), free_memory(device))
+        gone = (*gone, UNET) if unet_at_home else gone
+        homes = {name: torch.device("cpu") if name in gone else device for name in (UNET, *LEAVING)}
+        fill_network(unet, parts.unet, homes[UNET], dtype, weights.drop_pages, UNET)
     for name, encoder in text.items():
         source = others.get(name) or TextFile(path, weights)
         with naming(source.path):
@@ -155,10 +158,12 @@ def checkpoint_needs(path: Path, dtype: torch.dtype) -> Needs:
         return _needs(parts, describe_parts(parts, weights.tensors, weights.metadata), dtype)
 
 
-def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype) -> Needs:
+def _needs(parts: Parts, spec: ModelSpec, dtype: torch.dtype, *, halves_unet: bool = False) -> Needs:
     texts = [weight for encoder in parts.texts.values() for weight in encoder.values()]
-    networks = {"UNet": parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
+    networks = {UNET: parts.unet.values(), TEXT: texts, VAE: parts.vae.values()}
     sizes = {name: sum(weight.numel() for weight in weights) for name, weights in networks.items()}
+    if halves_unet:
+        sizes[UNET] //= 2
     cells = (spec.native_size // spec.vae.downscale) ** 2
     return Needs(
         networks={name: size * dtype.itemsize for name, size in sizes.items()},

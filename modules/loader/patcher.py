@@ -157,7 +157,7 @@ class ModelPatcher:
             entries = wanted.get(name, ())
             # Recorded before writing: if a patch fails, the next call still knows that this weight is not pristine.
             state.merged[name] = ()
-            weight.copy_(_patched(pristine, entries, weight.device) if entries else pristine)
+            weight.copy_(_patched(pristine, entries, self.load_device) if entries else pristine)
             if entries:
                 state.merged[name] = entries
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+UNET = "UNet"
 TEXT = "text encoder"
 VAE = "VAE"
 LEAVING = (TEXT, VAE)  # in the order in which they leave when memory is short; the UNet always stays

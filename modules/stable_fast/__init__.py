@@ -6,6 +6,7 @@ from modules.stable_fast.graph.trace import TraceError
 from modules.stable_fast.other_networks import compile_module
 from modules.stable_fast.patcher import StableFastPatcher
 from modules.stable_fast.pipelines.compile import CompiledPipeline, compile_pipeline
+from modules.stable_fast.precision import has_eight_bits, stores_weights
 from modules.stable_fast.report import Report
 from modules.stable_fast.runtime.adjoin import adjoin_projections
 from modules.stable_fast.runtime.capture_table import SharedCapture
@@ -28,6 +29,8 @@ __all__ = [
     "check_card",
     "compile_module",
     "compile_pipeline",
+    "has_eight_bits",
     "level_in_force",
     "read_table",
+    "stores_weights",
 ]

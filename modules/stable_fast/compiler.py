@@ -14,7 +14,7 @@ from modules.stable_fast.fuse import fuse, moments_of
 from modules.stable_fast.graph.serialize import Fused
 from modules.stable_fast.graph.sizes import SizeError
 from modules.stable_fast.graph.staging import WEIGHTS, Stage, result_names, split
-from modules.stable_fast.graph.trace import Traced, TraceError, first_line
+from modules.stable_fast.graph.trace import Traced, TraceError, device_of, first_line
 from modules.stable_fast.graph.verify import VerifyError
 from modules.stable_fast.passes import FusionPass
 from modules.stable_fast.passes.base import count_calls
@@ -49,6 +49,7 @@ def compile_program(
     precision.
     """
     moments = moments_of(example, bindings)
+    store.come_to(device_of(store.module, example))
     path = graph_path(store.module, example, dims, bindings, [fusion.name for fusion in passes])
     started = time.perf_counter()
     kept = read_graph(path) if path and reads_kept else None
@@ -59,7 +60,7 @@ def compile_program(
             return build_program(kept, store, moments, started, path, from_disk=True, sums_in_half=sums_in_half)
         except BROKEN as error:
             discard(path, error)
-    fused = fuse(store.module, example, bindings, dims, passes)
+    fused = fuse(store.module, example, bindings, dims, passes, store.device)
     if path:
         write_graph(path, fused)
     return build_program(fused, store, moments, started, path, from_disk=False, sums_in_half=sums_in_half)

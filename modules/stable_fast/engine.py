@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
-from modules.stable_fast.changes.watch import Change, Watch
+from modules.stable_fast.changes.watch import Begun, Change, Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import numbers_in_force
+from modules.stable_fast.precision import eight_bits_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -97,6 +97,14 @@ class Engine:
             self.refresh_weights(set(change.weights))
         return change.moved
 
+    def begin_look(self, *, reads_weights: bool) -> Begun | None:
+        """Begins a look without waiting for it. None if there is nothing to compare with, or weights moved."""
+        return self._watch.begin(reads_weights=reads_weights) if self._watch is not None else None
+
+    def is_unchanged(self, begun: Begun) -> bool:
+        """Whether nothing has changed, according to a look that has begun."""
+        return self._watch is not None and self._watch.is_unchanged(begun)
+
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
         if self._watch is not None:
@@ -140,8 +148,8 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             device = device_of(self.module, example)
-            numbers, self.report.precision_reason = numbers_in_force(self.config, device, self.module)
-            passes = passes_for(device, captured=self.report.level.captured, eight_bits=numbers)
+            eight_bits, self.report.precision_reason = eight_bits_in_force(self.config, device, self.module)
+            passes = passes_for(device, captured=self.report.level.captured, eight_bits=eight_bits)
             how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(

@@ -35,6 +35,10 @@ class EightBits:
     def name(self) -> str:
         return self.kind + (WEIGHTS_ONLY if self.weights_only else "")
 
+    @property
+    def numbers(self) -> torch.dtype:
+        return NUMBERS[self.kind]
+
 
 def eight_bits(precision: str) -> EightBits | None:
     """What a precision asks for in eight bits; None for the others."""
@@ -42,11 +46,23 @@ def eight_bits(precision: str) -> EightBits | None:
     return EightBits(kind, weights_only=kind != precision) if kind in ("fp8", "int8") else None
 
 
+def has_eight_bits(precision: str) -> bool:
+    """Whether products or weights are in eight bits."""
+    return eight_bits(precision) is not None
+
+
+def stores_weights(precision: str) -> bool:
+    """Whether this is about how weights are stored, and not how products are computed."""
+    return precision.endswith(WEIGHTS_ONLY)
+
+
 def why_no_effect(precision: str, device: torch.device, network: nn.Module) -> str:
     """Why products of this network are computed as they would be without `precision`; "" if they are not."""
     asked = eight_bits(precision)
-    if precision == "off" or (asked and asked.weights_only):
+    if precision == "off":
         return ""
+    if asked and asked.weights_only:
+        return "" if device.type == "cuda" else "it saves the memory of an NVIDIA GPU"
     if device.type != "cuda" or torch.version.hip is not None:
         return "it needs an NVIDIA GPU"
     name = torch.cuda.get_device_name(device)
@@ -72,15 +88,11 @@ class Asked(Protocol):
     def emulated(self) -> bool: ...
 
 
-def numbers_in_force(config: Asked, device: torch.device, network: nn.Module) -> tuple[torch.dtype | None, str]:
-    """The eight-bit numbers that products are computed with here, and why the precision has no effect if so."""
+def eight_bits_in_force(config: Asked, device: torch.device, network: nn.Module) -> tuple[EightBits | None, str]:
+    """The eight bits that hold here, and why the precision has no effect if so."""
     asked = eight_bits(config.precision)
-    if asked is None:
-        return None, why_no_effect(config.precision, device, network)
-    reason = "" if config.emulated else why_no_effect(config.precision, device, network)
-    if reason:
-        dtype = next(network.parameters()).dtype
-        log.warning(
-            "Stable-Fast computes in %s instead of %s: %s.", str(dtype).removeprefix("torch."), asked.name, reason
-        )
-    return (None if reason else NUMBERS[asked.kind]), reason
+    reason = "" if asked and config.emulated else why_no_effect(config.precision, device, network)
+    if asked and reason:
+        dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+        log.warning("Stable-Fast computes in %s instead of %s: %s.", dtype, asked.name, reason)
+    return (None if reason else asked), reason

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modules.core.errors import OptionsError
 from modules.core.runner import CompiledRunner, Conditioning
 from modules.stable_fast.compiler import CANNOT_COMPILE
 from modules.stable_fast.config import Level, StableFastConfig
@@ -98,7 +99,7 @@ class StableFastRunner(CompiledRunner):
                 self._compare_with_eager(call)
             return result
         except torch.OutOfMemoryError:
-            if step == self._eager_step:
+            if step == self._eager_step or self._engine.store.is_away:
                 raise
             self._engine.forget_shared()
             self._refused.add(call.key)
@@ -210,6 +211,12 @@ class StableFastRunner(CompiledRunner):
         return wrapped(call.sizes, function)
 
     def _eager_step(self, call: UNetCall) -> Tensor:
+        if self._engine.store.is_away:
+            reason = self.report.reason or "it cannot be compiled"
+            raise OptionsError(
+                f"This network cannot run with {self.report.precision} ({reason}): choose another "
+                "--stable-fast-precision."
+            )
         function, inputs = call.as_function(self._network)
         result = self._with_deep(call, function)(*inputs)
         self.report.counters.eager_steps += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -20,7 +22,7 @@ from modules.generation.session import Session
 from modules.generation.text_to_image import device_errors_for_people, generate
 from modules.generation.wording.spelled_out import first_picture
 from modules.images.likeness import difference, structural_similarity
-from modules.stable_fast import level_in_force
+from modules.stable_fast import has_eight_bits, level_in_force
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Comparison:
     psnr: float
     ssim: float
     max_difference: int
+    emulated: str = ""  # the precision, if plain PyTorch stood in for a card that has it
 
     @property
     def image(self) -> Image.Image:
@@ -71,14 +74,22 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         sides = {"eager": self.eager.to_dict(), "stable_fast": self.accelerated.to_dict()}
         psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
-        return {**sides, "psnr_db": psnr, "ssim": round(self.ssim, 5), "max_difference": self.max_difference}
+        return {
+            **sides,
+            "psnr_db": psnr,
+            "ssim": round(self.ssim, 5),
+            "max_difference": self.max_difference,
+            "emulated": self.emulated,
+        }
 
     def to_text(self) -> str:
         eager, fast = self.eager, self.accelerated
         lines = [eager.to_text(), fast.to_text()]
         if fast.level != fast.asked:
             lines.append(f"{fast.level} instead of {fast.asked}: {fast.reason}")
-        if fast.level != "off":
+        if self.emulated:
+            lines.append(f"{self.emulated} was emulated: the pictures are those of a card that has it, not the times")
+        elif fast.level != "off":
             lines.append(f"{eager.steady_seconds / fast.steady_seconds:.2f} times as fast once warm")
         likeness = "equal bit for bit" if math.isinf(self.psnr) else f"PSNR {self.psnr:.1f} dB, SSIM {self.ssim:.4f}"
         return "\n".join([*lines, f"pictures: {likeness}, largest difference {self.max_difference} of 255"])
@@ -106,11 +117,24 @@ def compare(
     if options.only is None:
         options = replace(options, number=1, batch=1)
     ways = (without, {"stable_fast": level})
-    sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
+    emulates = session.device.type != "cuda" and has_eight_bits(options.stable_fast_precision)
+    with emulating(session) if emulates else nullcontext():
+        sides = [run_side(replace(options, **way), session, on_progress, cancel) for way in ways]
     pictures = [side.picture.image for side in sides]
     psnr, largest = difference(*pictures)
     ssim = structural_similarity(*pictures)
-    return Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, ssim=ssim, max_difference=largest)
+    found = Comparison(eager=sides[0], accelerated=sides[1], psnr=psnr, ssim=ssim, max_difference=largest)
+    return replace(found, emulated=options.stable_fast_precision) if emulates else found
+
+
+@contextmanager
+def emulating(session: Session) -> Iterator[None]:
+    """Inside, products in eight bits that the device does not have are computed by plain PyTorch."""
+    before, session.emulated = session.emulated, True
+    try:
+        yield
+    finally:
+        session.emulated = before
 
 
 def run_side(

@@ -77,6 +77,11 @@ ELSEWHERE = (
     Elsewhere("modules/stable_fast/pipelines/*", "stable_fast/pipelines/test_compile.py", "whole pipelines"),
     Elsewhere("modules/stable_fast/passes/*", "stable_fast/passes/test_unet.py", "all passes on whole UNets"),
     Elsewhere("modules/stable_fast/passes/eight_bits/*", "stable_fast/test_eight_bits.py", "by fake quantisation"),
+    Elsewhere(
+        "modules/stable_fast/kernels/eight_bits/dequantize_channels.py",
+        "stable_fast/kernels/eight_bits/test_quantize_rows.py",
+        "weights there and back",
+    ),
     Elsewhere("modules/stable_fast/calibration/*", "stable_fast/test_eight_bits.py", "scales of whole pictures"),
     Elsewhere(
         "modules/stable_fast/runtime/*", "stable_fast/test_compiler.py", "programs and their weights as they run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +17,13 @@ from modules.generation.eager_runner import EagerRunner
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 from tests import tiny
-from tests.stable_fast.fake_eight_bits import FakeEightBits, with_extremes
+from tests.stable_fast.fake_eight_bits import FakeEightBits, by_channel, with_extremes
 from tests.stable_fast.networks import inputs_for, latent, random, rel_error
 
 TIMESTEPS = (900.0, 20.5)
 TOLERANCE = 1e-3
 KINDS = ("fp8", "int8")
+FIRST_AND_LAST = ("input_blocks.0.0.weight", "out.2.weight")
 LORA = ("middle_block.1.transformer_blocks.0.attn1.to_q.weight", "middle_block.0.in_layers.2.weight")
 
 pytestmark = pytest.mark.own_cache
@@ -205,3 +207,23 @@ def test_without_a_card_for_it_one_sentence_tells_what_runs_instead(caplog: pyte
         assert rel_error(found, expected) < 1e-5
     assert caplog.messages == ["Stable-Fast computes in float32 instead of fp8: it needs an NVIDIA GPU."]
     assert "fp8 has no effect (it needs an NVIDIA GPU)" in fast.report.status_line()
+
+
+@pytest.mark.parametrize("precision", ["fp8-weights", "int8-weights"])
+def test_stored_weights_give_the_picture_of_rounded_weights(precision: str) -> None:
+    network = tiny.unet(tiny.SMALL_UNET)
+    oracle = copy.deepcopy(network)
+    for name, weight in oracle.named_parameters():
+        if weight.dim() > 1 and name not in FIRST_AND_LAST and not re.search("output.*skip_connection", name):
+            weight.data.copy_(by_channel(weight.data, precision.removesuffix("-weights")))
+    fast = runner_of(network, precision)
+    steps = list(zip(picture(fast), picture(EagerRunner(oracle)), picture(EagerRunner(network)), strict=True))
+    assert all(rel_error(found, expected) < rel_error(found, exact) / 20 for found, expected, exact in steps)
+    assert fast.report.weights_mib < 0.3 * sum(weight.nbytes for weight in network.parameters()) / 2**20
+    never = picture(fast)
+    pristine = copy.deepcopy(network.state_dict())
+    fast.refresh_weights(change(network, 0.3))
+    assert all(rel_error(*pair) > TOLERANCE for pair in zip(picture(fast), never, strict=True))
+    network.load_state_dict(pristine)
+    fast.refresh_weights(set(LORA))
+    assert all(torch.equal(*pair) for pair in zip(picture(fast), never, strict=True))

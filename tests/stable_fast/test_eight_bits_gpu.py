@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.registry import REFERENCE
 from modules.stable_fast.precision import why_no_effect
+from tests import tiny
 from tests.stable_fast.fake_eight_bits import with_extremes
 from tests.stable_fast.networks import inputs_for, latent, random, rel_error
 from tests.stable_fast.test_unet_runner_gpu import CONFIG, TIMESTEPS, network_on_gpu, pictures
@@ -68,3 +71,28 @@ def test_steps_are_captured_and_a_lora_needs_no_new_graph(kind: str, most: float
     assert (fast.report.counters.captures, fast.report.counters.traces) == (1, 1)
     eight = {name for (name, _), choice in CHOICES.used.items() if choice != REFERENCE}
     assert {"conv2d_eight", "linear_eight"} <= eight, f"only {sorted(eight)} ran in kernels"
+
+
+@pytest.mark.parametrize("precision", ["fp8-weights", "int8-weights"])
+def test_weights_in_eight_bits_leave_the_network_in_the_computers_memory(precision: str) -> None:
+    home = tiny.unet(CONFIG).half()
+    on_card = copy.deepcopy(home).cuda()
+    eager = EagerRunner(on_card)
+    fast = StableFastRunner(home, StableFastConfig(precision=precision, timed_against_eager=False))
+    never, half = picture(fast), picture(eager)
+    for found, expected in zip(never, half, strict=True):
+        assert rel_error(found, expected) < 0.1
+    assert fast.report.counters.captures == 1 and fast.report.in_force == ("full", "")
+    size = sum(weight.nbytes for weight in home.parameters()) / 2**20
+    assert all(weight.device.type == "cpu" for weight in home.parameters()) and fast.report.weights_mib < 0.7 * size
+    weight = dict(home.named_parameters())[WEIGHT].data
+    pristine = weight.clone()
+    weight += 0.3 * random(*weight.shape).to(weight)
+    fast.refresh_weights({WEIGHT})
+    dict(on_card.named_parameters())[WEIGHT].data.copy_(weight)
+    for found, expected, before in zip(picture(fast), picture(eager), never, strict=True):
+        assert rel_error(found, expected) < 0.1 and not torch.equal(found, before)
+    weight.copy_(pristine)
+    fast.refresh_weights({WEIGHT})
+    assert all(torch.equal(*pair) for pair in zip(picture(fast), never, strict=True))
+    assert (fast.report.counters.captures, fast.report.counters.traces) == (1, 1)

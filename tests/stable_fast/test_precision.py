@@ -13,7 +13,7 @@ from modules.stable_fast import StableFastConfig, compile_module
 from modules.stable_fast.kernels.accumulation import sums_in_half
 from modules.stable_fast.kernels.devices import Card
 from modules.stable_fast.kernels.linear import linear_epilogue
-from modules.stable_fast.precision import PRECISIONS, why_no_effect
+from modules.stable_fast.precision import PRECISIONS, eight_bits_in_force, why_no_effect
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 HALF = nn.Linear(2, 2).half()
@@ -82,3 +82,44 @@ def test_cards_on_which_it_has_an_effect(
     assert why_no_effect("fp16-accumulate", GPU, module) == reason
     assert why_no_effect("off", GPU, module) == ""
     assert why_no_effect("fp16-accumulate", CPU, module) == "it needs an NVIDIA GPU"
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "module", "reason"),
+    [
+        ("fp8", (8, 9), HALF, ""),
+        ("fp8", (12, 0), nn.Linear(2, 2).bfloat16(), ""),
+        ("fp8", (10, 0), HALF, ""),
+        ("fp8", (8, 6), HALF, "the card has no products in fp8: RTX 40, RTX 50, H100 and newer have"),
+        ("int8", (8, 0), HALF, ""),
+        ("int8", (9, 0), HALF, ""),
+        ("int8", (7, 5), HALF, "the card has no fast products in int8: RTX 30, 40 and 50, A100 and H100 have"),
+        ("int8", (10, 0), HALF, "the card has no fast products in int8: RTX 30, 40 and 50, A100 and H100 have"),
+        ("int8", (9, 0), nn.Linear(2, 2), "the network computes in float32"),
+        ("int8-weights", (7, 5), nn.Linear(2, 2), ""),
+        ("fp8-weights", (7, 5), HALF, ""),
+    ],
+)
+def test_cards_with_eight_bits(
+    precision: str,
+    capability: tuple[int, int],
+    module: nn.Module,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "the card")
+    monkeypatch.setattr("modules.stable_fast.precision.card_at", lambda number: Card(capability, 40))
+    found, told = eight_bits_in_force(StableFastConfig(precision=precision), GPU, module)
+    assert told == reason and (found is None) == bool(reason) and len(caplog.messages) == bool(reason)
+
+
+def test_on_a_cpu_eight_bits_hold_only_if_emulated() -> None:
+    for precision, reason in (
+        ("int8", "it needs an NVIDIA GPU"),
+        ("fp8-weights", "it saves the memory of an NVIDIA GPU"),
+    ):
+        assert eight_bits_in_force(StableFastConfig(precision=precision), CPU, HALF) == (None, reason)
+        found, told = eight_bits_in_force(StableFastConfig(precision=precision, emulated=True), CPU, HALF)
+        assert found is not None and found.name == precision and not told
+    assert eight_bits_in_force(StableFastConfig(precision="off", emulated=True), CPU, HALF) == (None, "")

@@ -135,3 +135,13 @@ def test_it_leaves_the_session_as_it_was(session: Session, comparison: Compariso
     before = list(generate(options, session))[0].image.tobytes()
     compare(options, session)
     assert list(generate(options, session))[0].image.tobytes() == before
+
+
+def test_on_a_cpu_eight_bits_are_emulated_and_that_is_told(session: Session) -> None:
+    options = GenerationOptions(
+        prompt="a cat", width=64, height=64, steps=2, cfg=3.0, stable_fast="fused", stable_fast_precision="int8"
+    )
+    found = compare(options, session)
+    assert found.emulated == found.to_dict()["emulated"] == "int8" and 20 < found.psnr < 80 and found.ssim < 1
+    assert "int8 was emulated: the pictures are those of a card that has it, not the times" in found.to_text()
+    assert "times as fast" not in found.to_text() and not session.emulated

@@ -10,6 +10,16 @@ from modules.generation.option_table import SHARE, STABLE_FAST_LEVELS, Option
 from ui.fields import AUTOMATIC
 
 Components = dict[str, Any]
+
+# What each precision is for.
+PRECISION_NOTES = {
+    "off": "as the model",
+    "fp16-accumulate": "sums in fp16, for GeForce",
+    "fp8": "products in fp8, RTX 40 and newer",
+    "int8": "products in int8, RTX 30 and newer",
+    "fp8-weights": "half the UNet's memory",
+    "int8-weights": "half the UNet's memory, more exact",
+}
 START = "ld-start"  # the class of a button that starts a request
 
 
@@ -31,6 +41,14 @@ def level_choices(*, gpu: bool) -> list[tuple[str, str]]:
         (f"Level: {name}{' (no NVIDIA GPU)' if name in missing else ''}", name)
         for name in STABLE_FAST_LEVELS
         if name != "off"
+    ]
+
+
+def precision_choices(*, gpu: bool) -> list[tuple[str, str]]:
+    """Returns the Stable-Fast precisions with what they are for. Without a GPU, the labels of all but off say so."""
+    return [
+        (f"{name}: {note}" if gpu or name == "off" else f"{name} (no NVIDIA GPU)", name)
+        for name, note in PRECISION_NOTES.items()
     ]
 
 

@@ -11,6 +11,7 @@ from modules.stable_fast.doctor.case import Case, Maker
 from modules.stable_fast.kernels.conv.upsample_conv2d import prepare_subpixel_weight
 from modules.stable_fast.kernels.eight_bits import (
     conv2d_eight,
+    dequantize_channels,
     group_norm_silu_quantized,
     layer_norm_quantized,
     linear_eight,
@@ -48,6 +49,9 @@ def _writing(make: Maker, kind: torch.dtype) -> Iterator[Case]:
         yield Case("quantize_rows", quantize_rows.quantize_rows_reference, (x, kind), step)
     for weight in (make.rows(48, 72), make.image(40, 24, 3, 3), make.image(8, 1280, 3, 3)):
         yield Case("quantize_channels", quantize_rows.quantize_channels_reference, (weight, kind), step)
+        stored = quantize_rows.quantize_channels_reference(weight, kind)
+        reference = dequantize_channels.dequantize_channels_reference
+        yield Case("dequantize_channels", reference, (*stored, make.dtype), PRODUCT)
     for batch, channels, size, groups in ((2, 320, 16, 32), (1, 60, 33, 4), (3, 64, 48, 2)):
         x, weight, bias = make.image(batch, channels, size, size) + 3.0, make.rows(channels), make.rows(channels)
         tail = (weight, bias, groups, 1e-5, True, one, kind)

@@ -28,7 +28,7 @@ from modules.stable_fast.graph.containers import Containers, Fixed, make_known
 from modules.stable_fast.graph.effects import READS, attributes_of, check_effects, refuse_reads, where
 from modules.stable_fast.graph.errors import TraceError, Untraceable
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
-from modules.stable_fast.graph.formulas import with_formulas
+from modules.stable_fast.graph.formulas import with_formulas, with_guesses
 from modules.stable_fast.graph.plain_form import copied, fills, in_plain_form
 from modules.stable_fast.graph.sizes import (
     Dims,
@@ -64,11 +64,17 @@ class Traced:
     out_spec: pytree.TreeSpec
 
 
-def shape_twin(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The same module in evaluation mode, with weights that have a device, dtype and shape but no memory."""
+def shape_twin(module: nn.Module, mode: FakeTensorMode, place: torch.device | None = None) -> nn.Module:
+    """The same module in evaluation mode, with weights that have a device, dtype and shape but no memory.
+
+    With `place`, they are on that device.
+    """
     memo: dict[int, Any] = {}
     for tensor in [*module.parameters(), *module.buffers()]:
         twin = mode.from_tensor(tensor.detach())
+        if place is not None and twin.device != place:
+            with mode:
+                twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=place)
         memo[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
     return copy.deepcopy(module, memo).eval()
 
@@ -95,8 +101,16 @@ def _fixed_sizes(module: nn.Module, flat: Mapping[str, Tensor], dims: Mapping[st
     return fixed
 
 
-def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any] | None = None) -> Traced:
-    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see graph/sizes.py)."""
+def trace(
+    module: nn.Module,
+    example: Mapping[str, Any],
+    dims: Mapping[str, Any] | None = None,
+    place: torch.device | None = None,
+) -> Traced:
+    """One graph for `module(**example)`; `dims` names the dimensions that may change later (see graph/sizes.py).
+
+    With `place`, as if the module's weights were on that device.
+    """
     _check_place(module)
     flat, flat_dims = flatten_inputs(example), flatten_dims(dims or {})
     measure(flat_dims, flat)
@@ -105,7 +119,9 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
     try:
         for sizes in choices_of_primes(names, _fixed_sizes(module, flat, flat_dims)):
             try:
-                return _with_sums(module, example, _trace(module, example, flat_dims, sizes[0]), sizes[1:3])
+                return _with_sums(
+                    module, example, _trace(module, example, flat_dims, sizes[0], place), sizes[1:3], place
+                )
             except Untraceable:
                 raise
             except TraceError as error:
@@ -114,24 +130,39 @@ def trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Any]
         first = first or TraceError(str(error))
     if names:
         try:
-            _trace(module, example, {}, Sizes({}))
+            _trace(module, example, {}, Sizes({}), place)
         except TraceError as error:
             raise Untraceable(str(error)) from error
     raise first or TraceError(f"{type(module).__name__} cannot be traced")
 
 
-def _with_sums(module: nn.Module, example: Mapping[str, Any], traced: Traced, others: Sequence[Sizes]) -> Traced:
+def _with_sums(
+    module: nn.Module,
+    example: Mapping[str, Any],
+    traced: Traced,
+    others: Sequence[Sizes],
+    place: torch.device | None,
+) -> Traced:
     """The trace with formulas for sums of named sizes. Only a graph that fits no other sizes is traced with others."""
     if len(others) < 2 or fits(traced.graph, traced.sizes, others[0].primes):
         return traced
+    guess = with_guesses(traced.graph, traced.sizes)
+    if guess.formulas and all(fits(traced.graph, guess, each.primes) for each in others):
+        return replace(traced, sizes=guess)
     try:
-        more = [_trace(module, example, traced.dims, sizes) for sizes in others]
+        more = [_trace(module, example, traced.dims, sizes, place) for sizes in others]
     except TraceError:  # these primes are too large or too small for the module
         return traced
     return replace(traced, sizes=with_formulas([(each.graph, each.sizes) for each in (traced, *more)]))
 
 
-def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dims], sizes: Sizes) -> Traced:
+def _trace(
+    module: nn.Module,
+    example: Mapping[str, Any],
+    dims: Mapping[str, Dims],
+    sizes: Sizes,
+    place: torch.device | None,
+) -> Traced:
     """The graph with these primes as the named sizes."""
     # Imported late, because the import takes seconds and a graph from the cache does not need it.
     import torch.export
@@ -140,7 +171,7 @@ def _trace(module: nn.Module, example: Mapping[str, Any], dims: Mapping[str, Dim
     call = _shape_call(example, dims, sizes, mode)
     try:
         with torch.no_grad():
-            twin = shape_twin(module, mode)
+            twin = shape_twin(module, mode, place)
             merge_adapters(twin, mode)
             before, after = attributes_of(twin), dict[str, Any]()
             containers = Containers(twin)

@@ -4,6 +4,7 @@ from modules.stable_fast.kernels.attention import attention_heads, attention_pac
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, upsample_conv2d
 from modules.stable_fast.kernels.eight_bits import (
     conv2d_eight,
+    dequantize_channels,
     group_norm_silu_quantized,
     layer_norm_quantized,
     linear_eight,
@@ -31,6 +32,7 @@ __all__ = [
     "conv2d_cat_epilogue",
     "conv2d_eight",
     "conv2d_epilogue",
+    "dequantize_channels",
     "gated",
     "group_norm_silu",
     "group_norm_silu_quantized",

@@ -75,10 +75,10 @@ def slowdown(name: str, times: Times) -> float:
 
 def amounts(op: str, key: Key) -> Key:
     """Joins the sizes of a key that make one dimension of the work: for a convolution, all places where it is made."""
-    if op == "conv2d_epilogue":
+    if op in ("conv2d_epilogue", "conv2d_eight"):
         batch, channels, height, width, out, kernel, stride, padding, *options = key
         return (batch * height * width, channels, out, str(kernel), str(stride), str(padding), *options)
-    if op == "upsample_conv2d":
+    if op in ("upsample_conv2d", "upsample_conv2d_eight"):
         batch, channels, height, width, *others = key
         return (batch * height * width, channels, *others)
     if op == "attention_packed":

@@ -22,6 +22,7 @@ from modules.stable_fast.passes import (
 )
 from modules.stable_fast.passes.base import Editor, FusionPass, apply_pass
 from modules.stable_fast.passes.eight_bits.products import eight_bit_pass
+from modules.stable_fast.passes.eight_bits.storage import storage_pass
 from modules.stable_fast.passes.transformers import (
     attention,
     clamp_infinities,
@@ -33,6 +34,7 @@ from modules.stable_fast.passes.transformers import (
     rms_norm_rotary,
     rotary_embedding,
 )
+from modules.stable_fast.precision import EightBits
 
 PASSES: tuple[FusionPass, ...] = (
     cleanup.PASS,
@@ -63,21 +65,27 @@ PASSES: tuple[FusionPass, ...] = (
 LEAN_PASSES = tuple(fusion for fusion in PASSES if not fusion.adds_weights)
 
 
-def passes_for(device: torch.device, *, captured: bool, eight_bits: torch.dtype | None = None) -> Sequence[FusionPass]:
+def passes_for(device: torch.device, *, captured: bool, eight_bits: EightBits | None = None) -> Sequence[FusionPass]:
     """Without captured graphs, a GPU gets only passes that add no weights: that level is for people short of memory.
 
-    With `eight_bits`, the last pass lets most layers compute with such numbers.
+    With `eight_bits`, the last pass lets most layers compute with such numbers, or only stores their weights so.
     """
     passes = LEAN_PASSES if device.type == "cuda" and not captured else PASSES
-    return passes if eight_bits is None else (*passes, eight_bit_pass(eight_bits))
+    if eight_bits is None:
+        return passes
+    if eight_bits.weights_only:
+        return (*LEAN_PASSES, storage_pass(eight_bits.numbers))
+    return (*passes, eight_bit_pass(eight_bits.numbers))
 
 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
     """Runs the passes in order on a labelled graph. Returns the number of matches by pass and rule."""
     cleanup.erase_checks(graph)
+    cleanup.share_equal_calls(graph)
     editor = Editor(graph, sizes)
     matches: dict[str, dict[str, int]] = {}
     for fusion in passes:
         matches[fusion.name] = dict(apply_pass(fusion, editor))
-        cleanup.share_equal_calls(graph)
+        if matches[fusion.name]:
+            cleanup.share_equal_calls(graph)
     return matches

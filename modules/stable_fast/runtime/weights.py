@@ -19,6 +19,7 @@ from torch.fx.node import map_arg
 from modules.stable_fast.calibration.scales import Scales, is_scale
 from modules.stable_fast.changes.adapters import PREFIX, has_adapters, is_lora, state_of, strength
 from modules.stable_fast.graph.staging import Stage
+from modules.stable_fast.precision import WEIGHTS_ONLY
 from modules.stable_fast.runtime.addresses import Snapshot
 
 aten = torch.ops.aten
@@ -38,10 +39,17 @@ class Prepared:
 
 
 class WeightStore:
-    """Parameters of a module and everything computed from them alone, and scales of activations."""
+    """Parameters of a module and everything computed from them alone, and scales of activations.
+
+    If only weights are in eight bits, the module may lie elsewhere than on the `device` on which programs run. Then the
+    parameters that they read as they are have copies there.
+    """
 
     def __init__(self, module: nn.Module, precision: str = "off") -> None:
         self.module = module
+        self.device: torch.device | None = None  # None: wherever the module is
+        self._may_be_away = precision.endswith(WEIGHTS_ONLY)
+        self._copies: dict[str, Tensor] = {}
         self.scales = Scales(module, precision)
         self._prepared: dict[str, Prepared] = {}
         self._constants: dict[str, Tensor] = {}
@@ -112,7 +120,8 @@ class WeightStore:
         fresh = {keys[node]: node for node in wanted.values() if keys[node] not in self._prepared}
         for key, node in fresh.items():
             self._prepared[key] = Prepared(node, sources, frozenset(_parameters(node, sources)))
-        self.values |= self._compute(fresh)
+        for group in self._by_parameters(fresh):
+            self.values |= self._compute(group)
         return {name: keys[node] for name, node in wanted.items()}
 
     def keep_only(self, keys: Set[str]) -> None:
@@ -125,6 +134,29 @@ class WeightStore:
         if is_scale(name):
             return self.scales.of(name)
         return self._constants[name] if name in self._constants else self.parameter(name)
+
+    def come_to(self, device: torch.device) -> None:
+        """Notes where programs run."""
+        if self._may_be_away:
+            self.device = device
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the module lies elsewhere than where its programs run, so that it cannot run eagerly there."""
+        return self.device is not None and next(self.module.parameters()).device != self.device
+
+    def here(self, name: str) -> Tensor:
+        """A source where programs run. A copy keeps its address, and follows its source in `refresh`."""
+        if name in self._copies:
+            return self._copies[name]
+        source = self.source(name).detach()
+        moved = self._moved(source)
+        if moved is not source:
+            self._copies[name] = moved
+        return moved
+
+    def _moved(self, source: Tensor) -> Tensor:
+        return source if self.device is None or source.device == self.device else source.to(self.device)
 
     def keep_constants(self, constants: Mapping[str, Tensor]) -> dict[str, str]:
         """Takes over tensors that a module made during tracing. Returns placeholder -> name in this store."""
@@ -141,7 +173,7 @@ class WeightStore:
         if node in memo:
             return memo[node]
         if node.op == "placeholder":
-            value = self.source(sources[node.name]).detach()
+            value = self._moved(self.source(sources[node.name]).detach())
         else:
             looked_up: Any = map_arg((node.args, node.kwargs), lambda source: self._evaluate(source, sources, memo))
             args, kwargs = looked_up
@@ -155,17 +187,24 @@ class WeightStore:
     def refresh(self, changed: set[str] | None = None) -> int:
         """Recomputes in place values that depend on changed parameters (None: all). Returns how many were written."""
         self.check_addresses()
-        stale: dict[frozenset[str], list[str]] = {}
-        for key, item in self._prepared.items():
-            if changed is None or item.parameters & changed:
-                stale.setdefault(item.parameters, []).append(key)
+        stale = [key for key, item in self._prepared.items() if changed is None or item.parameters & changed]
+        for name, copy in self._copies.items():
+            if changed is None or name in changed:
+                copy.copy_(self.source(name))
         written = 0
-        for keys in stale.values():  # values of the same parameters share steps, such as quantisation
+        for keys in self._by_parameters(stale):
             for key, value in self._compute(keys).items():
                 if value.data_ptr() != self.values[key].data_ptr():
                     write_over(self.values[key], value)
                     written += 1
         return written
+
+    def _by_parameters(self, keys: Iterable[str]) -> Iterable[list[str]]:
+        """The values in groups that share steps, such as quantisation, and whose steps fit into memory together."""
+        groups: dict[frozenset[str], list[str]] = {}
+        for key in keys:
+            groups.setdefault(self._prepared[key].parameters, []).append(key)
+        return groups.values()
 
     def owned_bytes(self) -> int:
         """Memory of prepared values, beyond the parameters themselves."""

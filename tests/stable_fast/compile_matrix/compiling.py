@@ -26,6 +26,16 @@ from modules.stable_fast.kernels.attention import attention_heads, attention_pac
 from modules.stable_fast.kernels.candidates import Implementations
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, libraries, upsample_conv2d
+from modules.stable_fast.kernels.eight_bits import (
+    conv2d_eight,
+    group_norm_silu_quantized,
+    layer_norm_quantized,
+    linear_eight,
+    linear_geglu_eight,
+    quantize_rows,
+    quantize_tensor,
+    upsample_conv2d_eight,
+)
 from modules.stable_fast.kernels.elementwise import gated, rms_norm_rotary, rotary_embedding
 from modules.stable_fast.kernels.launch import LAUNCHER
 from modules.stable_fast.kernels.linear import linear_cat, linear_epilogue, linear_geglu
@@ -54,6 +64,17 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "layer_norm": layer_norm._layer_norm,
     "add_layer_norm": layer_norm._add_layer_norm,
     "linear_cat": linear_cat._linear_cat,
+    "quantize_rows": quantize_rows._quantize_rows,
+    "quantize_channels": quantize_rows._quantize_channels,
+    "quantize_tensor": quantize_tensor._quantize_tensor,
+    "layer_norm_quantized": layer_norm_quantized._layer_norm_quantized,
+    "add_layer_norm_quantized": layer_norm_quantized._add_layer_norm_quantized,
+    "group_norm_silu_quantized": group_norm_silu_quantized._group_norm_silu_quantized,
+    "linear_eight": linear_eight._linear_eight,
+    "linear_geglu_eight": linear_geglu_eight._linear_geglu_eight,
+    "linear_geglu_eight_quantized": linear_geglu_eight._linear_geglu_eight_quantized,
+    "conv2d_eight": conv2d_eight._conv2d_eight,
+    "upsample_conv2d_eight": upsample_conv2d_eight._upsample_conv2d_eight,
     "linear_epilogue": linear_epilogue._linear_epilogue,
     "linear_geglu": linear_geglu._linear_geglu,
     "upsample_conv2d": upsample_conv2d._upsample_conv2d,
@@ -135,9 +156,12 @@ class _Launches:
 
 
 def compiled_for(
-    card: AbsentCard, calls: Iterable[OpCall], dtype: torch.dtype, *, all_candidates: bool = False
+    card: AbsentCard, calls: Iterable[OpCall], dtype: torch.dtype | None, *, all_candidates: bool = False
 ) -> list[Compiled]:
-    """Compiles the default choices for these calls, or everything that the tuner would offer as well."""
+    """Compiles the default choices for these calls, or everything that the tuner would offer as well.
+
+    All operands have this dtype; without one, they keep their own.
+    """
     launches = _Launches()
     launches.implementation = "default"
     tuner = launches.by_all if all_candidates else None
@@ -166,14 +190,14 @@ def keys_on(card: AbsentCard, calls: Iterable[OpCall], dtype: torch.dtype) -> Co
     return made
 
 
-def distinct(calls: Iterable[OpCall], dtype: torch.dtype) -> Iterator[OpCall]:
-    """Each call once, in this dtype."""
+def distinct(calls: Iterable[OpCall], dtype: torch.dtype | None) -> Iterator[OpCall]:
+    """Each call once, in this dtype if there is one."""
     seen: set[Any] = set()
     for call in calls:
         key = (call.op, *((x.shape, x.stride()) if isinstance(x, Tensor) else x for x in call.args))
         if key not in seen:
             seen.add(key)
-            yield OpCall(call.op, tuple(x.to(dtype) if isinstance(x, Tensor) else x for x in call.args))
+            yield OpCall(call.op, tuple(x.to(dtype) if dtype and isinstance(x, Tensor) else x for x in call.args))
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modules.core.runner import TextInputs
@@ -76,6 +77,43 @@ def calls_of_a_transformer(tokens: int, channels: int) -> tuple[OpCall, ...]:
         OpCall("gated_activation", (up, down, "gelu")),
         OpCall("gated_activation", (up, down, "gelu_tanh")),
     )
+
+
+def calls_in_eight_bits(kind: torch.dtype) -> tuple[OpCall, ...]:
+    """The calls of SDXL's layers of 1280 channels at 1024 px and of SD1.5's of 320, in eight bits."""
+    half = torch.float16
+
+    def image(channels: int, side: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(2, channels, side, side, dtype=dtype).to(memory_format=torch.channels_last)
+
+    def layers(rows: int, c: int, side: int) -> Iterator[OpCall]:
+        vector, one, columns = torch.empty(c).half(), torch.empty(1), torch.empty(8 * c)
+        x, q, scales = torch.empty(2, rows // 2, c).half(), torch.empty(2, rows // 2, c).to(kind), torch.empty(rows, 1)
+        weight, wide = torch.empty(8 * c, c).to(kind), torch.empty(2, rows // 2, 4 * c).to(kind)
+        norm = (image(c, side, half), vector, vector, 32, 1e-5, True)
+        yield OpCall("quantize_rows", (x, kind))
+        yield OpCall("quantize_channels", (torch.empty(c, 9 * c).half(), kind))
+        yield OpCall("quantize_tensor", (norm[0], one, kind))
+        yield OpCall("layer_norm_quantized", (x, vector, vector, 1e-5, kind))
+        yield OpCall("add_layer_norm_quantized", (x, x, vector, vector, 1e-5, kind))
+        yield OpCall("group_norm_silu_quantized", (*norm, one, kind))
+        yield OpCall("linear_eight", (q, scales, weight[: 3 * c], columns[: 3 * c], None, None, "none", half))
+        yield OpCall("linear_eight", (q, scales, weight[:c], columns[:c], vector, x, "none", half))
+        down = (torch.empty(c, 4 * c).to(kind), columns[:c])
+        yield OpCall("linear_eight", (wide, one, *down, vector, x, "none", half))
+        gates = (q, scales, weight, columns, torch.empty(8 * c).half())
+        yield OpCall("linear_geglu_eight", (*gates, half))
+        yield OpCall("linear_geglu_eight_quantized", (*gates, one, kind))
+        pixels, taps = image(c, side, kind), torch.empty(c, c, 3, 3).to(kind, memory_format=torch.channels_last)
+        conv = (pixels, one, taps, columns[:c], vector)
+        yield OpCall("conv2d_eight", (*conv, torch.empty(2, c).half(), None, 1, 1, "none", half))
+        yield OpCall("conv2d_eight", (*conv, None, image(c, side, half), 1, 1, "none", half))
+        yield OpCall("conv2d_eight", (*conv, None, None, 2, 1, "none", half))
+        doubled = torch.empty(4 * c, c, 2, 2).to(kind, memory_format=torch.channels_last)
+        yield OpCall("upsample_conv2d_eight", (pixels, one, doubled, columns[: 4 * c], vector, half))
+
+    with torch.device("meta"):
+        return (*layers(2048, 1280, 32), *layers(8192, 320, 64))
 
 
 @cache

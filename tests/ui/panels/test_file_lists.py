@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from modules.core.paths import ModelFolders
+from modules.generation.option_table import STABLE_FAST_PRECISIONS
 from ui.fields import defaults
 from ui.panels.file_lists import FileLists
-from ui.panels.inputs import level_choices
+from ui.panels.inputs import level_choices, precision_choices
 
 
 @pytest.fixture
@@ -50,6 +51,14 @@ def test_levels_say_if_there_is_no_gpu_for_them() -> None:
     labels = {name: label for label, name in level_choices(gpu=False)}
     assert "no NVIDIA GPU" in labels["full"] and "no NVIDIA GPU" in labels["graph"] and "no" not in labels["fused"]
     assert "NVIDIA" not in str(level_choices(gpu=True))
+
+
+def test_precisions_say_what_they_are_for_and_which_need_a_gpu() -> None:
+    labels = {name: label for label, name in precision_choices(gpu=False)}
+    assert labels.pop("off") == "off: as the model" and all("no NVIDIA GPU" in label for label in labels.values())
+    labels = {name: label for label, name in precision_choices(gpu=True)}
+    assert tuple(labels) == STABLE_FAST_PRECISIONS
+    assert labels["fp8"] == "fp8: products in fp8, RTX 40 and newer" and "NVIDIA" not in str(labels)
 
 
 def test_a_size_of_another_family_is_an_own_size(lists: FileLists) -> None:

@@ -19,6 +19,7 @@ from ui.panels.inputs import (
     Components,
     message_place,
     option_input,
+    precision_choices,
 )
 from ui.panels.sections import MORE, section
 
@@ -34,7 +35,7 @@ def build_form(files: FileLists, values: Mapping[str, Any], *, gpu: bool = True)
     parts |= build_refiner(lists, values)
     parts |= build_hires(lists, values)
     parts |= build_controls(lists, values)
-    parts |= build_more(values)
+    parts |= build_more(values, gpu=gpu)
     parts |= build_presets()
     with gr.Accordion("Restore settings from a picture", open=False):
         parts["restore"] = gr.File(
@@ -47,8 +48,14 @@ def build_form(files: FileLists, values: Mapping[str, Any], *, gpu: bool = True)
     return parts
 
 
-def build_more(values: Mapping[str, Any]) -> Components:
+def build_more(values: Mapping[str, Any], *, gpu: bool) -> Components:
     parts: Components = {}
     with section("more_panel", values, parts), gr.Row():
-        parts |= {name: option_input(OPTIONS[name], values[name]) for name in MORE}
+        for name in MORE:
+            option, value = OPTIONS[name], values[name]
+            if name == "stable_fast_precision":
+                names = precision_choices(gpu=gpu)
+                parts[name] = gr.Dropdown(names, value=value, label=option.label, min_width=160)
+            else:
+                parts[name] = option_input(option, value)
     return parts

@@ -14,16 +14,20 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.conv.conv2d_epilogue import conv_output_size
+from modules.stable_fast.kernels.conv.conv2d_epilogue import MAX_PATCH_ROWS, conv_output_size
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue, launch_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
+from modules.stable_fast.kernels.conv.libraries import patches_conv
 from modules.stable_fast.kernels.devices import CardClass, card_class, uses_eight_bit_kernels
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_ranks
 from modules.stable_fast.kernels.linear.matmul import Tile
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.scaled.scales import Scales
 
-TILES = (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 4, 3), Tile(64, 64, 128, 4, 4))
+TILES = (Tile(128, 64, 128, 4, 3), Tile(128, 128, 128, 8, 3), Tile(64, 64, 128, 4, 4))
+FEW_PIXELS = 512
+NARROW = 320  # output channels
 
 
 def conv2d_eight_reference(
@@ -53,6 +57,25 @@ def conv2d_eight_reference(
 _Conv = Callable[[Tensor, Tensor, Epilogue, int, int], Tensor]
 IMPLEMENTATIONS: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in TILES}
 HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_CONV_TILES}
+# The library multiplies patches in e4m3 only, and for few pixels, so that they stay small.
+CUBLASLT: dict[str, _Conv] = {
+    f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in cublaslt_ranks()
+}
+
+
+def _in_turn(q: Tensor, out: int, kernel: int, stride: int) -> tuple[dict[str, _Conv], tuple[str, ...]]:
+    """The candidates, and the names that are tried in turn without tuning, by what was fastest on an H200."""
+    pixels = q.shape[0] * q.shape[2] * q.shape[3] // stride**2
+    if card_class(q) is not CardClass.WGMMA:
+        # With few pixels, wide tiles are so few that programs share the depth.
+        first = TILES[1] if pixels <= FEW_PIXELS else TILES[0]
+        return IMPLEMENTATIONS, (first.name, *IMPLEMENTATIONS)
+    if stride != 1:
+        return IMPLEMENTATIONS, tuple(IMPLEMENTATIONS)
+    wide, square, narrow = HOPPER
+    first = narrow if pixels <= FEW_PIXELS else wide if out <= NARROW else square
+    by_patches = q.dtype == torch.float8_e4m3fn and pixels <= MAX_PATCH_ROWS and kernel > 1
+    return (HOPPER | CUBLASLT if by_patches else HOPPER), (first, *HOPPER)
 
 
 def _conv2d_eight(
@@ -77,10 +100,7 @@ def _conv2d_eight(
     each = vector is not None and vector.shape[0] > 1  # each sample has its own vector, instead of one for all
     present = (bias is not None, "each" if each else vector is not None, residual is not None)
     key = (*q.shape, len(weight_q), weight_q.shape[2], stride, padding, *present, activation, dtype_key(q))
-    candidates = IMPLEMENTATIONS
-    if card_class(q) is CardClass.WGMMA:
-        candidates = HOPPER if stride == 1 else HOPPER | IMPLEMENTATIONS
-    chain = tuple(candidates)
+    candidates, chain = _in_turn(q, len(weight_q), weight_q.shape[2], stride)
     reference = partial(conv2d_eight_reference, *args)
     return run_chosen(
         "conv2d_eight", key, candidates, chain, (q, weight_q, epilogue, stride, padding), reference

@@ -1,7 +1,7 @@
 """Triton kernels that write rows in 8 bits with a scale for each: of any length, or normalised first."""
 
 # The parameters of Triton kernels have no Python types.
-# pyright: reportMissingParameterType=false
+# pyright: reportMissingParameterType=false, reportOperatorIssue=false
 
 from __future__ import annotations
 

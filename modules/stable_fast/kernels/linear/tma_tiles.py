@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -48,10 +49,21 @@ TMA_GEGLU_TILES = (
 
 
 def choose_tma_tile(
-    tiles: tuple[TmaMatmulTile, ...], m: int, n: int, k: int, halves: int, processors: int, itemsize: int = 2
+    tiles: tuple[TmaMatmulTile, ...],
+    m: int,
+    n: int,
+    k: int,
+    halves: int,
+    processors: int,
+    itemsize: int = 2,
+    measured: Mapping[str, float] | None = None,
 ) -> TmaMatmulTile:
-    """The tile with the lowest time estimate. With few tiles, it mostly depends on how evenly they fill the GPU."""
-    return min(tiles, key=lambda tile: _cycles(tile, m, n, k, halves, processors, itemsize))
+    """The tile with the lowest time estimate. With few tiles, it mostly depends on how evenly they fill the GPU.
+
+    `measured` gives by name how many times its estimate a tile took.
+    """
+    times = measured or {}
+    return min(tiles, key=lambda tile: times.get(tile.name, 1.0) * _cycles(tile, m, n, k, halves, processors, itemsize))
 
 
 def _cycles(tile: TmaMatmulTile, m: int, n: int, k: int, halves: int, processors: int, itemsize: int) -> float:

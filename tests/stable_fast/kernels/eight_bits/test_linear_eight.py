@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modules.stable_fast.kernels.eight_bits.linear_eight import TILES, TMA_TILES, linear_eight_reference
+from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul
 from modules.stable_fast.kernels.linear.matmul import launch_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_matmul
 from modules.stable_fast.kernels.scaled.scales import Scales
@@ -18,7 +19,7 @@ KERNELS = {tile: partial(launch_matmul, tile=tile) for tile in MMA} | {
     tile: partial(launch_tma_matmul, tile=tile) for tile in TMA
 }
 # M, K, N: whole tiles; rows, depth and columns that end inside a tile; a single row.
-SHAPES = [(64, 64, 96), (45, 144, 112), (1, 32, 48)]
+SHAPES = [(64, 64, 32), (37, 80, 48), (1, 32, 48)]
 
 
 @on_devices
@@ -84,4 +85,19 @@ def test_real_sizes(shape, kernel, kind):
     bias, residual = make.rows(n), make.rows(m, n)
     y = kernel(q, None, weight, bias, residual, "none", scales=Scales(rows, columns * 0.01, torch.float16))
     expected = (q.double() @ weight.double().t()) * rows * columns.view(-1) * 0.01 + bias + residual
+    assert_near(y, expected, slack=2)
+
+
+@pytest.mark.gpu
+@on_kernels({TMA[0]: cublaslt_matmul})
+@pytest.mark.parametrize("one_scale", [False, True])
+@pytest.mark.parametrize("with_all", [False, True])
+def test_cublaslt(kernel, with_all, one_scale):
+    make = Maker("cuda", torch.float16)
+    (q, rows), (weight, columns) = (eight(make, torch.float8_e4m3fn, size, 1280) for size in (2048, 3840))
+    columns = columns.view(-1) * 0.01
+    rows = make.rows(1).float().abs() / 1000 if one_scale else rows
+    bias, residual = (make.rows(3840), make.rows(2048, 3840)) if with_all else (None, None)
+    y = kernel(q, weight, bias, residual, scales=Scales(rows, columns, torch.float16))
+    expected = linear_eight_reference(q, rows, weight, columns, bias, residual, "none", torch.float32)
     assert_near(y, expected, slack=2)

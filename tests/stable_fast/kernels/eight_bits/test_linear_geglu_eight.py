@@ -11,8 +11,10 @@ from modules.stable_fast.kernels.eight_bits.linear_geglu_eight import (
     linear_geglu_eight_quantized_reference,
     linear_geglu_eight_reference,
 )
+from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_rows_reference
 from modules.stable_fast.kernels.linear.matmul import launch_geglu_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_geglu
+from modules.stable_fast.kernels.scaled.kinds import LARGEST
 from modules.stable_fast.kernels.scaled.scales import Scales
 from tests.stable_fast.kernels.eight_bits.operands import MMA, TMA, assert_same, eight, of_kinds, on_kernels
 from tests.stable_fast.kernels.kernel_device import Maker, assert_near, on_devices
@@ -21,7 +23,7 @@ KERNELS = {tile: partial(launch_geglu_matmul, tile=tile) for tile in MMA} | {
     tile: partial(launch_tma_geglu, tile=tile) for tile in TMA
 }
 # M, K, I: whole tiles; rows, depth and columns that end inside a tile.
-SHAPES = [(64, 64, 96), (45, 144, 112)]
+SHAPES = [(64, 64, 32), (37, 80, 48)]
 
 
 @on_devices
@@ -42,9 +44,10 @@ def test_geglu(shape, kernel, kind, device):
 @on_kernels(KERNELS)
 def test_result_of_8_bits(kernel, kind, device):
     make = Maker(device, torch.float16)
-    (q, rows), (weight, columns) = eight(make, kind, 40, 64), eight(make, kind, 96, 64)
-    scale = torch.tensor([0.5], device=device)
+    # Without outliers: by one of them, the kernel's error of GELU would be multiplied to several steps.
+    (q, rows), (weight, columns) = (quantize_rows_reference(make.rows(size, 64), kind) for size in (40, 96))
+    scale = torch.tensor([100 / LARGEST[kind]], device=device)
     y = kernel(q, weight, None, scales=Scales(rows, columns.view(-1), kind, scale))
     expected = linear_geglu_eight_quantized_reference(q, rows, weight, columns.view(-1), None, scale, kind)
     assert_same(y, expected, share=0.01)
-    assert float(expected.float().abs().max()) == (127 if kind == torch.int8 else 448)  # some numbers saturate
+    assert float(expected.float().abs().max()) == LARGEST[kind]  # some numbers saturate

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modules.stable_fast.kernels.eight_bits.dequantize_channels import (
+    dequantize_channels_reference,
+    launch_dequantize,
+)
 from modules.stable_fast.kernels.eight_bits.quantize_rows import (
     launch_channels,
     launch_rows,
@@ -74,3 +78,16 @@ def test_e4m3_says_what_is_not_finite_and_int8_cannot(kind, device):
     for q in (launch_quantize_tensor(x, one, kind), quantised(x, one, kind)):
         said = [True, True, True, False] if kind != torch.int8 else [False] * 4
         assert q.float().isnan().tolist() == said
+
+
+@on_devices
+@of_kinds
+@in_dtypes
+def test_channels_become_half_precision_again(dtype, kind, device):
+    make = Maker(device, torch.float16)
+    for weight in (make.image(40, 24, 3, 3), make.rows(48, 56), make.rows(5, 9000)):
+        q, scale = launch_channels(weight, kind)
+        found, expected = launch_dequantize(q, scale, dtype), dequantize_channels_reference(q, scale, dtype)
+        assert found.stride() == expected.stride() == weight.stride() and torch.equal(found, expected)
+        exact = q.double() * scale.double().view(-1, *[1] * (q.dim() - 1))
+        assert bool(((found.double() - exact).abs() <= exact.abs() * torch.finfo(dtype).eps + 1e-7).all())
