@@ -184,9 +184,9 @@ class Engine:
 
     def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
         """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
-        timed = make_ready(run, device, self.config.tuning_seconds, table=self.config.table, **how)
+        with self.store.scales.untouched_by(run) as run_afresh:
+            timed = make_ready(run_afresh, device, self.config.tuning_seconds, table=self.config.table, **how)
         self.report.counters.probes += timed
-        self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""
