@@ -78,6 +78,7 @@ WANTED = {
 }
 TITLES = WANTED | {
     "untuned-first-call": "First steps with empty caches, without a table of the card's own, at 512² and 1024²",
+    "quality-eight-bits": "Eight bits, emulated on a CPU: the demo model (see `benchmarks/bench_quality.py`)",
     "sums-in-fp16-emulated": "Sums of products in fp16, emulated on a CPU (see `benchmarks/cpu/bench_sums.py`)",
     "load": "Loading an SD1.5 checkpoint of 2 GiB",
     "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
