@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
+from benchmarks.networks.diffusers_unet import diffusers_unet
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.controlnet.apply import AppliedControl, ControlStack
 from modules.core.runner import Conditioning, TextInputs
@@ -120,7 +121,7 @@ class ControlNetBench:
     def diffusers(self, layout: torch.memory_format, mode: str | None) -> Step:
         from diffusers import ControlNetModel
 
-        unet: Any = self.unet.diffusers_unet()
+        unet: Any = diffusers_unet(self.unet.unet)
         unet.to(memory_format=layout)
         control: Any = ControlNetModel.from_unet(unet)
         control.to(self.x.device, self.unet.dtype, memory_format=layout)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from modules.gallery.stars import STARS
 from modules.tasks.queue import TaskQueue
 from modules.version import VERSION
 from ui.arguments import LOCAL, build_parser, check_port, port_in_use, read_api_key, read_arguments, read_login
+from ui.process import uncollected, wait_to_be_stopped
 from ui.server.upload_folder import UploadFolder, make_upload_folder
 
 if TYPE_CHECKING:
@@ -114,17 +114,16 @@ def may_have_gpu(device: str | None) -> bool:
 
 def build_app(handlers: Handlers, starter: StarterDownload | None = None) -> Blocks:
     """Builds the page and the endpoints. `starter` is the checkpoint to offer if there are no others."""
-    import gradio as gr
-
     from ui.api import add_endpoints
     from ui.events.connect import connect
     from ui.panels.layout import build_page
     from ui.panels.picture_fields import open_our_formats_only
     from ui.quick_import import one_server
+    from ui.server.page import Page
 
     open_our_formats_only()
-    page = gr.Blocks(title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
     with one_server():
+        page = Page(title="LightDiffusion-Next", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400))
         with page:
             values = handlers.remembered()
             starter = starter or StarterDownload(handlers.folders)
@@ -224,9 +223,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return serve_api(arguments)
         uploads = stay_offline()
         try:
-            handlers = make_handlers(arguments)
-            handlers.output.check_writable()
-            return serve(build_app(handlers), handlers, arguments)
+            with uncollected():
+                handlers = make_handlers(arguments)
+                handlers.output.check_writable()
+                page = build_app(handlers)
+                url = open_page(page, handlers, arguments)
+            return serve(page, handlers, url)
         finally:
             uploads.remove()
     except LightDiffusionError as error:
@@ -243,15 +245,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def serve(page: Blocks, handlers: Handlers, arguments: Namespace) -> int:
-    """Serves until Ctrl-C, which stops the running request after its step. Raises OptionsError if the port is in use.
-
-    Gradio's own way of waiting would print an extra line at the end.
-    """
+def open_page(page: Blocks, handlers: Handlers, arguments: Namespace) -> str:
+    """Starts the server and returns its address. Raises OptionsError if the port is in use."""
     try:
         _, url, _ = launch(page, handlers, arguments, prevent_thread_lock=True)
     except OSError as error:  # Gradio's message for a port that is in use mentions its own options
         raise OptionsError(port_in_use(arguments.port)) from error
+    return url
+
+
+def serve(page: Blocks, handlers: Handlers, url: str) -> int:
+    """Serves until Ctrl-C, which stops the running request after its step.
+
+    Gradio's own way of waiting would print an extra line at the end.
+    """
     try:
         tell(f"LightDiffusion-Next is at {url} (Ctrl-C stops it).")
         wait_to_be_stopped()
@@ -275,20 +282,6 @@ def serve_api(arguments: Namespace) -> int:
         warn("Stopped.")
         desk.queue.close()
     return 0
-
-
-def wait_to_be_stopped() -> None:
-    """Waits for Ctrl-C or for SIGTERM (sent by service managers); a second signal ends the program at once."""
-    asked: list[int] = []
-
-    def handler(number: int, _frame: object) -> None:
-        asked.append(number)
-        signal.signal(number, signal.default_int_handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-    while not asked:
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

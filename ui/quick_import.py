@@ -1,24 +1,27 @@
 """Imports gradio without what the page does not use: typing stubs, pandas, commands, other people's models, plots.
 
-Writing the stubs takes 1 s of a 2.5 s import, and what else is left out 0.45 s of the rest. Where matplotlib is
+Writing the stubs takes 1 s of a 2.5 s import, and what else is left out 0.5 s of the rest. Where matplotlib is
 installed, its import takes 0.6 s of the first answer. Whatever is asked for after all is imported then.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import LazyLoader, find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 STUB_WRITER = "gradio.component_meta"
 LAZY = "pandas"  # for tables, and for statistics of requests
 LATER = ("gradio.cli", "gradio.external", "hf_gradio.cli")  # only functions are imported from these
+NEVER = "httpx._main"  # a command with coloured output; httpx goes on without it
+INSPECTING = ("gradio.blocks", "gradio.component_meta")  # they look at the same few classes again for each component
 
 
 class Finder(MetaPathFinder):
@@ -78,16 +81,27 @@ def import_gradio() -> None:
         return
     finder = Finder()
     sys.meta_path.insert(0, finder)
-    stand_ins = {name: Later(name) for name in LATER if name not in sys.modules}
-    sys.modules.update(stand_ins)
+    stand_ins: dict[str, ModuleType | None] = {name: Later(name) for name in LATER if name not in sys.modules}
+    if NEVER not in sys.modules:
+        stand_ins[NEVER] = None
+    sys.modules.update(stand_ins)  # type: ignore[arg-type]  # None stands for a module that cannot be imported
     try:
         import_module("gradio")
     finally:
         sys.meta_path.remove(finder)
         for name in stand_ins:
             del sys.modules[name]
+    lighten()
+
+
+def lighten() -> None:
+    """Replaces parts of gradio that take time for nothing on our page."""
     utils: Any = import_module("gradio.utils")
     utils.MatplotlibBackendMananger = NoPlots
+    remembered = {name: lru_cache(maxsize=None)(getattr(inspect, name)) for name in ("signature", "getfullargspec")}
+    for name in INSPECTING:
+        module: Any = import_module(name)
+        module.inspect = SimpleNamespace(**vars(inspect) | remembered)
 
 
 @contextmanager

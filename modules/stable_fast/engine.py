@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
-from modules.stable_fast.changes.watch import Change, Watch
+from modules.stable_fast.changes.watch import Begun, Change, Watch
 from modules.stable_fast.compiler import compile_program
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.trace import device_of
@@ -96,6 +96,14 @@ class Engine:
         elif change.weights:
             self.refresh_weights(set(change.weights))
         return change.moved
+
+    def begin_look(self, *, reads_weights: bool) -> Begun | None:
+        """Begins a look without waiting for it. None if there is nothing to compare with, or weights moved."""
+        return self._watch.begin(reads_weights=reads_weights) if self._watch is not None else None
+
+    def is_unchanged(self, begun: Begun) -> bool:
+        """Whether nothing has changed, according to a look that has begun."""
+        return self._watch is not None and self._watch.is_unchanged(begun)
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""

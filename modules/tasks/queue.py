@@ -73,12 +73,12 @@ class TaskQueue:
 
         return f"{self._session.device} · {memory_report(self._session.device)}"
 
-    def submit(self, task: Task, output: OutputFolder | None = None) -> QueuedTask:
+    def submit(self, task: Task, output: OutputFolder | None = None, *, has_previews: bool = True) -> QueuedTask:
         """Adds a task to the queue and returns at once. Its pictures go to `output`, by default the queue's own folder.
 
         Raises QueueFull when too many tasks are waiting.
         """
-        queued = QueuedTask(task=task, output=output)
+        queued = QueuedTask(task=task, output=output, has_previews=has_previews)
         with self._changed:
             if len(self.unfinished()) >= MOST_WAITING:
                 raise QueueFull(f"{MOST_WAITING} requests are waiting already; try again when some are finished.")

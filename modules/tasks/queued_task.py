@@ -48,6 +48,7 @@ class QueuedTask:
 
     task: Task
     output: OutputFolder | None = None  # for its pictures, in place of the queue's own
+    has_previews: bool = True
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     cancel: CancelToken = field(default_factory=CancelToken)
     state: str = "waiting"  # then "running", finally "done", "cancelled" or "failed"
@@ -110,7 +111,7 @@ class QueuedTask:
     def on_progress(self, event: Progress) -> None:
         """Records progress; called after each step of the generation."""
         self.pace = self._measure(event)
-        if event.denoised is not None and time.monotonic() >= self._next_preview:
+        if self.has_previews and event.denoised is not None and time.monotonic() >= self._next_preview:
             began = time.monotonic()
             self.preview = encode_preview(event.denoised, event.family)
             cost = time.monotonic() - began

@@ -36,6 +36,14 @@ def test_a_task_that_is_over_soon_gets_no_preview() -> None:
     assert queued.preview == b""
 
 
+def test_a_task_without_previews_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queued_task, "PREVIEW_SECONDS", 0.0)
+    queued = QueuedTask(task=FreeMemory(), has_previews=False)
+    queued.begin()
+    queued.on_progress(step(1, denoised=torch.zeros(1, 4, 6, 8)))
+    assert queued.preview == b""
+
+
 def test_the_preview_is_a_small_picture_while_it_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queued_task, "PREVIEW_SECONDS", 0.0)
     queued = QueuedTask(task=FreeMemory())

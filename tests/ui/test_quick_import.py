@@ -46,7 +46,7 @@ import sys
 from ui.quick_import import import_gradio
 import_gradio()
 import gradio
-left = ("matplotlib", "pandas.core", "huggingface_hub.inference", *{LATER!r})
+left = ("matplotlib", "pandas.core", "huggingface_hub.inference", "rich", *{LATER!r})
 assert not [name for name in left if name in sys.modules], sorted(sys.modules)
 import pandas
 assert pandas.DataFrame([1]).shape == (1, 1)

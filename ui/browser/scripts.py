@@ -19,15 +19,10 @@ FILL_UNTOUCHED = """(text, ...shown) => {
 }"""
 # New values of the form take two frames to appear on screen.
 MARK_READY = """() => {
-  requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ldReady = 'yes'; }));
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    document.body.dataset.ldReady = 'yes';
+    window.dispatchEvent(new Event('ld-ready'));
+  }));
 }"""
 # The cards of models mark the chosen checkpoint, and the LoRAs that do not fit it.
 TELL_CHECKPOINT = "(name) => { window.dispatchEvent(new CustomEvent('ld-checkpoint', {detail: name || ''})); }"
-
-
-def show_message(elem_id: str) -> str:
-    """Returns the script that scrolls a new message into view; the message takes two frames to appear."""
-    return f"""() => {{
-  const show = () => document.querySelector('#{elem_id} .ld-message')?.scrollIntoView({{block: 'nearest'}});
-  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(show, 50)));
-}}"""

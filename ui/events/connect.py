@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import gradio as gr
-
 from modules.catalog.starter import StarterDownload
-from ui.browser.scripts import RECALL_TASK, REMEMBER_TASK, show_message
+from ui.browser.scripts import RECALL_TASK, REMEMBER_TASK
 from ui.events import few_steps
 from ui.events.catalog.cards import connect_cards
 from ui.events.catalog.checkpoint_line import connect_checkpoint_line
@@ -33,7 +31,6 @@ from ui.events.presets import connect_presets
 from ui.events.prompt_length import PromptLength, connect_prompt_length
 from ui.events.repeating import connect_generate
 from ui.events.sliders import connect_sliders
-from ui.events.starting import connect_start
 from ui.events.styles import Styles, connect_styles
 from ui.events.wiring import Wiring
 from ui.fields import (
@@ -46,7 +43,7 @@ from ui.fields import (
     TEXT_MODE,
 )
 from ui.panels.inputs import Components
-from ui.panels.sections import OFF, SPOKEN_OF, TITLES, section_updates
+from ui.panels.sections import LORAS, OFF, SPOKEN_OF, TITLES, section_updates
 
 RUNNING = (*MESSAGES, "control_panel", "stage", "task", "cancel", "skip", "memory", "stable_fast_status")
 RUN = (*RUNNING, "own_form", "preview", "gallery", "empty", "paths", "panels")
@@ -104,24 +101,21 @@ def connect_page(wiring: Wiring, handlers: Handlers, page: Any) -> None:
 def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
     parts, comparing = wiring.parts, Comparing(handlers)
     connect_generate(wiring, handlers, (*RUN, *details_of("picture")))
-    for message in MESSAGES:
-        parts[message].change(None, js=show_message(parts[message].elem_id), api_visibility="private")
     wiring.on(parts["skip"].click, handlers.skip, ("task",), ("skip",), queue=False)
     wiring.on(parts["cancel"].click, handlers.cancel, ("task",), ("cancel",), queue=False)
     running = (*RUNNING, "compare_preview")
     compared = (*running, "slider", "compare_result")
-    connect_start(wiring, "compare", wiring.with_form(comparing.compare), wiring.fields, compared)
+    wiring.on_start("compare", wiring.with_form(comparing.compare), wiring.fields, compared)
     axes = ("across", "across_values", "down", "down_values")
     inputs, sheet = (*wiring.fields, *axes), (*running, "sheet")
-    connect_start(wiring, "grid", wiring.with_form(comparing.grid), inputs, sheet)
+    wiring.on_start("grid", wiring.with_form(comparing.grid), inputs, sheet)
 
 
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     parts, on = wiring.parts, wiring.on
     on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
     on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
-    for name in SIZE:
-        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
+    on(wiring.any_of(SIZE, "change"), handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
     on(parts["preset"].input, handlers.set_shape, ("preset", *SIZE), ("width", "height", "preset"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -130,19 +124,17 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     on(parts["reuse"].click, handlers.last_seed, (), ("seed", "message"), queue=False)
     on(parts["text_tab"].select, lambda: {"mode": TEXT_MODE}, (), ("mode",), queue=False)
     on(parts["image_tab"].select, lambda: {"mode": IMAGE_MODE}, (), ("mode",), queue=False)
-    for slot in range(1, LORA_SLOTS + 1):
-        rows = wiring.with_form(handlers.lora_rows)
-        on(parts[f"lora_{slot}"].change, rows, wiring.fields, LORA_ROWS, queue=False)
+    rows = wiring.with_form(handlers.lora_rows)
+    on(wiring.any_of(LORAS, "change"), rows, wiring.fields, LORA_ROWS, queue=False)
 
 
 def connect_sections(wiring: Wiring) -> None:
-    changes = partial(gr.on, [wiring.parts[name].change for name in SPOKEN_OF])
     headers = (*TITLES, *(f"{name}_off" for name in TITLES))
 
     def answer(*values: Any) -> Update:
         return section_updates(dict(zip(SPOKEN_OF, values, strict=True)))
 
-    wiring.on(changes, answer, SPOKEN_OF, headers, queue=False)
+    wiring.on(wiring.any_of(SPOKEN_OF, "change"), answer, SPOKEN_OF, headers, queue=False)
     for name, values in OFF.items():
         wiring.on(wiring.parts[f"{name}_off"].click, partial(dict, values), (), values, queue=False)
 
@@ -153,17 +145,14 @@ def connect_control(wiring: Wiring, slot: int) -> None:
     for event in (wiring.parts[name].input, wiring.parts[image].upload):
         wiring.on(event, maps.preselect, (name, preprocessor, image), (preprocessor,), queue=False)
     wiring.on(wiring.parts[image].change, lambda: {"control_message": ""}, (), ("control_message",), queue=False)
-    for part in (image, preprocessor, "width", "height"):
-        changed = wiring.parts[part].change
-        inputs = (preprocessor, image, "width", "height")
-        wiring.on(changed, maps.show, inputs, (f"{name}_map",), queue=False)
+    shown = (preprocessor, image, "width", "height")
+    wiring.on(wiring.any_of(shown, "change"), maps.show, shown, (f"{name}_map",), queue=False)
 
 
 def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, opening: Opening) -> None:
     parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
     opening.add(lambda values: offers.look(*(values[name] for name in looking)), few_steps.OUTPUTS)
-    changes = partial(gr.on, [parts[name].change for name in looking])
-    wiring.on(changes, offers.look, looking, few_steps.OUTPUTS, queue=False)
+    wiring.on(wiring.any_of(looking, "change"), offers.look, looking, few_steps.OUTPUTS, queue=False)
     wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
 
 
@@ -179,7 +168,7 @@ def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: s
     form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
     on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
-    connect_start(wiring, f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
+    wiring.on_start(f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
     to_init = ("editor", "mask_file", "mode", "modes", message)
     on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)

@@ -12,7 +12,6 @@ from modules.core.errors import LightDiffusionError, OptionsError
 from modules.tasks.queued_task import QueuedTask
 from modules.tasks.task import Enlarge
 from ui.events.handlers import Handlers, Update
-from ui.events.starting import connect_start
 from ui.events.wiring import Wiring
 from ui.panels import render
 from ui.panels.results.extras import BY, TO
@@ -70,7 +69,7 @@ def connect_extras(wiring: Wiring, handlers: Handlers, running: tuple[str, ...])
     parts, extras = wiring.parts, Extras(handlers)
     inputs = tuple(f"extras_{name}" for name in INPUTS)
     outputs = (*running, "compare_preview", "extras_gallery")
-    connect_start(wiring, "extras_run", extras.enlarge, inputs, outputs)
+    wiring.on_start("extras_run", extras.enlarge, inputs, outputs)
     wiring.on(parts["extras_files"].upload, lambda: {"extras_message": ""}, (), ("extras_message",), queue=False)
     wiring.on(parts["extras_size"].input, show_size, ("extras_size",), ("extras_by", "extras_to"), queue=False)
     for panel in ("picture", "history"):

@@ -59,17 +59,18 @@ class Handlers:
 
     # Running
 
-    def generate(self, values: Mapping[str, Any]) -> Iterator[Update]:
+    def generate(self, values: Mapping[str, Any], *, has_previews: bool = True) -> Iterator[Update]:
         """Runs one request; shows progress and pictures as they come, or an error beside the form."""
         try:
             options = build_options(values, self.output.folder)
-            yield from self.make(options, self.remember(with_kept_pictures(values, options)))
+            first = self.remember(with_kept_pictures(values, options))
+            yield from self.make(options, first, has_previews=has_previews)
         except LightDiffusionError as error:
             yield self.refuse(error, "message")
 
-    def make(self, options: GenerationOptions, first: Update) -> Iterator[Update]:
+    def make(self, options: GenerationOptions, first: Update, *, has_previews: bool = True) -> Iterator[Update]:
         """Runs this request in the Pictures tab; `first` comes with the first update."""
-        queued = self.queue.submit(MakePictures(options=options))
+        queued = self.queue.submit(MakePictures(options=options), has_previews=has_previews)
         yield {**NO_MESSAGES, **first, "task": queued.id, "panels": gr.Tabs(selected=PICTURES)}
         yield from self.watch(queued, self.show_pictures, accelerated=options.stable_fast != "off")
 

@@ -51,5 +51,4 @@ def connect_prompt_length(wiring: Wiring, length: PromptLength) -> None:
     parts = wiring.parts
     outputs = [f"{name}_length" for name in PROMPTS]
     wiring.on(parts["count"].click, length.count, INPUTS, outputs, queue=False)
-    for name in INPUTS:
-        parts[name].change(None, js=COUNT_SOON, api_visibility="private")
+    wiring.any_of(INPUTS, "change")(None, js=COUNT_SOON, api_visibility="private")

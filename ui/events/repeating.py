@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ui.events.handlers import Handlers, Update
-from ui.events.starting import connect_start
 from ui.events.wiring import Wiring
 from ui.fields import MESSAGES
 from ui.panels import render
@@ -16,14 +15,22 @@ GO_ON = "(repeat) => { if (repeat) document.querySelector('button#ld-generate')?
 
 
 class Repeating:
-    """Runs one request of the form, and switches Repeat off unless the request was made to its end."""
+    """Runs one request of the form, and switches Repeat off unless the request was made to its end.
+
+    Pictures of Live (see live.js) have no previews.
+    """
 
     def __init__(self, handlers: Handlers) -> None:
         self._handlers = handlers
 
-    def generate(self, values: Mapping[str, Any], repeat: bool) -> Iterator[Update]:  # noqa: FBT001  # a checkbox
+    def generate(
+        self,
+        values: Mapping[str, Any],
+        repeat: bool,  # noqa: FBT001  # a checkbox
+        live: bool,  # noqa: FBT001
+    ) -> Iterator[Update]:
         task, last = "", Update()
-        for last in self._handlers.generate(values):
+        for last in self._handlers.generate(values, has_previews=not live):
             task = last.get("task", task)
             yield last
         queued = self._handlers.queue.find(task)
@@ -37,5 +44,5 @@ class Repeating:
 
 def connect_generate(wiring: Wiring, handlers: Handlers, outputs: Iterable[str]) -> None:
     answer = wiring.with_form(Repeating(handlers).generate)
-    made = connect_start(wiring, "generate", answer, (*wiring.fields, "repeat"), (*outputs, "repeat"))
+    made = wiring.on_start("generate", answer, (*wiring.fields, "repeat", "live"), (*outputs, "repeat"))
     made.then(None, inputs=[wiring.parts["repeat"]], js=GO_ON, api_visibility="private")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from ui.events.handlers import Update
-from ui.panels.inputs import Components
+from ui.panels.inputs import START, Components
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 
@@ -40,6 +41,21 @@ class Wiring:
             outputs=[self.parts[name] for name in dict.fromkeys(outputs)],
             **{**QUIET, "concurrency_limit": None, "trigger_mode": "always_last", **settings},
         )
+
+    def on_start(self, name: str, answer: Callable[..., Any], inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+        """Lets the button with this name start a request, so that no click on it is lost (see start_request.js)."""
+        button = self.parts[name]
+        if START not in button.elem_classes:
+            raise ValueError(f"The button {name} needs the class {START}.")
+        started = self.on(button.click, answer, inputs, outputs, trigger_mode="once")
+        ended = f"() => {{ window.ldStart.ended('{button.elem_id}'); }}"
+        for end in (started.then, started.failure):  # the first does not come after an answer that failed
+            end(None, js=ended, api_visibility="private")
+        return started
+
+    def any_of(self, names: Iterable[str], event: str) -> Callable[..., Any]:
+        """Returns one event for several components, for `on`. A browser goes through all events for each component."""
+        return partial(gr.on, [getattr(self.parts[name], event) for name in names])
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a handler that takes the form as one mapping, followed by any further values."""

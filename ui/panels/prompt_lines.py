@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ui.panels.page_words import in_page_words
 from ui.panels.render import status_line
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def length_line(length: PromptLength) -> str:
 
 def mistake_line(text: str) -> str:
     """Renders a mistake found while typing, which is not announced as an alarm."""
-    return f'<div class="ld-message ld-error" role="status">{escape(text)}</div>'
+    return f'<div class="ld-message ld-error" role="status">{escape(in_page_words(text))}</div>'
 
 
 def wildcard_list(names: Sequence[str], folder: Path) -> str:

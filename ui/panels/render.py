@@ -6,6 +6,7 @@ import base64
 from html import escape
 
 from modules.tasks.queued_task import Pace, QueuedTask
+from ui.panels.page_words import in_page_words
 
 SLOW_RATE = 0.1  # steps per second
 LONG_WAIT = 30  # seconds without a first step
@@ -13,15 +14,15 @@ PHASES = {"sampling": "Sampling", "hires": "HiresFix", "decoding": "Decoding"}
 
 
 def error_box(text: str) -> str:
-    return f'<div class="ld-message ld-error" role="alert">{escape(text)}</div>' if text else ""
+    return f'<div class="ld-message ld-error" role="alert">{escape(in_page_words(text))}</div>' if text else ""
 
 
 def note_box(text: str) -> str:
-    return f'<div class="ld-message ld-note" role="status">{escape(text)}</div>' if text else ""
+    return f'<div class="ld-message ld-note" role="status">{escape(in_page_words(text))}</div>' if text else ""
 
 
 def status_line(text: str) -> str:
-    return f'<p class="ld-status">{escape(text)}</p>' if text else ""
+    return f'<p class="ld-status">{escape(in_page_words(text))}</p>' if text else ""
 
 
 def memory_line(text: str) -> str:

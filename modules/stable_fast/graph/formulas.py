@@ -2,11 +2,13 @@
 
 A product of named sizes is recognised by its primes (graph/sizes.py), but a sum is divisible by none of them. The same
 literal in three traces with three sets of primes tells which formula it is: two traces give the factors, and the third
-proves them.
+proves them. Most sums are of two named sizes, as `tokens + patches`. One trace is enough to guess such a sum, and the
+graph itself proves it, run at other sizes.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -42,6 +44,21 @@ def with_formulas(traces: Sequence[tuple[fx.Graph, Sizes]]) -> Sizes:
         if formula is not None:
             formulas[literal] = formula
     return replace(sizes[0], formulas=formulas)
+
+
+def with_guesses(graph: fx.Graph, sizes: Sizes) -> Sizes:
+    """The sizes of one trace, with a formula for each literal that is the sum of two named sizes, or products of two.
+
+    Another size of the network may be the same number by accident: `verify.fits` tells whether the guesses hold.
+    """
+    names = sorted(sizes.primes)
+    products = [each for count in (1, 2) for each in combinations_with_replacement(names, count)]
+    sums: dict[int, list[Formula]] = defaultdict(list)
+    for pair in combinations(products, 2):
+        value = sum(prod(sizes.primes[name] for name in product) for product in pair)
+        sums[value].append(tuple(Term(1, 1, product) for product in pair))
+    found = {literal for literal in _literals(graph) if len(sums.get(literal, ())) == 1}
+    return replace(sizes, formulas={each: sums[each][0] for each in found if not sizes.names_in([each])})
 
 
 def solve(values: Sequence[int], sizes: Sequence[Mapping[str, int]]) -> Formula | None:

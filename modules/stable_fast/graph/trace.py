@@ -28,7 +28,7 @@ from modules.stable_fast.graph.containers import Containers, Fixed, make_known
 from modules.stable_fast.graph.effects import READS, attributes_of, check_effects, refuse_reads, where
 from modules.stable_fast.graph.errors import TraceError, Untraceable
 from modules.stable_fast.graph.flatten import flatten_dims, flatten_inputs, laid_out, paths_of, with_leaves
-from modules.stable_fast.graph.formulas import with_formulas
+from modules.stable_fast.graph.formulas import with_formulas, with_guesses
 from modules.stable_fast.graph.plain_form import copied, fills, in_plain_form
 from modules.stable_fast.graph.sizes import (
     Dims,
@@ -146,6 +146,9 @@ def _with_sums(
     """The trace with formulas for sums of named sizes. Only a graph that fits no other sizes is traced with others."""
     if len(others) < 2 or fits(traced.graph, traced.sizes, others[0].primes):
         return traced
+    guess = with_guesses(traced.graph, traced.sizes)
+    if guess.formulas and all(fits(traced.graph, guess, each.primes) for each in others):
+        return replace(traced, sizes=guess)
     try:
         more = [_trace(module, example, traced.dims, sizes, place) for sizes in others]
     except TraceError:  # these primes are too large or too small for the module

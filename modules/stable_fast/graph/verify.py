@@ -17,15 +17,46 @@ class VerifyError(RuntimeError):
     """A graph breaks an invariant: a pass has a bug, or the graph cannot serve these sizes."""
 
 
+class MetaCalls:
+    """Evaluates nodes on meta tensors; equal calls on tensors of equal form only once, since blocks repeat."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
+        key = (node.target, _form_of(node.args, lookup), _form_of(node.kwargs, lookup))
+        try:
+            if key in self._known:
+                return self._known[key]
+        except TypeError:  # an argument that cannot be a key
+            return evaluate_on_meta(node, lookup)
+        self._known[key] = evaluate_on_meta(node, lookup)
+        return self._known[key]
+
+
+def _form_of(value: Any, lookup: Callable[[fx.Node], Any]) -> Any:
+    """An argument as a key. Its type is part of it, since 1, 1.0 and True are equal keys."""
+    if isinstance(value, fx.Node):
+        return _form_of(lookup(value), lookup)
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, (tuple, list)):
+        return type(value), *(_form_of(item, lookup) for item in value)
+    if isinstance(value, Mapping):
+        return tuple((name, _form_of(item, lookup)) for name, item in value.items())
+    return type(value), value
+
+
 def check(graph: fx.Graph) -> None:
     """Lints the graph and recomputes every node's metadata from its arguments."""
+    evaluate = MetaCalls()
     try:
         graph.lint()
     except RuntimeError as error:
         raise VerifyError(f"the graph is malformed: {error}") from error
     for node in graph.nodes:
         if node.op == "call_function":
-            _compare(node, _evaluate(node, lambda source: source.meta["val"]), node.meta["val"])
+            _compare(node, _evaluate(evaluate, node, lambda source: source.meta["val"]), node.meta["val"])
         if node.op == "output":
             _no_input_returned(node)
 
@@ -39,6 +70,7 @@ def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int], *, is_st
     `is_strict`, none may differ but the result of a padding, which a convolution may cut off again.
     """
     values: dict[fx.Node, Any] = {}
+    evaluate = MetaCalls()
     for node in graph.nodes:
         traced = node.meta.get("val")
         if node.op == "placeholder":
@@ -46,7 +78,7 @@ def propagate(graph: fx.Graph, sizes: Sizes, actual: Mapping[str, int], *, is_st
                 [sizes.replace(size, actual) for size in traced.shape], dtype=traced.dtype, device="meta"
             )
         elif node.op == "call_function" and traced is not None:  # checks inside a graph have no result
-            values[node] = _evaluate(node, values.__getitem__)
+            values[node] = _evaluate(evaluate, node, values.__getitem__)
             _check_sizes(node, values[node], sizes, actual, is_strict=is_strict)
 
 
@@ -96,9 +128,9 @@ def evaluate_on_meta(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
     return function(*_on_meta(args), **_on_meta(kwargs))
 
 
-def _evaluate(node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
+def _evaluate(evaluate: MetaCalls, node: fx.Node, lookup: Callable[[fx.Node], Any]) -> Any:
     try:
-        return evaluate_on_meta(node, lookup)
+        return evaluate(node, lookup)
     except (RuntimeError, ValueError, TypeError) as error:
         raise VerifyError(f"{node.name} ({node.target}) does not fit its arguments: {error}") from error
 

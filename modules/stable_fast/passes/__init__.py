@@ -81,9 +81,11 @@ def passes_for(device: torch.device, *, captured: bool, eight_bits: EightBits | 
 def run_passes(graph: fx.Graph, sizes: Sizes, passes: Sequence[FusionPass]) -> dict[str, dict[str, int]]:
     """Runs the passes in order on a labelled graph. Returns the number of matches by pass and rule."""
     cleanup.erase_checks(graph)
+    cleanup.share_equal_calls(graph)
     editor = Editor(graph, sizes)
     matches: dict[str, dict[str, int]] = {}
     for fusion in passes:
         matches[fusion.name] = dict(apply_pass(fusion, editor))
-        cleanup.share_equal_calls(graph)
+        if matches[fusion.name]:
+            cleanup.share_equal_calls(graph)
     return matches

@@ -16,7 +16,7 @@ import modules.stable_fast.kernels  # noqa: F401  # pyright: ignore[reportUnused
 from modules.stable_fast.graph.arguments import arguments, source_of
 from modules.stable_fast.graph.sizes import Sizes
 from modules.stable_fast.graph.staging import needs_of, stage_of
-from modules.stable_fast.graph.verify import evaluate_on_meta
+from modules.stable_fast.graph.verify import MetaCalls
 
 aten = torch.ops.aten
 
@@ -53,12 +53,13 @@ class Editor:
     def __init__(self, graph: fx.Graph, sizes: Sizes) -> None:
         self.graph = graph
         self.sizes = sizes
+        self._on_meta = MetaCalls()
 
     def call(self, before: fx.Node, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         """Adds a new call before `before`. All its arguments must come earlier in the graph."""
         with self.graph.inserting_before(before):
             node = self.graph.call_function(target, args, kwargs)
-        node.meta["val"] = evaluate_on_meta(node, lambda source: source.meta["val"])
+        node.meta["val"] = self._on_meta(node, lambda source: source.meta["val"])
         node.meta["needs"] = needs_of(node, self.sizes)
         return node
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.pipelines.front import Front, Picture, is_own_forward
+from modules.stable_fast.pipelines.conditions import is_own_forward
+from modules.stable_fast.pipelines.front import Front, Picture
 from modules.stable_fast.pipelines.moments import Part, parts_of
 from modules.stable_fast.pipelines.repeated_rows import noticing_repeated_rows
 from modules.stable_fast.report import Report

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from modules.stable_fast.changes.fingerprint import ForwardFront, Structure, structure_of
 from modules.stable_fast.compiled_module import CompiledModule
@@ -18,6 +17,7 @@ from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.graph.flatten import flatten_inputs
 from modules.stable_fast.graph.trace import ERRORS, TraceError, is_tracing
 from modules.stable_fast.module_call import bind_call, in_order
+from modules.stable_fast.pipelines.conditions import depends_on_mode, hidden_tensors, why_not_now, why_not_this_picture
 from modules.stable_fast.pipelines.moments import Part, dims_of
 from modules.stable_fast.pipelines.repeated_rows import inside_a_network, times_repeated
 from modules.stable_fast.report import Report
@@ -25,6 +25,8 @@ from modules.stable_fast.runtime.capture_table import CaptureOn
 from modules.stable_fast.runtime.lock import Turn
 
 log = logging.getLogger(__name__)
+
+Dims = dict[str, tuple[str | None, ...]]
 
 MOST_MOVES = 3  # pictures in a row for which the weights move to other memory
 MOST_KEPT = 4  # compiled forms of one network that differ in which inputs are given, or in their proportions
@@ -112,7 +114,11 @@ class Front(ForwardFront):
         self._free()
 
     def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        self._look_at_hooks()
+        if self._is_first("hooks") or not self._part.kind.in_steps:
+            ahead = self._ahead(args, kwargs)
+            if ahead is not None:
+                return ahead[0]
+            self._why_not = why_not_this_picture(self._part.network)
         self.reason = self._why_off or why_not_now(self._part.network) or self._why_not
         if self.reason:
             return self._own(*args, **kwargs)
@@ -135,22 +141,44 @@ class Front(ForwardFront):
         self._looked[what] = now
         return not is_seen
 
-    def _look_at_hooks(self) -> None:
-        if self._is_first("hooks") or not self._part.kind.in_steps:
-            self._why_not = why_not_this_picture(self._part.network)
+    def _ahead(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any] | None:
+        """The result of a call like an earlier one, if nothing has changed: Python compares while a GPU computes.
 
-    def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        None if something changed, or if there was no such call.
+        """
+        if not self._has_retried or self._why_off or self._why_not or why_not_now(self.network):
+            return None
+        call, dims, reason = self._bound(args, kwargs)
+        key = tuple(dims.items())
+        if reason or key not in self._compiled:
+            return None
+        reads_weights = not self._picture.now or self._looked.get(key) != self._picture.now
+        found = self._compiled[key].called_ahead(
+            call, reads_weights=reads_weights, holds=lambda: not why_not_this_picture(self.network)
+        )
+        if found is not None:
+            self.reason, self._looked[key] = "", self._picture.now
+            self._compiled[key] = self._compiled.pop(key)  # the latest last
+        return found
+
+    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Dims, str]:
+        """The inputs by name, their named sizes, and why this call has to run eagerly, "" if it need not."""
         call = in_order(self._signature, bind_call(self._signature, args, kwargs))
         tensors = flatten_inputs(call)
-        self.reason = hidden_tensors(call, tensors)
-        if self.reason:
-            return self._own(*args, **kwargs)
+        reason = hidden_tensors(call, tensors)
+        if reason:
+            return call, {}, reason
         numbers = {name: call[name] for name in self._part.kind.numbers if isinstance(call.get(name), float)}
         if numbers:
             device = next(iter(tensors.values())).device
             call |= {name: torch.tensor(number, device=device) for name, number in numbers.items()}
             tensors = flatten_inputs(call)
-        dims = dims_of(self._part, tensors, call)
+        return call, dims_of(self._part, tensors, call), ""
+
+    def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        call, dims, self.reason = self._bound(args, kwargs)
+        if self.reason:
+            return self._own(*args, **kwargs)
         if self._has_retried:
             return self._form(dims).called(call)
         before = structure_of(self._part.network)
@@ -167,7 +195,7 @@ class Front(ForwardFront):
         if self.report.level.is_off and structure_of(self._part.network) != before:
             self._free()
 
-    def _form(self, dims: Mapping[str, tuple[str | None, ...]]) -> CompiledModule:
+    def _form(self, dims: Dims) -> CompiledModule:
         """The compiled module for calls with these named sizes, after a look for changes.
 
         Networks that run in steps look once a picture. Others look at each call, and read their weights once a picture.
@@ -214,68 +242,3 @@ class Front(ForwardFront):
 def own_forward(network: nn.Module) -> Any:
     """The forward of the network's class, bound to it."""
     return type(network).forward.__get__(network)
-
-
-def depends_on_mode(part: nn.Module) -> bool:
-    """Whether a module computes something else in training mode: some networks of diffusers are never put out of it."""
-    if hasattr(part, "track_running_stats"):  # all batch and instance norms
-        return True
-    return type(part).__name__.endswith("Dropout") and getattr(part, "p", 1) > 0
-
-
-def why_not_now(network: nn.Module) -> str:
-    """Why one call has to run eagerly; "" if it need not."""
-    if network.training:
-        return "it is in training mode"
-    if torch.is_grad_enabled():
-        return "gradients are on"
-    if torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu"):
-        return "it runs under autocast"
-    return ""
-
-
-def why_not_this_picture(network: nn.Module) -> str:
-    """Why calls have to run eagerly until the network changes; "" if they need not. Once a picture, so it is quick."""
-    if vars(network)["_forward_hooks"] or vars(network)["_forward_pre_hooks"]:
-        return "it has hooks"
-    waiting = [network]
-    while waiting:
-        part = waiting.pop()
-        own = vars(part)
-        if "_hf_hook" in own or getattr(own.get("_diffusers_hook"), "hooks", None):  # diffusers' list may be empty
-            return "its weights are offloaded, or hooks change its calls"
-        if own.get("merged_adapters") and own.get("_disable_adapters"):
-            return "a LoRA is merged and off: PEFT takes it out of the weights during the call"
-        may_be_foreign = "forward" in own or own["_forward_hooks"] or own["_forward_pre_hooks"]  # most have none
-        if may_be_foreign and has_foreign_code(part):
-            return f"another program put a hook or a forward of its own on its {type(part).__name__}"
-        waiting += [each for each in own["_modules"].values() if each is not None]
-    return ""
-
-
-def has_foreign_code(part: nn.Module) -> bool:
-    """Whether a part has hooks that are not PyTorch's or transformers', or another forward than its class's.
-
-    They may depend on what cannot be seen from here.
-    """
-    own = vars(part)
-    if not is_own_forward(own.get("forward"), part):
-        return True
-    hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
-    return any(not (getattr(hook, "__module__", None) or "").startswith(("torch.", "transformers.")) for hook in hooks)
-
-
-def is_own_forward(forward: Any, part: nn.Module) -> bool:
-    """Whether a module's attribute `forward` is missing, or the method of its class as copies hold it, or a Front."""
-    if forward is None or isinstance(forward, Front):
-        return True
-    return getattr(forward, "__self__", None) is part and forward.__func__ is type(part).forward
-
-
-def hidden_tensors(call: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Why a call with tensors in containers of unknown kinds has to run eagerly; "" without such tensors."""
-    leaves: list[Any] = pytree.tree_leaves(dict(call))
-    if sum(isinstance(leaf, Tensor) for leaf in leaves) == len(tensors):
-        return "" if tensors else "it is called without a tensor"
-    names = [name for name, value in call.items() if isinstance(value, Mapping)]
-    return f"it takes tensors inside {' and '.join(names) or 'an object'}"

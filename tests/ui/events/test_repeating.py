@@ -14,12 +14,12 @@ from ui.events.repeating import Repeating
 def after(state: str, *updates: dict[str, Any], repeat: bool = True) -> list[dict[str, Any]]:
     """Returns what follows the request's own `updates` when it has ended in this state; "": it was refused."""
 
-    def generate(_: object) -> Iterator[dict[str, Any]]:
+    def generate(_: object, *, has_previews: bool) -> Iterator[dict[str, Any]]:
         yield from updates
 
     tasks = {"1": SimpleNamespace(state=state)} if state else {}
     handlers: Any = SimpleNamespace(generate=generate, queue=SimpleNamespace(find=tasks.get))
-    return list(Repeating(handlers).generate({}, repeat))[len(updates) :]
+    return list(Repeating(handlers).generate({}, repeat, False))[len(updates) :]
 
 
 def test_a_finished_request_lets_repeat_go_on() -> None:

@@ -15,7 +15,6 @@ from modules.gallery.inputs import keep_drawing
 from modules.generation.options import GenerationOptions, InitImage
 from ui.events.handlers import Handlers, Update, hide
 from ui.events.pictures.recall import read_options
-from ui.events.starting import connect_start
 from ui.events.wiring import Wiring
 from ui.fields import editor_value
 from ui.filled_form import for_number
@@ -34,7 +33,7 @@ def connect_repainting(wiring: Wiring, handlers: Handlers, run: Sequence[str]) -
         answer = partial(repainting.open, panel)
         wiring.on(parts[f"{panel}_repaint"].click, answer, (f"{panel}_chosen",), (*PANEL, f"{panel}_message"))
     wiring.on(parts["repaint_close"].click, repainting.close, (), ("repaint_panel", "repaint_editor"), queue=False)
-    connect_start(wiring, "repaint_start", repainting.repaint, INPUTS, (*run, *PANEL))
+    wiring.on_start("repaint_start", repainting.repaint, INPUTS, (*run, *PANEL))
 
 
 class Repainting:

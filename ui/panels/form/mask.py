@@ -22,13 +22,17 @@ def build_mask(values: Mapping[str, Any]) -> Components:
         parts["mask_content"] = choice(MASK_CONTENTS, values["mask_content"], "Masked part starts from")
         parts["mask_blur"] = gr.Number(values["mask_blur"], label="Mask blur", precision=0, min_width=90)
     with gr.Row():
-        parts["mask_soft"] = gr.Checkbox(
-            values["mask_soft"], label="Soft edge", info="the edge blends step by step", min_width=140
-        )
-        parts["mask_invert"] = gr.Checkbox(values["mask_invert"], label="Repaint what is not painted", min_width=140)
+        for name, label, info in (
+            ("mask_soft", "Soft edge", "the edge blends step by step"),
+            ("mask_invert", "Invert mask", "repaints what is not painted"),
+        ):
+            parts[name] = gr.Checkbox(values[name], label=label, info=info, min_width=140)
     with gr.Row():
-        parts["only_masked"] = gr.Checkbox(values["only_masked"], label="Enlarge the masked part", min_width=140)
-        parts["each_part"] = gr.Checkbox(values["each_part"], label="Enlarge each painted part", min_width=140)
+        for name, label, info in (
+            ("only_masked", "Only masked", "enlarges that part"),
+            ("each_part", "Each part by itself", "enlarges one after the other"),
+        ):
+            parts[name] = gr.Checkbox(values[name], label=label, info=info, min_width=140)
         parts["mask_padding"] = gr.Number(values["mask_padding"], label="Padding", precision=0, min_width=90)
     parts["mask_file"] = PictureFile(
         label="Mask file: white is repainted (scaled to the picture)",

@@ -62,6 +62,9 @@ def build_prompt(lists: Components, values: Mapping[str, Any]) -> Components:
         parts["repeat"] = gr.Checkbox(
             value=False, label="Repeat", elem_id="ld-repeat", container=False, min_width=80, scale=1
         )
+        parts["live"] = gr.Checkbox(
+            value=False, label="Live", elem_id="ld-live", container=False, min_width=60, scale=1
+        )
     parts["message"] = message_place("message")
     parts["count"] = gr.Button("Count", visible="hidden", elem_id="ld-count")  # clicked by a script
     return parts

@@ -28,7 +28,8 @@ def upsample_conv2d_eight_reference(
     return to_channels_last(y.to(dtype))
 
 
-IMPLEMENTATIONS = {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in TILES}
+# The first tile of the plain convolution spills registers here.
+IMPLEMENTATIONS = {tile.name: partial(launch_subpixel_conv, tile=tile) for tile in (TILES[1], TILES[0], *TILES[2:])}
 HOPPER = {tile.name: partial(launch_tma_subpixel_conv, tile=tile) for tile in TMA_CONV_TILES}
 
 
