@@ -127,7 +127,7 @@ def peaks(device: torch.device) -> dict[str, object]:
     """Returns the peaks since the last call, and what the graphs and everything else hold now."""
     if device.type != "cuda":
         return {}
-    found = {
+    found: dict[str, object] = {
         "peak_allocated_mib": torch.cuda.max_memory_allocated() / MIB,
         "peak_reserved_mib": torch.cuda.max_memory_reserved() / MIB,
         "held_mib": torch.cuda.memory_allocated() / MIB,

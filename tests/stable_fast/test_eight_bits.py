@@ -90,7 +90,8 @@ def test_a_lora_is_quantised_in_place_and_leaves_without_a_trace(kind: str) -> N
     oracle = copy.deepcopy(network)
     fake = FakeEightBits(oracle, kind)
     fast, eager = runner_of(network, kind), EagerRunner(oracle)
-    picture(fast), picture(eager)
+    for runner in (fast, eager):
+        picture(runner)
     fake.calibrates = False
     never = picture(fast)
     store = fast._engine.store
