@@ -28,6 +28,7 @@ from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, Tuner
 from modules.stable_fast.kernels.conv import conv2d_cat_epilogue, conv2d_epilogue, libraries, upsample_conv2d
 from modules.stable_fast.kernels.eight_bits import (
     conv2d_eight,
+    dequantize_channels,
     group_norm_silu_quantized,
     layer_norm_quantized,
     linear_eight,
@@ -66,6 +67,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "linear_cat": linear_cat._linear_cat,
     "quantize_rows": quantize_rows._quantize_rows,
     "quantize_channels": quantize_rows._quantize_channels,
+    "dequantize_channels": dequantize_channels._dequantize_channels,
     "quantize_tensor": quantize_tensor._quantize_tensor,
     "layer_norm_quantized": layer_norm_quantized._layer_norm_quantized,
     "add_layer_norm_quantized": layer_norm_quantized._add_layer_norm_quantized,

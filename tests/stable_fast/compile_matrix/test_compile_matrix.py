@@ -66,6 +66,14 @@ def test_default_choices(card: AbsentCard) -> None:
     assert any(each.has_dot for each in found) == (card.card.kind is not CardClass.TURING)
 
 
+@pytest.mark.parametrize("kind", LARGEST, ids=str)
+def test_what_reads_and_writes_eight_bits(kind: torch.dtype) -> None:
+    calls = {call.op: call for call in calls_in_eight_bits(kind) if "linear" not in call.op and "conv" not in call.op}
+    found = compiled_for(CARDS["RTX 4090"], calls.values(), None)
+    assert {each.op for each in found} == set(calls)
+    assert faults(found, CARDS["RTX 4090"]) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LARGEST, ids=str)
 @on_cards

@@ -93,6 +93,7 @@ def calls_in_eight_bits(kind: torch.dtype) -> tuple[OpCall, ...]:
         norm = (image(c, side, half), vector, vector, 32, 1e-5, True)
         yield OpCall("quantize_rows", (x, kind))
         yield OpCall("quantize_channels", (torch.empty(c, 9 * c).half(), kind))
+        yield OpCall("dequantize_channels", (weight, columns, half))
         yield OpCall("quantize_tensor", (norm[0], one, kind))
         yield OpCall("layer_norm_quantized", (x, vector, vector, 1e-5, kind))
         yield OpCall("add_layer_norm_quantized", (x, x, vector, vector, 1e-5, kind))

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from modules.stable_fast.kernels.choices import ImplementationChoices
+from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_rows_reference
 from modules.stable_fast.kernels.refusals import Unsupported
+from modules.stable_fast.kernels.timing import as_read
 from modules.stable_fast.kernels.triton_import import TritonError
 from modules.stable_fast.store import tuning
 from modules.stable_fast.store.tables import Measured
+from tests.stable_fast.kernels.eight_bits.operands import of_kinds
 
 pytestmark = pytest.mark.own_cache
 
@@ -171,6 +174,27 @@ def test_eight_bits_agree_if_each_is_a_neighbour(kind):
         assert tuning.agree(torch.cat([bits[:1], bits[1:] - 1]).view(kind), right)
         assert not tuning.agree(bits.flip(0).view(kind), right)
         assert not tuning.agree(torch.zeros_like(bits).view(kind), right)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.float16], ids=str)
+def test_an_operand_of_any_dtype_can_be_read_into_the_cache(dtype):
+    """PyTorch finds no maximum of e4m3, and the error would pass for a refusal by every implementation."""
+    x = torch.ones(2, 3, 4, 5).to(dtype, memory_format=torch.channels_last)
+    read = as_read(x)
+    assert read is not None and read.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert read.amax().numel() == 1 and read.numel() * read.itemsize == x.numel() * x.itemsize
+    assert as_read(None) is None
+
+
+@pytest.mark.gpu
+@of_kinds
+def test_tuning_products_of_eight_bits(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning.CHOICES, "chosen", {})
+    (q, rows), (weight, columns) = (quantize_rows_reference(torch.randn(256, 128, device="cuda"), kind) for _ in "xw")
+    with tuning.tuning(torch.device("cuda"), 60.0, folder=tmp_path) as tuner:
+        args = (q, rows, weight, columns.view(-1), None, None, "none", torch.float16)
+        assert torch.ops.lightdiffusion.linear_eight(*args).isfinite().all()
+    assert len(tuner.measured) == 1 and len(tuner.measured[0].milliseconds) > 1
 
 
 @pytest.mark.gpu

@@ -63,10 +63,9 @@ def gather_patches(x: Tensor, kernel: int, stride: int, padding: int, size: tupl
     batch, channels, height, width = x.shape
     rows = batch * size[0] * size[1]
     y = x.new_empty((rows, kernel * kernel * channels))
-    raw = (x.view(torch.uint8), y.view(torch.uint8)) if x.dtype.itemsize == 1 else (x, y)
     launch_kernel(
         _patches_kernel, (triton.cdiv(rows, 2), kernel * kernel),
-        *raw, rows, height, width, channels, *size, stride, padding, KH=kernel, KW=kernel, ROWS=2,
+        x, y, rows, height, width, channels, *size, stride, padding, KH=kernel, KW=kernel, ROWS=2,
         BLOCK_C=next_power_of_2(channels), num_warps=4,
     )  # fmt: skip
     return y
@@ -96,7 +95,6 @@ def _product(rows: Tensor, matrix: Tensor, epilogue: Epilogue, shape: tuple[int,
             y = F.linear(rows, matrix, epilogue.bias)
     else:
         flat = None if residual is None else pixel_rows(residual)
-        y = cublaslt_matmul(rows, matrix, epilogue.bias, flat, rank=rank, scales=epilogue.scales)
-        residual = None
+        y, residual = cublaslt_matmul(rows, matrix, epilogue.bias, flat, rank=rank), None
     y = y.view(*shape, -1).permute(0, 3, 1, 2)
     return launch_epilogue(y, None, epilogue.vector, residual, epilogue.activation)

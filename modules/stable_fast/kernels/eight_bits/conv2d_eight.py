@@ -14,12 +14,10 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.activations import activate
 from modules.stable_fast.kernels.choices import dtype_key
-from modules.stable_fast.kernels.conv.conv2d_epilogue import MAX_PATCH_ROWS, conv_output_size
+from modules.stable_fast.kernels.conv.conv2d_epilogue import conv_output_size
 from modules.stable_fast.kernels.conv.implicit_matmul import Epilogue, launch_conv
 from modules.stable_fast.kernels.conv.implicit_matmul_tma import TMA_CONV_TILES, launch_tma_conv
-from modules.stable_fast.kernels.conv.libraries import patches_conv
 from modules.stable_fast.kernels.devices import CardClass, card_class, uses_eight_bit_kernels
-from modules.stable_fast.kernels.linear.cublaslt import cublaslt_ranks
 from modules.stable_fast.kernels.linear.matmul import Tile
 from modules.stable_fast.kernels.memory_layout import empty_channels_last, to_channels_last
 from modules.stable_fast.kernels.registry import register, run_chosen
@@ -57,13 +55,11 @@ def conv2d_eight_reference(
 _Conv = Callable[[Tensor, Tensor, Epilogue, int, int], Tensor]
 IMPLEMENTATIONS: dict[str, _Conv] = {tile.name: partial(launch_conv, tile=tile) for tile in TILES}
 HOPPER: dict[str, _Conv] = {tile.name: partial(launch_tma_conv, tile=tile) for tile in TMA_CONV_TILES}
-# The library multiplies patches in e4m3 only, and for few pixels, so that they stay small.
-CUBLASLT: dict[str, _Conv] = {
-    f"cublaslt_patches_{rank + 1}": partial(patches_conv, rank=rank) for rank in cublaslt_ranks()
-}
+# cuBLASLt's e4m3 products over patches are no candidates: where sums are deep and pixels few, which is where gathering
+# patches pays, it has no product with a scale for each row (see pytorch/ao, issue 4582).
 
 
-def _in_turn(q: Tensor, out: int, kernel: int, stride: int) -> tuple[dict[str, _Conv], tuple[str, ...]]:
+def _in_turn(q: Tensor, out: int, stride: int) -> tuple[dict[str, _Conv], tuple[str, ...]]:
     """The candidates, and the names that are tried in turn without tuning, by what was fastest on an H200."""
     pixels = q.shape[0] * q.shape[2] * q.shape[3] // stride**2
     if card_class(q) is not CardClass.WGMMA:
@@ -74,8 +70,7 @@ def _in_turn(q: Tensor, out: int, kernel: int, stride: int) -> tuple[dict[str, _
         return IMPLEMENTATIONS, tuple(IMPLEMENTATIONS)
     wide, square, narrow = HOPPER
     first = narrow if pixels <= FEW_PIXELS else wide if out <= NARROW else square
-    by_patches = q.dtype == torch.float8_e4m3fn and pixels <= MAX_PATCH_ROWS and kernel > 1
-    return (HOPPER | CUBLASLT if by_patches else HOPPER), (first, *HOPPER)
+    return HOPPER, (first, *HOPPER)
 
 
 def _conv2d_eight(
@@ -100,7 +95,7 @@ def _conv2d_eight(
     each = vector is not None and vector.shape[0] > 1  # each sample has its own vector, instead of one for all
     present = (bias is not None, "each" if each else vector is not None, residual is not None)
     key = (*q.shape, len(weight_q), weight_q.shape[2], stride, padding, *present, activation, dtype_key(q))
-    candidates, chain = _in_turn(q, len(weight_q), weight_q.shape[2], stride)
+    candidates, chain = _in_turn(q, len(weight_q), stride)
     reference = partial(conv2d_eight_reference, *args)
     return run_chosen(
         "conv2d_eight", key, candidates, chain, (q, weight_q, epilogue, stride, padding), reference

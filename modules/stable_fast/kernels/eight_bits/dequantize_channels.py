@@ -30,7 +30,7 @@ def _dequantize_kernel(q_ptr, scale_ptr, weight_ptr, columns, BLOCK: tl.constexp
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = column < columns
-    q = tl.load(q_ptr + row * columns + column, mask=mask, other=0).to(tl.float32)
+    q = tl.load(q_ptr + row * columns + column, mask=mask).to(tl.float32)
     weight = q * tl.load(scale_ptr + row)
     tl.store(weight_ptr + row * columns + column, weight.to(weight_ptr.dtype.element_ty), mask=mask)
 

@@ -62,7 +62,8 @@ def rounded_in_kernel(scaled, INTEGER: tl.constexpr):
         # A GPU converts numbers to integers at an eighth of the rate of additions.
         q = (y + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
     else:
-        y = tl.clamp(scaled + (scaled - scaled), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        # Infinity becomes NaN. Subtracted from itself, a product would be contracted to its rounding error.
+        y = tl.clamp(scaled + scaled * 0.0, -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
         if not FAST_MATH:
             y = _nearest_e4m3(y)
         q = y.to(tl.float8e4nv)

@@ -15,7 +15,6 @@ from modules.stable_fast.kernels.conv.implicit_matmul_tma import (
     launch_tma_conv,
     launch_tma_subpixel_conv,
 )
-from modules.stable_fast.kernels.conv.libraries import patches_conv
 from modules.stable_fast.kernels.conv.upsample_conv2d import prepare_subpixel_weight
 from modules.stable_fast.kernels.eight_bits.conv2d_eight import TILES, conv2d_eight_reference
 from modules.stable_fast.kernels.eight_bits.quantize_rows import quantize_channels_reference
@@ -100,16 +99,3 @@ def test_real_sizes(shape, kernel, kind):
     y = kernel(q, weight, Epilogue(bias, None, residual, "none", Scales(scale, channels, torch.float16)), 1, 1)
     product = F.conv2d(q.double(), weight.double(), padding=1) * scale * channels[:, None, None]
     assert_near(y, product + bias[:, None, None] + residual, slack=SHORT_SUMS if kind == torch.float8_e4m3fn else 2)
-
-
-@pytest.mark.gpu
-@on_kernels({TMA: patches_conv})
-def test_patches_by_cublaslt(kernel):
-    make = Maker("cuda", torch.float16)
-    q, scale, weight, channels = operands(make, torch.float8_e4m3fn, (2, 1280, 640, 16, 16))
-    bias, residual = make.rows(640), make.image(2, 640, 16, 16)
-    vector = make.rows(2, 640)
-    epilogue = Epilogue(bias, vector, residual, "silu", Scales(scale, channels, torch.float16))
-    y = kernel(q, weight, epilogue, 1, 1, rank=0)
-    args = (q, scale, weight, channels, bias, vector, residual, 1, 1, "silu", torch.float32)
-    assert_near(y, conv2d_eight_reference(*args), slack=SHORT_SUMS)

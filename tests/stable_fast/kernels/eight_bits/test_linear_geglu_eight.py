@@ -49,5 +49,8 @@ def test_result_of_8_bits(kernel, kind, device):
     scale = torch.tensor([100 / LARGEST[kind]], device=device)
     y = kernel(q, weight, None, scales=Scales(rows, columns.view(-1), kind, scale))
     expected = linear_geglu_eight_quantized_reference(q, rows, weight, columns.view(-1), None, scale, kind)
-    assert_same(y, expected, share=0.01)
+    # Hopper keeps 13 bits or so of its sums of e4m3. A value that is nearly zero, times a large gate, shows it: with 12
+    # bits, emulated, such a result differs by 0.13. In steps, that is two there, and nothing at the largest, 448.
+    slack = 0.13 if kind == torch.float8_e4m3fn and y.is_cuda else 0.0
+    assert_same(y, expected, share=0.01, slack=slack)
     assert float(expected.float().abs().max()) == LARGEST[kind]  # some numbers saturate
