@@ -88,8 +88,9 @@ def calls_in_eight_bits(kind: torch.dtype) -> tuple[OpCall, ...]:
 
     def layers(rows: int, c: int, side: int) -> Iterator[OpCall]:
         vector, one, columns = torch.empty(c).half(), torch.empty(1), torch.empty(8 * c)
-        x, q, scales = torch.empty(2, rows // 2, c).half(), torch.empty(2, rows // 2, c).to(kind), torch.empty(rows, 1)
-        weight, wide = torch.empty(8 * c, c).to(kind), torch.empty(2, rows // 2, 4 * c).to(kind)
+        x = torch.empty(2, rows // 2, c).half()
+        q, wide, scales = x.to(kind), torch.empty(2, rows // 2, 4 * c).to(kind), torch.empty(2, rows // 2, 1)
+        weight = torch.empty(8 * c, c).to(kind)
         norm = (image(c, side, half), vector, vector, 32, 1e-5, True)
         yield OpCall("quantize_rows", (x, kind))
         yield OpCall("quantize_channels", (torch.empty(c, 9 * c).half(), kind))

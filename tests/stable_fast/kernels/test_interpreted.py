@@ -19,10 +19,11 @@ def _version(text: str) -> tuple[int, ...]:
 
 # Triton 3.6's interpreter turns one-element arrays into loop bounds, which NumPy 2.4 no longer allows.
 LOOPS_WORK = not (HAS_TRITON and _version(str(TRITON_VERSION)) < (3, 7) and _version(numpy.__version__) >= (2, 4))
-# The tests of each process. There are two of them, one for each worker, since a process takes seconds to start.
+# The tests of each process. There are few of them, since a process takes seconds to start, and two workers share them.
 PROCESSES = {
     "conv and linear": ["conv", "linear", "test_epilogue.py", "test_activations.py"],
     "attention, norm and gates": ["attention", "norm", "elementwise", "test_checksum.py"],
+    "eight bits": ["eight_bits"],
 }
 
 

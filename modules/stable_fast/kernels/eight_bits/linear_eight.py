@@ -20,7 +20,7 @@ from modules.stable_fast.kernels.registry import register, run_chosen
 from modules.stable_fast.kernels.scaled.scales import Scales
 
 # 128 numbers of a row are 128 bytes, a whole cache line, and the widest row that can be swizzled in shared memory.
-TILES = (Tile(128, 64, 128, 4, 4), Tile(128, 128, 128, 8, 4), Tile(64, 64, 128, 4, 4), Tile(128, 256, 64, 8, 4))
+TILES = (Tile(128, 64, 128, 4, 4), Tile(128, 128, 128, 8, 4), Tile(64, 64, 128, 4, 4))
 TMA_TILES = (
     TmaMatmulTile(128, 128, 32, 128, 8, 4, 1),
     TmaMatmulTile(128, 128, 0, 128, 8, 4, 1),
