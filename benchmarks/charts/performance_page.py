@@ -78,6 +78,7 @@ WANTED = {
 }
 TITLES = WANTED | {
     "untuned-first-call": "First steps with empty caches, without a table of the card's own, at 512² and 1024²",
+    "unet-sd15-512-b2-float16-sums": "Sums of products in fp16 on a card without need of them: SD1.5 UNet step, 512²",
     "quality-eight-bits": "Eight bits, emulated on a CPU: the demo model (see `benchmarks/bench_quality.py`)",
     "sums-in-fp16-emulated": "Sums of products in fp16, emulated on a CPU (see `benchmarks/cpu/bench_sums.py`)",
     "load": "Loading an SD1.5 checkpoint of 2 GiB",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shutil
 import statistics
 import subprocess
@@ -210,6 +211,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         folders = ModelFolders() if arguments.checkpoint else project(root, tiny=arguments.tiny)
+        os.sync()  # else the first pictures would wait until the disk has the checkpoint
         for name in arguments.subjects.split(","):
             for row in subject(name, folders, root / name, arguments):
                 rows.append(row)

@@ -138,8 +138,9 @@ class CompiledModule:
             return None
         if device_of(self._engine.module, call.tensors).type not in RUN_ON:
             return None
-        begun = self._engine.begin_look(reads_weights=reads_weights)
-        if begun is None:
+        watch = self._engine.watch
+        begun = watch.begin(reads_weights=reads_weights) if watch is not None else None
+        if watch is None or begun is None:
             return None
         try:
             with torch.no_grad():
@@ -148,7 +149,7 @@ class CompiledModule:
             raise
         except ERRORS:  # the ordinary call finds it too, and knows what to do
             return None
-        is_valid = result is not _NOT_READY and self._engine.is_unchanged(begun) and holds()
+        is_valid = result is not _NOT_READY and watch.is_unchanged(begun) and holds()
         return (result,) if is_valid else None
 
     def _called(self, given: Given) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
-from modules.stable_fast.changes.watch import Begun, Change, Watch
+from modules.stable_fast.changes.watch import Change, Watch
 from modules.stable_fast.compiler import compile_program, how_to_compile
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.kernels.choices import CHOICES
@@ -57,7 +57,7 @@ class Engine:
         self._follows_structure = follows_structure
         most = {"max_graphs": config.max_shapes, "max_bytes": config.graph_memory_mib << 20}
         self._graphs = Graphs(capture_on or GraphPool, **most)
-        self._watch: Watch | None = None
+        self.watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
@@ -86,7 +86,7 @@ class Engine:
 
     def look(self, *, reads_weights: bool = True) -> bool:
         """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
-        earlier, self._watch = self._watch, self._watch or Watch(self.module)
+        earlier, self.watch = self.watch, self.watch or Watch(self.module)
         change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
@@ -94,17 +94,9 @@ class Engine:
             self.refresh_weights(set(change.weights))
         return change.moved
 
-    def begin_look(self, *, reads_weights: bool) -> Begun | None:
-        """Begins a look without waiting for it. None if there is nothing to compare with, or weights moved."""
-        return self._watch.begin(reads_weights=reads_weights) if self._watch is not None else None
-
-    def is_unchanged(self, begun: Begun) -> bool:
-        """Whether nothing has changed, according to a look that has begun."""
-        return self._watch is not None and self._watch.is_unchanged(begun)
-
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
-        if self._watch is not None:
+        if self.watch is not None:
             return
         try:
             is_adapted_otherwise = self.store.check_addresses()
@@ -184,9 +176,9 @@ class Engine:
 
     def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
         """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
-        timed = make_ready(run, device, self.config.tuning_seconds, table=self.config.table, **how)
+        with self.store.scales.untouched_by(run) as run_afresh:
+            timed = make_ready(run_afresh, device, self.config.tuning_seconds, table=self.config.table, **how)
         self.report.counters.probes += timed
-        self.store.scales.restart()  # kernels that are only compiled give them any value
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""

@@ -6,7 +6,7 @@ import copy
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.generation.eager_runner import EagerRunner
-from modules.stable_fast import StableFastConfig, StableFastRunner
+from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 from tests import tiny
 from tests.stable_fast.fake_eight_bits import FakeEightBits, by_channel, with_extremes
@@ -139,6 +139,42 @@ def test_a_picture_with_more_noise_lets_scales_grow_once() -> None:
         assert scales.are_known
     assert all(float(scale) >= before[name] for name, scale in scales._all.items())
     assert any(float(scale) > before[name] for name, scale in scales._all.items())
+
+
+def test_a_new_size_in_the_middle_of_a_picture_forgets_no_large_value() -> None:
+    fast = runner_of(tiny.unet(tiny.SMALL_UNET), "int8")
+    scales = fast._engine.store.scales
+    with torch.inference_mode():
+        fast.prepare(inputs_for(tiny.SMALL_UNET), list(TIMESTEPS))
+        fast.step(100 * latent(), TIMESTEPS[0])
+        seen = {name: float(scale) for name, scale in scales._all.items()}
+        fast.step(latent(1, 16, 24), TIMESTEPS[1])
+    assert scales.are_known and all(float(scale) >= seen[name] for name, scale in scales._all.items())
+
+
+def test_what_is_timed_has_sane_scales_whatever_a_compile_run_left(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: a run without launches gives the scales any value, and the next one is timed and compared."""
+    network = tiny.unet(tiny.SMALL_UNET)
+    unspoilt = picture(runner_of(network, "int8"))
+    shutil.rmtree(cache / "scales")
+    fast = runner_of(network, "int8")
+    scales = fast._engine.store.scales
+
+    def make_ready(run: Callable[[], object], *_: object, **__: object) -> int:
+        for garbage in (float("nan"), 1e30):
+            for scale in scales._all.values():
+                scale.fill_(garbage)
+            run()
+            assert all(1e-6 < float(scale) < 1e3 for scale in scales._all.values())
+        for scale in scales._all.values():
+            scale.fill_(float("inf"))
+        return 0
+
+    monkeypatch.setattr(engine, "make_ready", make_ready)
+    assert not scales._all
+    assert all(torch.equal(*pair) for pair in zip(picture(fast), unspoilt, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,6 +19,7 @@ from ui.events.first_run import HELP, OUTPUTS, FirstRun
 from ui.events.handlers import Handlers, Update
 from ui.events.opening import Opening, connect_opening
 from ui.events.pictures.choosing import IN_TURN, connect_clicks, details_of
+from ui.events.pictures.editors import connect_editor, shown_later
 from ui.events.pictures.enlarging import Enlarging
 from ui.events.pictures.history import connect_history
 from ui.events.pictures.masking import connect_masking
@@ -165,12 +166,14 @@ def file_lists(wiring: Wiring) -> tuple[str, ...]:
 def connect_details(wiring: Wiring, handlers: Handlers, recall: Recall, panel: str) -> None:
     parts, on = wiring.parts, wiring.on
     chosen, message = f"{panel}_chosen", f"{panel}_message"
-    form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message)
-    on(parts[f"{panel}_use"].click, partial(recall.use, panel), (chosen,), form, queue=False)
+    form = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", message, "editor_path")
+    use = shown_later(partial(recall.use, panel), "editor")
+    connect_editor(wiring, on(parts[f"{panel}_use"].click, use, (chosen,), form, queue=False), "editor")
     enlarge = wiring.with_form(partial(Enlarging(handlers).enlarge, panel))
     wiring.on_start(f"{panel}_hires", enlarge, (*wiring.fields, chosen), (*RUN, *details_of("picture")))
-    to_init = ("editor", "mask_file", "mode", "modes", message)
-    on(parts[f"{panel}_init"].click, partial(recall.to_init, panel), (chosen,), to_init, queue=False)
+    to_init = ("editor", "editor_path", "mask_file", "mode", "modes", message)
+    start = shown_later(partial(recall.to_init, panel), "editor")
+    connect_editor(wiring, on(parts[f"{panel}_init"].click, start, (chosen,), to_init, queue=False), "editor")
     to_control = ("control_1_image", "control_1_preprocessor", "control_panel", message)
     net = ("control_1", "control_1_preprocessor")
     on(parts[f"{panel}_control"].click, partial(recall.to_control, panel), (chosen, *net), to_control, queue=False)
@@ -189,7 +192,9 @@ def connect_choosing(wiring: Wiring, handlers: Handlers, recall: Recall) -> None
 
 def connect_restoring(wiring: Wiring, recall: Recall) -> None:
     fields = (*wiring.fields, "modes", "mask_panel", *LORA_ROWS, "message", "restore_message", "restore")
-    wiring.on(wiring.parts["restore"].upload, recall.restore, ("restore",), fields, queue=False)
+    restore, upload = shown_later(recall.restore, "editor"), wiring.parts["restore"].upload
+    restored = wiring.on(upload, restore, ("restore",), (*fields, "editor_path"), queue=False)
+    connect_editor(wiring, restored, "editor")
 
 
 def connect_first_run(wiring: Wiring, first_run: FirstRun, opening: Opening) -> None:

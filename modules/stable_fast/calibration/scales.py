@@ -8,7 +8,8 @@ that a later start needs no such runs. A picture with more noise or less than al
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +73,31 @@ class Scales:
 
     def restart(self) -> None:
         """Forgets what was seen for scales that are not known yet."""
+        self._put_back({})
+
+    @contextmanager
+    def untouched_by(self, run: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        """Gives `run`, each call of which starts with the scales of now. At the end, these hold again.
+
+        Kernels that are only compiled give unknown scales any value, with which nothing could be timed and compared.
+        """
+        seen = {name: self._all[name].clone() for name in self._unknown}
+
+        def run_afresh() -> None:
+            self._put_back(seen)
+            run()
+
+        try:
+            yield run_afresh
+        finally:
+            self._put_back(seen)
+
+    def _put_back(self, seen: Mapping[str, Tensor]) -> None:
         for name in self._unknown:
-            self._all[name].fill_(self._read().scales.get(name, TINY))
+            if name in seen:
+                self._all[name].copy_(seen[name])
+            else:
+                self._all[name].fill_(self._read().scales.get(name, TINY))
 
     def count_call(self) -> None:
         """Notes that the network is called once more. The scales settle after some calls."""

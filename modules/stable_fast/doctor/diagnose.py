@@ -22,7 +22,8 @@ from modules.stable_fast.doctor.self_test import OpCheck, check_all
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 
 MINIMUM_CAPABILITY = (7, 5)
-CUDA_BUILD = 'pip install --force-reinstall "torch>=2.11,<2.14" --index-url https://download.pytorch.org/whl/cu130'
+CUDA_BUILD = 'pip install --force-reinstall "torch>=2.11,<2.14" --index-url https://download.pytorch.org/whl/{}'
+CUDA_13_DRIVER = 580  # the first driver that runs CUDA 13; older ones run CUDA 12.6
 USAGE = """usage: python -m modules.stable_fast.doctor [--json]
 
 Says what Stable-Fast can do on this machine and what is missing for more, and tests its kernels; --json as one object.
@@ -124,7 +125,7 @@ def advise(facts: Facts) -> tuple[str, ...]:
         )
     if facts.gpu is None:
         if facts.torch_cuda is None and not facts.system.startswith("Darwin"):
-            found.append(f"{CUDA_BUILD} (in .venv) installs a CUDA build of torch")
+            found.append(f"{cuda_build(facts.driver)} (in .venv) installs a CUDA build of torch")
         return tuple(found)
     if kernels_reason(facts):
         found.append(kernels_reason(facts))
@@ -143,6 +144,13 @@ def advise(facts: Facts) -> tuple[str, ...]:
     if "rc" in facts.torch or "dev" in facts.torch:
         found.append(f"torch {facts.torch} is a preview: if something fails, try a release")
     return tuple(found)
+
+
+def cuda_build(driver: str | None) -> str:
+    """The command that installs a CUDA build of torch that this driver runs; for a new driver if there is none."""
+    major = (driver or "").partition(".")[0]
+    is_old = major.isdecimal() and int(major) < CUDA_13_DRIVER
+    return CUDA_BUILD.format("cu126" if is_old else "cu130")
 
 
 def diagnose(*, self_test: bool = True, facts: Facts | None = None, memory: str = "") -> Diagnosis:

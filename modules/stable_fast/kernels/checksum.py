@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modules.stable_fast.kernels.devices import card_of
+from modules.stable_fast.kernels.devices import reads_any_type
 from modules.stable_fast.kernels.launch import launch_kernel
-from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED, jit, tl
+from modules.stable_fast.kernels.triton_import import jit, tl
 
 WORD = 4  # bytes
 ALIGNED = 16  # bytes: four words are read at once
@@ -58,12 +58,7 @@ def can_read(x: Tensor) -> bool:
     """Whether the kernel reads this tensor: all of its bytes lie together, in any order of dimensions."""
     size = x.numel() * x.element_size()
     is_aligned = size > 0 and size % ALIGNED == 0 and x.data_ptr() % ALIGNED == 0
-    return _has_kernel(x) and is_aligned and torch.ops.aten.is_non_overlapping_and_dense(x)
-
-
-def _has_kernel(x: Tensor) -> bool:
-    card = card_of(x)
-    return INTERPRETED or (HAS_TRITON and card is not None and card.capability >= (7, 5))
+    return reads_any_type(x) and is_aligned and torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
 def table_of(tensors: Sequence[Tensor]) -> Tensor:

@@ -69,13 +69,13 @@ class ImplementationChoices:
         return name
 
     @contextmanager
-    def asking(self, tuner: Tuner) -> Iterator[None]:
-        """Inside, `tuner` is asked for each key without a choice. What it chooses holds until the end."""
-        before, self.tuner = dict(self.chosen), tuner
+    def asking(self, tuner: Tuner | None) -> Iterator[None]:
+        """Inside, `tuner`, or nobody, is asked for each key without a choice. What it chooses holds until the end."""
+        before, earlier, self.tuner = dict(self.chosen), self.tuner, tuner
         try:
             yield
         finally:
-            self.tuner = None
+            self.tuner = earlier
             self.chosen.clear()
             self.chosen.update(before)
 

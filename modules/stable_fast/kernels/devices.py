@@ -12,6 +12,8 @@ from torch import Tensor
 
 from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED
 
+FIRST_CAPABILITY = (7, 5)  # of the cards that our kernels run on
+
 
 class CardClass(Enum):
     """How a card multiplies matrices, which decides which kernels are candidates there."""
@@ -89,7 +91,7 @@ def uses_kernels(x: Tensor) -> bool:
     if card is None or not HAS_TRITON or x.numel() == 0:
         return False
     if x.dtype == torch.float16:
-        return card.capability >= (7, 5)
+        return card.capability >= FIRST_CAPABILITY
     return x.dtype == torch.bfloat16 and card.kind is not CardClass.TURING
 
 
@@ -110,6 +112,12 @@ def writes_eight_bits(x: Tensor, kind: torch.dtype) -> bool:
     """Whether kernels turn `x`, of any floating type, into this kind where it lies."""
     card = card_of(x)
     return card is not None and HAS_TRITON and x.numel() > 0 and serves(card, kind)
+
+
+def reads_any_type(x: Tensor) -> bool:
+    """Whether a kernel that only reads bytes runs where `x` lies."""
+    card = card_of(x)
+    return INTERPRETED or (HAS_TRITON and card is not None and card.capability >= FIRST_CAPABILITY)
 
 
 def runs_kernels(x: Tensor) -> bool:

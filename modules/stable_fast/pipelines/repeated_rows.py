@@ -2,7 +2,7 @@
 
 Networks then compute with these rows once, up to where the prompt comes in. Only what is certain counts: such a tensor
 itself, its conversions and its products with a number, and channels joined to it that repeat as often. A tensor that
-was written to since then is an ordinary one. (A change through `.data` is not seen.)
+was written to since then is an ordinary one. So is one whose memory was given out past its version, such as by `.data`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from torch.overrides import (
 
 JOINS = ("cat", "concat", "concatenate")
 KEEPS = ("div", "true_divide", "mul", "multiply", "to", "half", "float", "bfloat16", "contiguous")  # rows as they are
+# What lets a tensor be written to without another version, beside `.data`.
+ESCAPES = ("numpy", "__array__", "__dlpack__", "data_ptr", "storage", "untyped_storage")
+_DATA = Tensor.data
 MOST_MARKS = 8  # the latest; a step makes two or three
 
 
@@ -47,9 +50,18 @@ class RepeatedRows(TorchFunctionMode):
         if torch.compiler.is_compiling():
             return result
         name = getattr(func, "__name__", "")
+        if self._marks and (name in ESCAPES or getattr(func, "__self__", None) is _DATA):
+            self._forget(args[0])
         if name in JOINS or (self._marks and name in KEEPS):
             self._look(name, args, given, result)
         return result
+
+    def _forget(self, tensor: Any) -> None:
+        """Drops the marks of all tensors in the memory of this one, which may be a view of them."""
+        memory = tensor.untyped_storage().data_ptr()
+        alive = [(mark, mark.tensor()) for mark in self._marks]
+        kept = (mark for mark, each in alive if each is not None and each.untyped_storage().data_ptr() != memory)
+        self._marks = deque(kept, maxlen=MOST_MARKS)
 
     def _look(self, name: str, args: Sequence[Any], given: Mapping[str, Any], result: Any) -> None:
         if not isinstance(result, Tensor) or result.is_inference() or "out" in given:  # such have no version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from modules.stable_fast.branches.find import with_branches
 from modules.stable_fast.calibration.observe import run_stage
 from modules.stable_fast.calibration.scales import Scales
 from modules.stable_fast.graph.sizes import Dims, Sizes, measure, parse_dim
-from modules.stable_fast.graph.staging import ROWS, SHARED, STEP, TIME, Stage, draws, has_rows, lent_results
+from modules.stable_fast.graph.staging import ROWS, STEP, TIME, Stage, draws, has_rows, lent_results
 from modules.stable_fast.graph.verify import at_sizes, propagate
 from modules.stable_fast.kernels.accumulation import summing_in_half
 from modules.stable_fast.runtime.weights import WeightStore
@@ -34,18 +33,11 @@ class StageFunction:
     module: fx.GraphModule
     scales: Scales
     sums_in_half: bool = False
-    has_branches: bool = False  # whether a captured graph may run parts of it beside each other
 
     def __call__(self, values: Mapping[str, Tensor]) -> Values:
-        inputs = [values[name] for name in self.inputs]
-        module = self._captured if self.has_branches and _is_captured(inputs) else self.module
         with summing_in_half(allowed=self.sums_in_half):
-            results = run_stage(module, inputs, self.scales)
+            results = run_stage(self.module, [values[name] for name in self.inputs], self.scales)
         return dict(zip(self.outputs, results, strict=True))
-
-    @cached_property
-    def _captured(self) -> fx.GraphModule:
-        return with_branches(self.module)
 
 
 @dataclass(frozen=True)
@@ -111,12 +103,7 @@ class Program:
                 propagate(module.graph, self.sizes, actual)
                 self.verified.add(key)
             self._functions[key] = StageFunction(
-                part.inputs,
-                part.outputs,
-                module,
-                self.store.scales,
-                sums_in_half=self.sums_in_half,
-                has_branches=stage in (SHARED, STEP),
+                part.inputs, part.outputs, module, self.store.scales, self.sums_in_half
             )
         return self._functions[key]
 
@@ -137,11 +124,7 @@ class Program:
 
 def _own(value: Tensor) -> Tensor:
     """A copy, or the value itself during a capture, since graphs return copies."""
-    return value if _is_captured([value]) else value.clone()
-
-
-def _is_captured(values: Sequence[Tensor]) -> bool:
-    return bool(values) and values[0].is_cuda and torch.cuda.is_current_stream_capturing()
+    return value if value.is_cuda and torch.cuda.is_current_stream_capturing() else value.clone()
 
 
 def specialise(part: Stage, sizes: Sizes, actual: Mapping[str, int]) -> fx.GraphModule:

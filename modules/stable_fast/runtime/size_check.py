@@ -22,7 +22,7 @@ HALF_PRECISION = 0.05
 
 
 def agrees(result: Any, expected: Any) -> bool:
-    """Whether all values of two results are equal except for rounding. Non-finite values always pass."""
+    """Whether all values of two results are equal except for rounding. Any value passes for one not finite."""
     pairs = zip(pytree.tree_leaves(result), pytree.tree_leaves(expected), strict=True)
     return all(_same(*pair) for pair in pairs if isinstance(pair[1], Tensor))
 

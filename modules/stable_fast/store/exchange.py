@@ -28,6 +28,7 @@ from modules.stable_fast.store.tables import (
 log = logging.getLogger(__name__)
 
 FACTS = ("chip", "gpu", "torch", "triton", "cudnn")
+LONGEST_FACT = 1000  # characters
 CHIP = re.compile(r"sm\d{2,3}-\d{1,4}")  # a part of the file names of shipped tables
 
 
@@ -48,6 +49,9 @@ def check_described(table: Table) -> None:
     """Raises Unreadable for a table that does not say where it was measured, or that is empty."""
     if missing := [name for name in FACTS if not table.environment.get(name)]:
         raise Unreadable(f"it does not say with which {', '.join(missing)} it was measured")
+    for name in FACTS:  # they are told to people
+        if not (value := table.environment[name]).isprintable() or len(value) > LONGEST_FACT:
+            raise Unreadable(f"{name}: {quoted(value)} is not a short line of text")
     if not CHIP.fullmatch(chip := table.environment["chip"]):
         raise Unreadable(f"chip: {quoted(chip)} is not a card's architecture and size, such as sm89-128")
     if not table.choices:

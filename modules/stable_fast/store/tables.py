@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from modules.core.errors import quoted
 from modules.core.typed import Unreadable, number, parse_json_object, text, whole
 from modules.stable_fast.kernels import devices
 from modules.stable_fast.kernels.candidates import is_position
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "tuned"
 FORMAT = 1
+NAME = re.compile(r"\w{1,64}", re.ASCII)  # of an op or an implementation
 
 
 @dataclass
@@ -143,7 +145,21 @@ def measured_in(row: Any) -> Measured:
     op, key, name, times = row
     if not isinstance(key, list) or any(isinstance(part, (list, dict, type(None))) for part in key):
         raise Unreadable("the key of a shape is not a list of sizes and names")
-    return Measured(text(op, "op"), tuple(key), text(name, "name"), {k: number(v, "time") for k, v in times.items()})
+    names = [plain_name(each) for each in (op, name, *times)]
+    return Measured(names[0], tuple(key), names[1], {each: time_in(times[each]) for each in names[2:]})
+
+
+def plain_name(value: Any) -> str:
+    """The name of an op or an implementation. Raises Unreadable for anything else."""
+    if not NAME.fullmatch(name := text(value, "name")):
+        raise Unreadable(f"{quoted(name)} is not the name of a kernel")
+    return name
+
+
+def time_in(value: Any) -> float:
+    if (time := number(value, "time")) < 0:
+        raise Unreadable(f"time: {value} is negative")
+    return time
 
 
 def write_choices(path: Path, described: Mapping[str, str], measured: list[Measured]) -> None:

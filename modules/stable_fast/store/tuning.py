@@ -28,6 +28,10 @@ from modules.stable_fast.store.tables import Measured, choices_path, environment
 log = logging.getLogger(__name__)
 
 AGREEMENT = 0.02  # largest difference / largest value: several roundings in fp16 or bf16, far from a wrong result
+# Either neighbour of a value in eight bits may be written. Those of e4m3 are an eighth of the largest value apart at
+# most, and those of int8 one.
+EIGHT_BIT_AGREEMENT = {torch.float8_e4m3fn: 0.13, torch.int8: AGREEMENT}
+INTEGER_STEP = 1.0
 
 BY_LIBRARIES = ("cudnn", "cublas", "flash", "efficient", "xformers", "two_products")  # nothing to compile
 
@@ -69,8 +73,8 @@ class BudgetTuner:
             if milliseconds is not None:
                 times[name] = milliseconds
         self.spent_seconds += self._clock() - started
-        winner = _fastest_right(op, key, times, implementations, default, args)
-        if is_complete:
+        winner, is_checked = _fastest_right(op, key, times, implementations, default, args)
+        if is_complete and is_checked:
             self.measured.append(Measured(op, key, winner, times))
         return winner
 
@@ -93,31 +97,55 @@ def _fastest_right(
     implementations: Implementations,
     default: str,
     args: tuple[Any, ...],
-) -> str:
-    """The fastest that agrees with the default: compilers and libraries have bugs at untested shapes."""
+) -> tuple[str, bool]:
+    """The fastest that agrees with the default, and whether results told that: compilers and libraries have bugs at
+    untested shapes."""
     ranked = sorted(times, key=lambda name: times[name])
     if default not in times:  # nothing to compare with
-        return ranked[0] if ranked else default
-    for name in ranked:
-        if name == default or agree(implementations[name](*args), implementations[default](*args)):
-            return name
+        return (ranked[0] if ranked else default), True
+    if ranked[0] == default:
+        return default, True
+    expected = implementations[default](*args)
+    if not tells_something(expected):
+        log.warning("%s %s gives no finite result here, so nothing is chosen for it", op, key)
+        return default, False
+    for name in ranked[: ranked.index(default)]:
+        if agree(implementations[name](*args), expected):
+            return name, True
         log.warning("%s gives a wrong result for %s %s here and is passed over", name, op, key)
-    return default
+    return default, True
+
+
+def tells_something(expected: Any) -> bool:
+    """Whether each part of a result has a finite value, with which another result can be compared."""
+    if isinstance(expected, tuple):
+        return all(map(tells_something, expected))
+    return bool(_comparable(expected).isfinite().any())
 
 
 def agree(result: Any, expected: Any) -> bool:
     """Whether two implementations differ only by rounding."""
     if isinstance(expected, tuple):
         return all(agree(*pair) for pair in zip(result, expected, strict=True))
-    return within(result, expected, AGREEMENT)
+    tolerance = EIGHT_BIT_AGREEMENT.get(expected.dtype, AGREEMENT)
+    return within(result, expected, tolerance, INTEGER_STEP if expected.dtype is torch.int8 else 0.0)
 
 
-def within(result: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether the largest difference is at most this share of the largest value; true if that value is not finite."""
-    if expected.dtype.itemsize == 1:  # 8-bit numbers, some of which PyTorch cannot subtract
-        result, expected = result.float(), expected.float()
-    scale = expected.abs().amax().float()
-    return not bool(scale.isfinite()) or bool((result - expected).abs().amax().float() <= tolerance * scale)
+def within(result: Tensor, expected: Tensor, tolerance: float, step: float = 0.0) -> bool:
+    """Whether the largest difference is at most this share of the largest expected value, or this step.
+
+    Places where the expected value is not finite say nothing. At all others, the result has to be finite too.
+    """
+    result, expected = _comparable(result), _comparable(expected)
+    finite = expected.isfinite()
+    largest = expected.abs().where(finite, 0).amax().float()
+    difference = (result - expected).abs().where(finite, 0).amax().float()  # NaN if the result has one there
+    return bool(difference <= torch.clamp(tolerance * largest, min=step))
+
+
+def _comparable(x: Tensor) -> Tensor:
+    """8-bit numbers as fp32, since PyTorch cannot subtract some of them."""
+    return x.float() if x.dtype.itemsize == 1 else x
 
 
 def launch_all(op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]) -> str:

@@ -94,6 +94,14 @@ def test_without_a_gpu_the_cause_and_remedy_are_named(facts, remedy):
 
 
 @pytest.mark.parametrize(
+    ("driver", "build"), [("580.95.05", "cu130"), ("566.36", "cu126"), ("1000.1", "cu130"), (None, "cu130")]
+)
+def test_a_cuda_build_is_advised_that_the_driver_runs(driver, build):
+    advice = diagnose.advise(replace(NO_GPU, torch_cuda=None, driver=driver))
+    assert sum(f"https://download.pytorch.org/whl/{build} " in line for line in advice) == 1
+
+
+@pytest.mark.parametrize(
     "change,remedy",
     [
         ({"triton": None}, "pip install triton"),

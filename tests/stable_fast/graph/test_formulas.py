@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast import compile_module, fuse
 from modules.stable_fast.compiled_module import CompiledModule
+from modules.stable_fast.graph import trace
 from modules.stable_fast.graph.formulas import solve
 from modules.stable_fast.graph.serialize import decode_graph, encode_graph
 from modules.stable_fast.graph.sizes import SizeError, Sizes, value_of
@@ -79,6 +81,41 @@ def test_one_trace_serves_sums_of_sizes() -> None:
         x, prompt = torch.randn(batch, 8, height, width), torch.randn(batch, tokens, 8)
         assert torch.allclose(fast(x, prompt), module(x, prompt), atol=1e-5)
     assert fast.report.counters.traces == 1
+
+
+class Side(nn.Module):
+    """Tokens and patches side by side. `unlike`: a literal that looks like a sum by accident."""
+
+    def __init__(self, unlike: int = 0) -> None:
+        super().__init__()
+        self.mix, self.unlike = nn.Linear(8, 8), unlike
+
+    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
+        both = self.mix(torch.cat([prompt, x], 1).reshape(-1, prompt.shape[1] + x.shape[1], 8))
+        if self.unlike:
+            both = torch.cat([both, both.new_zeros(both.shape[0], self.unlike, 8)], 1)
+        return both[:, prompt.shape[1] :]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("unlike", "traces"), [(0, 1), (101 + 103, 3)])
+def test_a_sum_is_guessed_from_one_trace_if_that_holds(
+    unlike: int, traces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    own = trace._trace
+
+    def count(*arguments: Any) -> object:
+        made.append(own(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(trace, "_trace", count)
+    module = Side(unlike).eval()
+    fast = CompiledModule(module, dims={"x": ("batch", "patches", None), "prompt": ("batch", "tokens", None)})
+    for batch, patches, tokens in ((2, 6, 7), (1, 5, 9), (3, 101, 103)):
+        x, prompt = torch.randn(batch, patches, 8), torch.randn(batch, tokens, 8)
+        assert torch.allclose(fast(x, prompt), module(x, prompt), atol=1e-5)
+    assert len(made) == traces and fast.report.counters.traces == 1
 
 
 def test_formulas_come_back_from_json_as_they_were() -> None:

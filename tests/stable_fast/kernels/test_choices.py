@@ -17,3 +17,13 @@ def test_an_unknown_choice_falls_back_to_the_default():
     choices = ImplementationChoices()
     choices.chosen["op", (1,)] = "from an older version"
     assert choices.pick("op", (1,), {"slow": None}, "slow", ()) == "slow"
+
+
+def test_nobody_is_asked_inside_and_the_same_tuner_after_it():
+    choices, asked = ImplementationChoices(), []
+    table = {"slow": None, "fast": None}
+    with choices.asking(lambda op, key, *_: asked.append(key)):
+        with choices.asking(None):
+            assert choices.pick("op", (1,), table, "slow", ()) == "slow"
+        choices.pick("op", (2,), table, "slow", ())
+    assert asked == [(2,)] and choices.tuner is None

@@ -65,6 +65,32 @@ def test_a_later_write_is_seen_and_networks_are_not_watched() -> None:
         assert times_repeated(made) == 1
 
 
+def through_data(made: Tensor) -> object:
+    return made.data[1].mul_(2)
+
+
+def through_the_data_of_a_view(made: Tensor) -> object:
+    return made[1].data.mul_(2)
+
+
+def by_other_data(made: Tensor) -> None:
+    made.data = random(*made.shape, seed=5)
+
+
+def through_numpy(made: Tensor) -> object:
+    return made.numpy()[1].fill(3)
+
+
+@pytest.mark.parametrize("write", [through_data, through_the_data_of_a_view, by_other_data, through_numpy])
+def test_a_write_past_the_version_is_seen(write: Callable[[Tensor], object]) -> None:
+    with noticing_repeated_rows():
+        made = torch.cat([random(2, 4)] * 2)
+        other = torch.cat([random(2, 4)] * 2)
+        assert times_repeated(made) == 2
+        write(made)
+        assert times_repeated(made) == 1 and times_repeated(other) == 2
+
+
 class UNet2DConditionModel(nn.Module):
     """Known by this name. What needs the sample alone comes before the prompt."""
 

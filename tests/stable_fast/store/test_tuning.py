@@ -142,9 +142,35 @@ def test_a_fast_implementation_with_a_wrong_result_does_not_win(result, winner, 
     assert ("wrong result" in caplog.text) == (winner == "default")
 
 
-def test_a_result_that_is_nowhere_finite_says_nothing_about_others():
-    assert tuning.agree(RIGHT, RIGHT * torch.inf) and tuning.agree(RIGHT, RIGHT)
-    assert not tuning.agree(RIGHT * torch.inf, RIGHT)
+def test_a_result_that_is_nowhere_finite_tells_nothing_so_nothing_is_chosen_or_kept(caplog):
+    for default in (RIGHT * torch.nan, RIGHT * torch.inf):
+        seconds = iter([3.0, 1.0])
+        tuner = tuning.BudgetTuner(100.0, lambda call, warm, seconds=seconds: next(seconds), Clock())
+        implementations = {"a": lambda *_, default=default: default, "b": lambda *_: RIGHT}
+        assert tuner("op", (1,), implementations, "a", (None,)) == "a" and tuner.measured == []
+    assert caplog.text.count("gives no finite result") == 2
+
+
+def test_where_the_default_is_not_finite_others_may_differ_and_nowhere_else():
+    some = torch.tensor([1.0, torch.inf, torch.nan, 2.0])
+    assert tuning.agree(torch.tensor([1.0, 5.0, 7.0, 2.01]), some)
+    assert not tuning.agree(torch.tensor([1.1, torch.inf, torch.nan, 2.0]), some)
+    for bad in (torch.inf, -torch.inf, torch.nan):
+        assert not tuning.agree(torch.tensor([1.0, torch.inf, torch.nan, bad]), some)
+        assert not tuning.agree(RIGHT * bad, RIGHT)
+    assert not tuning.agree((RIGHT, RIGHT * torch.nan), (RIGHT, RIGHT)) and tuning.agree(RIGHT, RIGHT)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.int8], ids=str)
+def test_eight_bits_agree_if_each_is_a_neighbour(kind):
+    """A value between two numbers may be rounded to either."""
+    for largest in (448.0, 256.0, 127.0, 20.0):
+        numbers = torch.arange(0, min(largest, torch.finfo(kind).max if kind.is_floating_point else 127.0) + 1)
+        right = numbers.to(kind)
+        bits = right.view(torch.int8)  # in both kinds the next bits are the next positive number
+        assert tuning.agree(torch.cat([bits[:1], bits[1:] - 1]).view(kind), right)
+        assert not tuning.agree(bits.flip(0).view(kind), right)
+        assert not tuning.agree(torch.zeros_like(bits).view(kind), right)
 
 
 @pytest.mark.gpu

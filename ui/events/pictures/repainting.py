@@ -14,6 +14,7 @@ from modules.core.errors import LightDiffusionError
 from modules.gallery.inputs import keep_drawing
 from modules.generation.options import GenerationOptions, InitImage
 from ui.events.handlers import Handlers, Update, hide
+from ui.events.pictures.editors import connect_editor, shown_later
 from ui.events.pictures.recall import read_options
 from ui.events.wiring import Wiring
 from ui.fields import editor_value
@@ -30,8 +31,10 @@ def connect_repainting(wiring: Wiring, handlers: Handlers, run: Sequence[str]) -
     """Connects the panel and the buttons that open it; `run` are the components that show a request's progress."""
     repainting, parts = Repainting(handlers), wiring.parts
     for panel in ("picture", "history"):
-        answer = partial(repainting.open, panel)
-        wiring.on(parts[f"{panel}_repaint"].click, answer, (f"{panel}_chosen",), (*PANEL, f"{panel}_message"))
+        answer = shown_later(partial(repainting.open, panel), "repaint_editor")
+        outputs = (*PANEL, "repaint_editor_path", f"{panel}_message")
+        opened = wiring.on(parts[f"{panel}_repaint"].click, answer, (f"{panel}_chosen",), outputs)
+        connect_editor(wiring, opened, "repaint_editor")
     wiring.on(parts["repaint_close"].click, repainting.close, (), ("repaint_panel", "repaint_editor"), queue=False)
     wiring.on_start("repaint_start", repainting.repaint, INPUTS, (*run, *PANEL))
 

@@ -36,6 +36,7 @@ def build_modes(lists: Components, shapes: Mapping[str, Any], values: Mapping[st
 def build_image_mode(lists: Components, values: Mapping[str, Any]) -> Components:
     parts: Components = {"init_message": message_place("init_message")}
     parts["editor"] = mask_editor("Picture and mask", "ld-editor", sources=("upload", "clipboard"))
+    parts["editor_path"] = gr.Textbox(visible="hidden", label="Picture for the editor")
     gr.HTML(status_line("Paint over the part to repaint, or paint nothing to change the whole picture."))
     with gr.Row():
         parts["denoise"] = share(values["denoise"], "Denoise", info="0 keeps the picture, 1 ignores it")

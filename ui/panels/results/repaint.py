@@ -28,4 +28,5 @@ def build_repaint() -> Components:
             )
             parts["repaint_close"] = gr.Button("Close", size="sm", elem_id="ld-repaint-close")
     parts["repaint_path"] = gr.State("")
+    parts["repaint_editor_path"] = gr.Textbox(visible="hidden", label="Picture to repaint")
     return parts
