@@ -46,6 +46,13 @@ def how_to_compile(
     return {"passes": passes, "sums_in_half": config.sums_in_half}
 
 
+def tell_unmatched(report: Report, passes: Sequence[FusionPass]) -> None:
+    """Lets the report tell that a precision has no effect, if none of the network's programs has a layer for it."""
+    lowering = [fusion.name for fusion in passes if fusion.lowers_precision]
+    if lowering and not any(program.matches.get(name) for program in report.programs for name in lowering):
+        report.precision_reason = "no layer of this network is of a kind that computes so"
+
+
 def compile_program(
     store: WeightStore,
     example: Mapping[str, Any],

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
 from modules.stable_fast.changes.watch import Change, Watch
-from modules.stable_fast.compiler import compile_program, how_to_compile
+from modules.stable_fast.compiler import compile_program, how_to_compile, tell_unmatched
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
 from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.report import Report, ShapeReport
@@ -144,6 +144,7 @@ class Engine:
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
             self.forms.add(form)
             self.report.programs.append(compiled)
+            tell_unmatched(self.report, how["passes"])
             self.report.counters.traces += 1
         return self._programs[form]
 
