@@ -34,7 +34,8 @@ from modules.stable_fast.runtime.size_check import agrees
 from modules.stable_fast.runtime.weights import StaleWeightsError
 from modules.stable_fast.store.tables import Table
 
-RUN_ON = ("cuda",)  # devices that compute while Python goes on
+# Devices that compute a picture's first step while Python looks for changes: "cuda", once that was seen to work there.
+RUN_ON: tuple[str, ...] = ()
 _NOT_READY = object()
 
 

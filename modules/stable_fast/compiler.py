@@ -10,15 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from modules.stable_fast.config import StableFastConfig
 from modules.stable_fast.fuse import fuse, moments_of
 from modules.stable_fast.graph.serialize import Fused
 from modules.stable_fast.graph.sizes import SizeError
 from modules.stable_fast.graph.staging import WEIGHTS, Stage, result_names, split
 from modules.stable_fast.graph.trace import Traced, TraceError, device_of, first_line
 from modules.stable_fast.graph.verify import VerifyError
-from modules.stable_fast.passes import FusionPass
+from modules.stable_fast.passes import FusionPass, passes_for
 from modules.stable_fast.passes.base import count_calls
-from modules.stable_fast.report import CompileReport
+from modules.stable_fast.precision import eight_bits_in_force
+from modules.stable_fast.report import CompileReport, Report
 from modules.stable_fast.runtime.program import Program
 from modules.stable_fast.runtime.weights import WeightStore
 from modules.stable_fast.store.cache import BROKEN, VerifiedSizes, discard, graph_path, read_graph, write_graph
@@ -30,6 +34,23 @@ CANNOT_COMPILE = (TraceError, VerifyError, SizeError, NotImplementedError)
 def why_eager(error: Exception) -> str:
     """Why a module has to run eagerly, given the error from building or running its program."""
     return str(error) if isinstance(error, CANNOT_COMPILE) else f"its program fails: {first_line(error)}"
+
+
+def how_to_compile(
+    module: nn.Module, example: Mapping[str, Any], config: StableFastConfig, report: Report
+) -> dict[str, Any]:
+    """The passes and sums of a program on the call's device. The report tells why a precision has no effect."""
+    device = device_of(module, example)
+    eight_bits, report.precision_reason = eight_bits_in_force(config, device, module)
+    passes = passes_for(device, captured=report.level.captured, eight_bits=eight_bits)
+    return {"passes": passes, "sums_in_half": config.sums_in_half}
+
+
+def tell_unmatched(report: Report, passes: Sequence[FusionPass]) -> None:
+    """Lets the report tell that a precision has no effect, if none of the network's programs has a layer for it."""
+    lowering = [fusion.name for fusion in passes if fusion.lowers_precision]
+    if lowering and not any(program.matches.get(name) for program in report.programs for name in lowering):
+        report.precision_reason = "no layer of this network is of a kind that computes so"
 
 
 def compile_program(
@@ -106,6 +127,8 @@ def assemble(
 ) -> Program:
     """Makes a program from staged graphs. Evaluates the weights stage and keeps its results in the store."""
     weights = {**traced.weights, **store.keep_constants(traced.constants)}
+    for name in weights.values():
+        store.source(name)  # watched from now on, not from the first call
     return Program(
         stages=stages,
         inputs=traced.inputs,

@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from modules.stable_fast.changes.fingerprint import structure_of
 from modules.stable_fast.changes.watch import Change, Watch
-from modules.stable_fast.compiler import compile_program
+from modules.stable_fast.compiler import compile_program, how_to_compile, tell_unmatched
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
-from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
-from modules.stable_fast.passes import passes_for
-from modules.stable_fast.precision import eight_bits_in_force
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -139,19 +136,15 @@ class Engine:
         if form in self._programs:
             self._programs.move_to_end(form)
         else:
-            device = device_of(self.module, example)
-            eight_bits, self.report.precision_reason = eight_bits_in_force(self.config, device, self.module)
-            passes = passes_for(device, captured=self.report.level.captured, eight_bits=eight_bits)
-            how: dict[str, Any] = {"reads_kept": self._reads_kept, "sums_in_half": self.config.sums_in_half}
+            how = how_to_compile(self.module, example, self.config, self.report)
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
-                    self.store, example, bindings=self._bindings, dims=dims, passes=passes, **how
+                    self.store, example, bindings=self._bindings, dims=dims, reads_kept=self._reads_kept, **how
                 )
             self._drop_programs(self.config.max_shapes)  # now, since a call that cannot be traced changes nothing
-            for name in self._programs[form].weights.values():
-                self.store.source(name)  # watched from now on, not from the first call
             self.forms.add(form)
             self.report.programs.append(compiled)
+            tell_unmatched(self.report, how["passes"])
             self.report.counters.traces += 1
         return self._programs[form]
 
@@ -295,6 +288,5 @@ class Engine:
         """Counts the time since `started` as warm-up of a shape, and records how much memory is in use."""
         shape = self.report.shape(name)
         shape.warm_up_seconds += time.perf_counter() - started
-        self.report.weights_mib = self.store.owned_bytes() / 2**20
-        self.report.graph_mib = self._graphs.bytes / 2**20
+        self.report.weights_mib, self.report.graph_mib = self.store.owned_bytes() / 2**20, self._graphs.bytes / 2**20
         return shape

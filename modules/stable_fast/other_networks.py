@@ -33,7 +33,8 @@ def compile_module(
     `dims`: names for dimensions that may change without a new trace, such as ("batch", None, "8*height", "8*width").
     The first call at each such size is compared with the module. If they differ, each size gets its own trace.
     `table`: a file of `--stable-fast-export`, with the fastest kernels on this card.
-    `precision`: "fp16-accumulate" lets products in fp16 be summed in fp16, for GeForce cards.
+    `precision`: "fp16-accumulate" lets products in fp16 be summed in fp16, for GeForce cards; "fp8" and "int8" compute
+    layers of the kinds that a UNet has in eight bits. The report tells why one has no effect.
     Raises ValueError if any argument does not fit the module and its example, or the module is in training mode;
     OptionsError for a table of another card, or a file that is none.
     """

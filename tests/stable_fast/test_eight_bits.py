@@ -228,3 +228,9 @@ def test_stored_weights_give_the_picture_of_rounded_weights(precision: str) -> N
     network.load_state_dict(pristine)
     fast.refresh_weights(set(LORA))
     assert all(torch.equal(*pair) for pair in zip(picture(fast), never, strict=True))
+
+
+def test_a_network_without_such_layers_says_so() -> None:
+    engine_of_others = engine.Engine(nn.Linear(4, 4).eval(), StableFastConfig(precision="int8", emulated=True), {})
+    engine_of_others.program("form", {"input": torch.rand(2, 4)}, {})
+    assert "int8 has no effect (no layer of this network" in engine_of_others.report.status_line()

@@ -333,11 +333,11 @@ def test_level_fused_on_a_gpu_adds_no_weights(asked: str, variable: str, monkeyp
     monkeypatch.setenv("LIGHTDIFFUSION_STABLE_FAST", variable)
     taken: list[object] = []
 
-    def noted(device: torch.device, *, captured: bool) -> object:
+    def noted(device: torch.device, *, captured: bool, **_: object) -> object:
         taken.append((device, captured))
         return LEAN_PASSES
 
-    monkeypatch.setattr("modules.stable_fast.engine.passes_for", noted)
+    monkeypatch.setattr("modules.stable_fast.compiler.passes_for", noted)
     runner = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level=asked))
     runner.prepare(inputs_for(), [500.0])
     runner.step(latent(), 500.0)

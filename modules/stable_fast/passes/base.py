@@ -39,12 +39,14 @@ class Rule:
 class FusionPass:
     """Rules that belong together. They run until none of them matches.
 
-    A pass that `adds_weights` keeps prepared weights in memory, in addition to the network's weights.
+    A pass that `adds_weights` keeps prepared weights in memory, in addition to the network's weights. One that
+    `lowers_precision` is there because the user asked for it, who is told if it matches nothing.
     """
 
     name: str
     rules: tuple[Rule, ...]
     adds_weights: bool = False
+    lowers_precision: bool = False
 
 
 class Editor:

@@ -49,7 +49,7 @@ ABSENT = {
 }
 # Of RTX 20 to 50, A100, H100, H200 and B200, but for those that are common numbers (48, 64, 72, 80, 96, 128, 144, 160).
 MULTIPROCESSORS = {28, 30, 34, 36, 38, 46, 50, 58, 60, 66, 68, 70, 76, 78, 82, 84, 108, 114, 132, 142, 148, 170, 188}
-OTHERWISE = {("linear/cublaslt.py", 68)}  # cuBLAS's name for sums in fp32
+OTHERWISE = {("linear/cublaslt.py", 68), ("linear/cublaslt.py", 28)}  # cuBLAS names sums in fp32 and e4m3 so
 SHARED = {size << 10 for size in (99, 100, 101, 163, 164, 227, 228)}
 FACTS = ("capability", "multi_processor_count", "max_shared_mem")
 

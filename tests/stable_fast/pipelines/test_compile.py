@@ -251,7 +251,8 @@ def test_threads_share_the_networks() -> None:
     pipe = PLAIN.make()
     expected = PLAIN.run(pipe)
     compile_pipeline(pipe)
-    pipes = [pipe, diffusers.StableDiffusionPipeline.from_pipe(pipe, scheduler=copy.deepcopy(pipe.scheduler))]
+    own = {name: copy.deepcopy(getattr(pipe, name)) for name in ("scheduler", "tokenizer")}  # not for two threads
+    pipes = [pipe, diffusers.StableDiffusionPipeline.from_pipe(pipe, **own)]
     with ThreadPoolExecutor(2) as threads:
         for found in threads.map(PLAIN.run, pipes):
             assert difference(found, expected) < TOLERANCE

@@ -122,4 +122,4 @@ def eight_bit_pass(kind: torch.dtype) -> FusionPass:
         "upsample_conv2d": (UPSAMPLE, quantise_upsample),
     }
     made = tuple(Rule(name, (anchor,), partial(rewrite, kind=kind)) for name, (anchor, rewrite) in rules.items())
-    return FusionPass(f"eight_bits_{str(kind).removeprefix('torch.')}", made)
+    return FusionPass(f"eight_bits_{str(kind).removeprefix('torch.')}", made, lowers_precision=True)

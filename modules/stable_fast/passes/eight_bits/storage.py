@@ -44,4 +44,4 @@ def storage_pass(kind: torch.dtype) -> FusionPass:
     anchors = {"linear": LINEAR, "linear_geglu": GEGLU, "conv2d": CONV2D, "upsample_conv2d": UPSAMPLE}
     rewrite = partial(store_weight, kind=kind)
     made = tuple(Rule(name, (anchor,), rewrite) for name, anchor in anchors.items())
-    return FusionPass(f"weights_in_{str(kind).removeprefix('torch.')}", made)
+    return FusionPass(f"weights_in_{str(kind).removeprefix('torch.')}", made, lowers_precision=True)
