@@ -41,6 +41,7 @@ SPILLS = {
     ("H200", "tma_128x128x128"): 160,
     # Of a convolution after upsampling, where it is no default.
     ("A100", "triton_128x64x128"): 32,
+    ("RTX 3060", "triton_128x64x128"): 32,
     ("RTX 4090", "triton_128x64x128"): 32,
     ("B200", "one_kernel"): 24,  # beside two_kernels, for one size: no default
 }
