@@ -35,10 +35,10 @@ on_cards = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
 # What may spill more, and why: by card and label.
 SPILLS = {
     ("H200", "cross_64x1"): 32,  # heads of 160: the fastest we measured there, by another compiler that spills nothing
-    # In e4m3. In int8, each was the fastest at some size that we measured there.
+    # In e4m3 or int8. In int8, each was the fastest at some size that we measured there.
     ("H200", "tma_128x256x128"): 152,
     ("H200", "tma_128x160x128"): 496,
-    ("H200", "tma_128x128x128"): 160,
+    ("H200", "tma_128x128x128"): 216,
     # Of a convolution after upsampling, where it is no default.
     ("A100", "triton_128x64x128"): 32,
     ("RTX 3060", "triton_128x64x128"): 32,
