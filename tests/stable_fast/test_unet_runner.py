@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from types import FunctionType
 
 import pytest
 import torch
@@ -285,8 +286,10 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
 
 
 def ready_of(run: Callable[[], object]) -> Execution:
-    """Returns the execution captured in a runner's closure."""
-    return next(cell.cell_contents for cell in run.__closure__ or () if isinstance(cell.cell_contents, Execution))
+    """Returns the execution captured in the closure of a runner's function, or of one that it wraps."""
+    held = [cell.cell_contents for cell in run.__closure__ or ()]
+    own = [value for value in held if isinstance(value, Execution)]
+    return own[0] if own else next(ready_of(value) for value in held if isinstance(value, FunctionType))
 
 
 def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,8 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     parts, on = wiring.parts, wiring.on
     on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
     on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
-    on(wiring.any_of(SIZE, "change"), handlers.shapes, SIZE, ("preset",), queue=False)
+    for name in SIZE:
+        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
     on(parts["preset"].input, handlers.set_shape, ("preset", *SIZE), ("width", "height", "preset"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -126,7 +127,8 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     on(parts["text_tab"].select, lambda: {"mode": TEXT_MODE}, (), ("mode",), queue=False)
     on(parts["image_tab"].select, lambda: {"mode": IMAGE_MODE}, (), ("mode",), queue=False)
     rows = wiring.with_form(handlers.lora_rows)
-    on(wiring.any_of(LORAS, "change"), rows, wiring.fields, LORA_ROWS, queue=False)
+    for name in LORAS:
+        on(parts[name].change, rows, wiring.fields, LORA_ROWS, queue=False)
 
 
 def connect_sections(wiring: Wiring) -> None:
@@ -147,7 +149,8 @@ def connect_control(wiring: Wiring, slot: int) -> None:
         wiring.on(event, maps.preselect, (name, preprocessor, image), (preprocessor,), queue=False)
     wiring.on(wiring.parts[image].change, lambda: {"control_message": ""}, (), ("control_message",), queue=False)
     shown = (preprocessor, image, "width", "height")
-    wiring.on(wiring.any_of(shown, "change"), maps.show, shown, (f"{name}_map",), queue=False)
+    for part in shown:
+        wiring.on(wiring.parts[part].change, maps.show, shown, (f"{name}_map",), queue=False)
 
 
 def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, opening: Opening) -> None:

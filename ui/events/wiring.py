@@ -54,7 +54,10 @@ class Wiring:
         return started
 
     def any_of(self, names: Iterable[str], event: str) -> Callable[..., Any]:
-        """Returns one event for several components, for `on`. A browser goes through all events for each component."""
+        """Returns one event for several components, for `on`. A browser goes through all events for each component.
+
+        Not for components that an answer sets together: Gradio then repeats the event for each of them without end.
+        """
         return partial(gr.on, [getattr(self.parts[name], event) for name in names])
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:

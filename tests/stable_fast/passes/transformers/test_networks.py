@@ -74,7 +74,7 @@ def kernels(found: Mapping[str, int]) -> Counter[str]:
 
 # Kernels left in a step of each network. A double and a single layer of Flux, two layers of the others. In fp16, Flux
 # converts places and times on their way to sines.
-LEFT = {"Flux": (flux, 78), "T5": (t5, 20), "CLIP": (clip, 22), "Llama decode": (llama_decode, 33)}
+LEFT = {"Flux": (flux, 75), "T5": (t5, 20), "CLIP": (clip, 22), "Llama decode": (llama_decode, 33)}
 CONVERSIONS = {("Flux", torch.float16): 3}
 IN_DTYPES = {torch.float32: 1e-5, torch.float16: 3e-3}
 
