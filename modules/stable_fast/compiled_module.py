@@ -34,10 +34,6 @@ from modules.stable_fast.runtime.size_check import agrees
 from modules.stable_fast.runtime.weights import StaleWeightsError
 from modules.stable_fast.store.tables import Table
 
-# Devices that compute a picture's first step while Python looks for changes: "cuda", once that was seen to work there.
-RUN_ON: tuple[str, ...] = ()
-_NOT_READY = object()
-
 
 class CompiledModule:
     """A compiled module, called like the original. `prepare(...)` fixes inputs bound to "prompt" for later calls.
@@ -125,34 +121,6 @@ class CompiledModule:
         """The result for all inputs by name, in the module's order. Nothing may be prepared."""
         return self._called(Given(inputs, None, overrules=False))
 
-    @in_turn
-    def called_ahead(
-        self, inputs: NamedInputs, *, reads_weights: bool = True, holds: Callable[[], bool] = lambda: True
-    ) -> tuple[Any] | None:
-        """The result as of `called`, if nothing changed since the last look and `holds()`; else None: look then.
-
-        A GPU computes while Python compares. What it computed is thrown away if there is a difference. Only for calls
-        of sizes that have run before, which read nothing but memory that is still there.
-        """
-        call = self._inputs.call(Given(inputs, None, overrules=False))
-        if not self.report.level.fused or self._engine.module.training or not self._engine.has_program(call.form):
-            return None
-        if device_of(self._engine.module, call.tensors).type not in RUN_ON:
-            return None
-        watch = self._engine.watch
-        begun = watch.begin(reads_weights=reads_weights) if watch is not None else None
-        if watch is None or begun is None:
-            return None
-        try:
-            with torch.no_grad():
-                result = self._fused(call, only_known=True)
-        except torch.AcceleratorError:
-            raise
-        except ERRORS:  # the ordinary call finds it too, and knows what to do
-            return None
-        is_valid = result is not _NOT_READY and watch.is_unchanged(begun) and holds()
-        return (result,) if is_valid else None
-
     def _called(self, given: Given) -> Any:
         level = self.report.level
         if self._engine.module.training or level.is_off:
@@ -189,8 +157,7 @@ class CompiledModule:
         engine.turn_off(reason)
         return result
 
-    def _fused(self, call: ModuleCall, *, only_known: bool = False) -> Any:
-        """The call's result from its program. With `only_known`, _NOT_READY if it would have to be made ready first."""
+    def _fused(self, call: ModuleCall) -> Any:
         engine = self._engine
         program = engine.program(call.form, call.inputs, call.dims)
         sizes = program.measure(call.tensors)
@@ -198,8 +165,6 @@ class CompiledModule:
         tensors = call.in_program_layout({name: times for name in latents})
         key = (*call.form, *sorted(sizes.items()), times)
         known = engine.execution(key)
-        if only_known and (known is None or program.draws):
-            return _NOT_READY
         execution = known or engine.new_execution(program, sizes, times)
         prompt = {name: tensors[name] for name in program.inputs_at("prompt")}
         execution.show_prompt(self._stamp(call, prompt), prompt, call.given.which or 0)

@@ -57,7 +57,7 @@ class Engine:
         self._follows_structure = follows_structure
         most = {"max_graphs": config.max_shapes, "max_bytes": config.graph_memory_mib << 20}
         self._graphs = Graphs(capture_on or GraphPool, **most)
-        self.watch: Watch | None = None
+        self._watch: Watch | None = None
         self._reads_kept = True  # until a graph from disk fails, since deleting it may fail too
         self.forget()
 
@@ -86,7 +86,7 @@ class Engine:
 
     def look(self, *, reads_weights: bool = True) -> bool:
         """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
-        earlier, self.watch = self.watch, self.watch or Watch(self.module)
+        earlier, self._watch = self._watch, self._watch or Watch(self.module)
         change = earlier.look(reads_weights=reads_weights) if earlier is not None else Change(rebuilt=True)
         if change.rebuilt:
             self.forget()
@@ -96,7 +96,7 @@ class Engine:
 
     def follow_moved_weights(self) -> None:
         """Starts over if a weight in use was rebound to other memory. Also picks up changed adapters of PEFT."""
-        if self.watch is not None:
+        if self._watch is not None:
             return
         try:
             is_adapted_otherwise = self.store.check_addresses()

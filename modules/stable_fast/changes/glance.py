@@ -52,13 +52,9 @@ class Glance:
         self._facts = list(map(fact_of, self._odd))
         dicts = self._all_dicts()
         self._weights = [*dict.fromkeys((*module.parameters(), *module.buffers()))]
-        self._places, self._memory = self._places_now(), self._memory_now()
+        self._places = self._places_now()
         self._dict_lengths, self._dict_items = list(map(len, dicts)), list(_items(dicts))
         self._list_lengths, self._list_items = list(map(len, self._lists)), list(chain.from_iterable(self._lists))
-
-    def same_memory(self) -> bool:
-        """Whether the weights of then still fill the same memory: in less time than `same_places`, which tells more."""
-        return self._memory_now() == self._memory
 
     def same_places(self) -> bool:
         """Whether the weights of then lie in the same memory in the same form, so that they can be read."""
@@ -91,9 +87,6 @@ class Glance:
 
     def _places_now(self) -> list[Any]:
         return [list(map(fact, self._weights)) for fact in _PLACE]
-
-    def _memory_now(self) -> list[Any]:
-        return [list(map(fact, self._weights)) for fact in (Tensor.data_ptr, attrgetter("nbytes"))]
 
     def _all_values(self) -> Iterable[Any]:
         tuples = [map(get, map(_OWN, parts)) for get, parts in self._groups]

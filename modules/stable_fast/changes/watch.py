@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from modules.stable_fast.changes.adapters import is_lora, strengths_of
-from modules.stable_fast.changes.checksums import Checksums, Reading
+from modules.stable_fast.changes.checksums import Checksums, finish
 from modules.stable_fast.changes.fingerprint import Structure, structure_of
 from modules.stable_fast.changes.glance import Glance
 
@@ -33,13 +33,6 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A look that has begun. `reading`: the sums of the weights' contents, if they are read."""
-
-    reading: Reading | None
-
-
-@dataclass(frozen=True)
 class _Look:
     structure: Structure
     places: Mapping[str, tuple[Any, ...]]
@@ -52,19 +45,6 @@ class Watch:
         self._module = module
         self._start_over()
 
-    def begin(self, *, reads_weights: bool = True) -> Begun | None:
-        """Begins a look without waiting. None if the weights left their memory, so that nothing can be read there."""
-        if not self._glance.same_memory():
-            return None
-        return Begun(self._sums.start() if reads_weights else None)
-
-    def is_unchanged(self, begun: Begun) -> bool:
-        """Whether nothing changed from the last look to the one that has begun. If something did, `look` tells what."""
-        if not (self._glance.same_places() and self._glance.same_parts()):
-            return False
-        sums = self._contents[0] if begun.reading is None else begun.reading.finish()
-        return self._read(sums) == self._contents
-
     def look(self, *, reads_weights: bool = True) -> Change:
         """What changed since the last look.
 
@@ -74,7 +54,7 @@ class Watch:
         if self._glance.same_places():
             started = self._sums.start() if reads_weights else None
             if self._glance.same_parts():
-                self._contents = self._read(before[0] if started is None else started.finish())
+                self._contents = self._read(before[0] if started is None else finish(started))
                 is_same = before == self._contents
                 return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
         self._start_over()
@@ -91,7 +71,7 @@ class Watch:
         self._versioned = [name for name in self._sums.names if not tensors[name].is_inference()]
         self._with_version = [tensors[name] for name in self._versioned]
         self._strengths = _strengths(self._module)
-        self._contents = self._read(self._sums.start().finish())
+        self._contents = self._read(finish(self._sums.start()))
 
     def _read(self, sums: list[int]) -> tuple[list[int], list[int]]:
         """What can differ without other parts: checksums and versions."""

@@ -115,9 +115,6 @@ class Front(ForwardFront):
 
     def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if self._is_first("hooks") or not self._part.kind.in_steps:
-            ahead = self._ahead(args, kwargs)
-            if ahead is not None:
-                return ahead[0]
             self._why_not = why_not_this_picture(self._part.network)
         self.reason = self._why_off or why_not_now(self._part.network) or self._why_not
         if self.reason:
@@ -140,26 +137,6 @@ class Front(ForwardFront):
         is_seen = now and self._looked.get(what) == now
         self._looked[what] = now
         return not is_seen
-
-    def _ahead(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any] | None:
-        """The result of a call like an earlier one, if nothing has changed: Python compares while a GPU computes.
-
-        None if something changed, or if there was no such call.
-        """
-        if not self._has_retried or self._why_off or self._why_not or why_not_now(self.network):
-            return None
-        call, dims, reason = self._bound(args, kwargs)
-        key = tuple(dims.items())
-        if reason or key not in self._compiled:
-            return None
-        reads_weights = not self._picture.now or self._looked.get(key) != self._picture.now
-        found = self._compiled[key].called_ahead(
-            call, reads_weights=reads_weights, holds=lambda: not why_not_this_picture(self.network)
-        )
-        if found is not None:
-            self.reason, self._looked[key] = "", self._picture.now
-            self._compiled[key] = self._compiled.pop(key)  # the latest last
-        return found
 
     def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Dims, str]:
         """The inputs by name, their named sizes, and why this call has to run eagerly, "" if it need not."""

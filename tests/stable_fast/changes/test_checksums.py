@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from modules.stable_fast.changes import checksums
-from modules.stable_fast.changes.checksums import Checksums
+from modules.stable_fast.changes.checksums import Checksums, finish
 from tests.stable_fast.networks import random
 
 
 def sums(**tensors: Tensor) -> dict[str, int]:
     found = Checksums(tensors)
-    return dict(zip(found.names, found.start().finish(), strict=True))
+    return dict(zip(found.names, finish(found.start()), strict=True))
 
 
 @pytest.mark.parametrize(
