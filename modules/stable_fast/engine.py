@@ -117,9 +117,6 @@ class Engine:
         self.outdate()
         self.report.counters.weights_refreshed += 1
 
-    def has_program(self, form: Hashable) -> bool:
-        return form in self._programs
-
     def has_run(self, form: Hashable) -> bool:
         """Whether this form's program has run at any of the sizes that are kept."""
         program = self._programs.get(form)
