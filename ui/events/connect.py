@@ -114,10 +114,9 @@ def connect_runs(wiring: Wiring, handlers: Handlers) -> None:
 
 def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     parts, on = wiring.parts, wiring.on
-    on(parts["refresh"].click, handlers.refresh, (), file_lists(wiring), queue=False)
-    on(parts["checkpoint"].change, handlers.hint, ("checkpoint",), ("prompt",), queue=False)
-    for name in SIZE:
-        on(parts[name].change, handlers.shapes, SIZE, ("preset",), queue=False)
+    on(wiring.apart(("refresh",), "click"), handlers.refresh, (), file_lists(wiring), queue=False)
+    on(wiring.apart(("checkpoint",)), handlers.hint, ("checkpoint",), ("prompt",), queue=False)
+    on(wiring.apart(SIZE), handlers.shapes, SIZE, ("preset",), queue=False)
     on(parts["checkpoint"].input, handlers.fitting_size, SIZE, ("width", "height"), queue=False)
     on(parts["preset"].input, handlers.set_shape, ("preset", *SIZE), ("width", "height", "preset"), queue=False)
     on(parts["swap"].click, swap_sides, ("width", "height"), ("width", "height"), queue=False)
@@ -127,8 +126,7 @@ def connect_form(wiring: Wiring, handlers: Handlers) -> None:
     on(parts["text_tab"].select, lambda: {"mode": TEXT_MODE}, (), ("mode",), queue=False)
     on(parts["image_tab"].select, lambda: {"mode": IMAGE_MODE}, (), ("mode",), queue=False)
     rows = wiring.with_form(handlers.lora_rows)
-    for name in LORAS:
-        on(parts[name].change, rows, wiring.fields, LORA_ROWS, queue=False)
+    on(wiring.apart(LORAS), rows, wiring.fields, LORA_ROWS, queue=False)
 
 
 def connect_sections(wiring: Wiring) -> None:
@@ -137,7 +135,7 @@ def connect_sections(wiring: Wiring) -> None:
     def answer(*values: Any) -> Update:
         return section_updates(dict(zip(SPOKEN_OF, values, strict=True)))
 
-    wiring.on(wiring.any_of(SPOKEN_OF, "change"), answer, SPOKEN_OF, headers, queue=False)
+    wiring.on(wiring.apart(SPOKEN_OF), answer, SPOKEN_OF, headers, queue=False)
     for name, values in OFF.items():
         wiring.on(wiring.parts[f"{name}_off"].click, partial(dict, values), (), values, queue=False)
 
@@ -147,16 +145,15 @@ def connect_control(wiring: Wiring, slot: int) -> None:
     image, preprocessor = f"{name}_image", f"{name}_preprocessor"
     for event in (wiring.parts[name].input, wiring.parts[image].upload):
         wiring.on(event, maps.preselect, (name, preprocessor, image), (preprocessor,), queue=False)
-    wiring.on(wiring.parts[image].change, lambda: {"control_message": ""}, (), ("control_message",), queue=False)
+    wiring.on(wiring.apart((image,)), lambda: {"control_message": ""}, (), ("control_message",), queue=False)
     shown = (preprocessor, image, "width", "height")
-    for part in shown:
-        wiring.on(wiring.parts[part].change, maps.show, shown, (f"{name}_map",), queue=False)
+    wiring.on(wiring.apart(shown), maps.show, shown, (f"{name}_map",), queue=False)
 
 
 def connect_few_steps(wiring: Wiring, offers: few_steps.FewSteps, opening: Opening) -> None:
     parts, looking = wiring.parts, (*few_steps.SETTINGS, *few_steps.FILES)
     opening.add(lambda values: offers.look(*(values[name] for name in looking)), few_steps.OUTPUTS)
-    wiring.on(wiring.any_of(looking, "change"), offers.look, looking, few_steps.OUTPUTS, queue=False)
+    wiring.on(wiring.apart(looking), offers.look, looking, few_steps.OUTPUTS, queue=False)
     wiring.on(parts["offer_use"].click, offers.use, few_steps.FILES, few_steps.SETTINGS, queue=False)
 
 
@@ -204,7 +201,7 @@ def connect_first_run(wiring: Wiring, first_run: FirstRun, opening: Opening) -> 
     parts, on = wiring.parts, wiring.on
     opening.add(lambda _: first_run.opened(), (*HELP, "download"))
     on(parts["download"].change, first_run.follow, ("download",), OUTPUTS)
-    on(parts["refresh"].click, first_run.look, (), (*HELP, "download"))
+    on(wiring.apart(("refresh",), "click"), first_run.look, (), (*HELP, "download"))
     on(parts["starter_ask"].click, first_run.ask, (), OUTPUTS)
     on(parts["starter_accept"].click, first_run.download, ("starter_known",), OUTPUTS, trigger_mode="multiple")
     on(parts["starter_stop"].click, first_run.stop, (), ("starter_stop",), queue=False)

@@ -77,7 +77,7 @@ class Styles:
 
 def connect_styles(wiring: Wiring, styles: Styles) -> None:
     parts, on = wiring.parts, wiring.on
-    for event in (parts["styles_panel"].expand, parts["refresh"].click):
+    for event in (parts["styles_panel"].expand, wiring.apart(("refresh",), "click")):
         on(event, styles.look, (), LISTS, queue=False)
     saved = ("styles", "style_name", "styles_message")
     for event in (parts["style_save"].click, parts["style_name"].submit):

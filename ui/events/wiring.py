@@ -54,11 +54,21 @@ class Wiring:
         return started
 
     def any_of(self, names: Iterable[str], event: str) -> Callable[..., Any]:
-        """Returns one event for several components, for `on`. A browser goes through all events for each component.
-
-        Not for components that an answer sets together: Gradio then repeats the event for each of them without end.
-        """
+        """Returns one event for several components, for `on`. A browser goes through all events for each component."""
         return partial(gr.on, [getattr(self.parts[name], event) for name in names])
+
+    def apart(self, names: Iterable[str], event: str = "change") -> Callable[..., Any]:
+        """Works like `any_of`, for components whose event others answer too.
+
+        If an event comes during an answer, Gradio sends it once more afterwards, to all who answer it. Two of them
+        would keep each other busy without end. So each listens to a step of its own that follows the event.
+        """
+
+        def connect(answer: Callable[..., Any], **settings: Any) -> Any:
+            step = self.any_of(names, event)(None, js="() => {}", trigger_mode="multiple", api_visibility="private")
+            return step.then(answer, **settings)
+
+        return connect
 
     def with_form(self, answer: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a handler that takes the form as one mapping, followed by any further values."""

@@ -21,7 +21,7 @@ def connect_checkpoint_line(wiring: Wiring, folders: ModelFolders, opening: Open
         return {"checkpoint_line": status_line(checkpoint_line(folders, name))}
 
     opening.add(lambda values: answer(values["checkpoint"]), ("checkpoint_line",))
-    wiring.on(wiring.parts["checkpoint"].change, answer, ("checkpoint",), ("checkpoint_line",), queue=False)
+    wiring.on(wiring.apart(("checkpoint",)), answer, ("checkpoint",), ("checkpoint_line",), queue=False)
 
 
 def checkpoint_line(folders: ModelFolders, name: str | None) -> str:
