@@ -22,6 +22,7 @@ WITHOUT_TENSOR_CORES = "GTX 16"  # cards of that capability that have none
 WEIGHTS_ONLY = "-weights"
 NUMBERS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 FIRST_FP8, FIRST_INT8 = (8, 9), (8, 0)
+MOST_ERROR = {"fp8": 0.1, "int8": 0.1}
 
 
 @dataclass(frozen=True)
