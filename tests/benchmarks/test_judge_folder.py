@@ -62,6 +62,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    capsys.readouterr()  # what came before
     code = judge_folder.main([*map(str, words), "--device", "cpu"])
     out, error = capsys.readouterr()
     assert (code == 0) == (not error) and (out + error).count("\n") == 1
