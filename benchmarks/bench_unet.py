@@ -3,7 +3,7 @@
     python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
     python -m benchmarks.bench_unet --model sdxl --size 1024    # SDXL, CFG batch 2
     python -m benchmarks.bench_unet --model sdxl --size 1024 --subjects full,full-fp8,full-fp8-tuned
-    python -m benchmarks.bench_unet --subjects full,diffusers-reduce-overhead,diffusers-sfast,diffusers-sfast-fp32-sums
+    python -m benchmarks.bench_unet --subjects full,diffusers-sfast,diffusers-sfast-fp32-sums --suffix namesake
     python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
     python -m benchmarks.bench_unet --device cpu --size 128 --model sdxl --tiny --rounds 1
     python -m benchmarks.bench_unet --list
