@@ -70,8 +70,10 @@ class Watch:
         begun, self._begun = self._begun, None
         before, last, strengths = self._contents, self._last, self._strengths
         if begun is not None and begun.is_same:
-            self._contents = self._read(before[0] if begun.sums is None else finish(begun.sums))
-            is_same = before == self._contents
+            sums = before[0] if begun.sums is None else finish(begun.sums)
+            is_read = begun.sums is not None and sums == before[0]  # versions would tell nothing more
+            self._contents = before if is_read else self._read(sums)
+            is_same = is_read or before == self._contents
             return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
         self._start_over()
         if last != self._last:
