@@ -168,6 +168,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for warming up the subjects of a size")
     parser.add_argument("--name", default="eight-bits", help="of the file of results")
     arguments = parser.parse_args()
+    if arguments.tables:
+        arguments.tables.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = folder  # scales and choices of other networks are ignored
