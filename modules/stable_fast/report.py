@@ -167,7 +167,7 @@ class Report:
             return self.precision
         return (
             f"{self.precision} falls below its floor on this checkpoint "
-            f"(a step is off by {self.precision_error:.0%}, and may be by {most:.0%}): choose another precision"
+            f"(a step is off by {self.precision_error:.1%}, and may be by {most:.1%}): choose another precision"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_checkpoint_with_outliers_says_so_now_and_later_and_others_do_not(monk
     monkeypatch.setattr(unet_runner, "step_error", lambda *_: pytest.fail("what is kept is measured again"))
     later = runner_of(network, "int8")
     picture(later, TIMESTEPS[:1])
-    told = f"int8 {BELOW} (a step is off by {later.report.precision_error:.0%}, and may be by {MOST_ERROR['int8']:.0%})"
+    told = f"int8 {BELOW} (a step is off by {later.report.precision_error:.1%}, and may be by {MOST_ERROR['int8']:.1%})"
     assert told in later.report.status_line()
     later.refresh_weights(change(network, 0.3))
     picture(later)
