@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modules.stable_fast.config import Level
+from modules.stable_fast.precision import MOST_ERROR
 from modules.stable_fast.runtime.timing import StepTimer
 from modules.stable_fast.store.ready import Effort
 
@@ -81,6 +82,7 @@ class Report:
     steps_per_image: int = 0
     precision: str = "off"
     precision_reason: str = ""  # why that has no effect
+    precision_error: float | None = None  # of a step, relative to the network's own, if it was measured
     parts: Mapping[str, Report] = field(default_factory=dict)  # other networks: VAE, text encoder, ...
 
     def add_effort(self, effort: Effort) -> None:
@@ -162,7 +164,15 @@ class Report:
 
     def _precision_note(self) -> str:
         reason = self.precision_reason if self.level.fused else f"level {self.level} has no fused operations"
-        return f"{self.precision} has no effect ({reason})" if reason else self.precision
+        if reason:
+            return f"{self.precision} has no effect ({reason})"
+        most = MOST_ERROR.get(self.precision, math.inf)
+        if self.precision_error is None or self.precision_error <= most:
+            return self.precision
+        return (
+            f"{self.precision} falls below its floor on this checkpoint "
+            f"(a step is off by {self.precision_error:.1%}, and may be by {most:.1%}): choose another precision"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -172,6 +182,7 @@ class Report:
             "reason": self.reason,
             "precision": self.precision,
             "precision_reason": self.precision_reason,
+            "precision_error": self.precision_error,
             "warm_up_seconds": self.warm_up_seconds,
             "break_even_images": self.break_even_images(),
             "counters": asdict(self.counters),
