@@ -40,6 +40,7 @@ class Counters:
     eager_steps: int = 0
     weights_refreshed: int = 0
     kernels: int = 0  # compiled, or loaded from disk, before a first run
+    untried: int = 0  # implementations that there was no time left for in tuning
     probes: int = 0  # implementations timed at new sizes, without tuning
 
 
@@ -88,6 +89,7 @@ class Report:
         """Adds what was done before a first run."""
         self.counters.kernels += effort.kernels
         self.counters.probes += effort.probes
+        self.counters.untried += effort.untried
         self.kernel_seconds += effort.kernel_seconds
         self.probe_seconds += effort.probe_seconds
 
@@ -150,6 +152,8 @@ class Report:
                 parts.append(f"{self._skipped_ms:.1f} ms/skipped step")
         if self.warm_up_seconds:
             parts.append(f"warm-up {self.warm_up_seconds:.1f} s")
+        if self.counters.untried:
+            parts.append(f"{self.counters.untried} kernels untried in the time for tuning")
         images = self.break_even_images()
         if images is not None:
             parts.append(f"pays from image {max(1, images)}")
