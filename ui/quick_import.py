@@ -83,7 +83,7 @@ def document_no_events(module: Any) -> None:
 
 @contextmanager
 def built_when_used() -> Iterator[None]:
-    """Lets pydantic build validators when they are first used: most are those of FastAPI's and gradio's other pages."""
+    """Lets pydantic build validators when they are first used, which those of FastAPI's documentation never are."""
     from pydantic import BaseModel
 
     had = BaseModel.model_config.get("defer_build", False)
@@ -117,7 +117,9 @@ def import_gradio() -> None:
         stand_ins[NEVER] = None
     sys.modules.update(stand_ins)  # type: ignore[arg-type]  # None stands for a module that cannot be imported
     try:
-        with built_when_used(), certificates_read_once():
+        with built_when_used():
+            import_module("fastapi")
+        with certificates_read_once():
             import_module("gradio")
     finally:
         sys.meta_path.remove(finder)
