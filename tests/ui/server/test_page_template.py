@@ -26,7 +26,8 @@ DIFFERING = """async (core) => {
 # A tree that is not Gradio's cannot be built by Gradio; returns how often it was to be.
 BUILT = """async (core) => {
   const {AppTree} = await import(core), tree = Object.create(AppTree.prototype);
-  const same = [{targets: []}], reload = (events) => { try { tree.reload([], {}, events); return 0; } catch { return 1; } };
+  const reload = (events) => { try { tree.reload([], {}, events); return 0; } catch { return 1; } };
+  const same = [{targets: []}];
   tree.find_attached_events({id: 1, props: {shared_props: {}}}, same);
   return [reload(same), reload(same), reload([])];
 }"""
@@ -52,6 +53,8 @@ def test_without_the_script_that_it_is_for_the_page_stays_as_it_is(tmp_path: Pat
 
 
 def test_gradio_does_what_it_did_but_builds_the_page_once(used_page: Any) -> None:
-    core = used_page.evaluate("performance.getEntriesByType('resource').map((r) => r.name).find((n) => /core-/.test(n))")
+    core = used_page.evaluate(
+        "performance.getEntriesByType('resource').map((r) => r.name).find((n) => /core-/.test(n))"
+    )
     assert used_page.evaluate(DIFFERING, core) == []
     assert used_page.evaluate(BUILT, core) == [0, 1, 1]
