@@ -10,11 +10,11 @@
 
 Weights are random at the real shapes, in fp16 on a GPU. Each subject has a copy of them. Caches on disk are empty at
 the start, so first calls are cold. A round of `pipeline` is one picture, as a loop of steps calls it. The rows are
-written as soon as there is something new in them. The row `check`
-says what the first step of a picture pays for the look at changes. The row `look` says what that consists of: the CPU's
-time for each piece, the launches, the GPU's time for reading all weights, and how long the CPU would wait for it.
-`module` is `compile_module`, which does not look. Each subject is compared with fp32 eager. PyTorch's profiler counts
-the kernels of one step.
+written as soon as there is something new in them. The row `check` says what the first step of a picture pays for the
+look at changes, and how long the look itself takes there. The row `look` says what that consists of: the CPU's time for
+each piece by itself, the launches, the GPU's time for reading all weights, and how long the CPU would wait for it.
+Hooks are looked for only if the look sees other objects. `module` is `compile_module`, which does not look. Each
+subject is compared with fp32 eager. PyTorch's profiler counts the kernels of one step.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import statistics
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -33,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from benchmarks import bench_unet
-from benchmarks.common import keep_result, synchronise, write_result
+from benchmarks.common import keep_result, write_result
 from benchmarks.networks.diffusers_unet import SIZE_WIDTH, SIZES, diffusers_unet
+from benchmarks.networks.looks import check_row, kernels, look_row
 from benchmarks.networks.of_pipelines import (
     WITHOUT_PRODUCT,
     Workload,
@@ -49,11 +46,7 @@ from benchmarks.networks.of_pipelines import (
 )
 from benchmarks.side_by_side import Rows, Step, Subject, measure_all
 from modules.stable_fast import compile_module, compile_pipeline
-from modules.stable_fast.changes.checksums import Checksums, finish
-from modules.stable_fast.changes.glance import Glance
-from modules.stable_fast.changes.watch import Watch, weights_of
 from modules.stable_fast.pipelines.compile import CompiledPipeline
-from modules.stable_fast.pipelines.conditions import why_not_this_picture
 
 CACHES = ("LIGHTDIFFUSION_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 MODES = {"compile": "default", "reduce-overhead": "reduce-overhead"}
@@ -109,97 +102,9 @@ class Bench:
         exact: Any = pytree.tree_map(as_float, self.workload.arguments)
         return replace(self.workload, arguments=exact).call(network, as_float(self.workload.x))
 
-    def check(self, step: Step) -> dict[str, Any]:
-        """What the first step of a picture takes more than the others: medians of wall times, taken in turn."""
-        times: dict[bool, list[float]] = {True: [], False: []}
-        for first in (True, False) * 20:
-            synchronise()
-            began = time.perf_counter()
-            with self.pipeline.picture():
-                step(self.workload.x)
-                synchronise()
-                if not first:
-                    began = time.perf_counter()
-                    step(self.workload.x)
-                    synchronise()
-            times[first].append((time.perf_counter() - began) * 1000)
-        first_ms, later_ms = statistics.median(times[True]), statistics.median(times[False])
-        print(f"{'check':28} {first_ms - later_ms:9.3f} ms")
-        return {"label": "check", "ms": first_ms - later_ms, "first_step_ms": first_ms, "later_step_ms": later_ms}
-
-
-class Looks:
-    """The pieces of a look at a network, each by itself."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.watch, self.glance = Watch(network), Glance(network)
-        self.sums = Checksums(weights_of(network)[0])
-        self.started = self.sums.start()
-
-    def start(self) -> None:
-        self.started = self.sums.start()
-
-    def pieces(self) -> Mapping[str, Callable[[], object]]:
-        return {
-            "hooks_ms": lambda: why_not_this_picture(self.network),
-            "places_ms": self.glance.same_places,
-            "parts_ms": self.glance.same_parts,
-            "start_ms": self.start,
-            "wait_ms": lambda: finish(self.started),  # for all that `start` began, since nothing runs meanwhile
-            "look_ms": self.watch.look,
-            "look_without_reading_ms": lambda: self.watch.look(reads_weights=False),
-        }
-
-    def measure(self, rounds: int = 30) -> dict[str, Any]:
-        """Medians of wall times and, as `cpu_...`, of the process's CPU time. All pieces are taken in turn."""
-        wall: dict[str, list[float]] = defaultdict(list)
-        for _ in range(rounds):
-            for name, piece in self.pieces().items():
-                if name != "wait_ms":
-                    synchronise()
-                began, used = time.perf_counter(), time.process_time()
-                piece()
-                wall[f"cpu_{name}"].append((time.process_time() - used) * 1000)
-                wall[name].append((time.perf_counter() - began) * 1000)
-        return {name: statistics.median(times) for name, times in wall.items()}
-
-
-def look_row(network: nn.Module) -> dict[str, Any]:
-    looks, tensors = Looks(network), weights_of(network)[0].values()
-    row: dict[str, Any] = {"label": "look", "modules": len(list(network.modules())), **looks.measure()}
-    row |= {"ms": row["look_ms"], "weights_mib": sum(x.nbytes for x in tensors) / 2**20}
-    if torch.cuda.is_available():
-        row |= {"kernels": kernels(lambda _: looks.watch.look(), torch.empty(0)), "device_ms": device_ms(looks.start)}
-    for name in sorted(name for name in row if name.endswith("_ms")):
-        print(f"  {name:26} {row[name]:9.3f} ms")
-    print(
-        f"{'look':28} {row['ms']:9.3f} ms   {row['weights_mib']:.0f} MiB, {row.get('kernels', 'no')} kernels on a GPU"
-    )
-    return row
-
-
-def device_ms(start: Callable[[], object], times: int = 10) -> float:
-    """The GPU's time for what `start` launches, back to back."""
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    first.record()
-    for _ in range(times):
-        start()
-    last.record()
-    last.synchronize()
-    return first.elapsed_time(last) / times
-
 
 def as_float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def kernels(step: Callable[[Tensor], object], x: Tensor) -> int:
-    """Kernels of one step on a GPU, copies and fills included."""
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        step(x)
-        synchronise()
-    return sum(event.device_type.name == "CUDA" for event in seen.events())
 
 
 def kernels_of(subject: Subject, x: Tensor) -> int:
@@ -263,7 +168,7 @@ def run(arguments: argparse.Namespace) -> None:
             row["kernels"] = kernels_of(subject, x)
     keep(rows)
     if "pipeline" in subjects and subjects["pipeline"].step is not None:
-        rows.append(bench.check(subjects["pipeline"].step))
+        rows.append(check_row(bench.pipeline, subjects["pipeline"].step, x))
         keep(rows)
     rows.append(look_row(bench.network))
     report = bench.pipeline.report

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.core.errors import LightDiffusionError, OutputError, quoted
+from modules.core.errors import LightDiffusionError, OptionsError, OutputError, quoted
 from modules.core.files import write_whole
 from modules.stable_fast.store.exchange import FACTS, read_table
 from modules.stable_fast.store.tables import SHIPPED, Measured, Table, shipped_path, table_text
@@ -98,8 +98,10 @@ def joined(tables: Sequence[Table]) -> dict[str, str]:
 def merge_files(files: Sequence[Path], folder: Path) -> Iterator[str]:
     """Merges files into the tables of a folder; yields what to tell. Nothing is written if any file is bad.
 
-    Raises OptionsError for a bad file, OutputError if a table cannot be written.
+    Raises OptionsError for a bad file or a folder that does not exist, OutputError if a table cannot be written.
     """
+    if not folder.is_dir():
+        raise OptionsError(f"--into: there is no folder {quoted(folder)}; make it first, or name one that is there.")
     given = [read_table(file) for file in files]
     merges: dict[Path, Merge] = {}
     for chip in sorted({table.environment["chip"] for table in given}):
@@ -117,7 +119,10 @@ def write(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data)
     except OSError as error:
-        raise OutputError(f"The table {quoted(path)} cannot be written ({error.strerror or error}).") from error
+        cause = error.strerror or error
+        raise OutputError(
+            f"The table {quoted(path)} cannot be written ({cause}): name another folder with --into."
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

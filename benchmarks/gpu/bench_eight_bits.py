@@ -2,10 +2,13 @@
 
     python -m benchmarks.gpu.bench_eight_bits                      # SDXL and SD1.5, as the card itself and as an RTX 40
     python -m benchmarks.gpu.bench_eight_bits --sizes sd15-512-b8 --capabilities own --tuning-seconds 60
+    python -m benchmarks.gpu.bench_eight_bits --capabilities 8.9 --precisions off,off-ours,int8 --tuning-seconds 40
     python -m benchmarks.gpu.bench_eight_bits --device cpu --tiny --sizes sd15-128-b2 --rounds 1
 
 Weights are random, at the real shapes. All subjects of a size and card are timed in turn, in one process, and each
-chooses its kernels anew. `over_half` is the time of half over that of the subject. `relative_error` is that of a step
+chooses its kernels anew. `over_half` is the time of half over that of the subject. `off-ours` is half by our kernels
+alone, tuned: what a card that is only said to be another has without the real one's instructions, which cuBLAS and
+cuDNN use. `over_ours` compares with that. `relative_error` is that of a step
 against fp32, and `finite` tells that no step gave NaN. With `--compiled`, diffusers' network runs beside them as
 torch.compile makes it: in half, and with `torch._scaled_mm` for its linear layers (fp8, a scale for each token and
 output channel). torchao is not used.
@@ -20,6 +23,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.bench_unet import TIMESTEP, Bench, compiled
 from benchmarks.common import write_result
-from benchmarks.gpu.said_card import Capability, capability, said_to_be
+from benchmarks.gpu.said_card import Capability, capability, said_to_be, without_libraries
 from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning
@@ -38,7 +42,7 @@ from modules.stable_fast.store.cache import CACHE_VARIABLE
 
 SIZES = "sdxl-1024-b2,sd15-1024-b2,sd15-512-b8"
 PRECISIONS = "off,fp8,int8"
-HALF = "off"
+HALF, OURS = "off", "off-ours"
 LARGEST = 448.0  # of e4m3
 
 
@@ -57,13 +61,13 @@ class EightBits:
             vars(CHOICES).update(vars(ImplementationChoices()))
             tuning = 0.0 if precision == HALF else self.arguments.tuning_seconds
             config = StableFastConfig(
-                precision=precision,
+                precision=HALF if precision == OURS else precision,
                 tuning_seconds=tuning,
                 timed_against_eager=False,
                 emulated=not self.bench.x.is_cuda,
                 graph_memory_mib=60_000,
             )
-            with said_to_be(self.said):
+            with said_to_be(self.said), without_libraries() if precision == OURS else nullcontext():
                 runner = StableFastRunner(self.bench.unet, config)
                 runner.prepare(Conditioning(texts=(self.bench.text,)), [TIMESTEP])
                 runner.step(self.bench.x, TIMESTEP)  # looks for scales
@@ -139,12 +143,16 @@ def time_size(size: str, said: Capability | None, arguments: argparse.Namespace)
         subjects.append(eight.diffusers("diffusers-compile-scaled-mm", scale_linears))
     how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
     rows = measure_all(subjects, eight.bench.x, eight.bench.reference(), **how)
-    half = next((row["ms"] for row in rows if row["label"] == HALF and "ms" in row), None)
+    measured = {row["label"]: row["ms"] for row in rows if "ms" in row}
+    half = measured.get(HALF)
     for row in rows:
         row |= {"size": size, "card": ".".join(map(str, said)) if said else "own", **eight.facts.get(row["label"], {})}
         if "ms" in row and half:
             row["over_half"] = half / row["ms"]
             told = f"{row['ms']:8.3f} ms  {row['over_half']:.2f} x half  error {row.get('relative_error', 0):.1e}"
+            if OURS in measured:
+                row["over_ours"] = measured[OURS] / row["ms"]
+                told += f"  {row['over_ours']:.2f} x half by our kernels"
             print(f"  {size} {row['card']} {row['label']:28} {told}", flush=True)
     print(f"{size}: {time.monotonic() - began:.0f} s", flush=True)
     return rows
@@ -168,6 +176,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=240.0, help="seconds for warming up the subjects of a size")
     parser.add_argument("--name", default="eight-bits", help="of the file of results")
     arguments = parser.parse_args()
+    if arguments.tables:
+        arguments.tables.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = folder  # scales and choices of other networks are ignored

@@ -79,6 +79,11 @@ class CompiledModule:
         self._engine.refresh_weights(changed)
 
     @in_turn
+    def begin_look(self, *, reads_weights: bool = True) -> bool:
+        """Begins a look, which `look` ends. Returns whether the module still holds the objects of the last one."""
+        return self._engine.begin_look(reads_weights=reads_weights)
+
+    @in_turn
     def look(self, *, reads_weights: bool = True) -> bool:
         """Picks up whatever changed in the module since the last look. After a first look, calls check nothing.
 

@@ -84,6 +84,10 @@ class Engine:
         for execution in self._executions.values():
             execution.forget_prompts()
 
+    def begin_look(self, *, reads_weights: bool = True) -> bool:
+        """Begins a look, which `look` ends. Returns whether the module still holds the objects of the last one."""
+        return self._watch is not None and self._watch.begin(reads_weights=reads_weights)
+
     def look(self, *, reads_weights: bool = True) -> bool:
         """Picks up whatever changed since the last look (see Watch). Returns whether weights moved, no more."""
         earlier, self._watch = self._watch, self._watch or Watch(self.module)

@@ -99,13 +99,18 @@ class Report:
         return sum(shape.warm_up_seconds for shape in self.shapes.values())
 
     @property
+    def _latest_name(self) -> str:
+        """The latest shape's name. Steps of the outer blocks alone count as the same shape's."""
+        return next(reversed(self.shapes), "").removesuffix(f", {OUTER}")
+
+    @property
     def latest(self) -> ShapeReport:
-        return self.shapes[next(reversed(self.shapes))] if self.shapes else ShapeReport()
+        return self.shapes.get(self._latest_name) or ShapeReport()
 
     @property
     def _skipped_ms(self) -> float | None:
         """Duration of a step in which only the outer blocks run, at the latest sizes; None if there are none."""
-        outer = self.shapes.get(f"{next(reversed(self.shapes), '')}, {OUTER}")
+        outer = self.shapes.get(f"{self._latest_name}, {OUTER}")
         return None if outer is None else outer.steps.median_ms()
 
     @property

@@ -113,5 +113,7 @@ def test_the_status_line_tells_what_a_skipped_step_takes() -> None:
     for name, ms in (("1x4x64x64, outer blocks", 1.0), ("1x4x64x64", 4.0)):
         report.shape(name).steps._spans = [(0.0, ms / 1000)]
     assert "4.0 ms/step, 1.0 ms/skipped step" in report.status_line()
+    report.shape("1x4x64x64, outer blocks")  # the last step is a skipped one
+    assert "4.0 ms/step, 1.0 ms/skipped step" in report.status_line()
     report.shape("1x4x8x8").steps._spans = [(0.0, 0.002)]
     assert "skipped" not in report.status_line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from modules.stable_fast.store.exchange import read_table
 from modules.stable_fast.store.tables import SHIPPED, Measured
 from tests.stable_fast.store.table_files import RTX_4090, save_table
+from tools import merge_tables
 from tools.merge_tables import main
 
 
@@ -106,3 +108,25 @@ def test_one_bad_file_and_nothing_is_written(folder: Path, tmp_path: Path, capsy
     assert merge(folder, good, bad) == 2
     err = capsys.readouterr().err
     assert str(bad) in err and err.count("\n") == 1 and contents(folder) == before
+
+
+def test_a_folder_that_does_not_exist_is_named_with_a_remedy(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "misspelt"
+    assert merge(missing, folder / "sm89-128.json") == 2
+    err = capsys.readouterr().err
+    assert str(missing) in err and "make it first" in err and err.count("\n") == 1
+    assert not missing.exists()
+
+
+def test_a_table_that_cannot_be_written_is_told_with_a_remedy(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merge_tables, "write_whole", full)
+    assert merge(folder, save_table(tmp_path / "mine.json", row(9, "tiles", tiles=1.0))) == 4
+    err = capsys.readouterr().err
+    assert "No space left on device" in err and "another folder with --into" in err and err.count("\n") == 1

@@ -14,6 +14,7 @@ from modules.text.tokenizer import Tokenizer
 from tools.demo_model.judging.cases import Cases, build_cases, judge
 from tools.demo_model.judging.grid import save_grid
 from tools.demo_model.judging.measure import Pixels, to_pixels
+from tools.demo_model.judging.written import file_to_write
 from tools.demo_model.training.sampling import DemoModel, SampleOptions, load_demo, sample
 from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
@@ -104,8 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="write the scores here")
-    parser.add_argument("--grid", type=Path, help="write a labelled sheet of the judged pictures here")
+    parser.add_argument("--json", type=file_to_write, help="write the scores here")
+    parser.add_argument("--grid", type=file_to_write, help="write a labelled sheet of the judged pictures here")
     parser.add_argument("--divide", type=int, default=1, help="judge only one in N prompts")
     arguments = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False

@@ -25,6 +25,7 @@ from tools.demo_model.judging.app import App
 from tools.demo_model.judging.cases import Cases, build_cases, judge
 from tools.demo_model.judging.measure import Mask, Pixels, background_of, overlap, read_picture, sharpness
 from tools.demo_model.judging.results import Result, collect, table
+from tools.demo_model.judging.written import file_to_write
 from tools.demo_model.world.captions import Captions
 from tools.demo_model.world.render import render
 from tools.demo_model.world.scenes import Fact, Scenes
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("lora", "control", "hires", "speed"), default=None)
     parser.add_argument("--hires-method", default=HiresOptions().method)
     parser.add_argument("--hires-denoise", type=float, default=0.5, help="the value of the committed results")
-    parser.add_argument("--json", type=Path, help="write the scores here")
+    parser.add_argument("--json", type=file_to_write, help="write the scores here")
     arguments = parser.parse_args()
     app = App(Session(ModelFolders(arguments.root) if arguments.root else None, device="cpu"), CHECKPOINT)
     captions, count = Captions(torch.device("cpu"), Tokenizer().encode), arguments.number

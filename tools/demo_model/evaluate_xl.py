@@ -18,6 +18,7 @@ from tools.demo_model.judging.cases import Cases, build_cases
 from tools.demo_model.judging.grid import save_grid
 from tools.demo_model.judging.measure import Pixels, read_picture, sharpness
 from tools.demo_model.judging.results import Result, collect, table
+from tools.demo_model.judging.written import file_to_write
 from tools.demo_model.world.captions import Captions
 
 CHECKPOINT = "demo_xl.safetensors"
@@ -72,8 +73,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder with models/ (default: this project)")
     parser.add_argument("--divide", type=int, default=1, help="judge only one in N prompts")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the scores here")
-    parser.add_argument("--grid", type=Path, help="write a labelled sheet of the judged pictures here")
+    parser.add_argument("--json", type=file_to_write, help="write the scores here")
+    parser.add_argument("--grid", type=file_to_write, help="write a labelled sheet of the judged pictures here")
     arguments = parser.parse_args()
     folders = ModelFolders(arguments.root) if arguments.root else None
     app = App(Session(folders, device=arguments.device, dtype="float32"), CHECKPOINT)

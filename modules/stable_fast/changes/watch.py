@@ -1,7 +1,7 @@
 """Notices that a network changed, however it was changed: its parts, its attributes, and the contents of its weights.
 
-Each look reads all weights once and compares their checksums. That belongs before a picture, not a step. While a GPU
-reads, Python compares parts and attributes.
+Each look reads all weights once and compares their checksums. That belongs before a picture, not a step. A GPU begins
+to read first, and Python compares parts and attributes meanwhile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -38,25 +38,43 @@ class _Look:
     places: Mapping[str, tuple[Any, ...]]
 
 
+class Begun(NamedTuple):
+    """A look that began: whether all objects are the same, and the sums that are being taken of the weights."""
+
+    is_same: bool
+    sums: list[Tensor] | None
+
+
 class Watch:
     """Compares a module with what it was at the last look. The first look is at construction."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self._begun: Begun | None = None
         self._start_over()
 
-    def look(self, *, reads_weights: bool = True) -> Change:
-        """What changed since the last look.
+    def begin(self, *, reads_weights: bool = True) -> bool:
+        """Begins a look, which `look` ends. Returns whether the module still holds the very same objects.
 
         Without `reads_weights`, weights that were written past their versions are left to a later look.
         """
+        can_read = self._glance.same_places()
+        started = self._sums.start() if can_read and reads_weights else None
+        self._begun = Begun(can_read and self._glance.same_parts(), started)
+        return self._begun.is_same
+
+    def look(self, *, reads_weights: bool = True) -> Change:
+        """What changed since the last look. Goes on from `begin` if that was called first."""
+        if self._begun is None:
+            self.begin(reads_weights=reads_weights)
+        begun, self._begun = self._begun, None
         before, last, strengths = self._contents, self._last, self._strengths
-        if self._glance.same_places():
-            started = self._sums.start() if reads_weights else None
-            if self._glance.same_parts():
-                self._contents = self._read(before[0] if started is None else finish(started))
-                is_same = before == self._contents
-                return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
+        if begun is not None and begun.is_same:
+            sums = before[0] if begun.sums is None else finish(begun.sums)
+            is_read = begun.sums is not None and sums == before[0]  # versions would tell nothing more
+            self._contents = before if is_read else self._read(sums)
+            is_same = is_read or before == self._contents
+            return Change(rebuilt=False, weights=frozenset() if is_same else self._differing(before))
         self._start_over()
         if last != self._last:
             return Change(rebuilt=True, moved=last.structure == self._last.structure)

@@ -68,7 +68,7 @@ class Front(ForwardFront):
         self._looked: dict[Any, int] = {}  # the picture at which each of them last looked for changes
         self._is_inside = self._is_removed = self._has_retried = False
         self._turn = Turn()
-        self._why_off = self._why_not = ""  # for good, and until the next look
+        self._why_off, self._why_not = "", "not called yet"  # for good, and until the next look
         self.reason = "not called yet"
 
     def __reduce__(self) -> tuple[Callable[[nn.Module], Any], tuple[nn.Module]]:
@@ -114,7 +114,7 @@ class Front(ForwardFront):
         self._free()
 
     def _called(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if self._is_first("hooks") or not self._part.kind.in_steps:
+        if self._why_not and (self._is_first("hooks") or not self._part.kind.in_steps):
             self._why_not = why_not_this_picture(self._part.network)
         self.reason = self._why_off or why_not_now(self._part.network) or self._why_not
         if self.reason:
@@ -154,12 +154,13 @@ class Front(ForwardFront):
 
     def _fast(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         call, dims, self.reason = self._bound(args, kwargs)
-        if self.reason:
+        compiled = None if self.reason else self._form(dims)
+        if compiled is None:
             return self._own(*args, **kwargs)
         if self._has_retried:
-            return self._form(dims).called(call)
+            return compiled.called(call)
         before = structure_of(self._part.network)
-        result = self._form(dims).called(call)
+        result = compiled.called(call)
         self._retry_after_setup(before)
         return result
 
@@ -172,16 +173,22 @@ class Front(ForwardFront):
         if self.report.level.is_off and structure_of(self._part.network) != before:
             self._free()
 
-    def _form(self, dims: Dims) -> CompiledModule:
-        """The compiled module for calls with these named sizes, after a look for changes.
+    def _form(self, dims: Dims) -> CompiledModule | None:
+        """The compiled module for calls with these named sizes, after a look for changes; None with a new `reason`.
 
         Networks that run in steps look once a picture. Others look at each call, and read their weights once a picture.
         """
         key = tuple(dims.items())
-        compiled = self._compiled.pop(key, None) or self._compile(dims)
-        self._compiled[key] = compiled  # the latest last
         is_first = self._is_first(key)
         is_due = is_first or not self._part.kind.in_steps  # in a picture, a VAE may be moved to another dtype and back
+        compiled = self._compiled.get(key)
+        if is_due and (compiled is None or not compiled.begin_look(reads_weights=is_first)):
+            self.reason = self._why_not = why_not_this_picture(self._part.network)  # hooks are among what is compared
+            if self.reason:
+                self._looked = {"hooks": self._picture.now}  # all forms look again once this reason is gone
+                return None
+        compiled = self._compiled.pop(key, None) or self._compile(dims)
+        self._compiled[key] = compiled  # the latest last
         if is_due and compiled.look(reads_weights=is_first):
             self._note_move()
         return compiled

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.stable_fast import compile_pipeline
+from modules.stable_fast.pipelines import front
 from modules.stable_fast.pipelines.front import MOST_MOVES
 from tests.stable_fast.networks import random
 
@@ -142,6 +143,42 @@ def test_a_hook_that_is_gone_costs_nothing() -> None:
     handle.remove()
     assert_alike(pipe, plain)
     assert fast.report.parts["network"].level == "fused"
+
+
+def test_a_hook_that_came_and_went_needs_no_new_trace() -> None:
+    pipe, plain = pair(Network())
+    fast = compile_pipeline(pipe)
+    assert_alike(pipe, plain)
+    handles = [each.network.layer.register_forward_hook(lambda _, __, result: result * 2) for each in (pipe, plain)]
+    for _ in range(2):
+        assert_alike(pipe, plain)
+    assert "hook" in fast.report.parts["network"].reason
+    for handle in handles:
+        handle.remove()
+    past_the_version(pipe)
+    past_the_version(plain)
+    assert_alike(pipe, plain)
+    report = fast.report.parts["network"]
+    assert report.level == "fused" and report.counters.traces == 1
+
+
+def test_hooks_are_looked_for_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, plain = pair(Network())
+    compile_pipeline(pipe)
+    asked: list[nn.Module] = []
+
+    def note(network: nn.Module) -> str:
+        asked.append(network)
+        return ""
+
+    assert_alike(pipe, plain)
+    monkeypatch.setattr(front, "why_not_this_picture", note)
+    assert_alike(pipe, plain)
+    assert not asked
+    for each in (pipe, plain):
+        other_processor(each)
+    assert_alike(pipe, plain)
+    assert asked == [pipe.network]
 
 
 def test_a_copy_can_be_compiled_too() -> None:

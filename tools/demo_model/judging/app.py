@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from modules.core.progress import CancelToken
 from modules.generation.options import GenerationOptions
 from modules.generation.session import Session
 from modules.generation.text_to_image import generate
+from modules.generation.together import Ended, Request, generate_together
 from tools.demo_model.judging.measure import Pixels
 
 
@@ -22,9 +25,25 @@ class App:
         self.session, self.checkpoint = session, checkpoint
 
     def image(self, prompt: str, seed: int, **changes: Any) -> Image.Image:
+        return list(generate(self.options(prompt, seed, **changes), self.session))[-1].image
+
+    def images(self, cases: Sequence[tuple[str, int]], **changes: Any) -> list[Image.Image]:
+        """The pictures of these prompts and seeds, made in one batch."""
+        made: dict[int, Image.Image] = {}
+        requests = [
+            Request(options=self.options(*case, **changes), on_progress=lambda _: None, cancel=CancelToken())
+            for case in cases
+        ]
+        for number, result in generate_together(requests, self.session):
+            if not isinstance(result, Ended):
+                made[number] = result.fetched().image
+            elif result.error is not None:
+                raise result.error
+        return [made[number] for number in range(len(cases))]
+
+    def options(self, prompt: str, seed: int, **changes: Any) -> GenerationOptions:
         values: dict[str, Any] = {"checkpoint": self.checkpoint, "cfg": 4.0, "steps": 20, "sampler": "dpmpp_2m"}
-        options = GenerationOptions(prompt=prompt, seed=seed, **(values | changes))
-        return list(generate(options, self.session))[-1].image
+        return GenerationOptions(prompt=prompt, seed=seed, **(values | changes))
 
     def pixels(self, prompt: str, seed: int, **changes: Any) -> Pixels:
         return np.asarray(self.image(prompt, seed, **changes).convert("RGB"))

@@ -48,13 +48,13 @@ def held_out_triples(draw: Draw) -> Tensor:
     return allowed[draw.integer(len(allowed))]
 
 
-def build_cases(captions: Captions, seed: int = 987_654, divide: int = 1) -> dict[str, Cases]:
+def build_cases(captions: Captions, seed: int = 987_654, divide: float = 1) -> dict[str, Cases]:
     """Returns all groups, each reduced by the factor `divide`."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"object": 160, "position": 108, "count": 48, "pair": 24, "sunset": 48}
     groups: dict[str, Cases] = {}
     for name, full in sizes.items():
-        count = max(full // divide, 4)
+        count = max(int(full // divide), 4)
         draw = Draw(count, torch.device("cpu"), generator)
         facts = _sunset_facts(draw) if name == "sunset" else _object_facts(draw, name)
         objects = 0 if name == "sunset" else count

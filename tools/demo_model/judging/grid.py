@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from tools.demo_model.judging.measure import Pixels, to_pixels
+from tools.demo_model.judging.written import file_to_write
 from tools.demo_model.training.sampling import SampleOptions, load_demo, sample
 
 COLUMNS = 12
@@ -59,7 +60,7 @@ def save_grid(pictures: list[Pixels], labels: list[str], path: Path, columns: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=file_to_write, required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1, help="pictures of each prompt")

@@ -27,6 +27,7 @@ TMA_TILES = (
     TmaMatmulTile(128, 128, 32, 128, 8, 3, 1),
     TmaMatmulTile(128, 64, 0, 128, 8, 3, 2),
 )
+DEEP_TILES = (TmaMatmulTile(64, 64, 0, 256, 4, 2, 2),)  # for int8, see linear_eight.py
 # On an H200, in int8 at four sizes of SD1.5's and SDXL's layers, with a result in half precision. With one of 8 bits,
 # the plain estimates chose what was the fastest. Tiles were not timed in e4m3.
 TIMES_TO_HALF = {"tma_128x64x128": 0.7, "tma_128x160x128": 0.9}
@@ -65,6 +66,7 @@ def _triton(q: Tensor, weight: Tensor, scales: Scales, bias: Tensor | None, tile
 
 IMPLEMENTATIONS = {tile.name: partial(_triton, tile=tile) for tile in TILES}
 HOPPER = {tile.name: partial(_triton, tile=tile) for tile in TMA_TILES}
+DEEP = {tile.name: partial(_triton, tile=tile) for tile in DEEP_TILES}
 
 
 def _run_kernels(
@@ -78,7 +80,7 @@ def _run_kernels(
     if card_class(q) is CardClass.WGMMA and serves_tma(columns // 2, q.view(-1, k), weight):
         times = TIMES_TO_HALF if q.dtype == torch.int8 and scales.result is None else None
         tile = choose_tma_tile(TMA_TILES, rows, columns // 2, k, 2, multiprocessors(q), 1, times)
-        candidates = HOPPER
+        candidates = HOPPER | DEEP if q.dtype == torch.int8 else HOPPER
     chain = tuple(dict.fromkeys((tile.name, *candidates)))
     return run_chosen("linear_geglu_eight", key, candidates, chain, (q, weight, scales, bias), reference)
 

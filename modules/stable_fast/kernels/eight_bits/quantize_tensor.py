@@ -14,7 +14,7 @@ from modules.stable_fast.kernels.choices import dtype_key
 from modules.stable_fast.kernels.devices import runs_kernels, writes_eight_bits
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.registry import register, run_chosen
-from modules.stable_fast.kernels.scaled.kinds import quantised, rounded_in_kernel
+from modules.stable_fast.kernels.scaled.kinds import quantised, reciprocal, rounded_in_kernel
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
 BLOCK = 2048
@@ -40,7 +40,7 @@ def is_dense(x: Tensor) -> bool:
 def _quantize_tensor_kernel(x_ptr, scale_ptr, q_ptr, elements, INTEGER: tl.constexpr, BLOCK: tl.constexpr):
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offset, mask=offset < elements, other=0.0).to(tl.float32)
-    q = rounded_in_kernel(x * tl.div_rn(1.0, tl.load(scale_ptr)), INTEGER)
+    q = rounded_in_kernel(x * reciprocal(tl.load(scale_ptr)), INTEGER)
     tl.store(q_ptr + offset, q, mask=offset < elements)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from modules.stable_fast.kernels.devices import runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.norm.row_tiles import MAX_CHANNELS, row_tiles
-from modules.stable_fast.kernels.scaled.kinds import LARGEST, rounded_in_kernel, scale_in_kernel
+from modules.stable_fast.kernels.scaled.kinds import LARGEST, largest_of, reciprocal, rounded_in_kernel, scale_in_kernel
 from modules.stable_fast.kernels.triton_import import jit_for_any, next_power_of_2, tl
 
 # A longer row is read twice, in parts of this length.
@@ -28,9 +28,8 @@ def _quantize_rows_kernel(
     mask = (row < rows)[:, None] & (column < C)[None, :]
     offset = row[:, None] * C + column[None, :]
     x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    # Zero times what is not finite is NaN, which the maximum alone would lose.
-    scale = scale_in_kernel(tl.max(tl.abs(x), axis=1) + tl.sum(x * 0.0, axis=1), LARGEST)
-    tl.store(q_ptr + offset, rounded_in_kernel(x * tl.div_rn(1.0, scale)[:, None], INTEGER), mask=mask)
+    scale = scale_in_kernel(largest_of(x, 1), LARGEST)
+    tl.store(q_ptr + offset, rounded_in_kernel(x * reciprocal(scale)[:, None], INTEGER, WITHIN=True), mask=mask)
     tl.store(scale_ptr + row, scale, mask=row < rows)
 
 
@@ -41,16 +40,14 @@ def _quantize_long_rows_kernel(
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK_C)
     amax = tl.zeros([BLOCK_C], dtype=tl.float32)
-    zero = tl.zeros([BLOCK_C], dtype=tl.float32)
     for start in range(0, C, BLOCK_C):
         x = tl.load(x_ptr + row * C + start + column, mask=start + column < C, other=0.0).to(tl.float32)
-        amax = tl.maximum(amax, tl.abs(x))
-        zero += x * 0.0
-    scale = scale_in_kernel(tl.max(amax, axis=0) + tl.sum(zero, axis=0), LARGEST)
-    inverse = tl.div_rn(1.0, scale)
+        amax = tl.maximum(amax, tl.abs(x), propagate_nan=tl.PropagateNan.ALL)
+    scale = scale_in_kernel(largest_of(amax, 0), LARGEST)
+    inverse = reciprocal(scale)
     for start in range(0, C, BLOCK_C):
         x = tl.load(x_ptr + row * C + start + column, mask=start + column < C, other=0.0).to(tl.float32)
-        q = rounded_in_kernel(x * inverse, INTEGER)
+        q = rounded_in_kernel(x * inverse, INTEGER, WITHIN=True)
         tl.store(q_ptr + row * C + start + column, q, mask=start + column < C)
     tl.store(scale_ptr + row, scale)
 
@@ -79,28 +76,29 @@ def _layer_norm_kernel(
     x_ptr, residual_ptr, w_ptr, bias_ptr, sum_ptr, q_ptr, scale_ptr, rows, C, eps,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, ADD: tl.constexpr, LARGEST: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(0).to(tl.int64) * ROWS  # all that counts from here has 32 bits, and takes half the registers
+    row = tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_C)
     inside = column < C
-    mask = (row < rows)[:, None] & inside[None, :]
+    mask = (row < rows - first)[:, None] & inside[None, :]
     offset = row[:, None] * C + column[None, :]
     weight = tl.load(w_ptr + column, mask=inside, other=0.0)
     bias = tl.load(bias_ptr + column, mask=inside, other=0.0)
     tl.debug_barrier()  # otherwise ptxas loads these from memory only after it has summed x
-    x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + first * C + offset, mask=mask, other=0.0).to(tl.float32)
     if ADD:
-        x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        x += tl.load(residual_ptr + first * C + offset, mask=mask, other=0.0).to(tl.float32)
         rounded = x.to(sum_ptr.dtype.element_ty)
-        tl.store(sum_ptr + offset, rounded, mask=mask)
+        tl.store(sum_ptr + first * C + offset, rounded, mask=mask)
         x = rounded.to(tl.float32)  # the norm uses the rounded sum, as it does without fusion
     mean = tl.sum(x, axis=1) / C
     centred = tl.where(mask, x - mean[:, None], 0.0)
     variance = tl.sum(centred * centred, axis=1) / C
     y = centred * tl.rsqrt(variance + eps)[:, None] * weight.to(tl.float32)[None, :] + bias.to(tl.float32)[None, :]
-    # A row that is not finite has a variance of NaN or infinity.
-    scale = scale_in_kernel(tl.max(tl.abs(y), axis=1) + variance * 0.0, LARGEST)
-    tl.store(q_ptr + offset, rounded_in_kernel(y * tl.div_rn(1.0, scale)[:, None], INTEGER), mask=mask)
-    tl.store(scale_ptr + row, scale, mask=row < rows)
+    scale = scale_in_kernel(largest_of(y, 1), LARGEST)
+    q = rounded_in_kernel(y * reciprocal(scale)[:, None], INTEGER, WITHIN=True)
+    tl.store(q_ptr + first * C + offset, q, mask=mask)
+    tl.store(scale_ptr + first + row, scale, mask=row < rows - first)
 
 
 def launch_layer_norm_quantized(

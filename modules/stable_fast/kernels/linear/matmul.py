@@ -19,7 +19,7 @@ from modules.stable_fast.kernels.activations import ACTIVATIONS, activate_in_ker
 from modules.stable_fast.kernels.devices import CardClass, card_class, multiplies_by_warp, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.refusals import Unsupported, require_32_bit
-from modules.stable_fast.kernels.scaled.kinds import rounded_in_kernel
+from modules.stable_fast.kernels.scaled.kinds import reciprocal, rounded_in_kernel
 from modules.stable_fast.kernels.scaled.scales import Scales, is_integer, scale_pointers, scaled_sums
 from modules.stable_fast.kernels.triton_import import jit, tl, triton
 
@@ -204,7 +204,7 @@ def _geglu_matmul_kernel(
         gate += tl.load(bias_ptr + I + columns, mask=columns < I, other=0.0).to(tl.float32)[None, :]
     y = value * gelu(gate)
     if EIGHT:
-        y = rounded_in_kernel(y * tl.div_rn(1.0, tl.load(result_scale_ptr)), INTEGER)
+        y = rounded_in_kernel(y * reciprocal(tl.load(result_scale_ptr)), INTEGER)
     mask = (rows < M)[:, None] & (columns < I)[None, :]
     tl.store(y_ptr + rows.to(tl.int64)[:, None] * I + columns[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
 

@@ -18,7 +18,7 @@ from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.linear.matmul import GROUP_M, empty_result, tile_origin
 from modules.stable_fast.kernels.linear.tma_tiles import TmaMatmulTile, serves_tma
 from modules.stable_fast.kernels.refusals import Unsupported
-from modules.stable_fast.kernels.scaled.kinds import rounded_in_kernel
+from modules.stable_fast.kernels.scaled.kinds import reciprocal, rounded_in_kernel
 from modules.stable_fast.kernels.scaled.scales import Scales, is_integer, scale_pointers
 from modules.stable_fast.kernels.triton_import import TensorDescriptor, jit, tl, triton
 
@@ -66,7 +66,7 @@ def _load_scales(
 
 @jit
 def _finish(
-    acc, epilogue, scales, result_scale_ptr, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
+    acc, epilogue, scales, inverse, y_desc, row, column, BM: tl.constexpr, BN: tl.constexpr,
     GEGLU: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr,
     SCALED: tl.constexpr, INTEGER: tl.constexpr,
 ):  # fmt: skip
@@ -94,7 +94,7 @@ def _finish(
     if HAS_RESIDUAL:
         y += residual.to(tl.float32)
     if SCALED and y_desc.dtype.primitive_bitwidth == 8:
-        y = rounded_in_kernel(y * tl.div_rn(1.0, tl.load(result_scale_ptr)), INTEGER)
+        y = rounded_in_kernel(y * inverse, INTEGER)
     y_desc.store([row, column], y.to(y_desc.dtype))
 
 
@@ -126,6 +126,9 @@ def _tma_kernel(
     # serialise the wgmmas of two accumulators, a residual would load late, and two inner loops cannot be flattened.
     FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
+    inverse = 1.0
+    if SCALED and y_desc.dtype.primitive_bitwidth == 8:
+        inverse = reciprocal(tl.load(result_scale_ptr))
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
         tile_m, tile_n = tile_origin(tile, M, N, BM, BN + EXTRA, GROUP)
         row = tile_m * BM
@@ -164,12 +167,12 @@ def _tma_kernel(
                 row_scale_ptr, row_scale_stride, column_scale_ptr, row, column, M, N, BM, BN, GEGLU, SCALED
             )  # fmt: skip
         _finish(
-            acc, epilogue, scales, result_scale_ptr, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL,
+            acc, epilogue, scales, inverse, y_desc, row, column, BM, BN, GEGLU, HAS_BIAS, HAS_RESIDUAL,
             ACTIVATION, SCALED, INTEGER,
         )  # fmt: skip
         if EXTRA:
             _finish(
-                acc_extra, epilogue_extra, scales_extra, result_scale_ptr, y_extra_desc, row, column + BN, BM, EXTRA,
+                acc_extra, epilogue_extra, scales_extra, inverse, y_extra_desc, row, column + BN, BM, EXTRA,
                 GEGLU, HAS_BIAS, HAS_RESIDUAL, ACTIVATION, SCALED, INTEGER,
             )  # fmt: skip
 
@@ -221,6 +224,7 @@ def _launch(
         BM=tile.m, BN=tile.n, EXTRA=tile.extra, BK=tile.k, GROUP=GROUP_M, TWO=x2 is not None, GEGLU=halves == 2,
         HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, ACTIVATION=ACTIVATIONS[activation],
         SCALED=scales is not None, INTEGER=is_integer(x), num_warps=tile.warps, num_stages=tile.stages,
+        maxnreg=tile.registers,
     )  # fmt: skip
     return y
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from modules.stable_fast.kernels.devices import runs_tma_kernels
 from modules.stable_fast.kernels.triton_import import triton
 
+REGISTERS = 65536  # of a multiprocessor, for all its threads
+
 
 class TmaMatmulTile(NamedTuple):
     """Rows, columns and depth of a tile, warps, load pipeline stages, and programs per multiprocessor.
@@ -28,6 +30,11 @@ class TmaMatmulTile(NamedTuple):
     @property
     def columns(self) -> int:
         return self.n + self.extra
+
+    @property
+    def registers(self) -> int:
+        """How many a thread may have, so that a multiprocessor holds all programs at once."""
+        return min(255, REGISTERS // (32 * self.warps * self.programs) // 8 * 8)
 
     @property
     def name(self) -> str:

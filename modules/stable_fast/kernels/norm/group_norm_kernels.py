@@ -15,7 +15,7 @@ from modules.stable_fast.kernels.activations import silu_in_kernel
 from modules.stable_fast.kernels.devices import multiprocessors, overlaps_launches, runs_kernels
 from modules.stable_fast.kernels.launch import launch_kernel
 from modules.stable_fast.kernels.refusals import MOST_ELEMENTS, MOST_GRID_ROWS, Unsupported
-from modules.stable_fast.kernels.scaled.kinds import rounded_in_kernel
+from modules.stable_fast.kernels.scaled.kinds import reciprocal, rounded_in_kernel
 from modules.stable_fast.kernels.scaled.scales import Eight, image_for
 from modules.stable_fast.kernels.triton_import import cuda, jit, jit_for_any, next_power_of_2, tl, triton
 
@@ -78,7 +78,7 @@ def _group_norm_kernel(
     bias = tl.load(bias_ptr + channels, mask=column < CG, other=0.0)
     inverse = 1.0
     if EIGHT:
-        inverse = tl.div_rn(1.0, tl.load(scale_ptr))
+        inverse = reciprocal(tl.load(scale_ptr))
     tl.debug_barrier()  # otherwise ptxas loads these only after x has arrived
     x = _load(a_ptr, b_ptr, n, rows, channels, HW, C, CA, mask, CAT).to(tl.float32)
     mean = tl.sum(x) / (HW * CG)
@@ -159,7 +159,7 @@ def _apply_kernel(
     bias = tl.load(bias_ptr + channels, mask=inside, other=0.0).to(tl.float32)
     inverse = 1.0
     if EIGHT:
-        inverse = tl.div_rn(1.0, tl.load(scale_ptr))
+        inverse = reciprocal(tl.load(scale_ptr))
     if OVERLAP:
         cuda.gdc_wait()  # for the chunk moments; the loads above do not depend on the first kernel
     else:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from modules.stable_fast.kernels.eight_bits.linear_eight import TILES, TMA_TILES, linear_eight_reference
+from modules.stable_fast.kernels.eight_bits.linear_eight import DEEP_TILES, TILES, TMA_TILES, linear_eight_reference
 from modules.stable_fast.kernels.linear.cublaslt import cublaslt_matmul
 from modules.stable_fast.kernels.linear.matmul import launch_matmul
 from modules.stable_fast.kernels.linear.matmul_tma import launch_tma_matmul
@@ -74,7 +74,7 @@ def test_a_row_that_is_not_finite_stays_so(kernel, kind, device):
 @of_kinds
 @on_kernels(
     {tile: partial(launch_matmul, tile=tile) for tile in TILES}
-    | {tile: partial(launch_tma_matmul, tile=tile) for tile in TMA_TILES}
+    | {tile: partial(launch_tma_matmul, tile=tile) for tile in (*TMA_TILES, *DEEP_TILES)}
 )
 @pytest.mark.parametrize("shape", [(2048, 1280, 3840), (2048, 5120, 1280), (8192, 2560, 640)], ids=str)
 def test_real_sizes(shape, kernel, kind):

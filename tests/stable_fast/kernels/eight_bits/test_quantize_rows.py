@@ -18,7 +18,7 @@ from modules.stable_fast.kernels.eight_bits.quantize_rows import (
 from modules.stable_fast.kernels.eight_bits.quantize_tensor import launch_quantize_tensor, quantize_tensor_reference
 from modules.stable_fast.kernels.scaled.kinds import LARGEST, quantised
 from modules.stable_fast.kernels.triton_import import INTERPRETED
-from tests.stable_fast.kernels.eight_bits.operands import assert_same, of_kinds
+from tests.stable_fast.kernels.eight_bits.operands import of_kinds
 from tests.stable_fast.kernels.kernel_device import Maker, in_dtypes, on_devices
 
 
@@ -32,8 +32,8 @@ def test_rows(shape, dtype, kind, device):
     x.view(-1, shape[-1])[-1, 0] = 1000.0
     q, scale = launch_rows(x, kind)
     expected, expected_scale = quantize_rows_reference(x, kind)
-    assert torch.allclose(scale, expected_scale, rtol=1e-6) and scale.view(-1)[0] == 1
-    assert_same(q, expected, share=1e-3)
+    assert torch.equal(scale, expected_scale) and scale.view(-1)[0] == 1
+    assert torch.equal(q.float(), expected.float())
     step = scale * (1 if kind == torch.int8 else 0) / 2 + x.float().abs() / 16 + scale * 2**-10
     assert bool(((q.float() * scale - x.float()).abs() <= step).all())
 
@@ -57,8 +57,7 @@ def test_channels_keep_the_order_of_memory(kind, device):
         q, scale = launch_channels(weight, kind)
         expected, expected_scale = quantize_channels_reference(weight, kind)
         assert q.stride() == expected.stride() == weight.stride()
-        assert torch.allclose(scale, expected_scale, rtol=1e-6)
-        assert_same(q, expected, share=1e-3)
+        assert torch.equal(scale, expected_scale) and torch.equal(q.float(), expected.float())
 
 
 @on_devices
@@ -68,7 +67,20 @@ def test_a_tensor_saturates(kind, device):
     scale = torch.tensor([1.5 / LARGEST[kind]], device=device)
     q = launch_quantize_tensor(x, scale, kind)
     assert q.stride() == x.stride() and float(q.float().abs().max()) == LARGEST[kind]
-    assert_same(q, quantize_tensor_reference(x, scale, kind), share=1e-3)
+    assert torch.equal(q.float(), quantize_tensor_reference(x, scale, kind).float())
+
+
+@on_devices
+def test_ties_go_to_the_even_integer(device):
+    """By a multiplication that is not joined with the addition that rounds: 3 * (1 / 6) is less than a half."""
+    halves = torch.arange(-127.0, 127.5, 0.5, device=device)
+    one = torch.ones(1, device=device)
+    for q in (launch_rows(halves[None], torch.int8)[0][0], launch_quantize_tensor(halves, one, torch.int8)):
+        assert torch.equal(q.float(), halves.round())
+    whole = torch.arange(-700.0, 700.0, device=device)
+    for divisor in (6.0, 7.0, 22.0):
+        q = launch_quantize_tensor(whole, one * divisor, torch.int8)
+        assert torch.equal(q.float(), (whole * (1 / (one * divisor))).round().clamp(-127, 127))
 
 
 @on_devices
