@@ -1,4 +1,4 @@
-"""Tests that pictures too large for a CPU are refused, and that the bounds are lower ones: by counting and measuring."""
+"""Tests that pictures too large for a CPU are refused, and that the bounds are lower ones (counted, and measured)."""
 
 from __future__ import annotations
 
