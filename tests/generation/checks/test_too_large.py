@@ -19,7 +19,7 @@ from modules.generation.options import GenerationOptions, HiresOptions, Resolved
 from modules.loader.checkpoint import LoadedModel, load_checkpoint
 
 CPU = torch.device("cpu")
-# Prints the least bytes of two rows at 1024 x 1024, and by how much the peak of this process rose in one evaluation.
+# Prints the least bytes of two rows at 768 x 768, and by how much the peak of this process rose in one evaluation.
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
@@ -32,8 +32,8 @@ def evaluate(side):
         unet(torch.zeros(2, 4, side, side), torch.zeros(2), torch.zeros(2, 77, config.context_dim), None, None)
 evaluate(8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-evaluate(128)
-print(2 * 4 * least_values(config, 128 * 128), 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+evaluate(96)
+print(2 * 4 * least_values(config, 96 * 96), 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 
 
@@ -101,4 +101,4 @@ def test_the_memory_is_less_than_what_it_takes(demo_checkpoint: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     least, taken = map(int, ran.stdout.split())
-    assert 0.3 * taken < least <= taken
+    assert 0.2 * taken < least <= taken
