@@ -3,13 +3,15 @@
     python -m benchmarks.bench_unet --device cuda                       # SD1.5 at 512, CFG batch 2, every subject
     python -m benchmarks.bench_unet --model sdxl --size 1024    # SDXL, CFG batch 2
     python -m benchmarks.bench_unet --model sdxl --size 1024 --subjects full,full-fp8,full-fp8-tuned
+    python -m benchmarks.bench_unet --subjects full,diffusers-sfast,diffusers-sfast-fp32-sums --suffix namesake
     python -m benchmarks.bench_unet --device cpu --size 256 --subjects eager,fused,diffusers
     python -m benchmarks.bench_unet --device cpu --size 128 --model sdxl --tiny --rounds 1
     python -m benchmarks.bench_unet --list
 
 Weights are random at the real shapes and the same in every subject; inputs are fresh. Subjects are timed in turn,
 round after round, and the median is reported: GPU time by CUDA events, host time without waiting for the GPU. Each
-subject's output is compared with fp32 eager. If a subject fails, its error goes into the result.
+subject's output is compared with fp32 eager. If a subject fails, its error goes into the result. The subjects that need
+the registry's `stable-fast-pruna` are left out, with a line that says so, where that is not installed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.common import write_result
 from benchmarks.networks.diffusers_unet import as_diffusers_reads, diffusers_unet, random_text
+from benchmarks.networks.namesake import NAMESAKES, compiled_by_namesake, why_absent
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning, TextInputs
 from modules.generation.eager_runner import EagerRunner
@@ -133,17 +136,27 @@ class Bench:
             if regional:
                 unet.fuse_qkv_projections()
                 unet.compile_repeated_blocks(fullgraph=True)
-            call: Any = compiled(unet, mode) if mode else unet
-            times, text = torch.full((self.rows,), TIMESTEP, device=self.device), as_diffusers_reads(self.text)
-            layout = torch.channels_last if channels_last else torch.contiguous_format
-
-            def step(x: Tensor) -> Tensor:
-                doubled = x.to(self.dtype).repeat(self.rows // x.shape[0], 1, 1, 1).contiguous(memory_format=layout)
-                return call(doubled, times, **text, return_dict=False)[0].clone()
-
-            return step
+            return self.called(compiled(unet, mode) if mode else unet, channels_last=channels_last)
 
         return make
+
+    def namesake(self, *, fp32_sums: bool) -> Callable[[], Step]:
+        def make() -> Step:
+            unet = compiled_by_namesake(diffusers_unet(self.unet), fp32_sums=fp32_sums)
+            return self.called(unet, channels_last=True)
+
+        return make
+
+    def called(self, unet: Any, *, channels_last: bool) -> Step:
+        """The step of diffusers' UNet, compiled or not."""
+        times, text = torch.full((self.rows,), TIMESTEP, device=self.device), as_diffusers_reads(self.text)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+
+        def step(x: Tensor) -> Tensor:
+            doubled = x.to(self.dtype).repeat(self.rows // x.shape[0], 1, 1, 1).contiguous(memory_format=layout)
+            return unet(doubled, times, **text, return_dict=False)[0].clone()
+
+        return step
 
     def subjects(self) -> dict[str, Subject]:
         tuning = self.arguments.tuning_seconds
@@ -161,6 +174,7 @@ class Bench:
             "diffusers-compile": self.diffusers(channels_last=True, mode="default"),
             "diffusers-reduce-overhead": self.diffusers(channels_last=True, mode="reduce-overhead"),
             "diffusers-max-autotune": self.diffusers(channels_last=True, mode="max-autotune"),
+            **{name: self.namesake(fp32_sums=name.endswith("fp32-sums")) for name in NAMESAKES},
         }
         return {name: Subject(name, make) for name, make in makers.items()}
 
@@ -172,11 +186,22 @@ class Bench:
         return runner.step(self.x, TIMESTEP).float()
 
 
+def without_absent(names: Sequence[str]) -> list[str]:
+    """Leaves out the opponents that are not installed, and says so."""
+    wanted = [name for name in names if name in NAMESAKES]
+    why = why_absent() if wanted else None
+    if why is None:
+        return list(names)
+    print(f"left out: {', '.join(wanted)}, because {why}", flush=True)
+    return [name for name in names if name not in NAMESAKES]
+
+
 @torch.inference_mode()
 def run(arguments: argparse.Namespace) -> None:
     bench = Bench(arguments)
     every = bench.subjects()
     names = arguments.subjects.split(",") if arguments.subjects else [name for name in every if not is_extra(name)]
+    names = without_absent(names)
     how = {"rounds": arguments.rounds, "steps": arguments.steps, "budget": arguments.budget}
     rows = measure_all([every[name] for name in names], bench.x, bench.reference(), **how)
     model = f"{arguments.model}-tiny" if arguments.tiny else arguments.model

@@ -20,7 +20,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "triton", "diffusers", "transformers", "accelerate", "safetensors")
+PACKAGES = ("torch", "triton", "diffusers", "transformers", "accelerate", "safetensors", "stable-fast-pruna")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.charts.marked_places import Writer
 from benchmarks.charts.results import Result, on_gpu, read_results, rows_by_label, table
 from benchmarks.common import RESULTS
+from benchmarks.networks.namesake import NAMESAKES, PACKAGE
 from tools.demo_model import evaluate, evaluate_extras, evaluate_xl
 from tools.demo_model.judging import results as judgements
 
@@ -107,7 +108,21 @@ def speed() -> list[str]:
     rows = [
         (WORKLOADS[name], *(fastest(result, labels) for labels in columns.values())) for name, result in results.items()
     ]
-    return [*table(["milliseconds", *columns], rows), "", f"Measured on one {measured_on(results.values())}."]
+    where = f"Measured on one {measured_on(results.values())}."
+    return [*table(["milliseconds", *columns], rows), "", where, *about_namesake()]
+
+
+def about_namesake() -> list[str]:
+    """Says what stable-fast-pruna took beside Stable-Fast, workload by workload, in the runs that had it."""
+    beside = {title: gpu_results().get(f"{name}-namesake") for name, title in WORKLOADS.items()}
+    lines = [
+        f"{title}, in a run of its own with `{PACKAGE}` {result['machine']['versions'][PACKAGE]}: it took "
+        f"{fastest(result, NAMESAKES[:1])} ms as it comes and {fastest(result, NAMESAKES[1:])} with sums in fp32, "
+        f"and Stable-Fast {fastest(result, ['full'])}."
+        for title, result in beside.items()
+        if result is not None and all(fastest(result, [label]) for label in NAMESAKES)
+    ]
+    return [part for line in lines for part in ("", line)]
 
 
 def costs() -> list[str]:

@@ -85,6 +85,7 @@ TITLES = WANTED | {
     "load": "Loading an SD1.5 checkpoint of 2 GiB",
     "stages-sd15": "Operations of the SD1.5 UNet: as traced, then fused and staged",
     "unet-sdxl-1024-b2-float16-autotune": "SDXL UNet step beside `max-autotune` (1024², CFG batch 2, caches warm)",
+    "unet-sd15-512-b2-float16-namesake": "SD1.5 UNet step beside stable-fast-pruna (512², CFG batch 2)",
     "server-sd15-512-20": "1 and 16 clients at once, one GPU: SD1.5, 512², 20 steps Euler, guidance",
     "server-sd15-512-4": "1 and 16 clients at once, one GPU: SD1.5, 512², 4 steps, no guidance",
     "untuned": "Without a table of the card's own, as it is (own) and as an RTX 40 (8.9): UNet steps, CFG batch 2",

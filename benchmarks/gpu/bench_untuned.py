@@ -25,8 +25,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,7 +35,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_unet import TIMESTEP, Bench
-from benchmarks.common import ROOT, synchronise, write_result
+from benchmarks.common import synchronise, write_result
+from benchmarks.gpu.first_calls import first_calls, parts_of, seconds_of_cores, told
 from benchmarks.gpu.said_card import Capability, capability, said_to_be
 from benchmarks.side_by_side import Step, Subject, measure_all
 from modules.core.runner import Conditioning
@@ -84,7 +83,7 @@ class Untuned:
                 self.facts[label] = self.choices(label) | {"first_step_seconds": time.perf_counter() - began}
                 made = runner.report.programs[0]
                 self.facts[label] |= {"trace_seconds": made.trace_seconds, "compile_seconds": made.compile_seconds}
-                self.facts[label] |= {"probes": runner.report.counters.probes}
+                self.facts[label] |= parts_of(runner.report, self.facts[label]["first_step_seconds"])
                 if self.bench.x.is_cuda and runner.report.counters.captures != 1:
                     raise RuntimeError(f"the first step was not captured: {runner.report.reason}")
             start_anew()
@@ -234,26 +233,18 @@ def first_call(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         untuned = Untuned(size, arguments, Path(folder))
         subject = untuned.ours(said, CLASS if untuned.bench.x.is_cuda else DEFAULTS)
+        before = os.times()
         subject.make()
-        print(json.dumps({"label": subject.name, "size": size, **untuned.facts[subject.name]}))
+        row = {**untuned.facts[subject.name], **seconds_of_cores(before)}
+        print(json.dumps({"label": subject.name, "size": size, **row}))
 
 
-def first_calls(arguments: argparse.Namespace) -> None:
-    """The first calls with empty caches, each in a new process."""
+def write_first_calls(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
-    for size in arguments.sizes.split(","):
-        for said in arguments.capabilities.split(","):
-            given = ["--tables", str(arguments.tables)] if arguments.tables else []
-            command = [sys.executable, "-m", "benchmarks.gpu.bench_untuned", "--only-first-call", "--sizes", size]
-            command += ["--capabilities", said, "--device", arguments.device, *given, *["--tiny"] * arguments.tiny]
-            with tempfile.TemporaryDirectory() as folder:
-                caches = {CACHE_VARIABLE: f"{folder}/ours", "TRITON_CACHE_DIR": f"{folder}/triton"}
-                answer = subprocess.run(command, cwd=ROOT, env=os.environ | caches, stdout=subprocess.PIPE, text=True)
-            lines = answer.stdout.splitlines()
-            row = json.loads(lines[-1]) if answer.returncode == 0 else {"size": size, "error": answer.returncode}
-            print(row, flush=True)
-            rows.append(row)
-            write_result(name_of(arguments), rows, arguments=arguments.command)
+    for row in first_calls(arguments):
+        rows.append(row)
+        print(told(row), flush=True)
+        write_result(name_of(arguments), rows, arguments=arguments.command)
 
 
 def main() -> None:
@@ -283,7 +274,7 @@ def main() -> None:
     if arguments.only_first_call:
         return first_call(arguments)
     if arguments.cold:
-        first_calls(arguments)
+        write_first_calls(arguments)
     else:
         time_sizes(arguments)
 

@@ -29,7 +29,7 @@ step() {
 }
 
 probes() {
-  step cold 60 python3 -m benchmarks.gpu.bench_untuned --cold --sizes sd15-512 --capabilities own
+  step cold 120 python3 -m benchmarks.gpu.bench_untuned --cold --sizes sd15-512 --capabilities own
   step probes 180 python3 -m benchmarks.gpu.bench_untuned --capabilities own --compiled none --suffix probes --rounds 8 \
     --sizes sd15-512,sd21-768,sd15-1024,sdxl-1024,sd15-640x512,sd15-768 --budget 60 \
     --with-tables "tuned,other classes,class table without this size"

@@ -17,7 +17,9 @@ from modules.stable_fast.changes.fingerprint import structure_of
 from modules.stable_fast.changes.watch import Change, Watch
 from modules.stable_fast.compiler import compile_program, how_to_compile, tell_unmatched
 from modules.stable_fast.config import Level, StableFastConfig, level_in_force
+from modules.stable_fast.graph.trace import device_of
 from modules.stable_fast.kernels.choices import CHOICES
+from modules.stable_fast.kernels.launch import wake_compiler
 from modules.stable_fast.report import Report, ShapeReport
 from modules.stable_fast.runtime.capture import GraphPool
 from modules.stable_fast.runtime.capture_table import CaptureOn, Graphs
@@ -138,6 +140,7 @@ class Engine:
             self._programs.move_to_end(form)
         else:
             how = how_to_compile(self.module, example, self.config, self.report)
+            wake_compiler(device_of(self.module, example))  # beside the trace
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._programs[form], compiled = compile_program(
                     self.store, example, bindings=self._bindings, dims=dims, reads_kept=self._reads_kept, **how
@@ -179,8 +182,8 @@ class Engine:
     def make_ready(self, run: Callable[[], object], device: torch.device, **how: bool) -> None:
         """Chooses implementations and compiles kernels for a new execution, which `run` runs; see store/ready.py."""
         with self.store.scales.untouched_by(run) as run_afresh:
-            timed = make_ready(run_afresh, device, self.config.tuning_seconds, table=self.config.table, **how)
-        self.report.counters.probes += timed
+            effort = make_ready(run_afresh, device, self.config.tuning_seconds, table=self.config.table, **how)
+        self.report.add_effort(effort)
 
     def keep(self, key: Hashable, execution: Execution) -> None:
         """Uses `execution` for these sizes from now on."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from modules.stable_fast.config import Level
 from modules.stable_fast.runtime.timing import StepTimer
+from modules.stable_fast.store.ready import Effort
 
 OUTER = "outer blocks"  # in the names of shapes: steps that reuse deep features
 
@@ -37,6 +38,7 @@ class Counters:
     fused_steps: int = 0
     eager_steps: int = 0
     weights_refreshed: int = 0
+    kernels: int = 0  # compiled, or loaded from disk, before a first run
     probes: int = 0  # implementations timed at new sizes, without tuning
 
 
@@ -71,12 +73,21 @@ class Report:
     counters: Counters = field(default_factory=Counters)
     shapes: dict[str, ShapeReport] = field(default_factory=dict)  # the latest last
     choices: Mapping[str, str] = field(default_factory=dict)
+    kernel_seconds: float = 0.0  # for compiling the kernels that the counters tell of
+    probe_seconds: float = 0.0  # for timing the probes
     weights_mib: float = 0.0
     graph_mib: float = 0.0
     steps_per_image: int = 0
     precision: str = "off"
     precision_reason: str = ""  # why that has no effect
     parts: Mapping[str, Report] = field(default_factory=dict)  # other networks: VAE, text encoder, ...
+
+    def add_effort(self, effort: Effort) -> None:
+        """Adds what was done before a first run."""
+        self.counters.kernels += effort.kernels
+        self.counters.probes += effort.probes
+        self.kernel_seconds += effort.kernel_seconds
+        self.probe_seconds += effort.probe_seconds
 
     def lower(self, level: Level, reason: str) -> None:
         """Switches to a lower level. The reason is added to those for earlier switches."""
@@ -160,6 +171,8 @@ class Report:
             "warm_up_seconds": self.warm_up_seconds,
             "break_even_images": self.break_even_images(),
             "counters": asdict(self.counters),
+            "kernel_seconds": self.kernel_seconds,
+            "probe_seconds": self.probe_seconds,
             "weights_mib": self.weights_mib,
             "graph_mib": self.graph_mib,
             "shapes": {name: shape.to_dict() for name, shape in self.shapes.items()},
@@ -181,6 +194,8 @@ class Report:
 
     def _details(self) -> Iterator[str]:
         yield ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in asdict(self.counters).items())
+        if self.kernel_seconds:
+            yield f"kernels made ready in {self.kernel_seconds:.1f} s, probes timed in {self.probe_seconds:.1f} s"
         yield f"prepared weights {self.weights_mib:.0f} MiB, captured graphs {self.graph_mib:.0f} MiB"
         yield from (f"shape {name}: warm-up {shape.warm_up_seconds:.1f} s" for name, shape in self.shapes.items())
         yield from (f"{operation}: {choice}" for operation, choice in self.choices.items())

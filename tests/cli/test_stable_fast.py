@@ -9,6 +9,7 @@ import pytest
 
 import pipeline
 from modules.stable_fast import Table
+from modules.stable_fast.store.ready import Effort
 from tests.cli.command import FAST, SMALL, run
 from tests.stable_fast.store.table_files import LINEAR, save_table
 
@@ -52,7 +53,9 @@ def test_a_table_reaches_every_network_and_a_cpu_is_told_that_it_has_no_effect(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     given: list[Table] = []
-    monkeypatch.setattr("modules.stable_fast.engine.make_ready", lambda *_, table, **__: given.append(table) or 0)
+    monkeypatch.setattr(
+        "modules.stable_fast.engine.make_ready", lambda *_, table, **__: given.append(table) or Effort()
+    )
     assert pipeline.main([*FAST, "--stable-fast-table", str(save_table(tmp_path / "table.json"))]) == 0
     assert [table.choices for table in given] == [(LINEAR,)] * 2
     assert "The table of kernels has no effect on cpu" in caplog.text
@@ -70,7 +73,7 @@ def test_a_bad_table_stops_it_in_one_sentence(
 def test_the_time_for_tuning_reaches_every_network(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     monkeypatch.setattr(
-        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: asked.append(seconds) or 0
+        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: asked.append(seconds) or Effort()
     )
     for given, seconds in ((["--stable-fast-tune", "12"], 12.0), ([], 0.0)):
         assert pipeline.main([*SMALL, "--stable-fast", *given]) == 0

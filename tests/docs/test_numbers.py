@@ -7,9 +7,10 @@ import subprocess
 
 import pytest
 
-from benchmarks.charts import draw
+from benchmarks.charts import draw, numbers
 from benchmarks.charts.marked_places import filled, names_of
 from benchmarks.charts.numbers import WRITERS
+from benchmarks.networks.namesake import NAMESAKES, PACKAGE
 from tests.docs.fences import DOCUMENTS, ROOT
 
 PATH = re.compile(r"`([\w./-]*\w\.(?:py|sh|bat|toml|txt|json|yml|md))`")
@@ -42,6 +43,16 @@ def test_a_changed_number_is_found_and_mended() -> None:
     mended = filled(page, {"ms": lambda: ["| 4.8 |"]})
     assert mended == page.replace("4.7", "4.8")
     assert filled(mended, {"ms": lambda: ["| 4.8 |"]}) == mended
+
+
+def test_the_namesake_has_a_line_only_where_both_of_its_ways_were_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"label": label, "ms": ms} for label, ms in zip(("full", *NAMESAKES), (4.7, 6.1, 6.6), strict=True)]
+    result = {"machine": {"versions": {PACKAGE: "1.0.8"}}, "rows": rows}
+    monkeypatch.setattr(numbers, "gpu_results", lambda: {"unet-sd15-512-b2-float16-namesake": result})
+    (line,) = filter(None, numbers.about_namesake())
+    assert line.startswith("SD1.5, one step at 512 x 512") and "1.0.8: it took 6.1 ms as it comes and 6.6 with" in line
+    rows[-1] = {"label": NAMESAKES[1], "error": "RuntimeError"}
+    assert numbers.about_namesake() == []
 
 
 @pytest.mark.parametrize(

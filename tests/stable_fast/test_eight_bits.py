@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from modules.generation.eager_runner import EagerRunner
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from modules.stable_fast.store.cache import CACHE_VARIABLE
+from modules.stable_fast.store.ready import Effort
 from tests import tiny
 from tests.stable_fast.fake_eight_bits import FakeEightBits, by_channel, with_extremes
 from tests.stable_fast.networks import inputs_for, latent, random, rel_error
@@ -162,7 +163,7 @@ def test_what_is_timed_has_sane_scales_whatever_a_compile_run_left(
     fast = runner_of(network, "int8")
     scales = fast._engine.store.scales
 
-    def make_ready(run: Callable[[], object], *_: object, **__: object) -> int:
+    def make_ready(run: Callable[[], object], *_: object, **__: object) -> Effort:
         for garbage in (float("nan"), 1e30):
             for scale in scales._all.values():
                 scale.fill_(garbage)
@@ -170,7 +171,7 @@ def test_what_is_timed_has_sane_scales_whatever_a_compile_run_left(
             assert all(1e-6 < float(scale) < 1e3 for scale in scales._all.values())
         for scale in scales._all.values():
             scale.fill_(float("inf"))
-        return 0
+        return Effort()
 
     monkeypatch.setattr(engine, "make_ready", make_ready)
     assert not scales._all

@@ -19,6 +19,7 @@ from modules.stable_fast import StableFastConfig, StableFastRunner
 from modules.stable_fast.config import DISABLE_VARIABLE
 from modules.stable_fast.passes import LEAN_PASSES, PASSES, passes_for
 from modules.stable_fast.runtime.execution import Execution
+from modules.stable_fast.store.ready import Effort
 from tests import tiny
 from tests.stable_fast.networks import Pair, inputs_for, latent, pair_of, random, rel_error
 
@@ -269,7 +270,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
     """While kernels are only compiled, operations return uninitialised memory."""
     ready: list[object] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> int:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> Effort:
         run()
         execution = ready_of(run)
         for row in execution._times._rows.values():
@@ -278,7 +279,7 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
         for value in execution._prompt_values.values():
             value.fill_(torch.nan)
         ready.append(execution)
-        return 0
+        return Effort()
 
     monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
     pair = pair_of(tiny.unet(tiny.SMALL_UNET))
@@ -295,11 +296,11 @@ def ready_of(run: Callable[[], object]) -> Execution:
 def test_making_ready_is_done_again_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
 
-    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> int:
+    def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> Effort:
         calls.append(seconds)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        return 0
+        return Effort()
 
     monkeypatch.setattr("modules.stable_fast.engine.make_ready", make_ready)
     pair = pair_of(tiny.unet(tiny.SMALL_UNET))
@@ -354,7 +355,7 @@ def test_tables_of_choices_are_read_once_for_a_size(monkeypatch: pytest.MonkeyPa
     """Level `fused` is CPU-bound: reading the tables at each step would cost as much as some kernels."""
     entered: list[float] = []
     monkeypatch.setattr(
-        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: entered.append(seconds) or 0
+        "modules.stable_fast.engine.make_ready", lambda run, device, seconds, **_: entered.append(seconds) or Effort()
     )
     fast = StableFastRunner(tiny.unet(tiny.SMALL_UNET), StableFastConfig(level="fused", tuning_seconds=7.0))
     fast.prepare(inputs_for(), [500.0, 400.0])

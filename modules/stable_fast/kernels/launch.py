@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from functools import cache
+from threading import Thread
 from typing import Any
 
 import torch
 
 from modules.stable_fast.kernels.devices import number_of
-from modules.stable_fast.kernels.triton_import import HAS_TRITON, INTERPRETED, AsyncCompileMode, TritonError
+from modules.stable_fast.kernels.triton_import import (
+    HAS_TRITON,
+    INTERPRETED,
+    AsyncCompileMode,
+    TritonError,
+    jit,
+    tl,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +60,10 @@ class _Workers(ThreadPoolExecutor):
     def __init__(self, device: torch.device) -> None:
         super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(number_of(device),))
         self._stopped = False
+        self.kernels = 0
 
     def submit(self, compile_kernel: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]
+        self.kernels += 1
         return super().submit(self._compile, compile_kernel)
 
     def stop(self) -> None:
@@ -73,15 +85,46 @@ def _cores() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
+@jit
+def _waking_kernel(x_ptr, y_ptr):  # pyright: ignore[reportMissingParameterType]
+    tl.store(y_ptr, tl.load(x_ptr))
+
+
+def wake_compiler(device: torch.device) -> None:
+    """Begins in a thread what Triton does once in each process, which takes a second or two: it builds its link to the
+    driver with a C compiler, hashes itself, and sets up LLVM. Returns at once. Without CUDA, nothing happens."""
+    if device.type == "cuda" and HAS_TRITON and not INTERPRETED:
+        _waking(number_of(device))
+
+
+@cache
+def _waking(device_index: int) -> Thread:
+    """The thread that wakes the compiler for this GPU, once in each process."""
+    thread = Thread(target=_wake, args=(device_index,), name="wake-compiler")
+    thread.start()
+    return thread
+
+
+def _wake(device_index: int) -> None:
+    """Errors are ignored here: whatever is missing, the first kernel misses too, and its launch reports that."""
+    try:
+        torch.cuda.set_device(device_index)
+        kernel = _waking_kernel.warmup(torch.float16, torch.float16, grid=(1,), num_warps=1)
+        kernel.run  # noqa: B018 - a property that loads the kernel and builds its launcher
+    except (*FAULTS, subprocess.SubprocessError) as error:
+        log.debug("the compiler was not woken: %s: %s", type(error).__name__, error)
+
+
+def compile_ahead(run: Callable[[], object], device: torch.device) -> int:
     """Compiles (or loads from disk) every Triton kernel that `run` would launch, in parallel on all cores.
 
     This calls `run` once without its launches, so the result of `run` is meaningless. Libraries are called as usual.
     All errors are ignored here, including those of kernels that do not compile, because the real run comes next and
-    reports them. Without CUDA, nothing happens.
+    reports them. Without CUDA, nothing happens. Returns the number of kernels.
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
-        return
+        return 0
+    _waking(number_of(device)).join()
     workers = _Workers(device)
     try:
         copy_context().run(_only_compile, run, workers)
@@ -89,6 +132,7 @@ def compile_ahead(run: Callable[[], object], device: torch.device) -> None:
         log.debug("compiling ahead ended early: %s: %s", type(error).__name__, error)
     finally:
         workers.stop()  # after an interrupt, this drops queued work
+    return workers.kernels
 
 
 def _only_compile(run: Callable[[], object], workers: _Workers) -> None:

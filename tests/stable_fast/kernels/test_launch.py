@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import as_completed
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from modules.stable_fast.kernels import launch as launch_file
-from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel
+from modules.stable_fast.kernels.launch import compile_ahead, launch_kernel, wake_compiler
 from modules.stable_fast.kernels.triton_import import HAS_TRITON
 
 # Compiles for a Hopper GPU without having one. Triton only queries the driver for the compilation target.
@@ -51,10 +52,11 @@ def run():
     for block in (64, 128, 64, 7):  # 7 is no power of two: it does not compile
         launch_kernel(kernel, (1,), x, x, 64, 32, BLOCK=block, num_warps=1)
 
-compile_ahead(run, torch.device("cuda", 0))
+ordered = compile_ahead(run, torch.device("cuda", 0))
 compiled = [k for k in kernel.device_caches[0][0].values() if type(k).__name__ == "CompiledKernel"]
 used = {*threads, *launchers}
-print(len(compiled), {k.metadata.target.arch for k in compiled}, threading.main_thread() in used, len(launchers))
+archs = {k.metadata.target.arch for k in compiled}
+print(len(compiled), archs, threading.main_thread() in used, len(launchers), ordered)
 """
 
 
@@ -79,7 +81,24 @@ def test_a_launch_is_a_launch():
 
 
 def test_nothing_runs_ahead_without_cuda():
-    compile_ahead(lambda: pytest.fail("was run"), torch.device("cpu"))
+    assert compile_ahead(lambda: pytest.fail("was run"), torch.device("cpu")) == 0
+
+
+def test_the_compiler_is_woken_once_and_for_a_gpu_only(monkeypatch):
+    woken = []
+    for name, value in (("HAS_TRITON", True), ("INTERPRETED", False), ("_waking", woken.append)):
+        monkeypatch.setattr(launch_file, name, value)
+    for name in ("cpu", "cuda:0", "meta"):
+        wake_compiler(torch.device(name))
+    assert woken == [0]
+
+
+@pytest.mark.skipif(not HAS_TRITON or torch.cuda.is_available(), reason="needs Triton and no GPU")
+def test_a_compiler_that_cannot_be_woken_says_nothing(caplog, capfd):
+    launch_file._waking.cache_clear()
+    launch_file._waking(0).join()
+    launch_file._waking.cache_clear()
+    assert caplog.text == "" and capfd.readouterr().err == ""
 
 
 class LeavesItselfBehind:
@@ -107,6 +126,7 @@ def without_gpu(monkeypatch):
         monkeypatch.setattr(launch_file, name, value)
     monkeypatch.setattr(launch_file, "_cores", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(launch_file, "_waking", lambda index: SimpleNamespace(join=lambda: None))
 
 
 class Compiled:
@@ -187,7 +207,8 @@ def test_kernels_are_compiled_in_other_threads_and_one_that_cannot_be_is_left_ou
     done = subprocess.run(
         [sys.executable, "-c", IN_A_PROCESS], env=environment, capture_output=True, text=True, timeout=100, check=False
     )
-    assert done.stdout.split("\n")[0] == "2 {90} False 2", done.stdout + done.stderr
+    # Launchers of two kernels of the run, and of the one that wakes the compiler; three kernels of the run were tried.
+    assert done.stdout.split("\n")[0] == "2 {90} False 3 3", done.stdout + done.stderr
 
 
 @pytest.mark.gpu

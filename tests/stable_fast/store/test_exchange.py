@@ -16,6 +16,7 @@ from modules.core.errors import OptionsError
 from modules.stable_fast import compile_module, compile_pipeline
 from modules.stable_fast.store import exchange, tables
 from modules.stable_fast.store.cache import cache_folder
+from modules.stable_fast.store.ready import Effort
 from modules.stable_fast.store.tables import Measured, choices_path, write_choices
 from tests.stable_fast.store.table_files import LINEAR, RTX_4090, save_table, table
 
@@ -141,7 +142,9 @@ def test_other_peoples_networks_take_a_table(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     readied: list[Any] = []
-    monkeypatch.setattr("modules.stable_fast.engine.make_ready", lambda *_, table, **__: readied.append(table) or 0)
+    monkeypatch.setattr(
+        "modules.stable_fast.engine.make_ready", lambda *_, table, **__: readied.append(table) or Effort()
+    )
     network, x = nn.Linear(8, 8).eval(), torch.randn(2, 8)
     accelerated(kind, network, x, save_table(tmp_path / "table.json"))(x)
     assert [each.choices for each in readied] == [(LINEAR,)]

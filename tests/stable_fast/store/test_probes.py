@@ -155,10 +155,10 @@ def test_a_real_op_is_probed_and_kept():
         getattr(choices, name).clear()
     choices.predicted.clear()
     try:
-        assert ready.make_ready(run, device, 0.0, probes=True) > 1 and probes.probes_path(device).is_file()
+        assert ready.make_ready(run, device, 0.0, probes=True).probes > 1 and probes.probes_path(device).is_file()
         expected = torch.nn.functional.linear(x.float(), weight.float()).half()
         torch.testing.assert_close(run(), expected, atol=0.1, rtol=0.01)
-        assert ready.make_ready(run, device, 0.0, probes=True) == 0
+        assert ready.make_ready(run, device, 0.0, probes=True).probes == 0
     finally:
         for name, value in before.items():
             getattr(choices, name).clear()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.own_cache
 
 
 def test_on_a_cpu_nothing_is_made_ready():
-    assert ready.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0, probes=True) == 0
+    assert ready.make_ready(lambda: pytest.fail("was run"), torch.device("cpu"), 10.0, probes=True) == ready.Effort()
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def events(monkeypatch, tmp_path):
         seen.append(("compile", ready.CHOICES.tuner))
         if isinstance(run, partial):
             run()
+        return 3
 
     monkeypatch.setattr(ready, "load_choices", lambda device, imported: seen.append(imported))
     monkeypatch.setattr(ready, "load_probes", lambda device: seen.append("load probes"))
@@ -42,7 +43,8 @@ def test_kernels_are_compiled_by_known_choices_and_tuned_if_asked(probes, events
     """Nothing is timed while kernels are only compiled, and nothing is probed beside tuning."""
     run = lambda: events.append(("run", ready.CHOICES.tuner is not None))  # noqa: E731
     how = {"table": "imported table", "probes": probes, "draws": True}
-    assert ready.make_ready(run, torch.device("cuda"), 5.0, **how) == 0
+    effort = ready.make_ready(run, torch.device("cuda"), 5.0, **how)
+    assert (effort.kernels, effort.probes, effort.probe_seconds) == (3, 0, 0.0) and effort.kernel_seconds > 0
     compiled, drawn = ("compile", tuning.launch_all), ("random numbers", "as it was")
     assert events == ["imported table", "load probes", compiled, ("run", True), drawn]
     assert ready.CHOICES.tuner is None
@@ -53,8 +55,10 @@ def test_without_tuning_only_probes_run_the_program(probes, events, monkeypatch)
     """What is probed is compiled with the rest."""
     monkeypatch.setattr(Probes, "time", lambda self, run: (events.append("timed"), run(), 7)[2])
     run = lambda: events.append(("run", ready.CHOICES.tuner))  # noqa: E731
-    timed = ready.make_ready(run, torch.device("cuda"), 0.0, table="imported table", probes=probes, draws=True)
+    effort = ready.make_ready(run, torch.device("cuda"), 0.0, table="imported table", probes=probes, draws=True)
     assert events[:3] == ["imported table", "load probes", ("compile", None)]
-    assert events[-1] == ("random numbers", "as it was") and timed == (7 if probes else 0)
+    assert (
+        events[-1] == ("random numbers", "as it was") and effort.kernels == 3 and effort.probes == (7 if probes else 0)
+    )
     between = [event if event == "timed" else type(event[1]) for event in events[3:-1]]
     assert between == [Survey, "timed", type(None)] * probes
