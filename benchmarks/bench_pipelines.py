@@ -7,6 +7,7 @@
     python -m benchmarks.bench_pipelines clip           # the text encoder of SD1.5, one prompt
     python -m benchmarks.bench_pipelines t5 --layers 6  # the encoder of T5-XXL, 512 tokens
     python -m benchmarks.bench_pipelines svd --tiny --device cpu --rounds 1
+    python -m benchmarks.bench_pipelines sdxl --subjects pipeline,diffusers-compile   # first calls, both cold
 
 Weights are random at the real shapes, in fp16 on a GPU. Each subject has a copy of them. Caches on disk are empty at
 the start, so first calls are cold. A round of `pipeline` is one picture, as a loop of steps calls it. The rows are
@@ -14,7 +15,9 @@ written as soon as there is something new in them. The row `check` says what the
 look at changes, and how long the look itself takes there. The row `look` says what that consists of: the CPU's time for
 each piece by itself, the launches, the GPU's time for reading all weights, and how long the CPU would wait for it.
 Hooks are looked for only if the look sees other objects. `module` is `compile_module`, which does not look. Each
-subject is compared with fp32 eager. PyTorch's profiler counts the kernels of one step.
+subject is compared with fp32 eager. PyTorch's profiler counts the kernels of one step. The row `first_call` says how
+the first call of `pipeline` compares with that of `torch.compile` in its default mode, and which others ran in the same
+process, since those may have warmed up kernels that both use.
 """
 
 from __future__ import annotations
@@ -107,6 +110,17 @@ def as_float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def first_call_row(rows: Rows, library: str) -> dict[str, Any] | None:
+    """The first calls of `pipeline` and of torch.compile in seconds, if both were made, and their ratio."""
+    seconds = {row["label"]: row["first_call_seconds"] for row in rows if "first_call_seconds" in row}
+    ours, theirs = seconds.get("pipeline"), seconds.get(f"{library}-compile")
+    if ours is None or theirs is None:
+        return None
+    before = [label for label in seconds if label not in ("pipeline", f"{library}-compile")]
+    print(f"{'first call':28} {ours:.2f} s, that of torch.compile {theirs:.2f} s: {ours / theirs:.2f} of it")
+    return {"label": "first_call", "seconds": ours, "compile_seconds": theirs, "ratio": ours / theirs, "others": before}
+
+
 def kernels_of(subject: Subject, x: Tensor) -> int:
     """Kernels of one of its steps, but not the first of a picture."""
     step = subject.step
@@ -171,6 +185,9 @@ def run(arguments: argparse.Namespace) -> None:
         rows.append(check_row(bench.pipeline, subjects["pipeline"].step, x))
         keep(rows)
     rows.append(look_row(bench.network))
+    first = first_call_row(rows, bench.library)
+    if first is not None:
+        rows.append(first)
     report = bench.pipeline.report
     print(report.to_text())
     parts = {name: part.to_dict() for name, part in report.parts.items()}

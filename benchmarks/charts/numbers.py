@@ -160,6 +160,25 @@ def listed(rows: Mapping[str, Mapping[str, Any]], labels: Sequence[str], key: st
     return ", ".join(form.format(rows[label][key]) if label in rows else NOT_MEASURED for label in labels)
 
 
+def eight_bits_quality() -> list[str]:
+    """A row for each way in which a demo model was judged, against eager float32 with the same LoRA."""
+    results = [each for each in read_results() if each["benchmark"].startswith("quality-eight-bits")]
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        model, steps = (result["arguments"][name] for name in ("checkpoint", "steps"))
+        for row in result["rows"]:
+            holding = f"{row['score']:.3f} of {row['judgements']}" if "score" in row else ""
+            alike = (f"{row['psnr']:.1f} dB ({row['worst']:.1f})", f"{row['ssim']:.4f}")
+            is_reference = row["label"].startswith("off")
+            if is_reference and not holding:
+                continue
+            way = row["label"].removeprefix("fused ").replace("off ", "eager ")
+            rows.append(
+                (f"{model}, {way}", f"{row['pictures']} x {steps}", holding, *(("", "") if is_reference else alike))
+            )
+    return [*table(["", "pictures x steps", "judgements that hold", "PSNR, median (worst)", "SSIM, median"], rows)]
+
+
 def quality() -> list[str]:
     results = gpu_results()
     errors = rows_by_label(results["unet-sd15-512-b2-float16"])
@@ -211,6 +230,7 @@ WRITERS: dict[str, Writer] = {
     "speed": speed,
     "costs": costs,
     "quality": quality,
+    "eight-bits-quality": eight_bits_quality,
     "stages": stages,
     "demo-model": lambda: evaluate.table(demo_report("demo-model")).splitlines(),
     "demo-extras": lambda: demo_judgements("demo-extras", evaluate_extras.FLOORS),

@@ -26,7 +26,7 @@ def parts_of(report: Report, first_step_seconds: float) -> Row:
     choices read from disk, a first run and its capture."""
     known = sum(made.compile_seconds for made in report.programs) + report.kernel_seconds + report.probe_seconds
     return {
-        "kernels": report.counters.kernels,
+        "compiled_kernels": report.counters.kernels,
         "kernel_seconds": report.kernel_seconds,
         "probes": report.counters.probes,
         "probe_seconds": report.probe_seconds,
@@ -81,7 +81,7 @@ def told(row: Row) -> str:
     parts = (
         f"trace {row['trace_seconds']:.1f}",
         f"program {row['compile_seconds'] - row['trace_seconds']:.1f}",
-        f"{row['kernels']} kernels {row['kernel_seconds']:.1f}",
+        f"{row['compiled_kernels']} kernels {row['kernel_seconds']:.1f}",
         f"{row['probes']} probes {row['probe_seconds']:.1f}",
         f"run and capture {row['rest_seconds']:.1f}",
     )

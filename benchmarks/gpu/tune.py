@@ -39,6 +39,7 @@ from modules.core.runner import Conditioning
 from modules.stable_fast import CompiledModule, StableFastConfig, StableFastRunner
 from modules.stable_fast.kernels.candidates import is_position
 from modules.stable_fast.kernels.devices import CardClass, card_named
+from modules.stable_fast.kernels.timing import GpuTimer
 from modules.stable_fast.store import ready
 from modules.stable_fast.store.cache import CACHE_VARIABLE
 from modules.stable_fast.store.tables import (
@@ -51,6 +52,7 @@ from modules.stable_fast.store.tables import (
     shipped_path,
     write_choices,
 )
+from modules.stable_fast.store.tuning import BudgetTuner
 
 WORKLOADS = (
     "sd15-512-2,sd15-512-8,sd15-512-16,sd15-768-2,sd15-1024-2,sd21-512-2,sd21-768-2,sdxl-1024-2,"
@@ -94,7 +96,7 @@ def fill_cache(workloads: Sequence[str], said: str | None, limit: float) -> None
 
 def only_compile_all(workloads: Sequence[str]) -> None:
     """Compiles on all cores what tuning would time."""
-    with patch.object(ready, "tuning", lambda *_: nullcontext()):
+    with patch.object(ready, "tuning", lambda *_: nullcontext(BudgetTuner(0.0, GpuTimer()))):
         for workload in workloads:
             run_workload(workload, math.inf)
 

@@ -22,6 +22,9 @@ WITHOUT_TENSOR_CORES = "GTX 16"  # cards of that capability that have none
 WEIGHTS_ONLY = "-weights"
 NUMBERS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 FIRST_FP8, FIRST_INT8 = (8, 9), (8, 0)
+# Of a picture's last step, relative to the network's own. About twice what the demo model's differs (0.076 and 0.025),
+# whose pictures have a median PSNR of at least 44 and 46 dB, and SDXL's with random weights (0.07 and 0.04).
+MOST_ERROR = {"fp8": 0.15, "int8": 0.075}
 
 
 @dataclass(frozen=True)

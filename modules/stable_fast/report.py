@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modules.stable_fast.config import Level
+from modules.stable_fast.precision import MOST_ERROR
 from modules.stable_fast.runtime.timing import StepTimer
 from modules.stable_fast.store.ready import Effort
 
@@ -39,6 +40,7 @@ class Counters:
     eager_steps: int = 0
     weights_refreshed: int = 0
     kernels: int = 0  # compiled, or loaded from disk, before a first run
+    untried: int = 0  # implementations that there was no time left for in tuning
     probes: int = 0  # implementations timed at new sizes, without tuning
 
 
@@ -80,12 +82,14 @@ class Report:
     steps_per_image: int = 0
     precision: str = "off"
     precision_reason: str = ""  # why that has no effect
+    precision_error: float | None = None  # of a step, relative to the network's own, if it was measured
     parts: Mapping[str, Report] = field(default_factory=dict)  # other networks: VAE, text encoder, ...
 
     def add_effort(self, effort: Effort) -> None:
         """Adds what was done before a first run."""
         self.counters.kernels += effort.kernels
         self.counters.probes += effort.probes
+        self.counters.untried += effort.untried
         self.kernel_seconds += effort.kernel_seconds
         self.probe_seconds += effort.probe_seconds
 
@@ -148,6 +152,8 @@ class Report:
                 parts.append(f"{self._skipped_ms:.1f} ms/skipped step")
         if self.warm_up_seconds:
             parts.append(f"warm-up {self.warm_up_seconds:.1f} s")
+        if self.counters.untried:
+            parts.append(f"{self.counters.untried} kernels untried in the time for tuning")
         images = self.break_even_images()
         if images is not None:
             parts.append(f"pays from image {max(1, images)}")
@@ -158,7 +164,15 @@ class Report:
 
     def _precision_note(self) -> str:
         reason = self.precision_reason if self.level.fused else f"level {self.level} has no fused operations"
-        return f"{self.precision} has no effect ({reason})" if reason else self.precision
+        if reason:
+            return f"{self.precision} has no effect ({reason})"
+        most = MOST_ERROR.get(self.precision, math.inf)
+        if self.precision_error is None or self.precision_error <= most:
+            return self.precision
+        return (
+            f"{self.precision} falls below its floor on this checkpoint "
+            f"(a step is off by {self.precision_error:.1%}, and may be by {most:.1%}): choose another precision"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -168,6 +182,7 @@ class Report:
             "reason": self.reason,
             "precision": self.precision,
             "precision_reason": self.precision_reason,
+            "precision_error": self.precision_error,
             "warm_up_seconds": self.warm_up_seconds,
             "break_even_images": self.break_even_images(),
             "counters": asdict(self.counters),

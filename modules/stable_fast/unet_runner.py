@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modules.core.errors import OptionsError
 from modules.core.runner import CompiledRunner, Conditioning
+from modules.stable_fast.calibration.error import step_error
 from modules.stable_fast.compiler import CANNOT_COMPILE
 from modules.stable_fast.config import Level, StableFastConfig
 from modules.stable_fast.engine import Engine
@@ -135,12 +136,19 @@ class StableFastRunner(CompiledRunner):
             known = execution.known_at(call.timestep)
             result = self._with_deep(call, lambda *moving: execution.run(moving, known))(*call.moving)
             if call.timestep in self._timesteps[-1:]:  # the picture's last step
-                self._engine.store.scales.settle()
+                self._settle_scales(call, result)
             return result
         execution.hold_row(call.timestep)
         # A graph converts its inputs when it copies them in.
         moving = call.moving_as_given if self._engine.has_graph(call.key) else call.moving
         return self._captured(call, execution.run_held, moving)
+
+    def _settle_scales(self, call: UNetCall, result: Tensor) -> None:
+        """Ends the search for scales, if there is one, with a look at how far the step is from the network's own."""
+        scales = self._engine.store.scales
+        if not scales.are_known:
+            scales.settle(step_error(result, call.eager(self._network)))
+            self.report.precision_error = scales.error
 
     def _new_execution(self, call: UNetCall) -> Execution:
         """The program for this form of call at these sizes, ready to run."""
@@ -158,6 +166,7 @@ class StableFastRunner(CompiledRunner):
             self._engine.make_ready(run, call.device, probes=True)
         finally:
             execution.forget_times()  # they were computed while kernels were only compiled
+        self.report.precision_error = self._engine.store.scales.error
         self._engine.keep(call.key, execution)
         self._engine.capture_prompts(call.key, execution)
         return execution

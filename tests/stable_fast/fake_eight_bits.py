@@ -107,3 +107,23 @@ def with_extremes(unet: nn.Module) -> nn.Module:
         elif re.search(r"out_layers\.0\.(weight|bias)$", name):
             weight.data.zero_()
     return unet
+
+
+@torch.no_grad()
+def with_outliers(unet: nn.Module, times: float) -> nn.Module:
+    """The same function, with channels so many times as large before products, and their weights as much smaller.
+
+    `times` is a power of two. So it is exactly the same, but for what the large channels do to scales.
+    """
+    for name, weight in unet.named_parameters():
+        if re.search(r"blocks\.\d+\.norm[123]\.(weight|bias)$", name):
+            weight[3] *= times
+        elif re.search(r"attn1\.to_[qkv]\.weight$|attn2\.to_q\.weight$", name):
+            weight[:, 3] /= times
+        elif re.search(r"ff\.net\.0\.proj\.(weight|bias)$", name):
+            weight[5] *= times
+            if weight.dim() == 2:
+                weight[:, 3] /= times
+        elif name.endswith("ff.net.2.weight"):
+            weight[:, 5] /= times
+    return unet

@@ -31,10 +31,14 @@ from modules.stable_fast.store.cache import (
 
 @dataclass(frozen=True)
 class Kept:
-    """Scales by name, and the first and the last timestep of the pictures that they are from; () if it had none."""
+    """Scales by name, and the first and the last timestep of the pictures that they are from; () if it had none.
+
+    `error` is that of the latest of these pictures' last step (see error.py); None if it is unknown.
+    """
 
     scales: Mapping[str, float] = field(default_factory=dict)
     timesteps: tuple[float, ...] = ()
+    error: float | None = None
 
 
 @torch.no_grad()
@@ -67,10 +71,10 @@ def _checked(kept: Any) -> Kept:
     timesteps = tuple(float(timestep) for timestep in kept["timesteps"])
     if not all(math.isfinite(scale) and scale > 0 for scale in scales.values()) or len(timesteps) not in (0, 2):
         raise ValueError("it holds no scales")
-    return Kept(scales, timesteps)
+    return Kept(scales, timesteps, None if kept["error"] is None else float(kept["error"]))
 
 
 def write_scales(path: Path, kept: Kept) -> None:
-    text = json.dumps({"scales": dict(sorted(kept.scales.items())), "timesteps": kept.timesteps})
+    text = json.dumps({"scales": dict(sorted(kept.scales.items())), "timesteps": kept.timesteps, "error": kept.error})
     with told_once():
         replace_file(path, sealed(text, path.stem))

@@ -105,8 +105,13 @@ class Scales:
         if self._calls > CALLS and not self.are_known:
             self.settle()
 
-    def settle(self) -> None:
-        """Lets the largest values seen be the scales from now on, and keeps them on disk.
+    @property
+    def error(self) -> float | None:
+        """The error that was kept with the scales; None if it is not known, or nothing has a scale."""
+        return None if self._kept is None else self._kept.error
+
+    def settle(self, error: float | None = None) -> None:
+        """Lets the largest values seen be the scales from now on, and keeps them on disk, with the last step's error.
 
         Scales from values that were not finite are looked for again.
         """
@@ -122,7 +127,7 @@ class Scales:
             kept = self._read()
             timesteps = (*kept.timesteps, *self._timesteps)
             seen = (min(timesteps), max(timesteps)) if timesteps else ()
-            self._kept = Kept({**kept.scales, **found}, seen)
+            self._kept = Kept({**kept.scales, **found}, seen, error)
             write_scales(scales_path(self._module, self._precision), self._kept)
 
     def _read(self) -> Kept:

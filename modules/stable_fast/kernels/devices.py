@@ -85,14 +85,19 @@ def card_class(x: Tensor) -> CardClass:
     return kernel_card(x).kind
 
 
-def uses_kernels(x: Tensor) -> bool:
-    """Whether the Triton, cuDNN and cuBLAS implementations apply. Elsewhere the plain PyTorch reference runs."""
+def writes_half(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a kernel that reads `x`, of any type, and writes this half precision runs where `x` lies."""
     card = card_of(x)
     if card is None or not HAS_TRITON or x.numel() == 0:
         return False
-    if x.dtype == torch.float16:
+    if dtype == torch.float16:
         return card.capability >= FIRST_CAPABILITY
-    return x.dtype == torch.bfloat16 and card.kind is not CardClass.TURING
+    return dtype == torch.bfloat16 and card.kind is not CardClass.TURING
+
+
+def uses_kernels(x: Tensor) -> bool:
+    """Whether the Triton, cuDNN and cuBLAS implementations apply. Elsewhere the plain PyTorch reference runs."""
+    return writes_half(x, x.dtype)
 
 
 def serves(card: Card, kind: torch.dtype) -> bool:

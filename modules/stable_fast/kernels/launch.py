@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -57,9 +59,9 @@ def launch_kernel(kernel: Any, grid: Grid, *args: Any, **options: Any) -> None:
 class _Workers(ThreadPoolExecutor):
     """Compiles kernels, loads them and builds their launchers (with a C compiler). Triton delays the last two."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, until: float) -> None:
         super().__init__(_cores(), initializer=torch.cuda.set_device, initargs=(number_of(device),))
-        self._stopped = False
+        self._stopped, self._until = False, until
         self.kernels = 0
 
     def submit(self, compile_kernel: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]
@@ -72,7 +74,7 @@ class _Workers(ThreadPoolExecutor):
         self.shutdown(wait=False)
 
     def _compile(self, compile_kernel: Callable[[], Any]) -> Any:
-        if self._stopped:
+        if self._stopped or time.perf_counter() > self._until:
             raise CancelledError
         kernel = compile_kernel()
         with suppress(TritonError):  # the kernel is too big for this GPU, and its launch will report that
@@ -115,17 +117,18 @@ def _wake(device_index: int) -> None:
         log.debug("the compiler was not woken: %s: %s", type(error).__name__, error)
 
 
-def compile_ahead(run: Callable[[], object], device: torch.device) -> int:
+def compile_ahead(run: Callable[[], object], device: torch.device, *, until: float = math.inf) -> int:
     """Compiles (or loads from disk) every Triton kernel that `run` would launch, in parallel on all cores.
 
     This calls `run` once without its launches, so the result of `run` is meaningless. Libraries are called as usual.
     All errors are ignored here, including those of kernels that do not compile, because the real run comes next and
-    reports them. Without CUDA, nothing happens. Returns the number of kernels.
+    reports them. Without CUDA, nothing happens. No kernel is begun after `until` (of time.perf_counter). Returns the
+    number of kernels.
     """
     if device.type != "cuda" or not HAS_TRITON or INTERPRETED:
         return 0
     _waking(number_of(device)).join()
-    workers = _Workers(device)
+    workers = _Workers(device, until)
     try:
         copy_context().run(_only_compile, run, workers)
     except FAULTS as error:

@@ -13,7 +13,8 @@ from modules.stable_fast.kernels.choices import CHOICES
 from modules.stable_fast.kernels.launch import compile_ahead
 from modules.stable_fast.store.probes import Probes, load_probes
 from modules.stable_fast.store.tables import Table, load_choices
-from modules.stable_fast.store.tuning import launch_all, tuning
+from modules.stable_fast.store.tuning import launch_in_order, tuning
+from modules.stable_fast.store.tuning_order import FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Effort:
     kernel_seconds: float = 0.0
     probes: int = 0
     probe_seconds: float = 0.0
+    untried: int = 0  # implementations that tuning had no time for
 
 
 def make_ready(
@@ -48,12 +50,7 @@ def make_ready(
     with torch.random.fork_rng(devices=[device], enabled=draws):
         began = time.perf_counter()
         if tuning_seconds > 0:
-            with CHOICES.asking(launch_all):
-                kernels = compile_ahead(run, device)
-            compiled = time.perf_counter()
-            with tuning(device, tuning_seconds):
-                run()
-            return Effort(kernels=kernels, kernel_seconds=compiled - began)
+            return tune(run, device, tuning_seconds)
         found = Probes(device) if probes else None
         kernels = compile_ahead(run if found is None else partial(found.compile, run), device)
         compiled = time.perf_counter()
@@ -64,3 +61,20 @@ def make_ready(
             probes=timed,
             probe_seconds=time.perf_counter() - compiled,
         )
+
+
+def tune(run: Callable[[], object], device: torch.device, seconds: float) -> Effort:
+    """Compiles and times all implementations in this time: the most promising of each call before any others.
+
+    Compiling ends after half of the time. A kernel that is missing then is compiled when its turn comes.
+    """
+    began = time.perf_counter()
+    kernels = compile_ahead(partial(launch_in_order, run), device, until=began + seconds / 2)
+    compiled = time.perf_counter() - began
+    with tuning(device, seconds - compiled) as tuner:
+        tuner.most = FIRST
+        with CHOICES.asking(tuner):
+            run()
+        tuner.most = None
+        run()
+    return Effort(kernels=kernels, kernel_seconds=compiled, untried=tuner.untried)

@@ -12,6 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from torch import Tensor
 
 from modules.core.device import raise_if_broken
 from modules.stable_fast.kernels.choices import CHOICES, ChoiceKey, ImplementationChoices, Implementations
+from modules.stable_fast.kernels.near_shapes import Times
 from modules.stable_fast.kernels.refusals import REFUSALS
 from modules.stable_fast.kernels.timing import GpuTimer
 from modules.stable_fast.store.cache import cache_folder, told_once
 from modules.stable_fast.store.tables import Measured, choices_path, environment, write_choices
+from modules.stable_fast.store.tuning_order import FIRST, in_order
 
 log = logging.getLogger(__name__)
 
@@ -40,43 +44,79 @@ Run = Callable[[], Any]
 Timer = Callable[[Run, Any], float]
 
 
-class BudgetTuner:
-    """Times implementations until the budget is spent. After that, it chooses nothing."""
+@dataclass
+class _Contest:
+    """The implementations of a call, in order, and what is known of them."""
 
-    def __init__(self, budget_seconds: float, timer: Timer, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.measured: list[Measured] = []
+    order: list[str]
+    times: dict[str, float] = field(default_factory=dict)  # milliseconds
+    winner: str | None = None
+    result: Measured | None = None  # if it is to be kept
+    lacked_memory: bool = False
+
+    def __post_init__(self) -> None:
+        self.untried = list(self.order)
+
+
+class BudgetTuner:
+    """Times implementations until the budget is spent. After that, it chooses nothing that it has not timed.
+
+    `most` says how many of each call are timed at most, in the order of `in_order`; None: all. A call that is made
+    again after `most` grew goes on where it ended.
+    """
+
+    def __init__(
+        self,
+        budget_seconds: float,
+        timer: Timer,
+        clock: Callable[[], float] = time.perf_counter,
+        measured: Mapping[str, Mapping[ChoiceKey, Times]] | None = None,
+    ) -> None:
+        self.most: int | None = None
         self.spent_seconds = 0.0
-        self.skipped = 0
-        self._budget = budget_seconds
-        self._timer = timer
-        self._clock = clock
+        self._budget, self._timer, self._clock = budget_seconds, timer, clock
+        self._known = measured or {}
+        self._contests: dict[tuple[str, ChoiceKey], _Contest] = {}
+
+    @property
+    def measured(self) -> list[Measured]:
+        return [contest.result for contest in self._contests.values() if contest.result is not None]
+
+    @property
+    def untried(self) -> int:
+        """How many implementations there was no time for."""
+        return sum(len(contest.untried) for contest in self._contests.values())
 
     def __call__(
         self, op: str, key: ChoiceKey, implementations: Implementations, default: str, args: tuple[Any, ...]
     ) -> str | None:
-        if self.spent_seconds >= self._budget:
-            self.skipped += 1
-            return None
         if len(implementations) == 1:
             return default
-        started, is_complete = self._clock(), True
-        times: dict[str, float] = {}
-        # The default comes first, so that it has been compared with all others timed before the budget ends.
-        for name in sorted(implementations, key=lambda name: name != default):
-            if times and self.spent_seconds + self._clock() - started >= self._budget:
+        if (op, key) not in self._contests:
+            self._contests[op, key] = _Contest(in_order(op, key, implementations, default, self._known))
+        contest = self._contests[op, key]
+        wanted = contest.order[: self.most]
+        if self.spent_seconds >= self._budget or not set(wanted) & set(contest.untried):
+            return contest.winner
+        started = self._clock()
+        for name in wanted:
+            if name not in contest.untried:
+                continue
+            if contest.times and self.spent_seconds + self._clock() - started >= self._budget:
                 break
+            contest.untried.remove(name)
             try:
                 milliseconds = self._time(implementations[name], args)
             except torch.OutOfMemoryError:
-                is_complete = False  # this implementation may be the fastest with more free memory
+                contest.lacked_memory = True  # this implementation may be the fastest with more free memory
                 continue
             if milliseconds is not None:
-                times[name] = milliseconds
+                contest.times[name] = milliseconds
         self.spent_seconds += self._clock() - started
-        winner, is_checked = _fastest_right(op, key, times, implementations, default, args)
-        if is_complete and is_checked:
-            self.measured.append(Measured(op, key, winner, times))
-        return winner
+        contest.winner, is_checked = _fastest_right(op, key, contest.times, implementations, default, args)
+        is_kept = is_checked and not contest.lacked_memory
+        contest.result = Measured(op, key, contest.winner, dict(contest.times)) if is_kept else None
+        return contest.winner
 
     def _time(self, implementation: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
         """Milliseconds, or None if the implementation does not support this shape on this machine."""
@@ -154,6 +194,27 @@ def launch_all(op: str, key: ChoiceKey, implementations: Implementations, defaul
     return default
 
 
+def launch_in_order(run: Callable[[], object], choices: ImplementationChoices = CHOICES) -> None:
+    """Runs it while kernels are compiled ahead: launches all our own, but the first of each call before any others."""
+    for part in (slice(FIRST), slice(FIRST, None)):
+        with choices.asking(partial(_launch_part, part, choices.measured)):
+            run()
+
+
+def _launch_part(
+    part: slice,
+    measured: Mapping[str, Mapping[ChoiceKey, Times]],
+    op: str,
+    key: ChoiceKey,
+    implementations: Implementations,
+    default: str,
+    args: tuple[Any, ...],
+) -> str:
+    names = in_order(op, key, implementations, default, measured)[part]
+    launch_own({name: implementations[name] for name in names}, args)
+    return default
+
+
 def launch_own(implementations: Implementations, args: tuple[Any, ...]) -> None:
     """Launches our own kernels among these. Libraries have nothing to compile and would run."""
     for name, implementation in implementations.items():
@@ -172,7 +233,7 @@ def tuning(
     choices: ImplementationChoices = CHOICES,
 ) -> Iterator[BudgetTuner]:
     """On a GPU, tunes shapes without a choice that run inside, while the budget lasts. Results are saved."""
-    tuner = BudgetTuner(budget_seconds, timer or GpuTimer())
+    tuner = BudgetTuner(budget_seconds, timer or GpuTimer(), measured=choices.measured)
     choices.tuner = tuner
     try:
         yield tuner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,9 @@ from modules.core.runner import Conditioning, TextInputs
 from modules.models.unet import UNet
 from modules.stable_fast import StableFastConfig, StableFastRunner, engine
 from tests import tiny
+from tests.stable_fast.fake_eight_bits import FakeEightBits
 from tests.stable_fast.networks import XL_UNET, inputs_for, latent, random, rel_error
+from tests.stable_fast.test_eight_bits import change as merge
 from tests.stable_fast.test_unet_runner import FixedControl
 from tests.stable_fast.test_unet_runner_captured import AddressPool
 from tests.stable_fast.test_unet_runner_switch import three
@@ -67,13 +70,14 @@ def worst(
     x: Tensor,
     expected: Sequence[bool] = REUSES,
     turns: Sequence[int] = (0,) * len(REUSES),
+    asked: Sequence[bool] = REUSES,
 ) -> float:
-    """Returns the largest error of a schedule whose steps ask for REUSES and should reuse as `expected`."""
+    """Returns the largest error of a schedule whose steps are `asked` to reuse and should reuse as `expected`."""
     runner.prepare(inputs, TIMESTEPS)
     errors: list[float] = []
     for index, timestep in enumerate(TIMESTEPS):
         runner.switch(turns[index])
-        runner.reuse(is_allowed=REUSES[index])
+        runner.reuse(is_allowed=asked[index])
         own = x + random(*x.shape, seed=index).to(x)
         found = runner.step(own, timestep)
         errors.append(rel_error(found, oracle.step(inputs, own, timestep, turns[index], reuses=expected[index])))
@@ -144,6 +148,34 @@ def test_few_sizes_are_kept_and_dropped_ones_come_back(level: str) -> None:
     for height in (8, 16, 24, 8, 16):
         assert worst(runner, oracle, inputs, latent(1, height, 8)) < TOLERANCE
     assert len(runner._deep._buffers) == 2
+
+
+@pytest.mark.own_cache
+@pytest.mark.parametrize("kind", ("fp8", "int8"))
+def test_in_eight_bits_with_loras(kind: str) -> None:
+    """As the same rounding and the same reuse in eager PyTorch. A LoRA changes neither graphs nor traces."""
+    network = tiny.unet(tiny.SMALL_UNET)
+    exactly, rounding = copy.deepcopy(network), copy.deepcopy(network)
+    pristine = copy.deepcopy(network.state_dict())
+    fake = FakeEightBits(rounding, kind)
+    runner = made(network, "full", precision=kind, emulated=True)
+    oracle, exact = Exchanged(rounding, 1), Exchanged(exactly, 1)
+    inputs = replace(inputs_for(tiny.SMALL_UNET), outer_blocks=1)
+    full = (False,) * len(REUSES)
+    worst(runner, oracle, inputs, latent(), full, asked=full)  # the picture that finds the scales
+    fake.calibrates = False
+    events = None
+    for strength, seed in ((0.0, 7), (0.3, 7), (0.6, 8), (0.0, 7)):
+        network.load_state_dict(pristine)
+        runner.refresh_weights(merge(network, strength, seed))
+        for other in (rounding, exactly):
+            other.load_state_dict(network.state_dict())
+        # A number at the border of two may be rounded to either, which then changes all others a little.
+        assert worst(runner, oracle, inputs, latent()) < 0.75 * worst(runner, exact, inputs, latent())
+        counters = runner.report.counters
+        events = events or (counters.traces, counters.captures)
+        assert events == (counters.traces, counters.captures) == (2, 2)
+    assert counters.eager_steps == 0 and runner.report.level == "full"
 
 
 @pytest.mark.slow

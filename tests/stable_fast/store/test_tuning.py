@@ -66,7 +66,7 @@ def test_the_budget_ends_timing_within_and_between_ops():
     tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0}, budget=2.0)
     assert tuner("op", (1,), table("a", "b", "c"), "c", (None,)) == "c"  # b would have won, but time was up
     assert tuner("op", (2,), table("a", "b", "c"), "c", (None,)) is None
-    assert timed == ["c", "a"] and tuner.skipped == 1
+    assert timed == ["c", "a"] and tuner.untried == 1 + 3
 
 
 @pytest.mark.parametrize("error", [
@@ -120,11 +120,32 @@ def test_all_own_kernels_are_compiled_before_they_are_timed():
         raise Unsupported("too large")
 
     candidates = {name: lambda name=name: launched.append(name) for name in ("cublas", "cudnn_graph_1", "triton_8x8")}
-    with choices.asking(tuning.launch_all):
-        choices.chosen["op", (1,)] = "cublas"
+
+    def run():
         for key in ((1,), (2,)):
             choices.pick("op", key, {"small": refuse, **candidates}, "cublas", ())
-    assert launched == ["triton_8x8"] and choices.chosen == {} and choices.tuner is None
+
+    choices.chosen["op", (1,)] = "cublas"
+    tuning.launch_in_order(run, choices)
+    assert launched == ["triton_8x8"] and choices.chosen == {("op", (1,)): "cublas"} and choices.tuner is None
+
+
+def test_the_first_of_each_call_are_compiled_before_any_others():
+    choices, launched = ImplementationChoices(), []
+    offered = {name: lambda key, name=name: launched.append((key, name)) for name in "abcdef"}
+    choices.learn([("op", (1000,), {"a": 6.0, "b": 5.0, "c": 4.0, "d": 3.0, "e": 2.0, "f": 1.0})])
+    tuning.launch_in_order(lambda: [choices.pick("op", (key,), offered, "a", (key,)) for key in (999, 1001)], choices)
+    assert launched == [(key, name) for names in ("afed", "cb") for key in (999, 1001) for name in names]
+
+
+def test_a_call_made_again_goes_on_where_it_ended():
+    tuner, timed = make_tuner({"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.5}, budget=3.0)
+    tuner.most, names = 2, table("a", "b", "c", "d")
+    assert tuner("op", (1,), names, "a", (None,)) == "b" == tuner("op", (1,), names, "a", (None,))
+    tuner.most = None
+    assert tuner("op", (1,), names, "a", (None,)) == "b"  # d would have won, but time was up after c
+    assert timed == ["a", "b", "c"] and tuner.untried == 1
+    assert [row.milliseconds for row in tuner.measured] == [{"a": 3.0, "b": 1.0, "c": 2.0}]
 
 
 RIGHT = torch.tensor([1.0, -2.0, 3.0])

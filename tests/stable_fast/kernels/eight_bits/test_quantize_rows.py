@@ -106,3 +106,10 @@ def test_channels_become_half_precision_again(dtype, kind, device):
         assert torch.equal(found, expected) or (INTERPRETED and dtype is torch.bfloat16)
         exact = q.double() * scale.double().view(-1, *[1] * (q.dim() - 1))
         assert bool(((found.double() - exact).abs() <= exact.abs() * torch.finfo(dtype).eps + 1e-7).all())
+
+
+@on_devices
+def test_every_e4m3_number_becomes_itself(device):
+    codes = torch.arange(256, dtype=torch.uint8, device=device).view(torch.float8_e4m3fn)
+    q = codes[codes.float().isfinite()][None]
+    assert torch.equal(launch_dequantize(q, torch.ones(1, device=device), torch.float16).float(), q.float())
