@@ -1,6 +1,6 @@
 """Times the web page: from ./run.sh to the first response, the Generate button and the filled form; from a click on
 Generate to the page's answer and to the server's first words, the first time and once the model is loaded; and what
-previews cost.
+previews cost. Beside it, in the same minute, a page of Gradio's with one button: what no page can be faster than.
 
 python -m benchmarks.bench_page; needs an installed project and Chromium, which shares the cores with the app.
 """
@@ -8,13 +8,16 @@ python -m benchmarks.bench_page; needs an installed project and Chromium, which 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,16 @@ from modules.tasks.task import MakePictures
 
 CLICKS = ("first click", "first words of the server", "next click", "next words of the server")
 MILESTONES = ("answers", "button", "form", *CLICKS)
+# A page with one button, as Gradio comes, and with our import of Gradio (see ui/quick_import.py).
+EMPTY_PAGE = """
+import sys
+import gradio
+with gradio.Blocks(analytics_enabled=False) as page:
+    gradio.Button("Generate", elem_id="ld-generate")
+page.launch(server_port=int(sys.argv[1]), ssr_mode=False, quiet=True)
+"""
+QUICKLY = "from ui.quick_import import import_gradio; import_gradio()"
+EMPTY_PAGES = {"empty page of Gradio": EMPTY_PAGE, "empty page, imported our way": QUICKLY + EMPTY_PAGE}
 # Clicks Generate, and returns the seconds until the browser has drawn the page's own answer, and the server's first
 # words. Without an answer of its own, the page's answer is the server's words.
 CLICK = """() => new Promise((done) => {
@@ -95,6 +108,34 @@ def one_start(browser: Any) -> dict[str, float]:
     return dict(zip(MILESTONES, seconds, strict=True))
 
 
+def one_empty_start(browser: Any, code: str) -> list[float]:
+    """Returns the seconds from the start of an empty page to its answer and to its button."""
+    port = free_port()
+    url, began = f"http://127.0.0.1:{port}/", time.perf_counter()
+    offline = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    app = subprocess.Popen([sys.executable, "-c", code, str(port)], cwd=ROOT, stdout=subprocess.DEVNULL, env=offline)
+    try:
+        wait_for_answer(url)
+        seconds = [time.perf_counter() - began]
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("#ld-generate").wait_for()
+        seconds.append(time.perf_counter() - began)
+        page.close()
+    finally:
+        app.terminate()
+        app.wait()
+    return seconds
+
+
+def empty_rows(starts: Sequence[Mapping[str, list[float]]]) -> list[dict[str, object]]:
+    return [
+        timing_row(f"{name}: {milestone}", summarise([start[name][number] for start in starts]))
+        for name in EMPTY_PAGES
+        for number, milestone in enumerate(MILESTONES[:2])
+    ]
+
+
 def preview_row(runs: int) -> dict[str, object]:
     """Returns the time of one long picture, and the share of it that goes to making previews (measured around each)."""
     spent: list[float] = []
@@ -137,9 +178,14 @@ def main() -> None:
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        starts = [one_start(browser) for _ in range(runs + 1)][1:]  # the first run fills the disk cache
+        starts, empty_starts = [], []
+        for _ in range(runs + 1):
+            starts.append(one_start(browser))
+            empty_starts.append({name: one_empty_start(browser, code) for name, code in EMPTY_PAGES.items()})
         browser.close()
+    starts, empty_starts = starts[1:], empty_starts[1:]  # the first run fills the disk cache
     rows = [timing_row(name, summarise([start[name] for start in starts])) for name in MILESTONES]
+    rows += empty_rows(empty_starts)
     rows.append(preview_row(runs))
     write_result("page", rows)
 

@@ -42,10 +42,15 @@ def make_handlers(arguments: Namespace) -> Handlers:
     from ui.server.quiet_errors import log_in_one_line
 
     import_gradio()
+    from gradio.route_utils import BUILD_PATH_LIB
+    from gradio.routes import templates
+
     from ui.server.connections import bound_connections
+    from ui.server.page_template import quicken_page
 
     log_in_one_line()
     bound_connections(make_gate(arguments))
+    quicken_page(templates.env, Path(BUILD_PATH_LIB))
     from ui.events.handlers import Handlers
     from ui.settings import SettingsFile
 
@@ -168,6 +173,7 @@ def launch(page: Blocks, handlers: Handlers, arguments: Namespace, **settings: A
         enable_monitoring=False,
         footer_links=[],
         quiet=True,
+        _frontend=False,  # Gradio would fetch the page to see whether the server runs, right after another such test
         theme=theme(),
         css=css(),
         head=head(),

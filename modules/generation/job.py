@@ -18,6 +18,7 @@ from modules.core.sizes import read_crop, read_original_size
 from modules.generation.checks.not_finite import NotFinite, cause
 from modules.generation.checks.request import check_prompts, check_spelled_out
 from modules.generation.checks.told import tell_overdone, tell_refiner, tell_sizes, tell_skipping
+from modules.generation.checks.too_large import check_fits_cpu
 from modules.generation.encode_prompts import Schedules, encode_prompts
 from modules.generation.image_to_image import (
     OpenedInit,
@@ -205,6 +206,7 @@ def prepare_jobs(requests: Sequence[GenerationOptions], session: Session) -> lis
     common = replace(first, loras=first.loras + take_loras_out(first.prompt)[1])
     unet, text = session.patched(model, common.loras)
     resolved = [resolve(with_extended_size(options, source), model, session) for options in requests]
+    check_fits_cpu(resolved[0], model.spec, session.device, session.dtype)
     schedules = [read_schedules(without_tags(options), noise_of(model.spec)) for options in requests]
     base = Job(
         options=resolved[0],
@@ -248,8 +250,7 @@ def with_refiners(jobs: Sequence[Job], schedules: Sequence[Schedules], common: G
     model = session.refiner(common, job.model)
     if model is None:
         return list(jobs)
-    *_, last = schedules[0].values()
-    tell_refiner(replace(job.options, loras=common.loras), steps=len(last.negative))
+    tell_refiner(replace(job.options, loras=common.loras), steps=len(list(schedules[0].values())[-1].negative))
     networks = session.networks(model, *how_fast(common))
     unet = networks.unet(model.unet)
     prompts = encode_prompts(schedules, replace(common, loras=()), networks, model.text, session)

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from playwright.sync_api import expect
 
+from modules.generation.checks import too_large
 from modules.images.save import read_parameters
 from tests.ui.conftest import DEMO, PROMPT, TINY, Form, Served, wait_until_ready
 
@@ -163,6 +164,26 @@ def test_wrong_input_says_so_and_keeps_the_form(page: Any, form: Form) -> None:
         form.holds("Prompt", "a green star")
         form.fill(label, before)
     form.choose("Checkpoint", DEMO)  # the name alone, typed, is no choice
+
+
+def test_a_picture_too_large_for_the_cpu_is_refused_at_once(
+    page: Any, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(too_large, "DAY", 0)  # not every machine is slow
+    form.prompt()
+    form.fill("Width", 8192)
+    form.fill("Height", 8192)
+    form.generate()
+    message = page.locator("#ld-message .ld-message")  # may still be the one of the test before
+    expect(message).to_have_text(
+        re.compile("^A picture of 8192x8192 .* enlarge the result in tiles .“Tiled upscale”.[.]$")
+    )
+    form.wait_for("Stopped by an error.")
+    monkeypatch.undo()
+    form.fill("Width", 64)
+    form.fill("Height", 64)
+    form.generate()
+    form.wait_for("Done")
 
 
 def test_settings_are_remembered(open_page: Any, form: Form) -> None:

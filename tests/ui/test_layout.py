@@ -31,6 +31,13 @@ UNEVEN = """() => [...document.querySelectorAll('.ld-line')].filter((one) => one
 # Lists that are too narrow to read.
 NARROW = """() => [...document.querySelectorAll('.wrap:has(> .wrap-inner)')].filter((one) => one.checkVisibility()
   && one.clientWidth < 75).map((one) => `${one.clientWidth}: ${one.outerHTML.slice(0, 300)}`)"""
+# Tabs that one does not see: Gradio would put them into a menu.
+UNSEEN_TABS = """() => [...document.querySelectorAll('.tab-container.visually-hidden')]
+  .filter((copies) => copies.parentElement.checkVisibility()).flatMap((copies) => {
+    const seen = [...copies.parentElement.querySelectorAll('.tab-container:not(.visually-hidden) > button')]
+      .filter((one) => one.getBoundingClientRect().right <= innerWidth).map((one) => one.innerText.trim());
+    return [...copies.children].map((one) => one.textContent.trim()).filter((name) => !seen.includes(name));
+  })"""
 # Where the page begins and how wide it is, and where the picture (or what stands in its place) begins.
 PLACES = """() => {
   const box = (name) => [...document.querySelectorAll(name)].find((one) => one.checkVisibility())
@@ -54,7 +61,7 @@ def test_nothing_scrolls_sideways_and_a_phone_has_its_own_order(page: Any, form:
             page.evaluate(TWO_FRAMES)
             page.wait_for_function(STILL)  # a button's margin takes its time, too
             found[f"{state}, {width}, {scheme}"] = [
-                line for measure in (SIDEWAYS, UNEVEN, NARROW) for line in page.evaluate(measure)
+                line for measure in (SIDEWAYS, UNEVEN, NARROW, UNSEEN_TABS) for line in page.evaluate(measure)
             ]
         for name in FOLDED if state == "folded" else ():
             form.unfold(name)

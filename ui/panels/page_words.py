@@ -25,6 +25,7 @@ LABELS = {
     "only-masked": "Only masked",
     "each-part": "Each part by itself",
     "upscaler": "Enlarge with",
+    "tiled-upscale": "Tiled upscale",
 }
 ALL_LABELS = {option.name.replace("_", "-"): option.label for option in PLAIN_OPTIONS} | LABELS
 LONGEST_FIRST = sorted(ALL_LABELS, key=len, reverse=True)

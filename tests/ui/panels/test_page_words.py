@@ -18,6 +18,7 @@ from ui.panels.page_words import ALL_LABELS, in_page_words
         ("It needs a mask: give one with --mask FILE, or", "It needs a mask: give one with “Mask file”, or"),
         ("choose another --mask-colour", "choose another “Colour”"),
         ("give one with --refiner NAME, not --refiner-start", "give one with “Refiner”, not “Refiner start”"),
+        ("in tiles (--tiled-upscale).", "in tiles (“Tiled upscale”)."),
         ("try again with --dtype float32", "try again with --dtype float32"),
         ("--stable-fast-table", "--stable-fast-table"),
     ],

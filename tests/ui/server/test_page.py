@@ -24,3 +24,14 @@ def test_the_page_has_its_own_components_only() -> None:
     assert not page._is_running_in_reload_thread
     assert ours["dependencies"] == [0] and len(config["dependencies"]) == 2
     assert "api" in types.values()
+
+
+def test_only_the_arguments_of_endpoints_are_described() -> None:
+    with Page() as page:
+        gr.Textbox()
+        add_endpoint(double, api_name="double")
+    described = {one["type"] for one in page.get_config_file()["components"] if "api_info" in one}
+    assert described == {"api"}
+    page.config = page.get_config_file()  # as when it is launched
+    (argument,) = page.get_api_info()["named_endpoints"]["/double"]["parameters"]
+    assert argument["type"] == {"type": "integer"}
