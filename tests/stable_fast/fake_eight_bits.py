@@ -30,7 +30,7 @@ def rounded(x: Tensor, scale: Tensor, kind: str) -> Tensor:
 
 def by_row(x: Tensor, kind: str) -> Tensor:
     """Each last dimension with a scale of its own."""
-    return rounded(x, x.abs().amax(-1, keepdim=True).clamp_min(1e-30) / RANGE[kind], kind)
+    return rounded(x, x.abs().amax(-1, keepdim=True).clamp_min(1e-30) * (1.0 / RANGE[kind]), kind)
 
 
 def by_channel(weight: Tensor, kind: str) -> Tensor:

@@ -40,7 +40,7 @@ def is_dense(x: Tensor) -> bool:
 def _quantize_tensor_kernel(x_ptr, scale_ptr, q_ptr, elements, INTEGER: tl.constexpr, BLOCK: tl.constexpr):
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offset, mask=offset < elements, other=0.0).to(tl.float32)
-    q = rounded_in_kernel(x * reciprocal(tl.load(scale_ptr)), INTEGER)
+    q = rounded_in_kernel(x * reciprocal(tl.load(scale_ptr)), INTEGER, WITHIN=False)
     tl.store(q_ptr + offset, q, mask=offset < elements)
 
 

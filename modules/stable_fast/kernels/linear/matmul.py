@@ -204,7 +204,7 @@ def _geglu_matmul_kernel(
         gate += tl.load(bias_ptr + I + columns, mask=columns < I, other=0.0).to(tl.float32)[None, :]
     y = value * gelu(gate)
     if EIGHT:
-        y = rounded_in_kernel(y * reciprocal(tl.load(result_scale_ptr)), INTEGER)
+        y = rounded_in_kernel(y * reciprocal(tl.load(result_scale_ptr)), INTEGER, WITHIN=False)
     mask = (rows < M)[:, None] & (columns < I)[None, :]
     tl.store(y_ptr + rows.to(tl.int64)[:, None] * I + columns[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
 

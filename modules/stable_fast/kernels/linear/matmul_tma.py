@@ -94,8 +94,17 @@ def _finish(
     if HAS_RESIDUAL:
         y += residual.to(tl.float32)
     if SCALED and y_desc.dtype.primitive_bitwidth == 8:
-        y = rounded_in_kernel(y * inverse, INTEGER)
+        y = rounded_in_kernel(y * inverse, INTEGER, WITHIN=False)
     y_desc.store([row, column], y.to(y_desc.dtype))
+
+
+@jit
+def _inverse(result_scale_ptr, y_desc, SCALED: tl.constexpr):
+    """The reciprocal of the scale of a result in 8 bits; one for others."""
+    inverse = 1.0
+    if SCALED and y_desc.dtype.primitive_bitwidth == 8:
+        inverse = reciprocal(tl.load(result_scale_ptr))
+    return inverse
 
 
 @jit
@@ -126,9 +135,7 @@ def _tma_kernel(
     # serialise the wgmmas of two accumulators, a residual would load late, and two inner loops cannot be flattened.
     FLATTEN: tl.constexpr = EXTRA == 0 and not HAS_RESIDUAL and not TWO
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN + EXTRA)
-    inverse = 1.0
-    if SCALED and y_desc.dtype.primitive_bitwidth == 8:
-        inverse = reciprocal(tl.load(result_scale_ptr))
+    inverse = _inverse(result_scale_ptr, y_desc, SCALED)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
         tile_m, tile_n = tile_origin(tile, M, N, BM, BN + EXTRA, GROUP)
         row = tile_m * BM

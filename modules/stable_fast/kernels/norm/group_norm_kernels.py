@@ -59,7 +59,7 @@ def _normalised(x, mean, scale, bias, SILU: tl.constexpr):
 def _store(at, y, inverse, mask, EIGHT: tl.constexpr, INTEGER: tl.constexpr):
     """Stores y, in 8 bits as y * inverse if EIGHT."""
     if EIGHT:
-        y = rounded_in_kernel(y * inverse, INTEGER)
+        y = rounded_in_kernel(y * inverse, INTEGER, WITHIN=False)
     tl.store(at, y.to(at.dtype.element_ty), mask=mask)
 
 

@@ -65,7 +65,7 @@ def _nearest_integer(y):
 
 
 @jit
-def rounded_in_kernel(scaled, INTEGER: tl.constexpr, WITHIN: tl.constexpr = False):
+def rounded_in_kernel(scaled, INTEGER: tl.constexpr, WITHIN: tl.constexpr):
     """What `rounded_to` does to fp32 numbers: for int8 if INTEGER, else for e4m3.
 
     WITHIN: they are in the range, or NaN, as those are that were multiplied by the reciprocal of their own scale.
