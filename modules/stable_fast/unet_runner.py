@@ -157,6 +157,7 @@ class StableFastRunner(CompiledRunner):
         execution = self._engine.new_execution(program, program.measure(flatten_inputs(inputs)), call.halves)
 
         def run() -> None:
+            execution.forget_times()  # a run that only compiles leaves anything in them
             execution.set_prompt(call.prompt, self._which)
             self._tabulate(execution, call)
             deep = () if call.deep is None else (call.deep,)
@@ -165,7 +166,7 @@ class StableFastRunner(CompiledRunner):
         try:
             self._engine.make_ready(run, call.device, probes=True)
         finally:
-            execution.forget_times()  # they were computed while kernels were only compiled
+            execution.forget_times()
         self.report.precision_error = self._engine.store.scales.error
         self._engine.keep(call.key, execution)
         self._engine.capture_prompts(call.key, execution)

@@ -267,7 +267,7 @@ def test_step_before_prepare_is_refused() -> None:
 
 
 def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While kernels are only compiled, operations return uninitialised memory."""
+    """While kernels are only compiled, operations return uninitialised memory. Timing comes after, with real values."""
     ready: list[object] = []
 
     def make_ready(run: Callable[[], object], device: torch.device, seconds: float, **_: object) -> Effort:
@@ -276,6 +276,11 @@ def test_nothing_that_was_computed_without_kernels_is_kept(monkeypatch: pytest.M
         for row in execution._times._rows.values():
             for values in row.values():
                 values.fill_(torch.nan)
+        for value in execution._prompt_values.values():
+            value.fill_(torch.nan)
+        run()
+        held = [execution.known_at(900.0), execution._prompt_values]
+        assert all(value.isfinite().all() for values in held for value in values.values()) and held[0]
         for value in execution._prompt_values.values():
             value.fill_(torch.nan)
         ready.append(execution)
