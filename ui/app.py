@@ -42,6 +42,7 @@ def make_handlers(arguments: Namespace) -> Handlers:
     from ui.server.quiet_errors import log_in_one_line
 
     import_gradio()
+    from gradio import __version__
     from gradio.route_utils import BUILD_PATH_LIB
     from gradio.routes import templates
 
@@ -50,7 +51,7 @@ def make_handlers(arguments: Namespace) -> Handlers:
 
     log_in_one_line()
     bound_connections(make_gate(arguments))
-    quicken_page(templates.env, Path(BUILD_PATH_LIB))
+    quicken_page(templates.env, Path(BUILD_PATH_LIB), __version__)
     from ui.events.handlers import Handlers
     from ui.settings import SettingsFile
 

@@ -9,14 +9,17 @@ from jinja2 import ChoiceLoader, DictLoader, Environment
 PAGE = "frontend/index.html"
 FIRST_SCRIPT = '<script type="module"'
 QUICK_TREE = Path(__file__).parents[1] / "browser" / "quick_tree.mjs"
+MADE_FOR = "6.31."  # the gradio whose script ours knows; with another one, gradio does what it always does
 CORE_SCRIPT = "CORE_SCRIPT"  # stands in ours for the name of gradio's, which contains a hash
 
 
-def quicken_page(environment: Environment, assets: Path) -> None:
-    """Changes gradio's templates; `assets` is the folder of its scripts.
+def quicken_page(environment: Environment, assets: Path, version: str) -> None:
+    """Changes the templates of this version of gradio; `assets` is the folder of its scripts.
 
-    It changes nothing if gradio does not have the script that ours is for, or is put together otherwise.
+    It changes nothing if ours was not made for that version, or gradio does not have the script that ours is for.
     """
+    if not version.startswith(MADE_FOR):
+        return
     cores = [path.name for path in assets.glob("core-*.js")]
     if len(cores) != 1 or environment.loader is None:
         return
