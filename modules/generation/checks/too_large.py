@@ -1,6 +1,6 @@
-"""Refuses pictures that are certainly too large for this CPU: for the memory that is free, or for a day of work.
+"""Refuses pictures that are too large for this CPU: for the memory that is free, or for a day of work.
 
-Both numbers are lower bounds, so that nothing is refused that could be made.
+The memory is a lower bound. So is the time for a CPU whose cores are no faster than the speeds assumed here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modules.models.configs import UNetConfig
 
 GIB = 2**30
 DAY = 24 * 3600
-# Multiplications and additions in a second that no core of today's CPUs exceeds.
+# Multiplications and additions in a second of one core: assumed, about what the widest vectors do at 3 GHz.
 BEST_SPEED = {torch.float32: 2e11}
 BEST_SPEED_OF_SHORT = 2e12
 REMEDY = "choose a smaller size, and enlarge the result in tiles (--tiled-upscale)"
@@ -60,7 +60,7 @@ def steps_of(settings: PassSettings, spec: ModelSpec) -> int:
 
 
 def best_speed(dtype: torch.dtype) -> float:
-    """Returns the operations in a second that all cores together cannot exceed."""
+    """Returns the operations in a second that all cores together are assumed to do at best."""
     return (os.cpu_count() or 1) * BEST_SPEED.get(dtype, BEST_SPEED_OF_SHORT)
 
 
